@@ -1,0 +1,105 @@
+//! What can go wrong, said for the operator: which operation, on which side, why, and what to do now.
+
+use crate::names::Side;
+use std::fmt;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What sort of failure it is; this decides the exit code and whether another try makes sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The command line makes no sense.
+    Usage,
+    /// A config file or connection string cannot be read or understood.
+    Config,
+    /// The server cannot be reached, or the connection broke.
+    Connection,
+    /// The server refuses the login: password, pg_hba.conf, role or database.
+    Login,
+    /// Something that replication needs is not there: a table, a column, a setting, a right.
+    Setup,
+    /// Another daemon replicates this pair.
+    Busy,
+    /// One change cannot be replayed; everything before it has been.
+    Change,
+    /// A wait for a lock, or a deadlock: the next try may succeed.
+    Contention,
+    /// The operator asked the daemon to stop.
+    Stopped,
+    /// A broken promise of pyreplica's own, or an answer of the server nobody expected.
+    Internal,
+}
+
+/// The stable exit codes; the README prints this table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    Success = 0,
+    Internal = 1,
+    Usage = 2,
+    Config = 3,
+    Master = 4,
+    Slave = 5,
+    Change = 6,
+    Busy = 7,
+}
+
+/// An error with everything an operator needs. The `Display` is one line without full stop; the hint stands apart.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    side: Option<Side>,
+    operation: String,
+    detail: String,
+    hint: Option<String>,
+}
+
+impl Error {
+    /// `operation` says what was attempted ("connect", "prepare the batch"), `detail` why it failed.
+    pub fn new(kind: Kind, side: Option<Side>, operation: impl Into<String>, detail: impl fmt::Display) -> Self {
+        Error { kind, side, operation: operation.into(), detail: detail.to_string(), hint: None }
+    }
+
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub fn side(&self) -> Option<Side> {
+        self.side
+    }
+
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        match (self.kind, self.side) {
+            (Kind::Usage, _) => ExitCode::Usage,
+            (Kind::Config, _) => ExitCode::Config,
+            (Kind::Change, _) => ExitCode::Change,
+            (Kind::Busy, _) => ExitCode::Busy,
+            (Kind::Stopped, _) => ExitCode::Success,
+            (Kind::Internal, _) => ExitCode::Internal,
+            (_, Some(Side::Slave)) => ExitCode::Slave,
+            (_, Some(Side::Master)) => ExitCode::Master,
+            (_, None) => ExitCode::Internal,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(side) = self.side {
+            write!(f, "{side}: ")?;
+        }
+        write!(f, "cannot {}: {}", self.operation, self.detail)
+    }
+}
+
+impl std::error::Error for Error {}
