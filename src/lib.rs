@@ -10,5 +10,6 @@ pub mod backoff;
 // World (each the only importer of its crate):
 pub mod error;
 pub mod control;
+pub mod libpq;
 // Loop:
 pub mod replicator;
