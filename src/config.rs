@@ -92,7 +92,7 @@ impl Config {
         })?;
         let main = Section { name: "MAIN", entries: &entries };
         Ok(Config {
-            name: main.required("NAME")?.to_string(),
+            name: main.name()?,
             master: main.dsn("DSN0")?,
             slave: main.dsn("DSN1")?,
             skip_user: main.text("SKIP_USER"),
@@ -107,7 +107,7 @@ impl Config {
 
     /// The settings of a pair that is given as two connection strings on the command line.
     pub fn for_pair(master: Dsn, slave: Dsn) -> Config {
-        let dbname = |dsn: &Dsn| dsn.get("dbname").filter(|name| !name.is_empty()).map(str::to_string);
+        let dbname = |dsn: &Dsn| dsn.get("dbname").filter(|name| is_printable(name)).map(str::to_string);
         Config {
             name: dbname(&slave).or_else(|| dbname(&master)).unwrap_or_else(|| "pyreplica".to_string()),
             master,
@@ -182,6 +182,11 @@ impl fmt::Debug for Smtp {
     }
 }
 
+/// A pair's name stands in log lines, in thread names and in the names of prepared transactions.
+fn is_printable(name: &str) -> bool {
+    !name.is_empty() && !name.contains(char::is_control)
+}
+
 /// The entries of one section, asked for by key. A key with an empty value counts as left out.
 struct Section<'a> {
     name: &'static str,
@@ -202,6 +207,14 @@ impl Section<'_> {
             Some(entry) => Ok(&entry.value),
             None => Err(ConfigError::new(1, key, format!("missing in [{}]", self.name))),
         }
+    }
+
+    fn name(&self) -> Result<String, ConfigError> {
+        let name = self.required("NAME")?;
+        if !is_printable(name) {
+            return Err(self.error("NAME", "must not contain control characters"));
+        }
+        Ok(name.to_string())
     }
 
     fn dsn(&self, key: &str) -> Result<Dsn, ConfigError> {

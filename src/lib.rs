@@ -11,5 +11,9 @@ pub mod backoff;
 pub mod error;
 pub mod control;
 pub mod libpq;
+pub mod signals;
+pub mod logger;
+pub mod conffiles;
 // Loop:
 pub mod replicator;
+pub mod daemon;
