@@ -182,21 +182,13 @@ fn keep_running(
         if give_up && !has_worked {
             return Err(error);
         }
-        log::error!(target: &config.name, "{}", in_full(&error));
+        logger::error(&config.name, &error);
         let pause = backoff::pause(attempt);
         attempt = attempt.saturating_add(1);
         log::info!(target: &config.name, "Trying again in {:.1} s", pause.as_secs_f64());
         if control.pause(pause) {
             return Ok(());
         }
-    }
-}
-
-/// The message and, on a line of its own, what to do now.
-fn in_full(error: &Error) -> String {
-    match error.hint() {
-        Some(hint) => format!("{error}\nhint: {hint}"),
-        None => error.to_string(),
     }
 }
 

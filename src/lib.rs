@@ -14,6 +14,10 @@ pub mod libpq;
 pub mod signals;
 pub mod logger;
 pub mod conffiles;
+pub mod argv;
 // Loop:
+pub mod install;
 pub mod replicator;
 pub mod daemon;
+// Shell:
+pub mod cli;

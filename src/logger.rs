@@ -3,6 +3,7 @@
 //! A record's target is the pair's name, and each pair has its own level. To standard output, as the original did, so
 //! that what replicates and what is wrong with a command line can be told apart; or to a file, reopened when asked.
 
+use crate::error::Error;
 use chrono::{DateTime, Local};
 use env_logger::{Builder, Target};
 use log::{Level, LevelFilter};
@@ -27,6 +28,14 @@ pub fn init<'a>(file: Option<&Path>, levels: impl IntoIterator<Item = (&'a str, 
         log::error!(target: thread.name().unwrap_or(OWN_TARGET), "{panic}");
     }));
     Ok(())
+}
+
+/// Logs an error, and on a line of its own what to do now.
+pub fn error(name: &str, error: &Error) {
+    match error.hint() {
+        Some(hint) => log::error!(target: name, "{error}\nhint: {hint}"),
+        None => log::error!(target: name, "{error}"),
+    }
 }
 
 /// Opens the log file anew under its name. When that fails, the old file goes on being used.
