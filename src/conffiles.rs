@@ -52,7 +52,11 @@ fn expand(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn read(path: &Path) -> Result<Config> {
-    let text = fs::read_to_string(path).map_err(|e| unreadable(path, e))?;
+    let text = fs::read_to_string(path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => unreadable(path, "there is no such file or directory")
+            .with_hint("name a config file, a directory of them, or two connection strings: see pyreplica --help"),
+        _ => unreadable(path, e),
+    })?;
     Config::parse(&text)
         .map_err(|e| Error::new(Kind::Config, None, "use the config file", format!("{}:{e}", path.display())))
 }
