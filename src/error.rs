@@ -45,8 +45,12 @@ pub enum ExitCode {
 }
 
 /// An error with everything an operator needs. The `Display` is one line without full stop; the hint stands apart.
+/// Boxed, so that a `Result` stays small where nothing goes wrong.
 #[derive(Debug)]
-pub struct Error {
+pub struct Error(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     kind: Kind,
     side: Option<Side>,
     operation: String,
@@ -59,7 +63,7 @@ pub struct Error {
 impl Error {
     /// `operation` says what was attempted ("connect", "prepare the batch"), `detail` why it failed.
     pub fn new(kind: Kind, side: Option<Side>, operation: impl Into<String>, detail: impl fmt::Display) -> Self {
-        Error {
+        Error(Box::new(Parts {
             kind,
             side,
             operation: operation.into(),
@@ -67,69 +71,62 @@ impl Error {
             hint: None,
             code: None,
             change: None,
-        }
+        }))
     }
 
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
         self
     }
 
     /// Notes the SQLSTATE that the server gave.
     #[must_use]
     pub fn with_code(mut self, code: &str) -> Self {
-        self.code = Some(code.to_string());
+        self.0.code = Some(code.to_string());
         self
     }
 
     /// Notes the change that cannot be replayed, and its transaction.
     #[must_use]
     pub fn with_change(mut self, id: LogId, txid: Txid) -> Self {
-        self.change = Some((id, txid));
+        self.0.change = Some((id, txid));
         self
     }
 
     pub fn change(&self) -> Option<(LogId, Txid)> {
-        self.change
+        self.0.change
     }
 
     /// Would the same thing go wrong again at once? A lost connection or a lock says nothing about what was sent.
     pub fn is_transient(&self) -> bool {
-        matches!(self.kind, Kind::Connection | Kind::Login | Kind::Contention | Kind::Stopped | Kind::Busy)
-    }
-
-    /// The same failure, seen from further up.
-    #[must_use]
-    pub fn with_kind(mut self, kind: Kind) -> Self {
-        self.kind = kind;
-        self
+        matches!(self.0.kind, Kind::Connection | Kind::Login | Kind::Contention | Kind::Stopped | Kind::Busy)
     }
 
     /// The SQLSTATE, if it was a server that refused.
     pub fn code(&self) -> Option<&str> {
-        self.code.as_deref()
+        self.0.code.as_deref()
     }
 
     /// Why it failed, without the operation.
     pub fn detail(&self) -> &str {
-        &self.detail
+        &self.0.detail
     }
 
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.0.kind
     }
 
     pub fn side(&self) -> Option<Side> {
-        self.side
+        self.0.side
     }
 
     pub fn hint(&self) -> Option<&str> {
-        self.hint.as_deref()
+        self.0.hint.as_deref()
     }
 
     pub fn exit_code(&self) -> ExitCode {
-        match (self.kind, self.side) {
+        match (self.0.kind, self.0.side) {
             (Kind::Usage, _) => ExitCode::Usage,
             (Kind::Config, _) => ExitCode::Config,
             (Kind::Change, _) => ExitCode::Change,
@@ -138,17 +135,17 @@ impl Error {
             (Kind::Internal, _) => ExitCode::Internal,
             (_, Some(Side::Slave)) => ExitCode::Slave,
             (_, Some(Side::Master)) => ExitCode::Master,
-            (_, None) => ExitCode::Internal,
+            (_, None) => ExitCode::Config,
         }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(side) = self.side {
+        if let Some(side) = self.0.side {
             write!(f, "{side}: ")?;
         }
-        write!(f, "cannot {}: {}", self.operation, self.detail)
+        write!(f, "cannot {}: {}", self.0.operation, self.0.detail)
     }
 }
 
