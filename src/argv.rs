@@ -47,9 +47,8 @@ fn hide(typed: &[OsString]) -> Hidden {
 
 fn restore(mut words: Vec<OsString>, look_up: impl Fn(&str) -> Option<String>) -> Vec<OsString> {
     for (position, word) in words.iter_mut().enumerate().skip(1) {
-        if let Some(dsn) = as_dsn(word)
-            && let Some(secret) = look_up(&variable(position)).and_then(|secret| Dsn::parse(&secret).ok())
-        {
+        let secret = look_up(&variable(position)).and_then(|secret| Dsn::parse(&secret).ok());
+        if let (Some(dsn), Some(secret)) = (as_dsn(word), secret) {
             *word = as_word(&dsn.merged(&secret));
         }
     }

@@ -57,9 +57,7 @@ fn complete_in(dsn: &Dsn, surroundings: &Surroundings) -> Result<Dsn> {
     refuse_service(dsn, surroundings)?;
     let mut full = dsn.clone();
     for (variable, key) in VARIABLES {
-        if is_open(&full, key)
-            && let Some(value) = (surroundings.variable)(variable)
-        {
+        if let Some(value) = (surroundings.variable)(variable).filter(|_| is_open(&full, key)) {
             full = full.with(key, value);
         }
     }
@@ -80,11 +78,11 @@ fn complete_in(dsn: &Dsn, surroundings: &Surroundings) -> Result<Dsn> {
         let user = full.get("user").unwrap_or_default().to_string();
         full = full.with("dbname", user);
     }
-    if is_open(&full, "password")
-        && let Some(path) = password_file(&full, surroundings)
-        && let Some(password) = pgpass::look_up(&path, &full)
-    {
-        full = full.with("password", password);
+    if is_open(&full, "password") {
+        let stored = password_file(&full, surroundings).and_then(|path| pgpass::look_up(&path, &full));
+        if let Some(password) = stored {
+            full = full.with("password", password);
+        }
     }
     Ok(full)
 }

@@ -38,7 +38,10 @@ pub struct Signals(std::sync::mpsc::Receiver<()>);
 impl Signals {
     pub fn register() -> io::Result<Self> {
         let (sender, receiver) = std::sync::mpsc::channel();
-        let forward = move || drop(sender.send(()).ok());
+        let forward = move || {
+            // Without a receiver nobody handles signals any more.
+            let _ = sender.send(());
+        };
         ctrlc::set_handler(forward).map_err(io::Error::other)?;
         Ok(Signals(receiver))
     }

@@ -113,6 +113,7 @@ mod tests {
         assert_eq!(password(r"\*:*:*:*:a", DSN), None);
     }
 
+    #[cfg(unix)]
     #[test]
     fn localhost_stands_for_the_default_socket_directories_and_no_other() {
         let at = |host| password("localhost:*:*:*:a", &format!("host={host} port=5432 dbname=d user=u"));
