@@ -1,0 +1,368 @@
+-- pyreplica, master side: the log, the trigger that fills it, and py_log_create_tg that puts the trigger on a table.
+--
+-- Run it in the master database, as the owner of the database or as a superuser:
+--
+--     psql somedb -f master-install.sql
+--
+-- then put the trigger on every table:
+--
+--     SELECT py_log_create_tg(relname::text) FROM pg_class
+--      WHERE relname !~ '^(pg_|sql_)' AND relkind = 'r' AND relname != 'replica_log';
+--
+-- It may be run again at any time, which is also how it is upgraded. Needs PostgreSQL 13 or later and the extension
+-- hstore, which comes with it (Debian: postgresql-contrib) and which the script creates.
+--
+-- Everything lives in the schema public. The functions name everything with its schema, operators too, because they run
+-- with the rights of their owner under whatever search_path the application has set.
+
+begin;
+
+set local client_min_messages = warning;
+set local check_function_bodies = off;
+
+do $check$
+begin
+    if current_setting('server_version_num')::int < 130000 then
+        raise exception 'pyreplica needs PostgreSQL 13 or later on the master' using errcode = 'feature_not_supported';
+    end if;
+    if to_regnamespace('public') is null then
+        raise exception 'pyreplica lives in the schema public, which this database lacks'
+            using errcode = 'invalid_schema_name', hint = 'CREATE SCHEMA public;';
+    end if;
+end
+$check$;
+
+create extension if not exists hstore;
+
+-- == The log ==
+
+create sequence if not exists public.replica_log_id_seq;
+
+-- One row a change. event: I insert, U update, D delete, T truncate, S a free statement. relation is the table's quoted
+-- and qualified name when the change was made; old and new hold each column's text under its name.
+-- One boolean column a slave, "replicated" for the first; a row that every slave has replayed is deleted.
+create table if not exists public.replica_log (
+    id bigint not null default nextval('public.replica_log_id_seq'),
+    txid xid8 not null default pg_current_xact_id(),
+    relation text,
+    event "char" not null,
+    old text,
+    new text,
+    sql text,
+    username name default session_user,
+    origin text,
+    ts timestamptz default now(),
+    replicated boolean not null default false
+);
+
+alter sequence public.replica_log_id_seq owned by public.replica_log.id;
+
+-- The daemon reads and marks through this index alone, so a change costs one index entry and no primary key.
+create index if not exists replica_log_replicated on public.replica_log (id) where not replicated;
+
+-- What each slave has been through: the last batch whose marks were committed here. Recovery compares it with the
+-- number of a transaction that it finds prepared on the slave.
+create table if not exists public.replica_slave (
+    field name primary key,
+    batch bigint not null,
+    ts timestamptz not null default now()
+);
+
+-- Every attempt at a batch draws a number of its own, also one that is rolled back.
+create sequence if not exists public.replica_batch_seq;
+
+-- == Free statements ==
+
+-- The event of a row that names none, as in INSERT INTO replica_log(sql) VALUES ('ALTER TABLE ...'): the default is
+-- evaluated for such rows only, so they wake the replicas and no other row pays for it.
+create or replace function public.py_log_statement() returns "char" language plpgsql as $py_log_statement$
+begin
+    perform pg_catalog.pg_notify('replicas', '');
+    return 'S';
+end
+$py_log_statement$;
+
+alter table public.replica_log alter column event set default public.py_log_statement();
+
+-- == The trigger ==
+
+-- hstore may be installed in any schema, and the functions call it qualified: its schema is filled in here.
+do $install$
+declare
+    -- Text settings under which a value's text is not exact or not unambiguous. Logged text is ISO and exact; money is
+    -- written as the C and English locales do, which the slave reads.
+    hs constant text := (select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+                          where e.extname = 'hstore');
+begin
+    -- The columns must have hstore's type, whose schema the CREATE TABLE above could not name.
+    if (select atttypid from pg_attribute
+         where attrelid = 'public.replica_log'::regclass and attname = 'new') = 'text'::regtype then
+        execute format('alter table public.replica_log alter column old type %s.hstore using old::%1$s.hstore,
+                                                       alter column new type %1$s.hstore using new::%1$s.hstore', hs);
+    end if;
+
+    execute replace($create$
+create or replace function public.py_log_exact(r record) returns @hs@.hstore language plpgsql
+    set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1 set lc_monetary = 'C'
+as $py_log_exact$
+begin
+    return @hs@.hstore(r);
+end
+$py_log_exact$;
+    $create$, '@hs@', hs);
+
+    execute replace($create$
+create or replace function public.py_log_replica() returns trigger language plpgsql security definer
+as $py_log_replica$
+declare
+    relation text;
+    origin text := pg_catalog.current_setting('pyreplica.origin', true);
+    before @hs@.hstore;
+    after @hs@.hstore;
+    key @hs@.hstore;
+begin
+    if tg_op operator(pg_catalog.=) 'UPDATE' then
+        -- Compares the stored bytes: 1.0 and 1.00 differ, and a type needs no equality operator.
+        if old operator(pg_catalog.*=) new then
+            return null;
+        end if;
+    end if;
+
+    -- A trigger on a partitioned table has been copied to the partitions, argument and all. The change is logged for
+    -- the whole table: how it is divided is each side's own affair. A renamed table is logged under its new name.
+    relation := pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
+                operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
+    if tg_nargs operator(pg_catalog.>) 0 and tg_level operator(pg_catalog.=) 'ROW'
+       and tg_argv[0] operator(pg_catalog.<>) tg_table_name then
+        relation := coalesce((pg_catalog.pg_identify_object(
+            'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.pg_partition_root(tg_relid), 0)).identity, relation);
+    end if;
+
+    if pg_catalog.current_setting('datestyle') operator(pg_catalog.~~) 'ISO%'
+       and pg_catalog.current_setting('intervalstyle') operator(pg_catalog.=) 'postgres'
+       and pg_catalog.current_setting('extra_float_digits') operator(pg_catalog.~) '^[1-3]'
+       and pg_catalog.current_setting('lc_monetary') operator(pg_catalog.~) '^(C|POSIX|en_US)' then
+        if tg_op operator(pg_catalog.=) 'INSERT' then
+            after := @hs@.hstore(new);
+        elsif tg_op operator(pg_catalog.=) 'UPDATE' then
+            before := @hs@.hstore(old);
+            after := @hs@.hstore(new);
+        elsif tg_op operator(pg_catalog.=) 'DELETE' then
+            before := @hs@.hstore(old);
+        end if;
+    else
+        if tg_op operator(pg_catalog.=) 'INSERT' then
+            after := public.py_log_exact(new);
+        elsif tg_op operator(pg_catalog.=) 'UPDATE' then
+            before := public.py_log_exact(old);
+            after := public.py_log_exact(new);
+        elsif tg_op operator(pg_catalog.=) 'DELETE' then
+            before := public.py_log_exact(old);
+        end if;
+    end if;
+
+    -- Both rows whole are cheapest while they are small. Of a large row only the key and what changed is kept, unless
+    -- the key itself changed: then the whole old row is what tells it from another that holds the same key meanwhile.
+    if tg_op operator(pg_catalog.=) 'UPDATE' and pg_catalog.pg_column_size(before) operator(pg_catalog.>) 2000 then
+        key := @hs@.slice(before, tg_argv[1:]);
+        if tg_nargs operator(pg_catalog.>) 1 and after operator(@hs@.@>) key
+           and pg_catalog.cardinality(@hs@.akeys(key)) operator(pg_catalog.=) (tg_nargs operator(pg_catalog.-) 1) then
+            after := after operator(@hs@.-) before;
+            before := @hs@.slice(before, @hs@.akeys(after)) operator(@hs@.||) key;
+        end if;
+    end if;
+
+    if origin operator(pg_catalog.<>) '' then
+        insert into public.replica_log (relation, event, old, new, origin)
+        values (relation, pg_catalog.left(tg_op, 1)::"char", before, after, origin);
+    else
+        insert into public.replica_log (relation, event, old, new)
+        values (relation, pg_catalog.left(tg_op, 1)::"char", before, after);
+        -- A transaction with a NOTIFY in it cannot be prepared: applications that use two-phase commit themselves set
+        -- pyreplica.notify = off, for a role or a database, and their changes are found at the next keepalive.
+        if pg_catalog.current_setting('pyreplica.notify', true) operator(pg_catalog.=) 'off' then
+            return null;
+        end if;
+        perform pg_catalog.pg_notify('replicas', '');
+    end if;
+    return null;
+end
+$py_log_replica$;
+    $create$, '@hs@', hs);
+
+    -- == The log as SQL ==
+
+    execute replace($create$
+create or replace function public.py_log_sql(change public.replica_log) returns text language plpgsql stable
+as $py_log_sql$
+declare
+    name text[];
+    target text;
+    keys text[];
+    shown text;
+    condition text;
+begin
+    if change.event = 'S' then
+        return change.sql;
+    end if;
+    name := parse_ident(change.relation);
+    target := case when name[1] <> 'public' then '"' || replace(name[1], '"', '""') || '".' else '' end
+              || '"' || replace(name[2], '"', '""') || '"';
+    keys := coalesce(public.py_log_key(to_regclass(change.relation)), @hs@.akeys(change.old));
+    select string_agg(format('"%s"%s', replace(k, '"', '""'),
+                             case when v is null then ' IS NULL' else '=' || quote_literal(v) end), ' AND ')
+      into condition
+      from (select k, change.old operator(@hs@.->) k as v from unnest(keys) with ordinality u(k, n) order by n) x;
+    case change.event
+        when 'I' then
+            select format('INSERT INTO %s (%s) VALUES (%s)', target,
+                          string_agg('"' || replace(key, '"', '""') || '"', ', ' order by n),
+                          string_agg(quote_nullable(value), ', ' order by n))
+              into shown
+              from public.py_log_columns(change.relation, change.new);
+        when 'U' then
+            select format('UPDATE %s SET %s WHERE %s', target,
+                          string_agg(format('"%s"=%s', replace(key, '"', '""'), quote_nullable(value)), ', ' order by n),
+                          condition)
+              into shown
+              from public.py_log_columns(change.relation, change.new operator(@hs@.-) change.old);
+        when 'D' then
+            shown := format('DELETE FROM %s WHERE %s', target, condition);
+        when 'T' then
+            shown := format('TRUNCATE %s', target);
+    end case;
+    return shown;
+end
+$py_log_sql$;
+
+-- A row's columns in the table's order; columns the table has no more come last.
+create or replace function public.py_log_columns(relation text, "row" @hs@.hstore)
+    returns table (key text, value text, n bigint) language sql stable
+as $py_log_columns$
+    select e.key, e.value, row_number() over (order by a.attnum, e.key)
+      from @hs@.each("row") e
+      left join pg_attribute a on a.attrelid = to_regclass(relation) and a.attname = e.key
+$py_log_columns$;
+    $create$, '@hs@', hs);
+end
+$install$;
+
+create or replace function public.py_log_key(relation regclass) returns text[] language sql stable
+as $py_log_key$
+    select array_agg(a.attname::text order by k.n)
+      from pg_index i
+      cross join unnest(i.indkey) with ordinality k(attnum, n)
+      join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+     where i.indrelid = relation and i.indisprimary
+$py_log_key$;
+
+create or replace view public.replica_log_sql as
+    select id, txid, public.py_log_sql(l) as sql, username, origin, ts from public.replica_log l order by id;
+
+-- == The trigger on a table ==
+
+-- Puts the trigger on one table, or on the partitioned table it is a part of, and says what it did in one line.
+create or replace function public.py_log_create_tg(relation regclass, shown text) returns text language plpgsql
+as $py_log_create_tg$
+declare
+    -- A partition is replicated through its root, so that partitions made later need nothing.
+    root constant regclass := coalesce(pg_partition_root(relation), relation);
+    target regclass := case when public.py_log_key(root) is null then relation else root end;
+    keys constant text[] := public.py_log_key(target);
+    arguments text;
+    obstacle constant text := case
+        when exists (select from pg_depend where classid = 'pg_class'::regclass and objid = relation and deptype = 'e')
+            then 'belongs to an extension'
+        when (select relpersistence from pg_class where oid = relation) = 't' then 'is temporary'
+        when relation in ('public.replica_log'::regclass, 'public.replica_slave'::regclass)
+             or relation = to_regclass('public.replica_progress') then 'is pyreplica''s own'
+        when keys is null then 'has no pk constraint'
+        when not has_table_privilege(target, 'TRIGGER') then 'belongs to somebody else'
+    end;
+    former text;
+    part regclass;
+begin
+    if obstacle is not null then
+        return format('table %s %s (couldn''t be replicated)!', shown, obstacle);
+    end if;
+    select string_agg(quote_literal(a), ', ' order by n) into arguments
+      from unnest((select relname::text from pg_class where oid = target) || keys) with ordinality u(a, n);
+
+    -- Former triggers of ours go first: the one on a partition would collide with the copy that its root hands down.
+    for former in
+        select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) from pg_trigger t
+         where t.tgname in ('!replica_tg', '!replica_truncate_tg') and t.tgparentid = 0
+           and (t.tgrelid = target or t.tgrelid in (select relid from pg_partition_tree(target)))
+    loop
+        execute former;
+    end loop;
+    for part in select target union select relid from pg_partition_tree(target) loop
+        execute format('create trigger "!replica_truncate_tg" after truncate on %s '
+                       'for each statement execute function public.py_log_replica(%s)', part, arguments);
+    end loop;
+    -- The name sorts before any other: a row is logged before triggers of its own write further rows.
+    execute format('create trigger "!replica_tg" after insert or update or delete on %s '
+                   'for each row execute function public.py_log_replica(%s)', target, arguments);
+    perform public.py_log_warn_before(target);
+    return format('created trigger on %s (%s)', shown, array_to_string(keys, ','));
+end
+$py_log_create_tg$;
+
+-- A BEFORE ROW trigger that writes to a row which the same statement changes is logged in the wrong order, whatever the
+-- kind of trigger. Whether one does can't be known; one whose body writes to tables is worth a look.
+create or replace function public.py_log_warn_before(relation regclass) returns void language plpgsql
+as $py_log_warn_before$
+declare
+    suspect record;
+begin
+    for suspect in
+        select t.tgname from pg_trigger t join pg_proc p on p.oid = t.tgfoid
+         where t.tgrelid = relation and not t.tgisinternal and t.tgtype & 3 = 3 and t.tgenabled <> 'D'
+           and p.prosrc ~* '\m(insert\s+into|update|delete\s+from|merge\s+into)\M\s+["[:alpha:]_]' order by 1
+    loop
+        raise warning 'trigger % on % runs before each row and seems to write to tables', suspect.tgname, relation
+            using detail = 'If it changes a row that the same statement changes too, the older values may be logged last.',
+                  hint = 'Make it an AFTER trigger, or make sure that it writes to other tables only.';
+    end loop;
+end
+$py_log_warn_before$;
+
+create or replace function public.py_log_create_tg(schemaname text, relname text) returns text language plpgsql
+as $py_log_create_tg$
+declare
+    relation constant regclass := to_regclass(format('%I.%I', schemaname, relname));
+begin
+    if relation is null then
+        raise exception 'table %.% does not exist', quote_ident(schemaname), quote_ident(relname)
+            using errcode = 'undefined_table';
+    end if;
+    return public.py_log_create_tg(relation, relname);
+end
+$py_log_create_tg$;
+
+-- By name alone, as in the original: every table of that name, whatever its schema; one line for each.
+create or replace function public.py_log_create_tg(relname text) returns text language plpgsql
+as $py_log_create_tg$
+declare
+    lines text;
+begin
+    select string_agg(public.py_log_create_tg(
+               c.oid, case when pg_table_is_visible(c.oid) then c.relname::text else format('%I.%I', n.nspname, c.relname) end),
+               e'\n' order by pg_table_is_visible(c.oid) desc, n.nspname)
+      into lines
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where c.relname = py_log_create_tg.relname and c.relkind in ('r', 'p')
+       and n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
+    if lines is null then
+        raise exception 'table % does not exist', quote_ident(relname) using errcode = 'undefined_table';
+    end if;
+    return lines;
+end
+$py_log_create_tg$;
+
+-- What stands in the log runs on the slave: nobody but the owner may write it or have the trigger write it.
+revoke all on public.replica_log, public.replica_slave, public.replica_log_sql from public;
+revoke all on sequence public.replica_log_id_seq, public.replica_batch_seq from public;
+revoke all on function public.py_log_replica(), public.py_log_statement(), public.py_log_exact(record) from public;
+
+commit;

@@ -1,0 +1,48 @@
+-- pyreplica, master side: takes away what master-install.sql and py_log_create_tg made. Changes that no slave has
+-- replayed yet are lost. The extension hstore stays, others may use it. May be run again at any time.
+--
+--     psql somedb -f master-uninstall.sql
+
+begin;
+
+set local client_min_messages = warning;
+
+do $check$
+declare
+    prepared text;
+begin
+    select string_agg(gid, ', ') into prepared
+      from pg_prepared_xacts where database = current_database() and gid like 'pyreplica:%';
+    if prepared is not null then
+        raise exception 'in-doubt transactions of a replica: %', prepared
+            using errcode = 'object_in_use', hint = 'Start pyreplica once more, it settles them; then stop it and uninstall.';
+    end if;
+end
+$check$;
+
+-- With it go the triggers on all tables.
+drop function if exists public.py_log_replica() cascade;
+drop view if exists public.replica_log_sql;
+do $drop$
+begin
+    if to_regclass('public.replica_log') is not null then
+        drop function if exists public.py_log_sql(public.replica_log);
+    end if;
+end
+$drop$;
+drop table if exists public.replica_log, public.replica_slave;
+drop sequence if exists public.replica_batch_seq;
+drop function if exists public.py_log_create_tg(text), public.py_log_create_tg(text, text),
+    public.py_log_create_tg(regclass, text), public.py_log_warn_before(regclass), public.py_log_key(regclass),
+    public.py_log_statement(), public.py_log_exact(record);
+do $drop$
+declare
+    f regprocedure;
+begin
+    for f in select oid from pg_proc where pronamespace = 'public'::regnamespace and proname = 'py_log_columns' loop
+        execute format('drop function %s', f);
+    end loop;
+end
+$drop$;
+
+commit;

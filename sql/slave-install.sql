@@ -1,0 +1,23 @@
+-- pyreplica, slave side: the progress row of a slave that replicates without two-phase commit (TWO_PHASE=false).
+--
+--     psql somedb -f slave-install.sql
+--
+-- With two-phase commit, which is the default, the slave needs nothing at all. May be run again at any time.
+-- DROP TABLE replica_progress removes it.
+
+begin;
+
+set local client_min_messages = warning;
+
+-- One row a master: the last batch replayed here, written in the very transaction that replays it, and the changes that
+-- were in it. When the master could not note them any more, recovery does it from here.
+create table if not exists public.replica_progress (
+    master text primary key,
+    batch bigint not null,
+    changes text not null,
+    ts timestamptz not null default now()
+);
+
+revoke all on public.replica_progress from public;
+
+commit;
