@@ -13,11 +13,13 @@ mod compare;
 mod daemon;
 mod forwarder;
 mod pair;
+mod road;
 
 pub use cluster::{OwnCluster, Script, Server};
-pub use daemon::{Daemon, Finished, run};
+pub use daemon::{Daemon, Finished, process_state, run, signal};
 pub use forwarder::Forwarder;
 pub use pair::Pair;
+pub use road::{drains, replays, replays_each};
 
 use std::time::{Duration, Instant};
 
