@@ -101,7 +101,8 @@ fn keys_of_every_usual_type_find_their_rows() {
         pair.run(&format!("insert into t{i} values ({first}, 'one'), ({second}, 'two')"));
     }
     drains(&pair);
-    for (i, (_, first, second)) in types.iter().enumerate() {
+    for (i, (key, first, second)) in types.iter().enumerate() {
+        let [first, second] = [first, second].map(|value| format!("({value})::{key}"));
         pair.run(&format!("update t{i} set a = 'changed' where k = {first}; delete from t{i} where k = {second}"));
         pair.run(&format!("update t{i} set k = {second}"));
     }

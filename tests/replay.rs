@@ -1,4 +1,5 @@
-//! What happens to a row on the master happens to it on the slave: every kind of statement. Each test does something on the master, drains the log by the real binary, and compares all tables.
+//! What happens to a row on the master happens to it on the slave, whatever kind of statement did it. Each test does
+//! something on the master, drains the log by the real binary, and compares all tables.
 
 mod harness;
 

@@ -267,7 +267,7 @@ fn every_type_is_replayed_exactly_from_sessions_with_few_float_digits_and_other_
 #[test]
 fn every_type_is_replayed_exactly_from_sessions_in_other_time_zones() {
     let matrix = Matrix::new();
-    for zone in ["Asia/Kolkata", "Europe/Berlin", "<ODD>-03:30:15"] {
+    for zone in ["Asia/Kolkata", "Europe/Berlin", "<ODD>-03:30"] {
         matrix.replays_from_a_session_with(&format!("set timezone = '{zone}'"));
     }
 }

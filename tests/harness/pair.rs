@@ -100,10 +100,11 @@ impl Pair {
         self.run(sql);
     }
 
-    /// The documented SELECT for all tables in the search path; the answers, sorted.
+    /// The documented SELECT for all tables; the answers, sorted, without those about pyreplica's own tables.
     #[track_caller]
     pub fn create_triggers(&self) -> Vec<String> {
         let mut said = column(&mut self.master(), CREATE_TRIGGERS);
+        said.retain(|line| !line.contains("table replica_"));
         said.sort();
         said
     }
@@ -116,7 +117,9 @@ impl Pair {
             "SELECT py_log_create_tg(n.nspname::text, c.relname::text) FROM pg_class c \
              JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND n.nspname = '{literal}' ORDER BY 1"
         );
-        column(&mut self.master(), &sql)
+        let mut said = column(&mut self.master(), &sql);
+        said.retain(|line| !line.contains("table replica_"));
+        said
     }
 
     /// Drains the log by the real binary and returns what that wrote.
