@@ -1,7 +1,11 @@
 //! One pair's settings, read from `key=value` text by hand; every error names the line and the key.
 
+mod ini;
+
 use crate::dsn::Dsn;
+use ini::Entry;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The wait for a wake-up before the log is looked at anyway, as in the original.
@@ -9,6 +13,30 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The column of `replica_log` that a single slave marks.
 pub const DEFAULT_SLAVE_FIELD: &str = "replicated";
+
+/// How much is logged when nobody says it: the statements too, as in the original.
+pub const DEFAULT_DEBUG_LEVEL: u8 = 2;
+
+/// From errors only to everything.
+pub const DEBUG_LEVELS: RangeInclusive<u8> = 0..=3;
+
+/// From a second to a day: a shorter wait is polling, a longer one has no use.
+const TIMEOUT_SECONDS: RangeInclusive<u64> = 1..=86_400;
+
+const MAIN_KEYS: &[&str] =
+    &["NAME", "DSN0", "DSN1", "SKIP_USER", "SLAVE_FIELD", "KEEPALIVE", "DEBUG_LEVEL", "TIMEOUT", "TWO_PHASE"];
+
+const SMTP_KEYS: &[&str] = &[
+    "SERVER",
+    "USERNAME",
+    "PASSWORD",
+    "START_SUBJECT",
+    "STOP_SUBJECT",
+    "ERROR_SUBJECT",
+    "WARNING_SUBJECT",
+    "FROM_ADDR",
+    "TO_ADDRS",
+];
 
 /// Everything one pair needs.
 #[derive(Clone, Debug)]
@@ -46,6 +74,104 @@ pub struct Smtp {
     pub to_addrs: Vec<String>,
 }
 
+/// What is wrong in a config file, and where; never a value, which may hold a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    line: usize,
+    key: String,
+    what: String,
+}
+
+impl Config {
+    /// Reads the text of one config file.
+    pub fn parse(text: &str) -> Result<Config, ConfigError> {
+        let entries = ini::parse(text, |section| match section {
+            "MAIN" => Some(MAIN_KEYS),
+            "SMTP" => Some(SMTP_KEYS),
+            _ => None,
+        })?;
+        let main = Section { name: "MAIN", entries: &entries };
+        Ok(Config {
+            name: main.name()?,
+            master: main.dsn("DSN0")?,
+            slave: main.dsn("DSN1")?,
+            skip_user: main.text("SKIP_USER"),
+            slave_field: main.text("SLAVE_FIELD").unwrap_or_else(|| DEFAULT_SLAVE_FIELD.to_string()),
+            keepalive: main.switch("KEEPALIVE")?.unwrap_or(false),
+            debug_level: main.number("DEBUG_LEVEL", DEBUG_LEVELS)?.unwrap_or(DEFAULT_DEBUG_LEVEL),
+            timeout: main.number("TIMEOUT", TIMEOUT_SECONDS)?.map_or(DEFAULT_TIMEOUT, Duration::from_secs),
+            two_phase: main.switch("TWO_PHASE")?.unwrap_or(true),
+            smtp: Smtp::from_section(&Section { name: "SMTP", entries: &entries })?,
+        })
+    }
+
+    /// The settings of a pair that is given as two connection strings on the command line.
+    pub fn for_pair(master: Dsn, slave: Dsn) -> Config {
+        let dbname = |dsn: &Dsn| dsn.get("dbname").filter(|name| is_printable(name)).map(str::to_string);
+        Config {
+            name: dbname(&slave).or_else(|| dbname(&master)).unwrap_or_else(|| "pyreplica".to_string()),
+            master,
+            slave,
+            skip_user: None,
+            slave_field: DEFAULT_SLAVE_FIELD.to_string(),
+            keepalive: true,
+            debug_level: DEFAULT_DEBUG_LEVEL,
+            timeout: DEFAULT_TIMEOUT,
+            two_phase: true,
+            smtp: None,
+        }
+    }
+}
+
+impl Smtp {
+    /// A section in which nothing is filled in is the same as none.
+    fn from_section(section: &Section<'_>) -> Result<Option<Smtp>, ConfigError> {
+        if SMTP_KEYS.iter().all(|key| section.find(key).is_none()) {
+            return Ok(None);
+        }
+        let addresses = section.required("TO_ADDRS")?.split(';').map(str::trim).filter(|address| !address.is_empty());
+        Ok(Some(Smtp {
+            server: section.required("SERVER")?.to_string(),
+            username: section.text("USERNAME"),
+            password: section.text("PASSWORD"),
+            start_subject: section.text("START_SUBJECT"),
+            stop_subject: section.text("STOP_SUBJECT"),
+            error_subject: section.text("ERROR_SUBJECT"),
+            warning_subject: section.text("WARNING_SUBJECT"),
+            from_addr: section.required("FROM_ADDR")?.to_string(),
+            to_addrs: addresses.map(str::to_string).collect(),
+        }))
+    }
+}
+
+impl ConfigError {
+    fn new(line: usize, key: impl Into<String>, what: impl Into<String>) -> Self {
+        ConfigError { line, key: key.into(), what: what.into() }
+    }
+
+    /// The line of the file, counted from 1; 1 for what is missing altogether.
+    pub fn line(&self) -> usize {
+        self.line
+    }
+
+    /// The key in upper case; empty when the line has none.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.line)?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
 impl fmt::Debug for Smtp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Smtp")
@@ -53,5 +179,193 @@ impl fmt::Debug for Smtp {
             .field("from_addr", &self.from_addr)
             .field("to_addrs", &self.to_addrs)
             .finish_non_exhaustive()
+    }
+}
+
+/// A pair's name stands in log lines, in thread names and in the names of prepared transactions.
+fn is_printable(name: &str) -> bool {
+    !name.is_empty() && !name.contains(char::is_control)
+}
+
+/// The entries of one section, asked for by key. A key with an empty value counts as left out.
+struct Section<'a> {
+    name: &'static str,
+    entries: &'a [Entry],
+}
+
+impl Section<'_> {
+    fn find(&self, key: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.section == self.name && entry.key == key && !entry.value.is_empty())
+    }
+
+    fn text(&self, key: &str) -> Option<String> {
+        self.find(key).map(|entry| entry.value.clone())
+    }
+
+    fn required(&self, key: &str) -> Result<&str, ConfigError> {
+        match self.find(key) {
+            Some(entry) => Ok(&entry.value),
+            None => Err(ConfigError::new(1, key, format!("missing in [{}]", self.name))),
+        }
+    }
+
+    fn name(&self) -> Result<String, ConfigError> {
+        let name = self.required("NAME")?;
+        if !is_printable(name) {
+            return Err(self.error("NAME", "must not contain control characters"));
+        }
+        Ok(name.to_string())
+    }
+
+    fn dsn(&self, key: &str) -> Result<Dsn, ConfigError> {
+        let text = self.required(key)?;
+        Dsn::parse(text).map_err(|e| self.error(key, e.to_string()))
+    }
+
+    /// The words that Python's `getboolean` takes.
+    fn switch(&self, key: &str) -> Result<Option<bool>, ConfigError> {
+        let Some(entry) = self.find(key) else {
+            return Ok(None);
+        };
+        match entry.value.to_lowercase().as_str() {
+            "true" | "yes" | "on" | "1" => Ok(Some(true)),
+            "false" | "no" | "off" | "0" => Ok(Some(false)),
+            _ => Err(self.error(key, "must be true or false")),
+        }
+    }
+
+    fn number<N>(&self, key: &str, range: RangeInclusive<N>) -> Result<Option<N>, ConfigError>
+    where
+        N: std::str::FromStr + PartialOrd + fmt::Display,
+    {
+        let Some(entry) = self.find(key) else {
+            return Ok(None);
+        };
+        match entry.value.parse() {
+            Ok(number) if range.contains(&number) => Ok(Some(number)),
+            _ => Err(self.error(key, format!("must be {} to {}", range.start(), range.end()))),
+        }
+    }
+
+    fn error(&self, key: &str, what: impl Into<String>) -> ConfigError {
+        ConfigError::new(self.find(key).map_or(1, |entry| entry.line), key, what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORIGINAL: &str = "[MAIN]
+NAME=mydb
+DSN0=dbname=somedb user=someuser password=secret host=remote
+DSN1=dbname=somedb user=someuser password=secret 
+SKIP_USER=pyreplica
+KEEPALIVE=true
+DEBUG_LEVEL=1
+[SMTP]
+SERVER=somehost.somewhere.com
+USERNAME=no-reply@somewhere.com
+PASSWORD=secret
+START_SUBJECT=[PyReplica] Starting mydb replication
+STOP_SUBJECT=[PyReplica] Stopping mydb replication
+ERROR_SUBJECT=[PyReplica] Error in mydb replication
+WARNING_SUBJECT=[PyReplica] Warning in mydb replication
+FROM_ADDR=no-reply@somewhere.com
+TO_ADDRS=hostmaster@somewhere.com;dbadmin@somewhere.com
+";
+
+    const SHORT: &str = "[MAIN]\nNAME=a\nDSN0=host=x\nDSN1=host=y\n";
+
+    fn error(text: &str) -> String {
+        Config::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_file_of_the_original_works_unchanged() {
+        let config = Config::parse(ORIGINAL).unwrap();
+        assert_eq!(config.name, "mydb");
+        assert_eq!(config.master.get("host"), Some("remote"));
+        assert_eq!(config.slave.get("password"), Some("secret"));
+        assert_eq!(config.skip_user.as_deref(), Some("pyreplica"));
+        assert!(config.keepalive);
+        assert_eq!(config.debug_level, 1);
+        let smtp = config.smtp.unwrap();
+        assert_eq!(smtp.start_subject.as_deref(), Some("[PyReplica] Starting mydb replication"));
+        assert_eq!(smtp.to_addrs, ["hostmaster@somewhere.com", "dbadmin@somewhere.com"]);
+    }
+
+    #[test]
+    fn what_is_left_out_or_left_empty_has_its_default() {
+        let config = Config::parse(&format!("{SHORT}SKIP_USER=\n[SMTP]\nSERVER=\n")).unwrap();
+        assert_eq!(config.skip_user, None);
+        assert_eq!(config.slave_field, "replicated");
+        assert!(!config.keepalive);
+        assert_eq!(config.debug_level, 2);
+        assert_eq!(config.timeout, Duration::from_secs(60));
+        assert!(config.two_phase);
+        assert!(config.smtp.is_none());
+    }
+
+    #[test]
+    fn the_command_line_names_a_pair_after_the_slaves_database() {
+        let dsn = |text| Dsn::parse(text).unwrap();
+        assert_eq!(Config::for_pair(dsn("dbname=a"), dsn("dbname=b")).name, "b");
+        assert_eq!(Config::for_pair(dsn("dbname=a"), dsn("host=b")).name, "a");
+        assert_eq!(Config::for_pair(dsn("host=a"), dsn("host=b")).name, "pyreplica");
+        assert!(Config::for_pair(dsn(""), dsn("")).keepalive);
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_named_with_its_line() {
+        assert_eq!(error(&format!("{SHORT}DEBUG_LEVEL=4")), "5: DEBUG_LEVEL: must be 0 to 3");
+        assert_eq!(error(&format!("{SHORT}DEBUG_LEVEL=x")), "5: DEBUG_LEVEL: must be 0 to 3");
+        assert_eq!(error(&format!("{SHORT}TIMEOUT=0")), "5: TIMEOUT: must be 1 to 86400");
+        assert_eq!(error(&format!("{SHORT}KEEPALIVE=maybe")), "5: KEEPALIVE: must be true or false");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert_eq!(error(""), "1: NAME: missing in [MAIN]");
+        assert_eq!(error("[MAIN]\nNAME=a\nDSN1=host=y"), "1: DSN0: missing in [MAIN]");
+        assert_eq!(error(&format!("{SHORT}[SMTP]\nSERVER=x")), "1: TO_ADDRS: missing in [SMTP]");
+    }
+
+    #[test]
+    fn a_bad_connection_string_is_named_without_its_password() {
+        assert_eq!(
+            error("[MAIN]\nNAME=a\nDSN0=host=x password=hunter2 hunter3\nDSN1=host=y"),
+            "3: DSN0: what follows the value of \"password\" is no keyword (a value with blanks needs single quotes)"
+        );
+    }
+
+    #[test]
+    fn the_sample_reads_as_it_stands_and_documents_every_key() {
+        let sample = include_str!("../sample.conf");
+        let config = Config::parse(sample).unwrap();
+        assert!(config.smtp.is_none());
+
+        let enabled: String = sample
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if rest.starts_with(|c: char| c.is_ascii_uppercase()) => format!("{rest}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        for key in MAIN_KEYS.iter().chain(SMTP_KEYS) {
+            assert!(enabled.contains(&format!("\n{key}=")), "{key} is not in sample.conf");
+        }
+        let all = Config::parse(&enabled).unwrap();
+        assert!(all.smtp.is_some());
+        assert_eq!(
+            (all.slave_field, all.keepalive, all.debug_level, all.timeout, all.two_phase),
+            (config.slave_field, config.keepalive, config.debug_level, config.timeout, config.two_phase),
+            "a key that is commented out shows its default"
+        );
+    }
+
+    #[test]
+    fn debug_output_shows_no_password() {
+        assert!(!format!("{:?}", Config::parse(ORIGINAL).unwrap()).contains("secret"));
     }
 }

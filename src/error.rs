@@ -1,6 +1,6 @@
 //! What can go wrong, said for the operator: which operation, on which side, why, and what to do now.
 
-use crate::names::Side;
+use crate::names::{LogId, Side, Txid};
 use std::fmt;
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -52,18 +52,60 @@ pub struct Error {
     operation: String,
     detail: String,
     hint: Option<String>,
+    code: Option<String>,
+    change: Option<(LogId, Txid)>,
 }
 
 impl Error {
     /// `operation` says what was attempted ("connect", "prepare the batch"), `detail` why it failed.
     pub fn new(kind: Kind, side: Option<Side>, operation: impl Into<String>, detail: impl fmt::Display) -> Self {
-        Error { kind, side, operation: operation.into(), detail: detail.to_string(), hint: None }
+        Error { kind, side, operation: operation.into(), detail: detail.to_string(), hint: None, code: None, change: None }
     }
 
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Notes the SQLSTATE that the server gave.
+    #[must_use]
+    pub fn with_code(mut self, code: &str) -> Self {
+        self.code = Some(code.to_string());
+        self
+    }
+
+    /// Notes the change that cannot be replayed, and its transaction.
+    #[must_use]
+    pub fn with_change(mut self, id: LogId, txid: Txid) -> Self {
+        self.change = Some((id, txid));
+        self
+    }
+
+    pub fn change(&self) -> Option<(LogId, Txid)> {
+        self.change
+    }
+
+    /// Would the same thing go wrong again at once? A lost connection or a lock says nothing about what was sent.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.kind, Kind::Connection | Kind::Login | Kind::Contention | Kind::Stopped | Kind::Busy)
+    }
+
+    /// The same failure, seen from further up.
+    #[must_use]
+    pub fn with_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// The SQLSTATE, if it was a server that refused.
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref()
+    }
+
+    /// Why it failed, without the operation.
+    pub fn detail(&self) -> &str {
+        &self.detail
     }
 
     pub fn kind(&self) -> Kind {

@@ -1,1 +1,13 @@
-fn main() {}
+//! `pyreplica`: the passwords out of sight, then what the arguments say.
+
+use pyreplica::{argv, cli};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = argv::arguments();
+    let code = match cli::parse(arguments, |name| std::env::var(name).ok()) {
+        Ok(command) => cli::run(command),
+        Err(error) => cli::report(&error),
+    };
+    ExitCode::from(code as u8)
+}

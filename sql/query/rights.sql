@@ -1,0 +1,10 @@
+-- What the daemon's role lacks to read and mark the log, as the statements that mend it. No row when nothing is lacking.
+select format('GRANT %s ON %s TO %I;', upper(r.privilege), r.relation, current_user)
+  from (values
+      ('public.replica_log', 'select'), ('public.replica_log', 'update'), ('public.replica_log', 'delete'),
+      ('public.replica_slave', 'select'), ('public.replica_slave', 'insert'), ('public.replica_slave', 'update')
+  ) r (relation, privilege)
+ where not has_table_privilege(r.relation, r.privilege)
+union all
+select format('GRANT USAGE ON SEQUENCE public.replica_batch_seq TO %I;', current_user)
+ where not has_sequence_privilege('public.replica_batch_seq', 'usage')

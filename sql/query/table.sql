@@ -1,0 +1,25 @@
+-- One table as it is on the slave now: what it takes to write statements for it.
+--   $1  text[]  quoted and qualified names
+select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as name, c.relkind = 'p' as partitioned,
+       -- Any change of the definition gives a catalog row a new xmin, and so another fingerprint.
+       c.oid || ' ' || a.fingerprint || ' ' || coalesce(k.fingerprint, '') as fingerprint,
+       a.names, a.base_types, a.full_types, a.generated, a.identity_always, k.names as key
+  from unnest($1::text[]) r (name)
+  join pg_class c on c.oid = to_regclass(r.name) and c.relkind in ('r', 'p', 'f', 'v')
+  join pg_namespace n on n.oid = c.relnamespace
+  cross join lateral (
+      select array_agg(a.attname::text order by a.attnum) as names,
+             array_agg(format_type(a.atttypid, -1) order by a.attnum) as base_types,
+             array_agg(format_type(a.atttypid, a.atttypmod) order by a.attnum) as full_types,
+             array_agg(a.attgenerated <> '' order by a.attnum) as generated,
+             array_agg(a.attidentity = 'a' order by a.attnum) as identity_always,
+             string_agg(a.xmin::text, ' ' order by a.attnum) as fingerprint
+        from pg_attribute a
+       where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) a
+  left join lateral (
+      select array_agg(a.attname::text order by k.n) as names, i.indexrelid::text as fingerprint
+        from pg_index i
+        cross join unnest(i.indkey) with ordinality k (attnum, n)
+        join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+       where i.indrelid = c.oid and i.indisprimary
+       group by i.indexrelid) k on true

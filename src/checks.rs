@@ -1,0 +1,150 @@
+//! What must be so before replication starts. Each check that fails is one clear line: what, which side, what to do.
+
+use crate::config::Config;
+use crate::db::Session;
+use crate::error::{Error, Kind, Result};
+use crate::names::{Side, quote_ident, quote_literal};
+use crate::sql;
+
+/// What the checks have found out about the pair.
+#[derive(Debug)]
+pub struct Findings {
+    /// `system identifier/database oid`.
+    pub master_identity: String,
+    pub slave_identity: String,
+    pub master_encoding: String,
+    pub slave_encoding: String,
+    /// A digest of which log is read: server, database and installation.
+    pub origin: u64,
+    /// The columns of `replica_log` that mark other slaves.
+    pub others: Vec<String>,
+}
+
+struct Server {
+    identity: String,
+    encoding: String,
+    max_prepared: i32,
+}
+
+pub fn check(config: &Config, master: &mut Session, slave: &mut Session) -> Result<Findings> {
+    let (on_master, on_slave) = (server(master)?, server(slave)?);
+    if on_master.identity == on_slave.identity {
+        return Err(setup(None, "replicate", "DSN0 and DSN1 are the same database")
+            .with_hint("DSN0 is the master, DSN1 the slave; they may be two databases of one server, but not one database"));
+    }
+    let log = log_oid(master)?;
+    let others = other_fields(config, master)?;
+    rights(master)?;
+    if config.two_phase {
+        prepared_transactions(Side::Master, &on_master)?;
+        prepared_transactions(Side::Slave, &on_slave)?;
+    } else {
+        progress_table(slave)?;
+    }
+    exclude_others(config, master)?;
+    master.execute("register the slave", sql::SLAVE_ROW, &[&config.slave_field])?;
+    Ok(Findings {
+        origin: digest(&format!("{}/{log}", on_master.identity)),
+        master_identity: on_master.identity,
+        slave_identity: on_slave.identity,
+        master_encoding: on_master.encoding,
+        slave_encoding: on_slave.encoding,
+        others,
+    })
+}
+
+/// Keeps triggers, cascades and foreign key checks from running on the slave; false if the role may not do that.
+pub fn take_replica_role(slave: &mut Session) -> Result<bool> {
+    match slave.message("take the replica role", sql::REPLICA_ROLE) {
+        Ok(_) => Ok(true),
+        Err(error) if error.code() == Some("42501") => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn server(session: &mut Session) -> Result<Server> {
+    let row = session.query_one("look at the server", sql::IDENTITY, &[])?;
+    if row.get::<_, i32>(3) < 130_000 {
+        return Err(setup(Some(session.side()), "replicate", "the server is older than PostgreSQL 13").with_hint("upgrade it"));
+    }
+    if row.get::<_, bool>(4) {
+        return Err(setup(Some(session.side()), "replicate", "the server is a read-only standby")
+            .with_hint("connect to its primary; a standby cannot take part in logical replication by triggers"));
+    }
+    Ok(Server { identity: row.get(0), encoding: row.get(1), max_prepared: row.get(2) })
+}
+
+fn log_oid(master: &mut Session) -> Result<u32> {
+    let row = master.query_one("look for the log", sql::LOG, &[])?;
+    let (log, slaves): (Option<u32>, Option<u32>) = (row.get(0), row.get(1));
+    match (log, slaves) {
+        (Some(log), Some(_)) => Ok(log),
+        (None, _) => Err(setup(Some(Side::Master), "read the log", "there is no table replica_log")
+            .with_hint("install it with: psql ... -f sql/master-install.sql, or: pyreplica install DSN0")),
+        (_, None) => Err(setup(Some(Side::Master), "read the log", "replica_log was made by another version of pyreplica")
+            .with_hint("run this version's sql/master-install.sql there, or: pyreplica install DSN0")),
+    }
+}
+
+fn other_fields(config: &Config, master: &mut Session) -> Result<Vec<String>> {
+    let rows = master.query("look at the log's columns", sql::SLAVE_FIELDS, &[])?;
+    let fields: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let field = &config.slave_field;
+    if !fields.contains(field) {
+        let own = quote_ident(field);
+        let what = format!("replica_log has no boolean column {own}, which SLAVE_FIELD names");
+        return Err(setup(Some(Side::Master), "read the log", &what).with_hint(format!(
+            "add it: ALTER TABLE replica_log ADD {own} boolean NOT NULL DEFAULT false; \
+             CREATE INDEX ON replica_log (id) WHERE NOT {own};"
+        )));
+    }
+    Ok(fields.into_iter().filter(|other| other != field).collect())
+}
+
+fn rights(master: &mut Session) -> Result<()> {
+    let missing = master.query("look at the rights", sql::MISSING_RIGHTS, &[])?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let grants: Vec<String> = missing.iter().map(|row| row.get(0)).collect();
+    Err(setup(Some(Side::Master), "read and mark the log", "the role lacks rights on pyreplica's tables")
+        .with_hint(format!("as their owner: {}", grants.join(" "))))
+}
+
+fn prepared_transactions(side: Side, server: &Server) -> Result<()> {
+    if server.max_prepared > 0 {
+        return Ok(());
+    }
+    Err(setup(Some(side), "use two-phase commit", "max_prepared_transactions is 0").with_hint(format!(
+        "on the {side}: ALTER SYSTEM SET max_prepared_transactions = 10; and restart that server. \
+         Without two-phase commit: TWO_PHASE=false in the config file"
+    )))
+}
+
+fn progress_table(slave: &mut Session) -> Result<()> {
+    if slave.query_one("look for the progress row", sql::HAS_PROGRESS, &[])?.get(0) {
+        return Ok(());
+    }
+    Err(setup(Some(Side::Slave), "keep the progress", "there is no table replica_progress, which TWO_PHASE=false needs")
+        .with_hint("install it on the slave with: psql ... -f sql/slave-install.sql"))
+}
+
+fn exclude_others(config: &Config, master: &mut Session) -> Result<()> {
+    if master.query_one("lock the pair", sql::LOCK_SLAVE, &[&config.slave_field])?.get(0) {
+        return Ok(());
+    }
+    let detail = format!("another daemon replicates this master's {} already", quote_literal(&config.slave_field));
+    Err(Error::new(Kind::Busy, Some(Side::Master), "replicate", detail).with_hint(
+        "stop the other one (pg_stat_activity on the master shows it as 'pyreplica ...'), or give this slave a \
+         SLAVE_FIELD of its own",
+    ))
+}
+
+fn setup(side: Option<Side>, operation: &str, detail: &str) -> Error {
+    Error::new(Kind::Setup, side, operation, detail)
+}
+
+/// FNV-1a: the same on every machine and in every version, which `std`'s hashes do not promise.
+fn digest(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

@@ -1,0 +1,54 @@
+//! What `--help` prints.
+
+pub(super) const MAIN: &str = "\
+pyreplica replicates PostgreSQL databases from a master to a slave, by triggers
+
+usage:
+  pyreplica [OPTIONS] DSN0 DSN1    replicate from master DSN0 to slave DSN1
+  pyreplica [OPTIONS] FILE.conf... replicate one pair for each config file
+  pyreplica [OPTIONS] DIR          replicate one pair for each *.conf in DIR
+  pyreplica [OPTIONS]              take DSN0 and DSN1 from the environment;
+                                   without them, DIR is /etc/pyreplica
+  pyreplica install DSN            prepare the master: log table and triggers
+  pyreplica help [install]         explain it
+
+options:
+  --once        replay what is pending, then end (for cron)
+  --log FILE    write the log to FILE; SIGHUP reopens it (default: stdout)
+  --debug N     0 nothing but warnings and errors, 1 what is being done,
+                2 the statements too, 3 very verbose (default: DEBUG_LEVEL
+                of the config file, or 2)
+  -h, --help    print this
+  -V, --version print the version
+
+A DSN is what psql takes: 'dbname=shop host=db user=joe' or
+postgresql://joe@db/shop. What it leaves out comes from PGHOST, PGPASSWORD and
+their kin, and from ~/.pgpass.
+
+SIGTERM or Ctrl-C ends the batch in hand, then the process; a second one ends
+it at once, and nothing is lost either way.
+
+example:
+  pyreplica 'dbname=shop host=db1' 'dbname=shop host=db2'
+
+exit codes (of several pairs that failed, the highest):
+  0 success, or stopped by a signal    4 the master, or the way to it
+  1 a fault of pyreplica's own         5 the slave, or the way to it
+  2 wrong usage                        6 a change that cannot be replayed
+  3 wrong config file or DSN           7 another daemon replicates this pair
+";
+
+pub(super) const INSTALL: &str = "\
+pyreplica install prepares a master
+
+usage:
+  pyreplica install DSN
+
+Creates the table replica_log and what belongs to it in that database, and a
+trigger on every table that has a primary key. Tables without one are named and
+left alone. It may be run again at any time, for instance after new tables have
+been created. The owner of the database may do it; no superuser is needed.
+
+example:
+  pyreplica install 'dbname=shop host=db1 user=joe'
+";

@@ -1,0 +1,171 @@
+//! The syntax of a config file: sections, keys and values as Python's SafeConfigParser read them for the original.
+
+use super::ConfigError;
+
+/// One `KEY=value` with the section and the line it stands on; the key in upper case.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub section: String,
+    pub key: String,
+    pub value: String,
+    pub line: usize,
+}
+
+/// Takes a file apart. `known` says which keys a section has, or `None` when there is no such section.
+pub(super) fn parse(
+    text: &str,
+    known: impl Fn(&str) -> Option<&'static [&'static str]>,
+) -> Result<Vec<Entry>, ConfigError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut section: Option<(String, &[&str])> = None;
+    // Whether the line before belongs to a key, so that an indented line can continue it.
+    let mut open = false;
+    for (index, raw) in text.lines().enumerate() {
+        let line = index + 1;
+        let content = raw.trim();
+        if content.is_empty() || content.starts_with(['#', ';']) {
+            continue;
+        }
+        if let Some(name) = section_name(content) {
+            let keys = known(name).ok_or_else(|| ConfigError::new(line, format!("[{name}]"), "unknown section"))?;
+            section = Some((name.to_string(), keys));
+            open = false;
+            continue;
+        }
+        let Some((section, keys)) = &section else {
+            return Err(ConfigError::new(line, "", "expected a section, [MAIN], before anything else"));
+        };
+        if open && raw.starts_with([' ', '\t']) {
+            let last = entries.last_mut().expect("a key is open");
+            continue_value(last, content, keys, line)?;
+        } else {
+            entries.push(parse_entry(section, keys, content, line)?);
+            open = true;
+        }
+    }
+    reject_duplicates(&entries)?;
+    entries.into_iter().map(unescape).collect()
+}
+
+fn section_name(content: &str) -> Option<&str> {
+    content.strip_prefix('[')?.split_once(']').map(|(name, _)| name.trim())
+}
+
+fn parse_entry(section: &str, keys: &[&str], content: &str, line: usize) -> Result<Entry, ConfigError> {
+    // The line is not repeated: it may be the rest of a value that holds a password.
+    let (key, value) =
+        content.split_once(['=', ':']).ok_or_else(|| ConfigError::new(line, "", "expected KEY=value"))?;
+    let key = key.trim().to_uppercase();
+    if !keys.contains(&key.as_str()) {
+        return Err(ConfigError::new(line, key, format!("unknown key in [{section}]")));
+    }
+    let value = match strip_comment(value.trim()) {
+        "\"\"" => "",
+        value => value,
+    };
+    Ok(Entry { section: section.to_string(), key, value: value.to_string(), line })
+}
+
+/// The original's parser let a `;` behind a blank start a comment, and looked at the first one only.
+fn strip_comment(value: &str) -> &str {
+    match value.split_once(';') {
+        Some((before, _)) if before.ends_with(char::is_whitespace) => before.trim_end(),
+        _ => value,
+    }
+}
+
+/// A line that starts with a blank goes on with the value above it, as a long connection string may.
+fn continue_value(entry: &mut Entry, content: &str, keys: &[&str], line: usize) -> Result<(), ConfigError> {
+    let word = content.split(['=', ':']).next().unwrap_or_default().trim().to_uppercase();
+    if keys.contains(&word.as_str()) {
+        let what = format!("a line that starts with a blank continues {}; move it to the margin", entry.key);
+        return Err(ConfigError::new(line, word, what));
+    }
+    entry.value.push(' ');
+    entry.value.push_str(content);
+    Ok(())
+}
+
+fn reject_duplicates(entries: &[Entry]) -> Result<(), ConfigError> {
+    for (index, entry) in entries.iter().enumerate() {
+        let same = |other: &&Entry| (&other.section, &other.key) == (&entry.section, &entry.key);
+        if let Some(first) = entries[..index].iter().find(same) {
+            return Err(ConfigError::new(entry.line, &*entry.key, format!("already set in line {}", first.line)));
+        }
+    }
+    Ok(())
+}
+
+/// The original's parser wanted `%%` for a percent sign. A single one, as in the percent code of a URL, stands for itself;
+/// only its way of quoting other keys is refused, rather than taken literally.
+fn unescape(mut entry: Entry) -> Result<Entry, ConfigError> {
+    if entry.value.replace("%%", "").contains("%(") {
+        let what = "%(KEY)s is not replaced here: write the value out, or %%( for these two characters";
+        return Err(ConfigError::new(entry.line, entry.key, what));
+    }
+    entry.value = entry.value.replace("%%", "%");
+    Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(section: &str) -> Option<&'static [&'static str]> {
+        (section == "MAIN").then_some(&["NAME", "DSN0"])
+    }
+
+    fn values(text: &str) -> Vec<String> {
+        parse(text, known).unwrap().into_iter().map(|entry| format!("{}={}", entry.key, entry.value)).collect()
+    }
+
+    fn error(text: &str) -> String {
+        parse(text, known).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn keys_take_either_case_and_either_separator_and_values_are_trimmed() {
+        assert_eq!(values("[MAIN]\nname : a b \nDsn0=host=x port:1\n"), ["NAME=a b", "DSN0=host=x port:1"]);
+    }
+
+    #[test]
+    fn comments_blank_lines_a_byte_order_mark_and_carriage_returns_do_no_harm() {
+        assert_eq!(values("\u{feff}# c\r\n\r\n[MAIN]\r\n; c\r\nNAME=a\r\n  # c\r\n"), ["NAME=a"]);
+    }
+
+    #[test]
+    fn a_semicolon_behind_a_blank_starts_a_comment_and_any_other_does_not() {
+        assert_eq!(values("[MAIN]\nNAME=a ; the first"), ["NAME=a"]);
+        assert_eq!(values("[MAIN]\nNAME=a;b ;c"), ["NAME=a;b ;c"]);
+        assert_eq!(values("[MAIN]\nNAME=\"\""), ["NAME="]);
+    }
+
+    #[test]
+    fn an_indented_line_continues_the_value_above_it() {
+        assert_eq!(values("[MAIN]\nDSN0=host=x\n  user=y\n\tport=1"), ["DSN0=host=x user=y port=1"]);
+    }
+
+    #[test]
+    fn an_indented_key_is_not_swallowed_by_the_value_above_it() {
+        assert_eq!(
+            error("[MAIN]\nNAME=a\n  DSN0=host=x"),
+            "3: DSN0: a line that starts with a blank continues NAME; move it to the margin"
+        );
+    }
+
+    #[test]
+    fn percent_signs_may_be_doubled_as_the_original_wanted_them() {
+        assert_eq!(values("[MAIN]\nNAME=100%%\nDSN0=postgres://%2Ftmp/d"), ["NAME=100%", "DSN0=postgres://%2Ftmp/d"]);
+        assert!(error("[MAIN]\nNAME=%(dsn0)s").starts_with("2: NAME: %(KEY)s is not replaced here"));
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_named_with_its_line() {
+        assert_eq!(error("NAME=a"), "1: expected a section, [MAIN], before anything else");
+        assert_eq!(error("\n[MAIM]"), "2: [MAIM]: unknown section");
+        assert_eq!(error("[MAIN]\nNAM=a"), "2: NAM: unknown key in [MAIN]");
+        assert_eq!(error("[MAIN]\nhunter2"), "2: expected KEY=value");
+        assert_eq!(error("[MAIN]\nNAME=a\nname=b"), "3: NAME: already set in line 2");
+    }
+}

@@ -1,0 +1,168 @@
+//! The log: one line a message, `NAME Sun Jun  1 14:52:32 2008 message`; the only importer of env_logger and chrono.
+//!
+//! A record's target is the pair's name, and each pair has its own level. To standard output, as the original did, so
+//! that what replicates and what is wrong with a command line can be told apart; or to a file, reopened when asked.
+
+use crate::error::Error;
+use chrono::{DateTime, Local};
+use env_logger::{Builder, Target};
+use log::{Level, LevelFilter};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// The target of what belongs to no pair.
+pub const OWN_TARGET: &str = "pyreplica";
+
+/// Starts logging: `levels` is the DEBUG_LEVEL of each pair by name. To be called once, before the first thread.
+pub fn init<'a>(file: Option<&Path>, levels: impl IntoIterator<Item = (&'a str, u8)>) -> io::Result<()> {
+    let sink = match file {
+        Some(path) => Sink::File { path: path.to_path_buf(), file: open(path)? },
+        None => Sink::Stdout,
+    };
+    assert!(SINK.set(Mutex::new(sink)).is_ok(), "logging starts once");
+    builder(levels).target(Target::Pipe(Box::new(Output))).init();
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        log::error!(target: thread.name().unwrap_or(OWN_TARGET), "{panic}");
+    }));
+    Ok(())
+}
+
+/// Logs an error, and on a line of its own what to do now.
+pub fn error(name: &str, error: &Error) {
+    match error.hint() {
+        Some(hint) => log::error!(target: name, "{error}\nhint: {hint}"),
+        None => log::error!(target: name, "{error}"),
+    }
+}
+
+/// Opens the log file anew under its name. When that fails, the old file goes on being used.
+pub fn reopen() {
+    if let Err(e) = try_reopen() {
+        log::warn!(target: OWN_TARGET, "cannot reopen the log file: {e}");
+    }
+}
+
+/// The original's levels: what they add to warnings and errors.
+fn level_filter(debug_level: u8) -> LevelFilter {
+    match debug_level {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        2 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    }
+}
+
+fn builder<'a>(levels: impl IntoIterator<Item = (&'a str, u8)>) -> Builder {
+    let mut builder = Builder::new();
+    let levels: Vec<_> = levels.into_iter().map(|(name, debug_level)| (name, level_filter(debug_level))).collect();
+    let loudest = levels.iter().map(|(_, level)| *level).max().unwrap_or(LevelFilter::Info);
+    // Other crates only warn. env_logger takes the longest directive that a target starts with; since every target of
+    // ours has a directive of its own, a pair "db" decides nothing for a pair "db2".
+    builder.filter_level(LevelFilter::Warn).filter_module(OWN_TARGET, loudest);
+    for (name, level) in levels {
+        builder.filter_module(name, level);
+    }
+    builder.format(|out, record| {
+        let line = format_line(record.target(), &Local::now(), record.level(), &record.args().to_string());
+        out.write_all(line.as_bytes())
+    });
+    builder
+}
+
+/// A message of several lines goes on behind a tab: no message can pass for a second one.
+fn format_line(name: &str, time: &DateTime<Local>, level: Level, message: &str) -> String {
+    let severity = match level {
+        Level::Error => "ERROR: ",
+        Level::Warn => "WARNING: ",
+        _ => "",
+    };
+    let message = message.trim_end().replace("\r\n", "\n").replace(['\n', '\r'], "\n\t");
+    format!("{name} {} {severity}{message}\n", time.format("%a %b %e %H:%M:%S %Y"))
+}
+
+static SINK: OnceLock<Mutex<Sink>> = OnceLock::new();
+
+enum Sink {
+    Stdout,
+    File { path: PathBuf, file: File },
+}
+
+/// What env_logger writes to: whatever the sink is at that moment. A full disk loses lines, not the daemon: env_logger
+/// drops the error.
+struct Output;
+
+impl Write for Output {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match &mut *sink()? {
+            Sink::Stdout => io::stdout().lock().write(line),
+            Sink::File { file, .. } => file.write(line),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut *sink()? {
+            Sink::Stdout => io::stdout().lock().flush(),
+            Sink::File { .. } => Ok(()),
+        }
+    }
+}
+
+fn sink() -> io::Result<MutexGuard<'static, Sink>> {
+    let sink = SINK.get().ok_or_else(|| io::Error::other("logging has not started"))?;
+    Ok(sink.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn try_reopen() -> io::Result<()> {
+    if let Sink::File { path, file } = &mut *sink()? {
+        *file = open(path)?;
+    }
+    Ok(())
+}
+
+/// In append mode, so that several writers and a truncating log rotation do not write over each other.
+fn open(path: &Path) -> io::Result<File> {
+    let describe = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    OpenOptions::new().append(true).create(true).open(path).map_err(describe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeZone;
+    use log::{Log, Metadata};
+
+    fn line(level: Level, message: &str) -> String {
+        let time = Local.with_ymd_and_hms(2008, 6, 1, 14, 52, 32).unwrap();
+        format_line("mydb", &time, level, message)
+    }
+
+    #[test]
+    fn a_line_looks_like_the_originals() {
+        assert_eq!(line(Level::Info, "Waiting for 'NOTIFY'"), "mydb Sun Jun  1 14:52:32 2008 Waiting for 'NOTIFY'\n");
+    }
+
+    #[test]
+    fn warnings_and_errors_say_what_they_are() {
+        assert!(line(Level::Warn, "x").ends_with(" 2008 WARNING: x\n"));
+        assert!(line(Level::Error, "x").ends_with(" 2008 ERROR: x\n"));
+    }
+
+    #[test]
+    fn further_lines_of_a_message_are_indented() {
+        assert!(line(Level::Error, "a\nDETAIL: b\r\nhint: c\n").ends_with(" ERROR: a\n\tDETAIL: b\n\thint: c\n"));
+    }
+
+    #[test]
+    fn every_pair_has_its_own_level_even_if_one_name_starts_with_another() {
+        let logger = builder([("db", 2), ("db2", 0), ("py", 1)]).build();
+        let shows = |target, level| logger.enabled(&Metadata::builder().target(target).level(level).build());
+        assert!(shows("db", Level::Debug) && !shows("db", Level::Trace));
+        assert!(shows("db2", Level::Warn) && !shows("db2", Level::Info));
+        assert!(shows("pyreplica", Level::Debug), "what belongs to no pair is as loud as the loudest pair");
+        assert!(!shows("py", Level::Debug));
+        assert!(!shows("tokio_postgres::connect", Level::Info));
+    }
+}

@@ -1,0 +1,256 @@
+//! Replaying changes on the slave, in order, in few round trips.
+//!
+//! Changes go out many to a message, as EXECUTEs of prepared statements, behind a savepoint. Each must touch exactly one
+//! row. If one does not, or the server refuses one, the message is taken back and its changes go out one by one: the
+//! closer look then happens at the right moment, with every earlier change in place and none of the later ones.
+
+use crate::change::{Change, Event};
+use crate::conflict;
+use crate::db::Session;
+use crate::error::{Error, Kind, Result};
+use crate::names::quote_literal;
+use crate::render::{Shape, instruction};
+use crate::table::{Misfit, Table};
+use crate::tables::Tables;
+use std::collections::HashMap;
+
+/// Limits of one message.
+const MESSAGE_CHANGES: usize = 500;
+const MESSAGE_BYTES: usize = 1 << 20;
+
+/// Prepared statements kept on the slave; beyond that all are dropped and made anew.
+const MAX_PREPARED: usize = 500;
+
+/// Ends a message's savepoint and opens the next one's.
+const SAVEPOINT: &str = "SAVEPOINT pyreplica;";
+const NEXT_SAVEPOINT: &str = "RELEASE SAVEPOINT pyreplica; SAVEPOINT pyreplica;";
+const BACK_TO_SAVEPOINT: &str = "ROLLBACK TO SAVEPOINT pyreplica";
+
+pub struct Replayer {
+    /// The pair's name, which its log lines begin with.
+    name: String,
+    origin: String,
+    /// The session may not take the replica role: constraints are deferred instead.
+    deferring: bool,
+    tables: Tables,
+    prepared: HashMap<Shape, String>,
+    statements_made: u64,
+    in_savepoint: bool,
+    conflicts: Vec<String>,
+}
+
+impl Replayer {
+    pub fn new(name: &str, origin: &str, deferring: bool) -> Replayer {
+        Replayer {
+            name: name.to_string(),
+            origin: origin.to_string(),
+            deferring,
+            tables: Tables::default(),
+            prepared: HashMap::new(),
+            statements_made: 0,
+            in_savepoint: false,
+            conflicts: Vec::new(),
+        }
+    }
+
+    /// Opens the slave's transaction of a batch.
+    pub fn begin(&mut self, slave: &mut Session) -> Result<()> {
+        self.tables.unlock();
+        self.in_savepoint = false;
+        self.conflicts.clear();
+        let begin = if self.deferring { "BEGIN; SET CONSTRAINTS ALL DEFERRED" } else { "BEGIN" };
+        slave.message("begin a transaction", begin).map(drop)
+    }
+
+    /// What was unusual about the batch, to be told once it is committed.
+    pub fn take_conflicts(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.conflicts)
+    }
+
+    /// Replays these changes, in this order. An error says which change it is about, if it is about one.
+    pub fn apply(&mut self, master: &mut Session, slave: &mut Session, changes: Vec<Change>) -> Result<()> {
+        let mut rest = changes.into_iter().peekable();
+        while let Some(change) = rest.next() {
+            match change.event {
+                Event::Statement => self.statement(slave, &change)?,
+                Event::Truncate => {
+                    // One TRUNCATE of several tables is logged table by table, and foreign keys let it happen at once only.
+                    let mut truncated = vec![change];
+                    while let Some(next) =
+                        rest.next_if(|c| c.event == Event::Truncate && c.txid == truncated[0].txid)
+                    {
+                        truncated.push(next);
+                    }
+                    self.truncate(master, slave, &truncated)?;
+                }
+                Event::Insert | Event::Update | Event::Delete => {
+                    let mut rows = vec![change];
+                    let is_row = |c: &Change| matches!(c.event, Event::Insert | Event::Update | Event::Delete);
+                    while let Some(next) = rest.next_if(is_row) {
+                        rows.push(next);
+                    }
+                    self.rows(master, slave, &mut rows)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn rows(&mut self, master: &mut Session, slave: &mut Session, changes: &mut [Change]) -> Result<()> {
+        self.tables.lock(master, slave, changes.iter().map(|change| change.relation.as_str()))?;
+        for change in changes.iter_mut() {
+            self.tables.reconcile(master, change).map_err(|error| self.rejected(change, error))?;
+        }
+        let mut rest = &changes[..];
+        while !rest.is_empty() {
+            self.forget_surplus_statements(slave)?;
+            let (count, message, expected) = self.compose(rest)?;
+            let (now, later) = rest.split_at(count);
+            if !self.send(slave, &message, &expected)? {
+                self.one_by_one(slave, now)?;
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Puts as many changes as fit into one message. For each answer that counts: its place among the answers.
+    fn compose(&mut self, changes: &[Change]) -> Result<(usize, String, Vec<usize>)> {
+        let mut message = String::from(if self.in_savepoint { NEXT_SAVEPOINT } else { SAVEPOINT });
+        let mut answers = if self.in_savepoint { 2 } else { 1 };
+        let mut expected = Vec::new();
+        let mut taken = 0;
+        for change in changes.iter().take(MESSAGE_CHANGES) {
+            if taken > 0 && message.len() > MESSAGE_BYTES {
+                break;
+            }
+            taken += 1;
+            let table = self.tables.get(change)?;
+            let shape = Shape::of(change, table, true).map_err(|misfit| misfit_error(change, table, &misfit))?;
+            if shape.is_empty() {
+                continue;
+            }
+            log_change(&self.name, change, table);
+            let name = match self.prepared.get(&shape) {
+                Some(name) => name.clone(),
+                None => {
+                    self.statements_made += 1;
+                    let name = format!("py_{}", self.statements_made);
+                    message.push_str(&shape.prepare(&name, table));
+                    message.push(';');
+                    answers += 1;
+                    self.prepared.insert(shape.clone(), name.clone());
+                    name
+                }
+            };
+            shape.execute(&name, change, table, &mut message);
+            message.push(';');
+            expected.push(answers);
+            answers += 1;
+        }
+        Ok((taken, message, expected))
+    }
+
+    /// False when the message was taken back because one of its changes needs a closer look.
+    fn send(&mut self, slave: &mut Session, message: &str, expected: &[usize]) -> Result<bool> {
+        self.in_savepoint = true;
+        match slave.message("replay", message) {
+            Ok(counts) if expected.iter().all(|place| counts.get(*place) == Some(&1)) => return Ok(true),
+            Ok(_) => {}
+            Err(error) if error.is_transient() => return Err(error),
+            Err(_) => {
+                // Which of the message's PREPAREs were reached is not known.
+                self.prepared.clear();
+            }
+        }
+        slave.message("take a message back", BACK_TO_SAVEPOINT)?;
+        Ok(false)
+    }
+
+    fn one_by_one(&mut self, slave: &mut Session, changes: &[Change]) -> Result<()> {
+        for change in changes {
+            self.statements_made += 1;
+            let name = format!("py_{}", self.statements_made);
+            let table = self.tables.get(change)?;
+            let found =
+                conflict::replay_one(slave, table, change, &name).map_err(|error| self.rejected(change, error))?;
+            self.conflicts.extend(found);
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<()> {
+        let first = &changes[0];
+        self.tables.lock(master, slave, changes.iter().map(|change| change.relation.as_str()))?;
+        let targets: Vec<&str> =
+            changes.iter().map(|change| self.tables.get(change).map(|table| table.target.as_str())).collect::<Result<_>>()?;
+        for change in changes {
+            log_change(&self.name, change, self.tables.get(change)?);
+        }
+        let sql = format!("TRUNCATE {}", targets.join(", "));
+        slave.message("replay", &sql).map_err(|error| self.rejected(first, error)).map(drop)
+    }
+
+    /// A free statement runs inside a DO block, so that it cannot end the transaction it is replayed in.
+    fn statement(&mut self, slave: &mut Session, change: &Change) -> Result<()> {
+        log::debug!(target: &self.name, "Executing: {}", change.sql);
+        let mut message = String::new();
+        if self.deferring {
+            // A table with deferred checks outstanding cannot be altered.
+            message.push_str("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;");
+        }
+        let block = format!("begin execute {}; end", quote_literal(&change.sql));
+        message.push_str(&format!("DO {}", quote_literal(&block)));
+        slave.message("replay", &message).map_err(|error| self.rejected(change, error))?;
+        self.tables.unlock();
+        slave.set_up(&self.origin)
+    }
+
+    fn forget_surplus_statements(&mut self, slave: &mut Session) -> Result<()> {
+        if self.prepared.len() < MAX_PREPARED {
+            return Ok(());
+        }
+        let names: Vec<String> = self.prepared.drain().map(|(_, name)| format!("DEALLOCATE {name}")).collect();
+        slave.message("forget prepared statements", &names.join(";")).map(drop)
+    }
+
+    /// Says which change it was; a lost connection or a lock has nothing to do with the change.
+    fn rejected(&self, change: &Change, error: Error) -> Error {
+        if error.is_transient() {
+            return error;
+        }
+        let shown = instruction(change, self.tables.get(change).ok());
+        let hint = error.hint().unwrap_or("mend the slave by hand; the change is tried again until it succeeds").to_string();
+        let operation = format!("replay change {} of transaction {} ({shown})", change.id, change.txid);
+        let mut rejected =
+            Error::new(Kind::Change, error.side(), operation, error.detail()).with_change(change.id, change.txid);
+        if let Some(code) = error.code() {
+            rejected = rejected.with_code(code);
+        }
+        rejected.with_hint(hint)
+    }
+}
+
+fn log_change(name: &str, change: &Change, table: &Table) {
+    if log::log_enabled!(target: name, log::Level::Debug) {
+        log::debug!(target: name, "Executing: {}", instruction(change, Some(table)));
+    }
+}
+
+/// What the operator is told about a change that fits no statement.
+pub fn misfit_error(change: &Change, table: &Table, misfit: &Misfit) -> Error {
+    let (detail, hint) = match misfit {
+        Misfit::NoSuchColumn(name) => (
+            format!("the slave's table {} has no column {name}", table.shown),
+            format!("ALTER TABLE {} ADD the column on the slave, as the master has it", table.shown),
+        ),
+        Misfit::NoKey => (
+            format!("nothing identifies a row of {}", table.shown),
+            format!("give {} a primary key, the same on both sides", table.shown),
+        ),
+    };
+    let operation = format!("replay change {} of transaction {}", change.id, change.txid);
+    Error::new(Kind::Change, Some(crate::names::Side::Slave), operation, detail)
+        .with_hint(hint)
+        .with_change(change.id, change.txid)
+}

@@ -1,0 +1,72 @@
+//! What the operator sends to the process; the only importer of the signal crates.
+
+use std::io;
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM, SIGINT; Ctrl-C and the like on Windows.
+    Stop,
+    /// SIGHUP: the log file has been moved away.
+    Reopen,
+}
+
+/// The signals that arrive from now on. They no longer kill the process.
+#[cfg(unix)]
+pub struct Signals(signal_hook::iterator::Signals);
+
+#[cfg(unix)]
+impl Signals {
+    pub fn register() -> io::Result<Self> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP]).map(Signals)
+    }
+
+    /// Calls `handler` for each, for ever, on the caller's thread: so it may lock and allocate.
+    pub fn handle(mut self, handler: impl Fn(Signal)) {
+        for signal in self.0.forever() {
+            handler(if signal == signal_hook::consts::SIGHUP { Signal::Reopen } else { Signal::Stop });
+        }
+    }
+}
+
+/// The signals that arrive from now on. Windows has only those that stop.
+#[cfg(windows)]
+pub struct Signals(std::sync::mpsc::Receiver<()>);
+
+#[cfg(windows)]
+impl Signals {
+    pub fn register() -> io::Result<Self> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let forward = move || drop(sender.send(()).ok());
+        ctrlc::set_handler(forward).map_err(io::Error::other)?;
+        Ok(Signals(receiver))
+    }
+
+    /// Calls `handler` for each, for ever, on the caller's thread: so it may lock and allocate.
+    pub fn handle(self, handler: impl Fn(Signal)) {
+        for () in self.0.iter() {
+            handler(Signal::Stop);
+        }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use signal_hook::consts::{SIGHUP, SIGTERM};
+    use signal_hook::low_level::raise;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    #[test]
+    fn each_signal_arrives_as_what_it_asks_for() {
+        let (sender, receiver) = channel();
+        let signals = Signals::register().unwrap();
+        std::thread::spawn(move || signals.handle(|signal| sender.send(signal).unwrap()));
+        for (sent, expected) in [(SIGHUP, Signal::Reopen), (SIGTERM, Signal::Stop), (SIGTERM, Signal::Stop)] {
+            raise(sent).unwrap();
+            assert_eq!(receiver.recv_timeout(Duration::from_secs(5)), Ok(expected));
+        }
+    }
+}

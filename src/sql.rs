@@ -1,0 +1,128 @@
+//! Every statement that is not made up on the way: the scripts an operator runs too, and the daemon's queries.
+
+use crate::names::quote_ident;
+
+pub const MASTER_INSTALL: &str = include_str!("../sql/master-install.sql");
+
+pub const SESSION: &str = include_str!("../sql/query/session.sql");
+pub const TABLE: &str = include_str!("../sql/query/table.sql");
+pub const KEY: &str = include_str!("../sql/query/key.sql");
+pub const COLUMNS: &str = include_str!("../sql/query/columns.sql");
+
+/// Triggers, cascades and foreign key checks do not run in such a session.
+pub const REPLICA_ROLE: &str = "set session_replication_role = replica";
+
+/// The partial index is the way into the log, however small the planner believes the log to be.
+pub const NO_SEQUENTIAL_SCANS: &str = "set enable_seqscan = off";
+
+pub const LISTEN: &str = "listen replicas";
+
+pub const KEEPALIVE: &str = "select now()::text";
+
+pub const NEXT_BATCH: &str = "select nextval('public.replica_batch_seq')";
+
+pub const CURRENT_SNAPSHOT: &str = "select pg_current_snapshot()::text";
+
+/// Which server and database this is, its encoding, its version, and how many transactions it can keep prepared.
+pub const IDENTITY: &str = "select (select system_identifier from pg_control_system()) || '/' || oid, \
+     pg_encoding_to_char(encoding)::text, current_setting('max_prepared_transactions')::int, \
+     current_setting('server_version_num')::int, pg_is_in_recovery() \
+     from pg_database where datname = current_database()";
+
+/// The log's oid tells one installation from a later one in the same database.
+pub const LOG: &str = "select to_regclass('public.replica_log')::oid, to_regclass('public.replica_slave')::oid";
+
+/// The columns that mark slaves.
+pub const SLAVE_FIELDS: &str = "select attname::text from pg_attribute \
+     where attrelid = to_regclass('public.replica_log') and attnum > 0 and not attisdropped \
+     and atttypid = 'boolean'::regtype order by attnum";
+
+/// The GRANTs that the daemon's role lacks on the master.
+pub const MISSING_RIGHTS: &str = include_str!("../sql/query/rights.sql");
+
+pub const HAS_PROGRESS: &str = "select to_regclass('public.replica_progress') is not null";
+
+/// 0x70797265 is "pyre". Two daemons of one slave exclude each other with it, on the master.
+pub const LOCK_SLAVE: &str = "select pg_try_advisory_lock(1887007333, hashtext($1))";
+
+pub const SLAVE_ROW: &str = "insert into public.replica_slave (field, batch) values ($1::text::name, 0) \
+     on conflict (field) do nothing";
+
+pub const COMMITTED_BATCH: &str = "select batch from public.replica_slave where field = $1::text::name";
+
+pub const NOTE_BATCH: &str =
+    "update public.replica_slave set batch = $2, ts = now() where field = $1::text::name";
+
+pub const PREPARED: &str = "select gid from pg_prepared_xacts where database = current_database() order by prepared";
+
+pub const PROGRESS: &str = "select batch, changes from public.replica_progress where master = $1";
+
+pub const PROGRESS_ROW: &str = "insert into public.replica_progress (master, batch, changes) values ($1, 0, '') \
+     on conflict (master) do nothing";
+
+/// Only if the row still says what the daemon believes: a commit that was under way when a connection broke is waited
+/// for here, and then seen.
+pub const NOTE_PROGRESS: &str = "update public.replica_progress set batch = $2, changes = $3, ts = now() \
+     where master = $1 and batch = $4";
+
+/// The queries over the log, with the slave's own column in the place of "replicated".
+pub struct LogQueries {
+    pub pending: String,
+    pub window: String,
+    pub spread: String,
+    pub page: String,
+    pub fetch: String,
+    /// Marks changes in one or two statements: flags for a slave that is not the last one, then DELETE.
+    pub mark: Vec<String>,
+}
+
+impl LogQueries {
+    /// `others`: the columns of the other slaves.
+    pub fn new(field: &str, others: &[String]) -> LogQueries {
+        let own = |sql: &str| sql.replace("not replicated", &format!("not l.{}", quote_ident(field)));
+        LogQueries {
+            pending: own(include_str!("../sql/query/pending.sql")),
+            window: own(include_str!("../sql/query/window.sql")),
+            spread: own(include_str!("../sql/query/spread.sql")),
+            page: own(include_str!("../sql/query/page.sql")),
+            fetch: own(include_str!("../sql/query/fetch.sql")),
+            mark: marks(field, others),
+        }
+    }
+}
+
+/// A row that every slave has replayed is deleted at once. READ COMMITTED looks again after a wait for another slave's
+/// mark of the same row, so of two slaves that mark it together the second one deletes it.
+fn marks(field: &str, others: &[String]) -> Vec<String> {
+    let own = quote_ident(field);
+    let mut statements = Vec::new();
+    if !others.is_empty() {
+        let rest: Vec<String> = others.iter().map(|other| quote_ident(other)).collect();
+        statements.push(format!(
+            "update public.replica_log set {own} = true where not {own} and id = any ($1) and not ({})",
+            rest.join(" and ")
+        ));
+    }
+    statements.push(format!("delete from public.replica_log where not {own} and id = any ($1)"));
+    statements
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_read_and_mark_the_slaves_own_column_only() {
+        let queries = LogQueries::new("Slave 2", &["replicated".into(), "slave3".into()]);
+        for sql in [&queries.pending, &queries.window, &queries.spread, &queries.page, &queries.fetch] {
+            assert!(sql.contains("not l.\"Slave 2\"") && !sql.contains("not replicated"), "{sql}");
+        }
+        assert_eq!(
+            queries.mark[0],
+            "update public.replica_log set \"Slave 2\" = true where not \"Slave 2\" and id = any ($1) \
+             and not (\"replicated\" and \"slave3\")"
+        );
+        assert_eq!(queries.mark[1], "delete from public.replica_log where not \"Slave 2\" and id = any ($1)");
+        assert_eq!(queries.mark.len(), 2);
+    }
+}

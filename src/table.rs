@@ -1,0 +1,111 @@
+//! What the daemon knows of one table on the slave, and which columns identify a row of it.
+
+use crate::change::{Change, Event, Row};
+use crate::names::quote_ident;
+use std::collections::HashMap;
+
+/// A table as it is on the slave at the moment, locked against changes of its definition.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Unique in this session: names the prepared statements made for this definition of the table.
+    pub number: u32,
+    /// Changes whenever the definition does.
+    pub fingerprint: String,
+    /// Quoted and qualified, with ONLY where the table can have children that are tables of their own.
+    pub target: String,
+    /// As the log shows it: in quotes, without the schema if that is public.
+    pub shown: String,
+    pub columns: Vec<Column>,
+    /// Which columns identify a row, by position; the first that fit the change are taken.
+    pub keys: Vec<Vec<u16>>,
+    positions: HashMap<String, u16>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Column {
+    pub name: String,
+    /// The type without modifier, for parameters: assigning it then checks lengths as the application's statement did.
+    pub base_type: String,
+    /// The type with modifier, for comparing: it rounds as storing does.
+    pub full_type: String,
+    pub generated: bool,
+    pub identity_always: bool,
+}
+
+/// Why a change cannot be put into a statement for this table.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Misfit {
+    NoSuchColumn(String),
+    NoKey,
+}
+
+impl Table {
+    pub fn new(
+        number: u32,
+        fingerprint: String,
+        (schema, name): (&str, &str),
+        partitioned: bool,
+        columns: Vec<Column>,
+        keys: &[Vec<String>],
+    ) -> Table {
+        let qualified = format!("{}.{}", quote_ident(schema), quote_ident(name));
+        let positions: HashMap<String, u16> =
+            columns.iter().enumerate().map(|(n, column)| (column.name.clone(), n as u16)).collect();
+        let keys = keys
+            .iter()
+            .filter_map(|key| key.iter().map(|name| positions.get(name).copied()).collect::<Option<Vec<u16>>>())
+            .filter(|key| !key.is_empty())
+            .collect();
+        Table {
+            number,
+            fingerprint,
+            target: if partitioned { qualified.clone() } else { format!("ONLY {qualified}") },
+            shown: if schema == "public" { quote_ident(name) } else { qualified },
+            columns,
+            keys,
+            positions,
+        }
+    }
+
+    pub fn column(&self, position: u16) -> &Column {
+        &self.columns[usize::from(position)]
+    }
+
+    pub fn has(&self, column: &str) -> bool {
+        self.positions.contains_key(column)
+    }
+
+    /// The table's name where ONLY may not stand.
+    pub fn plain_target(&self) -> &str {
+        self.target.strip_prefix("ONLY ").unwrap_or(&self.target)
+    }
+
+    /// The columns to write, in the table's order: all of an INSERT's, those that an UPDATE changed.
+    pub fn written(&self, change: &Change) -> Result<Vec<u16>, Misfit> {
+        let mut written = Vec::with_capacity(change.new.len());
+        for name in change.new.keys() {
+            if change.event == Event::Update && !change.changes(name) {
+                continue;
+            }
+            let position = *self.positions.get(name).ok_or_else(|| Misfit::NoSuchColumn(name.clone()))?;
+            if !self.column(position).generated {
+                written.push(position);
+            }
+        }
+        written.sort_unstable();
+        Ok(written)
+    }
+
+    /// The columns that find the row an UPDATE or DELETE is about, as a number in `keys`.
+    pub fn key(&self, change: &Change) -> Result<u16, Misfit> {
+        let fits = |key: &Vec<u16>| key.iter().all(|p| change.old.contains_key(&self.column(*p).name));
+        self.keys.iter().position(fits).map(|n| n as u16).ok_or(Misfit::NoKey)
+    }
+
+    /// The columns of a logged row that the table has, in its order.
+    pub fn positions_in(&self, row: &Row) -> Vec<u16> {
+        let mut positions: Vec<u16> = row.keys().filter_map(|name| self.positions.get(name).copied()).collect();
+        positions.sort_unstable();
+        positions
+    }
+}

@@ -1,0 +1,192 @@
+//! The slave's tables as they are in the transaction in hand, and what to do when the two sides' columns differ.
+//!
+//! A table is locked against changes of its definition before it is first written to in a transaction, and its
+//! fingerprint is compared then. So no statement is ever sent with the types that a column had some time ago, although
+//! nobody tells the daemon when a column is added, renamed, dropped or retyped.
+
+use crate::change::{Change, Event};
+use crate::db::{Row, Session};
+use crate::error::{Error, Kind, Result};
+use crate::names::Side;
+use crate::sql;
+use crate::table::{Column, Table};
+use std::collections::{HashMap, HashSet};
+
+#[derive(Default)]
+pub struct Tables {
+    known: HashMap<String, Table>,
+    locked: HashSet<String>,
+    /// What the server said when a table could not be locked.
+    refused: HashMap<String, (String, Option<String>)>,
+    made: u32,
+}
+
+impl Tables {
+    /// The transaction that held the locks is over, or a statement in it may have changed the tables.
+    pub fn unlock(&mut self) {
+        self.locked.clear();
+        self.refused.clear();
+    }
+
+    /// Locks tables that this transaction has not locked yet, and learns them anew if they have changed.
+    pub fn lock<'a>(
+        &mut self,
+        master: &mut Session,
+        slave: &mut Session,
+        relations: impl Iterator<Item = &'a str>,
+    ) -> Result<()> {
+        let mut fresh: Vec<&str> = Vec::new();
+        for relation in relations {
+            if !self.locked.contains(relation) && !fresh.contains(&relation) {
+                fresh.push(relation);
+            }
+        }
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        self.lock_all(slave, &fresh)?;
+        let rows = slave.query("look at the tables", sql::TABLE, &[&fresh])?;
+        let changed: Vec<&Row> = rows
+            .iter()
+            .filter(|row| {
+                let known = self.known.get(row.get::<_, &str>("relation"));
+                known.is_none_or(|table| table.fingerprint != row.get::<_, &str>("fingerprint"))
+            })
+            .collect();
+        if !changed.is_empty() {
+            self.learn(master, &changed)?;
+        }
+        self.locked.extend(fresh.into_iter().map(str::to_string));
+        Ok(())
+    }
+
+    /// The table a change is about; `lock` has been asked for it.
+    pub fn get(&self, change: &Change) -> Result<&Table> {
+        let relation = &change.relation;
+        if let (Some(table), None) = (self.known.get(relation), self.refused.get(relation)) {
+            return Ok(table);
+        }
+        let (detail, code) =
+            self.refused.get(relation).cloned().unwrap_or_else(|| (format!("relation {relation} is not a table"), None));
+        let operation = format!("replay change {} of transaction {} on {relation}", change.id, change.txid);
+        let error = Error::new(Kind::Change, Some(Side::Slave), operation, detail)
+            .with_change(change.id, change.txid)
+            .with_hint("create the table on the slave as the master has it, or give the daemon's role the right to write it");
+        Err(match code {
+            Some(code) => error.with_code(&code),
+            None => error,
+        })
+    }
+
+    fn lock_all(&mut self, slave: &mut Session, relations: &[&str]) -> Result<()> {
+        let lock = |relation: &str| format!("LOCK TABLE {relation} IN ROW EXCLUSIVE MODE;");
+        let all: String = relations.iter().map(|relation| lock(relation)).collect();
+        if self.try_lock(slave, &all)?.is_none() {
+            return Ok(());
+        }
+        // One of them cannot be locked; the changes of the others are replayed all the same, up to the first that needs it.
+        for relation in relations {
+            if let Some(error) = self.try_lock(slave, &lock(relation))? {
+                self.known.remove(*relation);
+                let refusal = (error.detail().to_string(), error.code().map(str::to_string));
+                self.refused.insert(relation.to_string(), refusal);
+            }
+        }
+        Ok(())
+    }
+
+    fn try_lock(&mut self, slave: &mut Session, locks: &str) -> Result<Option<Error>> {
+        let message = format!("SAVEPOINT pyreplica_lock; {locks} RELEASE SAVEPOINT pyreplica_lock");
+        match slave.message("lock tables", &message) {
+            Ok(_) => Ok(None),
+            Err(error) if error.is_transient() => Err(error),
+            Err(error) => {
+                slave.message("take the locks back", "ROLLBACK TO SAVEPOINT pyreplica_lock")?;
+                Ok(Some(error))
+            }
+        }
+    }
+
+    fn learn(&mut self, master: &mut Session, rows: &[&Row]) -> Result<()> {
+        let relations: Vec<&str> = rows.iter().map(|row| row.get("relation")).collect();
+        let keys = master.query("look at the keys", sql::KEY, &[&relations])?;
+        for row in rows {
+            let relation: &str = row.get("relation");
+            let mine = keys.iter().find(|key| key.get::<_, &str>("relation") == relation);
+            // A trigger made by hand says which columns are the key. Otherwise the slave's own primary key finds the row
+            // by an index; the master's serves if the slave's is another one.
+            let candidates: Vec<Vec<String>> = [
+                mine.and_then(|key| key.get("arguments")),
+                row.get("key"),
+                mine.and_then(|key| key.get("key")),
+            ]
+            .into_iter()
+            .flatten()
+            .collect();
+            self.made += 1;
+            let name = (row.get("schema"), row.get("name"));
+            let fingerprint = row.get("fingerprint");
+            let table = Table::new(self.made, fingerprint, name, row.get("partitioned"), columns(row), &candidates);
+            self.known.insert(relation.to_string(), table);
+        }
+        Ok(())
+    }
+
+    /// Brings a change's columns in line with the slave's table, if it has columns that the table lacks.
+    ///
+    /// A column that neither side has any more was dropped or renamed while the change was waiting. It is left out, or
+    /// takes its new name, where there is no doubt which; otherwise the change is refused rather than a value lost.
+    pub fn reconcile(&self, master: &mut Session, change: &mut Change) -> Result<()> {
+        let Ok(table) = self.get(change) else { return Ok(()) };
+        let missing: Vec<String> = change.columns().filter(|name| !table.has(name)).cloned().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let row = master.query_one("look at the master's columns", sql::COLUMNS, &[&change.relation])?;
+        let (names, lost): (Vec<String>, bool) = (row.get("names"), row.get("lost"));
+        if names.is_empty() || missing.iter().any(|name| names.contains(name)) {
+            return Ok(());
+        }
+        let whole = change.event != Event::Update || change.new.len() == change.old.len();
+        let logged: HashSet<&String> = change.columns().collect();
+        let added: Vec<&String> = names.iter().filter(|name| !logged.contains(name) && table.has(name)).collect();
+        match (added.as_slice(), missing.as_slice()) {
+            ([], _) if whole => missing.iter().for_each(|name| change.leave_out(name)),
+            ([to], [from]) if whole && !lost => change.rename(from, to),
+            _ => return Err(ambiguous(table, &missing)),
+        }
+        Ok(())
+    }
+}
+
+fn columns(row: &Row) -> Vec<Column> {
+    let names: Option<Vec<String>> = row.get("names");
+    let base_types: Option<Vec<String>> = row.get("base_types");
+    let full_types: Option<Vec<String>> = row.get("full_types");
+    let generated: Option<Vec<bool>> = row.get("generated");
+    let identity: Option<Vec<bool>> = row.get("identity_always");
+    let names = names.unwrap_or_default().into_iter();
+    let types = base_types.unwrap_or_default().into_iter().zip(full_types.unwrap_or_default());
+    let flags = generated.unwrap_or_default().into_iter().zip(identity.unwrap_or_default());
+    names
+        .zip(types)
+        .zip(flags)
+        .map(|((name, (base_type, full_type)), (generated, identity_always))| Column {
+            name,
+            base_type,
+            full_type,
+            generated,
+            identity_always,
+        })
+        .collect()
+}
+
+fn ambiguous(table: &Table, missing: &[String]) -> Error {
+    let detail = format!(
+        "neither side's table {} has the column {} any more, and it cannot be told whether it was dropped or renamed",
+        table.shown,
+        missing.join(", ")
+    );
+    Error::new(Kind::Change, Some(Side::Slave), "read the change", detail)
+        .with_hint("give the slave's column its former name until the changes from before have been replayed")
+}

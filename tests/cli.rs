@@ -1,0 +1,213 @@
+//! The binary as a shell sees it: words in, lines and exit codes out. No database is needed.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+fn pyreplica() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pyreplica"));
+    for variable in ["DSN0", "DSN1", "PGHOST", "PGPORT", "PGPASSWORD", "PGSERVICE"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    pyreplica().args(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A directory of its own for one test, gone at the end of it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("pyreplica-cli-{test}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+
+    fn write(&self, file: &str, text: &str) -> String {
+        let path = self.0.join(file);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_string()
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn help_and_version_go_to_stdout_and_succeed() {
+    let help = run(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(stdout(&help).contains("example:") && stdout(&help).contains("exit codes"));
+    assert!(stdout(&run(&["install", "--help"])).contains("pyreplica install DSN"));
+    assert_eq!(stdout(&run(&["--version"])), format!("pyreplica {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_usage_is_one_line_a_hint_and_exit_code_2() {
+    let output = run(&["--nonsense"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        stderr(&output),
+        "pyreplica: cannot understand the command line: unknown option --nonsense\n\
+         hint: pyreplica --help lists what there is\n"
+    );
+    assert_eq!(stdout(&output), "");
+}
+
+#[test]
+fn a_wrong_config_file_is_named_with_line_and_key_and_exit_code_3() {
+    let dir = Scratch::new("config");
+    let file = dir.write("x.conf", "[MAIN]\nNAME=x\nDSN0=host=a password=hunter2\nDSN1=host=b\nDEBUG_LEVEL=7\n");
+    let output = run(&[&file]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(
+        stderr(&output),
+        format!("pyreplica: cannot use the config file: {file}:5: DEBUG_LEVEL: must be 0 to 3\n")
+    );
+}
+
+#[test]
+fn an_error_reaches_the_log_file_too() {
+    let dir = Scratch::new("log");
+    let log = dir.0.join("log");
+    let output = run(&["--log", log.to_str().unwrap(), dir.path()]);
+    assert_eq!(output.status.code(), Some(3));
+    let text = fs::read_to_string(log).unwrap();
+    assert!(text.starts_with("pyreplica ") && text.contains("no *.conf file") && text.contains("\n\thint: "), "{text}");
+}
+
+#[test]
+fn a_log_file_that_cannot_be_opened_is_an_error() {
+    let output = run(&["--log", "/nonexistent/log", "host=a", "host=b"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("/nonexistent/log: No such file"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_connection_strings_of_the_environment_are_checked_like_arguments() {
+    let output = pyreplica().env("DSN0", "host=a").env("DSN1", "password=hunter2 hunter3=x").output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).starts_with("pyreplica: slave: cannot understand the connection string"));
+    assert!(!stderr(&output).contains("hunter"));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_an_error_with_a_hint() {
+    let output = run(&["/nonexistent/x.conf"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("/nonexistent/x.conf: there is no such file"));
+    assert!(stderr(&output).contains("\nhint: "));
+}
+
+#[cfg(target_os = "linux")]
+mod running {
+    use super::*;
+    use std::net::TcpListener;
+    use std::process::{Child, Stdio};
+    use std::thread::sleep;
+    use std::time::{Duration, Instant};
+
+    /// A running daemon, killed at the end of the test.
+    struct Daemon(Child);
+
+    impl Daemon {
+        fn start(arguments: &[&str]) -> Self {
+            Daemon(pyreplica().args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        }
+
+        /// What the kernel shows about the process.
+        fn shows(&self, file: &str) -> String {
+            let bytes = fs::read(format!("/proc/{}/{file}", self.0.id())).unwrap();
+            String::from_utf8_lossy(&bytes).replace('\0', " ")
+        }
+
+        fn signal(&self, signal: &str) {
+            assert!(Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap().success());
+        }
+
+        fn exit_code_within(&mut self, patience: Duration) -> Option<i32> {
+            let mut status = None;
+            wait_until(patience, || {
+                status = self.0.try_wait().unwrap();
+                status.is_some()
+            });
+            status.unwrap().code()
+        }
+    }
+
+    impl Drop for Daemon {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[track_caller]
+    fn wait_until(patience: Duration, mut condition: impl FnMut() -> bool) {
+        let end = Instant::now() + patience;
+        while !condition() {
+            assert!(Instant::now() < end, "it did not come to pass within {patience:?}");
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A server that accepts connections and never answers: a daemon stays at its login.
+    fn silent_server() -> (TcpListener, u16) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, port)
+    }
+
+    #[test]
+    fn a_password_on_the_command_line_does_not_stay_in_the_process_list() {
+        let (_server, port) = silent_server();
+        let master = format!("host=127.0.0.1 port={port} user=me password=hunter2 sslmode=disable");
+        let daemon = Daemon::start(&[&master, &format!("postgres://me:hunter2@127.0.0.1:{port}/d")]);
+
+        wait_until(PATIENCE, || {
+            let line = daemon.shows("cmdline");
+            line.contains(&format!("port={port}")) && !line.contains("hunter2")
+        });
+        assert_eq!(daemon.shows("comm").trim(), "pyreplica");
+        assert!(daemon.shows("environ").contains("PYREPLICA_PASSWORD1=password=hunter2"));
+    }
+
+    #[test]
+    fn the_log_is_reopened_on_hangup_and_a_stop_ends_with_exit_code_0() {
+        let (_server, port) = silent_server();
+        let dir = Scratch::new("signals");
+        let dsn = format!("host=127.0.0.1 port={port} user=me sslmode=disable");
+        let config = dir.write("x.conf", &format!("[MAIN]\nNAME=x\nDSN0={dsn}\nDSN1={dsn}\n"));
+        let (log, moved) = (dir.0.join("log"), dir.0.join("log.1"));
+        let mut daemon = Daemon::start(&["--log", log.to_str().unwrap(), &config]);
+
+        wait_until(PATIENCE, || fs::read_to_string(&log).is_ok_and(|text| !text.is_empty()));
+        fs::rename(&log, &moved).unwrap();
+        daemon.signal("-HUP");
+        wait_until(PATIENCE, || log.exists());
+        daemon.signal("-TERM");
+        assert_eq!(daemon.exit_code_within(Duration::from_secs(4)), Some(0));
+        assert!(fs::read_to_string(&log).unwrap().contains("Stopping"));
+        assert!(!fs::read_to_string(&moved).unwrap().contains("Stopping"));
+    }
+}
