@@ -52,15 +52,8 @@ pub struct Backlog {
 
 /// What is left to be read.
 enum Rest {
-    Nothing {
-        xmin: i64,
-        xmax: i64,
-    },
-    Windows {
-        snapshot: String,
-        above: LogId,
-        spread: VecDeque<Unit>,
-    },
+    Nothing { xmin: i64, xmax: i64 },
+    Windows { snapshot: String, above: LogId, spread: VecDeque<Unit> },
 }
 
 impl Log {

@@ -29,8 +29,9 @@ struct Server {
 pub fn check(config: &Config, master: &mut Session, slave: &mut Session) -> Result<Findings> {
     let (on_master, on_slave) = (server(master)?, server(slave)?);
     if on_master.identity == on_slave.identity {
-        return Err(setup(None, "replicate", "DSN0 and DSN1 are the same database")
-            .with_hint("DSN0 is the master, DSN1 the slave; they may be two databases of one server, but not one database"));
+        return Err(setup(None, "replicate", "DSN0 and DSN1 are the same database").with_hint(
+            "DSN0 is the master, DSN1 the slave; they may be two databases of one server, but not one database",
+        ));
     }
     let log = log_oid(master)?;
     let others = other_fields(config, master)?;
@@ -65,7 +66,9 @@ pub fn take_replica_role(slave: &mut Session) -> Result<bool> {
 fn server(session: &mut Session) -> Result<Server> {
     let row = session.query_one("look at the server", sql::IDENTITY, &[])?;
     if row.get::<_, i32>(3) < 130_000 {
-        return Err(setup(Some(session.side()), "replicate", "the server is older than PostgreSQL 13").with_hint("upgrade it"));
+        return Err(
+            setup(Some(session.side()), "replicate", "the server is older than PostgreSQL 13").with_hint("upgrade it")
+        );
     }
     if row.get::<_, bool>(4) {
         return Err(setup(Some(session.side()), "replicate", "the server is a read-only standby")
@@ -81,8 +84,10 @@ fn log_oid(master: &mut Session) -> Result<u32> {
         (Some(log), Some(_)) => Ok(log),
         (None, _) => Err(setup(Some(Side::Master), "read the log", "there is no table replica_log")
             .with_hint("install it with: psql ... -f sql/master-install.sql, or: pyreplica install DSN0")),
-        (_, None) => Err(setup(Some(Side::Master), "read the log", "replica_log was made by another version of pyreplica")
-            .with_hint("run this version's sql/master-install.sql there, or: pyreplica install DSN0")),
+        (_, None) => {
+            Err(setup(Some(Side::Master), "read the log", "replica_log was made by another version of pyreplica")
+                .with_hint("run this version's sql/master-install.sql there, or: pyreplica install DSN0"))
+        }
     }
 }
 
@@ -125,8 +130,12 @@ fn progress_table(slave: &mut Session) -> Result<()> {
     if slave.query_one("look for the progress row", sql::HAS_PROGRESS, &[])?.get(0) {
         return Ok(());
     }
-    Err(setup(Some(Side::Slave), "keep the progress", "there is no table replica_progress, which TWO_PHASE=false needs")
-        .with_hint("install it on the slave with: psql ... -f sql/slave-install.sql"))
+    Err(setup(
+        Some(Side::Slave),
+        "keep the progress",
+        "there is no table replica_progress, which TWO_PHASE=false needs",
+    )
+    .with_hint("install it on the slave with: psql ... -f sql/slave-install.sql"))
 }
 
 fn exclude_others(config: &Config, master: &mut Session) -> Result<()> {

@@ -57,12 +57,7 @@ fn once(slave: &mut Session, name: &str, shape: &Shape, table: &Table, change: &
 }
 
 /// An UPDATE that insisted on the old values found no row.
-fn differs_or_missing(
-    slave: &mut Session,
-    table: &Table,
-    change: &Change,
-    name: &str,
-) -> Result<Option<String>> {
+fn differs_or_missing(slave: &mut Session, table: &Table, change: &Change, name: &str) -> Result<Option<String>> {
     let candidates = candidates(slave, table, change)?;
     let Some(found) = best(&candidates) else {
         return Ok(Some(report(0, change, table, "the row is missing on the slave")));

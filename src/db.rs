@@ -234,8 +234,9 @@ fn connect_error(side: Side, dsn: &Dsn, error: &postgres::Error) -> Error {
         Some(source) if !text.ends_with(&source.to_string()) => format!("{text}: {source}"),
         _ => text,
     };
-    Error::new(Kind::Connection, Some(side), operation, reason)
-        .with_hint("is the server running there, and does it accept connections from here (listen_addresses, firewall)?")
+    Error::new(Kind::Connection, Some(side), operation, reason).with_hint(
+        "is the server running there, and does it accept connections from here (listen_addresses, firewall)?",
+    )
 }
 
 fn server_error(side: Side, operation: &str, error: &DbError) -> Error {

@@ -89,6 +89,11 @@ impl Dsn {
         url::strip_scheme(word).is_some() || word.contains('=')
     }
 
+    /// Keywords and values in the order given.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.params.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// The value of a keyword, e.g. `dsn.get("host")`; the last one wins as in libpq.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.params.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v.as_str())

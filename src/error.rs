@@ -59,7 +59,15 @@ pub struct Error {
 impl Error {
     /// `operation` says what was attempted ("connect", "prepare the batch"), `detail` why it failed.
     pub fn new(kind: Kind, side: Option<Side>, operation: impl Into<String>, detail: impl fmt::Display) -> Self {
-        Error { kind, side, operation: operation.into(), detail: detail.to_string(), hint: None, code: None, change: None }
+        Error {
+            kind,
+            side,
+            operation: operation.into(),
+            detail: detail.to_string(),
+            hint: None,
+            code: None,
+            change: None,
+        }
     }
 
     #[must_use]

@@ -19,7 +19,9 @@ pub fn encode(units: &[Unit]) -> String {
     for unit in units {
         match unit {
             Unit::Listed(entries) => ids.extend(entries.iter().map(|entry| entry.id.0)),
-            Unit::Spread { txid, first, last, .. } => write!(text, ",t{txid}:{first}-{last}").expect("a String takes it"),
+            Unit::Spread { txid, first, last, .. } => {
+                write!(text, ",t{txid}:{first}-{last}").expect("a String takes it")
+            }
         }
     }
     ids.sort_unstable();

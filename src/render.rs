@@ -47,13 +47,15 @@ impl Shape {
             Event::Delete => {
                 format!("DELETE FROM {} WHERE {}", table.target, self.condition(table, &mut parameters))
             }
-            _ if self.written.iter().any(|p| table.column(*p).identity_always) => {
-                self.replace(table, &mut parameters)
-            }
+            _ if self.written.iter().any(|p| table.column(*p).identity_always) => self.replace(table, &mut parameters),
             _ => self.update(table, &mut parameters),
         };
         let types = parameters.types.join(", ");
-        if types.is_empty() { format!("PREPARE {name} AS {body}") } else { format!("PREPARE {name} ({types}) AS {body}") }
+        if types.is_empty() {
+            format!("PREPARE {name} AS {body}")
+        } else {
+            format!("PREPARE {name} ({types}) AS {body}")
+        }
     }
 
     fn insert(&self, table: &Table, parameters: &mut Parameters) -> String {
@@ -198,7 +200,11 @@ pub fn instruction(change: &Change, table: Option<&Table>) -> String {
         Event::Update => {
             let changed: Vec<u16> = table.positions_in(&change.new);
             let changed = changed.into_iter().filter(|p| change.changes(&table.column(*p).name));
-            format!("UPDATE {shown} SET {} WHERE {}", pairs(changed, &change.new, table, ", "), shown_key(change, table))
+            format!(
+                "UPDATE {shown} SET {} WHERE {}",
+                pairs(changed, &change.new, table, ", "),
+                shown_key(change, table)
+            )
         }
         Event::Delete => format!("DELETE FROM {shown} WHERE {}", shown_key(change, table)),
     }

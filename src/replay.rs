@@ -76,9 +76,7 @@ impl Replayer {
                 Event::Truncate => {
                     // One TRUNCATE of several tables is logged table by table, and foreign keys let it happen at once only.
                     let mut truncated = vec![change];
-                    while let Some(next) =
-                        rest.next_if(|c| c.event == Event::Truncate && c.txid == truncated[0].txid)
-                    {
+                    while let Some(next) = rest.next_if(|c| c.event == Event::Truncate && c.txid == truncated[0].txid) {
                         truncated.push(next);
                     }
                     self.truncate(master, slave, &truncated)?;
@@ -182,8 +180,10 @@ impl Replayer {
     fn truncate(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<()> {
         let first = &changes[0];
         self.tables.lock(master, slave, changes.iter().map(|change| change.relation.as_str()))?;
-        let targets: Vec<&str> =
-            changes.iter().map(|change| self.tables.get(change).map(|table| table.target.as_str())).collect::<Result<_>>()?;
+        let targets: Vec<&str> = changes
+            .iter()
+            .map(|change| self.tables.get(change).map(|table| table.target.as_str()))
+            .collect::<Result<_>>()?;
         for change in changes {
             log_change(&self.name, change, self.tables.get(change)?);
         }
@@ -220,7 +220,8 @@ impl Replayer {
             return error;
         }
         let shown = instruction(change, self.tables.get(change).ok());
-        let hint = error.hint().unwrap_or("mend the slave by hand; the change is tried again until it succeeds").to_string();
+        let hint =
+            error.hint().unwrap_or("mend the slave by hand; the change is tried again until it succeeds").to_string();
         let operation = format!("replay change {} of transaction {} ({shown})", change.id, change.txid);
         let mut rejected =
             Error::new(Kind::Change, error.side(), operation, error.detail()).with_change(change.id, change.txid);

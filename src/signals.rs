@@ -51,6 +51,16 @@ impl Signals {
     }
 }
 
+/// Stops the process as SIGSTOP does, until a SIGCONT: a test then does its worst.
+#[cfg(unix)]
+pub fn stand_still() {
+    signal_hook::low_level::raise(signal_hook::consts::SIGSTOP).expect("a process may stop itself");
+}
+
+/// Windows has no such signal, and no such test.
+#[cfg(windows)]
+pub fn stand_still() {}
+
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;

@@ -4,6 +4,13 @@ use crate::names::quote_ident;
 
 pub const MASTER_INSTALL: &str = include_str!("../sql/master-install.sql");
 
+/// The trigger on every table that is not pyreplica's own, whatever its schema. Partitions come with their root.
+pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg(n.nspname::text, c.relname::text) \
+     from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+     where c.relkind in ('r', 'p') and not c.relispartition and n.nspname !~ '^pg_' \
+     and n.nspname <> 'information_schema' \
+     and c.oid not in ('public.replica_log'::regclass, 'public.replica_slave'::regclass) order by n.nspname, c.relname";
+
 pub const SESSION: &str = include_str!("../sql/query/session.sql");
 pub const TABLE: &str = include_str!("../sql/query/table.sql");
 pub const KEY: &str = include_str!("../sql/query/key.sql");
@@ -50,8 +57,7 @@ pub const SLAVE_ROW: &str = "insert into public.replica_slave (field, batch) val
 
 pub const COMMITTED_BATCH: &str = "select batch from public.replica_slave where field = $1::text::name";
 
-pub const NOTE_BATCH: &str =
-    "update public.replica_slave set batch = $2, ts = now() where field = $1::text::name";
+pub const NOTE_BATCH: &str = "update public.replica_slave set batch = $2, ts = now() where field = $1::text::name";
 
 pub const PREPARED: &str = "select gid from pg_prepared_xacts where database = current_database() order by prepared";
 

@@ -66,12 +66,17 @@ impl Tables {
         if let (Some(table), None) = (self.known.get(relation), self.refused.get(relation)) {
             return Ok(table);
         }
-        let (detail, code) =
-            self.refused.get(relation).cloned().unwrap_or_else(|| (format!("relation {relation} is not a table"), None));
+        let (detail, code) = self
+            .refused
+            .get(relation)
+            .cloned()
+            .unwrap_or_else(|| (format!("relation {relation} is not a table"), None));
         let operation = format!("replay change {} of transaction {} on {relation}", change.id, change.txid);
         let error = Error::new(Kind::Change, Some(Side::Slave), operation, detail)
             .with_change(change.id, change.txid)
-            .with_hint("create the table on the slave as the master has it, or give the daemon's role the right to write it");
+            .with_hint(
+                "create the table on the slave as the master has it, or give the daemon's role the right to write it",
+            );
         Err(match code {
             Some(code) => error.with_code(&code),
             None => error,
@@ -115,14 +120,11 @@ impl Tables {
             let mine = keys.iter().find(|key| key.get::<_, &str>("relation") == relation);
             // A trigger made by hand says which columns are the key. Otherwise the slave's own primary key finds the row
             // by an index; the master's serves if the slave's is another one.
-            let candidates: Vec<Vec<String>> = [
-                mine.and_then(|key| key.get("arguments")),
-                row.get("key"),
-                mine.and_then(|key| key.get("key")),
-            ]
-            .into_iter()
-            .flatten()
-            .collect();
+            let candidates: Vec<Vec<String>> =
+                [mine.and_then(|key| key.get("arguments")), row.get("key"), mine.and_then(|key| key.get("key"))]
+                    .into_iter()
+                    .flatten()
+                    .collect();
             self.made += 1;
             let name = (row.get("schema"), row.get("name"));
             let fingerprint = row.get("fingerprint");

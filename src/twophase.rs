@@ -288,7 +288,12 @@ impl Protocol {
         if noted == 1 {
             return Ok(());
         }
-        Err(Error::new(Kind::Contention, Some(Side::Slave), "note the progress", "a former batch was still being committed"))
+        Err(Error::new(
+            Kind::Contention,
+            Some(Side::Slave),
+            "note the progress",
+            "a former batch was still being committed",
+        ))
     }
 
     /// Without two-phase commit: makes the marks that the master lost.
