@@ -1,0 +1,89 @@
+#!/bin/sh
+# One throwaway PostgreSQL cluster that cannot outlive whoever started it: it is stopped and removed when standard
+# input closes, and the kernel closes that even for a process that was killed.
+#
+#   cluster.sh BIN LABEL CONF [INITDB-OPTION...]
+#
+# BIN is where initdb and pg_ctl are, CONF are lines for postgresql.conf. Answers "ready DIR PORT", then obeys one line
+# at a time: "start" and "stop MODE", each answered by "done" or "failed". PostgreSQL refuses to run as root, so this
+# script does too; the callers hand its text to `sh -c`, because the other user may not be able to read the file.
+set -u
+bin=$1 label=$2 conf=$3
+shift 3
+
+# The terminal's signals reach every process of a group; only the end of the input may end this one.
+trap '' HUP INT TERM PIPE
+
+dir=$(mktemp -d "/tmp/pyreplica-$label.XXXXXX") || exit 1
+cd "$dir" || exit 1
+chmod 711 "$dir"
+
+remove() {
+    "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1
+    cd / && rm -rf "$dir"
+}
+
+fail() {
+    echo "cluster $label: $1" >&2
+    tail -n 20 "$dir/log" >&2
+    remove
+    exit 1
+}
+
+start() {
+    "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 start >/dev/null 2>&1
+}
+
+# Below the range that the kernel takes client ports from, so that nothing but another server can be there.
+pick_port() {
+    number=$(od -An -N2 -tu2 /dev/urandom | tr -d ' ')
+    echo $((20000 + number % 12000))
+}
+
+"$bin/initdb" -D "$dir/data" -U postgres -A trust --no-sync --encoding UTF8 --locale C.UTF-8 "$@" >"$dir/log" 2>&1 ||
+    fail "initdb failed"
+
+# Roles that are members of scram_users must give a password over TCP; every other login is free.
+cat >"$dir/data/pg_hba.conf" <<HBA
+local all all trust
+host all +scram_users 127.0.0.1/32 scram-sha-256
+host all all 127.0.0.1/32 trust
+HBA
+
+cat >>"$dir/data/postgresql.conf" <<CONF
+listen_addresses = '127.0.0.1'
+unix_socket_directories = '$dir'
+max_connections = 200
+max_prepared_transactions = 50
+shared_buffers = 32MB
+max_wal_size = 256MB
+fsync = off
+jit = off
+lc_messages = 'C'
+password_encryption = 'scram-sha-256'
+log_line_prefix = '%m [%p] %d '
+$conf
+CONF
+
+port=
+for attempt in 1 2 3 4 5 6 7 8 9 10; do
+    candidate=$(pick_port)
+    echo "port = $candidate" >>"$dir/data/postgresql.conf"
+    if start; then
+        port=$candidate
+        break
+    fi
+    grep -q 'Address already in use' "$dir/log" || break
+done
+[ -n "$port" ] || fail "the server does not start"
+echo "$port" >"$dir/port"
+echo "ready $dir $port"
+
+while read -r command mode; do
+    case $command in
+        start) start && echo "done" || echo "failed" ;;
+        stop) "$bin/pg_ctl" -D "$dir/data" -m "$mode" -w stop >/dev/null 2>&1 && echo "done" || echo "failed" ;;
+        *) echo "failed" ;;
+    esac
+done
+remove

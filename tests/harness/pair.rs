@@ -1,0 +1,311 @@
+//! One test's databases: a master and a slave, and everything a test does with them.
+
+use super::cluster::{Script, Server, shared};
+use super::compare::differences;
+use super::daemon::{Daemon, Finished, run};
+use super::wait_until;
+use postgres::{Client, SimpleQueryMessage};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The SELECT that the documentation gives for all tables at once.
+const CREATE_TRIGGERS: &str = "SELECT py_log_create_tg(relname::text) FROM pg_class \
+     WHERE relname !~ '^(pg_|sql_)' AND relkind = 'r' AND relname != 'replica_log'";
+
+/// Two fresh databases, removed when this is dropped.
+pub struct Pair {
+    /// The NAME of the config file; nothing else in the cluster has it.
+    pub name: String,
+    /// What pyreplica is told. A test may put a [`super::Forwarder`]'s port or another user here.
+    pub master_dsn: String,
+    pub slave_dsn: String,
+    master: Server,
+    slave: Server,
+    dir: PathBuf,
+    runs: AtomicU32,
+}
+
+impl Pair {
+    /// On the shared clusters.
+    #[track_caller]
+    pub fn new() -> Pair {
+        let (master, slave) = shared();
+        Pair::on(master, slave)
+    }
+
+    /// On any two servers, which may be one and the same.
+    #[track_caller]
+    pub fn on(master: &Server, slave: &Server) -> Pair {
+        let pair = Pair::named(master, slave);
+        master.create_database(&pair.master_db(), Script::Master);
+        slave.create_database(&pair.slave_db(), Script::Slave);
+        pair
+    }
+
+    /// On the shared clusters, with the master in another encoding than the slave's UTF8.
+    #[track_caller]
+    pub fn with_master_encoding(encoding: &str) -> Pair {
+        let (master, slave) = shared();
+        let pair = Pair::named(master, slave);
+        master.create_database_in(&pair.master_db(), encoding, Script::Master);
+        slave.create_database(&pair.slave_db(), Script::Slave);
+        pair
+    }
+
+    pub fn master_db(&self) -> String {
+        format!("{}_m", self.name)
+    }
+
+    pub fn slave_db(&self) -> String {
+        format!("{}_s", self.name)
+    }
+
+    pub fn master_server(&self) -> &Server {
+        &self.master
+    }
+
+    pub fn slave_server(&self) -> &Server {
+        &self.slave
+    }
+
+    /// A new session on the master.
+    #[track_caller]
+    pub fn master(&self) -> Client {
+        self.master.connect(&self.master_db())
+    }
+
+    /// A new session on the slave.
+    #[track_caller]
+    pub fn slave(&self) -> Client {
+        self.slave.connect(&self.slave_db())
+    }
+
+    /// Statements on the master, in a new session; several in one string are one transaction.
+    #[track_caller]
+    pub fn run(&self, sql: &str) {
+        batch(&mut self.master(), sql);
+    }
+
+    /// Statements on the slave, in a new session.
+    #[track_caller]
+    pub fn run_on_slave(&self, sql: &str) {
+        batch(&mut self.slave(), sql);
+    }
+
+    /// Statements on both, as the operator changes a schema. The slave goes first.
+    #[track_caller]
+    pub fn exec_both(&self, sql: &str) {
+        self.run_on_slave(sql);
+        self.run(sql);
+    }
+
+    /// The documented SELECT for all tables; the answers, sorted, without those about pyreplica's own tables.
+    #[track_caller]
+    pub fn create_triggers(&self) -> Vec<String> {
+        let mut said = column(&mut self.master(), CREATE_TRIGGERS);
+        said.retain(|line| !line.contains("table replica_"));
+        said.sort();
+        said
+    }
+
+    /// The two-argument form for every table of one schema.
+    #[track_caller]
+    pub fn create_triggers_in(&self, schema: &str) -> Vec<String> {
+        let literal = schema.replace('\'', "''");
+        let sql = format!(
+            "SELECT py_log_create_tg(n.nspname::text, c.relname::text) FROM pg_class c \
+             JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND n.nspname = '{literal}' ORDER BY 1"
+        );
+        let mut said = column(&mut self.master(), &sql);
+        said.retain(|line| !line.contains("table replica_"));
+        said
+    }
+
+    /// Drains the log by the real binary and returns what that wrote.
+    #[track_caller]
+    pub fn once(&self) -> Finished {
+        let finished = self.try_once();
+        assert!(finished.status.success(), "pyreplica --once: {}\n{}", finished.status, finished.output);
+        finished
+    }
+
+    /// The same where a failure is expected.
+    #[track_caller]
+    pub fn try_once(&self) -> Finished {
+        self.try_once_with(&[])
+    }
+
+    /// The same with further variables, e.g. `PYREPLICA_PAUSE_AT`.
+    #[track_caller]
+    pub fn try_once_with(&self, env: &[(&str, &str)]) -> Finished {
+        run(&self.next_log(), &["--once", &self.master_dsn, &self.slave_dsn], env)
+    }
+
+    /// Drains by a config file with further lines.
+    #[track_caller]
+    pub fn try_once_by_file(&self, lines: &str) -> Finished {
+        let file = self.config_file(lines);
+        run(&self.next_log(), &["--once", path(&file)], &[])
+    }
+
+    /// A daemon for this pair, at debug level 2.
+    #[track_caller]
+    pub fn start(&self) -> Daemon {
+        self.start_with("")
+    }
+
+    /// The same with further lines in the config file; they may repeat a key of [`Self::config_file`] and win.
+    #[track_caller]
+    pub fn start_with(&self, lines: &str) -> Daemon {
+        self.start_in(lines, &[])
+    }
+
+    /// A daemon that stops itself by SIGSTOP when it comes to a step of the protocol: `step`, or `step:n` for the n-th
+    /// time.
+    #[track_caller]
+    pub fn start_paused_at(&self, step: &str) -> Daemon {
+        self.start_in("", &[("PYREPLICA_PAUSE_AT", step)])
+    }
+
+    /// The general form: config lines and environment variables.
+    #[track_caller]
+    pub fn start_in(&self, lines: &str, env: &[(&str, &str)]) -> Daemon {
+        let file = self.config_file(lines);
+        Daemon::spawn(&self.next_log(), &[path(&file)], env)
+    }
+
+    /// Writes a config file for this pair; `lines` come last, so they may open a section of their own.
+    pub fn config_file(&self, lines: &str) -> PathBuf {
+        let defaults =
+            [("NAME", self.name.as_str()), ("DSN0", &self.master_dsn), ("DSN1", &self.slave_dsn), ("DEBUG_LEVEL", "2")];
+        let given = |key: &str| lines.lines().any(|line| line.split('=').next().is_some_and(|k| k.trim() == key));
+        let mut text = String::from("[MAIN]\n");
+        for (key, value) in defaults.iter().filter(|(key, _)| !given(key)) {
+            text.push_str(&format!("{key}={value}\n"));
+        }
+        text.push_str(lines);
+        let file = self.dir.join(format!("{}.conf", self.runs.load(Ordering::Relaxed)));
+        fs::write(&file, text).expect("write the config file");
+        file
+    }
+
+    /// A directory of this pair's own; it goes with the pair.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// How many changes the slave has not got yet.
+    #[track_caller]
+    pub fn pending(&self) -> i64 {
+        number(&mut self.master(), "select count(*) from replica_log where not replicated")
+    }
+
+    /// How many rows the log holds, replayed ones included.
+    #[track_caller]
+    pub fn logged(&self) -> i64 {
+        number(&mut self.master(), "select count(*) from replica_log")
+    }
+
+    /// Waits until nothing is pending and nothing is in doubt.
+    #[track_caller]
+    pub fn wait_caught_up(&self) {
+        let (mut master, mut slave) = (self.master(), self.slave());
+        wait_until("the slave has caught up", || {
+            // In this order: the marks become visible on the master before the rows do on the slave.
+            number(&mut master, "select count(*) from replica_log where not replicated") == 0
+                && prepared(&mut master).is_empty()
+                && prepared(&mut slave).is_empty()
+        });
+    }
+
+    /// All tables but pyreplica's own hold the same rows on both sides.
+    #[track_caller]
+    pub fn assert_equal(&self) {
+        let found = differences(&mut self.master(), &mut self.slave());
+        assert!(found.is_empty(), "master and slave differ:\n{found}");
+    }
+
+    /// The slave holds what the master does not: for tests that look before the replay.
+    #[track_caller]
+    pub fn assert_different(&self) {
+        let found = differences(&mut self.master(), &mut self.slave());
+        assert!(!found.is_empty(), "master and slave are equal, although nothing was replayed");
+    }
+
+    /// Nothing of this pair is left between the two phases.
+    #[track_caller]
+    pub fn assert_no_prepared(&self) {
+        for (side, mut client) in [("master", self.master()), ("slave", self.slave())] {
+            let gids = prepared(&mut client);
+            assert!(gids.is_empty(), "left prepared on the {side}: {gids:?}");
+        }
+    }
+
+    /// The first column of a query on the master, as text.
+    #[track_caller]
+    pub fn on_master(&self, sql: &str) -> Vec<String> {
+        column(&mut self.master(), sql)
+    }
+
+    /// The first column of a query on the slave, as text.
+    #[track_caller]
+    pub fn on_slave(&self, sql: &str) -> Vec<String> {
+        column(&mut self.slave(), sql)
+    }
+
+    fn named(master: &Server, slave: &Server) -> Pair {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        // The test's name, for whoever reads a server's log; short enough for a database name with both numbers.
+        let thread = std::thread::current();
+        let test: String =
+            thread.name().unwrap_or("test").chars().filter(|c| c.is_alphanumeric() || *c == '_').collect();
+        let name = format!("t{}_{number}_{}", std::process::id(), test.get(..36).unwrap_or(&test)).to_lowercase();
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
+        fs::create_dir_all(&dir).expect("create the pair's directory");
+        let (master_dsn, slave_dsn) = (master.dsn(&format!("{name}_m")), slave.dsn(&format!("{name}_s")));
+        Pair { name, master_dsn, slave_dsn, master: master.clone(), slave: slave.clone(), dir, runs: AtomicU32::new(0) }
+    }
+
+    fn next_log(&self) -> PathBuf {
+        self.dir.join(format!("{}.log", self.runs.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        self.master.drop_database(&self.master_db());
+        self.slave.drop_database(&self.slave_db());
+        // Leftovers in target/tmp are cargo's to clean.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn path(file: &Path) -> &str {
+    file.to_str().expect("the target directory's name is text")
+}
+
+#[track_caller]
+fn batch(client: &mut Client, sql: &str) {
+    client.batch_execute(sql).unwrap_or_else(|error| panic!("{error:?}\n{sql}"));
+}
+
+fn prepared(client: &mut Client) -> Vec<String> {
+    column(client, "select gid from pg_prepared_xacts where database = current_database() order by 1")
+}
+
+#[track_caller]
+fn number(client: &mut Client, sql: &str) -> i64 {
+    column(client, sql)[0].parse().expect("a number")
+}
+
+#[track_caller]
+fn column(client: &mut Client, sql: &str) -> Vec<String> {
+    let messages = client.simple_query(sql).unwrap_or_else(|error| panic!("{error:?}\n{sql}"));
+    let cells = messages.into_iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("").to_owned()),
+        _ => None,
+    });
+    cells.collect()
+}

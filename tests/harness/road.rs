@@ -1,0 +1,33 @@
+//! The road that most tests take: a schema, a load, one drain, both sides equal.
+
+use super::{Finished, Pair};
+
+/// `schema` on both sides, triggers on all tables, `load` on the master, one drain: both sides are equal.
+#[track_caller]
+pub fn replays(schema: &str, load: &str) -> Pair {
+    replays_each(schema, &[load])
+}
+
+/// The same with several transactions.
+#[track_caller]
+pub fn replays_each(schema: &str, loads: &[&str]) -> Pair {
+    let pair = Pair::new();
+    pair.exec_both(schema);
+    pair.create_triggers();
+    for load in loads {
+        pair.run(load);
+    }
+    drains(&pair);
+    pair
+}
+
+/// Drains the log and finds nothing wrong afterwards.
+#[track_caller]
+pub fn drains(pair: &Pair) -> Finished {
+    let finished = pair.once();
+    assert_eq!(finished.count("Possible conflict"), 0, "{}", finished.output);
+    pair.assert_equal();
+    pair.assert_no_prepared();
+    assert_eq!(pair.logged(), 0, "what the only slave has replayed is deleted from the log");
+    finished
+}

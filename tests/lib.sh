@@ -1,0 +1,76 @@
+# Shell functions that run.sh and demo.sh share: PostgreSQL from the distribution, and clusters that clean up.
+# Source it from the repository's root; it needs nothing but a POSIX shell.
+
+# Prints the directory of the server's programs: PG_BIN if set, else the newest that is installed.
+find_server() {
+    for directory in ${PG_BIN:+"$PG_BIN"} $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -Vr) \
+        "$(pg_config --bindir 2>/dev/null)"; do
+        if [ -x "$directory/initdb" ] && [ -x "$directory/pg_ctl" ]; then
+            echo "$directory"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Installs PostgreSQL from the distribution when there is none, and sets PG_BIN.
+need_server() {
+    if ! find_server >/dev/null; then
+        if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+            echo "PostgreSQL is missing: install it, or set PG_BIN to the directory of initdb and pg_ctl" >&2
+            return 1
+        fi
+        echo "installing PostgreSQL from the distribution"
+        export DEBIAN_FRONTEND=noninteractive
+        apt_log=$(mktemp)
+        if ! { apt-get -qq update && apt-get -qq -y --no-install-recommends install postgresql; } >"$apt_log" 2>&1; then
+            tail -n 20 "$apt_log" >&2
+            rm -f "$apt_log"
+            return 1
+        fi
+        rm -f "$apt_log"
+    fi
+    PG_BIN=$(find_server) || return 1
+    export PG_BIN
+}
+
+# start_clusters RUNDIR [CONF]: a throwaway master and slave cluster, run by an unprivileged user, with CONF as further
+# lines of postgresql.conf. They live as long as this shell holds descriptors 8 and 9 open, so whatever it starts must
+# run with `8>&- 9>&-`. Sets master and slave to "DIR PORT".
+start_clusters() {
+    start_cluster master "$1" "${2:-}"
+    exec 8>"$1/master.in"
+    start_cluster slave "$1" "${2:-}"
+    exec 9>"$1/slave.in"
+    master=$(await_cluster master "$1") && slave=$(await_cluster slave "$1")
+}
+
+# Closes the clusters' inputs and waits until they are gone.
+stop_clusters() {
+    exec 8>&- 9>&-
+    wait
+}
+
+start_cluster() {
+    mkfifo "$2/$1.in"
+    (
+        exec <"$2/$1.in" >"$2/$1.out" 8>&- 9>&-
+        set -- sh -c "$(cat tests/harness/cluster.sh)" cluster "$PG_BIN" "$1" "$3"
+        [ "$(id -u)" != 0 ] || set -- runuser -u postgres -- "$@"
+        exec "$@"
+    ) &
+    echo $! >"$2/$1.pid"
+}
+
+await_cluster() {
+    tries=0
+    until grep -q '^ready ' "$2/$1.out"; do
+        tries=$((tries + 1))
+        if [ $tries -gt 600 ] || ! kill -0 "$(cat "$2/$1.pid")" 2>/dev/null; then
+            echo "the $1 cluster does not start" >&2
+            return 1
+        fi
+        sleep 0.1
+    done
+    sed -n 's/^ready //p' "$2/$1.out"
+}
