@@ -57,7 +57,9 @@ pub const SLAVE_ROW: &str = "insert into public.replica_slave (field, batch) val
 
 pub const COMMITTED_BATCH: &str = "select batch from public.replica_slave where field = $1::text::name";
 
-pub const NOTE_BATCH: &str = "update public.replica_slave set batch = $2, ts = now() where field = $1::text::name";
+/// Says which transaction of ours that was.
+pub const NOTE_BATCH: &str = "update public.replica_slave set batch = $2, ts = now() \
+     where field = $1::text::name returning pg_current_xact_id()::text::bigint";
 
 pub const PREPARED: &str = "select gid from pg_prepared_xacts where database = current_database() order by prepared";
 
