@@ -13,6 +13,7 @@
 //! The payload is fetched in chunks of bounded size, when its turn comes.
 
 use crate::change::{Change, Event, Row};
+use crate::checks::Findings;
 use crate::config::Config;
 use crate::db::{self, Session};
 use crate::error::{Error, Kind, Result};
@@ -57,12 +58,11 @@ enum Rest {
 }
 
 impl Log {
-    /// `others`: the columns that mark the other slaves.
-    pub fn new(config: &Config, others: &[String], slave_identity: &str) -> Log {
+    pub fn new(config: &Config, findings: &Findings) -> Log {
         Log {
-            queries: LogQueries::new(&config.slave_field, others),
+            queries: LogQueries::new(&config.slave_field, &findings.others, &findings.hstore_schema),
             skip_user: config.skip_user.clone(),
-            slave_identity: slave_identity.to_string(),
+            slave_identity: findings.slave_identity.clone(),
             floor: Floor::default(),
             highest: LogId(0),
         }
@@ -253,10 +253,21 @@ fn change(row: &db::Row) -> Result<Change> {
         txid: Txid(row.get("txid")),
         event,
         relation: row.get("relation"),
-        old: row.get::<_, Option<Row>>("old").unwrap_or_default(),
-        new: row.get::<_, Option<Row>>("new").unwrap_or_default(),
+        old: columns(row, "old"),
+        new: columns(row, "new"),
         sql: row.get("sql"),
     })
+}
+
+/// A logged row: name, value, name, value.
+fn columns(row: &db::Row, field: &str) -> Row {
+    let pairs: Vec<Option<String>> = row.get::<_, Option<_>>(field).unwrap_or_default();
+    let mut columns = Row::with_capacity(pairs.len() / 2);
+    let mut pairs = pairs.into_iter();
+    while let (Some(Some(name)), Some(value)) = (pairs.next(), pairs.next()) {
+        columns.insert(name, value);
+    }
+    columns
 }
 
 fn unexpected(what: &str) -> Error {

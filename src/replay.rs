@@ -178,17 +178,28 @@ impl Replayer {
     }
 
     fn truncate(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<()> {
-        let first = &changes[0];
         self.tables.lock(master, slave, changes.iter().map(|change| change.relation.as_str()))?;
-        let targets: Vec<&str> = changes
-            .iter()
-            .map(|change| self.tables.get(change).map(|table| table.target.as_str()))
-            .collect::<Result<_>>()?;
+        let mut targets = Vec::new();
         for change in changes {
-            log_change(&self.name, change, self.tables.get(change)?);
+            match self.tables.get(change) {
+                Ok(table) => {
+                    log_change(&self.name, change, table);
+                    targets.push(table.target.as_str());
+                }
+                // The slave may divide a partitioned table otherwise; with the whole table its parts are empty too.
+                Err(_) if changes.len() > 1 => self.conflicts.push(format!(
+                    "Possible conflict (0 rows affected): {} (change {}): the slave has no such table",
+                    instruction(change, None),
+                    change.id
+                )),
+                Err(error) => return Err(error),
+            }
+        }
+        if targets.is_empty() {
+            return self.tables.get(&changes[0]).map(drop);
         }
         let sql = format!("TRUNCATE {}", targets.join(", "));
-        slave.message("replay", &sql).map_err(|error| self.rejected(first, error)).map(drop)
+        slave.message("replay", &sql).map_err(|error| self.rejected(&changes[0], error)).map(drop)
     }
 
     /// A free statement runs inside a DO block, so that it cannot end the transaction it is replayed in.

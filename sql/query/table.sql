@@ -20,6 +20,6 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
       select array_agg(a.attname::text order by k.n) as names, i.indexrelid::text as fingerprint
         from pg_index i
         cross join unnest(i.indkey) with ordinality k (attnum, n)
-        join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+        join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
        where i.indrelid = c.oid and i.indisprimary
        group by i.indexrelid) k on true
