@@ -55,8 +55,10 @@ pub const HAS_PROGRESS: &str = "select to_regclass('public.replica_progress') is
 /// 0x70797265 is "pyre". Two daemons of one slave exclude each other with it, on the master.
 pub const LOCK_SLAVE: &str = "select pg_try_advisory_lock(1887007333, hashtext($1))";
 
-pub const SLAVE_ROW: &str = "insert into public.replica_slave (field, batch) values ($1::text::name, 0) \
-     on conflict (field) do nothing";
+/// The look comes first: ON CONFLICT alone waits for a transaction in doubt that has changed the row, and this runs before
+/// recovery.
+pub const SLAVE_ROW: &str = "insert into public.replica_slave (field, batch) select $1::text::name, 0 \
+     where not exists (select from public.replica_slave where field = $1::text::name) on conflict (field) do nothing";
 
 pub const COMMITTED_BATCH: &str = "select batch from public.replica_slave where field = $1::text::name";
 
