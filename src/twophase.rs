@@ -202,6 +202,7 @@ impl Protocol {
         }
         (self.seam)(Step::Begun);
         let applied = self.work(link, units)?;
+        link.replayer.check_unique(&mut link.slave)?;
         (self.seam)(Step::Replayed);
         let noted = link.master.query_one("note the batch", sql::NOTE_BATCH, &[&self.field, &number.0])?;
         link.log.marked_in(Txid(noted.get(0)));
