@@ -39,9 +39,9 @@ pub enum Progress {
 /// Replicates until the control says stop, or until something fails; the caller decides about another try, and is told
 /// how far this one got.
 pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    let (mut link, mut protocol) = connect(config, control)?;
     // LISTEN comes before the first look at the log: a change is either seen by the look or announced after it.
     let listener = Listener::start(config, control)?;
-    let (mut link, mut protocol) = connect(config, control)?;
     progress(Progress::Connected);
     while !control.is_stopping() {
         drain(config, &mut link, &mut protocol)?;
