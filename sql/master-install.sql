@@ -252,7 +252,7 @@ as $py_log_key$
     select array_agg(a.attname::text order by k.n)
       from pg_index i
       cross join unnest(i.indkey) with ordinality k(attnum, n)
-      join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+      join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
      where i.indrelid = relation and i.indisprimary
 $py_log_key$;
 

@@ -13,6 +13,7 @@
 //! The payload is fetched in chunks of bounded size, when its turn comes.
 
 use crate::change::{Change, Event, Row};
+use crate::checks::Findings;
 use crate::config::Config;
 use crate::db::{self, Session};
 use crate::error::{Error, Kind, Result};
@@ -52,17 +53,16 @@ pub struct Backlog {
 
 /// What is left to be read.
 enum Rest {
-    Nothing { xmin: i64, xmax: i64 },
+    Nothing { oldest_open: Txid },
     Windows { snapshot: String, above: LogId, spread: VecDeque<Unit> },
 }
 
 impl Log {
-    /// `others`: the columns that mark the other slaves.
-    pub fn new(config: &Config, others: &[String], slave_identity: &str) -> Log {
+    pub fn new(config: &Config, findings: &Findings) -> Log {
         Log {
-            queries: LogQueries::new(&config.slave_field, others),
+            queries: LogQueries::new(&config.slave_field, &findings.others, &findings.hstore_schema),
             skip_user: config.skip_user.clone(),
-            slave_identity: slave_identity.to_string(),
+            slave_identity: findings.slave_identity.clone(),
             floor: Floor::default(),
             highest: LogId(0),
         }
@@ -76,12 +76,12 @@ impl Log {
             &self.queries.pending,
             &[&above.0, &self.skip_user, &self.slave_identity, &READ],
         )?;
-        let (xmin, xmax) = rows.first().map_or((0, 0), |row| (row.get("xmin"), row.get("xmax")));
+        let oldest_open = Txid(rows.first().map_or(0, |row| row.get("oldest_open")));
         if rows.len() < READ as usize {
             let some = rows.iter().filter(|row| row.get::<_, Option<i64>>("id").is_some());
             let entries: Vec<Entry> = some.map(entry).collect();
             self.note_highest(&entries);
-            return Ok(Backlog { queue: units(entries, None).into(), rest: Rest::Nothing { xmin, xmax } });
+            return Ok(Backlog { queue: units(entries, None).into(), rest: Rest::Nothing { oldest_open } });
         }
         drop(rows);
         let snapshot: String = master.query_one("take a snapshot", crate::sql::CURRENT_SNAPSHOT, &[])?.get(0);
@@ -130,8 +130,7 @@ impl Log {
         found.sort_by_key(Unit::last);
         backlog.queue = found.into();
         if complete {
-            let (xmin, xmax) = limits(snapshot)?;
-            backlog.rest = Rest::Nothing { xmin, xmax };
+            backlog.rest = Rest::Nothing { oldest_open: oldest_open(snapshot)? };
         } else {
             *above = LogId((cut.0 - DISTANCE).max(above.0));
         }
@@ -140,9 +139,14 @@ impl Log {
 
     /// Everything that the look saw has been replayed: the next one need not walk over it.
     pub fn drained(&mut self, backlog: &Backlog) {
-        if let Rest::Nothing { xmin, xmax } = backlog.rest {
-            self.floor.drained(xmin, xmax, self.highest);
+        if let Rest::Nothing { oldest_open } = backlog.rest {
+            self.floor.drained(oldest_open);
         }
+    }
+
+    /// Marks were made in this transaction of ours on the master.
+    pub fn marked_in(&mut self, ours: Txid) {
+        self.floor.batch(ours, self.highest);
     }
 
     /// Makes the next look begin at the start of the log.
@@ -215,11 +219,10 @@ pub fn chunks(entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
     })
 }
 
-/// The oldest open transaction and the end of a snapshot, which PostgreSQL writes as `xmin:xmax:open,open`.
-fn limits(snapshot: &str) -> Result<(i64, i64)> {
-    let mut parts = snapshot.split(':').map(str::parse);
-    match (parts.next(), parts.next()) {
-        (Some(Ok(xmin)), Some(Ok(xmax))) => Ok((xmin, xmax)),
+/// The oldest open transaction of a snapshot, which PostgreSQL writes as `xmin:xmax:open,open`.
+fn oldest_open(snapshot: &str) -> Result<Txid> {
+    match snapshot.split(':').next().map(str::parse) {
+        Some(Ok(xmin)) => Ok(Txid(xmin)),
         _ => Err(unexpected(&format!("the server sent a snapshot that is none: {snapshot}"))),
     }
 }
@@ -250,10 +253,21 @@ fn change(row: &db::Row) -> Result<Change> {
         txid: Txid(row.get("txid")),
         event,
         relation: row.get("relation"),
-        old: row.get::<_, Option<Row>>("old").unwrap_or_default(),
-        new: row.get::<_, Option<Row>>("new").unwrap_or_default(),
+        old: columns(row, "old"),
+        new: columns(row, "new"),
         sql: row.get("sql"),
     })
+}
+
+/// A logged row: name, value, name, value.
+fn columns(row: &db::Row, field: &str) -> Row {
+    let pairs: Vec<Option<String>> = row.get::<_, Option<_>>(field).unwrap_or_default();
+    let mut columns = Row::with_capacity(pairs.len() / 2);
+    let mut pairs = pairs.into_iter();
+    while let (Some(Some(name)), Some(value)) = (pairs.next(), pairs.next()) {
+        columns.insert(name, value);
+    }
+    columns
 }
 
 fn unexpected(what: &str) -> Error {

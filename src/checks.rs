@@ -18,6 +18,8 @@ pub struct Findings {
     pub origin: u64,
     /// The columns of `replica_log` that mark other slaves.
     pub others: Vec<String>,
+    /// Where hstore is installed on the master.
+    pub hstore_schema: String,
 }
 
 struct Server {
@@ -51,6 +53,7 @@ pub fn check(config: &Config, master: &mut Session, slave: &mut Session) -> Resu
         master_encoding: on_master.encoding,
         slave_encoding: on_slave.encoding,
         others,
+        hstore_schema: master.query_one("look for hstore", sql::HSTORE_SCHEMA, &[])?.get(0),
     })
 }
 

@@ -5,11 +5,10 @@
 
 use crate::change::{Change, Event};
 use crate::db::{Session, TextRow};
-use crate::error::Result;
-use crate::names::{quote_ident, quote_literal};
+use crate::error::{Error, Kind, Result};
+use crate::names::{Side, quote_ident, quote_literal};
 use crate::render::{Shape, instruction};
-use crate::replay::misfit_error;
-use crate::table::Table;
+use crate::table::{Misfit, Table};
 
 const SAVEPOINT: &str = "SAVEPOINT pyreplica_one";
 const RELEASE: &str = "RELEASE SAVEPOINT pyreplica_one";
@@ -173,4 +172,38 @@ fn report(rows: u64, change: &Change, table: &Table, what: &str) -> String {
 
 fn shown(value: &Option<String>) -> String {
     value.as_deref().map_or_else(|| "NULL".into(), quote_literal)
+}
+
+/// For each deferrable unique constraint that this change may break: a condition that is true of a duplicate.
+pub fn duplicates<'a>(change: &'a Change, table: &'a Table) -> impl Iterator<Item = String> + 'a {
+    let name = |position: u16| &table.column(position).name;
+    let breaks = move |columns: &&Vec<u16>| {
+        change.event != Event::Delete
+            && columns.iter().any(|p| change.event == Event::Insert || change.changes(name(*p)))
+    };
+    table.deferrable.iter().filter(breaks).filter_map(move |columns| {
+        let value = |p: u16| change.new.get(name(p)).or(change.old.get(name(p))).and_then(Option::as_deref);
+        // A NULL is equal to nothing.
+        let terms: Option<Vec<String>> = columns
+            .iter()
+            .map(|p| Some(format!("{} = {}", quote_ident(name(*p)), quote_literal(value(*p)?))))
+            .collect();
+        Some(format!("(SELECT count(*) FROM {} WHERE {}) > 1", table.target, terms?.join(" AND ")))
+    })
+}
+
+/// What the operator is told about a change that fits no statement.
+pub fn misfit_error(change: &Change, table: &Table, misfit: &Misfit) -> Error {
+    let (detail, hint) = match misfit {
+        Misfit::NoSuchColumn(name) => (
+            format!("the slave's table {} has no column {name}", table.shown),
+            format!("ALTER TABLE {} ADD the column on the slave, as the master has it", table.shown),
+        ),
+        Misfit::NoKey => (
+            format!("nothing identifies a row of {}", table.shown),
+            format!("give {} a primary key, the same on both sides", table.shown),
+        ),
+    };
+    let operation = format!("replay change {} of transaction {}", change.id, change.txid);
+    Error::new(Kind::Change, Some(Side::Slave), operation, detail).with_hint(hint).with_change(change.id, change.txid)
 }

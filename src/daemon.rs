@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::error::{Error, Kind, Result};
 use crate::logger::{self, OWN_TARGET};
-use crate::replicator;
+use crate::replicator::{self, Progress};
 use crate::signals::{Signal, Signals};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -164,16 +164,17 @@ fn keep_running(
     config: &Config,
     control: &Control,
     give_up: bool,
-    run: impl Fn(&Config, &Control, &mut dyn FnMut()) -> Result<()>,
+    run: impl Fn(&Config, &Control, &mut dyn FnMut(Progress)) -> Result<()>,
 ) -> Result<()> {
     let mut has_worked = false;
     let mut attempt = 0;
     loop {
-        let mut connected = || {
-            has_worked = true;
-            attempt = 0;
+        let mut progress = |step| match step {
+            Progress::Connected => has_worked = true,
+            // Not sooner: a change that fails every time is to be tried less and less often.
+            Progress::Drained => attempt = 0,
         };
-        let Err(error) = guarded(|| run(config, control, &mut connected)) else {
+        let Err(error) = guarded(|| run(config, control, &mut progress)) else {
             return Ok(());
         };
         if is_due_to_stop(&error, control, &config.name) {

@@ -83,18 +83,21 @@ pub fn next_batch(queue: &mut VecDeque<Unit>, rows: u64, bytes: usize) -> Vec<Un
 
 /// The lowest id that can still be pending, so that no drain walks over the dead rows before it.
 ///
-/// What was visible to a finished drain has been replayed. What may still appear belongs to transactions that were open,
-/// or not begun, at that drain's snapshot. A transaction that had not begun at an earlier snapshot draws its ids after
-/// that snapshot, so above every id seen by then. Hence: once all transactions older than an earlier snapshot's end are
-/// over, nothing at or below the highest id of that snapshot can appear any more.
+/// What was visible to a finished drain has been replayed. What may still appear belongs to transactions that were open
+/// then, or not begun. Our own transactions on the master tell the two apart: a transaction with a higher number than one
+/// of ours got it later, so it draws its ids above every id that had been seen by then. Hence: once all transactions up to
+/// one of ours are over, and a drain that saw that is finished, no id seen before ours can appear any more.
+///
+/// The end of a snapshot would not do in the place of our own number: it is one past the newest transaction that is over,
+/// and transactions above it may be running, with ids drawn long ago.
 #[derive(Debug, Default)]
 pub struct Floor {
-    /// (end of a snapshot, highest id seen by then), oldest first.
-    history: VecDeque<(i64, LogId)>,
+    /// (one of our transactions, highest id seen before it began), oldest first.
+    history: VecDeque<(Txid, LogId)>,
     floor: Option<LogId>,
 }
 
-/// Snapshots remembered while a long transaction holds the floor down; the newest give way to newer ones.
+/// Transactions of ours remembered while a long one of the application holds the floor down.
 const REMEMBERED: usize = 64;
 
 impl Floor {
@@ -103,20 +106,20 @@ impl Floor {
         self.floor.unwrap_or(LogId(0))
     }
 
-    /// Notes a finished drain: its snapshot's oldest open transaction, its end, and the highest id ever seen.
-    pub fn drained(&mut self, xmin: i64, xmax: i64, highest: LogId) {
-        while self.history.front().is_some_and(|(end, _)| *end <= xmin) {
-            let (_, id) = self.history.pop_front().expect("there is a front");
-            self.floor = self.floor.max(Some(id));
-        }
-        if xmax <= xmin {
-            self.floor = self.floor.max(Some(highest));
-            return;
-        }
+    /// Notes a transaction of ours on the master, and the highest id that had been seen before it began.
+    pub fn batch(&mut self, ours: Txid, highest: LogId) {
         if self.history.len() == REMEMBERED {
             self.history.pop_back();
         }
-        self.history.push_back((xmax, highest));
+        self.history.push_back((ours, highest));
+    }
+
+    /// Notes a finished drain, by the oldest transaction that was still open when it looked.
+    pub fn drained(&mut self, oldest_open: Txid) {
+        while self.history.front().is_some_and(|(ours, _)| *ours < oldest_open) {
+            let (_, id) = self.history.pop_front().expect("there is a front");
+            self.floor = self.floor.max(Some(id));
+        }
     }
 
     /// Looks at the whole log again next time.
@@ -165,22 +168,35 @@ mod tests {
     }
 
     #[test]
-    fn without_open_transactions_the_floor_rises_to_the_highest_id() {
+    fn the_floor_rises_once_everything_up_to_our_own_transaction_is_over() {
         let mut floor = Floor::default();
-        floor.drained(100, 100, LogId(50));
+        floor.drained(Txid(100));
+        assert_eq!(floor.get(), LogId(0));
+        floor.batch(Txid(110), LogId(50));
+        floor.drained(Txid(100));
+        assert_eq!(floor.get(), LogId(0), "transaction 100 may still bring an id below 50");
+        floor.drained(Txid(110));
+        assert_eq!(floor.get(), LogId(0), "ours itself was open when the drain looked");
+        floor.drained(Txid(111));
         assert_eq!(floor.get(), LogId(50));
     }
 
     #[test]
     fn an_open_transaction_holds_the_floor_where_it_began() {
         let mut floor = Floor::default();
-        floor.drained(100, 100, LogId(50));
-        floor.drained(100, 105, LogId(60));
-        floor.drained(100, 110, LogId(70));
-        assert_eq!(floor.get(), LogId(50), "transaction 100 may still bring an id above 50");
-        floor.drained(106, 120, LogId(80));
-        assert_eq!(floor.get(), LogId(60), "transaction 106 began after the snapshot that ended at 105");
-        floor.drained(121, 121, LogId(90));
-        assert_eq!(floor.get(), LogId(90));
+        for (ours, highest) in [(110, 50), (120, 60), (130, 70)] {
+            floor.batch(Txid(ours), LogId(highest));
+        }
+        floor.drained(Txid(125));
+        assert_eq!(floor.get(), LogId(60), "transaction 125 began after our transaction 120");
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut floor = Floor::default();
+        (1..10_000).for_each(|n| floor.batch(Txid(n), LogId(n)));
+        assert_eq!(floor.history.len(), REMEMBERED);
+        floor.drained(Txid(10_000));
+        assert_eq!(floor.get(), LogId(9_999));
     }
 }

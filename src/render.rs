@@ -183,7 +183,7 @@ pub fn instruction(change: &Change, table: Option<&Table>) -> String {
     let Some(table) = table else {
         return match change.event {
             Event::Statement => change.sql.clone(),
-            _ => format!("{:?} of {}", change.event, change.relation),
+            _ => format!("{:?} {}", change.event, change.relation).to_uppercase(),
         };
     };
     let shown = &table.shown;

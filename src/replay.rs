@@ -5,12 +5,12 @@
 //! closer look then happens at the right moment, with every earlier change in place and none of the later ones.
 
 use crate::change::{Change, Event};
-use crate::conflict;
+use crate::conflict::{self, misfit_error};
 use crate::db::Session;
 use crate::error::{Error, Kind, Result};
-use crate::names::quote_literal;
+use crate::names::{LogId, Side, Txid, quote_literal};
 use crate::render::{Shape, instruction};
-use crate::table::{Misfit, Table};
+use crate::table::Table;
 use crate::tables::Tables;
 use std::collections::HashMap;
 
@@ -20,6 +20,11 @@ const MESSAGE_BYTES: usize = 1 << 20;
 
 /// Prepared statements kept on the slave; beyond that all are dropped and made anew.
 const MAX_PREPARED: usize = 500;
+
+/// Looked at in one query.
+const UNIQUE_CHECKS: usize = 200;
+
+const MEND: &str = "mend the slave by hand; the change is tried again until it succeeds";
 
 /// Ends a message's savepoint and opens the next one's.
 const SAVEPOINT: &str = "SAVEPOINT pyreplica;";
@@ -37,6 +42,8 @@ pub struct Replayer {
     statements_made: u64,
     in_savepoint: bool,
     conflicts: Vec<String>,
+    /// Rows whose uniqueness the slave has not checked: the change, and a condition that is true of a duplicate.
+    unchecked: Vec<(LogId, Txid, String)>,
 }
 
 impl Replayer {
@@ -50,6 +57,7 @@ impl Replayer {
             statements_made: 0,
             in_savepoint: false,
             conflicts: Vec::new(),
+            unchecked: Vec::new(),
         }
     }
 
@@ -58,6 +66,7 @@ impl Replayer {
         self.tables.unlock();
         self.in_savepoint = false;
         self.conflicts.clear();
+        self.unchecked.clear();
         let begin = if self.deferring { "BEGIN; SET CONSTRAINTS ALL DEFERRED" } else { "BEGIN" };
         slave.message("begin a transaction", begin).map(drop)
     }
@@ -65,6 +74,26 @@ impl Replayer {
     /// What was unusual about the batch, to be told once it is committed.
     pub fn take_conflicts(&mut self) -> Vec<String> {
         std::mem::take(&mut self.conflicts)
+    }
+
+    /// Looks at the end of a batch whether unique constraints hold that the slave has not checked: those that are
+    /// deferrable are checked by triggers, which do not run in the replica role.
+    pub fn check_unique(&mut self, slave: &mut Session) -> Result<()> {
+        for unchecked in std::mem::take(&mut self.unchecked).chunks(UNIQUE_CHECKS) {
+            let queries: Vec<String> =
+                unchecked.iter().map(|(id, _, duplicate)| format!("SELECT {id} WHERE {duplicate}")).collect();
+            let found = slave.text_rows("look for duplicates", &queries.join(" UNION ALL "))?;
+            let Some(id) = found.into_iter().flatten().flatten().next() else { continue };
+            if let Some((id, txid, _)) = unchecked.iter().find(|(known, ..)| known.to_string() == id) {
+                let operation = format!("replay change {id} of transaction {txid}");
+                let detail = "duplicate key value violates a deferrable unique constraint";
+                return Err(Error::new(Kind::Change, Some(Side::Slave), operation, detail)
+                    .with_change(*id, *txid)
+                    .with_code("23505")
+                    .with_hint(MEND));
+            }
+        }
+        Ok(())
     }
 
     /// Replays these changes, in this order. An error says which change it is about, if it is about one.
@@ -143,6 +172,10 @@ impl Replayer {
             };
             shape.execute(&name, change, table, &mut message);
             message.push(';');
+            if !self.deferring {
+                let duplicates = conflict::duplicates(change, table);
+                self.unchecked.extend(duplicates.map(|duplicate| (change.id, change.txid, duplicate)));
+            }
             expected.push(answers);
             answers += 1;
         }
@@ -178,17 +211,28 @@ impl Replayer {
     }
 
     fn truncate(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<()> {
-        let first = &changes[0];
         self.tables.lock(master, slave, changes.iter().map(|change| change.relation.as_str()))?;
-        let targets: Vec<&str> = changes
-            .iter()
-            .map(|change| self.tables.get(change).map(|table| table.target.as_str()))
-            .collect::<Result<_>>()?;
+        let mut targets = Vec::new();
         for change in changes {
-            log_change(&self.name, change, self.tables.get(change)?);
+            match self.tables.get(change) {
+                Ok(table) => {
+                    log_change(&self.name, change, table);
+                    targets.push(table.target.as_str());
+                }
+                // The slave may divide a partitioned table otherwise; with the whole table its parts are empty too.
+                Err(_) if changes.len() > 1 => self.conflicts.push(format!(
+                    "Possible conflict (0 rows affected): {} (change {}): the slave has no such table",
+                    instruction(change, None),
+                    change.id
+                )),
+                Err(error) => return Err(error),
+            }
+        }
+        if targets.is_empty() {
+            return self.tables.get(&changes[0]).map(drop);
         }
         let sql = format!("TRUNCATE {}", targets.join(", "));
-        slave.message("replay", &sql).map_err(|error| self.rejected(first, error)).map(drop)
+        slave.message("replay", &sql).map_err(|error| self.rejected(&changes[0], error)).map(drop)
     }
 
     /// A free statement runs inside a DO block, so that it cannot end the transaction it is replayed in.
@@ -220,8 +264,7 @@ impl Replayer {
             return error;
         }
         let shown = instruction(change, self.tables.get(change).ok());
-        let hint =
-            error.hint().unwrap_or("mend the slave by hand; the change is tried again until it succeeds").to_string();
+        let hint = error.hint().unwrap_or(MEND).to_string();
         let operation = format!("replay change {} of transaction {} ({shown})", change.id, change.txid);
         let mut rejected =
             Error::new(Kind::Change, error.side(), operation, error.detail()).with_change(change.id, change.txid);
@@ -236,22 +279,4 @@ fn log_change(name: &str, change: &Change, table: &Table) {
     if log::log_enabled!(target: name, log::Level::Debug) {
         log::debug!(target: name, "Executing: {}", instruction(change, Some(table)));
     }
-}
-
-/// What the operator is told about a change that fits no statement.
-pub fn misfit_error(change: &Change, table: &Table, misfit: &Misfit) -> Error {
-    let (detail, hint) = match misfit {
-        Misfit::NoSuchColumn(name) => (
-            format!("the slave's table {} has no column {name}", table.shown),
-            format!("ALTER TABLE {} ADD the column on the slave, as the master has it", table.shown),
-        ),
-        Misfit::NoKey => (
-            format!("nothing identifies a row of {}", table.shown),
-            format!("give {} a primary key, the same on both sides", table.shown),
-        ),
-    };
-    let operation = format!("replay change {} of transaction {}", change.id, change.txid);
-    Error::new(Kind::Change, Some(crate::names::Side::Slave), operation, detail)
-        .with_hint(hint)
-        .with_change(change.id, change.txid)
 }

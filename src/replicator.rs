@@ -12,7 +12,7 @@ use crate::replay::Replayer;
 use crate::signals;
 use crate::sql;
 use crate::twophase::{Link, Protocol, Seam, Step};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,14 +27,29 @@ const LISTENER_PATIENCE: Duration = Duration::from_secs(5);
 /// Names the step, and which time it is reached, at which the process is to stop itself: `slave-prepared` or `marked:3`.
 const PAUSE_VARIABLE: &str = "PYREPLICA_PAUSE_AT";
 
-/// Replicates until the control says stop, or until something fails; the caller decides about another try.
-/// `connected` is called once per successful connection (both sides checked and recovered).
-pub fn run(config: &Config, control: &Control, connected: &mut dyn FnMut()) -> Result<()> {
+/// How far a pair has come since it was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Both sides are connected, checked and recovered.
+    Connected,
+    /// Everything that was pending has been replayed.
+    Drained,
+}
+
+/// Replicates until the control says stop, or until something fails; the caller decides about another try, and is told
+/// how far this one got.
+pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    let (mut link, mut protocol) = connect(config, control)?;
     // LISTEN comes before the first look at the log: a change is either seen by the look or announced after it.
     let listener = Listener::start(config, control)?;
-    let (mut link, mut protocol) = connect(config, control)?;
-    connected();
-    replicate(config, &mut link, &mut protocol, &listener)
+    progress(Progress::Connected);
+    while !control.is_stopping() {
+        drain(config, &mut link, &mut protocol)?;
+        progress(Progress::Drained);
+        await_work(config, &mut link)?;
+        listener.check()?;
+    }
+    Ok(())
 }
 
 /// Replays everything that is pending now and returns how many changes that were.
@@ -43,24 +58,21 @@ pub fn once(config: &Config, control: &Control) -> Result<u64> {
     drain(config, &mut link, &mut protocol)
 }
 
-fn replicate(config: &Config, link: &mut Link, protocol: &mut Protocol, listener: &Listener) -> Result<()> {
+/// Waits for a notification, or for as long as one may take to be missed.
+fn await_work(config: &Config, link: &mut Link) -> Result<()> {
     let name = &config.name;
-    while !link.control.is_stopping() {
-        drain(config, link, protocol)?;
-        log::trace!(target: name, "Waiting for 'NOTIFY'");
-        match link.control.wait(config.timeout) {
-            Woken::Stopping => break,
-            Woken::Notified => log::trace!(target: name, "Got NOTIFY"),
-            Woken::TimedOut => {
-                log::trace!(target: name, "Timeout('keepalive')!");
-                // A row written by hand may have drawn its id before its transaction had a number.
-                link.log.forget_floor();
-                if config.keepalive {
-                    keepalive(name, link)?;
-                }
+    log::trace!(target: name, "Waiting for 'NOTIFY'");
+    match link.control.wait(config.timeout) {
+        Woken::Stopping => {}
+        Woken::Notified => log::trace!(target: name, "Got NOTIFY"),
+        Woken::TimedOut => {
+            log::trace!(target: name, "Timeout('keepalive')!");
+            // A row written by hand may have drawn its id before its transaction had a number.
+            link.log.forget_floor();
+            if config.keepalive {
+                keepalive(name, link)?;
             }
         }
-        listener.check()?;
     }
     Ok(())
 }
@@ -121,7 +133,7 @@ fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, Proto
     let mut link = Link {
         master,
         slave,
-        log: Log::new(config, &findings.others, &findings.slave_identity),
+        log: Log::new(config, &findings),
         replayer: Replayer::new(name, &findings.master_identity, !replica_role),
         control,
     };
@@ -193,18 +205,17 @@ fn listen(mut session: Session, control: &Control, listening: &Listening) {
 
 /// Does nothing, unless a test wants the process to stand still at a step of the protocol.
 fn seam() -> Seam {
+    static REACHED: AtomicU32 = AtomicU32::new(0);
     let Ok(wanted) = std::env::var(PAUSE_VARIABLE) else { return Box::new(|_| ()) };
     let (step, turn) = wanted.split_once(':').unwrap_or((&wanted, "1"));
-    let mut left: u32 = turn.parse().unwrap_or(1);
+    let turn: u32 = turn.parse().unwrap_or(1);
     let Some(step) = Step::ALL.into_iter().find(|known| known.to_string() == step) else {
         return Box::new(|_| ());
     };
     Box::new(move |reached| {
-        if reached == step && left > 0 {
-            left -= 1;
-            if left == 0 {
-                signals::stand_still();
-            }
+        // Counted by the process, not by the connection: a daemon that goes on after a fault does not pause again.
+        if reached == step && REACHED.fetch_add(1, Ordering::Relaxed) + 1 == turn {
+            signals::stand_still();
         }
     })
 }

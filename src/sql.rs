@@ -44,6 +44,9 @@ pub const SLAVE_FIELDS: &str = "select attname::text from pg_attribute \
      where attrelid = to_regclass('public.replica_log') and attnum > 0 and not attisdropped \
      and atttypid = 'boolean'::regtype order by attnum";
 
+pub const HSTORE_SCHEMA: &str = "select n.nspname::text from pg_extension e \
+     join pg_namespace n on n.oid = e.extnamespace where e.extname = 'hstore'";
+
 /// The GRANTs that the daemon's role lacks on the master.
 pub const MISSING_RIGHTS: &str = include_str!("../sql/query/rights.sql");
 
@@ -52,12 +55,16 @@ pub const HAS_PROGRESS: &str = "select to_regclass('public.replica_progress') is
 /// 0x70797265 is "pyre". Two daemons of one slave exclude each other with it, on the master.
 pub const LOCK_SLAVE: &str = "select pg_try_advisory_lock(1887007333, hashtext($1))";
 
-pub const SLAVE_ROW: &str = "insert into public.replica_slave (field, batch) values ($1::text::name, 0) \
-     on conflict (field) do nothing";
+/// The look comes first: ON CONFLICT alone waits for a transaction in doubt that has changed the row, and this runs before
+/// recovery.
+pub const SLAVE_ROW: &str = "insert into public.replica_slave (field, batch) select $1::text::name, 0 \
+     where not exists (select from public.replica_slave where field = $1::text::name) on conflict (field) do nothing";
 
 pub const COMMITTED_BATCH: &str = "select batch from public.replica_slave where field = $1::text::name";
 
-pub const NOTE_BATCH: &str = "update public.replica_slave set batch = $2, ts = now() where field = $1::text::name";
+/// Says which transaction of ours that was.
+pub const NOTE_BATCH: &str = "update public.replica_slave set batch = $2, ts = now() \
+     where field = $1::text::name returning pg_current_xact_id()::text::bigint";
 
 pub const PREPARED: &str = "select gid from pg_prepared_xacts where database = current_database() order by prepared";
 
@@ -83,15 +90,16 @@ pub struct LogQueries {
 }
 
 impl LogQueries {
-    /// `others`: the columns of the other slaves.
-    pub fn new(field: &str, others: &[String]) -> LogQueries {
+    /// `others`: the columns of the other slaves; `hstore_schema`: where the extension is installed.
+    pub fn new(field: &str, others: &[String], hstore_schema: &str) -> LogQueries {
         let own = |sql: &str| sql.replace("not replicated", &format!("not l.{}", quote_ident(field)));
         LogQueries {
             pending: own(include_str!("../sql/query/pending.sql")),
             window: own(include_str!("../sql/query/window.sql")),
             spread: own(include_str!("../sql/query/spread.sql")),
             page: own(include_str!("../sql/query/page.sql")),
-            fetch: own(include_str!("../sql/query/fetch.sql")),
+            fetch: own(include_str!("../sql/query/fetch.sql"))
+                .replace("public.hstore_to_array", &format!("{}.hstore_to_array", quote_ident(hstore_schema))),
             mark: marks(field, others),
         }
     }
@@ -119,7 +127,7 @@ mod tests {
 
     #[test]
     fn queries_read_and_mark_the_slaves_own_column_only() {
-        let queries = LogQueries::new("Slave 2", &["replicated".into(), "slave3".into()]);
+        let queries = LogQueries::new("Slave 2", &["replicated".into(), "slave3".into()], "extensions");
         for sql in [&queries.pending, &queries.window, &queries.spread, &queries.page, &queries.fetch] {
             assert!(sql.contains("not l.\"Slave 2\"") && !sql.contains("not replicated"), "{sql}");
         }
@@ -130,5 +138,6 @@ mod tests {
         );
         assert_eq!(queries.mark[1], "delete from public.replica_log where not \"Slave 2\" and id = any ($1)");
         assert_eq!(queries.mark.len(), 2);
+        assert!(queries.fetch.contains("\"extensions\".hstore_to_array(l.old)"));
     }
 }

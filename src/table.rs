@@ -18,6 +18,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Which columns identify a row, by position; the first that fit the change are taken.
     pub keys: Vec<Vec<u16>>,
+    /// The columns of each unique constraint that is checked at the end of the statement or later.
+    pub deferrable: Vec<Vec<u16>>,
     positions: HashMap<String, u16>,
 }
 
@@ -63,8 +65,15 @@ impl Table {
             shown: if schema == "public" { quote_ident(name) } else { qualified },
             columns,
             keys,
+            deferrable: Vec::new(),
             positions,
         }
+    }
+
+    /// Adds the columns of a deferrable unique constraint.
+    pub fn add_deferrable(&mut self, names: &[&str]) {
+        let positions: Option<Vec<u16>> = names.iter().map(|name| self.positions.get(*name).copied()).collect();
+        self.deferrable.extend(positions);
     }
 
     pub fn column(&self, position: u16) -> &Column {

@@ -128,7 +128,10 @@ impl Tables {
             self.made += 1;
             let name = (row.get("schema"), row.get("name"));
             let fingerprint = row.get("fingerprint");
-            let table = Table::new(self.made, fingerprint, name, row.get("partitioned"), columns(row), &candidates);
+            let mut table = Table::new(self.made, fingerprint, name, row.get("partitioned"), columns(row), &candidates);
+            for names in row.get::<_, Option<Vec<String>>>("deferrable").unwrap_or_default() {
+                table.add_deferrable(&names.split('\u{1}').collect::<Vec<_>>());
+            }
             self.known.insert(relation.to_string(), table);
         }
         Ok(())

@@ -31,7 +31,7 @@ use crate::control::Control;
 use crate::db::Session;
 use crate::error::{Error, Kind, Result};
 use crate::extent::{self, Extent};
-use crate::names::{BatchNumber, LogId, Side, quote_literal};
+use crate::names::{BatchNumber, LogId, Side, Txid, quote_literal};
 use crate::order::{Entry, Unit};
 use crate::recovery::{Action, GidFamily, decide};
 use crate::replay::Replayer;
@@ -202,8 +202,10 @@ impl Protocol {
         }
         (self.seam)(Step::Begun);
         let applied = self.work(link, units)?;
+        link.replayer.check_unique(&mut link.slave)?;
         (self.seam)(Step::Replayed);
-        link.master.execute("note the batch", sql::NOTE_BATCH, &[&self.field, &number.0])?;
+        let noted = link.master.query_one("note the batch", sql::NOTE_BATCH, &[&self.field, &number.0])?;
+        link.log.marked_in(Txid(noted.get(0)));
         (self.seam)(Step::Marked);
         if applied == 0 && self.progress.is_none() {
             // Nothing but changes to skip: there is nothing on the slave that could get lost.
@@ -317,7 +319,7 @@ impl Protocol {
         for extent in extents {
             mark_extent(link, extent)?;
         }
-        link.master.execute("note the batch", sql::NOTE_BATCH, &[&self.field, &progress])?;
+        link.master.query_one("note the batch", sql::NOTE_BATCH, &[&self.field, &progress])?;
         link.master.message("commit", "COMMIT").map(drop)
     }
 }
@@ -363,7 +365,7 @@ fn mark_extent(link: &mut Link, extent: Extent) -> Result<()> {
     Ok(())
 }
 
-fn holds(unit: &Unit, id: LogId, transaction: crate::names::Txid) -> bool {
+fn holds(unit: &Unit, id: LogId, transaction: Txid) -> bool {
     match unit {
         Unit::Listed(entries) => entries.iter().any(|entry| entry.id == id),
         Unit::Spread { txid, .. } => *txid == transaction,

@@ -10,7 +10,7 @@ select r.name as relation, k.names as key,
       select array_agg(a.attname::text order by k.n) as names
         from pg_index i
         cross join unnest(i.indkey) with ordinality k (attnum, n)
-        join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+        join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
        where i.indrelid = to_regclass(r.name) and i.indisprimary) k on true
   left join lateral (
       select t.tgargs from pg_trigger t

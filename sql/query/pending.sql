@@ -1,11 +1,10 @@
--- The pending rows in order of id, without their payload, with the limits of the snapshot they were seen in.
+-- The pending rows in order of id, without their payload, with the oldest transaction that was still open then.
 -- At least one row: with a NULL id when nothing is pending. "replicated" stands for the slave's own column.
 --   $1  bigint  look above this id only
 --   $2  name    SKIP_USER, or NULL
 --   $3  text    the slave database's identity: what came from there does not go back
 --   $4  bigint  read this many rows at most
-select pg_snapshot_xmin(s.now)::text::bigint as xmin, pg_snapshot_xmax(s.now)::text::bigint as xmax,
-       p.id, p.txid, p.size, p.skip
+select pg_snapshot_xmin(s.now)::text::bigint as oldest_open, p.id, p.txid, p.size, p.skip
   from (select pg_current_snapshot() as now) s
   left join lateral (
       select l.id, l.txid::text::bigint as txid,

@@ -2,10 +2,12 @@
 --   $1  text[]  quoted and qualified names
 select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as name, c.relkind = 'p' as partitioned,
        -- Any change of the definition gives a catalog row a new xmin, and so another fingerprint.
-       c.oid || ' ' || a.fingerprint || ' ' || coalesce(k.fingerprint, '') as fingerprint,
-       a.names, a.base_types, a.full_types, a.generated, a.identity_always, k.names as key
+       c.oid || ' ' || a.fingerprint || ' ' || coalesce(k.fingerprint, '') || ' ' || coalesce(d.fingerprint, '')
+           as fingerprint,
+       a.names, a.base_types, a.full_types, a.generated, a.identity_always, k.names as key,
+       d.deferrable
   from unnest($1::text[]) r (name)
-  join pg_class c on c.oid = to_regclass(r.name) and c.relkind in ('r', 'p', 'f', 'v')
+  join pg_class c on c.oid = to_regclass(r.name) and c.relkind in ('r', 'p')
   join pg_namespace n on n.oid = c.relnamespace
   cross join lateral (
       select array_agg(a.attname::text order by a.attnum) as names,
@@ -20,6 +22,14 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
       select array_agg(a.attname::text order by k.n) as names, i.indexrelid::text as fingerprint
         from pg_index i
         cross join unnest(i.indkey) with ordinality k (attnum, n)
-        join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+        join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
        where i.indrelid = c.oid and i.indisprimary
        group by i.indexrelid) k on true
+  left join lateral (
+      -- The columns of each deferrable unique constraint, separated by a byte that no sane name holds.
+      select array_agg(u.names) as deferrable, string_agg(u.oid::text, ' ' order by u.oid) as fingerprint
+        from (select o.oid, string_agg(a.attname, e'\x01' order by a.attnum) as names
+                from pg_constraint o
+                join pg_attribute a on a.attrelid = o.conrelid and a.attnum = any (o.conkey)
+               where o.conrelid = c.oid and o.contype in ('p', 'u') and o.condeferrable
+               group by o.oid) u) d on true

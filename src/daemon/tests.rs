@@ -101,9 +101,9 @@ fn the_two_dsn_command_line_gives_up_only_before_the_first_connection() {
     assert!(result.is_err());
 
     let runs = AtomicUsize::new(0);
-    let result = keep_running(&config("a"), &Control::default(), true, |_, control, connected| {
+    let result = keep_running(&config("a"), &Control::default(), true, |_, control, progress| {
         if runs.fetch_add(1, Ordering::SeqCst) == 0 {
-            connected();
+            progress(Progress::Connected);
         } else {
             control.stop();
         }
