@@ -226,11 +226,13 @@ fn a_gid_of_this_pair_in_another_database_is_left_alone() {
 
 /// The daemon's session on the slave: process and client port.
 fn slave_backend(pair: &Pair) -> (u32, u16) {
-    let pid =
-        "select pid from pg_stat_activity where datname = current_database() and application_name like 'pyreplica %'
-                  and application_name <> 'pyreplica test'";
-    let port = pid.replace("select pid", "select client_port");
-    (pair.on_slave(pid)[0].parse().unwrap(), pair.on_slave(&port)[0].parse().unwrap())
+    let sql = "select pid || ' ' || client_port from pg_stat_activity
+                where datname = current_database() and client_port > 0";
+    // The session of an earlier daemon may still be ending.
+    wait_until("the daemon's session is the only one", || pair.on_slave(sql).len() == 1);
+    let found = pair.on_slave(sql).remove(0);
+    let (pid, port) = found.split_once(' ').unwrap();
+    (pid.parse().unwrap(), port.parse().unwrap())
 }
 
 /// Has the server's end of this connection got bytes that nobody has read yet? Linux tells.
@@ -245,13 +247,28 @@ fn has_unread_bytes(server_port: u16, client_port: u16) -> bool {
     })
 }
 
+/// A server process that stands still. It goes on at the latest when this is dropped: the whole cluster waits for it
+/// when a database is dropped.
+struct Still(u32);
+
+impl Still {
+    fn go_on(self) {}
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        signal(self.0, "CONT");
+    }
+}
+
 /// A daemon that dies right after it has sent the slave's last word of a batch, to a backend that stands still. Returns
 /// the backend: it will do as it was told, but later.
-fn die_while_the_slave_is_slow(pair: &Pair, mut daemon: Daemon) -> u32 {
+fn die_while_the_slave_is_slow(pair: &Pair, mut daemon: Daemon) -> Still {
     daemon.wait_paused();
-    let (backend, client_port) = slave_backend(pair);
-    signal(backend, "STOP");
-    wait_until("the backend stands still", || process_state(backend) == Some('T'));
+    let (pid, client_port) = slave_backend(pair);
+    signal(pid, "STOP");
+    let backend = Still(pid);
+    wait_until("the backend stands still", || process_state(pid) == Some('T'));
     daemon.resume();
     wait_until("the daemon has sent its command", || has_unread_bytes(pair.slave_server().port(), client_port));
     daemon.kill9();
@@ -269,7 +286,7 @@ fn a_prepare_that_comes_after_its_batch_was_rolled_back_is_rolled_back_too() {
     let backend = die_while_the_slave_is_slow(&pair, pair.start_paused_at("master-prepared"));
     let mut daemon = pair.start();
     daemon.wait_log("prepared on the master only: roll it back");
-    signal(backend, "CONT");
+    backend.go_on();
     daemon.wait_log("not committed on the master: roll back on the slave");
     pair.wait_caught_up();
     pair.assert_equal();
@@ -282,7 +299,7 @@ fn a_prepare_that_comes_before_anybody_looks_is_completed() {
     let pair = acquainted_pair();
     pair.run(LOAD);
     let backend = die_while_the_slave_is_slow(&pair, pair.start_paused_at("master-prepared"));
-    signal(backend, "CONT");
+    backend.go_on();
     wait_until("the slave has prepared", || prepared(&mut pair.slave()) == 1);
     let output = once(&pair);
     assert!(output.contains("prepared on both sides: commit both"), "{output}");
@@ -298,7 +315,7 @@ fn a_late_prepare_that_holds_no_lock_is_found_by_the_next_connection() {
     let backend = die_while_the_slave_is_slow(&pair, pair.start_paused_at("master-prepared"));
     let output = once(&pair);
     assert!(output.contains("prepared on the master only: roll it back"), "{output}");
-    signal(backend, "CONT");
+    backend.go_on();
     wait_until("the slave has prepared", || prepared(&mut pair.slave()) == 1);
     let output = once(&pair);
     assert!(output.contains("not committed on the master: roll back on the slave"), "{output}");
@@ -339,7 +356,7 @@ fn a_commit_that_comes_while_the_next_daemon_is_at_work_is_waited_for_and_seen()
     let mut daemon = pair.start_with(ONE_PHASE);
     let waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
     wait_until("the new daemon waits for the old one's row", || pair.on_slave(waits) == ["1"]);
-    signal(backend, "CONT");
+    backend.go_on();
     daemon.wait_log("committed on the slave: mark it on the master");
     pair.wait_caught_up();
     pair.assert_equal();
@@ -351,7 +368,7 @@ fn a_commit_that_comes_before_anybody_looks_is_seen() {
     let pair = acquainted_pair();
     pair.run(LOAD);
     let backend = die_while_the_slave_is_slow(&pair, pair.start_in(ONE_PHASE, &[("PYREPLICA_PAUSE_AT", "marked")]));
-    signal(backend, "CONT");
+    backend.go_on();
     wait_until("the slave has committed", || slave_rows(&pair) == ["1 replayed"]);
     let finished = pair.try_once_by_file(ONE_PHASE);
     assert!(finished.output.contains("committed on the slave: mark it on the master"), "{}", finished.output);
