@@ -17,7 +17,7 @@ mod road;
 mod words;
 
 pub use cluster::{OwnCluster, Script, Server};
-pub use daemon::{Daemon, Finished, process_state, run, signal};
+pub use daemon::{Daemon, Finished, Still, process_state, run, signal};
 pub use forwarder::Forwarder;
 pub use pair::Pair;
 pub use road::{drains, replays, replays_each};
