@@ -141,15 +141,17 @@ fn prepared_transactions(side: Side, server: &Server) -> Result<()> {
 }
 
 fn progress_table(slave: &mut Session) -> Result<()> {
-    if slave.query_one("look for the progress row", sql::HAS_PROGRESS, &[])?.get(0) {
+    if !slave.query_one("look for the progress row", sql::HAS_PROGRESS, &[])?.get::<_, bool>(0) {
+        let detail = "there is no table replica_progress, which TWO_PHASE=false needs";
+        return Err(setup(Some(Side::Slave), "keep the progress", detail)
+            .with_hint("install it on the slave with: psql ... -f sql/slave-install.sql"));
+    }
+    let missing: String = slave.query_one("look at the rights", sql::MISSING_PROGRESS_RIGHTS, &[])?.get(0);
+    if missing.is_empty() {
         return Ok(());
     }
-    Err(setup(
-        Some(Side::Slave),
-        "keep the progress",
-        "there is no table replica_progress, which TWO_PHASE=false needs",
-    )
-    .with_hint("install it on the slave with: psql ... -f sql/slave-install.sql"))
+    Err(setup(Some(Side::Slave), "keep the progress", "the role lacks rights on replica_progress")
+        .with_hint(format!("as its owner: {missing}")))
 }
 
 fn exclude_others(config: &Config, master: &mut Session) -> Result<()> {

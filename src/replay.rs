@@ -10,6 +10,7 @@ use crate::db::Session;
 use crate::error::{Error, Kind, Result};
 use crate::names::{LogId, Side, Txid, quote_literal};
 use crate::render::{Shape, instruction};
+use crate::sql;
 use crate::table::Table;
 use crate::tables::Tables;
 use std::collections::HashMap;
@@ -254,7 +255,10 @@ impl Replayer {
             message.push_str("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;");
         }
         let block = format!("begin execute {}; end", quote_literal(&change.sql));
-        message.push_str(&format!("DO {}", quote_literal(&block)));
+        message.push_str(&format!("DO {}; {}", quote_literal(&block), sql::OWN_ROLE));
+        if !self.deferring {
+            message.push_str(sql::REPLICA_ROLE);
+        }
         slave.message("replay", &message).map_err(|error| self.rejected(change, error))?;
         self.tables.unlock();
         slave.set_up(&self.noting)

@@ -19,6 +19,9 @@ pub const COLUMNS: &str = include_str!("../sql/query/columns.sql");
 /// Triggers, cascades and foreign key checks do not run in such a session.
 pub const REPLICA_ROLE: &str = "set session_replication_role = replica";
 
+/// Who the daemon is, whatever a free statement has made of it.
+pub const OWN_ROLE: &str = "reset session authorization; reset role;";
+
 /// The partial index is the way into the log, however small the planner believes the log to be.
 pub const NO_SEQUENTIAL_SCANS: &str = "set enable_seqscan = off";
 
@@ -63,6 +66,11 @@ pub const HSTORE_SCHEMA: &str = "select n.nspname::text from pg_extension e \
 pub const MISSING_RIGHTS: &str = include_str!("../sql/query/rights.sql");
 
 pub const HAS_PROGRESS: &str = "select to_regclass('public.replica_progress') is not null";
+
+/// The GRANTs that the daemon's role lacks on the slave's progress table, in one text.
+pub const MISSING_PROGRESS_RIGHTS: &str = "select coalesce(string_agg(format('GRANT %s ON public.replica_progress TO \
+     %I;', upper(privilege), current_user), ' '), '') from unnest(array['select', 'insert', 'update']) privilege \
+     where not has_table_privilege('public.replica_progress', privilege)";
 
 /// 0x70797265 is "pyre". Two daemons of one slave exclude each other with it, on the master.
 pub const LOCK_SLAVE: &str = "select pg_try_advisory_lock(1887007333, hashtext($1))";
