@@ -12,12 +12,14 @@ mod cluster;
 mod compare;
 mod daemon;
 mod forwarder;
+mod network;
 mod pair;
 mod road;
 
 pub use cluster::{OwnCluster, Script, Server};
 pub use daemon::{Daemon, Finished, process_state, run, signal};
 pub use forwarder::Forwarder;
+pub use network::Network;
 pub use pair::Pair;
 pub use road::{drains, replays, replays_each};
 
