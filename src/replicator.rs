@@ -27,13 +27,15 @@ const LISTENER_PATIENCE: Duration = Duration::from_secs(5);
 /// Names the step, and which time it is reached, at which the process is to stop itself: `slave-prepared` or `marked:3`.
 const PAUSE_VARIABLE: &str = "PYREPLICA_PAUSE_AT";
 
-/// How far a pair has come since it was started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far a pair has come since it was started, and what it met on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Both sides are connected, checked and recovered.
     Connected,
     /// Everything that was pending has been replayed.
     Drained,
+    /// A change was replayed on a row that was not what it should have been; this is committed, and logged.
+    Conflict(String),
 }
 
 /// Replicates until the control says stop, or until something fails; the caller decides about another try, and is told
@@ -44,7 +46,7 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress
     let listener = Listener::start(config, control)?;
     progress(Progress::Connected);
     while !control.is_stopping() {
-        drain(config, &mut link, &mut protocol)?;
+        drain(config, &mut link, &mut protocol, progress)?;
         progress(Progress::Drained);
         await_work(config, &mut link)?;
         listener.check()?;
@@ -55,7 +57,7 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress
 /// Replays everything that is pending now and returns how many changes that were.
 pub fn once(config: &Config, control: &Control) -> Result<u64> {
     let (mut link, mut protocol) = connect(config, control)?;
-    drain(config, &mut link, &mut protocol)
+    drain(config, &mut link, &mut protocol, &mut |_| ())
 }
 
 /// Waits for a notification, or for as long as one may take to be missed.
@@ -78,7 +80,7 @@ fn await_work(config: &Config, link: &mut Link) -> Result<()> {
 }
 
 /// Replays all that one look at the log sees, and looks again as long as there was something.
-fn drain(config: &Config, link: &mut Link, protocol: &mut Protocol) -> Result<u64> {
+fn drain(config: &Config, link: &mut Link, protocol: &mut Protocol, progress: &mut dyn FnMut(Progress)) -> Result<u64> {
     let mut total = 0;
     loop {
         let mut backlog = link.log.look(&mut link.master)?;
@@ -92,7 +94,9 @@ fn drain(config: &Config, link: &mut Link, protocol: &mut Protocol) -> Result<u6
             if link.control.is_stopping() {
                 return Ok(total + drained);
             }
-            drained += protocol.replay(link, &batch)?;
+            let replayed = protocol.replay(link, &batch);
+            protocol.take_conflicts().into_iter().for_each(|conflict| progress(Progress::Conflict(conflict)));
+            drained += replayed?;
         }
         link.log.drained(&backlog);
         total += drained;

@@ -97,6 +97,8 @@ pub struct Protocol {
     gids: GidFamily,
     /// The master in the slave's progress row, if two-phase commit is off.
     progress: Option<String>,
+    /// What was unusual about the batches committed so far.
+    conflicts: Vec<String>,
     seam: Seam,
 }
 
@@ -108,6 +110,7 @@ impl Protocol {
             field: field.to_string(),
             gids: GidFamily::new(name, field, origin),
             progress: (!two_phase).then(|| Protocol::progress_key(origin, field)),
+            conflicts: Vec::new(),
             seam,
         }
     }
@@ -115,6 +118,11 @@ impl Protocol {
     /// The master, as the slave's progress row names it.
     pub fn progress_key(origin: u64, field: &str) -> String {
         format!("{origin:016x} {field}")
+    }
+
+    /// What was unusual since the last call, already logged; also when a later batch has failed.
+    pub fn take_conflicts(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.conflicts)
     }
 
     /// Settles whatever a former connection left behind.
@@ -189,6 +197,7 @@ impl Protocol {
         }
         for conflict in link.replayer.take_conflicts() {
             log::warn!(target: &self.name, "{conflict}");
+            self.conflicts.push(conflict);
         }
         Ok(())
     }
