@@ -47,7 +47,7 @@ pub fn check(config: &Config, master: &mut Session, slave: &mut Session) -> Resu
     exclude_others(config, master)?;
     master.execute("register the slave", sql::SLAVE_ROW, &[&config.slave_field])?;
     Ok(Findings {
-        origin: digest(&format!("{}/{log}", on_master.identity)),
+        origin: origin(&on_master.identity, log),
         master_identity: on_master.identity,
         slave_identity: on_slave.identity,
         master_encoding: on_master.encoding,
@@ -55,6 +55,12 @@ pub fn check(config: &Config, master: &mut Session, slave: &mut Session) -> Resu
         others,
         hstore_schema: master.query_one("look for hstore", sql::HSTORE_SCHEMA, &[])?.get(0),
     })
+}
+
+/// Names a log by a number that gids and progress rows can hold: `identity` is `system identifier/database oid`, `log`
+/// the oid of `replica_log`.
+pub fn origin(identity: &str, log: u32) -> u64 {
+    digest(&format!("{identity}/{log}"))
 }
 
 /// Keeps triggers, cascades and foreign key checks from running on the slave; false if the role may not do that.

@@ -177,9 +177,23 @@ fn push_value(message: &mut String, value: Option<&str>) {
     message.push('\'');
 }
 
+/// More of an instruction than this is not shown: the log is to be read, and a mail too.
+const SHOWN_BYTES: usize = 2_000;
+
 /// The instruction that a change stands for, as the log shows it:
 /// `UPDATE "test" SET "a"='123' WHERE "id1"='1' AND "id2"='2'`.
 pub fn instruction(change: &Change, table: Option<&Table>) -> String {
+    let mut shown = whole_instruction(change, table);
+    if shown.len() > SHOWN_BYTES {
+        let length = shown.len();
+        let end = (0..=SHOWN_BYTES).rev().find(|end| shown.is_char_boundary(*end)).unwrap_or(0);
+        shown.truncate(end);
+        shown.push_str(&format!("... ({length} bytes)"));
+    }
+    shown
+}
+
+fn whole_instruction(change: &Change, table: Option<&Table>) -> String {
     let Some(table) = table else {
         return match change.event {
             Event::Statement => change.sql.clone(),
@@ -334,6 +348,17 @@ mod tests {
         );
         let delete = change(Event::Delete, old, Row::new());
         assert_eq!(instruction(&delete, Some(&table)), "DELETE FROM \"test\" WHERE \"id1\"='1' AND \"id2\"='2'");
+    }
+
+    #[test]
+    fn a_long_instruction_is_cut() {
+        let table = table();
+        let insert = change(Event::Insert, Row::new(), row(&[("a", &"é".repeat(5000))]));
+        let shown = instruction(&insert, Some(&table));
+        assert!(
+            shown.starts_with("INSERT INTO \"test\" (\"a\") VALUES ('éé") && shown.ends_with("... (10036 bytes)"),
+            "{shown}"
+        );
     }
 
     #[test]

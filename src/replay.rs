@@ -237,7 +237,7 @@ impl Replayer {
 
     /// A free statement runs inside a DO block, so that it cannot end the transaction it is replayed in.
     fn statement(&mut self, slave: &mut Session, change: &Change) -> Result<()> {
-        log::debug!(target: &self.name, "Executing: {}", change.sql);
+        log::debug!(target: &self.name, "Executing: {}", instruction(change, None));
         let mut message = String::new();
         if self.deferring {
             // A table with deferred checks outstanding cannot be altered.
