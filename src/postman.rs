@@ -171,7 +171,7 @@ impl Office {
             match send(&letter) {
                 Ok(refused) => {
                     attempt = 0;
-                    log::info!(target: &self.pair, "Mail sent: {subject}");
+                    log::info!(target: &self.pair, "Mail sent: \"{subject}\"");
                     for refused in refused {
                         log::warn!(target: &self.pair, "mail \"{subject}\" not taken for {refused}");
                     }

@@ -15,23 +15,37 @@ find_server() {
 
 # Installs PostgreSQL from the distribution when there is none, and sets PG_BIN.
 need_server() {
-    if ! find_server >/dev/null; then
-        if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-            echo "PostgreSQL is missing: install it, or set PG_BIN to the directory of initdb and pg_ctl" >&2
-            return 1
-        fi
-        echo "installing PostgreSQL from the distribution"
-        export DEBIAN_FRONTEND=noninteractive
-        apt_log=$(mktemp)
-        if ! { apt-get -qq update && apt-get -qq -y --no-install-recommends install postgresql; } >"$apt_log" 2>&1; then
-            tail -n 20 "$apt_log" >&2
-            rm -f "$apt_log"
-            return 1
-        fi
-        rm -f "$apt_log"
-    fi
+    find_server >/dev/null ||
+        install_packages "PostgreSQL is missing: install it, or set PG_BIN to the directory of initdb and pg_ctl" postgresql
     PG_BIN=$(find_server) || return 1
     export PG_BIN
+}
+
+# Installs what the tests of mails need when it is missing: a mail server, and openssl for its certificates.
+need_mail_server() {
+    if ! command -v openssl >/dev/null || ! { /usr/bin/python3 -c "import aiosmtpd" || python3 -c "import aiosmtpd"; } 2>/dev/null
+    then
+        install_packages "openssl or Python's aiosmtpd is missing: install both" openssl python3-aiosmtpd
+    fi
+}
+
+# install_packages COMPLAINT PACKAGE...: from the distribution; complains where that can't be done.
+install_packages() {
+    complaint=$1
+    shift
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "$complaint" >&2
+        return 1
+    fi
+    echo "installing from the distribution: $*"
+    export DEBIAN_FRONTEND=noninteractive
+    apt_log=$(mktemp)
+    if ! { apt-get -qq update && apt-get -qq -y --no-install-recommends install "$@"; } >"$apt_log" 2>&1; then
+        tail -n 20 "$apt_log" >&2
+        rm -f "$apt_log"
+        return 1
+    fi
+    rm -f "$apt_log"
 }
 
 # start_clusters RUNDIR [CONF]: a throwaway master and slave cluster, run by an unprivileged user, with CONF as further

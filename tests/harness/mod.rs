@@ -14,12 +14,14 @@ mod daemon;
 mod forwarder;
 mod pair;
 mod road;
+mod smtp;
 
 pub use cluster::{OwnCluster, Script, Server};
 pub use daemon::{Daemon, Finished, process_state, run, signal};
 pub use forwarder::Forwarder;
 pub use pair::Pair;
 pub use road::{drains, replays, replays_each};
+pub use smtp::{Certificates, Mail, MailServer};
 
 use std::time::{Duration, Instant};
 
