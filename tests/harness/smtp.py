@@ -43,7 +43,8 @@ class Handler:
         lines = [("from", envelope.mail_from), ("tls", "yes" if session.ssl or options.tls else "no"), ("login", login)]
         lines += [("to", address) for address in envelope.rcpt_tos]
         lines += [(f"header-{name.lower()}", value) for name, value in message.items()]
-        text = "".join(f"{key}: {value}\n" for key, value in lines) + "\n" + message.get_content()
+        body = message.get_content().replace("\r\n", "\n")
+        text = "".join(f"{key}: {value}\n" for key, value in lines) + "\n" + body
         self.taken += 1
         path = os.path.join(options.directory, f"{self.taken:04}.mail")
         with open(path + ".new", "w", encoding="utf-8") as file:

@@ -59,13 +59,15 @@ impl MailServer {
         let python = PYTHONS.iter().find(|python| has_package(python));
         let python = python.expect("python3-aiosmtpd is missing: tests/run.sh installs it");
         let mut command = Command::new(python);
-        command.arg(SERVER).arg(&dir).args(options).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let complaints = fs::File::create(dir.join("stderr")).expect("create the mail server's log");
+        command.arg(SERVER).arg(&dir).args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(complaints);
         let mut process = command.spawn().expect("the mail server starts");
         let mut line = String::new();
         let output = process.stdout.take().expect("it is a pipe");
         BufReader::new(output).read_line(&mut line).expect("read the mail server's port");
-        let port = line.trim().parse().expect("the mail server says its port");
-        MailServer { port, dir, process }
+        let mut server = MailServer { port: 0, dir, process };
+        server.port = line.trim().parse().expect("the mail server says its port");
+        server
     }
 
     pub fn port(&self) -> u16 {
@@ -103,6 +105,9 @@ impl Drop for MailServer {
         // It may have ended by itself; then there is nothing to kill.
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the mail server ---\n{}", fs::read_to_string(self.dir.join("stderr")).unwrap_or_default());
+        }
     }
 }
 
