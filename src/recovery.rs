@@ -7,30 +7,33 @@ use std::fmt;
 ///
 /// Several pairs and databases share `pg_prepared_xacts`. Pair name, slave field, side and number tell the operator what
 /// it is; the origin, a digest of which log on which server the batch was read from, makes it unique in its cluster.
+///
+/// Whose it is depends on the log and the slave's field alone: a pair that was renamed after a crash, or is started from
+/// the command line now, must settle what it left under its former name. Otherwise its rows would wait on the slave for
+/// ever, or be rolled back there as soon as another batch had been noted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GidFamily {
-    prefix: String,
+    name: String,
+    field: String,
     origin: String,
 }
 
-/// `GIDSIZE` of PostgreSQL is 200 bytes with its terminator; the name and the field share what the rest leaves.
+/// `GIDSIZE` of PostgreSQL is 200 bytes with its terminator; a field, as a column, has 63 at most.
 const MAX_NAME: usize = 60;
 
 impl GidFamily {
     pub fn new(name: &str, field: &str, origin: u64) -> Self {
-        GidFamily {
-            prefix: format!("pyreplica:{}:{}:", shortened(name), shortened(field)),
-            origin: format!("{origin:016x}"),
-        }
+        GidFamily { name: shortened(name), field: field.to_string(), origin: format!("{origin:016x}") }
     }
 
     pub fn gid(&self, side: Side, number: BatchNumber) -> String {
-        format!("{}{side}:{number}:{}", self.prefix, self.origin)
+        format!("pyreplica:{}:{}:{side}:{number}:{}", self.name, self.field, self.origin)
     }
 
     /// The number, if this transaction is one of this pair's on that side. Anybody else's is never touched.
     pub fn number(&self, side: Side, gid: &str) -> Option<BatchNumber> {
-        let rest = gid.strip_prefix(&self.prefix)?.strip_prefix(&format!("{side}:"))?;
+        let (_name, rest) = gid.strip_prefix("pyreplica:")?.split_once(':')?;
+        let rest = rest.strip_prefix(&format!("{}:{side}:", self.field))?;
         let (number, origin) = rest.split_once(':')?;
         (origin == self.origin).then_some(())?;
         number.parse().ok().map(BatchNumber)
@@ -108,13 +111,25 @@ mod tests {
         assert_eq!(ours.number(Side::Slave, &gid), Some(BatchNumber(42)));
         assert_eq!(ours.number(Side::Master, &gid), None);
         assert_eq!(GidFamily::new("somedb", "replicated", 0xabd).number(Side::Slave, &gid), None);
-        assert_eq!(GidFamily::new("somedb2", "replicated", 0xabc).number(Side::Slave, &gid), None);
         assert_eq!(GidFamily::new("somedb", "slave2", 0xabc).number(Side::Slave, &gid), None);
     }
 
     #[test]
+    fn a_pair_knows_its_gids_under_another_name_but_not_those_of_another_field() {
+        let ours = GidFamily::new("somedb", "a", 0xabc);
+        let gid = |name, field| GidFamily::new(name, field, 0xabc).gid(Side::Slave, BatchNumber(42));
+        assert_eq!(ours.number(Side::Slave, &gid("former:name", "a")), Some(BatchNumber(42)));
+        for field in ["b", "a:slave", "slave:a", "", ":a"] {
+            assert_eq!(ours.number(Side::Slave, &gid("somedb", field)), None, "{field}");
+            let other = GidFamily::new("somedb", field, 0xabc);
+            assert_eq!(other.number(Side::Slave, &gid("somedb", field)), Some(BatchNumber(42)), "{field}");
+            assert_eq!(other.number(Side::Slave, &gid("somedb", "a")), None, "{field}");
+        }
+    }
+
+    #[test]
     fn a_gid_never_exceeds_what_the_server_takes() {
-        let long = GidFamily::new(&"é:".repeat(100), &"ü".repeat(63), u64::MAX);
+        let long = GidFamily::new(&"é:".repeat(100), &"f".repeat(63), u64::MAX);
         let gid = long.gid(Side::Master, BatchNumber(i64::MAX));
         assert!(gid.len() < 200, "{} bytes: {gid}", gid.len());
         assert_eq!(long.number(Side::Master, &gid), Some(BatchNumber(i64::MAX)));

@@ -36,6 +36,7 @@ use crate::order::{Entry, Unit};
 use crate::recovery::{Action, GidFamily, decide};
 use crate::replay::Replayer;
 use crate::sql;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Marks sent in one statement.
@@ -121,31 +122,24 @@ impl Protocol {
     pub fn recover(&mut self, link: &mut Link) -> Result<()> {
         let on_master = self.prepared(&mut link.master)?;
         let on_slave = self.prepared(&mut link.slave)?;
-        let mut numbers: Vec<BatchNumber> = on_master.iter().chain(&on_slave).copied().collect();
-        numbers.sort_unstable();
-        numbers.dedup();
+        let numbers: BTreeSet<BatchNumber> = on_master.keys().chain(on_slave.keys()).copied().collect();
         for number in numbers {
             let committed = self.committed(&mut link.master)?;
-            let action = decide(number, on_master.contains(&number), on_slave.contains(&number), committed);
-            if let Some(action) = action {
-                log::warn!(target: &self.name, "Recovering batch {number}: {action}");
-                self.perform(link, number, action)?;
+            let (there, here) = (on_master.get(&number), on_slave.get(&number));
+            let Some(action) = decide(number, there.is_some(), here.is_some(), committed) else { continue };
+            log::warn!(target: &self.name, "Recovering batch {number}: {action}");
+            let command = match action {
+                Action::CommitBoth | Action::CommitSlave => "COMMIT PREPARED",
+                Action::RollBackMaster | Action::RollBackSlave => "ROLLBACK PREPARED",
+            };
+            // The table acts on every side that has something prepared; the master goes first.
+            for (session, gid) in [(&mut link.master, there), (&mut link.slave, here)] {
+                if let Some(gid) = gid {
+                    finish(session, command, number, gid)?;
+                }
             }
         }
         self.recover_progress(link)
-    }
-
-    fn perform(&self, link: &mut Link, number: BatchNumber, action: Action) -> Result<()> {
-        let (master, slave) = (&mut link.master, &mut link.slave);
-        match action {
-            Action::CommitBoth => {
-                self.finish(master, "COMMIT PREPARED", number)?;
-                self.finish(slave, "COMMIT PREPARED", number)
-            }
-            Action::CommitSlave => self.finish(slave, "COMMIT PREPARED", number),
-            Action::RollBackMaster => self.finish(master, "ROLLBACK PREPARED", number),
-            Action::RollBackSlave => self.finish(slave, "ROLLBACK PREPARED", number),
-        }
     }
 
     /// Replays whole transactions and commits them on both sides. When one of them holds a change that cannot be
@@ -262,17 +256,17 @@ impl Protocol {
         Ok(applied + work_through(link, &listed)?)
     }
 
-    /// `PREPARE TRANSACTION 'gid'` and its like.
+    /// `PREPARE TRANSACTION 'gid'` and its like, of a batch of this connection.
     fn finish(&self, session: &mut Session, command: &str, number: BatchNumber) -> Result<()> {
         let gid = self.gids.gid(session.side(), number);
-        let operation = format!("{} batch {number}", command.to_lowercase());
-        session.message(&operation, &format!("{command} {}", quote_literal(&gid))).map(drop)
+        finish(session, command, number, &gid)
     }
 
-    /// The numbers of this pair's transactions that a server keeps prepared.
-    fn prepared(&self, session: &mut Session) -> Result<Vec<BatchNumber>> {
+    /// This pair's transactions that a server keeps prepared; a gid may hold a former name of the pair.
+    fn prepared(&self, session: &mut Session) -> Result<BTreeMap<BatchNumber, String>> {
         let rows = session.query("look for in-doubt transactions", sql::PREPARED, &[])?;
-        Ok(rows.iter().filter_map(|row| self.gids.number(session.side(), row.get(0))).collect())
+        let gids = rows.iter().map(|row| row.get::<_, String>(0));
+        Ok(gids.filter_map(|gid| Some((self.gids.number(session.side(), &gid)?, gid))).collect())
     }
 
     /// The number in the master's row for this slave.
@@ -322,6 +316,11 @@ impl Protocol {
         link.master.query_one("note the batch", sql::NOTE_BATCH, &[&self.field, &progress])?;
         link.master.message("commit", "COMMIT").map(drop)
     }
+}
+
+fn finish(session: &mut Session, command: &str, number: BatchNumber, gid: &str) -> Result<()> {
+    let operation = format!("{} batch {number}", command.to_lowercase());
+    session.message(&operation, &format!("{command} {}", quote_literal(gid))).map(drop)
 }
 
 /// Replays listed changes chunk by chunk, and marks them.
