@@ -18,7 +18,8 @@ pub struct GidFamily {
     origin: String,
 }
 
-/// `GIDSIZE` of PostgreSQL is 200 bytes with its terminator; a field, as a column, has 63 at most.
+/// `GIDSIZE` of PostgreSQL is 200 bytes with its terminator, of which a field, as a column, takes 63 at most. That leaves
+/// so much for the pair's name.
 const MAX_NAME: usize = 60;
 
 impl GidFamily {
@@ -30,14 +31,33 @@ impl GidFamily {
         format!("pyreplica:{}:{}:{side}:{number}:{}", self.name, self.field, self.origin)
     }
 
-    /// The number, if this transaction is one of this pair's on that side. Anybody else's is never touched.
+    /// The number, if this transaction is one of this slave's on that side. Anybody else's is never touched.
     pub fn number(&self, side: Side, gid: &str) -> Option<BatchNumber> {
-        let (_name, rest) = gid.strip_prefix("pyreplica:")?.split_once(':')?;
-        let rest = rest.strip_prefix(&format!("{}:{side}:", self.field))?;
-        let (number, origin) = rest.split_once(':')?;
-        (origin == self.origin).then_some(())?;
-        number.parse().ok().map(BatchNumber)
+        let (field, number) = self.read(side, gid)?;
+        (field == self.field).then_some(number)
     }
+
+    /// Whose it is, if another slave's daemon has prepared it on our master.
+    pub fn neighbour(&self, gid: &str) -> Option<Neighbour> {
+        let (field, number) = self.read(Side::Master, gid)?;
+        (field != self.field).then(|| Neighbour { field: field.to_string(), number })
+    }
+
+    /// The field and the number of a batch of the same log. A name holds no colon; a field may, and is what is left.
+    fn read<'a>(&self, side: Side, gid: &'a str) -> Option<(&'a str, BatchNumber)> {
+        let (_name, rest) = gid.strip_prefix("pyreplica:")?.split_once(':')?;
+        let rest = rest.strip_suffix(&self.origin)?.strip_suffix(':')?;
+        let (rest, number) = rest.rsplit_once(':')?;
+        let field = rest.strip_suffix(&side.to_string())?.strip_suffix(':')?;
+        number.parse().ok().map(|number| (field, BatchNumber(number)))
+    }
+}
+
+/// A batch of another slave of the same log, prepared on the master.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    pub field: String,
+    pub number: BatchNumber,
 }
 
 /// Cuts at a character boundary and leaves out what would make the gid ambiguous.
@@ -115,15 +135,29 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_knows_its_gids_under_another_name_but_not_those_of_another_field() {
+    fn a_neighbour_reads_the_same_log_for_another_slave() {
+        let ours = GidFamily::new("somedb", "replicated", 0xabc);
+        let gid = |field, side, origin| GidFamily::new("other", field, origin).gid(side, BatchNumber(42));
+        let slave2 = Neighbour { field: "slave2".into(), number: BatchNumber(42) };
+        assert_eq!(ours.neighbour(&gid("slave2", Side::Master, 0xabc)), Some(slave2));
+        assert_eq!(ours.neighbour(&gid("slave2", Side::Slave, 0xabc)), None, "it stands on some slave");
+        assert_eq!(ours.neighbour(&gid("slave2", Side::Master, 0xabd)), None, "it is of another log");
+        assert_eq!(ours.neighbour(&gid("replicated", Side::Master, 0xabc)), None, "it is our own slave's");
+        assert_eq!(ours.neighbour("somebody else's"), None);
+    }
+
+    #[test]
+    fn a_slave_knows_its_gids_under_another_name_but_not_those_of_another_field() {
         let ours = GidFamily::new("somedb", "a", 0xabc);
-        let gid = |name, field| GidFamily::new(name, field, 0xabc).gid(Side::Slave, BatchNumber(42));
-        assert_eq!(ours.number(Side::Slave, &gid("former:name", "a")), Some(BatchNumber(42)));
-        for field in ["b", "a:slave", "slave:a", "", ":a"] {
-            assert_eq!(ours.number(Side::Slave, &gid("somedb", field)), None, "{field}");
+        let gid = |name, field| GidFamily::new(name, field, 0xabc).gid(Side::Master, BatchNumber(42));
+        assert_eq!(ours.number(Side::Master, &gid("former:name", "a")), Some(BatchNumber(42)));
+        for field in ["b", "a:master", "a:master:7", "master:a", "", ":a", "a_b", "a:b"] {
+            let neighbour = Neighbour { field: field.into(), number: BatchNumber(42) };
+            assert_eq!(ours.number(Side::Master, &gid("somedb", field)), None, "{field}");
+            assert_eq!(ours.neighbour(&gid("somedb", field)), Some(neighbour), "{field}");
             let other = GidFamily::new("somedb", field, 0xabc);
-            assert_eq!(other.number(Side::Slave, &gid("somedb", field)), Some(BatchNumber(42)), "{field}");
-            assert_eq!(other.number(Side::Slave, &gid("somedb", "a")), None, "{field}");
+            assert_eq!(other.number(Side::Master, &gid("somedb", field)), Some(BatchNumber(42)), "{field}");
+            assert_eq!(other.number(Side::Master, &gid("somedb", "a")), None, "{field}");
         }
     }
 

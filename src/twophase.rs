@@ -27,17 +27,20 @@
 //! believes: a COMMIT still under way in an old backend holds the row, is waited for, and is then seen.
 
 use crate::capture::{Log, chunks};
+use crate::checks::Findings;
+use crate::config::Config;
 use crate::control::Control;
 use crate::db::Session;
 use crate::error::{Error, Kind, Result};
-use crate::extent::{self, Extent};
+use crate::extent;
 use crate::names::{BatchNumber, LogId, Side, Txid, quote_literal};
 use crate::order::{Entry, Unit};
-use crate::recovery::{Action, GidFamily, decide};
+use crate::recovery::GidFamily;
 use crate::replay::Replayer;
 use crate::sql;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+
+mod settle;
 
 /// Marks sent in one statement.
 const MARKS: usize = 10_000;
@@ -89,12 +92,15 @@ pub struct Link<'a> {
     pub slave: Session,
     pub log: Log,
     pub replayer: Replayer,
+    /// The slave is a master too, so replayed changes may be for others.
+    pub hands_on: bool,
     pub control: &'a Control,
 }
 
 pub struct Protocol {
     name: String,
     field: String,
+    fields: Vec<String>,
     gids: GidFamily,
     /// The master in the slave's progress row, if two-phase commit is off.
     progress: Option<String>,
@@ -102,13 +108,14 @@ pub struct Protocol {
 }
 
 impl Protocol {
-    /// `origin` is a digest of the log that is read. With `two_phase` off the slave keeps a progress row.
-    pub fn new(name: &str, field: &str, origin: u64, two_phase: bool, seam: Seam) -> Protocol {
+    pub fn new(config: &Config, findings: &Findings, seam: Seam) -> Protocol {
+        let (name, field, origin) = (&config.name, &config.slave_field, findings.origin);
         Protocol {
-            name: name.to_string(),
-            field: field.to_string(),
+            name: name.clone(),
+            field: field.clone(),
+            fields: findings.fields.clone(),
             gids: GidFamily::new(name, field, origin),
-            progress: (!two_phase).then(|| Protocol::progress_key(origin, field)),
+            progress: (!config.two_phase).then(|| Protocol::progress_key(origin, field)),
             seam,
         }
     }
@@ -116,30 +123,6 @@ impl Protocol {
     /// The master, as the slave's progress row names it.
     pub fn progress_key(origin: u64, field: &str) -> String {
         format!("{origin:016x} {field}")
-    }
-
-    /// Settles whatever a former connection left behind.
-    pub fn recover(&mut self, link: &mut Link) -> Result<()> {
-        let on_master = self.prepared(&mut link.master)?;
-        let on_slave = self.prepared(&mut link.slave)?;
-        let numbers: BTreeSet<BatchNumber> = on_master.keys().chain(on_slave.keys()).copied().collect();
-        for number in numbers {
-            let committed = self.committed(&mut link.master)?;
-            let (there, here) = (on_master.get(&number), on_slave.get(&number));
-            let Some(action) = decide(number, there.is_some(), here.is_some(), committed) else { continue };
-            log::warn!(target: &self.name, "Recovering batch {number}: {action}");
-            let command = match action {
-                Action::CommitBoth | Action::CommitSlave => "COMMIT PREPARED",
-                Action::RollBackMaster | Action::RollBackSlave => "ROLLBACK PREPARED",
-            };
-            // The table acts on every side that has something prepared; the master goes first.
-            for (session, gid) in [(&mut link.master, there), (&mut link.slave, here)] {
-                if let Some(gid) = gid {
-                    finish(session, command, number, gid)?;
-                }
-            }
-        }
-        self.recover_progress(link)
     }
 
     /// Replays whole transactions and commits them on both sides. When one of them holds a change that cannot be
@@ -179,6 +162,9 @@ impl Protocol {
                     log::debug!(target: &self.name, "{error}");
                 }
             }
+            if outcome.as_ref().is_err_and(is_wait_for_marks) {
+                self.settle_neighbours(&mut link.master)?;
+            }
             return outcome;
         }
         for conflict in link.replayer.take_conflicts() {
@@ -188,8 +174,13 @@ impl Protocol {
     }
 
     fn batch(&mut self, link: &mut Link, units: &[Unit]) -> Result<()> {
-        let number = BatchNumber(link.master.query_one("number the batch", sql::NEXT_BATCH, &[])?.get(0));
-        link.master.message("begin a transaction", "BEGIN")?;
+        link.master.message("begin a transaction", sql::BEGIN_MARKING)?;
+        let row = link.master.query_one("number the batch", sql::NEXT_BATCH, &[])?;
+        let number = BatchNumber(row.get(0));
+        if row.get::<_, Vec<String>>(1) != self.fields {
+            let detail = "a slave was added or removed a moment ago";
+            return Err(Error::new(Kind::Contention, Some(Side::Master), "mark replayed changes", detail));
+        }
         link.replayer.begin(&mut link.slave)?;
         if let Some(master) = &self.progress {
             self.note_progress(link, master, number, &extent::encode(units))?;
@@ -262,13 +253,6 @@ impl Protocol {
         finish(session, command, number, &gid)
     }
 
-    /// This pair's transactions that a server keeps prepared; a gid may hold a former name of the pair.
-    fn prepared(&self, session: &mut Session) -> Result<BTreeMap<BatchNumber, String>> {
-        let rows = session.query("look for in-doubt transactions", sql::PREPARED, &[])?;
-        let gids = rows.iter().map(|row| row.get::<_, String>(0));
-        Ok(gids.filter_map(|gid| Some((self.gids.number(session.side(), &gid)?, gid))).collect())
-    }
-
     /// The number in the master's row for this slave.
     fn committed(&self, master: &mut Session) -> Result<BatchNumber> {
         Ok(BatchNumber(master.query_one("read the last batch", sql::COMMITTED_BATCH, &[&self.field])?.get(0)))
@@ -290,31 +274,6 @@ impl Protocol {
             "note the progress",
             "a former batch was still being committed",
         ))
-    }
-
-    /// Without two-phase commit: makes the marks that the master lost.
-    fn recover_progress(&self, link: &mut Link) -> Result<()> {
-        let Some(master) = &self.progress else { return Ok(()) };
-        let row = link.slave.query_one("read the progress", sql::PROGRESS, &[master])?;
-        let (progress, changes): (i64, String) = (row.get("batch"), row.get("changes"));
-        let committed = self.committed(&mut link.master)?;
-        if progress <= committed.0 {
-            // Numbers that the slave never saw: batches of skipped changes, or of two-phase commit before.
-            return link
-                .slave
-                .execute("note the progress", sql::NOTE_PROGRESS, &[master, &committed.0, &"", &progress])
-                .map(drop);
-        }
-        log::warn!(target: &self.name, "Recovering batch {progress}: committed on the slave: mark it on the master");
-        let extents = extent::decode(&changes).ok_or_else(|| {
-            Error::new(Kind::Internal, Some(Side::Slave), "read the progress", "replica_progress.changes is damaged")
-        })?;
-        link.master.message("begin a transaction", "BEGIN")?;
-        for extent in extents {
-            mark_extent(link, extent)?;
-        }
-        link.master.query_one("note the batch", sql::NOTE_BATCH, &[&self.field, &progress])?;
-        link.master.message("commit", "COMMIT").map(drop)
     }
 }
 
@@ -340,28 +299,9 @@ fn work_through(link: &mut Link, entries: &[Entry]) -> Result<u64> {
     Ok(wanted.len() as u64)
 }
 
-fn mark_extent(link: &mut Link, extent: Extent) -> Result<()> {
-    match extent {
-        Extent::Ids(first, last) => {
-            let mut next = first;
-            while next <= last {
-                let end = last.min(next + MARKS as i64 - 1);
-                link.log.mark_remaining(&mut link.master, &(next..=end).collect::<Vec<i64>>())?;
-                next = end + 1;
-            }
-        }
-        Extent::Transaction(txid, first, last) => {
-            let unit = Unit::Spread { txid, first, last, rows: 0 };
-            let mut above = LogId(first.0 - 1);
-            loop {
-                let page = link.log.page(&mut link.master, &unit, above)?;
-                let Some(end) = page.last() else { break };
-                above = end.id;
-                link.log.mark_remaining(&mut link.master, &page.iter().map(|entry| entry.id.0).collect::<Vec<_>>())?;
-            }
-        }
-    }
-    Ok(())
+/// A lock_timeout on the master: only other slaves lock rows of the log.
+fn is_wait_for_marks(error: &Error) -> bool {
+    error.side() == Some(Side::Master) && error.code() == Some("55P03")
 }
 
 fn holds(unit: &Unit, id: LogId, transaction: Txid) -> bool {
