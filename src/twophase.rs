@@ -256,11 +256,10 @@ impl Protocol {
         Ok(applied + work_through(link, &listed)?)
     }
 
-    /// `PREPARE TRANSACTION 'gid'` and its like.
+    /// `PREPARE TRANSACTION 'gid'` and its like, of a batch of this connection.
     fn finish(&self, session: &mut Session, command: &str, number: BatchNumber) -> Result<()> {
         let gid = self.gids.gid(session.side(), number);
-        let operation = format!("{} batch {number}", command.to_lowercase());
-        session.message(&operation, &format!("{command} {}", quote_literal(&gid))).map(drop)
+        finish(session, command, number, &gid)
     }
 
     /// The number in the master's row for this slave.
@@ -285,6 +284,11 @@ impl Protocol {
             "a former batch was still being committed",
         ))
     }
+}
+
+fn finish(session: &mut Session, command: &str, number: BatchNumber, gid: &str) -> Result<()> {
+    let operation = format!("{} batch {number}", command.to_lowercase());
+    session.message(&operation, &format!("{command} {}", quote_literal(gid))).map(drop)
 }
 
 /// Replays listed changes chunk by chunk, and marks them.
