@@ -35,6 +35,7 @@ pub mod tables;
 pub mod conflict;
 pub mod replay;
 pub mod twophase;
+pub mod housekeeping;
 
 // Loop: one pair, then many.
 pub mod replicator;

@@ -112,7 +112,7 @@ fn conflicts_are_collected_into_one_warning() {
     let warning = server.wait_for("Warning");
     daemon.terminate();
     assert_eq!(server.subjects(), ["Start", "Warning", "Stop"]);
-    assert!(warning.body.contains("20 changes met something unexpected"), "{}", warning.body);
+    assert!(warning.body.contains("what:     20 warnings"), "{}", warning.body);
     assert_eq!(warning.body.matches("Possible conflict").count(), 10);
     assert!(warning.body.contains("10 more, see the log"), "{}", warning.body);
 }

@@ -185,6 +185,28 @@ pub fn signal(pid: u32, name: &str) {
     assert!(status.expect("sh starts").success(), "kill -s {name} {pid}");
 }
 
+/// A server's process that stands still. It goes on at the latest when this is dropped, for the whole cluster waits for it
+/// as soon as somebody drops a database.
+pub struct Still(u32);
+
+impl Still {
+    #[track_caller]
+    pub fn make(pid: u32) -> Still {
+        signal(pid, "STOP");
+        let still = Still(pid);
+        wait_until("the process stands still", || process_state(pid) == Some('T'));
+        still
+    }
+
+    pub fn go_on(self) {}
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        signal(self.0, "CONT");
+    }
+}
+
 /// The state letter of a process: `T` is stopped by a signal.
 pub fn process_state(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

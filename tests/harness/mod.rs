@@ -15,13 +15,15 @@ mod forwarder;
 mod pair;
 mod road;
 mod smtp;
+mod words;
 
 pub use cluster::{OwnCluster, Script, Server};
-pub use daemon::{Daemon, Finished, process_state, run, signal};
+pub use daemon::{Daemon, Finished, Still, process_state, run, signal};
 pub use forwarder::Forwarder;
 pub use pair::Pair;
 pub use road::{drains, replays, replays_each};
 pub use smtp::{Certificates, Mail, MailServer};
+pub use words::{assert_says, final_words, refusal};
 
 use std::time::{Duration, Instant};
 

@@ -201,10 +201,10 @@ impl Pair {
         number(&mut self.master(), "select count(*) from replica_log where not replicated")
     }
 
-    /// How many rows the log holds, replayed ones included.
+    /// How many rows the log holds, save those that every slave has replayed and that it only keeps for a while.
     #[track_caller]
     pub fn logged(&self) -> i64 {
-        number(&mut self.master(), "select count(*) from replica_log")
+        self.pending()
     }
 
     /// Waits until nothing is pending and nothing is in doubt.
