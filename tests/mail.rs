@@ -125,6 +125,18 @@ fn replicating_from(pair: &Pair, smtp: &str) -> Daemon {
 }
 
 #[test]
+fn a_log_that_has_grown_too_large_is_mailed() {
+    let pair = pair();
+    let server = MailServer::start(pair.dir(), &[]);
+    pair.run("select py_log_add_slave('slave2')");
+    pair.run("insert into t select i, repeat(md5(i::text), 20) from generate_series(1, 5000) i");
+    let _daemon = pair.start_with(&format!("LOG_WARNING=1\n{}", section(server.port(), SUBJECTS)));
+    let warning = server.wait_for("Warning");
+    assert!(warning.body.contains("replica_log has grown to"), "{}", warning.body);
+    assert!(!warning.body.contains("who else changes the slave"), "{}", warning.body);
+}
+
+#[test]
 fn what_has_no_subject_is_not_mailed() {
     let pair = pair();
     let server = MailServer::start(pair.dir(), &[]);
