@@ -13,28 +13,23 @@ find_server() {
     return 1
 }
 
-# Installs PostgreSQL from the distribution when there is none, and sets PG_BIN.
-need_server() {
-    find_server >/dev/null ||
-        install_packages "PostgreSQL is missing: install it, or set PG_BIN to the directory of initdb and pg_ctl" postgresql
-    PG_BIN=$(find_server) || return 1
-    export PG_BIN
+# Prints the directory of the client programs, psql and the like: beside the server if they are there (servers for tests
+# come without), else the newest that is installed.
+find_clients() {
+    for directory in ${PG_BIN:+"$PG_BIN"} $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -Vr) \
+        "$(pg_config --bindir 2>/dev/null)" "$(dirname "$(command -v psql)")"; do
+        if [ -x "$directory/psql" ]; then
+            echo "$directory"
+            return 0
+        fi
+    done
+    return 1
 }
 
-# Installs what the tests of mails need when it is missing: a mail server, and openssl for its certificates.
-need_mail_server() {
-    if ! command -v openssl >/dev/null || ! { /usr/bin/python3 -c "import aiosmtpd" || python3 -c "import aiosmtpd"; } 2>/dev/null
-    then
-        install_packages "openssl or Python's aiosmtpd is missing: install both" openssl python3-aiosmtpd
-    fi
-}
-
-# install_packages COMPLAINT PACKAGE...: from the distribution; complains where that can't be done.
-install_packages() {
-    complaint=$1
-    shift
+# need_packages PACKAGE...: installs what is missing from the distribution.
+need_packages() {
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        echo "$complaint" >&2
+        echo "missing: $*" >&2
         return 1
     fi
     echo "installing from the distribution: $*"
@@ -46,6 +41,27 @@ install_packages() {
         return 1
     fi
     rm -f "$apt_log"
+}
+
+# Installs PostgreSQL from the distribution when there is none, and sets PG_BIN and PG_CLIENTS. With PG_BIN set that
+# server is taken for both clusters, or for the master alone when PG_BIN_SLAVE is set too.
+need_server() {
+    if ! { find_server && find_clients; } >/dev/null; then
+        need_packages postgresql || {
+            echo "install PostgreSQL, or set PG_BIN to the directory of initdb and pg_ctl" >&2
+            return 1
+        }
+    fi
+    PG_BIN=$(find_server) && PG_CLIENTS=$(find_clients) || return 1
+    export PG_BIN
+}
+
+# Installs what the tests of mails need when it is missing: a mail server, and openssl for its certificates.
+need_mail_server() {
+    if ! { command -v openssl && { /usr/bin/python3 -c "import aiosmtpd" || python3 -c "import aiosmtpd"; }; } >/dev/null 2>&1
+    then
+        need_packages openssl python3-aiosmtpd
+    fi
 }
 
 # start_clusters RUNDIR [CONF]: a throwaway master and slave cluster, run by an unprivileged user, with CONF as further
@@ -69,7 +85,9 @@ start_cluster() {
     mkfifo "$2/$1.in"
     (
         exec <"$2/$1.in" >"$2/$1.out" 8>&- 9>&-
-        set -- sh -c "$(cat tests/harness/cluster.sh)" cluster "$PG_BIN" "$1" "$3"
+        bin=$PG_BIN
+        [ "$1" != slave ] || bin=${PG_BIN_SLAVE:-$PG_BIN}
+        set -- sh -c "$(cat tests/harness/cluster.sh)" cluster "$bin" "$1" "$3"
         [ "$(id -u)" != 0 ] || set -- runuser -u postgres -- "$@"
         exec "$@"
     ) &

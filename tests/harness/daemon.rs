@@ -52,8 +52,16 @@ impl Daemon {
     /// parent, so a daemon ends with the thread that called this.
     #[track_caller]
     pub fn spawn(log: &Path, args: &[&str], env: &[(&str, &str)]) -> Daemon {
+        Daemon::spawn_behind(&[], log, args, env)
+    }
+
+    /// The same behind another command, which must turn into it by exec.
+    #[track_caller]
+    pub fn spawn_behind(prefix: &[String], log: &Path, args: &[&str], env: &[(&str, &str)]) -> Daemon {
         let output = File::create(log).expect("create the daemon's log");
-        let mut command = mortal(env!("CARGO_BIN_EXE_pyreplica"));
+        let words: Vec<&str> = prefix.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_pyreplica")]).collect();
+        let mut command = mortal(words[0]);
+        command.args(&words[1..]);
         for (name, _) in std::env::vars() {
             if name.starts_with("PG") || name.starts_with("DSN") || name.starts_with("PYREPLICA") {
                 command.env_remove(name);
