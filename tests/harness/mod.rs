@@ -15,8 +15,8 @@ mod forwarder;
 mod network;
 mod pair;
 mod road;
-mod words;
 mod smtp;
+mod words;
 
 pub use cluster::{OwnCluster, Script, Server};
 pub use daemon::{Daemon, Finished, Still, process_state, run, signal};
