@@ -54,7 +54,7 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress
         }
         progress(Progress::Drained);
         if housekeeping.run(config, &mut link)? {
-            await_work(config, &mut link, &mut quiet_since)?;
+            await_work(config, &mut link, &mut protocol, &mut quiet_since)?;
         }
         listener.as_ref().map_or(Ok(()), Listener::check)?;
     }
@@ -70,7 +70,7 @@ pub fn once(config: &Config, control: &Control) -> Result<u64> {
 }
 
 /// Waits for a notification, or for as long as one may take to be missed.
-fn await_work(config: &Config, link: &mut Link, quiet_since: &mut Instant) -> Result<()> {
+fn await_work(config: &Config, link: &mut Link, protocol: &mut Protocol, quiet_since: &mut Instant) -> Result<()> {
     let name = &config.name;
     match config.poll {
         None => log::trace!(target: name, "Waiting for 'NOTIFY'"),
@@ -81,8 +81,10 @@ fn await_work(config: &Config, link: &mut Link, quiet_since: &mut Instant) -> Re
         Woken::TimedOut if quiet_since.elapsed() >= config.timeout => {
             log::trace!(target: name, "Timeout('keepalive')!");
             *quiet_since = Instant::now();
-            // A row written by hand may have drawn its id before its transaction had a number.
+            // A row written by hand may have drawn its id before its transaction had a number; a transaction of an
+            // earlier connection may have been prepared late.
             link.log.forget_floor();
+            protocol.recover(link)?;
             if config.keepalive {
                 keepalive(name, link)?;
             }
