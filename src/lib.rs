@@ -18,6 +18,7 @@ pub mod render;
 pub mod error;
 pub mod control;
 pub mod libpq;
+pub mod tls;
 pub mod signals;
 pub mod logger;
 pub mod conffiles;
