@@ -114,8 +114,8 @@ impl Mode {
         if with_system_roots && mode != Mode::VerifyFull {
             return Err("sslrootcert=system needs sslmode=verify-full".into());
         }
-        let has_name = ["host", "hostaddr"].iter().any(|key| dsn.get(key).is_some_and(|value| !value.is_empty()));
-        if mode == Mode::VerifyFull && has_name && dsn.get("host").is_none_or(str::is_empty) {
+        let is_given = |key| dsn.get(key).is_some_and(|value| !value.is_empty());
+        if mode == Mode::VerifyFull && is_given("hostaddr") && !is_given("host") {
             return Err("sslmode=verify-full compares the host name, so host= must be given beside hostaddr=".into());
         }
         Ok(mode)

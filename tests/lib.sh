@@ -16,22 +16,32 @@ find_server() {
 # Installs PostgreSQL from the distribution when there is none, and sets PG_BIN.
 need_server() {
     if ! find_server >/dev/null; then
-        if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-            echo "PostgreSQL is missing: install it, or set PG_BIN to the directory of initdb and pg_ctl" >&2
-            return 1
-        fi
-        echo "installing PostgreSQL from the distribution"
-        export DEBIAN_FRONTEND=noninteractive
-        apt_log=$(mktemp)
-        if ! { apt-get -qq update && apt-get -qq -y --no-install-recommends install postgresql; } >"$apt_log" 2>&1; then
-            tail -n 20 "$apt_log" >&2
-            rm -f "$apt_log"
-            return 1
-        fi
-        rm -f "$apt_log"
+        need_package postgresql "set PG_BIN to the directory of initdb and pg_ctl"
     fi
     PG_BIN=$(find_server) || return 1
     export PG_BIN
+}
+
+# The tests of TLS make their own certificates.
+need_openssl() {
+    command -v openssl >/dev/null || need_package openssl "put the openssl program into PATH"
+}
+
+# need_package PACKAGE REMEDY: installs it from the distribution.
+need_package() {
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "$1 is missing: install it, or $2" >&2
+        return 1
+    fi
+    echo "installing $1 from the distribution"
+    export DEBIAN_FRONTEND=noninteractive
+    apt_log=$(mktemp)
+    if ! { apt-get -qq update && apt-get -qq -y --no-install-recommends install "$1"; } >"$apt_log" 2>&1; then
+        tail -n 20 "$apt_log" >&2
+        rm -f "$apt_log"
+        return 1
+    fi
+    rm -f "$apt_log"
 }
 
 # start_clusters RUNDIR [CONF]: a throwaway master and slave cluster, run by an unprivileged user, with CONF as further

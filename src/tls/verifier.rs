@@ -47,7 +47,7 @@ impl Verifier {
             .with_crls(trust.revocation_lists)
             .enforce_revocation_expiration()
             .build()
-            .map_err(|e| format!("the certificates of {} cannot be used: {e}", trust.source))?;
+            .map_err(|e| format!("the revocation lists cannot be used: {e} (needed is version 2, with a number)"))?;
         let chain = Some(Chain { verifier, roots: trust.roots, has_revocation_lists });
         Ok(Verifier { chain, checks_name, ..Verifier::trusting(seen) })
     }

@@ -8,6 +8,7 @@
 // Every file in tests/ is a program of its own and uses another part of this.
 #![allow(dead_code, unused_imports)]
 
+mod certificates;
 mod cluster;
 mod compare;
 mod daemon;
@@ -15,7 +16,8 @@ mod forwarder;
 mod pair;
 mod road;
 
-pub use cluster::{OwnCluster, Script, Server};
+pub use certificates::{Authority, Certificate, Contents, ORDINARY, restrict};
+pub use cluster::{OwnCluster, Script, Server, psql, shared};
 pub use daemon::{Daemon, Finished, process_state, run, signal};
 pub use forwarder::Forwarder;
 pub use pair::Pair;
