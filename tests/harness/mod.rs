@@ -15,6 +15,7 @@ mod daemon;
 mod forwarder;
 mod pair;
 mod road;
+pub mod secure;
 
 pub use certificates::{Authority, Certificate, Contents, ORDINARY, restrict};
 pub use cluster::{OwnCluster, Script, Server, psql, shared};
