@@ -52,6 +52,8 @@ impl Session {
 
     /// Gives the session its settings, also after a free statement may have changed them.
     pub fn set_up(&mut self, origin: &str) -> Result<()> {
+        // DEALLOCATE ALL does not spare the session's own statements.
+        self.statements.clear();
         self.query("set the session up", sql::SESSION, &[&origin]).map(drop)
     }
 

@@ -13,35 +13,52 @@ find_server() {
     return 1
 }
 
-# Installs PostgreSQL from the distribution when there is none, and sets PG_BIN.
-need_server() {
-    if ! find_server >/dev/null; then
-        need_package postgresql "set PG_BIN to the directory of initdb and pg_ctl"
-    fi
-    PG_BIN=$(find_server) || return 1
-    export PG_BIN
+# Prints the directory of the client programs, psql and the like: beside the server if they are there (servers for tests
+# come without), else the newest that is installed.
+find_clients() {
+    for directory in ${PG_BIN:+"$PG_BIN"} $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -Vr) \
+        "$(pg_config --bindir 2>/dev/null)" "$(dirname "$(command -v psql)")"; do
+        if [ -x "$directory/psql" ]; then
+            echo "$directory"
+            return 0
+        fi
+    done
+    return 1
 }
 
-# The tests of TLS make their own certificates.
-need_openssl() {
-    command -v openssl >/dev/null || need_package openssl "put the openssl program into PATH"
-}
-
-# need_package PACKAGE REMEDY: installs it from the distribution.
-need_package() {
+# need_packages PACKAGE...: installs what is missing from the distribution.
+need_packages() {
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        echo "$1 is missing: install it, or $2" >&2
+        echo "missing: $*" >&2
         return 1
     fi
-    echo "installing $1 from the distribution"
+    echo "installing from the distribution: $*"
     export DEBIAN_FRONTEND=noninteractive
     apt_log=$(mktemp)
-    if ! { apt-get -qq update && apt-get -qq -y --no-install-recommends install "$1"; } >"$apt_log" 2>&1; then
+    if ! { apt-get -qq update && apt-get -qq -y --no-install-recommends install "$@"; } >"$apt_log" 2>&1; then
         tail -n 20 "$apt_log" >&2
         rm -f "$apt_log"
         return 1
     fi
     rm -f "$apt_log"
+}
+
+# Installs PostgreSQL from the distribution when there is none, and sets PG_BIN and PG_CLIENTS. With PG_BIN set that
+# server is taken for both clusters, or for the master alone when PG_BIN_SLAVE is set too.
+need_server() {
+    if ! { find_server && find_clients; } >/dev/null; then
+        need_packages postgresql || {
+            echo "install PostgreSQL, or set PG_BIN to the directory of initdb and pg_ctl" >&2
+            return 1
+        }
+    fi
+    PG_BIN=$(find_server) && PG_CLIENTS=$(find_clients) || return 1
+    export PG_BIN
+}
+
+# The tests of TLS make their own certificates.
+need_openssl() {
+    command -v openssl >/dev/null || need_packages openssl
 }
 
 # start_clusters RUNDIR [CONF]: a throwaway master and slave cluster, run by an unprivileged user, with CONF as further
@@ -65,7 +82,9 @@ start_cluster() {
     mkfifo "$2/$1.in"
     (
         exec <"$2/$1.in" >"$2/$1.out" 8>&- 9>&-
-        set -- sh -c "$(cat tests/harness/cluster.sh)" cluster "$PG_BIN" "$1" "$3"
+        bin=$PG_BIN
+        [ "$1" != slave ] || bin=${PG_BIN_SLAVE:-$PG_BIN}
+        set -- sh -c "$(cat tests/harness/cluster.sh)" cluster "$bin" "$1" "$3"
         [ "$(id -u)" != 0 ] || set -- runuser -u postgres -- "$@"
         exec "$@"
     ) &

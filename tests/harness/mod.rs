@@ -13,16 +13,20 @@ mod cluster;
 mod compare;
 mod daemon;
 mod forwarder;
+mod network;
 mod pair;
 mod road;
 pub mod secure;
+mod words;
 
 pub use certificates::{Authority, Certificate, Contents, ORDINARY, restrict};
 pub use cluster::{OwnCluster, Script, Server, psql, shared};
-pub use daemon::{Daemon, Finished, process_state, run, signal};
+pub use daemon::{Daemon, Finished, Still, process_state, run, signal};
 pub use forwarder::Forwarder;
+pub use network::Network;
 pub use pair::Pair;
 pub use road::{drains, replays, replays_each};
+pub use words::{assert_says, final_words, refusal};
 
 use std::time::{Duration, Instant};
 
