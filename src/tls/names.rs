@@ -57,7 +57,8 @@ impl Names {
     }
 
     fn all(self) -> Vec<String> {
-        self.dns.into_iter().chain(self.addresses).chain(self.common_name.map(|name| format!("CN={name}"))).collect()
+        let common_name = self.common_name.filter(|name| !self.dns.contains(name)).map(|name| format!("CN={name}"));
+        self.dns.into_iter().chain(self.addresses).chain(common_name).collect()
     }
 }
 
