@@ -61,6 +61,12 @@ need_openssl() {
     command -v openssl >/dev/null || need_packages openssl
 }
 
+# Installs what the tests of mails need when it is missing: a mail server.
+need_mail_server() {
+    { /usr/bin/python3 -c "import aiosmtpd" || python3 -c "import aiosmtpd"; } 2>/dev/null ||
+        need_packages python3-aiosmtpd
+}
+
 # start_clusters RUNDIR [CONF]: a throwaway master and slave cluster, run by an unprivileged user, with CONF as further
 # lines of postgresql.conf. They live as long as this shell holds descriptors 8 and 9 open, so whatever it starts must
 # run with `8>&- 9>&-`. Sets master and slave to "DIR PORT".

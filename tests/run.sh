@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 
 need_server
 need_openssl
+need_mail_server
 
 rundir=$(mktemp -d)
 # The clusters follow when this shell ends, however it ends; the rest of the time is for an orderly end.

@@ -18,6 +18,7 @@ mod pair;
 mod road;
 pub mod secure;
 mod words;
+mod smtp;
 
 pub use certificates::{Authority, Certificate, Contents, ORDINARY, restrict};
 pub use cluster::{OwnCluster, Script, Server, psql, shared};
@@ -26,6 +27,7 @@ pub use forwarder::Forwarder;
 pub use network::Network;
 pub use pair::Pair;
 pub use road::{drains, replays, replays_each};
+pub use smtp::{Certificates, Mail, MailServer};
 pub use words::{assert_says, final_words, refusal};
 
 use std::time::{Duration, Instant};
