@@ -108,16 +108,32 @@ impl Dsn {
         self
     }
 
+    /// The same without one keyword.
+    #[must_use]
+    pub fn without(&self, key: &str) -> Dsn {
+        self.filtered(|k| k != key)
+    }
+
+    /// Whether libpq knows the keyword.
+    pub fn is_keyword(key: &str) -> bool {
+        KEYWORDS.contains(&key)
+    }
+
+    /// Whether its value may be shown to nobody.
+    pub fn is_secret(key: &str) -> bool {
+        SECRETS.contains(&key)
+    }
+
     /// The same without anything secret: the password, and its kin for certificates and tokens.
     #[must_use]
     pub fn without_password(&self) -> Dsn {
-        self.filtered(|key| !is_secret(key))
+        self.filtered(|key| !Self::is_secret(key))
     }
 
     /// Only what `without_password` leaves out.
     #[must_use]
     pub fn only_password(&self) -> Dsn {
-        self.filtered(is_secret)
+        self.filtered(Self::is_secret)
     }
 
     /// The same with everything that `other` says on top.
@@ -157,10 +173,6 @@ impl fmt::Display for DsnError {
 
 impl std::error::Error for DsnError {}
 
-fn is_secret(key: &str) -> bool {
-    SECRETS.contains(&key)
-}
-
 fn quote(value: &str) -> String {
     let plain = |c: char| !c.is_whitespace() && c != '\'' && c != '\\';
     if !value.is_empty() && value.chars().all(plain) {
@@ -199,7 +211,7 @@ fn check_word(key: &str, has_value: bool, previous: Option<&str>) -> Result<(), 
         return Ok(());
     }
     match previous {
-        Some(previous) if is_secret(previous) => Err(DsnError(format!(
+        Some(previous) if Dsn::is_secret(previous) => Err(DsnError(format!(
             "what follows the value of \"{previous}\" is no keyword (a value with blanks needs single quotes)"
         ))),
         Some(previous) if !has_value => Err(DsnError(format!(

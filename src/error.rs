@@ -80,6 +80,13 @@ impl Error {
         self
     }
 
+    /// The same for another reason.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.0.detail = detail.into();
+        self
+    }
+
     /// Notes the SQLSTATE that the server gave.
     #[must_use]
     pub fn with_code(mut self, code: &str) -> Self {

@@ -19,6 +19,7 @@ pub mod render;
 pub mod error;
 pub mod control;
 pub mod libpq;
+pub mod tls;
 pub mod signals;
 pub mod logger;
 pub mod conffiles;
@@ -38,6 +39,7 @@ pub mod twophase;
 pub mod housekeeping;
 
 // Loop: one pair, then many.
+pub mod dial;
 pub mod replicator;
 pub mod postman;
 pub mod daemon;

@@ -5,6 +5,7 @@ use crate::checks::{Findings, check, take_replica_role};
 use crate::config::Config;
 use crate::control::{Control, Woken};
 use crate::db::Session;
+use crate::dial;
 use crate::error::{Error, Kind, Result};
 use crate::housekeeping::Housekeeping;
 use crate::names::Side;
@@ -138,9 +139,9 @@ fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, Proto
     log::trace!(target: name, "DSN0: {}", config.master);
     log::trace!(target: name, "DSN1: {}", config.slave);
     log::info!(target: name, "Opening origin (master) connection");
-    let mut master = Session::connect(Side::Master, &config.master, name, "")?;
+    let mut master = dial::connect(config, Side::Master, "")?;
     log::info!(target: name, "Opening replica (slave) connection");
-    let mut slave = Session::connect(Side::Slave, &config.slave, name, "")?;
+    let mut slave = dial::connect(config, Side::Slave, "")?;
     control.set_cancellers(vec![master.canceller(), slave.canceller()]);
     let findings = check(config, &mut master, &mut slave)?;
     let Findings { master_encoding, slave_encoding, .. } = &findings;
@@ -196,7 +197,7 @@ struct Listening {
 impl Listener {
     fn start(config: &Config, control: &Control) -> Result<Listener> {
         let label = format!("{} listener", config.name);
-        let mut session = Session::connect(Side::Master, &config.master, &label, "")?;
+        let mut session = dial::connect(config, Side::Master, " listener")?;
         session.message("listen", sql::LISTEN)?;
         let shared = Arc::new(Listening::default());
         let (control, listening) = (control.clone(), shared.clone());

@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 /// Each crate and the one module that may know it.
 const OWNERS: &[(&str, &str)] = &[
     ("postgres::", "db"),
+    ("fallible_iterator::", "db"),
+    ("rustls::", "tls"),
+    ("tokio_postgres_rustls::", "tls"),
+    ("rustls_native_certs::", "tls"),
+    ("x509_cert::", "tls"),
     ("env_logger::", "logger"),
     ("chrono::", "logger"),
     ("signal_hook::", "signals"),

@@ -56,12 +56,15 @@ need_server() {
     export PG_BIN
 }
 
-# Installs what the tests of mails need when it is missing: a mail server, and openssl for its certificates.
+# The tests of TLS make their own certificates.
+need_openssl() {
+    command -v openssl >/dev/null || need_packages openssl
+}
+
+# Installs what the tests of mails need when it is missing: a mail server.
 need_mail_server() {
-    if ! { command -v openssl && { /usr/bin/python3 -c "import aiosmtpd" || python3 -c "import aiosmtpd"; }; } >/dev/null 2>&1
-    then
-        need_packages openssl python3-aiosmtpd
-    fi
+    { /usr/bin/python3 -c "import aiosmtpd" || python3 -c "import aiosmtpd"; } 2>/dev/null ||
+        need_packages python3-aiosmtpd
 }
 
 # start_clusters RUNDIR [CONF]: a throwaway master and slave cluster, run by an unprivileged user, with CONF as further

@@ -1,9 +1,11 @@
 //! Throwaway clusters: the shared pair of this run, and private ones. `cluster.sh` starts each and removes it when the
 //! pipe to its standard input closes, which the kernel does even for a process that was killed.
 
+use super::certificates::{Certificate, restrict};
 use postgres::{Client, NoTls};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -232,6 +234,39 @@ impl OwnCluster {
 
     pub fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// Switches TLS on with this certificate; `clients` is the file of those who vouch for the clients' certificates.
+    #[track_caller]
+    pub fn use_certificate(&mut self, certificate: &Certificate, clients: &Path) {
+        for (from, to) in
+            [(certificate.file.as_path(), "server.crt"), (&certificate.key, "server.key"), (clients, "clients.crt")]
+        {
+            let to = self.server.dir.join("data").join(to);
+            std::fs::copy(from, &to).expect("copy into the data directory");
+            restrict(&to, 0o600);
+            self.give_away(&to);
+        }
+        let mut admin = self.server.connect("postgres");
+        for sql in ["alter system set ssl = on", "alter system set ssl_ca_file = 'clients.crt'"] {
+            admin.batch_execute(sql).expect("switch TLS on");
+        }
+        drop(admin);
+        self.stop_fast();
+        self.start_again();
+    }
+
+    /// Replaces pg_hba.conf; the change counts from the next start on.
+    #[track_caller]
+    pub fn write_hba(&self, lines: &str) {
+        let file = self.server.dir.join("data/pg_hba.conf");
+        std::fs::write(&file, lines).expect("write pg_hba.conf");
+    }
+
+    /// Makes the server's user the owner of a file.
+    fn give_away(&self, file: &Path) {
+        let owner = std::fs::metadata(self.server.dir.join("data")).expect("the data directory is there");
+        std::os::unix::fs::chown(file, Some(owner.uid()), Some(owner.gid())).expect("give a file to the server");
     }
 
     /// As a crash: no checkpoint, no goodbye to the clients.

@@ -22,6 +22,8 @@ struct State {
     frozen: bool,
     refusing: bool,
     closed: bool,
+    // The first eight bytes that each client sent: they tell a plain connection from an encrypted one.
+    greetings: Vec<[u8; 8]>,
     // Both ends of every connection, to shut them down; the dead among them do no harm in a test.
     streams: Vec<TcpStream>,
 }
@@ -69,6 +71,11 @@ impl Forwarder {
         self.change(|state| state.frozen = false);
     }
 
+    /// The first eight bytes of every connection so far, in no particular order.
+    pub fn greetings(&self) -> Vec<[u8; 8]> {
+        self.shared.state.lock().expect("no holder panics").greetings.clone()
+    }
+
     fn change(&self, apply: impl FnOnce(&mut State)) {
         apply(&mut self.shared.state.lock().expect("no holder panics"));
         self.shared.changed.notify_all();
@@ -107,18 +114,24 @@ fn accept(listener: &TcpListener, server_port: u16, shared: &Arc<Shared>) {
         }
         // A server that is down looks to the client like one behind this forwarder that hangs up.
         let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server_port)) else { continue };
-        for (from, to) in [(&client, &server), (&server, &client)] {
+        for (from, to, is_client) in [(&client, &server, true), (&server, &client, false)] {
             let (from, to) = (from.try_clone().expect("clone a socket"), to.try_clone().expect("clone a socket"));
             let shared = Arc::clone(shared);
-            thread::spawn(move || pump(from, to, &shared));
+            thread::spawn(move || pump(from, to, is_client, &shared));
         }
         state.streams.extend([client, server]);
     }
 }
 
 /// Passes bytes one way until either end is gone.
-fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
+fn pump(mut from: TcpStream, mut to: TcpStream, is_client: bool, shared: &Shared) {
     let mut buffer = [0; 64 * 1024];
+    if is_client {
+        let mut greeting = [0; 8];
+        if from.read_exact(&mut greeting).is_ok() && to.write_all(&greeting).is_ok() {
+            shared.state.lock().expect("no holder panics").greetings.push(greeting);
+        }
+    }
     while let Ok(length @ 1..) = from.read(&mut buffer) {
         let state = shared.state.lock().expect("no holder panics");
         let thawed = shared.changed.wait_while(state, |state| state.frozen && !state.closed);

@@ -8,6 +8,7 @@
 // Every file in tests/ is a program of its own and uses another part of this.
 #![allow(dead_code, unused_imports)]
 
+mod certificates;
 mod cluster;
 mod compare;
 mod daemon;
@@ -16,10 +17,12 @@ mod forwarder;
 mod network;
 mod pair;
 mod road;
+pub mod secure;
 mod smtp;
 mod words;
 
-pub use cluster::{OwnCluster, Script, Server};
+pub use certificates::{Authority, Certificate, Contents, ORDINARY, restrict};
+pub use cluster::{OwnCluster, Script, Server, psql, shared};
 pub use daemon::{Daemon, Finished, Still, process_state, run, signal};
 pub use database::{Database, Feed, Said};
 pub use forwarder::Forwarder;

@@ -1,0 +1,122 @@
+//! Does the certificate carry the host's name? By alternative names; failing any of the host's sort, by the CN.
+
+use rustls::client::verify_server_name;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, Error};
+use std::net::IpAddr;
+use x509_cert::Certificate;
+use x509_cert::der::oid::ObjectIdentifier;
+use x509_cert::der::{Decode, Tag, Tagged};
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
+
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+
+pub(super) fn check(certificate: &CertificateDer<'_>, host: &ServerName<'_>) -> Result<(), Error> {
+    let refusal = match verify_server_name(&ParsedCertificate::try_from(certificate)?, host) {
+        Ok(()) => return Ok(()),
+        Err(refusal) => refusal,
+    };
+    let Ok(certificate) = Certificate::from_der(certificate) else { return Err(refusal) };
+    let names = Names::of(&certificate);
+    if names.allow_common_name(host) && names.common_name.iter().any(|name| matches(name, &host.to_str())) {
+        return Ok(());
+    }
+    let presented = names.all();
+    Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected: host.to_owned(), presented }))
+}
+
+#[derive(Default)]
+struct Names {
+    dns: Vec<String>,
+    addresses: Vec<String>,
+    common_name: Option<String>,
+}
+
+impl Names {
+    fn of(certificate: &Certificate) -> Names {
+        let mut names = Names { common_name: common_name(certificate), ..Names::default() };
+        let alternatives = certificate.tbs_certificate.get::<SubjectAltName>().ok().flatten();
+        for name in alternatives.map(|(_, names)| names.0).unwrap_or_default() {
+            match name {
+                GeneralName::DnsName(name) => names.dns.push(name.to_string()),
+                GeneralName::IpAddress(bytes) => names.addresses.push(address(bytes.as_bytes())),
+                _ => {}
+            }
+        }
+        names
+    }
+
+    /// As in libpq: an alternative name of the host's sort, right or wrong, takes the place of the CN.
+    fn allow_common_name(&self, host: &ServerName<'_>) -> bool {
+        match host {
+            ServerName::IpAddress(_) => self.addresses.is_empty(),
+            _ => self.dns.is_empty(),
+        }
+    }
+
+    fn all(self) -> Vec<String> {
+        let common_name = self.common_name.filter(|name| !self.dns.contains(name)).map(|name| format!("CN={name}"));
+        self.dns.into_iter().chain(self.addresses).chain(common_name).collect()
+    }
+}
+
+fn common_name(certificate: &Certificate) -> Option<String> {
+    let attributes = certificate.tbs_certificate.subject.0.iter().flat_map(|names| names.0.iter());
+    let value = attributes.filter(|attribute| attribute.oid == COMMON_NAME).map(|attribute| &attribute.value).next()?;
+    let is_text = matches!(value.tag(), Tag::Utf8String | Tag::PrintableString | Tag::Ia5String | Tag::TeletexString);
+    is_text.then(|| String::from_utf8(value.value().to_vec()).ok()).flatten()
+}
+
+fn address(bytes: &[u8]) -> String {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    let v6 = <[u8; 16]>::try_from(bytes).map(IpAddr::from);
+    v4.or(v6).map_or_else(|_| "a malformed address".into(), |address| address.to_string())
+}
+
+/// A name, or one whose first part is `*`, which stands for one part of the host's name.
+fn matches(pattern: &str, host: &str) -> bool {
+    if pattern.eq_ignore_ascii_case(host) {
+        return true;
+    }
+    match (pattern.strip_prefix("*."), host.split_once('.')) {
+        (Some(rest), Some((first, domain))) => {
+            !rest.is_empty() && !first.is_empty() && rest.eq_ignore_ascii_case(domain)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_exactly_the_first_part() {
+        assert!(matches("DB.example", "db.EXAMPLE"));
+        assert!(matches("*.example", "db.example"));
+        assert!(!matches("*.example", "a.db.example"));
+        assert!(!matches("*.example", ".example"));
+        assert!(!matches("*.example", "example"));
+        assert!(!matches("d*.example", "db.example"));
+        assert!(!matches("*", "db"));
+    }
+
+    #[test]
+    fn a_name_of_the_hosts_sort_takes_the_place_of_the_common_name() {
+        let dns = ServerName::try_from("db").unwrap();
+        let ip = ServerName::try_from("10.0.0.1").unwrap();
+        let names = Names { dns: vec!["x".into()], common_name: Some("db".into()), ..Names::default() };
+        assert!(!names.allow_common_name(&dns));
+        assert!(names.allow_common_name(&ip));
+        assert_eq!(names.all(), ["x", "CN=db"]);
+    }
+
+    #[test]
+    fn addresses_read_as_people_write_them() {
+        assert_eq!(address(&[10, 0, 0, 1]), "10.0.0.1");
+        assert_eq!(address(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]), "::1");
+        assert_eq!(address(&[1]), "a malformed address");
+    }
+}
