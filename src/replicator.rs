@@ -37,6 +37,8 @@ pub enum Progress {
     Drained,
     /// A change was replayed on a row that was not what it should have been; this is committed, and logged.
     Conflict(String),
+    /// Something else that the operator should look at, logged as well.
+    Warning(String),
 }
 
 /// Replicates until the control says stop, or until something fails; the caller decides about another try, and is told
@@ -52,9 +54,15 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress
         if drain(config, &mut link, &mut protocol, progress)? > 0 {
             quiet_since = Instant::now();
         }
+        if control.is_stopping() {
+            // Something may have been left.
+            break;
+        }
         progress(Progress::Drained);
-        if housekeeping.run(config, &mut link)? {
-            await_work(config, &mut link, &mut quiet_since)?;
+        let is_clean = housekeeping.run(config, &mut link)?;
+        housekeeping.take_warning().into_iter().for_each(|warning| progress(Progress::Warning(warning)));
+        if is_clean {
+            await_work(config, &mut link, &mut protocol, &mut quiet_since)?;
         }
         listener.as_ref().map_or(Ok(()), Listener::check)?;
     }
@@ -70,7 +78,7 @@ pub fn once(config: &Config, control: &Control) -> Result<u64> {
 }
 
 /// Waits for a notification, or for as long as one may take to be missed.
-fn await_work(config: &Config, link: &mut Link, quiet_since: &mut Instant) -> Result<()> {
+fn await_work(config: &Config, link: &mut Link, protocol: &mut Protocol, quiet_since: &mut Instant) -> Result<()> {
     let name = &config.name;
     match config.poll {
         None => log::trace!(target: name, "Waiting for 'NOTIFY'"),
@@ -81,8 +89,10 @@ fn await_work(config: &Config, link: &mut Link, quiet_since: &mut Instant) -> Re
         Woken::TimedOut if quiet_since.elapsed() >= config.timeout => {
             log::trace!(target: name, "Timeout('keepalive')!");
             *quiet_since = Instant::now();
-            // A row written by hand may have drawn its id before its transaction had a number.
+            // A row written by hand may have drawn its id before its transaction had a number; a transaction of an
+            // earlier connection may have been prepared late.
             link.log.forget_floor();
+            protocol.recover(link)?;
             if config.keepalive {
                 keepalive(name, link)?;
             }

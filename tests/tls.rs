@@ -83,7 +83,7 @@ fn an_unknown_authority_is_named_as_such_and_a_missing_root_file_too() {
 #[test]
 fn a_socket_needs_no_tls_in_any_mode() {
     let world = world();
-    let directory = world.cluster.server().socket_directory().display().to_string();
+    let directory = world.cluster.server().dir().display().to_string();
     let dsn = with_defaults(&format!(
         "host={directory} port={} user=postgres dbname=postgres sslmode=verify-full",
         world.port()
