@@ -63,7 +63,7 @@ need_openssl() {
 
 # Installs what the tests of mails need when it is missing: a mail server.
 need_mail_server() {
-    { /usr/bin/python3 -c "import aiosmtpd" || python3 -c "import aiosmtpd"; } 2>/dev/null ||
+    { /usr/bin/python3 -c "import aiosmtpd" || python3 -c "import aiosmtpd"; } >/dev/null 2>&1 ||
         need_packages python3-aiosmtpd
 }
 
