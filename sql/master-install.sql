@@ -380,7 +380,8 @@ declare
             then 'belongs to an extension'
         when (select relpersistence from pg_class where oid = relation) = 't' then 'is temporary'
         when relation in ('public.replica_log'::regclass, 'public.replica_slave'::regclass)
-             or relation in (to_regclass('public.replica_progress'), to_regclass('public.replica_log_former')) then 'is pyreplica''s own'
+             or relation in (to_regclass('public.replica_progress'), to_regclass('public.replica_log_former'))
+            then 'is pyreplica''s own'
         when keys is null then 'has no pk constraint'
         when not has_table_privilege(target, 'TRIGGER') then 'belongs to somebody else'
     end;
