@@ -22,6 +22,7 @@ pub mod signals;
 pub mod logger;
 pub mod conffiles;
 pub mod argv;
+pub mod user;
 pub mod sql;
 pub mod db;
 
