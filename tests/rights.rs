@@ -43,6 +43,14 @@ impl Drop for Role {
     }
 }
 
+/// The block of docs/rights.md that begins like this, for this role.
+fn documented(beginning: &str, role: &Role) -> String {
+    let page = include_str!("../docs/rights.md");
+    let mut blocks = page.split("```sql\n").filter_map(|part| part.split("```").next());
+    let block = blocks.find(|block| block.starts_with(beginning)).expect("docs/rights.md has that block");
+    block.replace("pyreplica", &role.name)
+}
+
 /// A pair whose daemon is a role with nothing but the documented rights. Declared in this order, so that the database
 /// goes before the role.
 struct Restricted {
@@ -65,12 +73,8 @@ impl Restricted {
         let role = Role::new(&pair);
         pair.exec_both(schema);
         pair.create_triggers();
-        pair.run(&format!("select py_log_grant('{}')", role.name));
-        pair.run_on_slave(&format!(
-            "grant usage on schema public to {0};
-             grant select, insert, update, delete, truncate on all tables in schema public to {0};",
-            role.name
-        ));
+        pair.run(&documented("SELECT py_log_grant", &role));
+        pair.run_on_slave(&documented("GRANT USAGE", &role));
         for dsn in [&mut pair.master_dsn, &mut pair.slave_dsn] {
             *dsn = dsn.replace("user=postgres", &format!("user={}", role.name));
         }
@@ -83,7 +87,7 @@ impl Restricted {
             eprintln!("skipped: this server has no GRANT SET ON PARAMETER");
             return false;
         }
-        self.run_on_slave(&format!("grant set on parameter session_replication_role to {}", self.role.name));
+        self.run_on_slave(&documented("GRANT SET", &self.role));
         true
     }
 
