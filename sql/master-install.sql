@@ -395,11 +395,11 @@ begin
       from unnest((select relname::text from pg_class where oid = target) || keys) with ordinality u(a, n);
 
     -- Former triggers of ours go first: the one on a partition would collide with the copy that its root hands down, and
-    -- one that the Python original made would log each change a second time.
+    -- one made by hand or by the Python original would log each change a second time. One with a WHEN is left alone.
     for former in
         select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) from pg_trigger t
          where (t.tgname in ('!replica_tg', '!replica_truncate_tg')
-                or right(t.tgname, 11) = '_replica_tg' and t.tgfoid = 'public.py_log_replica()'::regprocedure)
+                or t.tgqual is null and t.tgfoid = 'public.py_log_replica()'::regprocedure)
            and t.tgparentid = 0
            and (t.tgrelid = target or t.tgrelid in (select relid from pg_partition_tree(target)))
     loop
