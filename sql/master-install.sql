@@ -165,6 +165,9 @@ alter sequence public.replica_log_id_seq owned by public.replica_log.id;
 -- The daemon reads and marks through this index alone, so a change costs one index entry and no primary key.
 create index if not exists replica_log_replicated on public.replica_log (id) where not replicated;
 
+-- For purging: its ranges are coarse, and it costs next to nothing.
+create index if not exists replica_log_ts on public.replica_log using brin (ts) with (autosummarize = on);
+
 -- What each slave has been through: the last batch whose marks were committed here. Recovery compares it with the
 -- number of a transaction that it finds prepared on the slave.
 create table if not exists public.replica_slave (
@@ -385,6 +388,8 @@ declare
         when keys is null then 'has no pk constraint'
         when not has_table_privilege(target, 'TRIGGER') then 'belongs to somebody else'
     end;
+    always constant boolean := exists (
+        select from pg_trigger where tgrelid = target and tgname = '!replica_tg' and tgenabled = 'A');
     former text;
     part regclass;
 begin
@@ -408,10 +413,17 @@ begin
     for part in select target union select relid from pg_partition_tree(target) loop
         execute format('create trigger "!replica_truncate_tg" after truncate on %s '
                        'for each statement execute function public.py_log_replica(%s)', part, arguments);
+        if always then
+            execute format('alter table %s enable always trigger "!replica_truncate_tg"', part);
+        end if;
     end loop;
     -- The name sorts before any other: a row is logged before triggers of its own write further rows.
     execute format('create trigger "!replica_tg" after insert or update or delete on %s '
                    'for each row execute function public.py_log_replica(%s)', target, arguments);
+    -- In a cascade or a ring the trigger also runs for replayed changes, and goes on doing so.
+    if always then
+        execute format('alter table %s enable always trigger "!replica_tg"', target);
+    end if;
     perform public.py_log_warn_before(target);
     return format('created trigger on %s (%s)', shown, array_to_string(keys, ','));
 end
@@ -468,6 +480,75 @@ begin
     return lines;
 end
 $py_log_create_tg$;
+
+-- == Several slaves ==
+
+-- Gives another slave its column of the log. What is in the log already is not for it: make the slave's copy of the
+-- database after this and before the clients write again.
+create or replace function public.py_log_add_slave(field text) returns text language plpgsql
+as $py_log_add_slave$
+begin
+    if exists (select from pg_attribute
+                where attrelid = 'public.replica_log'::regclass and attname = field and not attisdropped) then
+        raise exception 'replica_log has a column % already', quote_ident(field) using errcode = 'duplicate_column';
+    end if;
+    execute format('alter table public.replica_log add column %I boolean not null default true', field);
+    execute format('alter table public.replica_log alter column %I set default false', field);
+    execute format('create index on public.replica_log (id) where not %I', field);
+    return format('added slave %s: set SLAVE_FIELD=%1$s in its config file', field);
+end
+$py_log_add_slave$;
+
+-- Forgets a slave, and what only it has not replayed.
+create or replace function public.py_log_remove_slave(field text) returns text language plpgsql
+as $py_log_remove_slave$
+declare
+    others constant text[] := array(
+        select quote_ident(attname) from pg_attribute
+         where attrelid = 'public.replica_log'::regclass and attnum > 0 and not attisdropped
+           and atttypid = 'boolean'::regtype and attname <> field);
+    prepared constant text := (
+        select string_agg(quote_literal(gid), ', ') from pg_prepared_xacts
+         where database = current_database() and split_part(gid, ':', 1) = 'pyreplica'
+           and split_part(gid, ':', 3) = field and split_part(gid, ':', 4) = 'master');
+begin
+    if cardinality(others) = 0 then
+        raise exception 'slave % is the only one', field
+            using errcode = 'object_in_use', hint = 'To end replication altogether run master-uninstall.sql.';
+    end if;
+    if prepared is not null then
+        raise exception 'slave % has in-doubt transactions: %', field, prepared using errcode = 'object_in_use',
+            hint = 'Start its daemon once more, it settles them; if the slave is lost, ROLLBACK PREPARED each of them.';
+    end if;
+    execute format('alter table public.replica_log drop column %I', field);
+    execute format('delete from public.replica_log where %s', array_to_string(others, ' and '));
+    delete from public.replica_slave s where s.field = py_log_remove_slave.field;
+    return format('removed slave %s', field);
+end
+$py_log_remove_slave$;
+
+-- == Several masters ==
+
+-- Makes a sequence give out numbers that no other node gives out: node 1 of 3 takes 1, 4, 7, ..., node 2 takes 2, 5, 8, ...
+-- above everything that the sequence has given out here.
+create or replace function public.py_log_interleave(sequence regclass, node int, nodes int) returns bigint language plpgsql
+as $py_log_interleave$
+declare
+    last bigint;
+    first bigint;
+begin
+    if nodes < 1 or node not between 1 and nodes then
+        raise exception 'node % of % does not exist', node, nodes using errcode = 'invalid_parameter_value',
+            hint = 'Nodes are counted from 1.';
+    end if;
+    execute format('alter sequence %s increment by %s', sequence, nodes);
+    execute format('select last_value from %s', sequence) into last;
+    -- The next number above the last one that leaves the node's remainder.
+    first := last + 1 + ((node - (last + 1)) % nodes + nodes) % nodes;
+    perform setval(sequence, first, false);
+    return first;
+end
+$py_log_interleave$;
 
 -- == Rights ==
 

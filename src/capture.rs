@@ -21,6 +21,7 @@ use crate::names::{LogId, Side, Txid};
 use crate::order::{Entry, Floor, Unit, units};
 use crate::sql::LogQueries;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// How many ids a transaction may spread over and still be read as a whole.
 const DISTANCE: i64 = 10_000;
@@ -60,7 +61,12 @@ enum Rest {
 impl Log {
     pub fn new(config: &Config, findings: &Findings) -> Log {
         Log {
-            queries: LogQueries::new(&config.slave_field, &findings.others, &findings.hstore_schema),
+            queries: LogQueries::new(
+                &config.slave_field,
+                &findings.fields,
+                &findings.hstore_schema,
+                !config.retention.is_zero(),
+            ),
             skip_user: config.skip_user.clone(),
             slave_identity: findings.slave_identity.clone(),
             floor: Floor::default(),
@@ -198,6 +204,21 @@ impl Log {
         Ok(marked)
     }
 
+    /// Deletes a few changes that every slave has replayed some time ago; how many.
+    pub fn purge(&self, master: &mut Session, retention: Duration) -> Result<u64> {
+        master.execute("purge the log", &self.queries.purge, &[&retention.as_secs_f64()])
+    }
+
+    /// The slaves that have something to replay, and since when.
+    pub fn waiting(&self, master: &mut Session) -> Result<Vec<(String, String)>> {
+        let mut waiting = Vec::new();
+        for (field, query) in &self.queries.waiting {
+            let since = master.query("look for the slaves' oldest changes", query, &[])?;
+            waiting.extend(since.first().map(|row| (field.clone(), row.get(0))));
+        }
+        Ok(waiting)
+    }
+
     fn note_highest(&mut self, entries: &[Entry]) {
         self.highest = entries.iter().map(|entry| entry.id).max().unwrap_or(self.highest).max(self.highest);
     }
@@ -256,6 +277,7 @@ fn change(row: &db::Row) -> Result<Change> {
         old: columns(row, "old"),
         new: columns(row, "new"),
         sql: row.get("sql"),
+        origin: row.get("origin"),
     })
 }
 

@@ -27,6 +27,8 @@ pub struct Change {
     pub new: Row,
     /// The free statement's text.
     pub sql: String,
+    /// The database it came from, if a replica wrote it on our master.
+    pub origin: Option<String>,
 }
 
 impl Event {
@@ -90,6 +92,7 @@ mod tests {
             old: row(&[("id", Some("1")), ("a", None), ("n", Some("1.0")), ("same", None)]),
             new: row(&[("a", Some("")), ("n", Some("1.00")), ("same", None)]),
             sql: String::new(),
+            origin: None,
         };
         assert!(change.changes("a") && change.changes("n"));
         assert!(!change.changes("same") && !change.changes("id"));

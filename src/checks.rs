@@ -16,8 +16,8 @@ pub struct Findings {
     pub slave_encoding: String,
     /// A digest of which log is read: server, database and installation.
     pub origin: u64,
-    /// The columns of `replica_log` that mark other slaves.
-    pub others: Vec<String>,
+    /// The columns of `replica_log` that mark slaves, in order, ours among them.
+    pub fields: Vec<String>,
     /// Where hstore is installed on the master.
     pub hstore_schema: String,
 }
@@ -36,7 +36,7 @@ pub fn check(config: &Config, master: &mut Session, slave: &mut Session) -> Resu
         ));
     }
     let log = log_oid(master)?;
-    let others = other_fields(config, master)?;
+    let fields = slave_fields(config, master)?;
     rights(master)?;
     if config.two_phase {
         prepared_transactions(Side::Master, &on_master)?;
@@ -52,7 +52,7 @@ pub fn check(config: &Config, master: &mut Session, slave: &mut Session) -> Resu
         slave_identity: on_slave.identity,
         master_encoding: on_master.encoding,
         slave_encoding: on_slave.encoding,
-        others,
+        fields,
         hstore_schema: master.query_one("look for hstore", sql::HSTORE_SCHEMA, &[])?.get(0),
     })
 }
@@ -100,19 +100,24 @@ fn log_oid(master: &mut Session) -> Result<u32> {
     }
 }
 
-fn other_fields(config: &Config, master: &mut Session) -> Result<Vec<String>> {
+fn slave_fields(config: &Config, master: &mut Session) -> Result<Vec<String>> {
     let rows = master.query("look at the log's columns", sql::SLAVE_FIELDS, &[])?;
     let fields: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let field = &config.slave_field;
     if !fields.contains(field) {
         let own = quote_ident(field);
         let what = format!("replica_log has no boolean column {own}, which SLAVE_FIELD names");
-        return Err(setup(Some(Side::Master), "read the log", &what).with_hint(format!(
-            "add it: ALTER TABLE replica_log ADD {own} boolean NOT NULL DEFAULT false; \
-             CREATE INDEX ON replica_log (id) WHERE NOT {own};"
-        )));
+        return Err(setup(Some(Side::Master), "read the log", &what)
+            .with_hint(format!("add it on the master: SELECT py_log_add_slave({});", quote_literal(field))));
     }
-    Ok(fields.into_iter().filter(|other| other != field).collect())
+    if !master.query_one("look for the index", sql::HAS_INDEX, &[field])?.get::<_, bool>(0) {
+        log::warn!(
+            target: &config.name,
+            "master: every look reads the whole log, for lack of an index: CREATE INDEX ON replica_log (id) WHERE NOT {};",
+            quote_ident(field)
+        );
+    }
+    Ok(fields)
 }
 
 fn rights(master: &mut Session) -> Result<()> {
@@ -136,15 +141,17 @@ fn prepared_transactions(side: Side, server: &Server) -> Result<()> {
 }
 
 fn progress_table(slave: &mut Session) -> Result<()> {
-    if slave.query_one("look for the progress row", sql::HAS_PROGRESS, &[])?.get(0) {
+    if !slave.query_one("look for the progress row", sql::HAS_PROGRESS, &[])?.get::<_, bool>(0) {
+        let detail = "there is no table replica_progress, which TWO_PHASE=false needs";
+        return Err(setup(Some(Side::Slave), "keep the progress", detail)
+            .with_hint("install it on the slave with: psql ... -f sql/slave-install.sql"));
+    }
+    let missing: String = slave.query_one("look at the rights", sql::MISSING_PROGRESS_RIGHTS, &[])?.get(0);
+    if missing.is_empty() {
         return Ok(());
     }
-    Err(setup(
-        Some(Side::Slave),
-        "keep the progress",
-        "there is no table replica_progress, which TWO_PHASE=false needs",
-    )
-    .with_hint("install it on the slave with: psql ... -f sql/slave-install.sql"))
+    Err(setup(Some(Side::Slave), "keep the progress", "the role lacks rights on replica_progress")
+        .with_hint(format!("as its owner: {missing}")))
 }
 
 fn exclude_others(config: &Config, master: &mut Session) -> Result<()> {

@@ -20,11 +20,37 @@ pub const DEFAULT_DEBUG_LEVEL: u8 = 2;
 /// From errors only to everything.
 pub const DEBUG_LEVELS: RangeInclusive<u8> = 0..=3;
 
+/// How long replayed changes stay in the log, for whoever wants to look something up.
+pub const DEFAULT_RETENTION: Duration = Duration::from_secs(86_400);
+
+/// The size of the log, in bytes, above which somebody should look after the slave that is away.
+pub const DEFAULT_LOG_WARNING: u64 = 1024 * MEBIBYTE;
+
+const MEBIBYTE: u64 = 1 << 20;
+
 /// From a second to a day: a shorter wait is polling, a longer one has no use.
 const TIMEOUT_SECONDS: RangeInclusive<u64> = 1..=86_400;
 
-const MAIN_KEYS: &[&str] =
-    &["NAME", "DSN0", "DSN1", "SKIP_USER", "SLAVE_FIELD", "KEEPALIVE", "DEBUG_LEVEL", "TIMEOUT", "TWO_PHASE"];
+/// From "not at all" to a year.
+const RETENTION_SECONDS: RangeInclusive<u64> = 0..=31_536_000;
+
+/// From a mebibyte to a pebibyte.
+const LOG_WARNING_MEBIBYTES: RangeInclusive<u64> = 1..=1 << 30;
+
+const MAIN_KEYS: &[&str] = &[
+    "NAME",
+    "DSN0",
+    "DSN1",
+    "SKIP_USER",
+    "SLAVE_FIELD",
+    "KEEPALIVE",
+    "DEBUG_LEVEL",
+    "TIMEOUT",
+    "POLL",
+    "TWO_PHASE",
+    "RETENTION",
+    "LOG_WARNING",
+];
 
 const SMTP_KEYS: &[&str] = &[
     "SERVER",
@@ -55,6 +81,12 @@ pub struct Config {
     pub debug_level: u8,
     /// How long to wait for a wake-up before the log is looked at anyway.
     pub timeout: Duration,
+    /// Looks at the log this often instead of listening to the master.
+    pub poll: Option<Duration>,
+    /// How long replayed changes stay in the log; zero deletes them as they are replayed.
+    pub retention: Duration,
+    /// Bytes of log above which the daemon warns of the slave that is away.
+    pub log_warning: u64,
     /// `false`: exactly-once by a progress row on the slave, for servers without prepared transactions.
     pub two_phase: bool,
     pub smtp: Option<Smtp>,
@@ -100,6 +132,11 @@ impl Config {
             keepalive: main.switch("KEEPALIVE")?.unwrap_or(false),
             debug_level: main.number("DEBUG_LEVEL", DEBUG_LEVELS)?.unwrap_or(DEFAULT_DEBUG_LEVEL),
             timeout: main.number("TIMEOUT", TIMEOUT_SECONDS)?.map_or(DEFAULT_TIMEOUT, Duration::from_secs),
+            poll: main.number("POLL", TIMEOUT_SECONDS)?.map(Duration::from_secs),
+            retention: main.number("RETENTION", RETENTION_SECONDS)?.map_or(DEFAULT_RETENTION, Duration::from_secs),
+            log_warning: main
+                .number("LOG_WARNING", LOG_WARNING_MEBIBYTES)?
+                .map_or(DEFAULT_LOG_WARNING, |mebibytes| mebibytes * MEBIBYTE),
             two_phase: main.switch("TWO_PHASE")?.unwrap_or(true),
             smtp: Smtp::from_section(&Section { name: "SMTP", entries: &entries })?,
         })
@@ -117,6 +154,9 @@ impl Config {
             keepalive: true,
             debug_level: DEFAULT_DEBUG_LEVEL,
             timeout: DEFAULT_TIMEOUT,
+            poll: None,
+            retention: DEFAULT_RETENTION,
+            log_warning: DEFAULT_LOG_WARNING,
             two_phase: true,
             smtp: None,
         }

@@ -51,6 +51,8 @@ impl Session {
 
     /// Gives the session its settings, also after a free statement may have changed them.
     pub fn set_up(&mut self, origin: &str) -> Result<()> {
+        // DEALLOCATE ALL does not spare the session's own statements.
+        self.statements.clear();
         self.query("set the session up", sql::SESSION, &[&origin]).map(drop)
     }
 
@@ -224,16 +226,16 @@ fn connect_error(side: Side, dsn: &Dsn, error: &postgres::Error) -> Error {
     if let Some(server) = error.as_db_error() {
         return server_error(side, &operation, server);
     }
-    // The crate says why a login cannot even be tried as a configuration error; a missing password is the usual one.
     let text = error.to_string();
-    if text.contains("password missing") {
-        return Error::new(Kind::Login, Some(side), operation, "the server asks for a password and none is given")
-            .with_hint("put it into the connection string, into PGPASSWORD or into ~/.pgpass");
-    }
     let reason = match error.source() {
         Some(source) if !text.ends_with(&source.to_string()) => format!("{text}: {source}"),
         _ => text,
     };
+    // The crate says why a login cannot even be tried as a configuration error; a missing password is the usual one.
+    if reason.contains("password missing") {
+        return Error::new(Kind::Login, Some(side), operation, "the server asks for a password and none is given")
+            .with_hint("put it into the connection string, into PGPASSWORD or into ~/.pgpass");
+    }
     Error::new(Kind::Connection, Some(side), operation, reason).with_hint(
         "is the server running there, and does it accept connections from here (listen_addresses, firewall)?",
     )

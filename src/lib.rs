@@ -34,6 +34,7 @@ pub mod tables;
 pub mod conflict;
 pub mod replay;
 pub mod twophase;
+pub mod housekeeping;
 
 // Loop: one pair, then many.
 pub mod replicator;

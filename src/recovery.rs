@@ -13,13 +13,16 @@ pub struct GidFamily {
     origin: String,
 }
 
-/// `GIDSIZE` of PostgreSQL is 200 bytes with its terminator; the name and the field share what the rest leaves.
+/// `GIDSIZE` of PostgreSQL is 200 bytes with its terminator, which leaves so much for the pair's name.
 const MAX_NAME: usize = 60;
+
+/// A column's name is never longer.
+const MAX_FIELD: usize = 63;
 
 impl GidFamily {
     pub fn new(name: &str, field: &str, origin: u64) -> Self {
         GidFamily {
-            prefix: format!("pyreplica:{}:{}:", shortened(name), shortened(field)),
+            prefix: format!("pyreplica:{}:{}:", shortened(name, MAX_NAME), shortened(field, MAX_FIELD)),
             origin: format!("{origin:016x}"),
         }
     }
@@ -35,13 +38,29 @@ impl GidFamily {
         (origin == self.origin).then_some(())?;
         number.parse().ok().map(BatchNumber)
     }
+
+    /// Whose it is, if another slave's daemon has prepared it on our master.
+    pub fn neighbour(&self, gid: &str) -> Option<Neighbour> {
+        let parts: Vec<&str> = gid.split(':').collect();
+        let ["pyreplica", _, field, "master", number, origin] = parts[..] else { return None };
+        let number = number.parse().ok().map(BatchNumber)?;
+        let is_neighbour = origin == self.origin && !self.prefix.ends_with(&format!(":{field}:"));
+        is_neighbour.then(|| Neighbour { field: field.to_string(), number })
+    }
+}
+
+/// A batch of another slave of the same log, prepared on the master.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    pub field: String,
+    pub number: BatchNumber,
 }
 
 /// Cuts at a character boundary and leaves out what would make the gid ambiguous.
-fn shortened(name: &str) -> String {
+fn shortened(name: &str, bytes: usize) -> String {
     let mut short = String::new();
     for c in name.chars().map(|c| if c == ':' || c.is_control() { '_' } else { c }) {
-        if short.len() + c.len_utf8() > MAX_NAME {
+        if short.len() + c.len_utf8() > bytes {
             break;
         }
         short.push(c);
@@ -110,6 +129,18 @@ mod tests {
         assert_eq!(GidFamily::new("somedb", "replicated", 0xabd).number(Side::Slave, &gid), None);
         assert_eq!(GidFamily::new("somedb2", "replicated", 0xabc).number(Side::Slave, &gid), None);
         assert_eq!(GidFamily::new("somedb", "slave2", 0xabc).number(Side::Slave, &gid), None);
+    }
+
+    #[test]
+    fn a_neighbour_reads_the_same_log_for_another_slave() {
+        let ours = GidFamily::new("somedb", "replicated", 0xabc);
+        let gid = |field, side, origin| GidFamily::new("other", field, origin).gid(side, BatchNumber(42));
+        let slave2 = Neighbour { field: "slave2".into(), number: BatchNumber(42) };
+        assert_eq!(ours.neighbour(&gid("slave2", Side::Master, 0xabc)), Some(slave2));
+        assert_eq!(ours.neighbour(&gid("slave2", Side::Slave, 0xabc)), None, "it stands on some slave");
+        assert_eq!(ours.neighbour(&gid("slave2", Side::Master, 0xabd)), None, "it is of another log");
+        assert_eq!(ours.neighbour(&gid("replicated", Side::Master, 0xabc)), None, "it is our own slave's");
+        assert_eq!(ours.neighbour("somebody else's"), None);
     }
 
     #[test]

@@ -259,7 +259,16 @@ mod tests {
     }
 
     fn change(event: Event, old: Row, new: Row) -> Change {
-        Change { id: LogId(1), txid: Txid(1), event, relation: "public.test".into(), old, new, sql: String::new() }
+        Change {
+            id: LogId(1),
+            txid: Txid(1),
+            event,
+            relation: "public.test".into(),
+            old,
+            new,
+            sql: String::new(),
+            origin: None,
+        }
     }
 
     fn table() -> Table {

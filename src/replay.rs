@@ -10,6 +10,7 @@ use crate::db::Session;
 use crate::error::{Error, Kind, Result};
 use crate::names::{LogId, Side, Txid, quote_literal};
 use crate::render::{Shape, instruction};
+use crate::sql;
 use crate::table::Table;
 use crate::tables::Tables;
 use std::collections::HashMap;
@@ -51,6 +52,9 @@ pub struct Replayer {
     prepared: HashMap<Shape, String>,
     statements_made: u64,
     in_savepoint: bool,
+    /// What the slave's own trigger notes at the moment, where it runs for replayed changes too: the database that a
+    /// change came from first, so that in a ring of masters it stops there.
+    noting: String,
     conflicts: Vec<String>,
     /// Rows whose uniqueness the slave has not checked: the change, and a condition that is true of a duplicate.
     unchecked: Vec<(LogId, Txid, String)>,
@@ -66,6 +70,7 @@ impl Replayer {
             prepared: HashMap::new(),
             statements_made: 0,
             in_savepoint: false,
+            noting: origin.to_string(),
             conflicts: Vec::new(),
             unchecked: Vec::new(),
         }
@@ -75,6 +80,7 @@ impl Replayer {
     pub fn begin(&mut self, slave: &mut Session) -> Result<()> {
         self.tables.unlock();
         self.in_savepoint = false;
+        self.noting.clone_from(&self.origin);
         self.conflicts.clear();
         self.unchecked.clear();
         let begin = if self.deferring { "BEGIN; SET CONSTRAINTS ALL DEFERRED" } else { "BEGIN" };
@@ -157,8 +163,12 @@ impl Replayer {
         let mut answers = if self.in_savepoint { 2 } else { 1 };
         let mut expected = Vec::new();
         let mut taken = 0;
+        let note = self.note_origin(&changes[0]);
+        answers += usize::from(!note.is_empty());
+        message.push_str(&note);
         for change in changes.iter().take(MESSAGE_CHANGES) {
-            if taken > 0 && message.len() > MESSAGE_BYTES {
+            let same_origin = *change.origin.as_ref().unwrap_or(&self.origin) == self.noting;
+            if taken > 0 && (message.len() > MESSAGE_BYTES || !same_origin) {
                 break;
             }
             taken += 1;
@@ -204,7 +214,7 @@ impl Replayer {
                 self.prepared.clear();
             }
         }
-        slave.message("take a message back", BACK_TO_SAVEPOINT)?;
+        slave.message("take a message back", &format!("{BACK_TO_SAVEPOINT}; {}", set_origin(&self.noting)))?;
         Ok(false)
     }
 
@@ -241,7 +251,8 @@ impl Replayer {
         if targets.is_empty() {
             return self.tables.get(&changes[0]).map(drop);
         }
-        let sql = format!("TRUNCATE {}", targets.join(", "));
+        let truncate = format!("TRUNCATE {}", targets.join(", "));
+        let sql = self.note_origin(&changes[0]) + &truncate;
         self.settle_and(slave, &sql).map_err(|error| self.rejected(&changes[0], error))
     }
 
@@ -263,16 +274,29 @@ impl Replayer {
     /// A free statement runs inside a DO block, so that it cannot end the transaction it is replayed in.
     fn statement(&mut self, slave: &mut Session, change: &Change) -> Result<()> {
         log::debug!(target: &self.name, "Executing: {}", instruction(change, None));
-        let mut message = String::new();
+        let mut message = self.note_origin(change);
         if self.deferring {
             // A table with deferred checks outstanding cannot be altered.
             message.push_str(CHECK_NOW);
         }
         let block = format!("begin execute {}; end", quote_literal(&change.sql));
-        message.push_str(&format!("DO {}", quote_literal(&block)));
+        message.push_str(&format!("DO {}; {}", quote_literal(&block), sql::OWN_ROLE));
+        if !self.deferring {
+            message.push_str(sql::REPLICA_ROLE);
+        }
         slave.message("replay", &message).map_err(|error| self.rejected(change, error))?;
         self.tables.unlock();
-        slave.set_up(&self.origin)
+        slave.set_up(&self.noting)
+    }
+
+    /// What tells the slave's trigger where this change came from, if it has been told otherwise.
+    fn note_origin(&mut self, change: &Change) -> String {
+        let origin = change.origin.as_ref().unwrap_or(&self.origin);
+        if *origin == self.noting {
+            return String::new();
+        }
+        self.noting.clone_from(origin);
+        set_origin(origin)
     }
 
     fn forget_surplus_statements(&mut self, slave: &mut Session) -> Result<()> {
@@ -303,6 +327,11 @@ impl Replayer {
         }
         rejected.with_hint(hint)
     }
+}
+
+/// For the rest of the transaction, or until the savepoint is taken back.
+fn set_origin(origin: &str) -> String {
+    format!("SET LOCAL pyreplica.origin = {};", quote_literal(origin))
 }
 
 fn log_change(name: &str, change: &Change, table: &Table) {

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::control::{Control, Woken};
 use crate::db::Session;
 use crate::error::{Error, Kind, Result};
+use crate::housekeeping::Housekeeping;
 use crate::names::Side;
 use crate::order::next_batch;
 use crate::replay::Replayer;
@@ -14,7 +15,7 @@ use crate::sql;
 use crate::twophase::{Link, Protocol, Seam, Step};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Limits of one batch. From some hundred changes on, two-phase commit costs nothing to speak of.
 const BATCH_ROWS: u64 = 10_000;
@@ -41,13 +42,19 @@ pub enum Progress {
 pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress)) -> Result<()> {
     let (mut link, mut protocol) = connect(config, control)?;
     // LISTEN comes before the first look at the log: a change is either seen by the look or announced after it.
-    let listener = Listener::start(config, control)?;
+    let listener = if config.poll.is_some() { None } else { Some(Listener::start(config, control)?) };
     progress(Progress::Connected);
+    let mut housekeeping = Housekeeping::default();
+    let mut quiet_since = Instant::now();
     while !control.is_stopping() {
-        drain(config, &mut link, &mut protocol)?;
+        if drain(config, &mut link, &mut protocol)? > 0 {
+            quiet_since = Instant::now();
+        }
         progress(Progress::Drained);
-        await_work(config, &mut link)?;
-        listener.check()?;
+        if housekeeping.run(config, &mut link)? {
+            await_work(config, &mut link, &mut quiet_since)?;
+        }
+        listener.as_ref().map_or(Ok(()), Listener::check)?;
     }
     Ok(())
 }
@@ -55,24 +62,30 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress
 /// Replays everything that is pending now and returns how many changes that were.
 pub fn once(config: &Config, control: &Control) -> Result<u64> {
     let (mut link, mut protocol) = connect(config, control)?;
-    drain(config, &mut link, &mut protocol)
+    let changes = drain(config, &mut link, &mut protocol)?;
+    Housekeeping::default().run(config, &mut link)?;
+    Ok(changes)
 }
 
 /// Waits for a notification, or for as long as one may take to be missed.
-fn await_work(config: &Config, link: &mut Link) -> Result<()> {
+fn await_work(config: &Config, link: &mut Link, quiet_since: &mut Instant) -> Result<()> {
     let name = &config.name;
-    log::trace!(target: name, "Waiting for 'NOTIFY'");
-    match link.control.wait(config.timeout) {
-        Woken::Stopping => {}
+    match config.poll {
+        None => log::trace!(target: name, "Waiting for 'NOTIFY'"),
+        Some(_) => log::trace!(target: name, "Waiting to poll"),
+    }
+    match link.control.wait(config.poll.unwrap_or(config.timeout)) {
         Woken::Notified => log::trace!(target: name, "Got NOTIFY"),
-        Woken::TimedOut => {
+        Woken::TimedOut if quiet_since.elapsed() >= config.timeout => {
             log::trace!(target: name, "Timeout('keepalive')!");
+            *quiet_since = Instant::now();
             // A row written by hand may have drawn its id before its transaction had a number.
             link.log.forget_floor();
             if config.keepalive {
                 keepalive(name, link)?;
             }
         }
+        Woken::Stopping | Woken::TimedOut => {}
     }
     Ok(())
 }
@@ -100,6 +113,9 @@ fn drain(config: &Config, link: &mut Link, protocol: &mut Protocol) -> Result<u6
             return Ok(total);
         }
         log::debug!(target: &config.name, "Replicated {drained} changes");
+        if link.hands_on {
+            link.slave.message("wake the slave's own replicas", sql::NOTIFY)?;
+        }
     }
 }
 
@@ -130,14 +146,16 @@ fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, Proto
         let key = Protocol::progress_key(findings.origin, &config.slave_field);
         slave.execute("register the master", sql::PROGRESS_ROW, &[&key])?;
     }
+    let hands_on = slave.query_one("look for a log on the slave", sql::HAS_LOG, &[])?.get(0);
     let mut link = Link {
         master,
         slave,
         log: Log::new(config, &findings),
         replayer: Replayer::new(name, &findings.master_identity, !replica_role),
+        hands_on,
         control,
     };
-    let mut protocol = Protocol::new(name, &config.slave_field, findings.origin, config.two_phase, seam());
+    let mut protocol = Protocol::new(config, &findings, seam());
     protocol.recover(&mut link)?;
     Ok((link, protocol))
 }

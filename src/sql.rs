@@ -19,14 +19,29 @@ pub const COLUMNS: &str = include_str!("../sql/query/columns.sql");
 /// Triggers, cascades and foreign key checks do not run in such a session.
 pub const REPLICA_ROLE: &str = "set session_replication_role = replica";
 
+/// Who the daemon is, whatever a free statement has made of it.
+pub const OWN_ROLE: &str = "reset session authorization; reset role;";
+
 /// The partial index is the way into the log, however small the planner believes the log to be.
 pub const NO_SEQUENTIAL_SCANS: &str = "set enable_seqscan = off";
 
 pub const LISTEN: &str = "listen replicas";
 
+/// The trigger does not signal changes that a daemon makes, since a NOTIFY cannot be prepared: the daemon does, for the
+/// replicas of its slave, once the changes are committed.
+pub const NOTIFY: &str = "notify replicas";
+
+pub const HAS_LOG: &str = "select to_regclass('public.replica_log') is not null";
+
 pub const KEEPALIVE: &str = "select now()::text";
 
-pub const NEXT_BATCH: &str = "select nextval('public.replica_batch_seq')";
+/// Slaves come and go by columns of the log: none does while a batch is being marked.
+pub const BEGIN_MARKING: &str = "begin; lock table public.replica_log in row exclusive mode";
+
+/// The number of a batch, and the slaves' columns as they are now that the log is locked.
+pub const NEXT_BATCH: &str = "select nextval('public.replica_batch_seq'), \
+     array(select attname::text from pg_attribute where attrelid = to_regclass('public.replica_log') \
+     and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype order by attnum)";
 
 pub const CURRENT_SNAPSHOT: &str = "select pg_current_snapshot()::text";
 
@@ -52,11 +67,26 @@ pub const MISSING_RIGHTS: &str = include_str!("../sql/query/rights.sql");
 
 pub const HAS_PROGRESS: &str = "select to_regclass('public.replica_progress') is not null";
 
+/// The GRANTs that the daemon's role lacks on the slave's progress table, in one text.
+pub const MISSING_PROGRESS_RIGHTS: &str = "select coalesce(string_agg(format('GRANT %s ON public.replica_progress TO \
+     %I;', upper(privilege), current_user), ' '), '') from unnest(array['select', 'insert', 'update']) privilege \
+     where not has_table_privilege('public.replica_progress', privilege)";
+
 /// 0x70797265 is "pyre". Two daemons of one slave exclude each other with it, on the master.
 pub const LOCK_SLAVE: &str = "select pg_try_advisory_lock(1887007333, hashtext($1))";
 
 /// The look comes first: ON CONFLICT alone waits for a transaction in doubt that has changed the row, and this runs before
 /// recovery.
+/// For a moment, to see whether another slave's daemon is running.
+pub const UNLOCK_SLAVE: &str = "select pg_advisory_unlock(1887007333, hashtext($1))";
+
+/// Whether an index serves the slave's column; without one every look reads the whole log.
+pub const HAS_INDEX: &str = "select exists (select from pg_index \
+     where indrelid = to_regclass('public.replica_log') and indisvalid \
+     and pg_get_expr(indpred, indrelid) = format('(NOT %I)', $1::text))";
+
+pub const LOG_SIZE: &str = "select pg_total_relation_size('public.replica_log')";
+
 pub const SLAVE_ROW: &str = "insert into public.replica_slave (field, batch) select $1::text::name, 0 \
      where not exists (select from public.replica_slave where field = $1::text::name) on conflict (field) do nothing";
 
@@ -85,13 +115,21 @@ pub struct LogQueries {
     pub spread: String,
     pub page: String,
     pub fetch: String,
-    /// Marks changes in one or two statements: flags for a slave that is not the last one, then DELETE.
+    /// Marks changes, in one or two statements.
     pub mark: Vec<String>,
+    /// Deletes a few changes that every slave replayed longer ago than $1 seconds.
+    pub purge: String,
+    /// For each slave's column: since when its oldest change waits, if one does.
+    pub waiting: Vec<(String, String)>,
 }
 
+/// Deleted in one step, which holds no lock that anybody waits for.
+const PURGE_ROWS: u32 = 5_000;
+
 impl LogQueries {
-    /// `others`: the columns of the other slaves; `hstore_schema`: where the extension is installed.
-    pub fn new(field: &str, others: &[String], hstore_schema: &str) -> LogQueries {
+    /// `fields`: the columns of all slaves; `hstore_schema`: where the extension is installed; `keep`: whether changes
+    /// stay in the log for a while after every slave has replayed them.
+    pub fn new(field: &str, fields: &[String], hstore_schema: &str, keep: bool) -> LogQueries {
         let own = |sql: &str| sql.replace("not replicated", &format!("not l.{}", quote_ident(field)));
         LogQueries {
             pending: own(include_str!("../sql/query/pending.sql")),
@@ -100,18 +138,23 @@ impl LogQueries {
             page: own(include_str!("../sql/query/page.sql")),
             fetch: own(include_str!("../sql/query/fetch.sql"))
                 .replace("public.hstore_to_array", &format!("{}.hstore_to_array", quote_ident(hstore_schema))),
-            mark: marks(field, others),
+            mark: marks(field, fields, keep),
+            purge: purge(fields),
+            waiting: fields.iter().map(|field| (field.clone(), waiting(field))).collect(),
         }
     }
 }
 
 /// A row that every slave has replayed is deleted at once. READ COMMITTED looks again after a wait for another slave's
 /// mark of the same row, so of two slaves that mark it together the second one deletes it.
-fn marks(field: &str, others: &[String]) -> Vec<String> {
+fn marks(field: &str, fields: &[String], keep: bool) -> Vec<String> {
     let own = quote_ident(field);
+    if keep {
+        return vec![format!("update public.replica_log set {own} = true where not {own} and id = any ($1)")];
+    }
     let mut statements = Vec::new();
-    if !others.is_empty() {
-        let rest: Vec<String> = others.iter().map(|other| quote_ident(other)).collect();
+    let rest: Vec<String> = fields.iter().filter(|other| *other != field).map(|other| quote_ident(other)).collect();
+    if !rest.is_empty() {
         statements.push(format!(
             "update public.replica_log set {own} = true where not {own} and id = any ($1) and not ({})",
             rest.join(" and ")
@@ -121,13 +164,29 @@ fn marks(field: &str, others: &[String]) -> Vec<String> {
     statements
 }
 
+/// By way of the index on ts, whose ranges are coarse; rows that another transaction holds are for the next time.
+fn purge(fields: &[String]) -> String {
+    let all: Vec<String> = fields.iter().map(|field| quote_ident(field)).collect();
+    format!(
+        "delete from public.replica_log where ctid = any (array(select ctid from public.replica_log \
+         where ts < now() - make_interval(secs => $1::float8) and {} limit {PURGE_ROWS} for update skip locked))",
+        all.join(" and ")
+    )
+}
+
+fn waiting(field: &str) -> String {
+    format!("select ts::text from public.replica_log where not {} order by id limit 1", quote_ident(field))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const FIELDS: [&str; 3] = ["replicated", "Slave 2", "slave3"];
+
     #[test]
     fn queries_read_and_mark_the_slaves_own_column_only() {
-        let queries = LogQueries::new("Slave 2", &["replicated".into(), "slave3".into()], "extensions");
+        let queries = LogQueries::new("Slave 2", &FIELDS.map(String::from), "extensions", false);
         for sql in [&queries.pending, &queries.window, &queries.spread, &queries.page, &queries.fetch] {
             assert!(sql.contains("not l.\"Slave 2\"") && !sql.contains("not replicated"), "{sql}");
         }
@@ -138,6 +197,11 @@ mod tests {
         );
         assert_eq!(queries.mark[1], "delete from public.replica_log where not \"Slave 2\" and id = any ($1)");
         assert_eq!(queries.mark.len(), 2);
+        let keeping = LogQueries::new("Slave 2", &FIELDS.map(String::from), "extensions", true).mark;
+        assert_eq!(
+            keeping,
+            ["update public.replica_log set \"Slave 2\" = true where not \"Slave 2\" and id = any ($1)"]
+        );
         assert!(queries.fetch.contains("\"extensions\".hstore_to_array(l.old)"));
     }
 }

@@ -27,16 +27,20 @@
 //! believes: a COMMIT still under way in an old backend holds the row, is waited for, and is then seen.
 
 use crate::capture::{Log, chunks};
+use crate::checks::Findings;
+use crate::config::Config;
 use crate::control::Control;
 use crate::db::Session;
 use crate::error::{Error, Kind, Result};
-use crate::extent::{self, Extent};
+use crate::extent;
 use crate::names::{BatchNumber, LogId, Side, Txid, quote_literal};
 use crate::order::{Entry, Unit};
-use crate::recovery::{Action, GidFamily, decide};
+use crate::recovery::GidFamily;
 use crate::replay::Replayer;
 use crate::sql;
 use std::fmt;
+
+mod settle;
 
 /// Marks sent in one statement.
 const MARKS: usize = 10_000;
@@ -88,12 +92,15 @@ pub struct Link<'a> {
     pub slave: Session,
     pub log: Log,
     pub replayer: Replayer,
+    /// The slave is a master too, so replayed changes may be for others.
+    pub hands_on: bool,
     pub control: &'a Control,
 }
 
 pub struct Protocol {
     name: String,
     field: String,
+    fields: Vec<String>,
     gids: GidFamily,
     /// The master in the slave's progress row, if two-phase commit is off.
     progress: Option<String>,
@@ -101,13 +108,14 @@ pub struct Protocol {
 }
 
 impl Protocol {
-    /// `origin` is a digest of the log that is read. With `two_phase` off the slave keeps a progress row.
-    pub fn new(name: &str, field: &str, origin: u64, two_phase: bool, seam: Seam) -> Protocol {
+    pub fn new(config: &Config, findings: &Findings, seam: Seam) -> Protocol {
+        let (name, field, origin) = (&config.name, &config.slave_field, findings.origin);
         Protocol {
-            name: name.to_string(),
-            field: field.to_string(),
+            name: name.clone(),
+            field: field.clone(),
+            fields: findings.fields.clone(),
             gids: GidFamily::new(name, field, origin),
-            progress: (!two_phase).then(|| Protocol::progress_key(origin, field)),
+            progress: (!config.two_phase).then(|| Protocol::progress_key(origin, field)),
             seam,
         }
     }
@@ -115,37 +123,6 @@ impl Protocol {
     /// The master, as the slave's progress row names it.
     pub fn progress_key(origin: u64, field: &str) -> String {
         format!("{origin:016x} {field}")
-    }
-
-    /// Settles whatever a former connection left behind.
-    pub fn recover(&mut self, link: &mut Link) -> Result<()> {
-        let on_master = self.prepared(&mut link.master)?;
-        let on_slave = self.prepared(&mut link.slave)?;
-        let mut numbers: Vec<BatchNumber> = on_master.iter().chain(&on_slave).copied().collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        for number in numbers {
-            let committed = self.committed(&mut link.master)?;
-            let action = decide(number, on_master.contains(&number), on_slave.contains(&number), committed);
-            if let Some(action) = action {
-                log::warn!(target: &self.name, "Recovering batch {number}: {action}");
-                self.perform(link, number, action)?;
-            }
-        }
-        self.recover_progress(link)
-    }
-
-    fn perform(&self, link: &mut Link, number: BatchNumber, action: Action) -> Result<()> {
-        let (master, slave) = (&mut link.master, &mut link.slave);
-        match action {
-            Action::CommitBoth => {
-                self.finish(master, "COMMIT PREPARED", number)?;
-                self.finish(slave, "COMMIT PREPARED", number)
-            }
-            Action::CommitSlave => self.finish(slave, "COMMIT PREPARED", number),
-            Action::RollBackMaster => self.finish(master, "ROLLBACK PREPARED", number),
-            Action::RollBackSlave => self.finish(slave, "ROLLBACK PREPARED", number),
-        }
     }
 
     /// Replays whole transactions and commits them on both sides. When one of them holds a change that cannot be
@@ -185,6 +162,9 @@ impl Protocol {
                     log::debug!(target: &self.name, "{error}");
                 }
             }
+            if outcome.as_ref().is_err_and(is_wait_for_marks) {
+                self.settle_neighbours(&mut link.master)?;
+            }
             return outcome;
         }
         for conflict in link.replayer.take_conflicts() {
@@ -194,8 +174,13 @@ impl Protocol {
     }
 
     fn batch(&mut self, link: &mut Link, units: &[Unit]) -> Result<()> {
-        let number = BatchNumber(link.master.query_one("number the batch", sql::NEXT_BATCH, &[])?.get(0));
-        link.master.message("begin a transaction", "BEGIN")?;
+        link.master.message("begin a transaction", sql::BEGIN_MARKING)?;
+        let row = link.master.query_one("number the batch", sql::NEXT_BATCH, &[])?;
+        let number = BatchNumber(row.get(0));
+        if row.get::<_, Vec<String>>(1) != self.fields {
+            let detail = "a slave was added or removed a moment ago";
+            return Err(Error::new(Kind::Contention, Some(Side::Master), "mark replayed changes", detail));
+        }
         link.replayer.begin(&mut link.slave)?;
         if let Some(master) = &self.progress {
             self.note_progress(link, master, number, &extent::encode(units))?;
@@ -269,12 +254,6 @@ impl Protocol {
         session.message(&operation, &format!("{command} {}", quote_literal(&gid))).map(drop)
     }
 
-    /// The numbers of this pair's transactions that a server keeps prepared.
-    fn prepared(&self, session: &mut Session) -> Result<Vec<BatchNumber>> {
-        let rows = session.query("look for in-doubt transactions", sql::PREPARED, &[])?;
-        Ok(rows.iter().filter_map(|row| self.gids.number(session.side(), row.get(0))).collect())
-    }
-
     /// The number in the master's row for this slave.
     fn committed(&self, master: &mut Session) -> Result<BatchNumber> {
         Ok(BatchNumber(master.query_one("read the last batch", sql::COMMITTED_BATCH, &[&self.field])?.get(0)))
@@ -297,31 +276,6 @@ impl Protocol {
             "a former batch was still being committed",
         ))
     }
-
-    /// Without two-phase commit: makes the marks that the master lost.
-    fn recover_progress(&self, link: &mut Link) -> Result<()> {
-        let Some(master) = &self.progress else { return Ok(()) };
-        let row = link.slave.query_one("read the progress", sql::PROGRESS, &[master])?;
-        let (progress, changes): (i64, String) = (row.get("batch"), row.get("changes"));
-        let committed = self.committed(&mut link.master)?;
-        if progress <= committed.0 {
-            // Numbers that the slave never saw: batches of skipped changes, or of two-phase commit before.
-            return link
-                .slave
-                .execute("note the progress", sql::NOTE_PROGRESS, &[master, &committed.0, &"", &progress])
-                .map(drop);
-        }
-        log::warn!(target: &self.name, "Recovering batch {progress}: committed on the slave: mark it on the master");
-        let extents = extent::decode(&changes).ok_or_else(|| {
-            Error::new(Kind::Internal, Some(Side::Slave), "read the progress", "replica_progress.changes is damaged")
-        })?;
-        link.master.message("begin a transaction", "BEGIN")?;
-        for extent in extents {
-            mark_extent(link, extent)?;
-        }
-        link.master.query_one("note the batch", sql::NOTE_BATCH, &[&self.field, &progress])?;
-        link.master.message("commit", "COMMIT").map(drop)
-    }
 }
 
 /// Replays listed changes chunk by chunk, and marks them.
@@ -341,28 +295,9 @@ fn work_through(link: &mut Link, entries: &[Entry]) -> Result<u64> {
     Ok(wanted.len() as u64)
 }
 
-fn mark_extent(link: &mut Link, extent: Extent) -> Result<()> {
-    match extent {
-        Extent::Ids(first, last) => {
-            let mut next = first;
-            while next <= last {
-                let end = last.min(next + MARKS as i64 - 1);
-                link.log.mark_remaining(&mut link.master, &(next..=end).collect::<Vec<i64>>())?;
-                next = end + 1;
-            }
-        }
-        Extent::Transaction(txid, first, last) => {
-            let unit = Unit::Spread { txid, first, last, rows: 0 };
-            let mut above = LogId(first.0 - 1);
-            loop {
-                let page = link.log.page(&mut link.master, &unit, above)?;
-                let Some(end) = page.last() else { break };
-                above = end.id;
-                link.log.mark_remaining(&mut link.master, &page.iter().map(|entry| entry.id.0).collect::<Vec<_>>())?;
-            }
-        }
-    }
-    Ok(())
+/// A lock_timeout on the master: only other slaves lock rows of the log.
+fn is_wait_for_marks(error: &Error) -> bool {
+    error.side() == Some(Side::Master) && error.code() == Some("55P03")
 }
 
 fn holds(unit: &Unit, id: LogId, transaction: Txid) -> bool {

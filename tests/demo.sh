@@ -56,10 +56,10 @@ start_both() {
 }
 
 # psql for both sides: further options, then the database.
-on_master() { "$PG_BIN/psql" -XqAt -v ON_ERROR_STOP=1 -h "$master_dir" -p "$master_port" -U postgres "$@" 8>&- 9>&-; }
-on_slave() { "$PG_BIN/psql" -XqAt -v ON_ERROR_STOP=1 -h "$slave_dir" -p "$slave_port" -U postgres "$@" 8>&- 9>&-; }
+on_master() { "$PG_CLIENTS/psql" -XqAt -v ON_ERROR_STOP=1 -h "$master_dir" -p "$master_port" -U postgres "$@" 8>&- 9>&-; }
+on_slave() { "$PG_CLIENTS/psql" -XqAt -v ON_ERROR_STOP=1 -h "$slave_dir" -p "$slave_port" -U postgres "$@" 8>&- 9>&-; }
 
-pgbench_master() { "$PG_BIN/pgbench" -h "$master_dir" -p "$master_port" -U postgres "$@" demo 8>&- 9>&-; }
+pgbench_master() { "$PG_CLIENTS/pgbench" -h "$master_dir" -p "$master_port" -U postgres "$@" demo 8>&- 9>&-; }
 
 fill_master() {
     say "filling the master: pgbench -i -s $SCALE"
@@ -71,7 +71,7 @@ fill_master() {
 
 copy_to_slave() {
     say "copying the database to the slave: pg_dump | psql"
-    "$PG_BIN/pg_dump" -h "$master_dir" -p "$master_port" -U postgres demo 8>&- 9>&- | on_slave -o /dev/null demo
+    "$PG_CLIENTS/pg_dump" -h "$master_dir" -p "$master_port" -U postgres demo 8>&- 9>&- | on_slave -o /dev/null demo
 }
 
 install_triggers() {
@@ -110,7 +110,7 @@ replayed() { on_slave -c 'select count(*) from pgbench_history' demo; }
 run_load() {
     say "pgbench on the master: TPC-B, $CLIENTS clients, $SECONDS_OF_LOAD seconds"
     # In this shell's own process, so that a kill reaches pgbench itself.
-    "$PG_BIN/pgbench" -h "$master_dir" -p "$master_port" -U postgres -n -c "$CLIENTS" -j 2 -T "$SECONDS_OF_LOAD" \
+    "$PG_CLIENTS/pgbench" -h "$master_dir" -p "$master_port" -U postgres -n -c "$CLIENTS" -j 2 -T "$SECONDS_OF_LOAD" \
         --progress 1 demo >"$rundir/pgbench.out" 2>"$rundir/pgbench.progress" 8>&- 9>&- &
     load=$!
     printf '%8s %10s %26s %18s\n' second tps 'transactions on the slave' 'changes pending'

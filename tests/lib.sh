@@ -13,24 +13,46 @@ find_server() {
     return 1
 }
 
-# Installs PostgreSQL from the distribution when there is none, and sets PG_BIN.
-need_server() {
-    if ! find_server >/dev/null; then
-        if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-            echo "PostgreSQL is missing: install it, or set PG_BIN to the directory of initdb and pg_ctl" >&2
-            return 1
+# Prints the directory of the client programs, psql and the like: beside the server if they are there (servers for tests
+# come without), else the newest that is installed.
+find_clients() {
+    for directory in ${PG_BIN:+"$PG_BIN"} $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -Vr) \
+        "$(pg_config --bindir 2>/dev/null)" "$(dirname "$(command -v psql)")"; do
+        if [ -x "$directory/psql" ]; then
+            echo "$directory"
+            return 0
         fi
-        echo "installing PostgreSQL from the distribution"
-        export DEBIAN_FRONTEND=noninteractive
-        apt_log=$(mktemp)
-        if ! { apt-get -qq update && apt-get -qq -y --no-install-recommends install postgresql; } >"$apt_log" 2>&1; then
-            tail -n 20 "$apt_log" >&2
-            rm -f "$apt_log"
-            return 1
-        fi
-        rm -f "$apt_log"
+    done
+    return 1
+}
+
+# need_packages PACKAGE...: installs what is missing from the distribution.
+need_packages() {
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "missing: $*" >&2
+        return 1
     fi
-    PG_BIN=$(find_server) || return 1
+    echo "installing from the distribution: $*"
+    export DEBIAN_FRONTEND=noninteractive
+    apt_log=$(mktemp)
+    if ! { apt-get -qq update && apt-get -qq -y --no-install-recommends install "$@"; } >"$apt_log" 2>&1; then
+        tail -n 20 "$apt_log" >&2
+        rm -f "$apt_log"
+        return 1
+    fi
+    rm -f "$apt_log"
+}
+
+# Installs PostgreSQL from the distribution when there is none, and sets PG_BIN and PG_CLIENTS. With PG_BIN set that
+# server is taken for both clusters, or for the master alone when PG_BIN_SLAVE is set too.
+need_server() {
+    if ! { find_server && find_clients; } >/dev/null; then
+        need_packages postgresql || {
+            echo "install PostgreSQL, or set PG_BIN to the directory of initdb and pg_ctl" >&2
+            return 1
+        }
+    fi
+    PG_BIN=$(find_server) && PG_CLIENTS=$(find_clients) || return 1
     export PG_BIN
 }
 
@@ -55,7 +77,9 @@ start_cluster() {
     mkfifo "$2/$1.in"
     (
         exec <"$2/$1.in" >"$2/$1.out" 8>&- 9>&-
-        set -- sh -c "$(cat tests/harness/cluster.sh)" cluster "$PG_BIN" "$1" "$3"
+        bin=$PG_BIN
+        [ "$1" != slave ] || bin=${PG_BIN_SLAVE:-$PG_BIN}
+        set -- sh -c "$(cat tests/harness/cluster.sh)" cluster "$bin" "$1" "$3"
         [ "$(id -u)" != 0 ] || set -- runuser -u postgres -- "$@"
         exec "$@"
     ) &

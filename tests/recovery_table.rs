@@ -6,7 +6,7 @@
 
 mod harness;
 
-use harness::{Daemon, Pair, process_state, signal, wait_until};
+use harness::{Daemon, Pair, Still, wait_until};
 use postgres::Client;
 use pyreplica::checks::origin;
 use pyreplica::names::{BatchNumber, Side};
@@ -247,28 +247,12 @@ fn has_unread_bytes(server_port: u16, client_port: u16) -> bool {
     })
 }
 
-/// A server process that stands still. It goes on at the latest when this is dropped: the whole cluster waits for it
-/// when a database is dropped.
-struct Still(u32);
-
-impl Still {
-    fn go_on(self) {}
-}
-
-impl Drop for Still {
-    fn drop(&mut self) {
-        signal(self.0, "CONT");
-    }
-}
-
 /// A daemon that dies right after it has sent the slave's last word of a batch, to a backend that stands still. Returns
 /// the backend: it will do as it was told, but later.
 fn die_while_the_slave_is_slow(pair: &Pair, mut daemon: Daemon) -> Still {
     daemon.wait_paused();
     let (pid, client_port) = slave_backend(pair);
-    signal(pid, "STOP");
-    let backend = Still(pid);
-    wait_until("the backend stands still", || process_state(pid) == Some('T'));
+    let backend = Still::make(pid);
     daemon.resume();
     wait_until("the daemon has sent its command", || has_unread_bytes(pair.slave_server().port(), client_port));
     daemon.kill9();

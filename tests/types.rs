@@ -191,7 +191,7 @@ impl Matrix {
         let pair = Pair::new();
         pair.exec_both(OWN_TYPES);
         let mut types = MATRIX.to_vec();
-        if pair.on_master("select current_setting('server_version_num')::int >= 140000") == ["t"] {
+        if pair.version() >= 14 {
             types.extend(MULTIRANGES);
         }
         let tables = types.iter().enumerate().map(|(i, (name, _))| {

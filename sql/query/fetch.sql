@@ -2,6 +2,6 @@
 -- counts bytes before they are converted from the database's encoding. "public" stands for hstore's own schema.
 --   $1  bigint[]  their ids
 select l.id, l.txid::text::bigint as txid, l.event::text as event, coalesce(l.relation, '') as relation,
-       public.hstore_to_array(l.old) as old, public.hstore_to_array(l.new) as new, coalesce(l.sql, '') as sql
+       public.hstore_to_array(l.old) as old, public.hstore_to_array(l.new) as new, coalesce(l.sql, '') as sql, l.origin
   from public.replica_log l
  where not replicated and l.id = any ($1)

@@ -60,6 +60,13 @@ impl Server {
         std::fs::read(self.dir.join("log")).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
     }
 
+    /// As in `server_version_num`, without the minor version: 15, not 150004.
+    #[track_caller]
+    pub fn major_version(&self) -> u32 {
+        let row = self.connect("postgres").query_one("select current_setting('server_version_num')::int", &[]);
+        row.expect("the version").get::<_, i32>(0) as u32 / 10_000
+    }
+
     /// The test's own way in: the unix socket, past any forwarder and any password.
     #[track_caller]
     pub fn connect(&self, database: &str) -> Client {
@@ -190,7 +197,7 @@ impl OwnCluster {
     /// `conf` are further lines of postgresql.conf, `initdb` further options, e.g. `--encoding=LATIN1 --locale=C`.
     #[track_caller]
     pub fn start(label: &str, conf: &str, initdb: &[&str]) -> OwnCluster {
-        let bin = server_programs();
+        let bin = server_programs(label);
         let mut command = Command::new("sh");
         if is_root() {
             command = Command::new("runuser");
@@ -271,8 +278,10 @@ fn is_root() -> bool {
 }
 
 /// The directory of initdb and pg_ctl: PG_BIN if set, else the newest of the distribution's, else what pg_config says.
-fn server_programs() -> PathBuf {
-    let mut candidates: Vec<PathBuf> = std::env::var_os("PG_BIN").into_iter().map(PathBuf::from).collect();
+/// PG_BIN_SLAVE gives the slave another version than the master.
+fn server_programs(label: &str) -> PathBuf {
+    let slave = std::env::var_os("PG_BIN_SLAVE").filter(|_| label == "slave");
+    let mut candidates: Vec<PathBuf> = slave.into_iter().chain(std::env::var_os("PG_BIN")).map(PathBuf::from).collect();
     candidates.extend(distribution_programs());
     if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
         candidates.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim_end()));
@@ -293,8 +302,8 @@ fn distribution_programs() -> Vec<PathBuf> {
 }
 
 /// psql need not come with the server: any version talks to any.
-fn psql() -> PathBuf {
-    let beside = server_programs().join("psql");
+pub fn psql() -> PathBuf {
+    let beside = server_programs("client").join("psql");
     let found = std::iter::once(beside).chain(distribution_programs().into_iter().map(|dir| dir.join("psql")));
     found.into_iter().find(|path| path.exists()).unwrap_or_else(|| PathBuf::from("psql"))
 }

@@ -52,8 +52,16 @@ impl Daemon {
     /// parent, so a daemon ends with the thread that called this.
     #[track_caller]
     pub fn spawn(log: &Path, args: &[&str], env: &[(&str, &str)]) -> Daemon {
+        Daemon::spawn_behind(&[], log, args, env)
+    }
+
+    /// The same behind another command, which must turn into it by exec.
+    #[track_caller]
+    pub fn spawn_behind(prefix: &[String], log: &Path, args: &[&str], env: &[(&str, &str)]) -> Daemon {
         let output = File::create(log).expect("create the daemon's log");
-        let mut command = mortal(env!("CARGO_BIN_EXE_pyreplica"));
+        let words: Vec<&str> = prefix.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_pyreplica")]).collect();
+        let mut command = mortal(words[0]);
+        command.args(&words[1..]);
         for (name, _) in std::env::vars() {
             if name.starts_with("PG") || name.starts_with("DSN") || name.starts_with("PYREPLICA") {
                 command.env_remove(name);
@@ -183,6 +191,28 @@ impl Drop for Daemon {
 pub fn signal(pid: u32, name: &str) {
     let status = Command::new("sh").args(["-c", "kill -s \"$1\" \"$2\"", "kill", name, &pid.to_string()]).status();
     assert!(status.expect("sh starts").success(), "kill -s {name} {pid}");
+}
+
+/// A server's process that stands still. It goes on at the latest when this is dropped, for the whole cluster waits for it
+/// as soon as somebody drops a database.
+pub struct Still(u32);
+
+impl Still {
+    #[track_caller]
+    pub fn make(pid: u32) -> Still {
+        signal(pid, "STOP");
+        let still = Still(pid);
+        wait_until("the process stands still", || process_state(pid) == Some('T'));
+        still
+    }
+
+    pub fn go_on(self) {}
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        signal(self.0, "CONT");
+    }
 }
 
 /// The state letter of a process: `T` is stopped by a signal.

@@ -12,14 +12,18 @@ mod cluster;
 mod compare;
 mod daemon;
 mod forwarder;
+mod network;
 mod pair;
 mod road;
+mod words;
 
 pub use cluster::{OwnCluster, Script, Server};
-pub use daemon::{Daemon, Finished, process_state, run, signal};
+pub use daemon::{Daemon, Finished, Still, process_state, run, signal};
 pub use forwarder::Forwarder;
+pub use network::Network;
 pub use pair::Pair;
 pub use road::{drains, replays, replays_each};
+pub use words::{assert_says, final_words, refusal};
 
 use std::time::{Duration, Instant};
 

@@ -69,6 +69,12 @@ impl Pair {
         &self.slave
     }
 
+    /// The older of both servers' major versions.
+    #[track_caller]
+    pub fn version(&self) -> u32 {
+        self.master.major_version().min(self.slave.major_version())
+    }
+
     /// A new session on the master.
     #[track_caller]
     pub fn master(&self) -> Client {
@@ -161,6 +167,13 @@ impl Pair {
         self.start_in(lines, &[])
     }
 
+    /// A daemon behind another command, e.g. [`super::Network::command`].
+    #[track_caller]
+    pub fn start_behind(&self, prefix: &[String], lines: &str) -> Daemon {
+        let file = self.config_file(lines);
+        Daemon::spawn_behind(prefix, &self.next_log(), &[path(&file)], &[])
+    }
+
     /// A daemon that stops itself by SIGSTOP when it comes to a step of the protocol: `step`, or `step:n` for the n-th
     /// time.
     #[track_caller]
@@ -201,10 +214,10 @@ impl Pair {
         number(&mut self.master(), "select count(*) from replica_log where not replicated")
     }
 
-    /// How many rows the log holds, replayed ones included.
+    /// How many rows the log holds, save those that every slave has replayed and that it only keeps for a while.
     #[track_caller]
     pub fn logged(&self) -> i64 {
-        number(&mut self.master(), "select count(*) from replica_log")
+        self.pending()
     }
 
     /// Waits until nothing is pending and nothing is in doubt.
@@ -257,11 +270,12 @@ impl Pair {
     fn named(master: &Server, slave: &Server) -> Pair {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        // The test's name, for whoever reads a server's log; short enough for a database name with both numbers.
+        // The test's name, for whoever reads a server's log; short enough to be shown whole as the name of a session, with
+        // both numbers and what the daemon adds.
         let thread = std::thread::current();
         let test: String =
             thread.name().unwrap_or("test").chars().filter(|c| c.is_alphanumeric() || *c == '_').collect();
-        let name = format!("t{}_{number}_{}", std::process::id(), test.get(..36).unwrap_or(&test)).to_lowercase();
+        let name = format!("t{}_{number}_{}", std::process::id(), test.get(..28).unwrap_or(&test)).to_lowercase();
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
         fs::create_dir_all(&dir).expect("create the pair's directory");
         let (master_dsn, slave_dsn) = (master.dsn(&format!("{name}_m")), slave.dsn(&format!("{name}_s")));

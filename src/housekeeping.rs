@@ -1,0 +1,72 @@
+//! What a pair does once a minute beside replaying: deleting what every slave has replayed some time ago, and a look at the
+//! size of the log.
+
+use crate::config::Config;
+use crate::error::Result;
+use crate::sql;
+use crate::twophase::Link;
+use std::time::{Duration, Instant};
+
+/// The pause between two rounds.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Changes that arrive while the log is being purged wait no longer than this.
+const TIME_SLICE: Duration = Duration::from_millis(200);
+
+/// A log that has grown too large is warned of anew only after it has shrunk to this part of the limit.
+const SHRUNK_PERCENT: u64 = 80;
+
+#[derive(Default)]
+pub struct Housekeeping {
+    last: Option<Instant>,
+    warned: bool,
+}
+
+impl Housekeeping {
+    /// Does a round if it is time for one; false if a slice of time did not suffice, and another call is wanted soon.
+    pub fn run(&mut self, config: &Config, link: &mut Link) -> Result<bool> {
+        if self.last.is_some_and(|last| last.elapsed() < INTERVAL) {
+            return Ok(true);
+        }
+        if !config.retention.is_zero() && !purge(config, link, Instant::now() + TIME_SLICE)? {
+            return Ok(false);
+        }
+        self.last = Some(Instant::now());
+        self.look_at_the_size(config, link)?;
+        Ok(true)
+    }
+
+    fn look_at_the_size(&mut self, config: &Config, link: &mut Link) -> Result<()> {
+        let size = link.master.query_one("look at the size of the log", sql::LOG_SIZE, &[])?.get::<_, i64>(0) as u64;
+        if size < config.log_warning / 100 * SHRUNK_PERCENT {
+            self.warned = false;
+        }
+        if size <= config.log_warning || self.warned {
+            return Ok(());
+        }
+        self.warned = true;
+        let waiting = link.log.waiting(&mut link.master)?;
+        let slaves: Vec<String> =
+            waiting.iter().map(|(field, since)| format!("{field} has not replayed changes since {since}")).collect();
+        let slaves = if slaves.is_empty() { "no slave has anything to replay".into() } else { slaves.join(", ") };
+        log::warn!(
+            target: &config.name,
+            "replica_log has grown to {} MiB: {slaves}. hint: start the slave that is away, or remove it: \
+             SELECT py_log_remove_slave('...')",
+            size >> 20
+        );
+        Ok(())
+    }
+}
+
+/// True when nothing more is to be deleted.
+fn purge(config: &Config, link: &mut Link, until: Instant) -> Result<bool> {
+    while Instant::now() < until && !link.control.is_stopping() {
+        let purged = link.log.purge(&mut link.master, config.retention)?;
+        if purged == 0 {
+            return Ok(true);
+        }
+        log::debug!(target: &config.name, "Purged {purged} changes that every slave has replayed");
+    }
+    Ok(false)
+}

@@ -1,0 +1,147 @@
+//! Several slaves of one master: each at its own pace, none in another's way, and a log that does not outgrow them.
+
+mod harness;
+
+use harness::{Pair, wait_until};
+
+const TABLE: &str = "create table t (id int primary key, a int)";
+
+/// Config lines for a second slave of the first pair's master.
+fn second(first: &Pair, second: &Pair, more: &str) -> String {
+    format!("DSN0={}\nSLAVE_FIELD=slave2\n{more}", first.master_dsn)
+}
+
+/// A master with two slaves: the first pair's own, and the second pair's. The second pair's master is not used.
+fn two_slaves() -> (Pair, Pair) {
+    let (first, other) = (Pair::new(), Pair::new());
+    first.exec_both(TABLE);
+    other.run_on_slave(TABLE);
+    first.create_triggers();
+    first.run("select py_log_add_slave('slave2')");
+    (first, other)
+}
+
+fn log(pair: &Pair) -> Vec<String> {
+    pair.on_master("select count(*) from replica_log")
+}
+
+#[test]
+fn each_slave_replays_at_its_own_pace_and_the_last_one_empties_the_log() {
+    let (first, other) = two_slaves();
+    first.run("insert into t select i, i from generate_series(1, 100) i; update t set a = a + 1 where id < 50");
+    assert!(first.try_once_by_file("RETENTION=0").status.success());
+    first.assert_equal();
+    assert_eq!(log(&first), ["149"], "slave2 has replayed nothing yet");
+    assert_eq!(other.on_slave("select count(*) from t"), ["0"]);
+
+    assert!(other.try_once_by_file(&second(&first, &other, "RETENTION=0")).status.success());
+    assert_eq!(other.on_slave("select count(*), sum(a) from t"), ["100"]);
+    assert_eq!(log(&first), ["0"]);
+}
+
+#[test]
+fn two_slaves_that_replay_at_the_same_time_leave_nothing_behind() {
+    let (first, other) = two_slaves();
+    let _one = first.start_with("RETENTION=0");
+    let _two = other.start_with(&second(&first, &other, "RETENTION=0"));
+    for round in 0..30 {
+        first.run(&format!(
+            "insert into t select i, 0 from generate_series({0}, {0} + 9) i; update t set a = a + 1",
+            round * 10
+        ));
+    }
+    wait_until("both slaves have replayed everything", || log(&first) == ["0"]);
+    first.wait_caught_up();
+    let sum = "select sum(a)::text from t";
+    wait_until("the second slave has committed", || other.on_slave(sum) == first.on_master(sum));
+    first.assert_equal();
+}
+
+#[test]
+fn a_slave_added_later_gets_what_comes_later() {
+    let pair = Pair::new();
+    pair.exec_both(TABLE);
+    pair.create_triggers();
+    let daemon = pair.start_with("RETENTION=0");
+    pair.run("insert into t values (1, 1)");
+    pair.wait_caught_up();
+    // The running daemon must notice that it is not the last slave any more, or it would delete what slave2 needs.
+    assert_eq!(
+        pair.on_master("select py_log_add_slave('slave2')"),
+        ["added slave slave2: set SLAVE_FIELD=slave2 in its config file"]
+    );
+    pair.run("insert into t values (2, 2)");
+    pair.wait_caught_up();
+    pair.assert_equal();
+    assert_eq!(pair.on_master("select new -> 'id' from replica_log where not slave2"), ["2"]);
+
+    assert_eq!(pair.on_master("select py_log_remove_slave('slave2')"), ["removed slave slave2"]);
+    assert_eq!(log(&pair), ["0"]);
+    pair.run("insert into t values (3, 3)");
+    wait_until("the log is empty", || log(&pair) == ["0"]);
+    pair.assert_equal();
+    drop(daemon);
+}
+
+#[test]
+fn the_only_slave_cannot_be_removed() {
+    let pair = Pair::new();
+    let error = pair.master().batch_execute("select py_log_remove_slave('replicated')").unwrap_err();
+    assert!(error.as_db_error().unwrap().message().contains("is the only one"), "{error}");
+}
+
+/// The second slave's daemon dies between the phases and never comes back: its marks stay locked on the master.
+#[test]
+fn a_slave_that_died_in_doubt_does_not_hold_up_another() {
+    let (first, other) = two_slaves();
+    let lines = second(&first, &other, "");
+    let mut dying = other.start_in(&lines, &[("PYREPLICA_PAUSE_AT", "slave-prepared")]);
+    first.run("insert into t values (1, 1), (2, 2)");
+    dying.wait_paused();
+    dying.kill9();
+    assert_eq!(first.on_master("select count(*) from pg_prepared_xacts where database = current_database()"), ["1"]);
+
+    let mut healthy = first.start();
+    first.wait_caught_up();
+    first.assert_equal();
+    healthy.wait_log("Slave slave2 left batch");
+
+    let back = other.start_with(&lines);
+    wait_until("slave2 has replayed it again", || other.on_slave("select sum(a) from t") == ["3"]);
+    other.assert_no_prepared();
+    drop((healthy, back));
+}
+
+#[test]
+fn replayed_changes_stay_for_the_retention_and_are_purged_then() {
+    let pair = Pair::new();
+    pair.exec_both(TABLE);
+    pair.create_triggers();
+    pair.run("insert into t select i, i from generate_series(1, 20000) i");
+    pair.once();
+    assert_eq!(log(&pair), ["20000"]);
+    assert_eq!(pair.pending(), 0);
+    pair.run("update replica_log set ts = ts - interval '2 days' where id <= 15000");
+    pair.once();
+    assert_eq!(log(&pair), ["5000"]);
+}
+
+#[test]
+fn a_log_that_grows_too_large_names_the_slave_that_is_away() {
+    let (first, _other) = two_slaves();
+    first.run("alter table t add b text");
+    first.run_on_slave("alter table t add b text");
+    first.run("insert into t select i, i, repeat(md5(i::text), 20) from generate_series(1, 5000) i");
+    let mut daemon = first.start_with("LOG_WARNING=1");
+    daemon.wait_log("replica_log has grown to");
+    daemon.wait_log("slave2 has not replayed changes since");
+    assert!(!daemon.log().contains("replicated has not replayed"), "{}", daemon.log());
+}
+
+#[test]
+fn a_missing_index_is_named() {
+    let pair = Pair::new();
+    pair.run("alter table replica_log add slave2 boolean not null default false");
+    let said = pair.try_once_by_file("SLAVE_FIELD=slave2");
+    assert!(said.status.success() && said.output.contains("CREATE INDEX ON replica_log (id) WHERE NOT \"slave2\""));
+}
