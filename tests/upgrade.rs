@@ -78,7 +78,7 @@ fn what_waits_is_replayed_and_then_what_the_old_triggers_and_the_new_ones_log() 
     assert_eq!(pair.on_master(triggers), ["!replica_tg", "!replica_truncate_tg"]);
     pair.run("insert into t values (5, 'five'); update t set id = 6 where id = 5; delete from t where id = 3");
     assert_eq!(pair.logged(), 3, "nothing is captured twice");
-    assert_eq!(pair.on_master("select min(id) from replica_log"), ["8"], "the numbers go on");
+    assert_eq!(pair.on_master("select min(id) from replica_log where not replicated"), ["8"], "the numbers go on");
     drains(&pair);
 }
 
@@ -129,7 +129,8 @@ fn further_slaves_keep_their_columns_and_what_waits_for_them() {
     pair.run_on_slave("truncate t; insert into t values (1, 'one'), (2, 'two')");
     assert_eq!(pair.try_once_by_file("SLAVE_FIELD=slave2\n").code(), 0);
     pair.assert_equal();
-    assert_eq!(pair.on_master("select id from replica_log"), ["7"], "it waits for the third slave");
+    let waiting = "select id from replica_log where not \"Slave 3\"";
+    assert_eq!(pair.on_master(waiting), ["7"], "it waits for the third slave");
     let indexes = "select count(*) from pg_index where indrelid = 'replica_log'::regclass and indpred is not null";
     assert_eq!(pair.on_master(indexes), ["3"]);
 }
