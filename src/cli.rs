@@ -210,9 +210,6 @@ fn run_pairs(mut configs: Vec<Config>, skipped: &[Error], mode: Mode, options: &
         return worst(skipped.iter().map(end_with));
     }
     skipped.iter().for_each(|error| logger::error(OWN_TARGET, error));
-    for config in configs.iter().filter(|config| config.smtp.is_some()) {
-        log::warn!(target: &config.name, "[SMTP] is filled in, but this version sends no mail");
-    }
     // A daemon that was told to stop has done well, whatever it had to skip; a single drain has left something out.
     let skipped = skipped.iter().filter(|_| mode == Mode::Once).map(Error::exit_code);
     let is_one = configs.len() == 1;

@@ -1,6 +1,9 @@
 //! One pair's settings, read from `key=value` text by hand; every error names the line and the key.
 
 mod ini;
+mod smtp;
+
+pub use smtp::{Login, Protection, Smtp};
 
 use crate::dsn::Dsn;
 use ini::Entry;
@@ -52,18 +55,6 @@ const MAIN_KEYS: &[&str] = &[
     "LOG_WARNING",
 ];
 
-const SMTP_KEYS: &[&str] = &[
-    "SERVER",
-    "USERNAME",
-    "PASSWORD",
-    "START_SUBJECT",
-    "STOP_SUBJECT",
-    "ERROR_SUBJECT",
-    "WARNING_SUBJECT",
-    "FROM_ADDR",
-    "TO_ADDRS",
-];
-
 /// Everything one pair needs.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -92,20 +83,6 @@ pub struct Config {
     pub smtp: Option<Smtp>,
 }
 
-/// The `[SMTP]` section as it stands in the file.
-#[derive(Clone)]
-pub struct Smtp {
-    pub server: String,
-    pub username: Option<String>,
-    pub password: Option<String>,
-    pub start_subject: Option<String>,
-    pub stop_subject: Option<String>,
-    pub error_subject: Option<String>,
-    pub warning_subject: Option<String>,
-    pub from_addr: String,
-    pub to_addrs: Vec<String>,
-}
-
 /// What is wrong in a config file, and where; never a value, which may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
@@ -119,7 +96,7 @@ impl Config {
     pub fn parse(text: &str) -> Result<Config, ConfigError> {
         let entries = ini::parse(text, |section| match section {
             "MAIN" => Some(MAIN_KEYS),
-            "SMTP" => Some(SMTP_KEYS),
+            "SMTP" => Some(smtp::KEYS),
             _ => None,
         })?;
         let main = Section { name: "MAIN", entries: &entries };
@@ -163,27 +140,6 @@ impl Config {
     }
 }
 
-impl Smtp {
-    /// A section in which nothing is filled in is the same as none.
-    fn from_section(section: &Section<'_>) -> Result<Option<Smtp>, ConfigError> {
-        if SMTP_KEYS.iter().all(|key| section.find(key).is_none()) {
-            return Ok(None);
-        }
-        let addresses = section.required("TO_ADDRS")?.split(';').map(str::trim).filter(|address| !address.is_empty());
-        Ok(Some(Smtp {
-            server: section.required("SERVER")?.to_string(),
-            username: section.text("USERNAME"),
-            password: section.text("PASSWORD"),
-            start_subject: section.text("START_SUBJECT"),
-            stop_subject: section.text("STOP_SUBJECT"),
-            error_subject: section.text("ERROR_SUBJECT"),
-            warning_subject: section.text("WARNING_SUBJECT"),
-            from_addr: section.required("FROM_ADDR")?.to_string(),
-            to_addrs: addresses.map(str::to_string).collect(),
-        }))
-    }
-}
-
 impl ConfigError {
     fn new(line: usize, key: impl Into<String>, what: impl Into<String>) -> Self {
         ConfigError { line, key: key.into(), what: what.into() }
@@ -211,16 +167,6 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
-
-impl fmt::Debug for Smtp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Smtp")
-            .field("server", &self.server)
-            .field("from_addr", &self.from_addr)
-            .field("to_addrs", &self.to_addrs)
-            .finish_non_exhaustive()
-    }
-}
 
 /// A pair's name stands in log lines, in thread names and in the names of prepared transactions.
 fn is_printable(name: &str) -> bool {
@@ -368,7 +314,7 @@ TO_ADDRS=hostmaster@somewhere.com;dbadmin@somewhere.com
     fn what_is_missing_is_named() {
         assert_eq!(error(""), "1: NAME: missing in [MAIN]");
         assert_eq!(error("[MAIN]\nNAME=a\nDSN1=host=y"), "1: DSN0: missing in [MAIN]");
-        assert_eq!(error(&format!("{SHORT}[SMTP]\nSERVER=x")), "1: TO_ADDRS: missing in [SMTP]");
+        assert_eq!(error(&format!("{SHORT}[SMTP]\nSERVER=x")), "1: FROM_ADDR: missing in [SMTP]");
     }
 
     #[test]
@@ -392,7 +338,7 @@ TO_ADDRS=hostmaster@somewhere.com;dbadmin@somewhere.com
                 _ => format!("{line}\n"),
             })
             .collect();
-        for key in MAIN_KEYS.iter().chain(SMTP_KEYS) {
+        for key in MAIN_KEYS.iter().chain(smtp::KEYS) {
             assert!(enabled.contains(&format!("\n{key}=")), "{key} is not in sample.conf");
         }
         let all = Config::parse(&enabled).unwrap();

@@ -3,12 +3,15 @@
 //! The first signal asks every pair to finish or roll back the batch in hand. After `FINISH_TIME` the servers are told
 //! to give up what they do for us; after `CANCEL_TIME` more the process ends as it is, which two-phase commit was made
 //! for. A second signal ends it at once. Nothing here calls `exit`: the supervisor returns, and main with it.
+//!
+//! Each pair with an `[SMTP]` section has a second thread that sends its mails. The last ones may take `MAIL_TIME`.
 
 use crate::backoff;
 use crate::config::Config;
 use crate::control::Control;
 use crate::error::{Error, Kind, Result};
 use crate::logger::{self, OWN_TARGET};
+use crate::postman::Postman;
 use crate::replicator::{self, Progress};
 use crate::signals::{Signal, Signals};
 use std::io;
@@ -24,10 +27,13 @@ const FINISH_TIME: Duration = Duration::from_secs(1);
 /// How long they may take after their statements have been cancelled.
 const CANCEL_TIME: Duration = Duration::from_secs(1);
 
+/// How long the mails that are left may take when all pairs have ended.
+const MAIL_TIME: Duration = Duration::from_secs(3);
+
 /// When the process ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// When everything pending has been replayed.
+    /// When everything pending has been replayed. Sends no mail: who started it is told by the exit code.
     Once,
     /// When a pair fails before it has ever worked: somebody sits at the terminal and has mistyped something.
     UntilItWorks,
@@ -43,22 +49,37 @@ pub struct Failure {
 }
 
 /// Runs all pairs until each has ended or the operator stops them; returns those that failed for good.
-pub fn run(configs: Vec<Config>, mode: Mode) -> Result<Vec<Failure>> {
+pub fn run(mut configs: Vec<Config>, mode: Mode) -> Result<Vec<Failure>> {
     let (sender, events) = channel();
     watch_signals(sender.clone()).map_err(|e| Error::new(Kind::Internal, None, "watch for signals", e))?;
     let task: Task = match mode {
-        Mode::Once => Arc::new(drain_once),
-        Mode::UntilItWorks => Arc::new(|config, control| keep_running(config, control, true, replicator::run)),
-        Mode::Forever => Arc::new(|config, control| keep_running(config, control, false, replicator::run)),
+        Mode::Once => {
+            configs.iter_mut().for_each(|config| config.smtp = None);
+            Arc::new(|config, control, _| drain_once(config, control))
+        }
+        Mode::UntilItWorks => {
+            Arc::new(|config, control, post| keep_running(config, control, post, true, replicator::run))
+        }
+        Mode::Forever => Arc::new(|config, control, post| keep_running(config, control, post, false, replicator::run)),
     };
     Ok(supervise(configs, &task, &sender, &events))
 }
 
 /// What a pair's thread does from beginning to end.
-type Task = Arc<dyn Fn(&Config, &Control) -> Result<()> + Send + Sync>;
+type Task = Arc<dyn Fn(&Config, &Control, &Postman) -> Result<()> + Send + Sync>;
+
+/// What the supervisor keeps of a pair.
+struct Pair {
+    control: Control,
+    postman: Postman,
+    has_ended: bool,
+}
 
 enum Event {
-    Ended(Option<Failure>),
+    /// The pair with this number.
+    Ended(usize, Option<Failure>),
+    /// A postman has sent everything and gone home.
+    Delivered,
     Stop,
 }
 
@@ -79,36 +100,73 @@ fn watch_signals(stop: Sender<Event>) -> io::Result<()> {
 }
 
 fn supervise(configs: Vec<Config>, task: &Task, sender: &Sender<Event>, events: &Receiver<Event>) -> Vec<Failure> {
-    let controls: Vec<Control> = configs.into_iter().map(|config| start(config, task, sender.clone())).collect();
-    let mut running = controls.len();
+    let numbered = configs.into_iter().enumerate();
+    let mut pairs: Vec<Pair> = numbered.map(|(number, config)| start(number, config, task, sender)).collect();
+    let mut delivering = pairs.iter().filter(|pair| pair.postman.has_work()).count();
     let mut failures = Vec::new();
     let mut stage = Stage::Running;
-    while running > 0 {
+    while pairs.iter().any(|pair| !pair.has_ended) {
         match (next_event(events, &stage), &stage) {
-            (Some(Event::Ended(failure)), _) => {
-                running -= 1;
+            (Some(Event::Ended(number, failure)), _) => {
+                end(&mut pairs[number], failure.as_ref(), &stage);
                 failures.extend(failure);
             }
+            // Its thread has come to grief; there is no mail any more.
+            (Some(Event::Delivered), _) => delivering -= 1,
             (Some(Event::Stop), Stage::Running) => {
                 log::info!(target: OWN_TARGET, "Stopping");
-                controls.iter().for_each(Control::stop);
+                pairs.iter().for_each(|pair| pair.control.stop());
                 stage = Stage::Finishing { until: Instant::now() + FINISH_TIME };
             }
             (Some(Event::Stop), _) => {
                 log::warn!(target: OWN_TARGET, "second signal: ending at once");
-                break;
+                return failures;
             }
             (None, Stage::Cancelled { .. }) => {
-                log::warn!(target: OWN_TARGET, "{running} of the pairs did not end in time: ending without them");
+                leave_behind(&pairs);
                 break;
             }
             (None, _) => {
-                controls.iter().for_each(cancel);
+                pairs.iter().for_each(|pair| cancel(&pair.control));
                 stage = Stage::Cancelled { until: Instant::now() + CANCEL_TIME };
             }
         }
     }
+    deliver_the_rest(&pairs, delivering, events);
     failures
+}
+
+fn end(pair: &mut Pair, failure: Option<&Failure>, stage: &Stage) {
+    pair.has_ended = true;
+    match (failure, stage) {
+        (Some(failure), _) => pair.postman.failed(&failure.error),
+        (None, Stage::Running) => {}
+        (None, _) => pair.postman.stopped("replication was stopped by a signal, in good order"),
+    }
+}
+
+fn leave_behind(pairs: &[Pair]) {
+    let late = pairs.iter().filter(|pair| !pair.has_ended);
+    log::warn!(target: OWN_TARGET, "{} of the pairs did not end in time: ending without them", late.clone().count());
+    for pair in late {
+        pair.postman.stopped("replication was stopped by a signal, in the middle of a batch that did not end in time");
+    }
+}
+
+/// Lets the postmen that are still at work send what mails are left, in bounded time.
+fn deliver_the_rest(pairs: &[Pair], mut delivering: usize, events: &Receiver<Event>) {
+    pairs.iter().for_each(|pair| pair.postman.close());
+    let until = Instant::now() + MAIL_TIME;
+    while delivering > 0 {
+        match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(Event::Delivered) => delivering -= 1,
+            Ok(Event::Ended(..)) => {}
+            Ok(Event::Stop) | Err(_) => {
+                log::warn!(target: OWN_TARGET, "the mail server did not take all mails in time: ending without them");
+                return;
+            }
+        }
+    }
 }
 
 /// None when the time of this stage is over.
@@ -126,23 +184,41 @@ fn next_event(events: &Receiver<Event>, stage: &Stage) -> Option<Event> {
     }
 }
 
-fn start(config: Config, task: &Task, sender: Sender<Event>) -> Control {
-    let control = Control::default();
-    let (name, for_thread, task, ended) = (config.name.clone(), control.clone(), task.clone(), sender.clone());
+fn start(number: usize, config: Config, task: &Task, sender: &Sender<Event>) -> Pair {
+    let (control, postman) = (Control::default(), Postman::new(&config));
+    if postman.has_work() {
+        deliver(&config.name, &postman, sender.clone());
+    }
+    let (name, task, ended) = (config.name.clone(), task.clone(), sender.clone());
+    let (for_thread, post) = (control.clone(), postman.clone());
     let body = move || {
-        let failure = match guarded(|| task(&config, &for_thread)) {
+        let failure = match guarded(|| task(&config, &for_thread, &post)) {
             Err(error) if !is_due_to_stop(&error, &for_thread, &config.name) => {
                 Some(Failure { name: config.name, error })
             }
             _ => None,
         };
-        drop(ended.send(Event::Ended(failure)));
+        drop(ended.send(Event::Ended(number, failure)));
     };
     if let Err(e) = thread::Builder::new().name(name.clone()).spawn(body) {
         let error = Error::new(Kind::Internal, None, "start a thread", e);
-        drop(sender.send(Event::Ended(Some(Failure { name, error }))));
+        drop(sender.send(Event::Ended(number, Some(Failure { name, error }))));
     }
-    control
+    Pair { control, postman, has_ended: false }
+}
+
+/// On a thread of its own: a mail server takes its time.
+fn deliver(name: &str, postman: &Postman, sender: Sender<Event>) {
+    let (post, delivered) = (postman.clone(), sender.clone());
+    let body = move || {
+        // The panic is in the log already; without mails the pair goes on as well as with them.
+        let _ = catch_unwind(AssertUnwindSafe(|| post.deliver()));
+        drop(delivered.send(Event::Delivered));
+    };
+    if let Err(e) = thread::Builder::new().name(format!("{name} mail")).spawn(body) {
+        log::warn!(target: name, "no mails: cannot start a thread: {e}");
+        drop(sender.send(Event::Delivered));
+    }
 }
 
 /// On a thread of its own: asking a server that the network has lost takes longer than we want to wait.
@@ -163,16 +239,22 @@ fn drain_once(config: &Config, control: &Control) -> Result<()> {
 fn keep_running(
     config: &Config,
     control: &Control,
+    postman: &Postman,
     give_up: bool,
     run: impl Fn(&Config, &Control, &mut dyn FnMut(Progress)) -> Result<()>,
 ) -> Result<()> {
+    postman.started();
     let mut has_worked = false;
     let mut attempt = 0;
     loop {
         let mut progress = |step| match step {
             Progress::Connected => has_worked = true,
             // Not sooner: a change that fails every time is to be tried less and less often.
-            Progress::Drained => attempt = 0,
+            Progress::Drained => {
+                attempt = 0;
+                postman.drained();
+            }
+            Progress::Conflict(text) => postman.conflict(text),
         };
         let Err(error) = guarded(|| run(config, control, &mut progress)) else {
             return Ok(());
@@ -184,6 +266,7 @@ fn keep_running(
             return Err(error);
         }
         logger::error(&config.name, &error);
+        postman.failed(&error);
         let pause = backoff::pause(attempt);
         attempt = attempt.saturating_add(1);
         log::info!(target: &config.name, "Trying again in {:.1} s", pause.as_secs_f64());

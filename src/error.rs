@@ -108,6 +108,11 @@ impl Error {
         self.0.code.as_deref()
     }
 
+    /// What was attempted, without the side.
+    pub fn operation(&self) -> &str {
+        &self.0.operation
+    }
+
     /// Why it failed, without the operation.
     pub fn detail(&self) -> &str {
         &self.0.detail

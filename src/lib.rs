@@ -7,6 +7,7 @@ pub mod names;
 pub mod dsn;
 pub mod config;
 pub mod backoff;
+pub mod notices;
 pub mod change;
 pub mod order;
 pub mod extent;
@@ -14,13 +15,14 @@ pub mod recovery;
 pub mod table;
 pub mod render;
 
-// World (each the only importer of its crate): errors, servers, signals, files.
+// World (each the only importer of its crate): errors, servers, signals, files, mails.
 pub mod error;
 pub mod control;
 pub mod libpq;
 pub mod signals;
 pub mod logger;
 pub mod conffiles;
+pub mod mail;
 pub mod argv;
 pub mod user;
 pub mod sql;
@@ -38,6 +40,7 @@ pub mod housekeeping;
 
 // Loop: one pair, then many.
 pub mod replicator;
+pub mod postman;
 pub mod daemon;
 
 // Shell: the command line.

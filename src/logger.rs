@@ -15,6 +15,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 /// The target of what belongs to no pair.
 pub const OWN_TARGET: &str = "pyreplica";
 
+/// As Python's `time.ctime` writes it.
+const TIME_FORMAT: &str = "%a %b %e %H:%M:%S %Y";
+
 /// Starts logging: `levels` is the DEBUG_LEVEL of each pair by name. To be called once, before the first thread.
 pub fn init<'a>(file: Option<&Path>, levels: impl IntoIterator<Item = (&'a str, u8)>) -> io::Result<()> {
     let sink = match file {
@@ -36,6 +39,11 @@ pub fn error(name: &str, error: &Error) {
         Some(hint) => log::error!(target: name, "{error}\nhint: {hint}"),
         None => log::error!(target: name, "{error}"),
     }
+}
+
+/// The local time as the log lines write it.
+pub fn time() -> String {
+    Local::now().format(TIME_FORMAT).to_string()
 }
 
 /// Opens the log file anew under its name. When that fails, the old file goes on being used.
@@ -80,7 +88,7 @@ fn format_line(name: &str, time: &DateTime<Local>, level: Level, message: &str) 
         _ => "",
     };
     let message = message.trim_end().replace("\r\n", "\n").replace(['\n', '\r'], "\n\t");
-    format!("{name} {} {severity}{message}\n", time.format("%a %b %e %H:%M:%S %Y"))
+    format!("{name} {} {severity}{message}\n", time.format(TIME_FORMAT))
 }
 
 static SINK: OnceLock<Mutex<Sink>> = OnceLock::new();

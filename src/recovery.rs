@@ -7,45 +7,49 @@ use std::fmt;
 ///
 /// Several pairs and databases share `pg_prepared_xacts`. Pair name, slave field, side and number tell the operator what
 /// it is; the origin, a digest of which log on which server the batch was read from, makes it unique in its cluster.
+///
+/// Whose it is depends on the log and the slave's field alone: a pair that was renamed after a crash, or is started from
+/// the command line now, must settle what it left under its former name. Otherwise its rows would wait on the slave for
+/// ever, or be rolled back there as soon as another batch had been noted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GidFamily {
-    prefix: String,
+    name: String,
+    field: String,
     origin: String,
 }
 
-/// `GIDSIZE` of PostgreSQL is 200 bytes with its terminator, which leaves so much for the pair's name.
+/// `GIDSIZE` of PostgreSQL is 200 bytes with its terminator, of which a field, as a column, takes 63 at most. That leaves
+/// so much for the pair's name.
 const MAX_NAME: usize = 60;
-
-/// A column's name is never longer.
-const MAX_FIELD: usize = 63;
 
 impl GidFamily {
     pub fn new(name: &str, field: &str, origin: u64) -> Self {
-        GidFamily {
-            prefix: format!("pyreplica:{}:{}:", shortened(name, MAX_NAME), shortened(field, MAX_FIELD)),
-            origin: format!("{origin:016x}"),
-        }
+        GidFamily { name: shortened(name), field: field.to_string(), origin: format!("{origin:016x}") }
     }
 
     pub fn gid(&self, side: Side, number: BatchNumber) -> String {
-        format!("{}{side}:{number}:{}", self.prefix, self.origin)
+        format!("pyreplica:{}:{}:{side}:{number}:{}", self.name, self.field, self.origin)
     }
 
-    /// The number, if this transaction is one of this pair's on that side. Anybody else's is never touched.
+    /// The number, if this transaction is one of this slave's on that side. Anybody else's is never touched.
     pub fn number(&self, side: Side, gid: &str) -> Option<BatchNumber> {
-        let rest = gid.strip_prefix(&self.prefix)?.strip_prefix(&format!("{side}:"))?;
-        let (number, origin) = rest.split_once(':')?;
-        (origin == self.origin).then_some(())?;
-        number.parse().ok().map(BatchNumber)
+        let (field, number) = self.read(side, gid)?;
+        (field == self.field).then_some(number)
     }
 
     /// Whose it is, if another slave's daemon has prepared it on our master.
     pub fn neighbour(&self, gid: &str) -> Option<Neighbour> {
-        let parts: Vec<&str> = gid.split(':').collect();
-        let ["pyreplica", _, field, "master", number, origin] = parts[..] else { return None };
-        let number = number.parse().ok().map(BatchNumber)?;
-        let is_neighbour = origin == self.origin && !self.prefix.ends_with(&format!(":{field}:"));
-        is_neighbour.then(|| Neighbour { field: field.to_string(), number })
+        let (field, number) = self.read(Side::Master, gid)?;
+        (field != self.field).then(|| Neighbour { field: field.to_string(), number })
+    }
+
+    /// The field and the number of a batch of the same log. A name holds no colon; a field may, and is what is left.
+    fn read<'a>(&self, side: Side, gid: &'a str) -> Option<(&'a str, BatchNumber)> {
+        let (_name, rest) = gid.strip_prefix("pyreplica:")?.split_once(':')?;
+        let rest = rest.strip_suffix(&self.origin)?.strip_suffix(':')?;
+        let (rest, number) = rest.rsplit_once(':')?;
+        let field = rest.strip_suffix(&side.to_string())?.strip_suffix(':')?;
+        number.parse().ok().map(|number| (field, BatchNumber(number)))
     }
 }
 
@@ -57,10 +61,10 @@ pub struct Neighbour {
 }
 
 /// Cuts at a character boundary and leaves out what would make the gid ambiguous.
-fn shortened(name: &str, bytes: usize) -> String {
+fn shortened(name: &str) -> String {
     let mut short = String::new();
     for c in name.chars().map(|c| if c == ':' || c.is_control() { '_' } else { c }) {
-        if short.len() + c.len_utf8() > bytes {
+        if short.len() + c.len_utf8() > MAX_NAME {
             break;
         }
         short.push(c);
@@ -127,7 +131,6 @@ mod tests {
         assert_eq!(ours.number(Side::Slave, &gid), Some(BatchNumber(42)));
         assert_eq!(ours.number(Side::Master, &gid), None);
         assert_eq!(GidFamily::new("somedb", "replicated", 0xabd).number(Side::Slave, &gid), None);
-        assert_eq!(GidFamily::new("somedb2", "replicated", 0xabc).number(Side::Slave, &gid), None);
         assert_eq!(GidFamily::new("somedb", "slave2", 0xabc).number(Side::Slave, &gid), None);
     }
 
@@ -144,8 +147,23 @@ mod tests {
     }
 
     #[test]
+    fn a_slave_knows_its_gids_under_another_name_but_not_those_of_another_field() {
+        let ours = GidFamily::new("somedb", "a", 0xabc);
+        let gid = |name, field| GidFamily::new(name, field, 0xabc).gid(Side::Master, BatchNumber(42));
+        assert_eq!(ours.number(Side::Master, &gid("former:name", "a")), Some(BatchNumber(42)));
+        for field in ["b", "a:master", "a:master:7", "master:a", "", ":a", "a_b", "a:b"] {
+            let neighbour = Neighbour { field: field.into(), number: BatchNumber(42) };
+            assert_eq!(ours.number(Side::Master, &gid("somedb", field)), None, "{field}");
+            assert_eq!(ours.neighbour(&gid("somedb", field)), Some(neighbour), "{field}");
+            let other = GidFamily::new("somedb", field, 0xabc);
+            assert_eq!(other.number(Side::Master, &gid("somedb", field)), Some(BatchNumber(42)), "{field}");
+            assert_eq!(other.number(Side::Master, &gid("somedb", "a")), None, "{field}");
+        }
+    }
+
+    #[test]
     fn a_gid_never_exceeds_what_the_server_takes() {
-        let long = GidFamily::new(&"é:".repeat(100), &"ü".repeat(63), u64::MAX);
+        let long = GidFamily::new(&"é:".repeat(100), &"f".repeat(63), u64::MAX);
         let gid = long.gid(Side::Master, BatchNumber(i64::MAX));
         assert!(gid.len() < 200, "{} bytes: {gid}", gid.len());
         assert_eq!(long.number(Side::Master, &gid), Some(BatchNumber(i64::MAX)));

@@ -28,13 +28,15 @@ const LISTENER_PATIENCE: Duration = Duration::from_secs(5);
 /// Names the step, and which time it is reached, at which the process is to stop itself: `slave-prepared` or `marked:3`.
 const PAUSE_VARIABLE: &str = "PYREPLICA_PAUSE_AT";
 
-/// How far a pair has come since it was started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far a pair has come since it was started, and what it met on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Both sides are connected, checked and recovered.
     Connected,
     /// Everything that was pending has been replayed.
     Drained,
+    /// A change was replayed on a row that was not what it should have been; this is committed, and logged.
+    Conflict(String),
 }
 
 /// Replicates until the control says stop, or until something fails; the caller decides about another try, and is told
@@ -47,12 +49,12 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress
     let mut housekeeping = Housekeeping::default();
     let mut quiet_since = Instant::now();
     while !control.is_stopping() {
-        if drain(config, &mut link, &mut protocol)? > 0 {
+        if drain(config, &mut link, &mut protocol, progress)? > 0 {
             quiet_since = Instant::now();
         }
         progress(Progress::Drained);
         if housekeeping.run(config, &mut link)? {
-            await_work(config, &mut link, &mut quiet_since)?;
+            await_work(config, &mut link, &mut protocol, &mut quiet_since)?;
         }
         listener.as_ref().map_or(Ok(()), Listener::check)?;
     }
@@ -62,13 +64,13 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress
 /// Replays everything that is pending now and returns how many changes that were.
 pub fn once(config: &Config, control: &Control) -> Result<u64> {
     let (mut link, mut protocol) = connect(config, control)?;
-    let changes = drain(config, &mut link, &mut protocol)?;
+    let changes = drain(config, &mut link, &mut protocol, &mut |_| ())?;
     Housekeeping::default().run(config, &mut link)?;
     Ok(changes)
 }
 
 /// Waits for a notification, or for as long as one may take to be missed.
-fn await_work(config: &Config, link: &mut Link, quiet_since: &mut Instant) -> Result<()> {
+fn await_work(config: &Config, link: &mut Link, protocol: &mut Protocol, quiet_since: &mut Instant) -> Result<()> {
     let name = &config.name;
     match config.poll {
         None => log::trace!(target: name, "Waiting for 'NOTIFY'"),
@@ -79,8 +81,10 @@ fn await_work(config: &Config, link: &mut Link, quiet_since: &mut Instant) -> Re
         Woken::TimedOut if quiet_since.elapsed() >= config.timeout => {
             log::trace!(target: name, "Timeout('keepalive')!");
             *quiet_since = Instant::now();
-            // A row written by hand may have drawn its id before its transaction had a number.
+            // A row written by hand may have drawn its id before its transaction had a number; a transaction of an
+            // earlier connection may have been prepared late.
             link.log.forget_floor();
+            protocol.recover(link)?;
             if config.keepalive {
                 keepalive(name, link)?;
             }
@@ -91,7 +95,7 @@ fn await_work(config: &Config, link: &mut Link, quiet_since: &mut Instant) -> Re
 }
 
 /// Replays all that one look at the log sees, and looks again as long as there was something.
-fn drain(config: &Config, link: &mut Link, protocol: &mut Protocol) -> Result<u64> {
+fn drain(config: &Config, link: &mut Link, protocol: &mut Protocol, progress: &mut dyn FnMut(Progress)) -> Result<u64> {
     let mut total = 0;
     loop {
         let mut backlog = link.log.look(&mut link.master)?;
@@ -105,7 +109,9 @@ fn drain(config: &Config, link: &mut Link, protocol: &mut Protocol) -> Result<u6
             if link.control.is_stopping() {
                 return Ok(total + drained);
             }
-            drained += protocol.replay(link, &batch)?;
+            let replayed = protocol.replay(link, &batch);
+            protocol.take_conflicts().into_iter().for_each(|conflict| progress(Progress::Conflict(conflict)));
+            drained += replayed?;
         }
         link.log.drained(&backlog);
         total += drained;

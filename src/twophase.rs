@@ -104,6 +104,8 @@ pub struct Protocol {
     gids: GidFamily,
     /// The master in the slave's progress row, if two-phase commit is off.
     progress: Option<String>,
+    /// What was unusual about the batches committed so far.
+    conflicts: Vec<String>,
     seam: Seam,
 }
 
@@ -116,6 +118,7 @@ impl Protocol {
             fields: findings.fields.clone(),
             gids: GidFamily::new(name, field, origin),
             progress: (!config.two_phase).then(|| Protocol::progress_key(origin, field)),
+            conflicts: Vec::new(),
             seam,
         }
     }
@@ -123,6 +126,11 @@ impl Protocol {
     /// The master, as the slave's progress row names it.
     pub fn progress_key(origin: u64, field: &str) -> String {
         format!("{origin:016x} {field}")
+    }
+
+    /// What was unusual since the last call, already logged; also when a later batch has failed.
+    pub fn take_conflicts(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.conflicts)
     }
 
     /// Replays whole transactions and commits them on both sides. When one of them holds a change that cannot be
@@ -169,6 +177,7 @@ impl Protocol {
         }
         for conflict in link.replayer.take_conflicts() {
             log::warn!(target: &self.name, "{conflict}");
+            self.conflicts.push(conflict);
         }
         Ok(())
     }
@@ -247,11 +256,10 @@ impl Protocol {
         Ok(applied + work_through(link, &listed)?)
     }
 
-    /// `PREPARE TRANSACTION 'gid'` and its like.
+    /// `PREPARE TRANSACTION 'gid'` and its like, of a batch of this connection.
     fn finish(&self, session: &mut Session, command: &str, number: BatchNumber) -> Result<()> {
         let gid = self.gids.gid(session.side(), number);
-        let operation = format!("{} batch {number}", command.to_lowercase());
-        session.message(&operation, &format!("{command} {}", quote_literal(&gid))).map(drop)
+        finish(session, command, number, &gid)
     }
 
     /// The number in the master's row for this slave.
@@ -276,6 +284,11 @@ impl Protocol {
             "a former batch was still being committed",
         ))
     }
+}
+
+fn finish(session: &mut Session, command: &str, number: BatchNumber, gid: &str) -> Result<()> {
+    let operation = format!("{} batch {number}", command.to_lowercase());
+    session.message(&operation, &format!("{command} {}", quote_literal(gid))).map(drop)
 }
 
 /// Replays listed changes chunk by chunk, and marks them.

@@ -11,6 +11,7 @@ const OWNERS: &[(&str, &str)] = &[
     ("chrono::", "logger"),
     ("signal_hook::", "signals"),
     ("ctrlc::", "signals"),
+    ("lettre::", "mail"),
 ];
 
 const LONGEST_FILE: usize = 400;

@@ -56,6 +56,14 @@ need_server() {
     export PG_BIN
 }
 
+# Installs what the tests of mails need when it is missing: a mail server, and openssl for its certificates.
+need_mail_server() {
+    if ! command -v openssl >/dev/null || ! { /usr/bin/python3 -c "import aiosmtpd" || python3 -c "import aiosmtpd"; } 2>/dev/null
+    then
+        need_packages openssl python3-aiosmtpd
+    fi
+}
+
 # start_clusters RUNDIR [CONF]: a throwaway master and slave cluster, run by an unprivileged user, with CONF as further
 # lines of postgresql.conf. They live as long as this shell holds descriptors 8 and 9 open, so whatever it starts must
 # run with `8>&- 9>&-`. Sets master and slave to "DIR PORT".

@@ -72,48 +72,6 @@ fn pairs_on_one_cluster_replicate_in_one_process_and_one_that_fails_stops_no_oth
     assert!(daemon.terminate().success());
 }
 
-/// A master for two slaves, each with a column of its own in the log.
-#[test]
-fn two_slaves_of_one_master_each_get_everything_and_rows_go_when_both_have_them() {
-    let (first, mut second) = (pair_with_a_table(), Pair::new());
-    second.run_on_slave(TABLE);
-    second.master_dsn.clone_from(&first.master_dsn);
-    first.run(
-        "alter table replica_log add slave2 boolean not null default false;
-               create index on replica_log (id) where not slave2",
-    );
-    let rows = |field: &str| first.on_master(&format!("select count(*) from replica_log where not {field}"));
-    first.run("insert into t select i, 'both' from generate_series(1, 100) i");
-    first.run("update t set a = 'changed' where id <= 50");
-
-    let (mut one, mut two) = (first.start(), second.start_with("SLAVE_FIELD=slave2"));
-    let both_have_all = || wait_until("both slaves have everything", || first.logged() == 0);
-    both_have_all();
-    let on_master = first.on_master("select (id, a)::text from t order by id");
-    let all = "select (id, a)::text from t order by id";
-    assert_eq!((first.on_slave(all), second.on_slave(all)), (on_master.clone(), on_master));
-
-    assert!(two.terminate().success());
-    assert_replicates(&first);
-    assert_eq!((rows("replicated"), rows("slave2")), (vec!["0".to_owned()], vec!["1".to_owned()]));
-    assert_eq!(first.logged(), 1, "the other slave lacks it still");
-    let mut two_again = second.start_with("SLAVE_FIELD=slave2");
-    both_have_all();
-
-    // Both mark the same rows at the same time.
-    for _ in 0..20 {
-        first.run("update t set a = a || '.'");
-    }
-    both_have_all();
-    wait_until("both slaves show it", || {
-        let expected = first.on_master(all);
-        first.on_slave(all) == expected && second.on_slave(all) == expected
-    });
-    assert!(one.terminate().success());
-    assert!(two_again.terminate().success());
-    second.assert_no_prepared();
-}
-
 fn config_directory(pairs: &[Pair], lines: &[&str]) -> PathBuf {
     let directory = pairs[0].dir().join("conf.d");
     fs::create_dir(&directory).unwrap();

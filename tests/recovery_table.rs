@@ -187,7 +187,7 @@ fn transactions_that_are_not_this_pairs_are_left_alone() {
     let ours = family(&pair).gid(Side::Slave, number);
     let (_, digits) = ours.rsplit_once(':').unwrap();
     let foreign = [
-        family_of(&pair, &format!("{name}x"), "replicated", 0).gid(Side::Slave, number),
+        family_of(&pair, name, "replicated:slave", 0).gid(Side::Slave, number),
         family_of(&pair, name, "slave2", 0).gid(Side::Slave, number),
         family_of(&pair, name, "replicated", 1).gid(Side::Slave, number),
         family(&pair).gid(Side::Master, number),
@@ -220,6 +220,25 @@ fn a_gid_of_this_pair_in_another_database_is_left_alone() {
     let held = "select gid from pg_prepared_xacts where database = current_database()";
     assert_eq!(elsewhere.on_slave(held), [gid]);
     pair.assert_equal();
+}
+
+/// Symptom: after a crash, a pair that was started under another NAME (or from the command line, where the database's
+/// name is taken) waited for its own locks for ever; or it committed its next batch, and back under its first name it
+/// rolled the old one back on the slave, though the master had committed it.
+/// Cause: recovery looked for gids with its own NAME only. Nobody else reads this log for this slave, whatever the NAME.
+#[test]
+fn what_the_pair_left_under_a_former_name_is_settled() {
+    let pair = acquainted_pair();
+    for (id, step) in [(1, "master-prepared"), (2, "slave-prepared"), (3, "master-committed")] {
+        change(&pair, id);
+        let mut daemon = pair.start_paused_at(step);
+        daemon.wait_paused();
+        daemon.kill9();
+        let finished = pair.try_once_by_file(&format!("NAME=renamed{id}"));
+        assert!(finished.status.success(), "{}", finished.output);
+        pair.assert_equal();
+        assert_settled(&pair);
+    }
 }
 
 // == The late one ==

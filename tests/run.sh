@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 . tests/lib.sh
 
 need_server
+need_mail_server
 
 rundir=$(mktemp -d)
 # The clusters follow when this shell ends, however it ends; the rest of the time is for an orderly end.

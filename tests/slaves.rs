@@ -7,7 +7,7 @@ use harness::{Pair, wait_until};
 const TABLE: &str = "create table t (id int primary key, a int)";
 
 /// Config lines for a second slave of the first pair's master.
-fn second(first: &Pair, second: &Pair, more: &str) -> String {
+fn second(first: &Pair, more: &str) -> String {
     format!("DSN0={}\nSLAVE_FIELD=slave2\n{more}", first.master_dsn)
 }
 
@@ -34,7 +34,7 @@ fn each_slave_replays_at_its_own_pace_and_the_last_one_empties_the_log() {
     assert_eq!(log(&first), ["149"], "slave2 has replayed nothing yet");
     assert_eq!(other.on_slave("select count(*) from t"), ["0"]);
 
-    assert!(other.try_once_by_file(&second(&first, &other, "RETENTION=0")).status.success());
+    assert!(other.try_once_by_file(&second(&first, "RETENTION=0")).status.success());
     assert_eq!(other.on_slave("select count(*), sum(a) from t"), ["100"]);
     assert_eq!(log(&first), ["0"]);
 }
@@ -43,7 +43,7 @@ fn each_slave_replays_at_its_own_pace_and_the_last_one_empties_the_log() {
 fn two_slaves_that_replay_at_the_same_time_leave_nothing_behind() {
     let (first, other) = two_slaves();
     let _one = first.start_with("RETENTION=0");
-    let _two = other.start_with(&second(&first, &other, "RETENTION=0"));
+    let _two = other.start_with(&second(&first, "RETENTION=0"));
     for round in 0..30 {
         first.run(&format!(
             "insert into t select i, 0 from generate_series({0}, {0} + 9) i; update t set a = a + 1",
@@ -94,7 +94,7 @@ fn the_only_slave_cannot_be_removed() {
 #[test]
 fn a_slave_that_died_in_doubt_does_not_hold_up_another() {
     let (first, other) = two_slaves();
-    let lines = second(&first, &other, "");
+    let lines = second(&first, "");
     let mut dying = other.start_in(&lines, &[("PYREPLICA_PAUSE_AT", "slave-prepared")]);
     first.run("insert into t values (1, 1), (2, 2)");
     dying.wait_paused();

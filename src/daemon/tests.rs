@@ -32,7 +32,7 @@ fn one_pair_that_fails_or_panics_does_not_stop_the_other() {
     let finished = Arc::new(AtomicUsize::new(0));
     let count = finished.clone();
     let (failures, _) = supervised(
-        Arc::new(move |config, _| {
+        Arc::new(move |config, _, _| {
             if config.name == "a" {
                 panic!("one of ours");
             }
@@ -51,7 +51,7 @@ fn one_pair_that_fails_or_panics_does_not_stop_the_other() {
 #[test]
 fn the_first_signal_lets_the_pairs_end_and_their_errors_do_not_count() {
     let (failures, took) = supervised(
-        Arc::new(|_, control| {
+        Arc::new(|_, control, _| {
             control.pause(Duration::from_secs(60));
             Err(failure())
         }),
@@ -65,7 +65,7 @@ fn the_first_signal_lets_the_pairs_end_and_their_errors_do_not_count() {
 #[test]
 fn a_pair_that_does_not_end_is_cancelled_after_a_second() {
     let (_, took) = supervised(
-        Arc::new(|_, control| {
+        Arc::new(|_, control, _| {
             let (cancel, cancelled) = channel();
             control.set_cancellers(vec![Box::new(move || cancel.send(()).unwrap())]);
             cancelled.recv_timeout(Duration::from_secs(60)).unwrap();
@@ -79,13 +79,13 @@ fn a_pair_that_does_not_end_is_cancelled_after_a_second() {
 
 #[test]
 fn a_pair_that_nothing_moves_is_left_behind_after_two_seconds() {
-    let (_, took) = supervised(Arc::new(|_, _| loop_forever()), 1, SOON);
+    let (_, took) = supervised(Arc::new(|_, _, _| loop_forever()), 1, SOON);
     assert!(took < Duration::from_secs(3), "{took:?}");
 }
 
 #[test]
 fn a_second_signal_ends_at_once() {
-    let (_, took) = supervised(Arc::new(|_, _| loop_forever()), 2, SOON);
+    let (_, took) = supervised(Arc::new(|_, _, _| loop_forever()), 2, SOON);
     assert!(took < FINISH_TIME, "{took:?}");
 }
 
@@ -97,11 +97,11 @@ fn loop_forever() -> Result<()> {
 
 #[test]
 fn the_two_dsn_command_line_gives_up_only_before_the_first_connection() {
-    let result = keep_running(&config("a"), &Control::default(), true, |_, _, _| Err(failure()));
+    let result = keep_running(&config("a"), &Control::default(), &Postman::default(), true, |_, _, _| Err(failure()));
     assert!(result.is_err());
 
     let runs = AtomicUsize::new(0);
-    let result = keep_running(&config("a"), &Control::default(), true, |_, control, progress| {
+    let result = keep_running(&config("a"), &Control::default(), &Postman::default(), true, |_, control, progress| {
         if runs.fetch_add(1, Ordering::SeqCst) == 0 {
             progress(Progress::Connected);
         } else {
@@ -116,7 +116,7 @@ fn the_two_dsn_command_line_gives_up_only_before_the_first_connection() {
 #[test]
 fn a_pair_of_a_config_file_is_tried_again_even_after_a_panic() {
     let runs = AtomicUsize::new(0);
-    let result = keep_running(&config("a"), &Control::default(), false, |_, control, _| {
+    let result = keep_running(&config("a"), &Control::default(), &Postman::default(), false, |_, control, _| {
         if runs.fetch_add(1, Ordering::SeqCst) == 0 {
             panic!("one of ours");
         }

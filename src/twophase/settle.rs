@@ -1,6 +1,6 @@
 //! Settling what a broken batch left behind: our own at every connect, another slave's when it is in our way.
 
-use super::{Link, MARKS, Protocol};
+use super::{Link, MARKS, Protocol, finish};
 use crate::db::Session;
 use crate::error::{Error, Kind, Result};
 use crate::extent::{self, Extent};
@@ -8,37 +8,31 @@ use crate::names::{BatchNumber, LogId, Side, quote_literal};
 use crate::order::Unit;
 use crate::recovery::{Action, Neighbour, decide};
 use crate::sql;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Protocol {
     /// Settles whatever a former connection left behind.
     pub fn recover(&mut self, link: &mut Link) -> Result<()> {
         let on_master = self.prepared(&mut link.master)?;
         let on_slave = self.prepared(&mut link.slave)?;
-        let mut numbers: Vec<BatchNumber> = on_master.iter().chain(&on_slave).copied().collect();
-        numbers.sort_unstable();
-        numbers.dedup();
+        let numbers: BTreeSet<BatchNumber> = on_master.keys().chain(on_slave.keys()).copied().collect();
         for number in numbers {
             let committed = self.committed(&mut link.master)?;
-            let action = decide(number, on_master.contains(&number), on_slave.contains(&number), committed);
-            if let Some(action) = action {
-                log::warn!(target: &self.name, "Recovering batch {number}: {action}");
-                self.perform(link, number, action)?;
+            let (there, here) = (on_master.get(&number), on_slave.get(&number));
+            let Some(action) = decide(number, there.is_some(), here.is_some(), committed) else { continue };
+            log::warn!(target: &self.name, "Recovering batch {number}: {action}");
+            let command = match action {
+                Action::CommitBoth | Action::CommitSlave => "COMMIT PREPARED",
+                Action::RollBackMaster | Action::RollBackSlave => "ROLLBACK PREPARED",
+            };
+            // Every action is about all that is prepared; the master goes first.
+            for (session, gid) in [(&mut link.master, there), (&mut link.slave, here)] {
+                if let Some(gid) = gid {
+                    finish(session, command, number, gid)?;
+                }
             }
         }
         self.recover_progress(link)
-    }
-
-    fn perform(&self, link: &mut Link, number: BatchNumber, action: Action) -> Result<()> {
-        let (master, slave) = (&mut link.master, &mut link.slave);
-        match action {
-            Action::CommitBoth => {
-                self.finish(master, "COMMIT PREPARED", number)?;
-                self.finish(slave, "COMMIT PREPARED", number)
-            }
-            Action::CommitSlave => self.finish(slave, "COMMIT PREPARED", number),
-            Action::RollBackMaster => self.finish(master, "ROLLBACK PREPARED", number),
-            Action::RollBackSlave => self.finish(slave, "ROLLBACK PREPARED", number),
-        }
     }
 
     /// Another slave's batch, prepared on the master, holds the marks that we wait for. If its daemon is not running it
@@ -71,10 +65,11 @@ impl Protocol {
         Ok(())
     }
 
-    /// The numbers of this pair's transactions that a server keeps prepared.
-    fn prepared(&self, session: &mut Session) -> Result<Vec<BatchNumber>> {
+    /// This slave's transactions that a server keeps prepared; a gid may hold a former name of the pair.
+    fn prepared(&self, session: &mut Session) -> Result<BTreeMap<BatchNumber, String>> {
         let rows = session.query("look for in-doubt transactions", sql::PREPARED, &[])?;
-        Ok(rows.iter().filter_map(|row| self.gids.number(session.side(), row.get(0))).collect())
+        let gids = rows.iter().map(|row| row.get::<_, String>(0));
+        Ok(gids.filter_map(|gid| Some((self.gids.number(session.side(), &gid)?, gid))).collect())
     }
 
     /// Without two-phase commit: makes the marks that the master lost.

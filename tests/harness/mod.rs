@@ -16,6 +16,7 @@ mod network;
 mod pair;
 mod road;
 mod words;
+mod smtp;
 
 pub use cluster::{OwnCluster, Script, Server};
 pub use daemon::{Daemon, Finished, Still, process_state, run, signal};
@@ -23,6 +24,7 @@ pub use forwarder::Forwarder;
 pub use network::Network;
 pub use pair::Pair;
 pub use road::{drains, replays, replays_each};
+pub use smtp::{Certificates, Mail, MailServer};
 pub use words::{assert_says, final_words, refusal};
 
 use std::time::{Duration, Instant};
