@@ -12,8 +12,9 @@
 -- It may be run again at any time, which is also how it is upgraded. Needs PostgreSQL 13 or later and the extension
 -- hstore, which comes with it (Debian: postgresql-contrib) and which the script creates.
 --
--- Everything lives in the schema public. The functions name everything with its schema, operators too, because they run
--- with the rights of their owner under whatever search_path the application has set.
+-- Everything but one operator and one function lives in the schema public. The trigger names everything with its schema,
+-- operators and types too, because it runs with the rights of its owner under whatever search_path the application has
+-- set.
 
 begin;
 
@@ -41,6 +42,22 @@ end
 $check$;
 
 create extension if not exists hstore;
+
+-- What takes a row of any table is resolved for that very table's type, and a function that somebody has made for it in
+-- the same schema would be the better match. Many may create functions in public, and in the schema of hstore; nobody
+-- but the owner may in this one.
+do $schema$
+begin
+    if (select nspowner <> current_user::regrole
+               and nspowner is distinct from (select relowner from pg_class where oid = to_regclass('public.replica_log'))
+          from pg_namespace where nspname = 'pyreplica') then
+        raise exception 'the schema pyreplica belongs to somebody else'
+            using errcode = 'insufficient_privilege', hint = 'Rename it; the trigger needs a schema of that name.';
+    end if;
+end
+$schema$;
+create schema if not exists pyreplica;
+revoke all on schema pyreplica from public;
 
 -- == Upgrade from the Python original, first half ==
 
@@ -209,22 +226,27 @@ begin
                                                        alter column new type %1$s.hstore using new::%1$s.hstore', hs);
     end if;
 
+    if to_regoperator('pyreplica.%% (none, record)') is null then
+        execute format('create operator pyreplica.%%%% (function = %s.hstore, rightarg = record)', hs);
+    end if;
+
     execute replace($create$
-create or replace function public.py_log_exact(r record) returns @hs@.hstore language plpgsql
+create or replace function pyreplica.exact(r record) returns @hs@.hstore language plpgsql
     set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1 set lc_monetary = 'C'
-as $py_log_exact$
+as $exact$
 begin
-    return @hs@.hstore(r);
+    return operator(pyreplica.%%) r;
 end
-$py_log_exact$;
+$exact$;
     $create$, '@hs@', hs);
 
     execute replace($create$
 create or replace function public.py_log_replica() returns trigger language plpgsql security definer
 as $py_log_replica$
 declare
-    relation text;
-    origin text := pg_catalog.current_setting('pyreplica.origin', true);
+    -- Types too: pg_temp is searched for them first, and a domain there may have a check that runs whatever it likes.
+    relation pg_catalog.text;
+    origin pg_catalog.text := pg_catalog.current_setting('pyreplica.origin', true);
     before @hs@.hstore;
     after @hs@.hstore;
     key @hs@.hstore;
@@ -251,21 +273,21 @@ begin
        and pg_catalog.current_setting('extra_float_digits') operator(pg_catalog.~) '^[1-3]'
        and pg_catalog.current_setting('lc_monetary') operator(pg_catalog.~) '^(C|POSIX|en_US)' then
         if tg_op operator(pg_catalog.=) 'INSERT' then
-            after := @hs@.hstore(new);
+            after := operator(pyreplica.%%) new;
         elsif tg_op operator(pg_catalog.=) 'UPDATE' then
-            before := @hs@.hstore(old);
-            after := @hs@.hstore(new);
+            before := operator(pyreplica.%%) old;
+            after := operator(pyreplica.%%) new;
         elsif tg_op operator(pg_catalog.=) 'DELETE' then
-            before := @hs@.hstore(old);
+            before := operator(pyreplica.%%) old;
         end if;
     else
         if tg_op operator(pg_catalog.=) 'INSERT' then
-            after := public.py_log_exact(new);
+            after := pyreplica.exact(new);
         elsif tg_op operator(pg_catalog.=) 'UPDATE' then
-            before := public.py_log_exact(old);
-            after := public.py_log_exact(new);
+            before := pyreplica.exact(old);
+            after := pyreplica.exact(new);
         elsif tg_op operator(pg_catalog.=) 'DELETE' then
-            before := public.py_log_exact(old);
+            before := pyreplica.exact(old);
         end if;
     end if;
 
@@ -282,10 +304,10 @@ begin
 
     if origin operator(pg_catalog.<>) '' then
         insert into public.replica_log (relation, event, old, new, origin)
-        values (relation, pg_catalog.left(tg_op, 1)::"char", before, after, origin);
+        values (relation, pg_catalog.left(tg_op, 1)::pg_catalog."char", before, after, origin);
     else
         insert into public.replica_log (relation, event, old, new)
-        values (relation, pg_catalog.left(tg_op, 1)::"char", before, after);
+        values (relation, pg_catalog.left(tg_op, 1)::pg_catalog."char", before, after);
         -- A transaction with a NOTIFY in it cannot be prepared: applications that use two-phase commit themselves set
         -- pyreplica.notify = off, for a role or a database, and their changes are found at the next keepalive.
         if pg_catalog.current_setting('pyreplica.notify', true) operator(pg_catalog.=) 'off' then
@@ -591,7 +613,14 @@ begin
          where c.relowner <> keeper
         union all
         select format('alter function %s owner to %s', oid::regprocedure, keeper) from pg_proc
-         where pronamespace = 'public'::regnamespace and starts_with(proname, 'py_log_') and proowner <> keeper
+         where (pronamespace = 'public'::regnamespace and starts_with(proname, 'py_log_')
+                or pronamespace = 'pyreplica'::regnamespace) and proowner <> keeper
+        union all
+        select format('alter operator pyreplica.%s (none, record) owner to %s', oprname, keeper) from pg_operator
+         where oprnamespace = 'pyreplica'::regnamespace and oprowner <> keeper
+        union all
+        select format('alter schema pyreplica owner to %s', keeper) from pg_namespace
+         where nspname = 'pyreplica' and nspowner <> keeper
     loop
         execute statement;
     end loop;
@@ -601,6 +630,6 @@ $owner$;
 -- What stands in the log runs on the slave: nobody but the owner may write it or have the trigger write it.
 revoke all on public.replica_log, public.replica_slave, public.replica_log_sql from public;
 revoke all on sequence public.replica_log_id_seq, public.replica_batch_seq from public;
-revoke all on function public.py_log_replica(), public.py_log_statement(), public.py_log_exact(record) from public;
+revoke all on function public.py_log_replica(), public.py_log_statement(), pyreplica.exact(record) from public;
 
 commit;

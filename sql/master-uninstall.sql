@@ -34,7 +34,7 @@ drop table if exists public.replica_log, public.replica_slave;
 drop sequence if exists public.replica_batch_seq;
 drop function if exists public.py_log_create_tg(text), public.py_log_create_tg(text, text),
     public.py_log_create_tg(regclass, text), public.py_log_warn_before(regclass), public.py_log_key(regclass),
-    public.py_log_statement(), public.py_log_exact(record), public.py_log_add_slave(text),
+    public.py_log_statement(), public.py_log_add_slave(text),
     public.py_log_remove_slave(text), public.py_log_interleave(regclass, int, int),
     public.py_log_grant(name);
 do $drop$
@@ -46,5 +46,16 @@ begin
     end loop;
 end
 $drop$;
+
+drop function if exists pyreplica.exact(record);
+do $drop$
+begin
+    if to_regoperator('pyreplica.%% (none, record)') is not null then
+        drop operator pyreplica.%% (none, record);
+    end if;
+end
+$drop$;
+-- Somebody else's schema of that name is not empty, or not ours to drop: installing had refused it.
+drop schema if exists pyreplica;
 
 commit;

@@ -254,7 +254,8 @@ fn keep_running(
                 attempt = 0;
                 postman.drained();
             }
-            Progress::Conflict(text) => postman.conflict(text),
+            Progress::Conflict(text) => postman.conflict(&text),
+            Progress::Warning(text) => postman.warn(&text),
         };
         let Err(error) = guarded(|| run(config, control, &mut progress)) else {
             return Ok(());

@@ -20,6 +20,7 @@ const SHRUNK_PERCENT: u64 = 80;
 pub struct Housekeeping {
     last: Option<Instant>,
     warned: bool,
+    warning: Option<String>,
 }
 
 impl Housekeeping {
@@ -36,6 +37,11 @@ impl Housekeeping {
         Ok(true)
     }
 
+    /// What the operator should look at; already logged.
+    pub fn take_warning(&mut self) -> Option<String> {
+        self.warning.take()
+    }
+
     fn look_at_the_size(&mut self, config: &Config, link: &mut Link) -> Result<()> {
         let size = link.master.query_one("look at the size of the log", sql::LOG_SIZE, &[])?.get::<_, i64>(0) as u64;
         if size < config.log_warning / 100 * SHRUNK_PERCENT {
@@ -49,12 +55,13 @@ impl Housekeeping {
         let slaves: Vec<String> =
             waiting.iter().map(|(field, since)| format!("{field} has not replayed changes since {since}")).collect();
         let slaves = if slaves.is_empty() { "no slave has anything to replay".into() } else { slaves.join(", ") };
-        log::warn!(
-            target: &config.name,
+        let warning = format!(
             "replica_log has grown to {} MiB: {slaves}. hint: start the slave that is away, or remove it: \
              SELECT py_log_remove_slave('...')",
             size >> 20
         );
+        log::warn!(target: &config.name, "{warning}");
+        self.warning = Some(warning);
         Ok(())
     }
 }

@@ -43,7 +43,9 @@ struct Office {
 #[derive(Default)]
 struct Desk {
     problems: Ledger<Problem>,
-    conflicts: Pile,
+    warnings: Pile,
+    /// Whether a conflict is among the warnings.
+    has_conflict: bool,
     waiting: VecDeque<Letter>,
     /// Mails that were dropped since the last one that was sent.
     dropped: u64,
@@ -107,11 +109,18 @@ impl Postman {
     }
 
     /// A change that was replayed although the slave's row was not what it should have been.
-    pub fn conflict(&self, text: String) {
+    pub fn conflict(&self, text: &str) {
+        let Some(office) = &self.office else { return };
+        office.desk().has_conflict = true;
+        self.warn(text);
+    }
+
+    /// Something that the operator should look at. Several are one mail.
+    pub fn warn(&self, text: &str) {
         let Some(office) = &self.office else { return };
         if office.smtp.warning_subject.is_some() {
-            let text = format!("{}: {}", logger::time(), cut(&text));
-            office.desk().conflicts.add(text, Instant::now());
+            let text = format!("{}: {}", logger::time(), cut(text));
+            office.desk().warnings.add(text, Instant::now());
             office.bell.notify_one();
         }
     }
@@ -196,11 +205,11 @@ impl Office {
         let mut desk = self.desk();
         loop {
             let now = Instant::now();
-            let due = desk.conflicts.due();
+            let due = desk.warnings.due();
             if due.is_some_and(|due| desk.is_closing || due <= now) {
-                let heap = desk.conflicts.take(now);
+                let (heap, has_conflict) = (desk.warnings.take(now), std::mem::take(&mut desk.has_conflict));
                 drop(desk);
-                heap.iter().for_each(|heap| self.post_heap(heap));
+                heap.iter().for_each(|heap| self.post_heap(heap, has_conflict));
                 desk = self.desk();
             } else if let Some(mut letter) = desk.waiting.pop_front() {
                 let dropped = std::mem::take(&mut desk.dropped);
@@ -219,18 +228,20 @@ impl Office {
         }
     }
 
-    fn post_heap(&self, heap: &Heap) {
-        let shown = heap.first.len() as u64;
+    fn post_heap(&self, heap: &Heap, has_conflict: bool) {
         let what = match heap.count {
-            1 => "a change met something unexpected on the slave".to_string(),
-            count => format!("{count} changes met something unexpected on the slave"),
+            1 => "a warning".to_string(),
+            count => format!("{count} warnings"),
         };
-        let more = (heap.count > shown).then(|| format!("{} more, see the log", heap.count - shown));
-        let texts = heap.first.iter().map(|text| ("warning", text.clone()));
-        let todo =
-            "find out who else changes the slave; the master's values were applied, missing rows are still missing";
-        let lines: Vec<(&str, String)> =
-            texts.chain(more.map(|more| ("and", more))).chain([("to do", todo.to_string())]).collect();
+        let mut lines: Vec<(&str, String)> = heap.first.iter().map(|text| ("warning", text.clone())).collect();
+        let more = heap.count - heap.first.len() as u64;
+        if more > 0 {
+            lines.push(("and", format!("{more} more, see the log")));
+        }
+        if has_conflict {
+            let advice = "find out who else changes the slave; where rows differed, the master's values were applied";
+            lines.push(("to do", advice.to_string()));
+        }
         self.post(&self.smtp.warning_subject, "", &what, &lines);
     }
 

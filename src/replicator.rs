@@ -37,6 +37,8 @@ pub enum Progress {
     Drained,
     /// A change was replayed on a row that was not what it should have been; this is committed, and logged.
     Conflict(String),
+    /// Something else that the operator should look at, logged as well.
+    Warning(String),
 }
 
 /// Replicates until the control says stop, or until something fails; the caller decides about another try, and is told
@@ -52,8 +54,14 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress
         if drain(config, &mut link, &mut protocol, progress)? > 0 {
             quiet_since = Instant::now();
         }
+        if control.is_stopping() {
+            // Something may have been left.
+            break;
+        }
         progress(Progress::Drained);
-        if housekeeping.run(config, &mut link)? {
+        let is_clean = housekeeping.run(config, &mut link)?;
+        housekeeping.take_warning().into_iter().for_each(|warning| progress(Progress::Warning(warning)));
+        if is_clean {
             await_work(config, &mut link, &mut protocol, &mut quiet_since)?;
         }
         listener.as_ref().map_or(Ok(()), Listener::check)?;

@@ -58,7 +58,7 @@ need_server() {
 
 # Installs what the tests of mails need when it is missing: a mail server, and openssl for its certificates.
 need_mail_server() {
-    if ! command -v openssl >/dev/null || ! { /usr/bin/python3 -c "import aiosmtpd" || python3 -c "import aiosmtpd"; } 2>/dev/null
+    if ! { command -v openssl && { /usr/bin/python3 -c "import aiosmtpd" || python3 -c "import aiosmtpd"; }; } >/dev/null 2>&1
     then
         need_packages openssl python3-aiosmtpd
     fi

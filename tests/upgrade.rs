@@ -166,7 +166,9 @@ fn an_owner_who_is_no_superuser_upgrades_his_own() {
         client.batch_execute(&script).unwrap();
         let foreign = format!(
             "select relname from pg_class where relname ~ '^replica_' and relowner <> '{owner}'::regrole
-             union all select proname from pg_proc where proname ~ '^py_log_' and proowner <> '{owner}'::regrole"
+             union all select proname from pg_proc where proname ~ '^py_log_|^exact$' and proowner <> '{owner}'::regrole
+             union all select oprname from pg_operator where oprnamespace = 'pyreplica'::regnamespace and oprowner <> '{owner}'::regrole
+             union all select nspname from pg_namespace where nspname = 'pyreplica' and nspowner <> '{owner}'::regrole"
         );
         assert_eq!(pair.on_master(&foreign), [""; 0], "after {run_as}");
         let open =

@@ -61,7 +61,7 @@ run() {
     shift
     echo "== PostgreSQL $run_pair =="
     PG_BIN=$(server "${run_pair%:*}") && PG_BIN_SLAVE=$(server "${run_pair#*:}") &&
-        PG_BIN=$PG_BIN PG_BIN_SLAVE=$PG_BIN_SLAVE tests/run.sh "$@"
+        PG_BIN=$PG_BIN PG_BIN_SLAVE=$PG_BIN_SLAVE tests/run.sh --no-fail-fast "$@"
 }
 
 lenient=

@@ -40,7 +40,7 @@ fn a_pairs_life_in_mails() {
     postman.failed(&refused(6, "duplicate key"));
     postman.drained();
     postman.drained();
-    postman.conflict("Possible conflict".into());
+    postman.conflict("Possible conflict");
     postman.stopped("by a signal");
     let letters = sent(&postman);
     assert_eq!(subjects(&letters), ["start", "error", "error", "error (over)", "error (over)", "stop", "warning"]);
@@ -76,7 +76,7 @@ fn a_body_says_where_when_what_why_and_what_to_do() {
 fn what_has_no_subject_is_not_sent() {
     let postman = postman("ERROR_SUBJECT=error\nSTOP_SUBJECT=\n");
     postman.started();
-    postman.conflict("Possible conflict".into());
+    postman.conflict("Possible conflict");
     postman.failed(&refused(5, ""));
     postman.stopped("by a signal");
     assert_eq!(subjects(&sent(&postman)), ["error"]);
@@ -87,12 +87,12 @@ fn what_has_no_subject_is_not_sent() {
 fn many_conflicts_are_one_mail_with_a_count_and_the_first_few() {
     let postman = postman(SUBJECTS);
     for number in 0..1000 {
-        postman.conflict(format!("conflict {number}."));
+        postman.conflict(&format!("conflict {number}."));
     }
     let letters = sent(&postman);
     assert_eq!(letters.len(), 1);
     let body = &letters[0].body;
-    assert!(body.contains("what:     1000 changes met"), "{body}");
+    assert!(body.contains("what:     1000 warnings"), "{body}");
     assert!(body.contains("conflict 0.") && body.contains("conflict 9.") && !body.contains("conflict 10."), "{body}");
     assert!(body.contains("and:      990 more, see the log"), "{body}");
 }

@@ -55,6 +55,11 @@ impl Server {
         self.port
     }
 
+    /// Where its socket is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The server's own log.
     pub fn log(&self) -> String {
         std::fs::read(self.dir.join("log")).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
@@ -74,8 +79,17 @@ impl Server {
     }
 
     pub fn try_connect(&self, database: &str) -> Result<Client, postgres::Error> {
+        self.try_connect_as(database, "postgres")
+    }
+
+    #[track_caller]
+    pub fn connect_as(&self, database: &str, user: &str) -> Client {
+        self.try_connect_as(database, user).unwrap_or_else(|error| panic!("connect to {database} as {user}: {error}"))
+    }
+
+    fn try_connect_as(&self, database: &str, user: &str) -> Result<Client, postgres::Error> {
         let mut config = postgres::Config::new();
-        config.host_path(&self.dir).port(self.port).user("postgres").dbname(database);
+        config.host_path(&self.dir).port(self.port).user(user).dbname(database);
         config.application_name("pyreplica test").connect(NoTls)
     }
 

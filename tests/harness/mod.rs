@@ -11,15 +11,17 @@
 mod cluster;
 mod compare;
 mod daemon;
+mod database;
 mod forwarder;
 mod network;
 mod pair;
 mod road;
-mod words;
 mod smtp;
+mod words;
 
 pub use cluster::{OwnCluster, Script, Server};
 pub use daemon::{Daemon, Finished, Still, process_state, run, signal};
+pub use database::{Database, Feed, Said};
 pub use forwarder::Forwarder;
 pub use network::Network;
 pub use pair::Pair;
