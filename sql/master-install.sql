@@ -19,6 +19,7 @@
 begin;
 
 set local client_min_messages = warning;
+set local standard_conforming_strings = on;
 set local check_function_bodies = off;
 
 do $check$
@@ -29,6 +30,13 @@ begin
     if to_regnamespace('public') is null then
         raise exception 'pyreplica lives in the schema public, which this database lacks'
             using errcode = 'invalid_schema_name', hint = 'CREATE SCHEMA public;';
+    end if;
+    -- The Python original's functions were made by a superuser, since its language is only for superusers.
+    if exists (select from pg_proc where oid = to_regprocedure('public.py_log_replica()')
+                                     and not pg_has_role(proowner, 'usage')) then
+        raise exception 'the function py_log_replica() belongs to another role'
+            using errcode = 'insufficient_privilege',
+                  hint = 'Run this script as that role or as a superuser; what it makes belongs to the owner of replica_log.';
     end if;
 end
 $check$;
@@ -51,6 +59,38 @@ $schema$;
 create schema if not exists pyreplica;
 revoke all on schema pyreplica from public;
 
+-- == Upgrade from the Python original, first half ==
+
+-- Its log (id, sql, replicated, username, ts, and a boolean column for each further slave) becomes replica_log_former,
+-- history and all. The lock waits for whoever is writing to it. Triggers that call py_log_replica() go on working;
+-- py_log_create_tg puts the new ones in their place.
+do $upgrade$
+declare
+    former constant regclass := to_regclass('public.replica_log');
+    columns constant text[] := (select array_agg(attname) from pg_attribute
+                                 where attrelid = former and attnum > 0 and not attisdropped);
+    numbers text;
+begin
+    if former is null or 'txid' = any (columns) then
+        return;
+    end if;
+    if not columns @> array['id', 'sql', 'replicated', 'username', 'ts'] then
+        raise exception 'there is a table replica_log that neither pyreplica nor the Python original of 1.0.4 or later made'
+            using errcode = 'duplicate_table', hint = 'Rename it.';
+    end if;
+    lock table public.replica_log in access exclusive mode;
+    numbers := pg_get_serial_sequence('public.replica_log', 'id');
+    alter table public.replica_log rename to replica_log_former;
+    alter table public.replica_log_former alter column id drop default;
+    if numbers is not null then
+        execute format('alter sequence %s owned by none', numbers);
+    end if;
+    -- They may have other names of parameters.
+    drop function if exists public.py_log_create_tg(varchar), public.py_log_create_tg(text);
+    perform set_config('pyreplica.upgrading', 'yes', true);
+end
+$upgrade$;
+
 -- == The log ==
 
 create sequence if not exists public.replica_log_id_seq;
@@ -71,6 +111,71 @@ create table if not exists public.replica_log (
     ts timestamptz default now(),
     replicated boolean not null default false
 );
+
+-- == Upgrade from the Python original, second half ==
+
+-- What a slave has not replayed yet moves to the new log, as free statements in their old order, each a transaction of
+-- its own: the old log does not tell which belonged together. Their transaction numbers are lower than any that is still
+-- to come, so there may be too few of them; then neighbours share one.
+do $upgrade$
+declare
+    former constant regclass := to_regclass('public.replica_log_former');
+    owner regrole;
+    fields text;
+    flags text;
+    field name;
+    rest text;
+    -- Python wrote backslashes into its strings, which servers read as escapes until version 9.1, or as set up since.
+    escapes constant boolean := (select reset_val = 'off' from pg_settings where name = 'standard_conforming_strings');
+    pending bigint;
+    numbers constant bigint := pg_current_xact_id()::text::bigint - 1;
+begin
+    if coalesce(current_setting('pyreplica.upgrading', true), '') <> 'yes' then
+        return;
+    end if;
+    perform set_config('pyreplica.upgrading', '', true);
+    owner := (select relowner from pg_class where oid = former);
+    for field in
+        select attname from pg_attribute
+         where attrelid = former and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype order by attnum
+    loop
+        if field <> 'replicated' then
+            execute format('alter table public.replica_log add column %I boolean not null default false', field);
+            execute format('create index on public.replica_log (id) where not %I', field);
+        end if;
+        fields := concat_ws(', ', fields, quote_ident(field));
+        -- The original's daemon passes over a NULL.
+        flags := concat_ws(', ', flags, format('coalesce(%I, true)', field));
+        rest := concat_ws(' or ', rest, format('not %I', field));
+    end loop;
+
+    execute format('select count(*) from public.replica_log_former where %s', rest) into pending;
+    execute format('insert into public.replica_log (id, txid, event, sql, username, ts, %s)
+                    select id, (1 + (row_number() over (order by id) - 1) * least($1, $2) / $1)::text::xid8, ''S'',
+                           case when $3 and position(e''\\'' in sql) > 0 then
+                               format(''do %%L'', format(''begin set local standard_conforming_strings = off; ''
+                                                         ''set local escape_string_warning = off; execute %%L; end'', sql))
+                           else sql end, username, ts, %s
+                      from public.replica_log_former where %s', fields, flags, rest)
+      using pending, numbers, escapes;
+
+    alter sequence public.replica_log_id_seq as bigint no maxvalue;
+    perform setval('public.replica_log_id_seq',
+                   greatest((select max(id) from public.replica_log_former),
+                            (select last_value from public.replica_log_id_seq)));
+    -- The original let the applications write to the log. What stands in it runs on the slave.
+    for field in
+        select distinct rolname from pg_class, aclexplode(relacl) join pg_roles r on r.oid = grantee
+         where pg_class.oid = 'public.replica_log_id_seq'::regclass and grantee <> relowner
+    loop
+        execute format('revoke all on sequence public.replica_log_id_seq from %I', field);
+    end loop;
+    execute format('alter table public.replica_log owner to %s', owner);
+    raise warning 'the log of the Python original is now replica_log_former; % of its statements wait in the new log',
+                  pending
+        using hint = 'Run SELECT py_log_create_tg(...) for all tables again. DROP TABLE replica_log_former when you will.';
+end
+$upgrade$;
 
 alter sequence public.replica_log_id_seq owned by public.replica_log.id;
 
@@ -300,7 +405,8 @@ declare
             then 'belongs to an extension'
         when (select relpersistence from pg_class where oid = relation) = 't' then 'is temporary'
         when relation in ('public.replica_log'::regclass, 'public.replica_slave'::regclass)
-             or relation = to_regclass('public.replica_progress') then 'is pyreplica''s own'
+             or relation in (to_regclass('public.replica_progress'), to_regclass('public.replica_log_former'))
+            then 'is pyreplica''s own'
         when keys is null then 'has no pk constraint'
         when not has_table_privilege(target, 'TRIGGER') then 'belongs to somebody else'
     end;
@@ -315,10 +421,13 @@ begin
     select string_agg(quote_literal(a), ', ' order by n) into arguments
       from unnest((select relname::text from pg_class where oid = target) || keys) with ordinality u(a, n);
 
-    -- Former triggers of ours go first: the one on a partition would collide with the copy that its root hands down.
+    -- Former triggers of ours go first: the one on a partition would collide with the copy that its root hands down, and
+    -- one made by hand or by the Python original would log each change a second time. One with a WHEN is left alone.
     for former in
         select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) from pg_trigger t
-         where t.tgname in ('!replica_tg', '!replica_truncate_tg') and t.tgparentid = 0
+         where (t.tgname in ('!replica_tg', '!replica_truncate_tg')
+                or t.tgqual is null and t.tgfoid = 'public.py_log_replica()'::regprocedure)
+           and t.tgparentid = 0
            and (t.tgrelid = target or t.tgrelid in (select relid from pg_partition_tree(target)))
     loop
         execute former;
@@ -462,6 +571,61 @@ begin
     return first;
 end
 $py_log_interleave$;
+
+-- == Rights ==
+
+-- What the daemon's role on the master needs and no more, unless it is the owner of the log or a superuser.
+create or replace function public.py_log_grant(role name) returns text language plpgsql
+as $py_log_grant$
+declare
+    schema name;
+begin
+    for schema in
+        select 'public' union select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+                               where e.extname = 'hstore'
+    loop
+        if not has_schema_privilege(role, schema, 'usage') then
+            execute format('grant usage on schema %I to %I', schema, role);
+        end if;
+    end loop;
+    execute format('grant select, update, delete on public.replica_log to %I', role);
+    execute format('grant select, insert, update on public.replica_slave to %I', role);
+    execute format('grant select on public.replica_log_sql to %I', role);
+    execute format('grant usage on sequence public.replica_batch_seq to %I', role);
+    return format('%s may read and mark the log', quote_ident(role));
+end
+$py_log_grant$;
+
+-- Everything belongs to the owner of the log, also what a superuser adds later: the trigger runs with its owner's rights.
+do $owner$
+declare
+    keeper constant regrole := (select relowner from pg_class where oid = 'public.replica_log'::regclass);
+    statement text;
+begin
+    if not (select rolsuper from pg_roles where rolname = current_user) then
+        return;
+    end if;
+    for statement in
+        select format('alter %s %s owner to %s', kind, c.oid::regclass, keeper)
+          from (values ('public.replica_slave', 'table'), ('public.replica_log_sql', 'view'),
+                       ('public.replica_batch_seq', 'sequence')) o (name, kind)
+          join pg_class c on c.oid = o.name::regclass
+         where c.relowner <> keeper
+        union all
+        select format('alter function %s owner to %s', oid::regprocedure, keeper) from pg_proc
+         where (pronamespace = 'public'::regnamespace and starts_with(proname, 'py_log_')
+                or pronamespace = 'pyreplica'::regnamespace) and proowner <> keeper
+        union all
+        select format('alter operator pyreplica.%s (none, record) owner to %s', oprname, keeper) from pg_operator
+         where oprnamespace = 'pyreplica'::regnamespace and oprowner <> keeper
+        union all
+        select format('alter schema pyreplica owner to %s', keeper) from pg_namespace
+         where nspname = 'pyreplica' and nspowner <> keeper
+    loop
+        execute statement;
+    end loop;
+end
+$owner$;
 
 -- What stands in the log runs on the slave: nobody but the owner may write it or have the trigger write it.
 revoke all on public.replica_log, public.replica_slave, public.replica_log_sql from public;

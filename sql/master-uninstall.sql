@@ -35,7 +35,8 @@ drop sequence if exists public.replica_batch_seq;
 drop function if exists public.py_log_create_tg(text), public.py_log_create_tg(text, text),
     public.py_log_create_tg(regclass, text), public.py_log_warn_before(regclass), public.py_log_key(regclass),
     public.py_log_statement(), public.py_log_add_slave(text),
-    public.py_log_remove_slave(text), public.py_log_interleave(regclass, int, int);
+    public.py_log_remove_slave(text), public.py_log_interleave(regclass, int, int),
+    public.py_log_grant(name);
 do $drop$
 declare
     f regprocedure;

@@ -10,12 +10,13 @@ use crate::error::{Error, ExitCode, Kind, Result};
 use crate::install;
 use crate::logger::{self, OWN_TARGET};
 use crate::names::Side;
+use crate::user;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-/// Where the config files are when nobody says anything.
-const DEFAULT_DIRECTORY: &str = "/etc/pyreplica";
+/// Where the config files are when nobody says anything; on Windows, as in the original's service.py.
+const DEFAULT_DIRECTORY: &str = if cfg!(windows) { "C:/pyreplica" } else { "/etc/pyreplica" };
 
 /// What the operator wants.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct Options {
     pub once: bool,
     pub log: Option<PathBuf>,
     pub debug: Option<u8>,
+    /// Whom root lets do the work.
+    pub user: Option<String>,
 }
 
 /// Understands the arguments; `variable` looks up DSN0 and DSN1 in the environment.
@@ -71,7 +74,10 @@ pub fn run(command: Command) -> ExitCode {
         Command::Help(Topic::Install) => print(help::INSTALL),
         Command::Version => print(concat!("pyreplica ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Install(dsn) => install(&dsn).unwrap_or_else(|error| report(&error)),
-        Command::Replicate(source, options) => replicate(source, &options),
+        Command::Replicate(source, options) => match drop_rights(&options) {
+            Ok(()) => replicate(source, &options),
+            Err(error) => report(&error),
+        },
     }
 }
 
@@ -108,6 +114,7 @@ fn split(arguments: Vec<OsString>) -> Result<Split> {
         };
         match name {
             "--log" => split.options.log = Some(PathBuf::from(value("a file")?)),
+            "--user" => split.options.user = Some(parse_user(&value("a user name")?)?),
             "--debug" => split.options.debug = Some(parse_level(&value("a level")?)?),
             _ if attached.is_some() => return Err(usage(format!("unknown option {name}"))),
             "--once" => split.options.once = true,
@@ -122,6 +129,11 @@ fn split(arguments: Vec<OsString>) -> Result<Split> {
 fn parse_level(word: &OsStr) -> Result<u8> {
     let level = word.to_str().and_then(|text| text.parse().ok()).filter(|level| DEBUG_LEVELS.contains(level));
     level.ok_or_else(|| usage(format!("--debug wants {} to {}", DEBUG_LEVELS.start(), DEBUG_LEVELS.end())))
+}
+
+fn parse_user(word: &OsStr) -> Result<String> {
+    let name = word.to_str().filter(|name| !name.is_empty());
+    name.map(str::to_string).ok_or_else(|| usage("--user wants a user name"))
 }
 
 fn find_source(words: Vec<OsString>, variable: impl Fn(&str) -> Option<String>) -> Result<Source> {
@@ -160,6 +172,14 @@ fn install(dsn: &Dsn) -> Result<ExitCode> {
         print(&format!("{line}\n"));
     }
     Ok(ExitCode::Success)
+}
+
+/// Before anything is read or opened: nothing of that is to be done by root.
+fn drop_rights(options: &Options) -> Result<()> {
+    match &options.user {
+        Some(name) => user::become_user(name, options.log.as_deref()),
+        None => Ok(()),
+    }
 }
 
 fn replicate(source: Source, options: &Options) -> ExitCode {
@@ -248,7 +268,7 @@ mod tests {
 
     #[test]
     fn two_connection_strings_are_a_pair_and_options_stand_anywhere() {
-        let options = Options { once: true, log: Some("l".into()), debug: Some(3) };
+        let options = Options { once: true, log: Some("l".into()), debug: Some(3), user: None };
         assert_eq!(
             parsed(&["--debug=3", "host=a", "--log", "l", "postgres://b", "--once"]).unwrap(),
             Command::Replicate(pair("host=a", "host=b"), options)

@@ -25,6 +25,7 @@ pub mod logger;
 pub mod conffiles;
 pub mod mail;
 pub mod argv;
+pub mod user;
 pub mod sql;
 pub mod db;
 

@@ -26,11 +26,21 @@ const MAX_PREPARED: usize = 500;
 const UNIQUE_CHECKS: usize = 200;
 
 const MEND: &str = "mend the slave by hand; the change is tried again until it succeeds";
+const ALLOW: &str = "give the daemon's role the right to write the table on the slave, and BYPASSRLS if the table has \
+     row-level security; the change is tried again until it succeeds";
+const TRIGGERS_RUN: &str = "did a trigger of the slave do that already? disable it there (ALTER TABLE ... DISABLE TRIGGER \
+     USER), or let the daemon's role set session_replication_role; the change is tried again until it succeeds";
 
 /// Ends a message's savepoint and opens the next one's.
 const SAVEPOINT: &str = "SAVEPOINT pyreplica;";
 const NEXT_SAVEPOINT: &str = "RELEASE SAVEPOINT pyreplica; SAVEPOINT pyreplica;";
 const BACK_TO_SAVEPOINT: &str = "ROLLBACK TO SAVEPOINT pyreplica";
+
+/// Makes the deferred checks that are outstanding, and defers those to come.
+const CHECK_NOW: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;";
+
+/// The SQLSTATE of a statement that deferred checks are in the way of.
+const PENDING_CHECKS: &str = "55006";
 
 pub struct Replayer {
     /// The pair's name, which its log lines begin with.
@@ -243,7 +253,22 @@ impl Replayer {
         }
         let truncate = format!("TRUNCATE {}", targets.join(", "));
         let sql = self.note_origin(&changes[0]) + &truncate;
-        slave.message("replay", &sql).map_err(|error| self.rejected(&changes[0], error)).map(drop)
+        self.settle_and(slave, &sql).map_err(|error| self.rejected(&changes[0], error))
+    }
+
+    /// A table with deferred checks outstanding cannot be truncated: if so, the checks are made first.
+    fn settle_and(&self, slave: &mut Session, sql: &str) -> Result<()> {
+        if !self.deferring {
+            return slave.message("replay", sql).map(drop);
+        }
+        slave.message("replay", "SAVEPOINT pyreplica_settle")?;
+        match slave.message("replay", sql) {
+            Err(error) if error.code() == Some(PENDING_CHECKS) => {
+                slave.message("take a change back", "ROLLBACK TO SAVEPOINT pyreplica_settle")?;
+                slave.message("replay", &format!("{CHECK_NOW} {sql}")).map(drop)
+            }
+            result => result.map(drop),
+        }
     }
 
     /// A free statement runs inside a DO block, so that it cannot end the transaction it is replayed in.
@@ -252,7 +277,7 @@ impl Replayer {
         let mut message = self.note_origin(change);
         if self.deferring {
             // A table with deferred checks outstanding cannot be altered.
-            message.push_str("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;");
+            message.push_str(CHECK_NOW);
         }
         let block = format!("begin execute {}; end", quote_literal(&change.sql));
         message.push_str(&format!("DO {}; {}", quote_literal(&block), sql::OWN_ROLE));
@@ -288,7 +313,12 @@ impl Replayer {
             return error;
         }
         let shown = instruction(change, self.tables.get(change).ok());
-        let hint = error.hint().unwrap_or(MEND).to_string();
+        let usual = match error.code() {
+            Some("42501") => ALLOW,
+            Some(code) if self.deferring && code.starts_with("23") => TRIGGERS_RUN,
+            _ => MEND,
+        };
+        let hint = error.hint().unwrap_or(usual).to_string();
         let operation = format!("replay change {} of transaction {} ({shown})", change.id, change.txid);
         let mut rejected =
             Error::new(Kind::Change, error.side(), operation, error.detail()).with_change(change.id, change.txid);

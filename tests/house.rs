@@ -1,4 +1,5 @@
-//! The house rules that a grep can check: who imports what, how long a file may be, which floors have threads.
+//! The house rules that a grep can check: who imports what, how long a file may be, which floors have threads, what
+//! only one operating system has.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -134,5 +135,38 @@ fn every_module_is_on_the_map() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
         assert!(["lib", "main"].contains(&name) || modules.iter().any(|module| module == name), "{name} is not on it");
+    }
+}
+
+/// Is the line inside of something that only Unix compiles? Everything that it is nested in stands above it and further
+/// to the left, below its attributes.
+fn is_for_unix_only(lines: &[&str], index: usize) -> bool {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let mut innermost = usize::MAX;
+    for at in (0..=index).rev().filter(|at| !lines[*at].trim().is_empty()) {
+        if indent(lines[at]) >= innermost {
+            continue;
+        }
+        innermost = indent(lines[at]);
+        let above = lines[..at].iter().rev().map(|line| line.trim_start());
+        let mut attributes = above.take_while(|line| line.starts_with("#[") || line.starts_with("//"));
+        if attributes.any(|line| line.starts_with("#[cfg(") && line.contains("unix")) {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn what_only_unix_has_stands_behind_cfg_unix() {
+    for module in modules() {
+        for file in files_of(&module) {
+            let text = fs::read_to_string(&file).unwrap();
+            let lines: Vec<&str> = text.lines().collect();
+            for (index, line) in lines.iter().enumerate().filter(|(_, line)| line.contains("os::unix")) {
+                let place = format!("{}:{}", file.display(), index + 1);
+                assert!(is_for_unix_only(&lines, index), "{place} is compiled on Windows too: {}", line.trim());
+            }
+        }
     }
 }

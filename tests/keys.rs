@@ -135,3 +135,20 @@ fn a_trigger_made_by_hand_works_like_the_generated_one() {
     pair.run("delete from tt");
     drains(&pair);
 }
+
+#[test]
+fn a_trigger_made_by_hand_gives_way_to_the_generated_one() {
+    let pair = Pair::new();
+    pair.exec_both("create table t (id int, a text)");
+    pair.run(
+        "create trigger replica_tg after insert or update or delete on t
+         for each row execute function py_log_replica('t', 'id')",
+    );
+    pair.run("insert into t values (1, 'a')");
+    drains(&pair);
+    pair.exec_both("alter table t add primary key (id)");
+    assert_eq!(pair.create_triggers(), ["created trigger on t (id)"]);
+    pair.run("insert into t values (2, 'b')");
+    assert_eq!(pair.logged(), 1, "logged once");
+    drains(&pair);
+}

@@ -9,12 +9,14 @@ usage:
   pyreplica [OPTIONS] DIR          replicate one pair for each *.conf in DIR
   pyreplica [OPTIONS]              take DSN0 and DSN1 from the environment;
                                    without them, DIR is /etc/pyreplica
+                                   (C:/pyreplica on Windows)
   pyreplica install DSN            prepare the master: log table and triggers
   pyreplica help [install]         explain it
 
 options:
   --once        replay what is pending, then end (for cron)
   --log FILE    write the log to FILE; SIGHUP reopens it (default: stdout)
+  --user NAME   started as root: do everything as this user
   --debug N     0 nothing but warnings and errors, 1 what is being done,
                 2 the statements too, 3 very verbose (default: DEBUG_LEVEL
                 of the config file, or 2)
