@@ -1,7 +1,6 @@
 //! Connecting within a limit. The blocking client waits for ever for a server that accepts a connection and then says
 //! nothing, so each attempt has a thread of its own, and the pair stops waiting for it in time.
 
-use crate::config::Config;
 use crate::db::Session;
 use crate::dsn::Dsn;
 use crate::error::{Error, Kind, Result};
@@ -19,18 +18,13 @@ struct Pending {
 /// A hung server is asked once: the next try goes on waiting for the attempt before it, so that threads don't pile up.
 static PENDING: Mutex<Vec<Pending>> = Mutex::new(Vec::new());
 
-/// Opens a session on one side. `purpose` tells a pair's sessions apart in `pg_stat_activity`.
-pub fn connect(config: &Config, side: Side, purpose: &str) -> Result<Session> {
-    let dsn = match side {
-        Side::Master => &config.master,
-        Side::Slave => &config.slave,
-    };
-    let label = format!("{}{purpose}", config.name);
+/// Opens a session on one side. `label` tells sessions apart in `pg_stat_activity`.
+pub fn connect(side: Side, dsn: &Dsn, label: &str) -> Result<Session> {
     let limit = Session::time_to_connect(side, dsn)?;
     let what = format!("{side} {label} {dsn}");
     let attempt = match take_pending(&what) {
         Some(attempt) => attempt,
-        None => Pending { outcome: start(side, dsn.clone(), label)?, what },
+        None => Pending { outcome: start(side, dsn.clone(), label.to_string())?, what },
     };
     match attempt.outcome.recv_timeout(limit) {
         Ok(outcome) => outcome,

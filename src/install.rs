@@ -1,6 +1,6 @@
 //! `pyreplica install`: prepares a master for replication.
 
-use crate::db::Session;
+use crate::dial;
 use crate::dsn::Dsn;
 use crate::error::Result;
 use crate::names::Side;
@@ -8,7 +8,7 @@ use crate::sql;
 
 /// Runs the embedded master script, creates the triggers, and returns the lines to print.
 pub fn run(dsn: &Dsn) -> Result<Vec<String>> {
-    let mut master = Session::connect(Side::Master, dsn, "install", "")?;
+    let mut master = dial::connect(Side::Master, dsn, "install")?;
     if let Err(error) = master.message("install the log and its trigger", sql::MASTER_INSTALL) {
         // The script is one transaction, which the error has left open.
         master.message("roll back", "ROLLBACK").ok();

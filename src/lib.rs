@@ -31,7 +31,6 @@ pub mod db;
 
 // Engine: what to replay, how to replay it, how to commit it on both sides or on neither.
 pub mod checks;
-pub mod install;
 pub mod capture;
 pub mod tables;
 pub mod conflict;
@@ -41,6 +40,7 @@ pub mod housekeeping;
 
 // Loop: one pair, then many.
 pub mod dial;
+pub mod install;
 pub mod replicator;
 pub mod postman;
 pub mod daemon;

@@ -139,9 +139,9 @@ fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, Proto
     log::trace!(target: name, "DSN0: {}", config.master);
     log::trace!(target: name, "DSN1: {}", config.slave);
     log::info!(target: name, "Opening origin (master) connection");
-    let mut master = dial::connect(config, Side::Master, "")?;
+    let mut master = dial::connect(Side::Master, &config.master, name)?;
     log::info!(target: name, "Opening replica (slave) connection");
-    let mut slave = dial::connect(config, Side::Slave, "")?;
+    let mut slave = dial::connect(Side::Slave, &config.slave, name)?;
     control.set_cancellers(vec![master.canceller(), slave.canceller()]);
     let findings = check(config, &mut master, &mut slave)?;
     let Findings { master_encoding, slave_encoding, .. } = &findings;
@@ -197,7 +197,7 @@ struct Listening {
 impl Listener {
     fn start(config: &Config, control: &Control) -> Result<Listener> {
         let label = format!("{} listener", config.name);
-        let mut session = dial::connect(config, Side::Master, " listener")?;
+        let mut session = dial::connect(Side::Master, &config.master, &label)?;
         session.message("listen", sql::LISTEN)?;
         let shared = Arc::new(Listening::default());
         let (control, listening) = (control.clone(), shared.clone());

@@ -89,7 +89,7 @@ pub fn with_defaults(text: &str) -> Dsn {
 }
 
 pub fn connect(dsn: &Dsn) -> Result<Session, Error> {
-    Session::connect(Side::Master, dsn, "test", "")
+    pyreplica::dial::connect(Side::Master, dsn, "test")
 }
 
 fn by_pyreplica(dsn: &Dsn) -> Outcome {
