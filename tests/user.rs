@@ -22,7 +22,10 @@ impl Place {
         let path = std::env::temp_dir().join(format!("pyreplica-user-{test}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_pyreplica"), path.join("pyreplica")).unwrap();
+        // By another process: while this one had the copy open for writing, a child that another test starts at that
+        // moment would hold it open too, and a file that is being written cannot be executed.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_pyreplica")).arg(path.join("pyreplica")).status();
+        assert!(copied.unwrap().success());
         Place(path)
     }
 
