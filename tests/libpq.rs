@@ -107,7 +107,7 @@ fn the_variables_of_libpq_fill_what_a_string_leaves_out() {
     let full = [("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", root.as_str()), ("PGUSER", "tls_only")];
     check("user=tls_only", &full, None);
     check("host=other.test", &full, Some("not for other.test"));
-    check("sslmode=disable", &full, Some("no encryption"));
+    check("sslmode=disable", &full, Some("no pg_hba.conf entry"));
     check("user=with_scram", &[("PGPASSWORD", "right"), ("PGCHANNELBINDING", "require")], None);
     check("user=tls_only", &[("PGCHANNELBINDING", "require")], Some("channel"));
     check("user=with_scram", &[("PGPASSWORD", "wrong")], Some("password"));
