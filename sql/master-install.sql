@@ -12,7 +12,7 @@
 -- It may be run again at any time, which is also how it is upgraded. Needs PostgreSQL 13 or later and the extension
 -- hstore, which comes with it (Debian: postgresql-contrib) and which the script creates.
 --
--- Everything but one operator and one function lives in the schema public. The trigger names everything with its schema,
+-- What is for use lives in the schema public, the rest in pyreplica. The trigger names everything with its schema,
 -- operators and types too, because it runs with the rights of its owner under whatever search_path the application has
 -- set.
 
@@ -196,6 +196,43 @@ create table if not exists public.replica_slave (
 -- Every attempt at a batch draws a number of its own, also one that is rolled back.
 create sequence if not exists public.replica_batch_seq;
 
+-- == Filters and transforms: what they are ==
+
+-- The original's table, taken over as it is: its conditions are Python.
+do $takeover$
+begin
+    if to_regclass('public.py_log_filter') is not null and not exists (
+        select from pg_attribute where attrelid = to_regclass('public.py_log_filter') and attname = 'language') then
+        alter table public.py_log_filter add column language text not null default 'python',
+            add column on_error text not null default 'replicate' check (on_error in ('replicate', 'raise')),
+            add column id bigint generated always as identity;
+        alter table public.py_log_filter alter column language set default 'sql';
+    end if;
+end
+$takeover$;
+
+-- Conditions on a table's changes; those of one table and event are ANDed. relname: a table's name, in whatever schema,
+-- or schema and table as replica_log writes them. See sql/README.md for what an event's conditions decide.
+create table if not exists public.py_log_filter (
+    relname text not null,
+    event text not null check (event in ('INSERT', 'UPDATE', 'DELETE')),
+    condition text not null,
+    language text not null default 'sql' check (language in ('sql', 'python')),
+    on_error text not null default 'replicate' check (on_error in ('replicate', 'raise')),
+    id bigint generated always as identity
+);
+
+-- What is sent in a column's place: an expression over new, the row that is being sent; NULL leaves the column out.
+create table if not exists public.py_log_transform (
+    relname text not null,
+    field text not null,
+    expression text,
+    language text not null default 'sql' check (language in ('sql', 'python')),
+    on_error text not null default 'null' check (on_error in ('null', 'raise')),
+    id bigint generated always as identity,
+    unique (relname, field)
+);
+
 -- == Free statements ==
 
 -- The event of a row that names none, as in INSERT INTO replica_log(sql) VALUES ('ALTER TABLE ...'): the default is
@@ -247,11 +284,17 @@ declare
     -- Types too: pg_temp is searched for them first, and a domain there may have a check that runs whatever it likes.
     relation pg_catalog.text;
     origin pg_catalog.text := pg_catalog.current_setting('pyreplica.origin', true);
+    letter pg_catalog."char" := pg_catalog.left(tg_op, 1);
+    verdict pg_catalog.text;
+    transformed boolean;
+    whole boolean;
+    inexact boolean;
+    remark pg_catalog.text;
     before @hs@.hstore;
     after @hs@.hstore;
     key @hs@.hstore;
 begin
-    if tg_op operator(pg_catalog.=) 'UPDATE' then
+    if letter operator(pg_catalog.=) 'U' then
         -- Compares the stored bytes: 1.0 and 1.00 differ, and a type needs no equality operator.
         if old operator(pg_catalog.*=) new then
             return null;
@@ -268,46 +311,88 @@ begin
             'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.pg_partition_root(tg_relid), 0)).identity, relation);
     end if;
 
+    -- A filter decides what the slave is to see of the change: pyreplica.admit answers with the letter of an event, W for
+    -- an UPDATE that sets all columns, then + if there are transforms, then what went wrong, if something did.
+    if letter operator(pg_catalog.<>) 'T'
+       and (tg_argv[0] operator(pg_catalog.=) any (pyreplica.special())
+            or relation operator(pg_catalog.=) any (pyreplica.special())) then
+        verdict := pyreplica.admit(tg_argv[0], relation, tg_op, old, new);
+        if verdict is null then
+            return null;
+        end if;
+        letter := pg_catalog.left(verdict, 1);
+        if letter operator(pg_catalog.=) 'W' then
+            whole := true;
+            letter := 'U';
+        end if;
+        transformed := pg_catalog.substr(verdict, 2, 1) operator(pg_catalog.=) '+';
+        remark := nullif(pg_catalog.substr(verdict, 3), '');
+    end if;
+
     if pg_catalog.current_setting('datestyle') operator(pg_catalog.~~) 'ISO%'
        and pg_catalog.current_setting('intervalstyle') operator(pg_catalog.=) 'postgres'
        and pg_catalog.current_setting('extra_float_digits') operator(pg_catalog.~) '^[1-3]'
        and pg_catalog.current_setting('lc_monetary') operator(pg_catalog.~) '^(C|POSIX|en_US)' then
-        if tg_op operator(pg_catalog.=) 'INSERT' then
+        if letter operator(pg_catalog.=) 'I' then
             after := operator(pyreplica.%%) new;
-        elsif tg_op operator(pg_catalog.=) 'UPDATE' then
+        elsif letter operator(pg_catalog.=) 'D' then
+            before := operator(pyreplica.%%) old;
+        elsif letter operator(pg_catalog.<>) 'T' then
             before := operator(pyreplica.%%) old;
             after := operator(pyreplica.%%) new;
-        elsif tg_op operator(pg_catalog.=) 'DELETE' then
-            before := operator(pyreplica.%%) old;
         end if;
     else
-        if tg_op operator(pg_catalog.=) 'INSERT' then
+        if letter operator(pg_catalog.=) 'I' then
             after := pyreplica.exact(new);
-        elsif tg_op operator(pg_catalog.=) 'UPDATE' then
+        elsif letter operator(pg_catalog.=) 'D' then
+            before := pyreplica.exact(old);
+        elsif letter operator(pg_catalog.<>) 'T' then
             before := pyreplica.exact(old);
             after := pyreplica.exact(new);
-        elsif tg_op operator(pg_catalog.=) 'DELETE' then
-            before := pyreplica.exact(old);
+        end if;
+        inexact := true;
+    end if;
+
+    if transformed then
+        if inexact then
+            before := pyreplica.send_exact(tg_argv[0], relation, before, old);
+            after := pyreplica.send_exact(tg_argv[0], relation, after, new);
+        else
+            before := pyreplica.send(tg_argv[0], relation, before, old);
+            after := pyreplica.send(tg_argv[0], relation, after, new);
+        end if;
+        -- pyreplica.send keeps what went wrong under the name that no column can have.
+        remark := coalesce(remark, after operator(@hs@.->) ''::pg_catalog.text,
+                           before operator(@hs@.->) ''::pg_catalog.text);
+        before := @hs@.delete(before, ''::pg_catalog.text);
+        after := @hs@.delete(after, ''::pg_catalog.text);
+        if letter operator(pg_catalog.=) 'U' and whole is null and before operator(@hs@.=) after then
+            return null;
         end if;
     end if;
 
     -- Both rows whole are cheapest while they are small. Of a large row only the key and what changed is kept, unless
     -- the key itself changed: then the whole old row is what tells it from another that holds the same key meanwhile.
-    if tg_op operator(pg_catalog.=) 'UPDATE' and pg_catalog.pg_column_size(before) operator(pg_catalog.>) 2000 then
+    if letter operator(pg_catalog.=) 'U'
+       and (whole or pg_catalog.pg_column_size(before) operator(pg_catalog.>) 2000) then
         key := @hs@.slice(before, tg_argv[1:]);
-        if tg_nargs operator(pg_catalog.>) 1 and after operator(@hs@.@>) key
+        if tg_nargs operator(pg_catalog.>) 1
            and pg_catalog.cardinality(@hs@.akeys(key)) operator(pg_catalog.=) (tg_nargs operator(pg_catalog.-) 1) then
-            after := after operator(@hs@.-) before;
-            before := @hs@.slice(before, @hs@.akeys(after)) operator(@hs@.||) key;
+            if whole then
+                before := key;
+            elsif after operator(@hs@.@>) key then
+                after := after operator(@hs@.-) before;
+                before := @hs@.slice(before, @hs@.akeys(after)) operator(@hs@.||) key;
+            end if;
         end if;
     end if;
 
     if origin operator(pg_catalog.<>) '' then
-        insert into public.replica_log (relation, event, old, new, origin)
-        values (relation, pg_catalog.left(tg_op, 1)::pg_catalog."char", before, after, origin);
+        insert into public.replica_log (relation, event, old, new, sql, origin)
+        values (relation, letter, before, after, remark, origin);
     else
-        insert into public.replica_log (relation, event, old, new)
-        values (relation, pg_catalog.left(tg_op, 1)::pg_catalog."char", before, after);
+        insert into public.replica_log (relation, event, old, new, sql)
+        values (relation, letter, before, after, remark);
         -- A transaction with a NOTIFY in it cannot be prepared: applications that use two-phase commit themselves set
         -- pyreplica.notify = off, for a role or a database, and their changes are found at the next keepalive.
         if pg_catalog.current_setting('pyreplica.notify', true) operator(pg_catalog.=) 'off' then
@@ -404,9 +489,10 @@ declare
         when exists (select from pg_depend where classid = 'pg_class'::regclass and objid = relation and deptype = 'e')
             then 'belongs to an extension'
         when (select relpersistence from pg_class where oid = relation) = 't' then 'is temporary'
-        when relation in ('public.replica_log'::regclass, 'public.replica_slave'::regclass)
+        when relation in ('public.replica_log'::regclass, 'public.replica_slave'::regclass,
+                          'public.py_log_filter'::regclass, 'public.py_log_transform'::regclass)
              or relation in (to_regclass('public.replica_progress'), to_regclass('public.replica_log_former'))
-            then 'is pyreplica''s own'
+             then 'is pyreplica''s own'
         when keys is null then 'has no pk constraint'
         when not has_table_privilege(target, 'TRIGGER') then 'belongs to somebody else'
     end;
@@ -418,6 +504,7 @@ begin
     if obstacle is not null then
         return format('table %s %s (couldn''t be replicated)!', shown, obstacle);
     end if;
+    perform public.py_log_refuse_key(target, keys);
     select string_agg(quote_literal(a), ', ' order by n) into arguments
       from unnest((select relname::text from pg_class where oid = target) || keys) with ordinality u(a, n);
 
@@ -572,6 +659,330 @@ begin
 end
 $py_log_interleave$;
 
+-- == Filters and transforms: how they work ==
+
+-- The trigger asks pyreplica.special whether a table has any, then pyreplica.admit what the slave is to see of a change,
+-- then pyreplica.send what of its values. All three are generated whenever the tables change: conditions cost what PL/pgSQL
+-- expressions cost, are compiled once a session, and take effect with the commit, without a lock on any table.
+
+-- The tables that a relname of a filter or transform means.
+create or replace function pyreplica.tables(relname text) returns setof regclass language sql stable
+    set search_path = pg_catalog, pg_temp
+as $tables$
+    select c.oid::regclass from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+       and $1 in (c.relname, quote_ident(n.nspname) || '.' || quote_ident(c.relname))
+$tables$;
+
+-- Refuses what can't work as soon as it is written, while its author is looking. The expression is planned, not run.
+create or replace function pyreplica.check_expression(
+    relname text, expression text, language text, declarations text, wanted text, shown text)
+    returns void language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $check_expression$
+declare
+    relation regclass;
+begin
+    if not exists (select from pyreplica.tables(relname)) then
+        raise warning 'there is no table %', relname
+            using hint = 'A name is given as it is or, for one schema only, as replica_log has it: schema.table.';
+    end if;
+    if language = 'python' then
+        if to_regproc('pyreplica.python') is null then
+            raise exception '% is Python, which master-install-filter.sql provides', shown
+                using errcode = 'feature_not_supported';
+        end if;
+        perform pyreplica.python(null, null, null, expression);
+        return;
+    end if;
+    for relation in select t from pyreplica.tables(relname) t loop
+        begin
+            execute format('do %L', format($body$
+                #variable_conflict use_column
+                declare
+                    %s;
+                begin
+                    perform (%s
+                    )%s where false;
+                end$body$, replace(declarations, '@', relation::text), expression, wanted));
+        exception when others then
+            raise exception '% does not fit table %: %', shown, relation, sqlerrm using errcode = sqlstate,
+                hint = 'SQL names a column as new.column or old.column, as far as the event has them; what is not '
+                       'built in needs its schema. Python needs language = ''python''.';
+        end;
+    end loop;
+end
+$check_expression$;
+
+create or replace function pyreplica.check_filter() returns trigger language plpgsql as $check_filter$
+begin
+    perform pyreplica.check_expression(
+        new.relname, new.condition, new.language,
+        case new.event when 'INSERT' then 'new @' when 'DELETE' then 'old @' else 'new @; old @' end, ' is true',
+        format('condition %s', new.condition));
+    return new;
+end
+$check_filter$;
+
+create or replace function pyreplica.check_transform() returns trigger language plpgsql as $check_transform$
+declare
+    relation regclass;
+begin
+    for relation in select t from pyreplica.tables(new.relname) t loop
+        if not exists (select from pg_attribute where attrelid = relation and attname = new.field and attnum > 0
+                                                      and not attisdropped) then
+            raise exception 'table % has no column %', relation, quote_ident(new.field)
+                using errcode = 'undefined_column';
+        end if;
+        perform public.py_log_refuse_key(relation, public.py_log_key(relation), array[new.field]);
+    end loop;
+    if new.expression is not null then
+        perform pyreplica.check_expression(new.relname, new.expression, new.language, 'new @', '::text',
+                                               format('expression %s', new.expression));
+    end if;
+    return new;
+end
+$check_transform$;
+
+-- A slave finds its row by the key as it is. A trigger made by hand names its key in its arguments.
+create or replace function public.py_log_refuse_key(relation regclass, keys text[], fields text[] default null)
+    returns void language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $py_log_refuse_key$
+declare
+    field text;
+    by_hand constant text[] := (
+        select array_agg(convert_from(decode(m[1], 'hex'), getdatabaseencoding()))
+          from pg_trigger t
+          cross join regexp_matches(encode(t.tgargs, 'hex'), '((?:[1-9a-f].|0[1-9a-f])*)00', 'g') with ordinality x (m, n)
+         where n > 1 and t.tgrelid = relation and t.tgfoid = to_regproc('public.py_log_replica')
+           and t.tgname !~ '^!replica_');
+begin
+    for field in
+        select unnest(fields) union
+        select t.field from public.py_log_transform t
+         where fields is null and relation in (select pyreplica.tables(t.relname))
+    loop
+        if field = any (keys || by_hand) then
+            raise exception 'column % is part of the key of table %', quote_ident(field), relation
+                using errcode = 'invalid_column_reference',
+                      hint = 'The key finds the row on the slave; it can''t be transformed or left out.';
+        end if;
+    end loop;
+end
+$py_log_refuse_key$;
+
+-- A condition or an expression has failed. The application's statement goes on unless on_error says otherwise. What the
+-- slave's operator reads goes with the change and names no value: the message may hold one that was not to leave here.
+create or replace function pyreplica.complain(kind text, failed bigint, state text, message text) returns text
+    language plpgsql set search_path = pg_catalog, pg_temp
+as $complain$
+declare
+    entry record;
+begin
+    if kind = 'filter' then
+        select f.relname, f.condition as shown, f.on_error, 'the change is replicated' as consequence into entry
+          from public.py_log_filter f where f.id = failed;
+    else
+        select t.relname, coalesce(t.expression, t.field) as shown, t.on_error,
+               format('NULL is sent for %s', quote_ident(t.field)) as consequence into entry
+          from public.py_log_transform t where t.id = failed;
+    end if;
+    if entry.on_error = 'raise' then
+        raise exception '% % of table % failed: %', kind, failed, entry.relname, message using errcode = state;
+    end if;
+    raise log 'pyreplica: % % of table % (%) failed: %', kind, failed, entry.relname, entry.shown, message;
+    return format('%s %s of table %s failed with SQLSTATE %s, %s: %s (the master''s log says more)',
+                  kind, failed, entry.relname, state, entry.consequence, entry.shown);
+end
+$complain$;
+
+-- PL/pgSQL that evaluates an entry's expression.
+create or replace function pyreplica.evaluation(event text, expression text, language text) returns text
+    language sql immutable set search_path = pg_catalog, pg_temp
+as $evaluation$
+    select case when language = 'sql' then format(e'(%s\n)', expression)
+                else format('pyreplica.python(pg_typeof(%s)::text, %s, %s, %L)',
+                            case event when 'DELETE' then 'old' else 'new' end,
+                            case event when 'INSERT' then 'null' else 'old::text' end,
+                            case event when 'DELETE' then 'null' else 'new::text' end, expression) end
+$evaluation$;
+
+-- PL/pgSQL that sets "verdict" to what the conditions for an event say, the cheap ones first. One that fails counts as
+-- true. A cached plan knows a column by the type that it had (42804): once per session and changed type, all is planned
+-- anew.
+create or replace function pyreplica.conditions(event text, verdict text) returns text language sql stable
+    set search_path = pg_catalog, pg_temp
+as $conditions$
+    select coalesce(format($block$
+            begin
+                pass := true;%s
+                %s := pass;
+            exception when others then
+                if sqlstate = '42804' and round = 1 then
+                    execute 'discard plans';
+                    continue;
+                end if;
+                remark := pyreplica.complain('filter', doing, sqlstate, sqlerrm);
+            end;$block$, string_agg(x.statements, '' order by x.relname), verdict), '')
+      from (select f.relname, format($table$
+                if %L in (relname, relation) then%s
+                end if;$table$, f.relname, string_agg(format($condition$
+                    doing := %s;
+                    pass := pass and (%s)%s is true;$condition$, f.id, pyreplica.evaluation(f.event,
+                        case f.language when 'sql' then f.condition else format(e'bool(%s\n)', f.condition) end, f.language),
+                        case f.language when 'python' then '::boolean' end),
+                    '' order by f.language desc, f.id)) as statements
+              from public.py_log_filter f where f.event = $1 group by f.relname) x
+     having count(*) > 0
+$conditions$;
+
+-- PL/pgSQL that puts the values of all transforms into "row". One that fails sends NULL: better nothing than the value.
+create or replace function pyreplica.replacements(hs text) returns text language sql stable
+    set search_path = pg_catalog, pg_temp
+as $replacements$
+    select coalesce(string_agg(case when t.expression is null then format($left_out$
+        if %2$L in (relname, relation) then
+            "row" := %1$s.delete("row", %3$L::text);
+        end if;$left_out$, hs, t.relname, t.field)
+    else format($replaced$
+        if %2$L in (relname, relation) then
+            begin
+                if not %1$s.exist("row", %3$L::text) then
+                    raise undefined_column using message = 'the column is gone';
+                end if;
+                "row" := "row" operator(%1$s.||) %1$s.hstore(%3$L::text, %5$s::text);
+            exception when others then
+                if sqlstate = '42804' and round = 1 then
+                    execute 'discard plans';
+                    continue;
+                end if;
+                "row" := "row" operator(%1$s.||)
+                         %1$s.hstore(''::text, pyreplica.complain('transform', %4$s, sqlstate, sqlerrm));
+                if %1$s.exist("row", %3$L::text) then
+                    "row" := "row" operator(%1$s.||) %1$s.hstore(%3$L::text, null::text);
+                end if;
+            end;
+        end if;$replaced$, hs, t.relname, t.field, t.id, pyreplica.evaluation('INSERT', t.expression, t.language))
+    end, '' order by t.id), '')
+      from public.py_log_transform t
+$replacements$;
+
+-- Generates the three functions.
+create or replace function pyreplica.apply() returns void language plpgsql set search_path = pg_catalog, pg_temp
+as $apply$
+declare
+    hs constant text := (select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+                          where e.extname = 'hstore');
+begin
+    -- Whoever comes second generates from what both have written.
+    perform pg_advisory_xact_lock(1887007334, 0);
+
+    execute format('create or replace function pyreplica.special() returns text[] language sql stable as %L',
+                   format('select %L::pg_catalog.text[]', array(
+                       select relname from public.py_log_filter union select relname from public.py_log_transform)));
+
+    -- INSERT's conditions say whether a row belongs on the slave: the new one, and the old one as if it were new. The
+    -- others say whether it matters there that a row which belongs has changed.
+    execute format($create$
+        create or replace function pyreplica.admit(
+            relname text, relation text, event text, old record, new record) returns text language plpgsql
+            set search_path = pg_catalog, pg_temp as %L
+    $create$, format($body$
+#variable_conflict use_column
+declare
+    doing bigint;
+    was boolean;
+    now boolean;
+    matters boolean;
+    pass boolean;
+    letter text;
+    remark text;
+begin
+    for round in 1..2 loop
+        was := event <> 'INSERT';
+        now := event <> 'DELETE';
+        matters := true;
+        remark := '';
+        if now then%s
+        end if;
+        if was then
+            declare new record := old; begin%s
+            end;
+        end if;
+        if was and now then
+            letter := case when %L && array[relname, relation] then 'W' else 'U' end;%s
+        elsif now then
+            letter := 'I';
+        elsif was then
+            letter := 'D';
+            if event = 'DELETE' then%s
+            end if;
+        else
+            return null;
+        end if;
+        if not matters then
+            return null;
+        end if;
+        return letter || case when %L && array[relname, relation] then '+' else '-' end || remark;
+    end loop;
+end$body$,
+        pyreplica.conditions('INSERT', 'now'), pyreplica.conditions('INSERT', 'was'),
+        array(select distinct f.relname from public.py_log_filter f where f.event = 'UPDATE'),
+        pyreplica.conditions('UPDATE', 'matters'), pyreplica.conditions('DELETE', 'matters'),
+        array(select t.relname from public.py_log_transform t)));
+
+    execute format($create$
+        create or replace function pyreplica.send(
+            relname text, relation text, "row" %1$s.hstore, new record) returns %1$s.hstore language plpgsql strict
+            set search_path = pg_catalog, pg_temp as %2$L
+    $create$, hs, format($body$
+#variable_conflict use_column
+declare
+    whole constant %s.hstore := "row";
+begin
+    for round in 1..2 loop
+        "row" := whole;%s
+        return "row";
+    end loop;
+end$body$, hs, pyreplica.replacements(hs)));
+end
+$apply$;
+
+create or replace function pyreplica.changed() returns trigger language plpgsql as $changed$
+begin
+    perform pyreplica.apply();
+    return null;
+end
+$changed$;
+
+do $install$
+declare
+    hs constant text := (select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+                          where e.extname = 'hstore');
+    kind text;
+begin
+    foreach kind in array array['filter', 'transform'] loop
+        execute replace('drop trigger if exists py_log_check on public.py_log_@', '@', kind);
+        execute replace('drop trigger if exists py_log_changed on public.py_log_@', '@', kind);
+        execute replace('create trigger py_log_check before insert or update on public.py_log_@ for each row
+                         execute function pyreplica.check_@()', '@', kind);
+        execute replace('create trigger py_log_changed after insert or update or delete or truncate on public.py_log_@
+                         for each statement execute function pyreplica.changed()', '@', kind);
+    end loop;
+    perform pyreplica.apply();
+    execute format($create$
+create or replace function pyreplica.send_exact(relname text, relation text, "row" %s.hstore, new record)
+    returns %1$s.hstore language plpgsql strict
+    set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1 set lc_monetary = 'C'
+as $send_exact$
+begin
+    return pyreplica.send(relname, relation, "row", new);
+end
+$send_exact$;
+    $create$, hs);
+end
+$install$;
+
 -- == Rights ==
 
 -- What the daemon's role on the master needs and no more, unless it is the owner of the log or a superuser.
@@ -597,6 +1008,7 @@ end
 $py_log_grant$;
 
 -- Everything belongs to the owner of the log, also what a superuser adds later: the trigger runs with its owner's rights.
+-- Only what runs Python stays with whoever made it: nothing confines that.
 do $owner$
 declare
     keeper constant regrole := (select relowner from pg_class where oid = 'public.replica_log'::regclass);
@@ -607,14 +1019,15 @@ begin
     end if;
     for statement in
         select format('alter %s %s owner to %s', kind, c.oid::regclass, keeper)
-          from (values ('public.replica_slave', 'table'), ('public.replica_log_sql', 'view'),
+          from (values ('public.py_log_filter', 'table'), ('public.py_log_transform', 'table'),
+                       ('public.replica_slave', 'table'), ('public.replica_log_sql', 'view'),
                        ('public.replica_batch_seq', 'sequence')) o (name, kind)
           join pg_class c on c.oid = o.name::regclass
          where c.relowner <> keeper
         union all
         select format('alter function %s owner to %s', oid::regprocedure, keeper) from pg_proc
          where (pronamespace = 'public'::regnamespace and starts_with(proname, 'py_log_')
-                or pronamespace = 'pyreplica'::regnamespace) and proowner <> keeper
+                or pronamespace = 'pyreplica'::regnamespace and proname <> 'python') and proowner <> keeper
         union all
         select format('alter operator pyreplica.%s (none, record) owner to %s', oprname, keeper) from pg_operator
          where oprnamespace = 'pyreplica'::regnamespace and oprowner <> keeper
@@ -629,6 +1042,7 @@ $owner$;
 
 -- What stands in the log runs on the slave: nobody but the owner may write it or have the trigger write it.
 revoke all on public.replica_log, public.replica_slave, public.replica_log_sql from public;
+revoke all on public.py_log_filter, public.py_log_transform from public;
 revoke all on sequence public.replica_log_id_seq, public.replica_batch_seq from public;
 revoke all on function public.py_log_replica(), public.py_log_statement(), pyreplica.exact(record) from public;
 

@@ -25,7 +25,7 @@ pub struct Change {
     pub relation: String,
     pub old: Row,
     pub new: Row,
-    /// The free statement's text.
+    /// The free statement's text; of a row, what went wrong with a filter or a transform on its way.
     pub sql: String,
     /// The database it came from, if a replica wrote it on our master.
     pub origin: Option<String>,

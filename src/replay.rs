@@ -13,7 +13,7 @@ use crate::render::{Shape, instruction};
 use crate::sql;
 use crate::table::Table;
 use crate::tables::Tables;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Limits of one message.
 const MESSAGE_CHANGES: usize = 500;
@@ -56,6 +56,8 @@ pub struct Replayer {
     /// change came from first, so that in a ring of masters it stops there.
     noting: String,
     conflicts: Vec<String>,
+    /// What went wrong with filters and transforms: for each text the first change and how many there were.
+    remarks: BTreeMap<String, (LogId, u64)>,
     /// Rows whose uniqueness the slave has not checked: the change, and a condition that is true of a duplicate.
     unchecked: Vec<(LogId, Txid, String)>,
 }
@@ -72,6 +74,7 @@ impl Replayer {
             in_savepoint: false,
             noting: origin.to_string(),
             conflicts: Vec::new(),
+            remarks: BTreeMap::new(),
             unchecked: Vec::new(),
         }
     }
@@ -82,6 +85,7 @@ impl Replayer {
         self.in_savepoint = false;
         self.noting.clone_from(&self.origin);
         self.conflicts.clear();
+        self.remarks.clear();
         self.unchecked.clear();
         let begin = if self.deferring { "BEGIN; SET CONSTRAINTS ALL DEFERRED" } else { "BEGIN" };
         slave.message("begin a transaction", begin).map(drop)
@@ -89,7 +93,11 @@ impl Replayer {
 
     /// What was unusual about the batch, to be told once it is committed.
     pub fn take_conflicts(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.conflicts)
+        let remarks = std::mem::take(&mut self.remarks).into_iter();
+        let mut told: Vec<String> =
+            remarks.map(|(remark, (first, count))| format!("{remark} ({count} changes from {first} on)")).collect();
+        told.append(&mut self.conflicts);
+        told
     }
 
     /// Looks at the end of a batch whether unique constraints hold that the slave has not checked: those that are
@@ -142,6 +150,9 @@ impl Replayer {
     fn rows(&mut self, master: &mut Session, slave: &mut Session, changes: &mut [Change]) -> Result<()> {
         self.tables.lock(master, slave, changes.iter().map(|change| change.relation.as_str()))?;
         for change in changes.iter_mut() {
+            if !change.sql.is_empty() {
+                self.remarks.entry(std::mem::take(&mut change.sql)).or_insert((change.id, 0)).1 += 1;
+            }
             self.tables.reconcile(master, change).map_err(|error| self.rejected(change, error))?;
         }
         let mut rest = &changes[..];

@@ -9,7 +9,8 @@ pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg(n.nspname::tex
      from pg_class c join pg_namespace n on n.oid = c.relnamespace \
      where c.relkind in ('r', 'p') and not c.relispartition and n.nspname !~ '^pg_' \
      and n.nspname <> 'information_schema' \
-     and c.oid not in ('public.replica_log'::regclass, 'public.replica_slave'::regclass) order by n.nspname, c.relname";
+     and c.oid not in ('public.replica_log'::regclass, 'public.replica_slave'::regclass, \
+     'public.py_log_filter'::regclass, 'public.py_log_transform'::regclass) order by n.nspname, c.relname";
 
 pub const SESSION: &str = include_str!("../sql/query/session.sql");
 pub const TABLE: &str = include_str!("../sql/query/table.sql");

@@ -152,7 +152,8 @@ impl Tables {
         if names.is_empty() || missing.iter().any(|name| names.contains(name)) {
             return Ok(());
         }
-        let whole = change.event != Event::Update || change.new.len() == change.old.len();
+        // An UPDATE that is logged in part has its key in the old row only.
+        let whole = change.event != Event::Update || change.new.len() >= change.old.len();
         let logged: HashSet<&String> = change.columns().collect();
         let added: Vec<&String> = names.iter().filter(|name| !logged.contains(name) && table.has(name)).collect();
         match (added.as_slice(), missing.as_slice()) {

@@ -110,7 +110,7 @@ impl Pair {
     #[track_caller]
     pub fn create_triggers(&self) -> Vec<String> {
         let mut said = column(&mut self.master(), CREATE_TRIGGERS);
-        said.retain(|line| !line.contains("table replica_"));
+        said.retain(|line| !line.contains("is pyreplica's own"));
         said.sort();
         said
     }
@@ -124,7 +124,7 @@ impl Pair {
              JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND n.nspname = '{literal}' ORDER BY 1"
         );
         let mut said = column(&mut self.master(), &sql);
-        said.retain(|line| !line.contains("table replica_"));
+        said.retain(|line| !line.contains("is pyreplica's own"));
         said
     }
 
