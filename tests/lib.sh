@@ -56,6 +56,13 @@ need_server() {
     export PG_BIN
 }
 
+# Installs PL/Python beside the distribution's server; without it the tests of filters in Python are skipped.
+need_python() {
+    version=$(expr "$PG_BIN" : '/usr/lib/postgresql/\([0-9]*\)/bin') || return 0
+    [ -e "/usr/share/postgresql/$version/extension/plpython3u.control" ] || need_packages "postgresql-plpython3-$version" ||
+        echo "filters in Python are not tested"
+}
+
 # The tests of TLS make their own certificates.
 need_openssl() {
     command -v openssl >/dev/null || need_packages openssl

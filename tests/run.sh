@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 . tests/lib.sh
 
 need_server
+need_python
 need_openssl
 need_mail_server
 
