@@ -326,7 +326,10 @@ begin
             letter := 'U';
         end if;
         transformed := pg_catalog.substr(verdict, 2, 1) operator(pg_catalog.=) '+';
-        remark := nullif(pg_catalog.substr(verdict, 3), '');
+        -- No nullif: it compares by whatever = the application's search_path finds first.
+        if pg_catalog.length(verdict) operator(pg_catalog.>) 2 then
+            remark := pg_catalog.substr(verdict, 3);
+        end if;
     end if;
 
     if pg_catalog.current_setting('datestyle') operator(pg_catalog.~~) 'ISO%'

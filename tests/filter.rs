@@ -325,6 +325,9 @@ fn only_the_owner_writes_filters_and_no_search_path_bends_them() {
          create function evil.gt(numeric, numeric) returns boolean language plpgsql as
              'begin raise exception ''as %'', current_user; end';
          create operator evil.> (leftarg = numeric, rightarg = numeric, function = evil.gt);
+         create function evil.eq(text, text) returns boolean language plpgsql as
+             'begin raise exception ''as %'', current_user; end';
+         create operator evil.= (leftarg = text, rightarg = text, function = evil.eq);
          set search_path = evil, pg_catalog;
          insert into public.goods values (1, 'in', 11), (2, 'out', 1)"
     ));
