@@ -233,18 +233,75 @@ create table if not exists public.py_log_transform (
     unique (relname, field)
 );
 
+-- == Wake-ups ==
+
+-- A NOTIFY takes a lock that makes all commits of the server wait for each other, so the trigger signals only while a
+-- daemon sleeps. A sleeping daemon holds an advisory lock of its slave's; whoever writes a change tries the same lock in
+-- shared mode and keeps it to the end of the transaction. Whoever gets it is silent: the daemon is awake, and can't fall
+-- asleep without a look at the log after this transaction's end. Whoever doesn't get it NOTIFYs.
+
+-- The body of pyreplica.asleep, with a lock for each slave: a boolean column of the log, whoever added it. 0x70797267 is
+-- "pyrg".
+create or replace function pyreplica.asleep_body() returns text language sql stable set search_path = pg_catalog, pg_temp
+as $asleep_body$
+    select format($body$select not (%s) and coalesce(pg_catalog.current_setting('pyreplica.notify', true)
+                                             operator(pg_catalog.<>) 'off', true)$body$,
+                  coalesce(string_agg(format('pg_catalog.pg_try_advisory_xact_lock_shared(1887007335, %L::pg_catalog.int4)',
+                                             hashtext(attname::text)), ' and ' order by attnum), 'true'))
+      from pg_attribute
+     where attrelid = 'public.replica_log'::regclass and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype
+$asleep_body$;
+
+-- Generates pyreplica.asleep: whether to NOTIFY. A constant text of plain calls, which the planner puts in the caller's
+-- place: it costs a lock and no function of ours. A transaction with a NOTIFY in it can't be prepared, so applications
+-- that use two-phase commit themselves set pyreplica.notify = off for a role or a database; what they write while the
+-- daemon sleeps is found at its next TIMEOUT.
+-- Whoever writes has locked the log before, and so has heard of the new text; whoever has written before is waited for.
+create or replace function pyreplica.apply_slaves() returns void language plpgsql set search_path = pg_catalog, pg_temp
+as $apply_slaves$
+begin
+    lock table public.replica_log in share row exclusive mode;
+    execute format('create or replace function pyreplica.asleep() returns boolean language sql as %L', pyreplica.asleep_body());
+end
+$apply_slaves$;
+
+-- The daemon asks, before it sleeps for the first time, whether the trigger knows its slave: a column of the log may have
+-- been added or renamed by hand. If not, the trigger learns it, in a moment in which nobody writes: nobody is made to wait.
+create or replace function public.py_log_can_wake(field text) returns boolean language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $py_log_can_wake$
+begin
+    if (select prosrc from pg_proc where oid = 'pyreplica.asleep()'::regprocedure) <> pyreplica.asleep_body() then
+        lock table public.replica_log in share row exclusive mode nowait;
+        perform pyreplica.apply_slaves();
+    end if;
+    return exists (select from pg_attribute where attrelid = 'public.replica_log'::regclass and attname = field);
+exception when lock_not_available then
+    return false;
+end
+$py_log_can_wake$;
+
 -- == Free statements ==
 
 -- The event of a row that names none, as in INSERT INTO replica_log(sql) VALUES ('ALTER TABLE ...'): the default is
 -- evaluated for such rows only, so they wake the replicas and no other row pays for it.
-create or replace function public.py_log_statement() returns "char" language plpgsql as $py_log_statement$
+create or replace function public.py_log_statement() returns "char" language plpgsql security definer
+as $py_log_statement$
 begin
-    perform pg_catalog.pg_notify('replicas', '');
+    if pyreplica.asleep() then
+        perform pg_catalog.pg_notify('replicas', '');
+    end if;
     return 'S';
 end
 $py_log_statement$;
 
 alter table public.replica_log alter column event set default public.py_log_statement();
+
+do $install$
+begin
+    perform pyreplica.apply_slaves();
+end
+$install$;
 
 -- == The trigger ==
 
@@ -396,12 +453,9 @@ begin
     else
         insert into public.replica_log (relation, event, old, new, sql)
         values (relation, letter, before, after, remark);
-        -- A transaction with a NOTIFY in it cannot be prepared: applications that use two-phase commit themselves set
-        -- pyreplica.notify = off, for a role or a database, and their changes are found at the next keepalive.
-        if pg_catalog.current_setting('pyreplica.notify', true) operator(pg_catalog.=) 'off' then
-            return null;
+        if pyreplica.asleep() then
+            perform pg_catalog.pg_notify('replicas', '');
         end if;
-        perform pg_catalog.pg_notify('replicas', '');
     end if;
     return null;
 end
@@ -607,6 +661,7 @@ begin
     execute format('alter table public.replica_log add column %I boolean not null default true', field);
     execute format('alter table public.replica_log alter column %I set default false', field);
     execute format('create index on public.replica_log (id) where not %I', field);
+    perform pyreplica.apply_slaves();
     return format('added slave %s: set SLAVE_FIELD=%1$s in its config file', field);
 end
 $py_log_add_slave$;
@@ -635,6 +690,7 @@ begin
     execute format('alter table public.replica_log drop column %I', field);
     execute format('delete from public.replica_log where %s', array_to_string(others, ' and '));
     delete from public.replica_slave s where s.field = py_log_remove_slave.field;
+    perform pyreplica.apply_slaves();
     return format('removed slave %s', field);
 end
 $py_log_remove_slave$;
@@ -1006,6 +1062,7 @@ begin
     execute format('grant select, insert, update on public.replica_slave to %I', role);
     execute format('grant select on public.replica_log_sql to %I', role);
     execute format('grant usage on sequence public.replica_batch_seq to %I', role);
+    execute format('grant execute on function public.py_log_can_wake(text) to %I', role);
     return format('%s may read and mark the log', quote_ident(role));
 end
 $py_log_grant$;
@@ -1047,6 +1104,7 @@ $owner$;
 revoke all on public.replica_log, public.replica_slave, public.replica_log_sql from public;
 revoke all on public.py_log_filter, public.py_log_transform from public;
 revoke all on sequence public.replica_log_id_seq, public.replica_batch_seq from public;
-revoke all on function public.py_log_replica(), public.py_log_statement(), pyreplica.exact(record) from public;
+revoke all on function public.py_log_replica(), public.py_log_statement(), public.py_log_can_wake(text),
+    pyreplica.exact(record) from public;
 
 commit;

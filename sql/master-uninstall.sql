@@ -36,7 +36,7 @@ drop function if exists public.py_log_create_tg(text), public.py_log_create_tg(t
     public.py_log_create_tg(regclass, text), public.py_log_warn_before(regclass), public.py_log_key(regclass),
     public.py_log_refuse_key(regclass, text[], text[]), public.py_log_statement(), public.py_log_add_slave(text),
     public.py_log_remove_slave(text), public.py_log_interleave(regclass, int, int),
-    public.py_log_grant(name);
+    public.py_log_grant(name), public.py_log_can_wake(text);
 do $drop$
 declare
     f regprocedure;
@@ -55,7 +55,7 @@ begin
               where n.nspname = 'pyreplica' and pg_has_role(n.nspowner, 'usage')
                 and p.proname in ('exact', 'tables', 'check_expression', 'check_filter', 'check_transform', 'complain',
                                   'evaluation', 'conditions', 'replacements', 'apply', 'changed', 'special', 'admit',
-                                  'send', 'send_exact', 'python') loop
+                                  'send', 'send_exact', 'python', 'asleep', 'asleep_body', 'apply_slaves') loop
         execute format('drop function %s', f);
     end loop;
     if to_regoperator('pyreplica.%% (none, record)') is not null then

@@ -123,6 +123,13 @@ impl Session {
         }
     }
 
+    /// Reads and drops the notifications that have come, without waiting for any.
+    pub fn forget_notifications(&mut self) -> Result<()> {
+        let forgotten = self.client().forget_notifications();
+        forgotten.map_err(|error| self.error("read notifications", &error))?;
+        if self.client().is_closed() { Err(self.closed("read notifications")) } else { Ok(()) }
+    }
+
     /// Something that makes the server give up this session's statement in hand, from another thread.
     pub fn canceller(&self) -> Canceller {
         let Connected { client, tls } = &self.connected;

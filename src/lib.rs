@@ -39,7 +39,9 @@ pub mod twophase;
 pub mod housekeeping;
 
 // Loop: one pair, then many.
+pub mod seam;
 pub mod dial;
+pub mod listener;
 pub mod install;
 pub mod replicator;
 pub mod postman;

@@ -4,30 +4,21 @@ use crate::capture::Log;
 use crate::checks::{Findings, check, take_replica_role};
 use crate::config::Config;
 use crate::control::{Control, Woken};
-use crate::db::Session;
 use crate::dial;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::housekeeping::Housekeeping;
+use crate::listener::{FIRST_PAUSE, Listener};
 use crate::names::Side;
 use crate::order::next_batch;
 use crate::replay::Replayer;
-use crate::signals;
+use crate::seam;
 use crate::sql;
-use crate::twophase::{Link, Protocol, Seam, Step};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use crate::twophase::{Link, Protocol};
+use std::time::Instant;
 
 /// Limits of one batch. From some hundred changes on, two-phase commit costs nothing to speak of.
 const BATCH_ROWS: u64 = 10_000;
 const BATCH_BYTES: usize = 16 << 20;
-
-/// A listener that hears nothing looks up this often, to see whether its pair still wants to know. It asks the server
-/// nothing then.
-const LISTENER_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Names the step, and which time it is reached, at which the process is to stop itself: `slave-prepared` or `marked:3`.
-const PAUSE_VARIABLE: &str = "PYREPLICA_PAUSE_AT";
 
 /// How far a pair has come since it was started, and what it met on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,14 +37,15 @@ pub enum Progress {
 /// how far this one got.
 pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress)) -> Result<()> {
     let (mut link, mut protocol) = connect(config, control)?;
-    // LISTEN comes before the first look at the log: a change is either seen by the look or announced after it.
-    let listener = if config.poll.is_some() { None } else { Some(Listener::start(config, control)?) };
+    // LISTEN comes before the first look at the log: a change is either seen by a look or announced after it.
+    let mut listener = if config.poll.is_some() { None } else { Some(Listener::start(config, control)?) };
     progress(Progress::Connected);
     let mut housekeeping = Housekeeping::default();
     let mut quiet_since = Instant::now();
     while !control.is_stopping() {
         if drain(config, &mut link, &mut protocol, progress)? > 0 {
             quiet_since = Instant::now();
+            listener.iter_mut().for_each(Listener::stirred);
         }
         if control.is_stopping() {
             // Something may have been left.
@@ -63,9 +55,8 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress
         let is_clean = housekeeping.run(config, &mut link)?;
         housekeeping.take_warning().into_iter().for_each(|warning| progress(Progress::Warning(warning)));
         if is_clean {
-            await_work(config, &mut link, &mut protocol, &mut quiet_since)?;
+            await_work(config, &mut link, &mut protocol, listener.as_mut(), &mut quiet_since)?;
         }
-        listener.as_ref().map_or(Ok(()), Listener::check)?;
     }
     Ok(())
 }
@@ -78,29 +69,66 @@ pub fn once(config: &Config, control: &Control) -> Result<u64> {
     Ok(changes)
 }
 
-/// Waits for a notification, or for as long as one may take to be missed.
-fn await_work(config: &Config, link: &mut Link, protocol: &mut Protocol, quiet_since: &mut Instant) -> Result<()> {
+/// Waits until there may be something to replay, and sees to the keepalive meanwhile.
+fn await_work(
+    config: &Config,
+    link: &mut Link,
+    protocol: &mut Protocol,
+    listener: Option<&mut Listener>,
+    quiet_since: &mut Instant,
+) -> Result<()> {
     let name = &config.name;
-    match config.poll {
-        None => log::trace!(target: name, "Waiting for 'NOTIFY'"),
-        Some(_) => log::trace!(target: name, "Waiting to poll"),
-    }
-    match link.control.wait(config.poll.unwrap_or(config.timeout)) {
-        Woken::Notified => log::trace!(target: name, "Got NOTIFY"),
-        Woken::TimedOut if quiet_since.elapsed() >= config.timeout => {
-            log::trace!(target: name, "Timeout('keepalive')!");
-            *quiet_since = Instant::now();
-            // A row written by hand may have drawn its id before its transaction had a number; a transaction of an
-            // earlier connection may have been prepared late.
-            link.log.forget_floor();
-            protocol.recover(link)?;
-            if config.keepalive {
-                keepalive(name, link)?;
-            }
+    let woken = match (listener, config.poll) {
+        (Some(listener), _) => sleep(config, link, listener)?,
+        (None, poll) => {
+            log::trace!(target: name, "Waiting to poll");
+            link.control.wait(poll.unwrap_or(config.timeout))
         }
-        Woken::Stopping | Woken::TimedOut => {}
+    };
+    if woken == Woken::TimedOut && quiet_since.elapsed() >= config.timeout {
+        log::trace!(target: name, "Timeout('keepalive')!");
+        *quiet_since = Instant::now();
+        // A row written by hand may have drawn its id before its transaction had a number; a transaction of an
+        // earlier connection may have been prepared late.
+        link.log.forget_floor();
+        protocol.recover(link)?;
+        if config.keepalive {
+            keepalive(name, link)?;
+        }
     }
     Ok(())
+}
+
+/// Falls asleep if no writer is at work and a last look finds nothing; `listener.rs` says why in this order.
+fn sleep(config: &Config, link: &mut Link, listener: &mut Listener) -> Result<Woken> {
+    let name = &config.name;
+    seam::reached("drained");
+    if !listener.lie_down(link.control)? {
+        let pause = listener.next_pause();
+        if pause == FIRST_PAUSE {
+            log::trace!(target: name, "Writers are at work, looking again soon");
+        }
+        return Ok(link.control.wait(pause));
+    }
+    seam::reached("lying");
+    listener.stirred();
+    if is_pending(link)? {
+        listener.rise()?;
+        return Ok(Woken::Notified);
+    }
+    seam::reached("looked");
+    log::trace!(target: name, "Waiting for 'NOTIFY'");
+    let woken = listener.sleep(link.control, config.timeout)?;
+    if woken == Woken::Notified {
+        log::trace!(target: name, "Got NOTIFY");
+    }
+    seam::reached("risen");
+    Ok(woken)
+}
+
+fn is_pending(link: &mut Link) -> Result<bool> {
+    let mut backlog = link.log.look(&mut link.master)?;
+    Ok(!link.log.more(&mut link.master, &mut backlog)?.is_empty())
 }
 
 /// Replays all that one look at the log sees, and looks again as long as there was something.
@@ -170,7 +198,7 @@ fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, Proto
         hands_on,
         control,
     };
-    let mut protocol = Protocol::new(config, &findings, seam());
+    let mut protocol = Protocol::new(config, &findings, Box::new(seam::reached));
     protocol.recover(&mut link)?;
     Ok((link, protocol))
 }
@@ -181,74 +209,4 @@ fn keepalive(name: &str, link: &mut Link) -> Result<()> {
         log::info!(target: name, "Keepalive{number}: {now}");
     }
     Ok(())
-}
-
-/// A thread with a session of its own on the master, which wakes the pair at every notification.
-struct Listener {
-    shared: Arc<Listening>,
-}
-
-#[derive(Default)]
-struct Listening {
-    over: AtomicBool,
-    failure: Mutex<Option<Error>>,
-}
-
-impl Listener {
-    fn start(config: &Config, control: &Control) -> Result<Listener> {
-        let label = format!("{} listener", config.name);
-        let mut session = dial::connect(Side::Master, &config.master, &label)?;
-        session.message("listen", sql::LISTEN)?;
-        let shared = Arc::new(Listening::default());
-        let (control, listening) = (control.clone(), shared.clone());
-        std::thread::Builder::new()
-            .name(label)
-            .spawn(move || listen(session, &control, &listening))
-            .map_err(|error| Error::new(Kind::Internal, None, "start a thread", error))?;
-        Ok(Listener { shared })
-    }
-
-    /// The error that ended the listening, if one has.
-    fn check(&self) -> Result<()> {
-        match self.shared.failure.lock().expect("nobody panics while holding a failure").take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.shared.over.store(true, Ordering::SeqCst);
-    }
-}
-
-fn listen(mut session: Session, control: &Control, listening: &Listening) {
-    while !listening.over.load(Ordering::SeqCst) {
-        match session.wait_for_notification(LISTENER_PATIENCE) {
-            Ok(true) => control.wake(),
-            Ok(false) => {}
-            Err(error) => {
-                *listening.failure.lock().expect("nobody panics while holding a failure") = Some(error);
-                return control.wake();
-            }
-        }
-    }
-}
-
-/// Does nothing, unless a test wants the process to stand still at a step of the protocol.
-fn seam() -> Seam {
-    static REACHED: AtomicU32 = AtomicU32::new(0);
-    let Ok(wanted) = std::env::var(PAUSE_VARIABLE) else { return Box::new(|_| ()) };
-    let (step, turn) = wanted.split_once(':').unwrap_or((&wanted, "1"));
-    let turn: u32 = turn.parse().unwrap_or(1);
-    let Some(step) = Step::ALL.into_iter().find(|known| known.to_string() == step) else {
-        return Box::new(|_| ());
-    };
-    Box::new(move |reached| {
-        // Counted by the process, not by the connection: a daemon that goes on after a fault does not pause again.
-        if reached == step && REACHED.fetch_add(1, Ordering::Relaxed) + 1 == turn {
-            signals::stand_still();
-        }
-    })
 }

@@ -32,6 +32,14 @@ pub const LISTEN: &str = "listen replicas";
 /// replicas of its slave, once the changes are committed.
 pub const NOTIFY: &str = "notify replicas";
 
+/// Whether the trigger asks for this slave's lock; makes it so if it can.
+pub const CAN_WAKE: &str = "select public.py_log_can_wake($1)";
+
+/// 0x70797267 is "pyrg". The trigger tries the same lock in shared mode.
+pub const LOCK_SLEEPER: &str = "select pg_try_advisory_lock(1887007335, hashtext($1))";
+
+pub const UNLOCK_SLEEPER: &str = "select pg_advisory_unlock(1887007335, hashtext($1))";
+
 pub const HAS_LOG: &str = "select to_regclass('public.replica_log') is not null";
 
 pub const KEEPALIVE: &str = "select now()::text";
@@ -52,8 +60,10 @@ pub const IDENTITY: &str = "select (select system_identifier from pg_control_sys
      current_setting('server_version_num')::int, pg_is_in_recovery() \
      from pg_database where datname = current_database()";
 
-/// The log's oid tells one installation from a later one in the same database.
-pub const LOG: &str = "select to_regclass('public.replica_log')::oid, to_regclass('public.replica_slave')::oid";
+/// The log's oid tells one installation from a later one in the same database; the second column is null if another
+/// version has made it.
+pub const LOG: &str = "select to_regclass('public.replica_log')::oid, case when \
+     to_regprocedure('public.py_log_can_wake(text)') is not null then to_regclass('public.replica_slave')::oid end";
 
 /// The columns that mark slaves.
 pub const SLAVE_FIELDS: &str = "select attname::text from pg_attribute \

@@ -8,3 +8,6 @@ select format('GRANT %s ON %s TO %I;', upper(r.privilege), r.relation, current_u
 union all
 select format('GRANT USAGE ON SEQUENCE public.replica_batch_seq TO %I;', current_user)
  where not has_sequence_privilege('public.replica_batch_seq', 'usage')
+union all
+select format('GRANT EXECUTE ON FUNCTION public.py_log_can_wake(text) TO %I;', current_user)
+ where not has_function_privilege('public.py_log_can_wake(text)', 'execute')

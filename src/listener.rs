@@ -1,0 +1,207 @@
+//! How a pair sleeps without missing a change, and without a NOTIFY for every change.
+//!
+//! A NOTIFY makes the commits of a server wait for each other, so the trigger signals only while the daemon sleeps. An
+//! advisory lock of the slave's tells: the daemon holds it while it sleeps; a writer tries it in shared mode, keeps it to
+//! the end of its transaction, and NOTIFYs if it can't have it.
+//!
+//! ```text
+//! LISTEN ... drain, nothing left -> try the lock -> look again -> sleep until NOTIFY or time-out -> unlock -> drain ...
+//!              ^                      | writers are at work  | there is something
+//!              +---- a pause ---------+                      |
+//!              +----------------------- unlock --------------+
+//! ```
+//!
+//! No change is missed. A silent writer held the lock in shared mode when it wrote, and a transaction's locks go after its
+//! changes have become visible. So when the daemon gets the lock, every silent writer of before is visible to the look
+//! that follows, and every later one fails its try and signals, which a session that has been listening hears. A writer
+//! that is still at work makes the daemon's own try fail. What a subtransaction did goes together with its lock; a
+//! prepared transaction keeps the lock, also over a crash of the server.
+//!
+//! The lock belongs to the listening session, not to the one that replays: who loses the lock loses the connection it
+//! waits on, and notices. Were they two, a change could be silent because the lock is gone, and nobody be awake.
+
+use crate::config::Config;
+use crate::control::{Control, Woken};
+use crate::db::Session;
+use crate::dial;
+use crate::error::{Error, Kind, Result};
+use crate::names::Side;
+use crate::seam;
+use crate::sql;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The pause before another look while writers are at work; it doubles as long as nothing comes.
+pub const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
+/// No pause is longer. A transaction that stays open, or prepared, for hours costs four looks a second, and a change of
+/// somebody else waits this long at most meanwhile.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// Both threads look up this often to see whether the other one is still there. They ask the server nothing then.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A session of its own on the master, on a thread of its own, which holds the lock and hears the notifications.
+pub struct Listener {
+    orders: Sender<Order>,
+    answers: Receiver<Result<Answer>>,
+    pause: Duration,
+}
+
+enum Order {
+    /// Answered by `Lying` or `Refused`.
+    LieDown,
+    /// Answered by `Woken`; only for one who lies.
+    Sleep(Duration),
+    /// Not answered; an error is the answer to the next order.
+    Rise,
+}
+
+enum Answer {
+    Lying,
+    Refused,
+    Woken(Woken),
+}
+
+impl Listener {
+    /// Listens from now on: what is not signalled because the daemon is awake is seen by its next look.
+    pub fn start(config: &Config, control: &Control) -> Result<Listener> {
+        let label = format!("{} listener", config.name);
+        let mut session = dial::connect(Side::Master, &config.master, &label)?;
+        session.message("listen", sql::LISTEN)?;
+        let (orders, inbox) = channel();
+        let (outbox, answers) = channel();
+        let mut sleeper =
+            Sleeper { session, field: config.slave_field.clone(), is_known: false, control: control.clone() };
+        thread::Builder::new()
+            .name(label)
+            .spawn(move || sleeper.serve(&inbox, &outbox))
+            .map_err(|error| internal(&error.to_string()))?;
+        Ok(Listener { orders, answers, pause: FIRST_PAUSE })
+    }
+
+    /// Takes the lock, if no writer is at work. Whoever lies must look at the log once more before it sleeps.
+    pub fn lie_down(&mut self, control: &Control) -> Result<bool> {
+        self.order(Order::LieDown)?;
+        Ok(matches!(self.answer(control)?, Answer::Lying))
+    }
+
+    /// Waits, lying, until somebody signals or the time is over. Then the lock is free again.
+    pub fn sleep(&self, control: &Control, limit: Duration) -> Result<Woken> {
+        self.order(Order::Sleep(limit))?;
+        match self.answer(control)? {
+            Answer::Woken(why) => Ok(why),
+            Answer::Lying | Answer::Refused => Err(internal("the listener gave a wrong answer")),
+        }
+    }
+
+    /// Frees the lock, because there is work.
+    pub fn rise(&self) -> Result<()> {
+        self.order(Order::Rise)
+    }
+
+    /// Something has come: the next pause is a short one.
+    pub fn stirred(&mut self) {
+        self.pause = FIRST_PAUSE;
+    }
+
+    /// How long to wait before the next look while writers are at work.
+    pub fn next_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        pause
+    }
+
+    fn order(&self, order: Order) -> Result<()> {
+        self.orders.send(order).map_err(|_| match self.answers.try_recv() {
+            Ok(Err(error)) => error,
+            _ => internal("the listener has ended"),
+        })
+    }
+
+    /// The answer to the order that was given. A stop does not wait for it.
+    fn answer(&self, control: &Control) -> Result<Answer> {
+        loop {
+            if control.wait(PATIENCE) == Woken::Stopping {
+                return Ok(Answer::Woken(Woken::Stopping));
+            }
+            match self.answers.try_recv() {
+                Ok(answer) => return answer,
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Err(internal("the listener has ended")),
+            }
+        }
+    }
+}
+
+/// The thread's side.
+struct Sleeper {
+    session: Session,
+    field: String,
+    /// The trigger asks for this slave's lock.
+    is_known: bool,
+    control: Control,
+}
+
+impl Sleeper {
+    fn serve(&mut self, inbox: &Receiver<Order>, outbox: &Sender<Result<Answer>>) {
+        loop {
+            let outcome = match inbox.recv_timeout(PATIENCE) {
+                Ok(Order::LieDown) => self.lie_down().map(Some),
+                Ok(Order::Sleep(limit)) => self.sleep(limit, inbox).map(Some),
+                Ok(Order::Rise) => self.unlock().map(|()| None),
+                // A server whose notifications nobody reads cannot send any more to anyone.
+                Err(RecvTimeoutError::Timeout) => self.session.forget_notifications().map(|()| None),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let is_over = outcome.is_err();
+            let Some(answer) = outcome.transpose() else { continue };
+            // The pair may have ended meanwhile.
+            drop(outbox.send(answer));
+            self.control.wake();
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    fn lie_down(&mut self) -> Result<Answer> {
+        // They speak of commits that the look which follows sees.
+        self.session.forget_notifications()?;
+        if !self.is_known {
+            let asked = self.session.query_one("ask whom the trigger wakes", sql::CAN_WAKE, &[&self.field])?;
+            self.is_known = asked.get(0);
+        }
+        let lies = self.is_known
+            && self.session.query_one("take the sleeper's lock", sql::LOCK_SLEEPER, &[&self.field])?.get(0);
+        Ok(if lies { Answer::Lying } else { Answer::Refused })
+    }
+
+    fn sleep(&mut self, limit: Duration, inbox: &Receiver<Order>) -> Result<Answer> {
+        let end = Instant::now() + limit;
+        let why = loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if self.session.wait_for_notification(left.min(PATIENCE))? {
+                break Woken::Notified;
+            }
+            if left <= PATIENCE {
+                break Woken::TimedOut;
+            }
+            if matches!(inbox.try_recv(), Err(TryRecvError::Disconnected)) {
+                break Woken::Stopping;
+            }
+        };
+        seam::reached("woken");
+        self.unlock()?;
+        Ok(Answer::Woken(why))
+    }
+
+    fn unlock(&mut self) -> Result<()> {
+        self.session.query("free the sleeper's lock", sql::UNLOCK_SLEEPER, &[&self.field]).map(drop)
+    }
+}
+
+fn internal(why: &str) -> Error {
+    Error::new(Kind::Internal, None, "wait for notifications", why)
+}
