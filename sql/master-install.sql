@@ -244,19 +244,21 @@ create table if not exists public.py_log_transform (
 -- "pyrg".
 create or replace function pyreplica.asleep_body() returns text language sql stable set search_path = pg_catalog, pg_temp
 as $asleep_body$
-    select format($body$select not (%s) and coalesce(pg_catalog.current_setting('pyreplica.notify', true)
-                                             operator(pg_catalog.<>) 'off', true)$body$,
+    select format($body$
+    select not (%s)
+           and coalesce(pg_catalog.current_setting('pyreplica.notify', true) operator(pg_catalog.<>) 'off', true)
+$body$,
                   coalesce(string_agg(format('pg_catalog.pg_try_advisory_xact_lock_shared(1887007335, %L::pg_catalog.int4)',
                                              hashtext(attname::text)), ' and ' order by attnum), 'true'))
       from pg_attribute
      where attrelid = 'public.replica_log'::regclass and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype
 $asleep_body$;
 
--- Generates pyreplica.asleep: whether to NOTIFY. A constant text of plain calls, which the planner puts in the caller's
--- place: it costs a lock and no function of ours. A transaction with a NOTIFY in it can't be prepared, so applications
--- that use two-phase commit themselves set pyreplica.notify = off for a role or a database; what they write while the
--- daemon sleeps is found at its next TIMEOUT.
--- Whoever writes has locked the log before, and so has heard of the new text; whoever has written before is waited for.
+-- Generates pyreplica.asleep: whether to NOTIFY. It consists of plain calls, which the planner puts in the caller's place:
+-- that costs the lock, and no call of a function of ours. A transaction with a NOTIFY in it can't be prepared, so
+-- applications that use two-phase commit themselves set pyreplica.notify = off for a role or a database; what they write
+-- while the daemon sleeps is found at its next TIMEOUT.
+-- A writer must lock the log before it asks: then it knows every slave's lock, or whoever adds one waits for its end.
 create or replace function pyreplica.apply_slaves() returns void language plpgsql set search_path = pg_catalog, pg_temp
 as $apply_slaves$
 begin

@@ -200,6 +200,10 @@ fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, Proto
     };
     let mut protocol = Protocol::new(config, &findings, Box::new(seam::reached));
     protocol.recover(&mut link)?;
+    if link.hands_on {
+        // The connection before this one may have ended between a commit on the slave and its signal.
+        link.slave.message("wake the slave's own replicas", sql::NOTIFY)?;
+    }
     Ok((link, protocol))
 }
 
