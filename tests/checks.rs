@@ -131,6 +131,17 @@ fn without_the_log_the_installation_is_named() {
     std::mem::swap(&mut pair.master_dsn, &mut pair.slave_dsn);
 }
 
+/// An older script's trigger would not know the daemon's lock, and a newer one's would not signal without it.
+#[test]
+fn a_log_that_another_version_made_is_refused() {
+    let pair = pair_with_a_table();
+    pair.run("drop function py_log_can_wake(text)");
+    let finished = pair.try_once();
+    assert_fails(&finished, 4, &["replica_log was made by another version of pyreplica", "master-install.sql"]);
+    pair.master_server().psql(&pair.master_db(), &harness::Script::Master.path());
+    assert!(pair.try_once().status.success());
+}
+
 #[test]
 fn without_the_slaves_column_the_statement_that_makes_it_is_named() {
     let pair = pair_with_a_table();
