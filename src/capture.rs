@@ -12,13 +12,14 @@
 //!
 //! The payload is fetched in chunks of bounded size, when its turn comes.
 
-use crate::change::{Change, Event, Row};
+use crate::change::{Change, Event};
 use crate::checks::Findings;
 use crate::config::Config;
 use crate::db::{self, Session};
 use crate::error::{Error, Kind, Result};
 use crate::names::{LogId, Side, Txid};
 use crate::order::{Entry, Floor, Unit, units};
+use crate::row::{Row, Vocabulary};
 use crate::sql::LogQueries;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -44,6 +45,7 @@ pub struct Log {
     slave_identity: String,
     floor: Floor,
     highest: LogId,
+    vocabulary: Vocabulary,
 }
 
 /// What one look at the log found, in the order of replay.
@@ -71,6 +73,7 @@ impl Log {
             slave_identity: findings.slave_identity.clone(),
             floor: Floor::default(),
             highest: LogId(0),
+            vocabulary: Vocabulary::default(),
         }
     }
 
@@ -172,7 +175,7 @@ impl Log {
     }
 
     /// The changes themselves, in the order of the entries.
-    pub fn fetch(&self, master: &mut Session, entries: &[Entry]) -> Result<Vec<Change>> {
+    pub fn fetch(&mut self, master: &mut Session, entries: &[Entry]) -> Result<Vec<Change>> {
         let ids: Vec<i64> = entries.iter().map(|entry| entry.id.0).collect();
         let rows = master.query("fetch changes", &self.queries.fetch, &[&ids])?;
         let mut places: std::collections::HashMap<i64, usize> =
@@ -180,7 +183,7 @@ impl Log {
         let mut changes: Vec<Option<Change>> = ids.iter().map(|_| None).collect();
         for row in rows {
             let place = places.remove(&row.get::<_, i64>("id")).ok_or_else(|| unexpected("the log has an id twice"))?;
-            changes[place] = Some(change(&row)?);
+            changes[place] = Some(change(&row, &mut self.vocabulary)?);
         }
         let vanished = || unexpected("changes vanished from the log while they were being replayed");
         changes.into_iter().collect::<Option<Vec<_>>>().ok_or_else(vanished)
@@ -265,31 +268,28 @@ fn entry(row: &db::Row) -> Entry {
     }
 }
 
-fn change(row: &db::Row) -> Result<Change> {
+fn change(row: &db::Row, vocabulary: &mut Vocabulary) -> Result<Change> {
     let letter: &str = row.get("event");
     let event = Event::from_letter(letter)
         .ok_or_else(|| unexpected(&format!("the log has an event '{letter}' that this version does not know")))?;
+    let relation: &str = row.get("relation");
     Ok(Change {
         id: LogId(row.get("id")),
         txid: Txid(row.get("txid")),
         event,
-        relation: row.get("relation"),
-        old: columns(row, "old"),
-        new: columns(row, "new"),
+        relation: relation.to_string(),
+        old: columns(row.get("old"), relation, vocabulary),
+        new: columns(row.get("new"), relation, vocabulary),
         sql: row.get("sql"),
         origin: row.get("origin"),
     })
 }
 
 /// A logged row: name, value, name, value.
-fn columns(row: &db::Row, field: &str) -> Row {
-    let pairs: Vec<Option<String>> = row.get::<_, Option<_>>(field).unwrap_or_default();
-    let mut columns = Row::with_capacity(pairs.len() / 2);
-    let mut pairs = pairs.into_iter();
-    while let (Some(Some(name)), Some(value)) = (pairs.next(), pairs.next()) {
-        columns.insert(name, value);
-    }
-    columns
+fn columns(pairs: Option<Vec<Option<&str>>>, relation: &str, vocabulary: &mut Vocabulary) -> Row {
+    let pairs = pairs.unwrap_or_default();
+    let names = pairs.iter().step_by(2).map(|name| name.unwrap_or_default());
+    Row::new(vocabulary.names(relation, names), pairs.iter().skip(1).step_by(2).copied())
 }
 
 fn unexpected(what: &str) -> Error {

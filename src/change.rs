@@ -1,10 +1,7 @@
 //! One logged change, as the trigger wrote it.
 
 use crate::names::{LogId, Txid};
-use std::collections::HashMap;
-
-/// Column name to exact text; `None` is SQL NULL.
-pub type Row = HashMap<String, Option<String>>;
+use crate::row::Row;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
@@ -47,21 +44,21 @@ impl Event {
 impl Change {
     /// The row that carries the columns' names: a new row if there is one.
     pub fn columns(&self) -> impl Iterator<Item = &String> {
-        self.new.keys().chain(self.old.keys().filter(|name| !self.new.contains_key(*name)))
+        let only_old = self.old.names().iter().filter(|name| !self.new.has(name));
+        self.new.names().iter().chain(only_old)
     }
 
     /// Forgets a column that neither side has any more.
     pub fn leave_out(&mut self, column: &str) {
-        self.old.remove(column);
-        self.new.remove(column);
+        for row in [&mut self.old, &mut self.new] {
+            *row = row.renamed(|name| (name != column).then(|| name.to_string()));
+        }
     }
 
     /// Gives a column the name that it has by now.
     pub fn rename(&mut self, from: &str, to: &str) {
         for row in [&mut self.old, &mut self.new] {
-            if let Some(value) = row.remove(from) {
-                row.insert(to.to_string(), value);
-            }
+            *row = row.renamed(|name| Some(if name == from { to } else { name }.to_string()));
         }
     }
 
@@ -79,7 +76,7 @@ mod tests {
     use super::*;
 
     fn row(columns: &[(&str, Option<&str>)]) -> Row {
-        columns.iter().map(|(name, value)| (name.to_string(), value.map(str::to_string))).collect()
+        columns.iter().map(|(name, value)| (name.to_string(), *value)).collect()
     }
 
     #[test]

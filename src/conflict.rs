@@ -99,7 +99,7 @@ fn best(candidates: &[Candidate]) -> Option<&Candidate> {
 fn candidates(slave: &mut Session, table: &Table, change: &Change) -> Result<Vec<Candidate>> {
     let key = table.key(change).map_err(|misfit| misfit_error(change, table, &misfit))?;
     let logged = table.positions_in(&change.old);
-    let value = |position: u16| change.old.get(&table.column(position).name).and_then(Option::as_deref);
+    let value = |position: u16| change.old.get(&table.column(position).name).flatten();
     let columns: Vec<String> = logged
         .iter()
         .map(|p| (table.column(*p), value(*p)))
@@ -155,7 +155,7 @@ fn at_place(slave: &mut Session, table: &Table, change: &Change, place: &str) ->
         let set: Vec<String> = written
             .iter()
             .map(|p| &table.column(*p).name)
-            .map(|name| match change.new.get(name).and_then(Option::as_deref) {
+            .map(|name| match change.new.get(name).flatten() {
                 Some(text) => format!("{} = {}", quote_ident(name), quote_literal(text)),
                 None => format!("{} = NULL", quote_ident(name)),
             })
@@ -182,7 +182,7 @@ pub fn duplicates<'a>(change: &'a Change, table: &'a Table) -> impl Iterator<Ite
             && columns.iter().any(|p| change.event == Event::Insert || change.changes(name(*p)))
     };
     table.deferrable.iter().filter(breaks).filter_map(move |columns| {
-        let value = |p: u16| change.new.get(name(p)).or(change.old.get(name(p))).and_then(Option::as_deref);
+        let value = |p: u16| change.new.get(name(p)).or(change.old.get(name(p))).flatten();
         // A NULL is equal to nothing.
         let terms: Option<Vec<String>> = columns
             .iter()

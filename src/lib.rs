@@ -8,12 +8,15 @@ pub mod dsn;
 pub mod config;
 pub mod backoff;
 pub mod notices;
+pub mod row;
 pub mod change;
 pub mod order;
 pub mod extent;
 pub mod recovery;
 pub mod table;
 pub mod render;
+pub mod sets;
+pub mod net;
 
 // World (each the only importer of its crate): errors, servers, signals, files, mails.
 pub mod error;

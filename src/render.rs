@@ -1,7 +1,8 @@
 //! Changes as SQL: what the log shows, and the prepared statements that replay them.
 
-use crate::change::{Change, Event, Row};
+use crate::change::{Change, Event};
 use crate::names::{quote_ident, quote_literal};
+use crate::row::Row;
 use crate::table::{Misfit, Table};
 
 /// What one prepared statement is made for. Changes of one shape differ in their values only.
@@ -26,7 +27,7 @@ impl Shape {
         let written = if change.event == Event::Delete { Vec::new() } else { table.written(change)? };
         let key = if change.event == Event::Insert { 0 } else { table.key(change)? };
         // A filter on UPDATE withholds some: the next one that passes is logged without old values and sets every column.
-        let guarded = guarded && written.iter().all(|p| change.old.contains_key(&table.column(*p).name));
+        let guarded = guarded && written.iter().all(|p| change.old.has(&table.column(*p).name));
         Ok(Shape { table: table.number, event: change.event, written, key, guarded })
     }
 
@@ -132,7 +133,7 @@ impl Shape {
         let mut push = |row: &Row, position: u16| {
             message.push(separator);
             separator = ',';
-            push_value(message, row.get(&table.column(position).name).and_then(Option::as_deref));
+            push_value(message, row.get(&table.column(position).name).flatten());
         };
         self.written.iter().for_each(|p| push(&change.new, *p));
         if self.event != Event::Insert {
@@ -243,7 +244,7 @@ fn pairs(positions: impl Iterator<Item = u16>, row: &Row, table: &Table, separat
     pairs.join(separator)
 }
 
-fn literal(value: Option<&Option<String>>) -> String {
+fn literal(value: Option<Option<&str>>) -> String {
     match value {
         Some(Some(text)) => quote_literal(text),
         _ => NULL.to_string(),
@@ -257,7 +258,7 @@ mod tests {
     use crate::table::Column;
 
     fn row(columns: &[(&str, &str)]) -> Row {
-        columns.iter().map(|(name, value)| (name.to_string(), Some(value.to_string()))).collect()
+        columns.iter().map(|(name, value)| (name.to_string(), Some(*value))).collect()
     }
 
     fn change(event: Event, old: Row, new: Row) -> Change {
@@ -278,6 +279,8 @@ mod tests {
             name: name.into(),
             base_type: base.into(),
             full_type: full.into(),
+            array_type: format!("{base}[]"),
+            is_cast: false,
             generated: name == "twice",
             identity_always: name == "serial",
         };
@@ -316,7 +319,7 @@ mod tests {
     #[test]
     fn generated_columns_are_left_to_the_slave() {
         let table = table();
-        let change = change(Event::Insert, Row::new(), row(&[("id1", "1"), ("twice", "2")]));
+        let change = change(Event::Insert, Row::default(), row(&[("id1", "1"), ("twice", "2")]));
         let shape = Shape::of(&change, &table, true).unwrap();
         assert_eq!(
             shape.prepare("p", &table),
@@ -352,19 +355,19 @@ mod tests {
             instruction(&update, Some(&table)),
             "UPDATE \"test\" SET \"a\"='123' WHERE \"id1\"='1' AND \"id2\"='2'"
         );
-        let insert = change(Event::Insert, Row::new(), new);
+        let insert = change(Event::Insert, Row::default(), new);
         assert_eq!(
             instruction(&insert, Some(&table)),
             "INSERT INTO \"test\" (\"id1\", \"id2\", \"a\") VALUES ('1', '2', '123')"
         );
-        let delete = change(Event::Delete, old, Row::new());
+        let delete = change(Event::Delete, old, Row::default());
         assert_eq!(instruction(&delete, Some(&table)), "DELETE FROM \"test\" WHERE \"id1\"='1' AND \"id2\"='2'");
     }
 
     #[test]
     fn a_long_instruction_is_cut() {
         let table = table();
-        let insert = change(Event::Insert, Row::new(), row(&[("a", &"é".repeat(5000))]));
+        let insert = change(Event::Insert, Row::default(), row(&[("a", &"é".repeat(5000))]));
         let shown = instruction(&insert, Some(&table));
         assert!(
             shown.starts_with("INSERT INTO \"test\" (\"a\") VALUES ('éé") && shown.ends_with("... (10036 bytes)"),
@@ -375,7 +378,7 @@ mod tests {
     #[test]
     fn a_column_that_the_slave_lacks_is_named() {
         let table = table();
-        let change = change(Event::Insert, Row::new(), row(&[("id1", "1"), ("b", "2")]));
+        let change = change(Event::Insert, Row::default(), row(&[("id1", "1"), ("b", "2")]));
         assert_eq!(Shape::of(&change, &table, true), Err(Misfit::NoSuchColumn("b".into())));
     }
 }

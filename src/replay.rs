@@ -1,26 +1,36 @@
 //! Replaying changes on the slave, in order, in few round trips.
 //!
-//! Changes go out many to a message, as EXECUTEs of prepared statements, behind a savepoint. Each must touch exactly one
-//! row. If one does not, or the server refuses one, the message is taken back and its changes go out one by one: the
-//! closer look then happens at the right moment, with every earlier change in place and none of the later ones.
+//! There are three ways, each the way out of the one before:
+//!
+//! 1. *As sets.* The net effect of many changes (`net.rs`) goes out as one statement for each table and shape.
+//! 2. *Many to a message*, as EXECUTEs of prepared statements, each of which must touch exactly one row. This is for few
+//!    changes, for tables that sets are not for, and for what could not be replayed as a set.
+//! 3. *One by one.* The closer look happens at the right moment, with every earlier change in place and none of the later.
+//!
+//! Each goes out behind a savepoint, and is taken back when the server refuses something, or rows were touched that are
+//! more or fewer than there should be.
 
 use crate::change::{Change, Event};
 use crate::conflict::{self, misfit_error};
 use crate::db::Session;
 use crate::error::{Error, Kind, Result};
 use crate::names::{LogId, Side, Txid, quote_literal};
+use crate::net::{self, Group, TableEffect};
 use crate::render::{Shape, instruction};
 use crate::sql;
 use crate::table::Table;
 use crate::tables::Tables;
-use std::collections::{BTreeMap, HashMap};
+use message::{AnyShape, Message, Statements};
+use std::collections::{BTreeMap, HashSet};
+
+mod message;
 
 /// Limits of one message.
 const MESSAGE_CHANGES: usize = 500;
 const MESSAGE_BYTES: usize = 1 << 20;
 
-/// Prepared statements kept on the slave; beyond that all are dropped and made anew.
-const MAX_PREPARED: usize = 500;
+/// From so many changes on, sets are worth their while.
+const FEW_CHANGES: usize = 20;
 
 /// Looked at in one query.
 const UNIQUE_CHECKS: usize = 200;
@@ -49,8 +59,7 @@ pub struct Replayer {
     /// The session may not take the replica role: constraints are deferred instead.
     deferring: bool,
     tables: Tables,
-    prepared: HashMap<Shape, String>,
-    statements_made: u64,
+    statements: Statements,
     in_savepoint: bool,
     /// What the slave's own trigger notes at the moment, where it runs for replayed changes too: the database that a
     /// change came from first, so that in a ring of masters it stops there.
@@ -69,8 +78,7 @@ impl Replayer {
             origin: origin.to_string(),
             deferring,
             tables: Tables::default(),
-            prepared: HashMap::new(),
-            statements_made: 0,
+            statements: Statements::default(),
             in_savepoint: false,
             noting: origin.to_string(),
             conflicts: Vec::new(),
@@ -87,8 +95,8 @@ impl Replayer {
         self.conflicts.clear();
         self.remarks.clear();
         self.unchecked.clear();
-        let begin = if self.deferring { "BEGIN; SET CONSTRAINTS ALL DEFERRED" } else { "BEGIN" };
-        slave.message("begin a transaction", begin).map(drop)
+        let defer = if self.deferring { "SET CONSTRAINTS ALL DEFERRED;" } else { "" };
+        slave.message("begin a transaction", &format!("BEGIN; {defer} {}", sql::LOOK_UP)).map(drop)
     }
 
     /// What was unusual about the batch, to be told once it is committed.
@@ -155,12 +163,47 @@ impl Replayer {
             }
             self.tables.reconcile(master, change).map_err(|error| self.rejected(change, error))?;
         }
-        let mut rest = &changes[..];
+        for changes in changes.chunk_by(|a, b| a.origin == b.origin) {
+            if self.deferring || changes.len() < FEW_CHANGES {
+                self.in_messages(slave, &changes.iter().collect::<Vec<_>>())?;
+            } else {
+                let left = self.as_sets(slave, changes)?;
+                self.in_messages(slave, &left)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Replays the net effect of what can be replayed so, and returns the rest.
+    fn as_sets<'a>(&mut self, slave: &mut Session, changes: &'a [Change]) -> Result<Vec<&'a Change>> {
+        let mut message = self.message(slave, &changes[0])?;
+        let mut done: HashSet<String> = HashSet::new();
+        for TableEffect { table, relation, groups } in net::effect(changes, |change| self.tables.get(change).ok()) {
+            done.insert(relation.to_string());
+            for Group { shape, rows, found } in &groups {
+                let name =
+                    self.statements.name(AnyShape::Set(shape.clone()), &mut message, |n| shape.prepare(n, table));
+                shape.execute(&name, rows, &mut message.text);
+                message.expect(if *found { rows.len() as u64 } else { 0 });
+            }
+        }
+        if done.is_empty() || !self.send(slave, &message)? {
+            return Ok(changes.iter().collect());
+        }
+        let (now, left): (Vec<&Change>, Vec<&Change>) =
+            changes.iter().partition(|change| done.contains(change.relation.as_str()));
+        for change in now {
+            log_change(&self.name, change, self.tables.get(change)?);
+        }
+        Ok(left)
+    }
+
+    fn in_messages(&mut self, slave: &mut Session, changes: &[&Change]) -> Result<()> {
+        let mut rest = changes;
         while !rest.is_empty() {
-            self.forget_surplus_statements(slave)?;
-            let (count, message, expected) = self.compose(rest)?;
+            let (count, message) = self.compose(slave, rest)?;
             let (now, later) = rest.split_at(count);
-            if !self.send(slave, &message, &expected)? {
+            if !self.send(slave, &message)? {
                 self.one_by_one(slave, now)?;
             }
             rest = later;
@@ -168,18 +211,22 @@ impl Replayer {
         Ok(())
     }
 
-    /// Puts as many changes as fit into one message. For each answer that counts: its place among the answers.
-    fn compose(&mut self, changes: &[Change]) -> Result<(usize, String, Vec<usize>)> {
-        let mut message = String::from(if self.in_savepoint { NEXT_SAVEPOINT } else { SAVEPOINT });
-        let mut answers = if self.in_savepoint { 2 } else { 1 };
-        let mut expected = Vec::new();
+    /// A message that opens a savepoint, and says where changes like this one come from.
+    fn message(&mut self, slave: &mut Session, first: &Change) -> Result<Message> {
+        if let Some(drop_all) = self.statements.surplus() {
+            slave.message("forget prepared statements", &drop_all)?;
+        }
+        let note = self.note_origin(first);
+        let (opening, answers) = if self.in_savepoint { (NEXT_SAVEPOINT, 2) } else { (SAVEPOINT, 1) };
+        Ok(Message::new(&format!("{opening}{note}"), answers + usize::from(!note.is_empty())))
+    }
+
+    /// Puts as many changes as fit into one message, and says how many.
+    fn compose(&mut self, slave: &mut Session, changes: &[&Change]) -> Result<(usize, Message)> {
+        let mut message = self.message(slave, changes[0])?;
         let mut taken = 0;
-        let note = self.note_origin(&changes[0]);
-        answers += usize::from(!note.is_empty());
-        message.push_str(&note);
         for change in changes.iter().take(MESSAGE_CHANGES) {
-            let same_origin = *change.origin.as_ref().unwrap_or(&self.origin) == self.noting;
-            if taken > 0 && (message.len() > MESSAGE_BYTES || !same_origin) {
+            if taken > 0 && message.text.len() > MESSAGE_BYTES {
                 break;
             }
             taken += 1;
@@ -189,50 +236,38 @@ impl Replayer {
                 continue;
             }
             log_change(&self.name, change, table);
-            let name = match self.prepared.get(&shape) {
-                Some(name) => name.clone(),
-                None => {
-                    self.statements_made += 1;
-                    let name = format!("py_{}", self.statements_made);
-                    message.push_str(&shape.prepare(&name, table));
-                    message.push(';');
-                    answers += 1;
-                    self.prepared.insert(shape.clone(), name.clone());
-                    name
-                }
-            };
-            shape.execute(&name, change, table, &mut message);
-            message.push(';');
+            let name = self.statements.name(AnyShape::One(shape.clone()), &mut message, |n| shape.prepare(n, table));
+            shape.execute(&name, change, table, &mut message.text);
+            message.expect(1);
             if !self.deferring {
                 let duplicates = conflict::duplicates(change, table);
                 self.unchecked.extend(duplicates.map(|duplicate| (change.id, change.txid, duplicate)));
             }
-            expected.push(answers);
-            answers += 1;
         }
-        Ok((taken, message, expected))
+        Ok((taken, message))
     }
 
-    /// False when the message was taken back because one of its changes needs a closer look.
-    fn send(&mut self, slave: &mut Session, message: &str, expected: &[usize]) -> Result<bool> {
+    /// False when the message was taken back because something in it needs a closer look.
+    fn send(&mut self, slave: &mut Session, message: &Message) -> Result<bool> {
         self.in_savepoint = true;
-        match slave.message("replay", message) {
-            Ok(counts) if expected.iter().all(|place| counts.get(*place) == Some(&1)) => return Ok(true),
-            Ok(_) => {}
+        match slave.message("replay", &message.text) {
+            Ok(counts) if message.is_met_by(&counts) => return Ok(true),
+            Ok(_) => {
+                log::trace!(target: &self.name, "Looking closer: a row was missing, differed, or was there already")
+            }
             Err(error) if error.is_transient() => return Err(error),
-            Err(_) => {
-                // Which of the message's PREPAREs were reached is not known.
-                self.prepared.clear();
+            Err(error) => {
+                log::trace!(target: &self.name, "Looking closer: {error}");
+                self.statements.forget();
             }
         }
         slave.message("take a message back", &format!("{BACK_TO_SAVEPOINT}; {}", set_origin(&self.noting)))?;
         Ok(false)
     }
 
-    fn one_by_one(&mut self, slave: &mut Session, changes: &[Change]) -> Result<()> {
+    fn one_by_one(&mut self, slave: &mut Session, changes: &[&Change]) -> Result<()> {
         for change in changes {
-            self.statements_made += 1;
-            let name = format!("py_{}", self.statements_made);
+            let name = self.statements.fresh_name();
             let table = self.tables.get(change)?;
             let found =
                 conflict::replay_one(slave, table, change, &name).map_err(|error| self.rejected(change, error))?;
@@ -285,7 +320,7 @@ impl Replayer {
     /// A free statement runs inside a DO block, so that it cannot end the transaction it is replayed in.
     fn statement(&mut self, slave: &mut Session, change: &Change) -> Result<()> {
         log::debug!(target: &self.name, "Executing: {}", instruction(change, None));
-        let mut message = self.note_origin(change);
+        let mut message = self.note_origin(change) + sql::PLAN_FREELY;
         if self.deferring {
             // A table with deferred checks outstanding cannot be altered.
             message.push_str(CHECK_NOW);
@@ -293,8 +328,9 @@ impl Replayer {
         let block = format!("begin execute {}; end", quote_literal(&change.sql));
         message.push_str(&format!("DO {}; {}", quote_literal(&block), sql::OWN_ROLE));
         if !self.deferring {
-            message.push_str(sql::REPLICA_ROLE);
+            message.push_str(&format!("{};", sql::REPLICA_ROLE));
         }
+        message.push_str(sql::LOOK_UP);
         slave.message("replay", &message).map_err(|error| self.rejected(change, error))?;
         self.tables.unlock();
         slave.set_up(&self.noting)
@@ -308,14 +344,6 @@ impl Replayer {
         }
         self.noting.clone_from(origin);
         set_origin(origin)
-    }
-
-    fn forget_surplus_statements(&mut self, slave: &mut Session) -> Result<()> {
-        if self.prepared.len() < MAX_PREPARED {
-            return Ok(());
-        }
-        let names: Vec<String> = self.prepared.drain().map(|(_, name)| format!("DEALLOCATE {name}")).collect();
-        slave.message("forget prepared statements", &names.join(";")).map(drop)
     }
 
     /// Says which change it was; a lost connection or a lock has nothing to do with the change.

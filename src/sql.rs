@@ -20,6 +20,15 @@ pub const COLUMNS: &str = include_str!("../sql/query/columns.sql");
 /// Triggers, cascades and foreign key checks do not run in such a session.
 pub const REPLICA_ROLE: &str = "set session_replication_role = replica";
 
+/// Rows are looked up by the index of their key, one after the other: what the planner believes of a table that has grown
+/// a moment ago would have it read the whole table for each set of changes.
+pub const LOOK_UP: &str = "set local enable_seqscan = off; set local enable_hashjoin = off; \
+     set local enable_mergejoin = off; set local plan_cache_mode = force_generic_plan;";
+
+/// For free statements, which are about anything.
+pub const PLAN_FREELY: &str = "set local enable_seqscan to default; set local enable_hashjoin to default; \
+     set local enable_mergejoin to default; set local plan_cache_mode to default;";
+
 /// Who the daemon is, whatever a free statement has made of it.
 pub const OWN_ROLE: &str = "reset session authorization; reset role;";
 

@@ -1,7 +1,8 @@
 //! What the daemon knows of one table on the slave, and which columns identify a row of it.
 
-use crate::change::{Change, Event, Row};
+use crate::change::{Change, Event};
 use crate::names::quote_ident;
+use crate::row::Row;
 use std::collections::HashMap;
 
 /// A table as it is on the slave at the moment, locked against changes of its definition.
@@ -18,6 +19,9 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Which columns identify a row, by position; the first that fit the change are taken.
     pub keys: Vec<Vec<u16>>,
+    /// The key by which sets of changes can be replayed: the slave makes sure that it finds one row at most, and nothing
+    /// on the slave watches single changes.
+    pub set_key: Option<u16>,
     /// The columns of each unique constraint that is checked at the end of the statement or later.
     pub deferrable: Vec<Vec<u16>>,
     positions: HashMap<String, u16>,
@@ -30,6 +34,10 @@ pub struct Column {
     pub base_type: String,
     /// The type with modifier, for comparing: it rounds as storing does.
     pub full_type: String,
+    /// The type of an array of values.
+    pub array_type: String,
+    /// There is no such array, so its elements are texts, to be cast.
+    pub is_cast: bool,
     pub generated: bool,
     pub identity_always: bool,
 }
@@ -65,6 +73,7 @@ impl Table {
             shown: if schema == "public" { quote_ident(name) } else { qualified },
             columns,
             keys,
+            set_key: None,
             deferrable: Vec::new(),
             positions,
         }
@@ -76,8 +85,23 @@ impl Table {
         self.deferrable.extend(positions);
     }
 
+    /// Lets changes be replayed as sets by a key that holds all columns of one of these unique indexes.
+    pub fn allow_sets(&mut self, unique: &[Vec<&str>]) {
+        let certain = |key: &Vec<u16>| {
+            unique.iter().any(|names| names.iter().all(|name| self.position(name).is_some_and(|p| key.contains(&p))))
+        };
+        // A deferrable constraint is looked at change by change.
+        if self.deferrable.is_empty() {
+            self.set_key = self.keys.iter().position(certain).map(|n| n as u16);
+        }
+    }
+
     pub fn column(&self, position: u16) -> &Column {
         &self.columns[usize::from(position)]
+    }
+
+    pub fn position(&self, column: &str) -> Option<u16> {
+        self.positions.get(column).copied()
     }
 
     pub fn has(&self, column: &str) -> bool {
@@ -92,7 +116,7 @@ impl Table {
     /// The columns to write, in the table's order: all of an INSERT's, those that an UPDATE changed.
     pub fn written(&self, change: &Change) -> Result<Vec<u16>, Misfit> {
         let mut written = Vec::with_capacity(change.new.len());
-        for name in change.new.keys() {
+        for name in change.new.names().iter() {
             if change.event == Event::Update && !change.changes(name) {
                 continue;
             }
@@ -107,13 +131,13 @@ impl Table {
 
     /// The columns that find the row an UPDATE or DELETE is about, as a number in `keys`.
     pub fn key(&self, change: &Change) -> Result<u16, Misfit> {
-        let fits = |key: &Vec<u16>| key.iter().all(|p| change.old.contains_key(&self.column(*p).name));
+        let fits = |key: &Vec<u16>| key.iter().all(|p| change.old.has(&self.column(*p).name));
         self.keys.iter().position(fits).map(|n| n as u16).ok_or(Misfit::NoKey)
     }
 
     /// The columns of a logged row that the table has, in its order.
     pub fn positions_in(&self, row: &Row) -> Vec<u16> {
-        let mut positions: Vec<u16> = row.keys().filter_map(|name| self.positions.get(name).copied()).collect();
+        let mut positions: Vec<u16> = row.names().iter().filter_map(|name| self.position(name)).collect();
         positions.sort_unstable();
         positions
     }

@@ -132,6 +132,12 @@ impl Tables {
             for names in row.get::<_, Option<Vec<String>>>("deferrable").unwrap_or_default() {
                 table.add_deferrable(&names.split('\u{1}').collect::<Vec<_>>());
             }
+            if row.get("setwise") {
+                let unique: Option<Vec<&str>> = row.get("unique");
+                let unique: Vec<Vec<&str>> =
+                    unique.iter().flatten().map(|names| names.split('\u{1}').collect()).collect();
+                table.allow_sets(&unique);
+            }
             self.known.insert(relation.to_string(), table);
         }
         Ok(())
@@ -171,16 +177,20 @@ fn columns(row: &Row) -> Vec<Column> {
     let full_types: Option<Vec<String>> = row.get("full_types");
     let generated: Option<Vec<bool>> = row.get("generated");
     let identity: Option<Vec<bool>> = row.get("identity_always");
+    let array_types: Option<Vec<Option<String>>> = row.get("array_types");
     let names = names.unwrap_or_default().into_iter();
     let types = base_types.unwrap_or_default().into_iter().zip(full_types.unwrap_or_default());
     let flags = generated.unwrap_or_default().into_iter().zip(identity.unwrap_or_default());
     names
         .zip(types)
+        .zip(array_types.unwrap_or_default())
         .zip(flags)
-        .map(|((name, (base_type, full_type)), (generated, identity_always))| Column {
+        .map(|(((name, (base_type, full_type)), array_type), (generated, identity_always))| Column {
             name,
             base_type,
             full_type,
+            is_cast: array_type.is_none(),
+            array_type: array_type.unwrap_or_else(|| "pg_catalog.text[]".into()),
             generated,
             identity_always,
         })

@@ -3,7 +3,7 @@
 
 mod harness;
 
-use harness::{Pair, drains, replays_each};
+use harness::{Pair, drains, drains_at_once, replays_each};
 
 /// Types, and for each at least two values as SQL expressions. NULL is added to all.
 const MATRIX: &[(&str, &[&str])] = &[
@@ -214,7 +214,7 @@ impl Matrix {
                 let sql = template(i, values);
                 master.batch_execute(&sql).unwrap_or_else(|error| panic!("{name} with {settings}: {error:?}\n{sql}"));
             }
-            drains(&self.pair);
+            drains_at_once(&self.pair);
         };
         step(&|i, values| {
             // A domain may forbid NULL; where it does, the first value comes twice.

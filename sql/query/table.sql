@@ -2,10 +2,10 @@
 --   $1  text[]  quoted and qualified names
 select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as name, c.relkind = 'p' as partitioned,
        -- Any change of the definition gives a catalog row a new xmin, and so another fingerprint.
-       c.oid || ' ' || a.fingerprint || ' ' || coalesce(k.fingerprint, '') || ' ' || coalesce(d.fingerprint, '')
-           as fingerprint,
-       a.names, a.base_types, a.full_types, a.generated, a.identity_always, k.names as key,
-       d.deferrable
+       c.oid || ' ' || coalesce(a.fingerprint, '') || ' ' || coalesce(k.fingerprint, '') || ' ' || coalesce(d.fingerprint, '')
+           || ' ' || coalesce(q.fingerprint, '') || ' ' || w.watched as fingerprint,
+       a.names, a.base_types, a.full_types, a.array_types, a.generated, a.identity_always, k.names as key,
+       d.deferrable, q."unique", coalesce(a.castable, false) and not w.watched as setwise
   from unnest($1::text[]) r (name)
   join pg_class c on c.oid = to_regclass(r.name) and c.relkind in ('r', 'p')
   join pg_namespace n on n.oid = c.relnamespace
@@ -13,10 +13,19 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
       select array_agg(a.attname::text order by a.attnum) as names,
              array_agg(format_type(a.atttypid, -1) order by a.attnum) as base_types,
              array_agg(format_type(a.atttypid, a.atttypmod) order by a.attnum) as full_types,
+             array_agg(case when s.simple then format_type(y.typarray, -1) end order by a.attnum) as array_types,
+             -- The others' texts are cast, which has to be what reading a value does, not somebody's own cast.
+             bool_and(s.simple or not exists (select from pg_cast where castsource = 'text'::regtype
+                                                 and casttarget in (a.atttypid, y.typbasetype))) as castable,
              array_agg(a.attgenerated <> '' order by a.attnum) as generated,
              array_agg(a.attidentity = 'a' order by a.attnum) as identity_always,
              string_agg(a.xmin::text, ' ' order by a.attnum) as fingerprint
         from pg_attribute a
+        join pg_type y on y.oid = a.atttypid
+        -- Not so: arrays, what an array separates by something else than a comma, and rows, which unnest takes apart.
+        cross join lateral (
+            select y.typarray <> 0 and y.typdelim = ',' and (y.typelem = 0 or y.typlen <> -1) and y.typcategory <> 'C'
+                       as simple) s
        where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) a
   left join lateral (
       select array_agg(a.attname::text order by k.n) as names, i.indexrelid::text as fingerprint
@@ -33,3 +42,20 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
                 join pg_attribute a on a.attrelid = o.conrelid and a.attnum = any (o.conkey)
                where o.conrelid = c.oid and o.contype in ('p', 'u') and o.condeferrable
                group by o.oid) u) d on true
+  left join lateral (
+      -- The columns of each index that lets no two rows be equal, checked at once.
+      select array_agg(u.names) as "unique", string_agg(u.indexrelid::text, ' ' order by u.indexrelid) as fingerprint
+        from (select i.indexrelid, string_agg(a.attname, e'\x01' order by k.n) as names
+                from pg_index i
+                cross join unnest(i.indkey) with ordinality k (attnum, n)
+                join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
+               where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indimmediate
+                 and i.indpred is null and i.indexprs is null
+               group by i.indexrelid) u) q on true
+  cross join lateral (
+      -- Whether triggers or rules, other than those that log, see single changes even in the replica role.
+      select exists (select from pg_trigger t where t.tgrelid = any (p.all) and t.tgenabled in ('A', 'R')
+                                                and t.tgname !~ '^!replica_')
+             or exists (select from pg_rewrite r where r.ev_class = any (p.all) and r.ev_enabled in ('A', 'R'))
+                 as watched
+        from (select c.oid || array(select relid::oid from pg_partition_tree(c.oid)) as "all") p) w

@@ -145,7 +145,7 @@ impl Pair {
     /// The same with further variables, e.g. `PYREPLICA_PAUSE_AT`.
     #[track_caller]
     pub fn try_once_with(&self, env: &[(&str, &str)]) -> Finished {
-        run(&self.next_log(), &["--once", &self.master_dsn, &self.slave_dsn], env)
+        run(&self.next_log(), &["--once", "--debug", "3", &self.master_dsn, &self.slave_dsn], env)
     }
 
     /// Drains by a config file with further lines.

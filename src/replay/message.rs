@@ -1,0 +1,86 @@
+//! What goes out in one piece: statements of which the server says how many rows each of them touched.
+
+use crate::render::Shape;
+use crate::sets::SetShape;
+use std::collections::HashMap;
+
+/// Statements kept prepared; beyond that all are dropped and made anew.
+const MAX_PREPARED: usize = 500;
+
+/// Statements sent as one message, and how many rows those that count are to touch.
+pub(super) struct Message {
+    pub text: String,
+    answers: usize,
+    /// (place among the answers, rows).
+    expected: Vec<(usize, u64)>,
+}
+
+impl Message {
+    /// `opening`: so many statements, each with its semicolon.
+    pub fn new(opening: &str, answers: usize) -> Message {
+        Message { text: opening.to_string(), answers, expected: Vec::new() }
+    }
+
+    pub fn push(&mut self, statement: &str) {
+        self.text.push_str(statement);
+        self.text.push(';');
+        self.answers += 1;
+    }
+
+    /// Ends a statement that has been written to `text`, and is to touch so many rows.
+    pub fn expect(&mut self, rows: u64) {
+        self.text.push(';');
+        self.expected.push((self.answers, rows));
+        self.answers += 1;
+    }
+
+    pub fn is_met_by(&self, counts: &[u64]) -> bool {
+        self.expected.iter().all(|(place, rows)| counts.get(*place) == Some(rows))
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) enum AnyShape {
+    One(Shape),
+    Set(SetShape),
+}
+
+/// The statements that are prepared in the slave's session.
+#[derive(Default)]
+pub(super) struct Statements {
+    prepared: HashMap<AnyShape, String>,
+    made: u64,
+}
+
+impl Statements {
+    /// A name that no statement had yet.
+    pub fn fresh_name(&mut self) -> String {
+        self.made += 1;
+        format!("py_{}", self.made)
+    }
+
+    /// The name of the statement for a shape, which the message prepares if it has not been.
+    pub fn name(&mut self, shape: AnyShape, message: &mut Message, prepare: impl Fn(&str) -> String) -> String {
+        if let Some(name) = self.prepared.get(&shape) {
+            return name.clone();
+        }
+        let name = self.fresh_name();
+        message.push(&prepare(&name));
+        self.prepared.insert(shape, name.clone());
+        name
+    }
+
+    /// What drops them all, if there are too many.
+    pub fn surplus(&mut self) -> Option<String> {
+        if self.prepared.len() < MAX_PREPARED {
+            return None;
+        }
+        let names: Vec<String> = self.prepared.drain().map(|(_, name)| format!("DEALLOCATE {name}")).collect();
+        Some(names.join(";"))
+    }
+
+    /// A message failed: which of its PREPAREs were reached is not known.
+    pub fn forget(&mut self) {
+        self.prepared.clear();
+    }
+}

@@ -1,0 +1,136 @@
+//! One logged row as text.
+//!
+//! Reading rows is most of what the daemon itself spends its time on. So the rows of a table share the list of their
+//! columns' names, and a row keeps its values in one piece.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The names of a row's columns. That two rows have the same ones is told by the pointer, mostly.
+pub type Names = Arc<[String]>;
+
+#[derive(Clone, Debug)]
+pub struct Row {
+    names: Names,
+    text: String,
+    /// Where each value ends in `text`, and whether it is NULL.
+    ends: Vec<(u32, bool)>,
+}
+
+impl Row {
+    pub fn new<'a>(names: Names, values: impl Iterator<Item = Option<&'a str>>) -> Row {
+        let mut row = Row { ends: Vec::with_capacity(names.len()), names, text: String::new() };
+        for value in values {
+            row.text.push_str(value.unwrap_or_default());
+            row.ends.push((row.text.len() as u32, value.is_none()));
+        }
+        assert_eq!(row.names.len(), row.ends.len(), "each column has a value");
+        row
+    }
+
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The value at a place among the names; `None` is NULL.
+    pub fn at(&self, place: usize) -> Option<&str> {
+        let (end, is_null) = self.ends[place];
+        let start = if place == 0 { 0 } else { self.ends[place - 1].0 };
+        (!is_null).then(|| &self.text[start as usize..end as usize])
+    }
+
+    /// The value of a column, if the row has it.
+    pub fn get(&self, name: &str) -> Option<Option<&str>> {
+        self.names.iter().position(|known| known == name).map(|place| self.at(place))
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known == name)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&String, Option<&str>)> {
+        self.names.iter().enumerate().map(|(place, name)| (name, self.at(place)))
+    }
+
+    /// The row with other names for its columns, and without those that get none.
+    pub fn renamed(&self, name: impl Fn(&str) -> Option<String>) -> Row {
+        self.iter().filter_map(|(old, value)| Some((name(old)?, value))).collect()
+    }
+}
+
+impl Default for Row {
+    fn default() -> Row {
+        Row::new(Arc::default(), std::iter::empty())
+    }
+}
+
+impl<'a> FromIterator<(String, Option<&'a str>)> for Row {
+    fn from_iter<I: IntoIterator<Item = (String, Option<&'a str>)>>(columns: I) -> Row {
+        let (names, values): (Vec<String>, Vec<Option<&str>>) = columns.into_iter().unzip();
+        Row::new(names.into(), values.into_iter())
+    }
+}
+
+/// The lists of names in use, by table.
+#[derive(Default)]
+pub struct Vocabulary(HashMap<String, Vec<Names>>);
+
+/// Lists kept for a table, whose large rows are logged with the changed columns only, and tables kept.
+const MAX_LISTS: usize = 16;
+const MAX_TABLES: usize = 10_000;
+
+impl Vocabulary {
+    /// The one list that holds these names.
+    pub fn names<'a>(&mut self, relation: &str, names: impl Iterator<Item = &'a str> + Clone) -> Names {
+        if !self.0.contains_key(relation) {
+            if self.0.len() == MAX_TABLES {
+                self.0.clear();
+            }
+            self.0.insert(relation.to_string(), Vec::new());
+        }
+        let lists = self.0.get_mut(relation).expect("it was put there");
+        if let Some(list) = lists.iter().find(|list| list.iter().map(String::as_str).eq(names.clone())) {
+            return list.clone();
+        }
+        if lists.len() == MAX_LISTS {
+            lists.clear();
+        }
+        let list: Names = names.map(str::to_string).collect();
+        lists.push(list.clone());
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_keeps_null_and_the_empty_string_apart() {
+        let row: Row = [("a", Some("x")), ("b", None), ("c", Some("")), ("d", Some("é"))]
+            .into_iter()
+            .map(|(name, value)| (name.to_string(), value))
+            .collect();
+        assert_eq!(row.iter().map(|(_, value)| value).collect::<Vec<_>>(), [Some("x"), None, Some(""), Some("é")]);
+        assert_eq!((row.get("b"), row.get("c"), row.get("e")), (Some(None), Some(Some("")), None));
+        let renamed = row.renamed(|name| (name != "a").then(|| name.to_uppercase()));
+        assert_eq!((renamed.len(), renamed.get("D")), (3, Some(Some("é"))));
+    }
+
+    #[test]
+    fn rows_of_a_table_share_their_names() {
+        let mut vocabulary = Vocabulary::default();
+        let first = vocabulary.names("public.t", ["a", "b"].into_iter());
+        assert!(Arc::ptr_eq(&first, &vocabulary.names("public.t", ["a", "b"].into_iter())));
+        assert!(!Arc::ptr_eq(&first, &vocabulary.names("public.t", ["a"].into_iter())));
+        assert_eq!(*vocabulary.names("public.u", ["a"].into_iter()), ["a".to_string()]);
+    }
+}

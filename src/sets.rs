@@ -1,0 +1,177 @@
+//! Statements that replay many changes of one shape at once: each column's values travel as one array.
+
+use crate::change::Event;
+use crate::names::quote_ident;
+use crate::table::Table;
+
+/// Values by column.
+pub type Values<'a> = Vec<(u16, Option<&'a str>)>;
+
+/// What one prepared statement over a set of rows is made for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SetShape {
+    table: u32,
+    /// Which of the table's keys finds the rows.
+    key: u16,
+    pub event: Event,
+    /// Columns that are written.
+    pub written: Vec<u16>,
+    /// Columns whose values an UPDATE or DELETE insists on.
+    pub guards: Vec<u16>,
+}
+
+impl SetShape {
+    pub fn of(table: u32, key: u16, event: Event) -> SetShape {
+        SetShape { table, key, event, written: Vec::new(), guards: Vec::new() }
+    }
+
+    fn key<'a>(&'a self, table: &'a Table) -> &'a [u16] {
+        if self.event == Event::Insert { &[] } else { &table.keys[usize::from(self.key)] }
+    }
+
+    /// The columns in the order of the parameters.
+    fn columns<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = u16> + 'a {
+        self.written.iter().chain(self.key(table)).chain(&self.guards).copied()
+    }
+
+    /// `PREPARE name (types) AS ...`
+    pub fn prepare(&self, name: &str, table: &Table) -> String {
+        let types: Vec<&str> = self.columns(table).map(|p| table.column(p).array_type.as_str()).collect();
+        let arrays: Vec<String> = (1..=types.len()).map(|n| format!("pg_catalog.unnest(${n})")).collect();
+        let names: Vec<String> = (1..=types.len()).map(|n| format!("p{n}")).collect();
+        let from = format!("ROWS FROM ({}) AS x ({})", arrays.join(", "), names.join(", "));
+        let body = match self.event {
+            Event::Insert => {
+                let columns: Vec<String> = self.written.iter().map(|p| quote_ident(&table.column(*p).name)).collect();
+                let target = table.plain_target();
+                let values = self.values(table, 1);
+                format!(
+                    "INSERT INTO {target} ({}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {from}",
+                    columns.join(", ")
+                )
+            }
+            Event::Delete => format!("DELETE FROM {} AS t USING {from} WHERE {}", table.target, self.condition(table)),
+            _ => {
+                let set = self.written.iter().zip(1..);
+                let set: Vec<String> = set
+                    .map(|(p, n)| format!("{} = {}", quote_ident(&table.column(*p).name), value(table, *p, n)))
+                    .collect();
+                let condition = self.condition(table);
+                format!("UPDATE {} AS t SET {} FROM {from} WHERE {condition}", table.target, set.join(", "))
+            }
+        };
+        format!("PREPARE {name} ({}) AS {body}", types.join(", "))
+    }
+
+    fn values(&self, table: &Table, first: usize) -> String {
+        let values: Vec<String> = self.written.iter().zip(first..).map(|(p, n)| value(table, *p, n)).collect();
+        values.join(", ")
+    }
+
+    fn condition(&self, table: &Table) -> String {
+        let key = self.key(table);
+        let first = self.written.len() + 1;
+        let name = |p: u16| format!("t.{}", quote_ident(&table.column(p).name));
+        let found = key.iter().zip(first..).map(|(p, n)| format!("{} = {}", name(*p), value(table, *p, n)));
+        let mut terms: Vec<String> = found.collect();
+        if !self.guards.is_empty() {
+            let (mut is, mut was) = (Vec::new(), Vec::new());
+            for (p, n) in self.guards.iter().zip(first + key.len()..) {
+                is.push(name(*p));
+                was.push(format!("{}::{}", value(table, *p, n), table.column(*p).full_type));
+            }
+            // Do they hold the same bytes? That is cheaper than comparing texts. Where it says no although the texts are
+            // the same, the closer look, which compares those, has the last word.
+            let (is, was) = (is.join(", "), was.join(", "));
+            terms.push(format!("pg_catalog.record_image_eq(ROW({is}), ROW({was}))"));
+        }
+        terms.join(" AND ")
+    }
+
+    /// `EXECUTE name (arrays)`
+    pub fn execute(&self, name: &str, rows: &[Vec<Option<&str>>], message: &mut String) {
+        message.push_str("EXECUTE ");
+        message.push_str(name);
+        let columns = rows.first().map_or(0, Vec::len);
+        for column in 0..columns {
+            message.push_str(if column == 0 { "('{" } else { ",'{" });
+            for (place, row) in rows.iter().enumerate() {
+                if place > 0 {
+                    message.push(',');
+                }
+                push_element(message, row[column]);
+            }
+            message.push_str("}'");
+        }
+        message.push(')');
+    }
+}
+
+/// The n-th array's element, as a value of the column's type.
+fn value(table: &Table, position: u16, n: usize) -> String {
+    let column = table.column(position);
+    if column.is_cast { format!("x.p{n}::{}", column.base_type) } else { format!("x.p{n}") }
+}
+
+/// An array's element inside a string constant.
+fn push_element(message: &mut String, value: Option<&str>) {
+    let Some(text) = value else {
+        message.push_str("NULL");
+        return;
+    };
+    // What needs no quotes: numbers, mostly.
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'-' || b == b'.') {
+        message.push_str(text);
+        return;
+    }
+    message.push('"');
+    let mut rest = text;
+    while let Some(place) = rest.find(['"', '\\', '\'']) {
+        let (plain, special) = rest.split_at(place);
+        message.push_str(plain);
+        // A backslash makes the next character of an element plain; a quote in a string constant is doubled.
+        message.push_str(match special.as_bytes()[0] {
+            b'"' => "\\\"",
+            b'\\' => "\\\\",
+            _ => "''",
+        });
+        rest = &special[1..];
+    }
+    message.push_str(rest);
+    message.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Column;
+
+    #[test]
+    fn a_set_is_one_statement_over_arrays() {
+        let column = |name: &str, base: &str, is_cast| Column {
+            name: name.into(),
+            base_type: base.into(),
+            full_type: format!("{base}(9)"),
+            array_type: if is_cast { "pg_catalog.text[]".into() } else { format!("{base}[]") },
+            is_cast,
+            generated: false,
+            identity_always: false,
+        };
+        let columns = vec![column("id", "integer", false), column("a", "varchar", false), column("b", "box", true)];
+        let table = Table::new(3, String::new(), ("public", "test"), false, columns, &[vec!["id".into()]]);
+        let mut shape = SetShape::of(3, 0, Event::Update);
+        (shape.written, shape.guards) = (vec![1, 2], vec![1]);
+        assert_eq!(
+            shape.prepare("p", &table),
+            "PREPARE p (varchar[], pg_catalog.text[], integer[], varchar[]) AS UPDATE ONLY \"public\".\"test\" AS t \
+             SET \"a\" = x.p1, \"b\" = x.p2::box FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), \
+             pg_catalog.unnest($3), pg_catalog.unnest($4)) AS x (p1, p2, p3, p4) WHERE t.\"id\" = x.p3 AND \
+             pg_catalog.record_image_eq(ROW(t.\"a\"), ROW(x.p4::varchar(9)))"
+        );
+        let mut message = String::new();
+        let rows =
+            [vec![Some("it's \"\\"), None, Some("-1.5"), Some("")], vec![Some("null"), Some("(1,2)"), Some("2"), None]];
+        shape.execute("p", &rows, &mut message);
+        assert_eq!(message, r#"EXECUTE p('{"it''s \"\\","null"}','{NULL,"(1,2)"}','{-1.5,2}','{"",NULL}')"#);
+    }
+}
