@@ -1,0 +1,199 @@
+"""RESULTS.md and the plots, from samples."""
+
+from . import plots, targets
+from .capture import OPERATIONS
+from .samples import figure
+from .scale import OPEN
+
+NAMES = {"none": "no trigger", "pyreplica": "pyreplica", "slony": "Slony-I", "pgq": "PgQ (Londiste)",
+         "python": "PL/Python, as the original", "builtin": "built-in logical replication", "pglogical": "pglogical",
+         "londiste": "Londiste", "bucardo": "Bucardo"}
+
+
+def write(samples, folder):
+    """Sections that weren't measured are left out."""
+    pictures = {f"{name}.svg": plots.bars(charts(samples)) for name, charts in PLOTS.items()}
+    for name, picture in pictures.items():
+        if picture:
+            (folder / name).write_text(picture)
+    parts = [head(samples), measures(samples)]
+    for title, sections, text, picture in SECTIONS:
+        if any(samples.has(section) for section in sections):
+            image = f"![{title}]({picture})\n" if pictures.get(picture) else ""
+            parts.append(f"## {title}\n\n{text(samples)}\n{image}")
+    if samples.failures:
+        parts.append(failures(samples))
+    (folder / "RESULTS.md").write_text("\n".join(part.rstrip() + "\n" for part in parts))
+
+
+def head(samples):
+    about = samples.about
+    trial = ("\n**A trial run of small sizes (`--quick`): it shows that the benchmark works, its figures mean nothing.**\n"
+             if about.get("quick") else "")
+    return (f"# Results of the benchmark\n{trial}\nMade by `bench/run.sh`; [README.md](README.md) says what is measured and"
+            f" how. Only ratios carry over to other machines.\nMedians of rounds that took turns.\n\n"
+            f"{about.get('date')}, pyreplica {about.get('commit')}, {about.get('machine')}.\n\n{about.get('versions')}.\n")
+
+
+def measures(samples):
+    rows = [(what, target, measured, verdict) for what, target, measured, verdict in targets.measures(samples)]
+    return "## Measures\n\n" + table(["measure", "target", "measured", ""], rows)
+
+
+def table(columns, rows):
+    lines = [columns, ["---"] + ["--:"] * (len(columns) - 1), *rows]
+    return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
+
+
+def name_of(peer):
+    base, comma, more = peer.partition(", ")
+    return NAMES.get(base, base) + comma + more
+
+
+def found_peers(samples, *sections):
+    """In the order of NAMES, whoever has a sample."""
+    found = {sample["peer"] for sample in samples.values if sample["section"] in sections}
+    order = [peer for name in NAMES for peer in (name, f"{name}, replaying")]
+    return [peer for peer in order if peer in found]
+
+
+def capture(samples):
+    text = ("CPU time of the backend in us a row, without a trigger, and what each trigger adds to it; then what it adds to"
+            " all three together, against Slony-I's.\n")
+    for how, title in (("single", "Single-row statements in one loop"), ("bulk", "One statement for all rows")):
+        columns = [title, *(f"{kind} {operation.upper()}" for kind in ("narrow", "wide") for operation in OPERATIONS),
+                   "narrow", "wide"]
+        text += "\n" + table(columns, [capture_row(samples, peer, how) for peer in found_peers(samples, "capture")])
+    return text
+
+
+def capture_row(samples, peer, how):
+    cells = [name_of(peer)]
+    for kind in ("narrow", "wide"):
+        for operation in OPERATIONS:
+            if peer == "none":
+                cells.append(figure(samples.median("capture", f"{kind} {how} {operation}", peer, targets.CPU)))
+            else:
+                cells.append("+" + figure(targets.added_to(samples, peer, kind, how, operation)))
+    for kind in ("narrow", "wide"):
+        against = targets.ratio(targets.added(samples, peer, kind, how), targets.added(samples, "slony", kind, how))
+        cells.append("" if peer == "none" else times(against))
+    return cells
+
+
+def tpcb(samples):
+    cases = sorted({sample["case"] for sample in samples.values if sample["section"] == "tpcb"})
+    columns = ["TPC-B", *(word for case in cases for word in (f"{case}, tps", "against no trigger"))]
+    rows = []
+    for peer in found_peers(samples, "tpcb"):
+        row = [name_of(peer)]
+        for case in cases:
+            tps = samples.median("tpcb", case, peer, "tps")
+            row += [figure(tps), times(targets.ratio(tps, samples.median("tpcb", case, "none", "tps")))]
+        rows.append(row)
+    return "`pgbench` with every commit flushed. Nobody replays meanwhile, but where it says so.\n\n" + table(columns, rows)
+
+
+def replay(samples):
+    columns = ["", "backlog, changes/s", "against built-in"]
+    for operation in OPERATIONS:
+        columns += [f"bulk {operation.upper()}, s", "speed against built-in"]
+    rows = []
+    for peer in found_peers(samples, "backlog", "bulk"):
+        rate = samples.median("backlog", "backlog", peer, "changes/s")
+        row = [name_of(peer), figure(rate),
+               times(targets.ratio(rate, samples.median("backlog", "backlog", "builtin", "changes/s")))]
+        for operation in OPERATIONS:
+            seconds, builtin = (samples.median("bulk", f"bulk {operation}", who, "s") for who in (peer, "builtin"))
+            row += [figure(seconds), times(targets.ratio(builtin, seconds))]
+        rows.append(row)
+    return ("A backlog of single-row transactions, from the daemon's start until it has arrived; one statement for many"
+            " rows,\nfrom its commit until the slave shows it. Both sides were compared after each.\n\n"
+            + table(columns, rows))
+
+
+def latency(samples):
+    rows = [[name_of(peer), *(figure(samples.median("latency", "commit to visible", peer, unit))
+                              for unit in ("ms p50", "ms p99"))] for peer in found_peers(samples, "latency")]
+    return ("From the commit of a single-row transaction until the slave shows it, on an idle system.\n\n"
+            + table(["", "p50, ms", "p99, ms"], rows))
+
+
+def idle(samples):
+    units = ("ms CPU/min daemons", "ms CPU/min servers", "MiB daemons")
+    rows = [["nothing" if peer == "none" else name_of(peer),
+             *(figure(samples.median("idle", "idle", peer, unit)) for unit in units)]
+            for peer in found_peers(samples, "idle")]
+    return ("Nothing happens. CPU of the peer's daemons and of both servers, in ms a minute, and the daemons' resident"
+            " memory.\n\n" + table(["", "daemons, CPU", "servers, CPU", "daemons, MiB"], rows))
+
+
+def scale(samples):
+    cases = list(dict.fromkeys(sample["case"].removesuffix(OPEN) for sample in samples.values
+                               if sample["section"] == "scale"))
+    rows = [[case, *(figure(samples.median("scale", case + mode, "pyreplica", unit))
+                     for mode in ("", OPEN) for unit in ("changes/s", "MiB peak"))] for case in cases]
+    return ("pyreplica alone, one process. *Open*: a transaction on the master that has written a row stays open all the"
+            " time.\n\n" + table(["", "changes/s", "peak MiB", "open: changes/s", "open: peak MiB"], rows))
+
+
+def failures(samples):
+    lines = dict.fromkeys(f"- {name_of(failure['peer'])}, {failure['section']}: {failure['why']}\n"
+                          for failure in samples.failures)
+    return "## Failed\n\n" + "".join(line.replace("\n", " ").rstrip() + "\n" for line in lines)
+
+
+def times(value):
+    return "-" if value is None else f"{value:.2f}x"
+
+
+def peers_bars(samples, section, case, unit):
+    return [(name_of(peer), samples.median(section, case, peer, unit), peer.startswith("pyreplica"))
+            for peer in found_peers(samples, section)]
+
+
+def capture_charts(samples):
+    for how, title in (("single", "single rows"), ("bulk", "bulk statements")):
+        rows = []
+        for peer in found_peers(samples, "capture"):
+            total = targets.added(samples, peer, "narrow", how)
+            if peer != "none" and total is not None:
+                rows.append((name_of(peer), total / len(OPERATIONS), peer == "pyreplica"))
+        yield f"CPU that capturing adds to a change on the master, us: {title}", rows, False
+    yield "TPC-B, 8 clients, transactions a second", peers_bars(samples, "tpcb", "8 clients", "tps"), False
+
+
+def replay_charts(samples):
+    yield ("Backlog of single-row transactions, changes a second",
+           peers_bars(samples, "backlog", "backlog", "changes/s"), False)
+    for operation in OPERATIONS:
+        yield (f"Bulk {operation.upper()}, seconds from commit to visible",
+               peers_bars(samples, "bulk", f"bulk {operation}", "s"), False)
+
+
+def latency_charts(samples):
+    for unit in ("p50", "p99"):
+        yield (f"Commit to visible, {unit}, ms (logarithmic)",
+               peers_bars(samples, "latency", "commit to visible", f"ms {unit}"), True)
+
+
+def scale_charts(samples):
+    cases = list(dict.fromkeys(sample["case"] for sample in samples.values
+                               if sample["section"] == "scale" and " backlogs" in sample["case"]))
+    for unit, title in (("changes/s", "pyreplica by size of the backlog, changes a second"),
+                        ("MiB peak", "the same, peak memory of the daemon, MiB")):
+        yield title, [(case.replace(" backlogs", " changes").replace(OPEN, ", open tx"),
+                       samples.median("scale", case, "pyreplica", unit), OPEN not in case)
+                      for case in cases], False
+
+
+PLOTS = {"capture": capture_charts, "replay": replay_charts, "latency": latency_charts, "scale": scale_charts}
+# Title, the sections of samples that it is about, the text, the plot.
+SECTIONS = [
+    ("Capture", ["capture"], capture, "capture.svg"),
+    ("TPC-B", ["tpcb"], tpcb, None),
+    ("Replay", ["backlog", "bulk"], replay, "replay.svg"),
+    ("Latency", ["latency"], latency, "latency.svg"),
+    ("Scale", ["scale"], scale, "scale.svg"),
+    ("Idle", ["idle"], idle, None),
+]

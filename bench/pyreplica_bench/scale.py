@@ -1,0 +1,143 @@
+"""How pyreplica alone grows: with the backlog, with tables, slaves and pairs; each once more while a transaction on the
+master, which has written a row, stays open for the whole run.
+"""
+
+import time
+
+from . import clusters, processes, triggers
+from .peers import DATABASE, await_equal, pair_config, start_pyreplica
+from .replay import LOOK, SETTLE_SECONDS, opened
+
+SECTION = "scale"
+OPEN = ", open transaction"
+
+
+def measure(servers, sizes, samples):
+    cases = [(backlogs, sizes.scale_backlogs), (tables, sizes.scale_tables), (slaves, sizes.scale_slaves),
+             (pairs, sizes.scale_pairs)]
+    for measure_case, counts in cases:
+        print(f"== scale: {measure_case.__name__}", flush=True)
+        for count in counts:
+            for kept_open in (False, True):
+                with samples.attempt(SECTION, f"pyreplica{OPEN}" if kept_open else "pyreplica"):
+                    run = Run(servers, sizes, samples, f"{count:,} {measure_case.__name__}", kept_open)
+                    try:
+                        measure_case(run, count)
+                    finally:
+                        run.take_down()
+
+
+def backlogs(run, changes):
+    """A backlog of so many changes of one table, ten a transaction."""
+    run.create_both(DATABASE, "bench_base")
+    run.install(["t"])
+    run.measure(["t"], f"call write_backlog({changes}, 10)", changes, [(DATABASE, DATABASE, "")])
+
+
+def tables(run, count):
+    """A backlog spread over so many tables."""
+    run.create_both(DATABASE, "bench_base")
+    names = [f"t{number}" for number in range(1, count + 1)]
+    for cluster in run.servers.both():
+        cluster.run(";".join(f"create table {name} (like t including all)" for name in names), DATABASE)
+    run.install(names)
+    run.measure(names, f"call write_many_tables({run.sizes.spread}, {count})", run.sizes.spread,
+                [(DATABASE, DATABASE, "")])
+
+
+def slaves(run, count):
+    """A backlog for so many slaves of one master, replayed by one process."""
+    run.create_both(DATABASE, "bench_base")
+    run.install(["t"])
+    ways = [(DATABASE, DATABASE, "")]
+    for number in range(2, count + 1):
+        run.create(run.servers.slave, f"{DATABASE}_{number}", "bench_base")
+        run.servers.master.run(f"select py_log_add_slave('slave{number}')", DATABASE)
+        ways.append((DATABASE, f"{DATABASE}_{number}", f"SLAVE_FIELD=slave{number}"))
+    run.measure(["t"], f"call write_backlog({run.sizes.spread}, 10)", run.sizes.spread, ways)
+
+
+def pairs(run, count):
+    """A backlog spread over so many pairs of databases, replayed by one process."""
+    run.create_both("bench_pair", "bench_base")
+    for cluster in run.servers.both():
+        cluster.run("create table t1 (like t including all); drop table t, narrow, wide", "bench_pair")
+        cluster.run("vacuum full", "bench_pair")
+    run.install(["t1"], "bench_pair")
+    names = [f"{DATABASE}_{number}" for number in range(1, count + 1)]
+    for name in names:
+        for cluster in run.servers.both():
+            run.create(cluster, name, "bench_pair", strategy="wal_log")
+    changes = run.sizes.spread // count
+    run.measure(["t1"], f"call write_many_tables({changes}, 1)", changes, [(name, name, "") for name in names])
+
+
+class Run:
+    """One case: the databases that it makes, what it measures, and the taking down of it all."""
+
+    def __init__(self, servers, sizes, samples, case, kept_open):
+        self.servers, self.sizes, self.samples = servers, sizes, samples
+        self.case, self.kept_open = case + (OPEN if kept_open else ""), kept_open
+        self.made = []
+
+    def create(self, cluster, name, template, strategy="file_copy"):
+        cluster.create(name, template, strategy)
+        self.made.append((cluster, name))
+
+    def create_both(self, name, template):
+        for cluster in self.servers.both():
+            self.create(cluster, name, template)
+
+    def install(self, names, database=DATABASE):
+        triggers.pyreplica(self.servers, database, names)
+
+    def measure(self, names, workload, changes, ways):
+        """`ways` are the pairs, as master's database, slave's database and further config lines."""
+        sources = sorted({source for source, _, _ in ways})
+        held = self.begin(sources[0], names[0]) if self.kept_open else None
+        for source in sources:
+            self.write(source, workload, names[0])
+        configs = [pair_config(self.servers, source, target, name=target.upper(), more=more)
+                   for source, target, more in ways]
+        start = time.monotonic()
+        daemon = start_pyreplica(self.servers, configs)
+        for _, target, _ in ways:
+            self.await_mark(target, names[0], daemon)
+        seconds = time.monotonic() - start
+        self.add("changes/s", changes * len(ways) / seconds)
+        self.add("MiB peak", processes.memory_kib(daemon.pid) / 1024)
+        if held:
+            held.execute("commit")
+            held.connection.close()
+        for source, target, _ in ways:
+            await_equal(self.servers, source, names, SETTLE_SECONDS, daemon.must_run, target)
+
+    def begin(self, database, table):
+        held = self.servers.master.connect(database).cursor()
+        held.execute("begin isolation level repeatable read")
+        held.execute(f"insert into {table} values (-1, 0, 'open', 0, now())")
+        return held
+
+    def write(self, database, workload, table):
+        with opened(self.servers.master, database) as master:
+            # Only to make the backlog faster.
+            master.execute("set synchronous_commit = off")
+            master.execute(workload)
+            master.execute(f"insert into {table} values (-2, 0, 'mark', 0, now())")
+
+    def await_mark(self, database, table, daemon):
+        with opened(self.servers.slave, database) as slave:
+            def arrived():
+                daemon.must_run()
+                slave.execute(f"select 1 from {table} where id = -2")
+                return slave.rowcount == 1
+
+            clusters.wait_until("the last change has arrived", self.sizes.patience, arrived, LOOK)
+
+    def add(self, unit, value):
+        self.samples.add(SECTION, self.case, "pyreplica", unit, value)
+
+    def take_down(self):
+        self.servers.end_daemons()
+        for cluster, name in reversed(self.made):
+            cluster.drop(name)

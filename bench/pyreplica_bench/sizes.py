@@ -1,0 +1,47 @@
+"""How large a run is."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Sizes:
+    # Capture: rows of one single-row loop and of one bulk statement, and how often.
+    single_rows: int = 20_000
+    single_rounds: int = 5
+    bulk_rows: int = 100_000
+    bulk_rounds: int = 3
+    # TPC-B: pgbench's scale, seconds of one run, clients.
+    tpcb_scale: int = 10
+    tpcb_seconds: int = 12
+    tpcb_rounds: int = 3
+    tpcb_clients: tuple = (1, 8)
+    # Replay: transactions of the backlog, rows of a bulk statement, transactions whose latency is measured.
+    backlog: int = 100_000
+    replay_bulk_rows: int = 200_000
+    latency_transactions: int = 300
+    replay_rounds: int = 3
+    # Scale, of pyreplica alone. Changes of `spread` are spread over tables, slaves or pairs.
+    scale_backlogs: tuple = (10_000, 100_000, 1_000_000)
+    spread: int = 50_000
+    scale_tables: tuple = (1, 10, 100, 1000)
+    scale_slaves: tuple = (1, 2, 4, 8)
+    scale_pairs: tuple = (1, 10, 100)
+    # Idle: seconds of doing nothing, after so many to settle.
+    idle_seconds: int = 60
+    settle_seconds: int = 10
+    # How long a peer may take for one measurement before it is given up, in seconds.
+    patience: int = 600
+
+
+DEFAULT = Sizes()
+QUICK = Sizes(
+    single_rows=2_000, single_rounds=1, bulk_rows=5_000, bulk_rounds=1,
+    tpcb_scale=2, tpcb_seconds=2, tpcb_rounds=1,
+    backlog=2_000, replay_bulk_rows=5_000, latency_transactions=40, replay_rounds=1,
+    scale_backlogs=(1_000, 10_000), spread=2_000, scale_tables=(1, 20), scale_slaves=(1, 2), scale_pairs=(1, 5),
+    idle_seconds=10, settle_seconds=3, patience=90)
+
+
+def choose(quick, full):
+    sizes = QUICK if quick else DEFAULT
+    return replace(sizes, scale_backlogs=sizes.scale_backlogs + (10_000_000,), patience=7200) if full else sizes

@@ -1,0 +1,82 @@
+"""What pyreplica is meant to reach, and whether it did."""
+
+from .capture import OPERATIONS
+from .samples import figure
+
+# CPU time of the backend, not the clock: the disk's moods are not the trigger's.
+CPU = "us CPU"
+
+
+def added(samples, peer, table, how):
+    """What the trigger adds to a row's INSERT, UPDATE and DELETE together, in us; None when it wasn't measured."""
+    total = 0
+    for operation in OPERATIONS:
+        extra = added_to(samples, peer, table, how, operation)
+        if extra is None:
+            return None
+        total += extra
+    return total
+
+
+def added_to(samples, peer, table, how, operation):
+    case = f"{table} {how} {operation}"
+    measured, bare = (samples.median("capture", case, who, CPU) for who in (peer, "none"))
+    return None if measured is None or bare is None else measured - bare
+
+
+def ratio(one, other):
+    return None if one is None or not other else one / other
+
+
+def measures(samples):
+    """Rows of (what, target, measured, verdict)."""
+    yield of_capture(samples, "single", "Single-row capture", 0.8)
+    yield of_capture(samples, "bulk", "Bulk capture", 0.3)
+    tps = [samples.median("tpcb", "8 clients", kind, "tps") for kind in ("pyreplica, replaying", "none")]
+    yield judged("TPC-B, 8 clients, tps against no trigger, daemon replaying", "0.85 or more",
+                 {"": ratio(*tps)}, lambda value: value >= 0.85)
+    yield judged("Backlog of single-row transactions, changes/s against built-in, old values checked", "2x or more",
+                 {"": against_builtin(samples, "backlog", "backlog", "changes/s")}, lambda value: value >= 2)
+    speeds = {operation: ratio(1, against_builtin(samples, "bulk", f"bulk {operation}", "s"))
+              for operation in OPERATIONS}
+    yield judged("Bulk INSERT, UPDATE, DELETE, commit to visible, speed against built-in", "1x or faster", speeds,
+                 lambda value: value >= 1)
+    yield judged("Latency p50 against built-in, idle system", "3x or less",
+                 {"": against_builtin(samples, "latency", "commit to visible", "ms p50")}, lambda value: value <= 3)
+    yield judged("Latency p99, idle system", "under 20 ms",
+                 {"": samples.median("latency", "commit to visible", "pyreplica", "ms p99")},
+                 lambda value: value < 20, " ms")
+    yield of_memory(samples)
+
+
+def of_capture(samples, how, what, limit):
+    values = {table: ratio(added(samples, "pyreplica", table, how), added(samples, "slony", table, how))
+              for table in ("narrow", "wide")}
+    return judged(f"{what}, added CPU against Slony-I's trigger in C", f"{limit}x or less", values,
+                  lambda value: value <= limit)
+
+
+def against_builtin(samples, section, case, unit):
+    return ratio(*(samples.median(section, case, peer, unit) for peer in ("pyreplica", "builtin")))
+
+
+def of_memory(samples):
+    """Of the largest backlog that was measured; the target is about ten million."""
+    found = {}
+    for sample in samples.values:
+        if sample["section"] == "scale" and sample["unit"] == "MiB peak" and " backlogs" in sample["case"]:
+            changes = int(sample["case"].split()[0].replace(",", ""))
+            found[changes] = max(found.get(changes, 0), sample["value"])
+    largest = max(found, default=0)
+    what, target = "Peak memory of the daemon, backlog of 10,000,000 changes", "64 MiB or less"
+    if largest == 10_000_000 or not found:
+        return judged(what, target, {"": found.get(largest)}, lambda value: value <= 64, " MiB")
+    return what, target, f"{figure(found[largest])} MiB at {largest:,}", "not measured (--full)"
+
+
+def judged(what, target, values, is_met, unit="x"):
+    """`values` by what they are about; all of them have to meet the target."""
+    if None in values.values():
+        return what, target, "-", "not measured"
+    shown = ", ".join(f"{name} {value:.2f}{unit}".strip() for name, value in values.items())
+    return what, target, shown, "met" if all(is_met(value) for value in values.values()) else "**not met**"
