@@ -30,7 +30,9 @@ main() {
     trap clean_up EXIT
     trap 'exit 130' INT
     trap 'exit 143' HUP TERM
-    rundir=$(mktemp -d /tmp/pyreplica-bench.XXXXXX)
+    # Not by mktemp: bucardo turns the names of folders into lower case.
+    mkdir -m 755 "/tmp/pyreplica-bench.$$"
+    rundir=/tmp/pyreplica-bench.$$
     for argument in "$@"; do
         case $argument in
             --report) reporting=yes ;;
@@ -101,3 +103,4 @@ clean_up() {
 }
 
 main "$@"
+exit

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 
 import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
 
 from . import processes
 
@@ -25,7 +27,15 @@ shared_buffers = 256MB
 max_wal_size = 4GB
 checkpoint_timeout = 15min
 log_min_messages = warning
+# A subscription that was disabled begins anew after five seconds otherwise, which would be taken for slowness.
+wal_retrieve_retry_interval = 100ms
 """
+
+# A statement of the set-up that takes longer than this hangs.
+STATEMENT_SECONDS = 120
+
+# Waits for the server in Python rather than in libpq, so that a signal ends the benchmark at once.
+psycopg2.extensions.set_wait_callback(psycopg2.extras.wait_select)
 
 
 class Cluster:
@@ -56,6 +66,7 @@ class Cluster:
         connection = self.connect(database)
         try:
             with connection.cursor() as cursor:
+                cursor.execute("set statement_timeout = %s", [STATEMENT_SECONDS * 1000])
                 cursor.execute(sql, parameters)
                 return cursor.fetchall() if cursor.description else []
         finally:
@@ -82,6 +93,7 @@ class Cluster:
 
     def create(self, database, template, strategy="file_copy"):
         """Copying files begins with a checkpoint, so everything that is measured starts alike."""
+        self.drop(database)
         self.run(f"create database {database} template {template} strategy {strategy}")
 
     def drop(self, database):

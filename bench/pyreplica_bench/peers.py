@@ -29,8 +29,8 @@ class Peer:
     def must_run(self):
         """Raises if a daemon has ended."""
 
-    def forget(self):
-        """Undoes what ending the daemons and dropping the databases doesn't."""
+    def retire(self):
+        """Between the end of the daemons and of the databases: undoes what else there is."""
 
     def on_master(self, sql):
         return self.master.run(sql, DATABASE)
@@ -116,7 +116,8 @@ class Pglogical(Builtin):
     def start(self):
         self.on_slave("select pglogical.alter_subscription_enable('bench', true)")
 
-    def forget(self):
+    def retire(self):
+        # First of all: its supervisor, which stays without databases too, makes DROP DATABASE wait forever.
         for cluster in (self.master, self.slave):
             cluster.set("shared_preload_libraries", None)
 

@@ -65,8 +65,8 @@ def set_up(servers, peer):
 
 def take_down(servers, peer):
     servers.end_daemons()
+    peer.retire()
     servers.drop_both(DATABASE)
-    peer.forget()
 
 
 def measure_bare_idle(servers, sizes, samples):

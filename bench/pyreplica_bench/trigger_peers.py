@@ -106,10 +106,13 @@ class Bucardo(Peer):
         return clusters.run(["bucardo", "--bucardorc", self.rc, *words], cwd=self.folder)
 
     def start(self):
-        # Not by clusters.run, which would wait for the end of the daemon's output.
-        subprocess.run(["bucardo", "--bucardorc", str(self.rc), "start", "--log-destination", str(self.folder)],
-                       cwd=self.folder, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                       stderr=subprocess.DEVNULL)
+        # To a file: what reads a pipe would wait for the daemon to end, too.
+        said = self.folder / "start.out"
+        with open(said, "w") as output:
+            code = subprocess.call(["bucardo", "--bucardorc", str(self.rc), "start", "--log-destination", str(self.folder)],
+                                   cwd=self.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        if code != 0:
+            raise RuntimeError(f"bucardo start has failed with code {code}: {said.read_text()}")
 
     def stop(self):
         self.bucardo("stop")
@@ -119,5 +122,5 @@ class Bucardo(Peer):
         if not self.servers.daemons():
             raise RuntimeError("bucardo has ended")
 
-    def forget(self):
+    def retire(self):
         self.slave.drop("bucardo")
