@@ -7,6 +7,7 @@
 #   bench/run.sh --only capture,idle          some sections; into target/bench/
 #   bench/run.sh --peers slony,bucardo        some peers; into target/bench/
 #   bench/run.sh --full                       a backlog of 10 million changes too
+#   bench/run.sh --rounds 1 --no-fsync        fewer rounds, no waiting for the disk; into target/bench/
 #   bench/run.sh --report samples.json...     no measuring: writes the report of earlier runs anew
 #   --out DIR                                 where to write to
 set -eu
@@ -53,7 +54,7 @@ choose_directory() {
     directory=bench
     previous=
     for argument in "$@"; do
-        case $argument in --quick | --only | --peers) [ "$directory" != bench ] || directory=target/bench ;; esac
+        case $argument in --quick | --only | --peers | --rounds | --no-fsync) [ "$directory" != bench ] || directory=target/bench ;; esac
         [ "$previous" != --out ] || directory=$argument
         previous=$argument
     done

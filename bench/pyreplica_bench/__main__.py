@@ -35,9 +35,11 @@ def parse():
     parser.add_argument("binaries", help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
     parser.add_argument("--full", action="store_true", help="a backlog of 10 million changes too")
+    parser.add_argument("--rounds", type=int, help="how often everything is measured")
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections: " + ",".join(SECTIONS))
     parser.add_argument("--peers", help="peers, by names with commas: "
                         + ",".join(dict.fromkeys([*replay.PEERS, *triggers.ALL])))
+    parser.add_argument("--no-fsync", action="store_true", help="leave the disk out: the servers don't wait for it")
     parser.add_argument("--report", nargs="+", metavar="samples.json", help="no measuring, only the report")
     parser.add_argument("--out", metavar="DIR", help="where the results go")
     options = parser.parse_args()
@@ -56,8 +58,8 @@ def measure(options, samples):
     # The shell starts what runs in the background with it ignored, and the daemons would inherit that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     processes.adopt_orphans()
-    start, chosen = time.monotonic(), sizes.choose(options.quick, options.full)
-    servers = clusters.Servers(options.binaries, Path("work").absolute())
+    start, chosen = time.monotonic(), sizes.choose(options.quick, options.full, options.rounds)
+    servers = clusters.Servers(options.binaries, Path("work").absolute(), "fsync = off" if options.no_fsync else "")
     try:
         samples.about = about(servers, options)
         run_sections(servers, chosen, samples, options)
@@ -93,6 +95,7 @@ def about(servers, options):
     system = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
     return {
         "quick": options.quick,
+        "fsync": servers.master.run("show fsync")[0][0],
         "date": datetime.date.today().isoformat(),
         "commit": Path("commit").read_text().strip(),
         "machine": f"{os.cpu_count()} cores ({cpu}), {memory:.0f} GiB of memory, Linux {os.uname().release}",

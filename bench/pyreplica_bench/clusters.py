@@ -41,11 +41,11 @@ psycopg2.extensions.set_wait_callback(psycopg2.extras.wait_select)
 class Cluster:
     """One server. The script that runs it removes it when this process is gone, however it ends."""
 
-    def __init__(self, label, binaries):
+    def __init__(self, label, binaries, settings):
         self.label, self.binaries = label, Path(binaries)
         script = Path("cluster.sh").read_text()
         self.keeper = subprocess.Popen(
-            ["sh", "-c", script, "cluster", str(binaries), label, SETTINGS],
+            ["sh", "-c", script, "cluster", str(binaries), label, SETTINGS + settings],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         answer = self.keeper.stdout.readline().split()
         if len(answer) != 3:
@@ -126,12 +126,12 @@ class Cluster:
 class Servers:
     """Both clusters, and a folder for logs and the peers' files."""
 
-    def __init__(self, binaries, folder):
+    def __init__(self, binaries, folder, settings=""):
         self.binaries, self.folder = Path(binaries), Path(folder)
         self.folder.mkdir(exist_ok=True)
-        self.master = Cluster("master", binaries)
+        self.master = Cluster("master", binaries, settings)
         try:
-            self.slave = Cluster("slave", binaries)
+            self.slave = Cluster("slave", binaries, settings)
         except BaseException:
             self.master.close()
             raise

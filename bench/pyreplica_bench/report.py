@@ -5,9 +5,10 @@ from .capture import OPERATIONS
 from .samples import figure
 from .scale import OPEN
 
-NAMES = {"none": "no trigger", "pyreplica": "pyreplica", "slony": "Slony-I", "pgq": "PgQ (Londiste)",
-         "python": "PL/Python, as the original", "builtin": "built-in logical replication", "pglogical": "pglogical",
-         "londiste": "Londiste", "bucardo": "Bucardo"}
+# In the order of the tables and plots.
+NAMES = {"none": "no trigger", "pyreplica": "pyreplica", "builtin": "built-in logical replication",
+         "pglogical": "pglogical", "slony": "Slony-I", "pgq": "PgQ (Londiste)", "londiste": "Londiste",
+         "bucardo": "Bucardo", "python": "PL/Python, as the original"}
 
 
 def write(samples, folder):
@@ -32,7 +33,8 @@ def head(samples):
              if about.get("quick") else "")
     return (f"# Results of the benchmark\n{trial}\nMade by `bench/run.sh`; [README.md](README.md) says what is measured and"
             f" how. Only ratios carry over to other machines.\nMedians of rounds that took turns.\n\n"
-            f"{about.get('date')}, pyreplica {about.get('commit')}, {about.get('machine')}.\n\n{about.get('versions')}.\n")
+            f"{about.get('date')}, pyreplica {about.get('commit')}, {about.get('machine')}.\n\n{about.get('versions')}; "
+            f"fsync = {about.get('fsync')}.\n")
 
 
 def measures(samples):
@@ -74,7 +76,8 @@ def capture_row(samples, peer, how):
             if peer == "none":
                 cells.append(figure(samples.median("capture", f"{kind} {how} {operation}", peer, targets.CPU)))
             else:
-                cells.append("+" + figure(targets.added_to(samples, peer, kind, how, operation)))
+                extra = figure(targets.added_to(samples, peer, kind, how, operation))
+                cells.append(extra if extra.startswith("-") else "+" + extra)
     for kind in ("narrow", "wide"):
         against = targets.ratio(targets.added(samples, peer, kind, how), targets.added(samples, "slony", kind, how))
         cells.append("" if peer == "none" else times(against))
@@ -83,7 +86,7 @@ def capture_row(samples, peer, how):
 
 def tpcb(samples):
     cases = sorted({sample["case"] for sample in samples.values if sample["section"] == "tpcb"})
-    columns = ["TPC-B", *(word for case in cases for word in (f"{case}, tps", "against no trigger"))]
+    columns = ["TPC-B", *(word for case in cases for word in (f"{case}, tps", "against none"))]
     rows = []
     for peer in found_peers(samples, "tpcb"):
         row = [name_of(peer)]
@@ -91,7 +94,7 @@ def tpcb(samples):
             tps = samples.median("tpcb", case, peer, "tps")
             row += [figure(tps), times(targets.ratio(tps, samples.median("tpcb", case, "none", "tps")))]
         rows.append(row)
-    return "`pgbench` with every commit flushed. Nobody replays meanwhile, but where it says so.\n\n" + table(columns, rows)
+    return "`pgbench`, synchronous_commit = on. Nobody replays meanwhile, but where it says so.\n\n" + table(columns, rows)
 
 
 def replay(samples):
@@ -179,10 +182,10 @@ def latency_charts(samples):
 
 def scale_charts(samples):
     cases = list(dict.fromkeys(sample["case"] for sample in samples.values
-                               if sample["section"] == "scale" and " backlogs" in sample["case"]))
-    for unit, title in (("changes/s", "pyreplica by size of the backlog, changes a second"),
+                               if sample["section"] == "scale" and sample["case"].startswith("backlog")))
+    for unit, title in (("changes/s", "pyreplica by size of the backlog, changes a second (open: beside an open transaction)"),
                         ("MiB peak", "the same, peak memory of the daemon, MiB")):
-        yield title, [(case.replace(" backlogs", " changes").replace(OPEN, ", open tx"),
+        yield title, [(case.removeprefix("backlog of ").replace(OPEN, ", open"),
                        samples.median("scale", case, "pyreplica", unit), OPEN not in case)
                       for case in cases], False
 

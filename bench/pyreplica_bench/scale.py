@@ -10,24 +10,26 @@ from .replay import LOOK, SETTLE_SECONDS, opened
 
 SECTION = "scale"
 OPEN = ", open transaction"
+BACKLOG = "backlog of {:,} changes"
 
 
 def measure(servers, sizes, samples):
-    cases = [(backlogs, sizes.scale_backlogs), (tables, sizes.scale_tables), (slaves, sizes.scale_slaves),
-             (pairs, sizes.scale_pairs)]
-    for measure_case, counts in cases:
+    cases = [(backlog, BACKLOG, sizes.scale_backlogs), (tables, "{:,} tables", sizes.scale_tables),
+             (slaves, "{:,} slaves", sizes.scale_slaves), (pairs, "{:,} pairs", sizes.scale_pairs)]
+    for measure_case, name, counts in cases:
         print(f"== scale: {measure_case.__name__}", flush=True)
         for count in counts:
+            case = name.format(count) if count > 1 else name.format(count).rstrip("s")
             for kept_open in (False, True):
                 with samples.attempt(SECTION, f"pyreplica{OPEN}" if kept_open else "pyreplica"):
-                    run = Run(servers, sizes, samples, f"{count:,} {measure_case.__name__}", kept_open)
+                    run = Run(servers, sizes, samples, case, kept_open)
                     try:
                         measure_case(run, count)
                     finally:
                         run.take_down()
 
 
-def backlogs(run, changes):
+def backlog(run, changes):
     """A backlog of so many changes of one table, ten a transaction."""
     run.create_both(DATABASE, "bench_base")
     run.install(["t"])

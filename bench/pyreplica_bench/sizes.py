@@ -39,9 +39,13 @@ QUICK = Sizes(
     tpcb_scale=2, tpcb_seconds=2, tpcb_rounds=1,
     backlog=2_000, replay_bulk_rows=5_000, latency_transactions=40, replay_rounds=1,
     scale_backlogs=(1_000, 10_000), spread=2_000, scale_tables=(1, 20), scale_slaves=(1, 2), scale_pairs=(1, 5),
-    idle_seconds=10, settle_seconds=3, patience=90)
+    idle_seconds=5, settle_seconds=2, patience=90)
 
 
-def choose(quick, full):
+def choose(quick, full, rounds):
     sizes = QUICK if quick else DEFAULT
-    return replace(sizes, scale_backlogs=sizes.scale_backlogs + (10_000_000,), patience=7200) if full else sizes
+    if full:
+        sizes = replace(sizes, scale_backlogs=sizes.scale_backlogs + (10_000_000,), patience=7200)
+    if rounds:
+        sizes = replace(sizes, single_rounds=rounds, bulk_rounds=rounds, tpcb_rounds=rounds, replay_rounds=rounds)
+    return sizes

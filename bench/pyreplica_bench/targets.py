@@ -64,8 +64,9 @@ def of_memory(samples):
     """Of the largest backlog that was measured; the target is about ten million."""
     found = {}
     for sample in samples.values:
-        if sample["section"] == "scale" and sample["unit"] == "MiB peak" and " backlogs" in sample["case"]:
-            changes = int(sample["case"].split()[0].replace(",", ""))
+        words = sample["case"].replace(",", "").split()
+        if sample["unit"] == "MiB peak" and words[0] == "backlog":
+            changes = int(words[2])
             found[changes] = max(found.get(changes, 0), sample["value"])
     largest = max(found, default=0)
     what, target = "Peak memory of the daemon, backlog of 10,000,000 changes", "64 MiB or less"
