@@ -8,7 +8,7 @@
 #   bench/run.sh --peers slony,bucardo        some peers; into target/bench/
 #   bench/run.sh --full                       a backlog of 10 million changes too
 #   bench/run.sh --rounds 1 --no-fsync        fewer rounds, no waiting for the disk; into target/bench/
-#   bench/run.sh --report samples.json...     no measuring: writes the report of earlier runs anew
+#   bench/run.sh --report samples.json...     no measuring: the report of earlier runs anew; into target/bench/
 #   --out DIR                                 where to write to
 set -eu
 cd "$(dirname "$0")/.."
@@ -51,14 +51,16 @@ main() {
 
 # Only a whole run may replace the results that the repository shows.
 choose_directory() {
-    directory=bench
-    previous=
+    default=bench given= previous=
     for argument in "$@"; do
-        case $argument in --quick | --only | --peers | --rounds | --no-fsync) [ "$directory" != bench ] || directory=target/bench ;; esac
-        [ "$previous" != --out ] || directory=$argument
+        case $argument in
+            --quick | --only* | --peers* | --rounds* | --no-fsync | --report) default=target/bench ;;
+            --out=*) given=${argument#--out=} ;;
+        esac
+        [ "$previous" != --out ] || given=$argument
         previous=$argument
     done
-    echo "$directory"
+    echo "${given:-$default}"
 }
 
 install_packages() {

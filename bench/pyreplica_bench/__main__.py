@@ -31,7 +31,8 @@ def main():
 
 
 def parse():
-    parser = argparse.ArgumentParser(prog="bench/run.sh", description="Measures pyreplica against its peers.")
+    parser = argparse.ArgumentParser(prog="bench/run.sh", description="Measures pyreplica against its peers.",
+                                     allow_abbrev=False)
     parser.add_argument("binaries", help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
     parser.add_argument("--full", action="store_true", help="a backlog of 10 million changes too")

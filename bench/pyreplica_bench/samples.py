@@ -53,7 +53,8 @@ class Samples:
         for path in paths:
             one = json.loads(path.read_text())
             sections = {entry["section"] for entry in one["values"] + one["failures"]}
-            whole.about = {**one["about"], **whole.about}
+            quick = one["about"].get("quick") or whole.about.get("quick")
+            whole.about = {**whole.about, **one["about"], "quick": quick}
             for mine, theirs in ((whole.values, one["values"]), (whole.failures, one["failures"])):
                 mine[:] = [entry for entry in mine if entry["section"] not in sections] + theirs
         return whole
