@@ -17,7 +17,7 @@ cd "$(dirname "$0")/.."
 # The major version that Debian 12 has all the peers for.
 : "${PG_MAJOR:=15}"
 PG_BIN=/usr/lib/postgresql/$PG_MAJOR/bin
-PACKAGES="postgresql-$PG_MAJOR postgresql-contrib postgresql-plpython3-$PG_MAJOR postgresql-plperl-$PG_MAJOR
+PACKAGES="postgresql-$PG_MAJOR postgresql-plpython3-$PG_MAJOR postgresql-plperl-$PG_MAJOR
     postgresql-$PG_MAJOR-slony1-2 slony1-2-bin postgresql-$PG_MAJOR-pgq3 postgresql-$PG_MAJOR-pgq-node
     postgresql-$PG_MAJOR-londiste-sql pgqd python3-londiste bucardo postgresql-$PG_MAJOR-pglogical python3-psycopg2"
 
@@ -105,5 +105,5 @@ clean_up() {
     [ -z "$rundir" ] || rm -rf "$rundir"
 }
 
-main "$@"
-exit
+# One line, read before it runs: the file may change meanwhile.
+main "$@"; exit

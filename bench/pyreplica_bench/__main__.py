@@ -99,7 +99,7 @@ def about(servers, options):
         "fsync": servers.master.run("show fsync")[0][0],
         "date": datetime.date.today().isoformat(),
         "commit": Path("commit").read_text().strip(),
-        "machine": f"{os.cpu_count()} cores ({cpu}), {memory:.0f} GiB of memory, Linux {os.uname().release}",
+        "machine": f"{os.cpu_count()} cores ({cpu}), {memory:.0f} GiB of memory, Linux {'.'.join(os.uname().release.split('.')[:2])}",
         "versions": f"{system['PRETTY_NAME'].strip(chr(34))}, PostgreSQL "
                     f"{servers.master.run('show server_version')[0][0]}, {packages(options.binaries)}",
     }
