@@ -60,7 +60,8 @@ def measure(options, samples):
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     processes.adopt_orphans()
     start, chosen = time.monotonic(), sizes.choose(options.quick, options.full, options.rounds)
-    servers = clusters.Servers(options.binaries, Path("work").absolute(), "fsync = off" if options.no_fsync else "")
+    settings = "fsync = off" if options.no_fsync else ""
+    servers = clusters.Servers(options.binaries, Path("work").absolute(), settings)
     try:
         samples.about = about(servers, options)
         run_sections(servers, chosen, samples, options)

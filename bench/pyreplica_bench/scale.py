@@ -21,8 +21,8 @@ def measure(servers, sizes, samples):
         for count in counts:
             case = name.format(count) if count > 1 else name.format(count).rstrip("s")
             for kept_open in (False, True):
-                with samples.attempt(SECTION, f"pyreplica{OPEN}" if kept_open else "pyreplica"):
-                    run = Run(servers, sizes, samples, case, kept_open)
+                run = Run(servers, sizes, samples, case, kept_open)
+                with samples.attempt(SECTION, f"pyreplica, {run.case}"):
                     try:
                         measure_case(run, count)
                     finally:
@@ -141,5 +141,9 @@ class Run:
 
     def take_down(self):
         self.servers.end_daemons()
+        for cluster in self.servers.both():
+            cluster.set_flushing(False)
         for cluster, name in reversed(self.made):
             cluster.drop(name)
+        for cluster in self.servers.both():
+            cluster.set_flushing(True)

@@ -30,7 +30,7 @@ class Sizes:
     idle_seconds: int = 60
     settle_seconds: int = 10
     # How long a peer may take for one measurement before it is given up, in seconds.
-    patience: int = 600
+    patience: int = 300
 
 
 DEFAULT = Sizes()
