@@ -94,13 +94,14 @@ def about(servers, options):
     cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                 if line.startswith("model name")), os.uname().machine)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    kernel = ".".join(os.uname().release.split(".")[:2])
     system = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
     return {
         "quick": options.quick,
         "fsync": servers.master.run("show fsync")[0][0],
         "date": datetime.date.today().isoformat(),
         "commit": Path("commit").read_text().strip(),
-        "machine": f"{os.cpu_count()} cores ({cpu}), {memory:.0f} GiB of memory, Linux {'.'.join(os.uname().release.split('.')[:2])}",
+        "machine": f"{os.cpu_count()} cores ({cpu}), {memory:.0f} GiB of memory, Linux {kernel}",
         "versions": f"{system['PRETTY_NAME'].strip(chr(34))}, PostgreSQL "
                     f"{servers.master.run('show server_version')[0][0]}, {packages(options.binaries)}",
     }
