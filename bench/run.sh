@@ -31,9 +31,9 @@ main() {
     trap clean_up EXIT
     trap 'exit 130' INT
     trap 'exit 143' HUP TERM
-    # Not by mktemp: bucardo turns the names of folders into lower case.
-    mkdir -m 755 "/tmp/pyreplica-bench.$$"
-    rundir=/tmp/pyreplica-bench.$$
+    # Not by mktemp: bucardo turns the names of folders into lower case, and cuts them at a dot.
+    mkdir -m 755 "/tmp/pyreplica-bench-$$"
+    rundir=/tmp/pyreplica-bench-$$
     for argument in "$@"; do
         case $argument in
             --report) reporting=yes ;;
