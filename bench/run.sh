@@ -37,7 +37,10 @@ main() {
     for argument in "$@"; do
         case $argument in
             --report) reporting=yes ;;
-            *.json) cp "$argument" "$rundir/given-$(basename "$argument")" ;;
+            *.json)
+                given_files=$((${given_files:-0} + 1))
+                cp "$argument" "$rundir/given-$given_files.json"
+                ;;
         esac
     done
     [ "${reporting:-no}" = yes ] || build

@@ -20,7 +20,7 @@ def main():
     options = parse()
     out = Path("out")
     if options.report:
-        samples = Samples.load([Path(f"given-{Path(name).name}") for name in options.report])
+        samples = Samples.load([Path(f"given-{number}.json") for number, _ in enumerate(options.report, 1)])
     else:
         samples = Samples()
         measure(options, samples)
