@@ -77,17 +77,20 @@ def run_sections(servers, chosen, samples, options):
         cluster.run("vacuum analyze", "bench_base")
     # Without triggers first: everything is compared with that.
     kinds = [name for name in triggers.ALL if name == "none" or name in options.peers]
-    if "capture" in options.only:
-        capture.measure(servers, chosen, samples, kinds)
-    if "tpcb" in options.only:
-        capture.measure_tpcb(servers, chosen, samples, kinds)
     parts = [part for section in options.only for part in PARTS.get(section, [])]
-    if parts:
-        replay.measure(servers, chosen, samples, [name for name in replay.PEERS if name in options.peers], parts)
-    if "idle" in parts:
-        replay.measure_bare_idle(servers, chosen, samples)
-    if "scale" in options.only and "pyreplica" in options.peers:
-        scale.measure(servers, chosen, samples)
+    peers = [name for name in replay.PEERS if name in options.peers]
+    steps = [
+        ("capture", "capture" in options.only, lambda: capture.measure(servers, chosen, samples, kinds)),
+        ("tpcb", "tpcb" in options.only, lambda: capture.measure_tpcb(servers, chosen, samples, kinds)),
+        ("replay", parts and peers, lambda: replay.measure(servers, chosen, samples, peers, parts)),
+        ("idle", "idle" in parts, lambda: replay.measure_bare_idle(servers, chosen, samples)),
+        ("scale", "scale" in options.only and "pyreplica" in peers, lambda: scale.measure(servers, chosen, samples)),
+    ]
+    for section, is_wanted, step in steps:
+        if is_wanted:
+            # What no peer's own care has caught ends the section, and the next one goes on.
+            with samples.attempt(section, "all"):
+                step()
 
 
 def about(servers, options):

@@ -27,7 +27,8 @@ def measure(servers, sizes, samples, wanted):
                 if number < sizes.bulk_rounds:
                     write(session, samples, peer, "bulk", sizes.bulk_rows)
                 session.close()
-            servers.master.drop(DATABASE)
+            with samples.attempt(SECTION, peer):
+                servers.master.drop(DATABASE)
 
 
 def warm_up(session):
@@ -68,8 +69,9 @@ def measure_tpcb(servers, sizes, samples, wanted):
                 with samples.attempt(TPCB, kind):
                     tps = run_tpcb(servers, sizes, kind, clients)
                     samples.add(TPCB, f"{clients} client{'s' if clients > 1 else ''}", kind, "tps", tps)
-                servers.end_daemons()
-                servers.drop_both(DATABASE)
+                with samples.attempt(TPCB, kind):
+                    servers.end_daemons()
+                    servers.drop_both(DATABASE)
 
 
 def make_tpcb_base(servers, cluster, scale):

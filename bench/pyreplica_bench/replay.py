@@ -54,7 +54,8 @@ def measure_peer(servers, sizes, samples, name, parts):
             await_equal(servers, DATABASE, ["t"], SETTLE_SECONDS, peer.must_run)
         if samples.has_failed(part, name):
             break
-    take_down(servers, peer)
+    with samples.attempt("taking down", name):
+        take_down(servers, peer)
 
 
 def set_up(servers, peer):
