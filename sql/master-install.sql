@@ -310,10 +310,15 @@ $install$;
 -- hstore may be installed in any schema, and the functions call it qualified: its schema is filled in here.
 do $install$
 declare
-    -- Text settings under which a value's text is not exact or not unambiguous. Logged text is ISO and exact; money is
-    -- written as the C and English locales do, which the slave reads.
     hs constant text := (select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
                           where e.extname = 'hstore');
+    -- Text settings under which a value's text is exact and unambiguous. Logged text is ISO and exact; money is written as
+    -- the C and English locales do, which the slave reads. Whoever has others takes the slower way, to the same text.
+    exact constant text := $exact$(pg_catalog.current_setting('datestyle') operator(pg_catalog.=) any ('{"ISO, MDY","ISO, DMY","ISO, YMD"}')
+            and pg_catalog.current_setting('intervalstyle') operator(pg_catalog.=) 'postgres'
+            and pg_catalog.current_setting('extra_float_digits') operator(pg_catalog.=) any ('{1,2,3}')
+            and pg_catalog.current_setting('lc_monetary') operator(pg_catalog.=)
+                any ('{C,C.UTF-8,en_US.UTF-8,en_US.utf8,C.utf8,POSIX}'))$exact$;
 begin
     -- The columns must have hstore's type, whose schema the CREATE TABLE above could not name.
     if (select atttypid from pg_attribute
@@ -336,14 +341,37 @@ end
 $exact$;
     $create$, '@hs@', hs);
 
+    -- Both rows whole are cheapest while they are small. Of a large row only the key and what changed is kept, unless the
+    -- key itself changed: then the whole old row is what tells it from another that holds the same key meanwhile.
     execute replace($create$
+create or replace function pyreplica.small(before @hs@.hstore, after @hs@.hstore, keys text[], whole boolean)
+    returns @hs@.hstore[] language plpgsql immutable
+as $small$
+declare
+    key @hs@.hstore := @hs@.slice(before, keys);
+begin
+    if pg_catalog.cardinality(keys) operator(pg_catalog.>) 0
+       and pg_catalog.cardinality(@hs@.akeys(key)) operator(pg_catalog.=) pg_catalog.cardinality(keys) then
+        if whole then
+            before := key;
+        elsif after operator(@hs@.@>) key then
+            after := after operator(@hs@.-) before;
+            before := @hs@.slice(before, @hs@.akeys(after)) operator(@hs@.||) key;
+        end if;
+    end if;
+    return array[before, after];
+end
+$small$;
+    $create$, '@hs@', hs);
+
+    execute replace(replace($create$
 create or replace function public.py_log_replica() returns trigger language plpgsql security definer
 as $py_log_replica$
 declare
     -- Types too: pg_temp is searched for them first, and a domain there may have a check that runs whatever it likes.
     relation pg_catalog.text;
-    origin pg_catalog.text := pg_catalog.current_setting('pyreplica.origin', true);
-    letter pg_catalog."char" := pg_catalog.left(tg_op, 1);
+    origin pg_catalog.text;
+    letter pg_catalog."char";
     verdict pg_catalog.text;
     transformed boolean;
     whole boolean;
@@ -351,15 +379,49 @@ declare
     remark pg_catalog.text;
     before @hs@.hstore;
     after @hs@.hstore;
-    key @hs@.hstore;
+    small @hs@.hstore[];
 begin
-    if letter operator(pg_catalog.=) 'U' then
+    -- Each expression costs the application time, most of it at its first use in a transaction. So there are few on the
+    -- usual path, and what is rare is asked for in one of them; then the values are made again.
+    if tg_op operator(pg_catalog.=) 'INSERT' then
+        after := operator(pyreplica.%%) new;
+    elsif tg_op operator(pg_catalog.=) 'UPDATE' then
         -- Compares the stored bytes: 1.0 and 1.00 differ, and a type needs no equality operator.
         if old operator(pg_catalog.*=) new then
             return null;
         end if;
+        before := operator(pyreplica.%%) old;
+        after := operator(pyreplica.%%) new;
+        if pg_catalog.pg_column_size(before) operator(pg_catalog.>) 2000 then
+            small := pyreplica.small(before, after, tg_argv[1:], false);
+            before := small[1];
+            after := small[2];
+        end if;
+    elsif tg_op operator(pg_catalog.=) 'DELETE' then
+        before := operator(pyreplica.%%) old;
+    end if;
+    -- The comparison of special() is one of constants: it costs nothing while there is no filter in the database.
+    if pg_catalog.pg_partition_root(tg_relid) is null
+       and (pyreplica.special() operator(pg_catalog.=) '{}'
+            or not tg_argv[0] operator(pg_catalog.=) any (pyreplica.special())
+               and not (pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.' operator(pg_catalog.||)
+                        pg_catalog.quote_ident(tg_table_name)) operator(pg_catalog.=) any (pyreplica.special()))
+       and coalesce(pg_catalog.current_setting('pyreplica.origin', true), '') operator(pg_catalog.=) ''
+       and @exact@ then
+        insert into public.replica_log (relation, event, old, new)
+        values (pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
+                operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name),
+                pg_catalog.left(tg_op, 1)::pg_catalog."char", before, after);
+        if pyreplica.asleep() then
+            perform pg_catalog.pg_notify('replicas', '');
+        end if;
+        return null;
     end if;
 
+    origin := pg_catalog.current_setting('pyreplica.origin', true);
+    letter := pg_catalog.left(tg_op, 1);
+    before := null;
+    after := null;
     -- A trigger on a partitioned table has been copied to the partitions, argument and all. The change is logged for
     -- the whole table: how it is divided is each side's own affair. A renamed table is logged under its new name.
     relation := pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
@@ -391,15 +453,12 @@ begin
         end if;
     end if;
 
-    if pg_catalog.current_setting('datestyle') operator(pg_catalog.~~) 'ISO%'
-       and pg_catalog.current_setting('intervalstyle') operator(pg_catalog.=) 'postgres'
-       and pg_catalog.current_setting('extra_float_digits') operator(pg_catalog.~) '^[1-3]'
-       and pg_catalog.current_setting('lc_monetary') operator(pg_catalog.~) '^(C|POSIX|en_US)' then
+    if @exact@ then
         if letter operator(pg_catalog.=) 'I' then
             after := operator(pyreplica.%%) new;
         elsif letter operator(pg_catalog.=) 'D' then
             before := operator(pyreplica.%%) old;
-        elsif letter operator(pg_catalog.<>) 'T' then
+        elsif letter operator(pg_catalog.=) 'U' then
             before := operator(pyreplica.%%) old;
             after := operator(pyreplica.%%) new;
         end if;
@@ -408,7 +467,7 @@ begin
             after := pyreplica.exact(new);
         elsif letter operator(pg_catalog.=) 'D' then
             before := pyreplica.exact(old);
-        elsif letter operator(pg_catalog.<>) 'T' then
+        elsif letter operator(pg_catalog.=) 'U' then
             before := pyreplica.exact(old);
             after := pyreplica.exact(new);
         end if;
@@ -433,20 +492,11 @@ begin
         end if;
     end if;
 
-    -- Both rows whole are cheapest while they are small. Of a large row only the key and what changed is kept, unless
-    -- the key itself changed: then the whole old row is what tells it from another that holds the same key meanwhile.
     if letter operator(pg_catalog.=) 'U'
        and (whole or pg_catalog.pg_column_size(before) operator(pg_catalog.>) 2000) then
-        key := @hs@.slice(before, tg_argv[1:]);
-        if tg_nargs operator(pg_catalog.>) 1
-           and pg_catalog.cardinality(@hs@.akeys(key)) operator(pg_catalog.=) (tg_nargs operator(pg_catalog.-) 1) then
-            if whole then
-                before := key;
-            elsif after operator(@hs@.@>) key then
-                after := after operator(@hs@.-) before;
-                before := @hs@.slice(before, @hs@.akeys(after)) operator(@hs@.||) key;
-            end if;
-        end if;
+        small := pyreplica.small(before, after, tg_argv[1:], whole);
+        before := small[1];
+        after := small[2];
     end if;
 
     if origin operator(pg_catalog.<>) '' then
@@ -462,6 +512,142 @@ begin
     return null;
 end
 $py_log_replica$;
+    $create$, '@hs@', hs), '@exact@', exact);
+
+    -- == Capture by statement ==
+
+    -- For tables on which py_log_create_tg was told so. Before a statement the first function decides whether its rows will
+    -- be logged all at once, by the second, which sees them as tables, or one by one: the row trigger has a WHEN that asks
+    -- for the setting named in these triggers' first argument. It holds a letter for each statement that is under way.
+    -- At once is right only if nothing else can write to the table between the rows and the end of the statement.
+    execute replace(replace($create$
+create or replace function pyreplica.begin_statement() returns trigger language plpgsql security definer
+as $begin_statement$
+declare
+    running pg_catalog.text := pg_catalog.current_setting(tg_argv[0], true);
+begin
+    if running operator(pg_catalog.<>) '' then
+        -- A function in the statement's own expressions writes to the same table: the row trigger is silent for it, too. What
+        -- is kept in the other setting is about statements that began before and have ended.
+        if pg_catalog.current_setting(tg_argv[0] operator(pg_catalog.||) '_early', true) operator(pg_catalog.<>) '' then
+            running := pg_catalog.set_config(tg_argv[0] operator(pg_catalog.||) '_early', '', true);
+            running := pg_catalog.current_setting(tg_argv[0]);
+        end if;
+        running := pg_catalog.set_config(tg_argv[0], running operator(pg_catalog.||) pg_catalog.left(tg_op, 1), true);
+    elsif @exact@
+          and not tg_argv[1] operator(pg_catalog.=) any (pyreplica.special())
+          and not (pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.' operator(pg_catalog.||)
+                   pg_catalog.quote_ident(tg_table_name)) operator(pg_catalog.=) any (pyreplica.special())
+          -- Triggers of ours, checks of foreign keys and of deferrable constraints write nothing.
+          and not exists (
+              select from pg_catalog.pg_trigger t
+               where t.tgrelid operator(pg_catalog.=) tg_relid and t.tgenabled operator(pg_catalog.<>) 'D'
+                 and (t.tgtype operator(pg_catalog.&) 1::pg_catalog.int2) operator(pg_catalog.=) 1
+                 and t.tgname operator(pg_catalog.<>) '!replica_tg'
+                 and not (t.tgisinternal and t.tgfoid operator(pg_catalog.=) any (array[
+                     'pg_catalog."RI_FKey_check_ins"', 'pg_catalog."RI_FKey_check_upd"',
+                     'pg_catalog."RI_FKey_noaction_del"', 'pg_catalog."RI_FKey_noaction_upd"',
+                     'pg_catalog."RI_FKey_restrict_del"', 'pg_catalog."RI_FKey_restrict_upd"',
+                     'pg_catalog.unique_key_recheck']::pg_catalog.regproc[]::pg_catalog.oid[])))
+          -- A parent's statement shows its children's rows, without the columns that only they have.
+          and not exists (
+              select from pg_catalog.pg_inherits i
+               where i.inhparent operator(pg_catalog.=) tg_relid or i.inhrelid operator(pg_catalog.=) tg_relid) then
+        running := pg_catalog.set_config(tg_argv[0], pg_catalog.left(tg_op, 1), true);
+    end if;
+    return null;
+end
+$begin_statement$;
+    $create$, '@hs@', hs), '@exact@', exact);
+
+    execute replace($create$
+create or replace function pyreplica.end_statement() returns trigger language plpgsql security definer
+as $end_statement$
+<<ours>>
+declare
+    target pg_catalog.text;
+    origin pg_catalog.text;
+    letter pg_catalog.text := pg_catalog.left(tg_op, 1);
+    running pg_catalog.text := pg_catalog.current_setting(tg_argv[0], true);
+    place pg_catalog.int4 := pg_catalog.strpos(running, letter);
+    early pg_catalog.int8;
+    first pg_catalog.int8;
+    blocked boolean;
+begin
+    if running is null or place operator(pg_catalog.=) 0 then
+        return null;
+    end if;
+    running := pg_catalog.left(running, place operator(pg_catalog.-) 1)
+               operator(pg_catalog.||) pg_catalog.substr(running, place operator(pg_catalog.+) 1);
+    running := pg_catalog.set_config(tg_argv[0], running, true);
+
+    -- MERGE and ON CONFLICT come here in an order that suits the slave: deleted, updated, inserted. The parts of a WITH come
+    -- in the order in which they end, and an INSERT may have put in a key that a DELETE still under way had freed. No
+    -- statement changes a row that it has itself written, so a part that takes keys may always follow those that free
+    -- them: what was logged too early, from the id kept in a setting on, is given ids anew.
+    blocked := letter operator(pg_catalog.<>) 'D' and pg_catalog.strpos(running, 'D') operator(pg_catalog.>) 0
+               or letter operator(pg_catalog.=) 'I' and pg_catalog.strpos(running, 'U') operator(pg_catalog.>) 0;
+    if letter operator(pg_catalog.<>) 'I'
+       and pg_catalog.current_setting(tg_argv[0] operator(pg_catalog.||) '_early', true) operator(pg_catalog.<>) '' then
+        early := pg_catalog.current_setting(tg_argv[0] operator(pg_catalog.||) '_early');
+    end if;
+    if blocked or early is not null then
+        first := pg_catalog.nextval('public.replica_log_id_seq');
+    end if;
+
+    target := pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
+              operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
+    if pg_catalog.current_setting('pyreplica.origin', true) operator(pg_catalog.<>) '' then
+        origin := pg_catalog.current_setting('pyreplica.origin');
+    end if;
+    -- The rows are named by "x.*", and variables by the block, since a plain name could be a column's. The n-th old row belongs to the
+    -- n-th new one; the ids are drawn in the order of the rows, on which the slave depends when keys move up.
+    if letter operator(pg_catalog.=) 'I' then
+        insert into public.replica_log (relation, event, new, origin)
+        select ours.target, 'I', operator(pyreplica.%%) x.*, ours.origin from new_rows x;
+    elsif letter operator(pg_catalog.=) 'D' then
+        insert into public.replica_log (relation, event, old, origin)
+        select ours.target, 'D', operator(pyreplica.%%) x.*, ours.origin from old_rows x;
+    else
+        insert into public.replica_log (relation, event, old, new, origin)
+        select target, 'U',
+               case when pg_catalog.pg_column_size(x.before) operator(pg_catalog.<=) 2000 then x.before
+                    else (pyreplica.small(x.before, y.after, tg_argv[2:], null))[1] end,
+               case when pg_catalog.pg_column_size(x.before) operator(pg_catalog.<=) 2000 then y.after
+                    else (pyreplica.small(x.before, y.after, tg_argv[2:], null))[2] end,
+               origin
+          from (select operator(pyreplica.%%) x.* as before, (x.*)::pg_catalog.record as bytes,
+                       pg_catalog.row_number() over () as n from old_rows x) x
+          join (select operator(pyreplica.%%) x.* as after, (x.*)::pg_catalog.record as bytes,
+                       pg_catalog.row_number() over () as n from new_rows x) y on x.n operator(pg_catalog.=) y.n
+         where not x.bytes operator(pg_catalog.*=) y.bytes
+         order by x.n;
+    end if;
+
+    if early is not null then
+        update public.replica_log l set id = later.id
+          from (select c.id as former, pg_catalog.nextval('public.replica_log_id_seq') as id
+                  from (select c.id from public.replica_log c
+                         where c.id operator(pg_catalog.>=) early and c.id operator(pg_catalog.<) first
+                           and c.txid operator(pg_catalog.=) pg_catalog.pg_current_xact_id()
+                           and c.relation operator(pg_catalog.=) target order by c.id) c) later
+         where l.id operator(pg_catalog.=) later.former;
+    end if;
+    if first is not null then
+        running := pg_catalog.set_config(tg_argv[0] operator(pg_catalog.||) '_early',
+                                         case when blocked then first::pg_catalog.text else '' end, true);
+    elsif not found then
+        return null;
+    end if;
+
+    if origin is null then
+        if pyreplica.asleep() then
+            perform pg_catalog.pg_notify('replicas', '');
+        end if;
+    end if;
+    return null;
+end
+$end_statement$;
     $create$, '@hs@', hs);
 
     -- == The log as SQL ==
@@ -535,8 +721,11 @@ create or replace view public.replica_log_sql as
 
 -- == The trigger on a table ==
 
--- Puts the trigger on one table, or on the partitioned table it is a part of, and says what it did in one line.
-create or replace function public.py_log_create_tg(relation regclass, shown text) returns text language plpgsql
+drop function if exists public.py_log_create_tg(regclass, text);
+
+-- Puts the trigger on one table, or on the partitioned table it is a part of, and says what it did in one line. level:
+-- row or statement; NULL leaves a table that has the trigger already as it is.
+create or replace function public.py_log_create_tg(relation regclass, shown text, level text) returns text language plpgsql
 as $py_log_create_tg$
 declare
     -- A partition is replicated through its root, so that partitions made later need nothing.
@@ -557,9 +746,23 @@ declare
     end;
     always constant boolean := exists (
         select from pg_trigger where tgrelid = target and tgname = '!replica_tg' and tgenabled = 'A');
+    -- Of a partition or a parent a statement shows other rows than are changed in the table itself.
+    family constant boolean := (select relkind = 'p' from pg_class where oid = target)
+                               or exists (select from pg_inherits where target in (inhrelid, inhparent));
+    setting constant text := format('pyreplica.running_%s', replace(gen_random_uuid()::text, '-', ''));
+    condition text := '';
+    event text;
+    rows text;
     former text;
     part regclass;
 begin
+    if level is null then
+        level := case when exists (select from pg_trigger where tgrelid = target and tgname = '!replica_begin_tg')
+                      then 'statement' else 'row' end;
+    elsif level not in ('row', 'statement') then
+        raise exception 'there is no level %', level
+            using errcode = 'invalid_parameter_value', hint = 'Changes are logged by row or by statement.';
+    end if;
     if obstacle is not null then
         return format('table %s %s (couldn''t be replicated)!', shown, obstacle);
     end if;
@@ -571,7 +774,8 @@ begin
     -- one made by hand or by the Python original would log each change a second time. One with a WHEN is left alone.
     for former in
         select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) from pg_trigger t
-         where (t.tgname in ('!replica_tg', '!replica_truncate_tg')
+         where (t.tgname in ('!replica_tg', '!replica_truncate_tg', '!replica_begin_tg', '!replica_insert_tg',
+                             '!replica_update_tg', '!replica_delete_tg')
                 or t.tgqual is null and t.tgfoid = 'public.py_log_replica()'::regprocedure)
            and t.tgparentid = 0
            and (t.tgrelid = target or t.tgrelid in (select relid from pg_partition_tree(target)))
@@ -585,9 +789,24 @@ begin
             execute format('alter table %s enable always trigger "!replica_truncate_tg"', part);
         end if;
     end loop;
+    if level = 'statement' and family then
+        raise warning 'changes of table % are logged by row', shown
+            using detail = 'Inheritance and partitions are for row triggers only.';
+    elsif level = 'statement' then
+        condition := format('when (coalesce(pg_catalog.current_setting(%L, true), '''') operator(pg_catalog.=) '''')', setting);
+        execute format('create trigger "!replica_begin_tg" before insert or update or delete on %s '
+                       'for each statement execute function pyreplica.begin_statement(%L, %s)', target, setting, arguments);
+        for event, rows in values ('insert', 'new table as new_rows'), ('delete', 'old table as old_rows'),
+                                  ('update', 'old table as old_rows new table as new_rows')
+        loop
+            execute format('create trigger "!replica_%s_tg" after %1$s on %s referencing %s '
+                           'for each statement execute function pyreplica.end_statement(%L, %s)',
+                           event, target, rows, setting, arguments);
+        end loop;
+    end if;
     -- The name sorts before any other: a row is logged before triggers of its own write further rows.
     execute format('create trigger "!replica_tg" after insert or update or delete on %s '
-                   'for each row execute function public.py_log_replica(%s)', target, arguments);
+                   'for each row %s execute function public.py_log_replica(%s)', target, condition, arguments);
     -- In a cascade or a ring the trigger also runs for replayed changes, and goes on doing so.
     if always then
         execute format('alter table %s enable always trigger "!replica_tg"', target);
@@ -616,7 +835,8 @@ begin
 end
 $py_log_warn_before$;
 
-create or replace function public.py_log_create_tg(schemaname text, relname text) returns text language plpgsql
+create or replace function public.py_log_create_tg(schemaname text, relname text, level text)
+    returns text language plpgsql
 as $py_log_create_tg$
 declare
     relation constant regclass := to_regclass(format('%I.%I', schemaname, relname));
@@ -625,29 +845,54 @@ begin
         raise exception 'table %.% does not exist', quote_ident(schemaname), quote_ident(relname)
             using errcode = 'undefined_table';
     end if;
-    return public.py_log_create_tg(relation, relname);
+    return public.py_log_create_tg(relation, relname, level);
 end
 $py_log_create_tg$;
 
--- By name alone, as in the original: every table of that name, whatever its schema; one line for each.
+-- Schema and table, or table and level. A table that is called "row" or "statement" is a table.
+create or replace function public.py_log_create_tg(schemaname text, relname text) returns text language plpgsql
+as $py_log_create_tg$
+declare
+    level constant boolean := relname in ('row', 'statement');
+    relation constant regclass := to_regclass(format('%I.%I', schemaname, relname));
+begin
+    if relation is null and level then
+        return public.py_log_create_tgs(schemaname, relname);
+    elsif level and exists (select from pg_class c where c.relname = schemaname and c.relkind in ('r', 'p')) then
+        raise exception '% may be a table''s schema or a table', quote_ident(schemaname)
+            using errcode = 'ambiguous_parameter', hint = 'Give schema, table and level.';
+    end if;
+    return public.py_log_create_tg(schemaname, relname, null);
+end
+$py_log_create_tg$;
+
+-- By name alone, as in the original.
 create or replace function public.py_log_create_tg(relname text) returns text language plpgsql
 as $py_log_create_tg$
+begin
+    return public.py_log_create_tgs(relname, null);
+end
+$py_log_create_tg$;
+
+-- Every table of that name, whatever its schema; one line for each.
+create or replace function public.py_log_create_tgs(relname text, level text) returns text language plpgsql
+as $py_log_create_tgs$
 declare
     lines text;
 begin
     select string_agg(public.py_log_create_tg(
-               c.oid, case when pg_table_is_visible(c.oid) then c.relname::text else format('%I.%I', n.nspname, c.relname) end),
-               e'\n' order by pg_table_is_visible(c.oid) desc, n.nspname)
+               c.oid, case when pg_table_is_visible(c.oid) then c.relname::text else format('%I.%I', n.nspname, c.relname) end,
+               level), e'\n' order by pg_table_is_visible(c.oid) desc, n.nspname)
       into lines
       from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where c.relname = py_log_create_tg.relname and c.relkind in ('r', 'p')
+     where c.relname = py_log_create_tgs.relname and c.relkind in ('r', 'p')
        and n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
     if lines is null then
         raise exception 'table % does not exist', quote_ident(relname) using errcode = 'undefined_table';
     end if;
     return lines;
 end
-$py_log_create_tg$;
+$py_log_create_tgs$;
 
 -- == Several slaves ==
 
@@ -1107,6 +1352,6 @@ revoke all on public.replica_log, public.replica_slave, public.replica_log_sql f
 revoke all on public.py_log_filter, public.py_log_transform from public;
 revoke all on sequence public.replica_log_id_seq, public.replica_batch_seq from public;
 revoke all on function public.py_log_replica(), public.py_log_statement(), public.py_log_can_wake(text),
-    pyreplica.exact(record) from public;
+    pyreplica.exact(record), pyreplica.begin_statement(), pyreplica.end_statement() from public;
 
 commit;

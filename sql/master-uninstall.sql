@@ -33,8 +33,9 @@ $drop$;
 drop table if exists public.replica_log, public.replica_slave, public.py_log_filter, public.py_log_transform;
 drop sequence if exists public.replica_batch_seq;
 drop function if exists public.py_log_create_tg(text), public.py_log_create_tg(text, text),
-    public.py_log_create_tg(regclass, text), public.py_log_warn_before(regclass), public.py_log_key(regclass),
-    public.py_log_refuse_key(regclass, text[], text[]), public.py_log_statement(), public.py_log_add_slave(text),
+    public.py_log_create_tg(text, text, text), public.py_log_create_tg(regclass, text, text),
+    public.py_log_create_tgs(text, text), public.py_log_create_tg(regclass, text),
+    public.py_log_warn_before(regclass), public.py_log_key(regclass), public.py_log_refuse_key(regclass, text[], text[]), public.py_log_statement(), public.py_log_add_slave(text),
     public.py_log_remove_slave(text), public.py_log_interleave(regclass, int, int),
     public.py_log_grant(name), public.py_log_can_wake(text);
 do $drop$
@@ -53,10 +54,11 @@ declare
 begin
     for f in select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
               where n.nspname = 'pyreplica' and pg_has_role(n.nspowner, 'usage')
-                and p.proname in ('exact', 'tables', 'check_expression', 'check_filter', 'check_transform', 'complain',
-                                  'evaluation', 'conditions', 'replacements', 'apply', 'changed', 'special', 'admit',
-                                  'send', 'send_exact', 'python', 'asleep', 'asleep_body', 'apply_slaves') loop
-        execute format('drop function %s', f);
+                and p.proname in ('begin_statement', 'end_statement', 'exact', 'small', 'tables', 'check_expression',
+                                  'check_filter', 'check_transform', 'complain', 'evaluation', 'conditions',
+                                  'replacements', 'apply', 'changed', 'special', 'admit', 'send', 'send_exact', 'python',
+                                  'asleep', 'asleep_body', 'apply_slaves') loop
+        execute format('drop function %s cascade', f);
     end loop;
     if to_regoperator('pyreplica.%% (none, record)') is not null then
         drop operator pyreplica.%% (none, record);

@@ -25,13 +25,16 @@ fn an_application_needs_no_right_on_the_log() {
              grant select, insert, update, delete, truncate on t to {application}"
         ),
     );
-    for style in ["iso", "german"] {
-        let load = "insert into t values (1, 'one'); update t set a = 'two'; delete from t; truncate t";
-        database.run_as(&application, &format!("set datestyle = {style}; {load}"));
+    for level in ["row", "statement"] {
+        database.run_as(&owner, &format!("select py_log_create_tg('t', '{level}')"));
+        for style in ["iso", "german"] {
+            let load = "insert into t values (1, 'one'); update t set a = 'two'; delete from t; truncate t";
+            database.run_as(&application, &format!("set datestyle = {style}; {load}"));
+        }
     }
     let user = "select distinct username from replica_log";
     assert_eq!(database.column(user), [application.as_str()], "the log shows who did it");
-    assert_eq!(database.column("select count(*) from replica_log"), ["8"]);
+    assert_eq!(database.column("select count(*) from replica_log"), ["16"]);
 }
 
 #[test]
@@ -74,9 +77,10 @@ fn what_an_application_puts_before_pg_catalog_is_never_called() {
         &owner,
         &format!(
             "create table t (id int primary key, a text, b interval); select py_log_create_tg('t');
+             create table st (id int primary key, a text, b interval); select py_log_create_tg('st', 'statement');
              create table p (id int primary key, a text) partition by range (id);
              create table p1 partition of p for values from (0) to (9); select py_log_create_tg('p');
-             grant select, insert, update, delete, truncate on t, p to {application}"
+             grant select, insert, update, delete, truncate on t, st, p to {application}"
         ),
     );
     // Before PostgreSQL 15 everybody may create functions in public, where ours and hstore's are.
@@ -95,6 +99,11 @@ fn what_an_application_puts_before_pg_catalog_is_never_called() {
         ("current_setting", "text, boolean"),
         ("left", "text, int"),
         ("pg_partition_root", "regclass"),
+        ("strpos", "text, text"),
+        ("substr", "text, int"),
+        ("set_config", "text, text, boolean"),
+        ("nextval", "regclass"),
+        ("pg_current_xact_id", ""),
         ("pg_column_size", "public.hstore"),
         ("cardinality", "text[]"),
         ("hstore", "record"),
@@ -120,6 +129,14 @@ fn what_an_application_puts_before_pg_catalog_is_never_called() {
         ("||", "public.hstore", "public.hstore"),
         ("@>", "public.hstore", "public.hstore"),
         ("*=", "record", "record"),
+        ("<>", "\"char\"", "\"char\""),
+        ("=", "\"char\"", "\"char\""),
+        ("<>", "name", "name"),
+        ("<>", "text[]", "text[]"),
+        ("&", "smallint", "smallint"),
+        ("=", "oid", "oid"),
+        ("=", "bigint", "bigint"),
+        ("<=", "int", "int"),
     ] {
         let function = format!("evil.operate_{}({left}, {right})", traps.len());
         let (name, _) = function.split_once('(').unwrap();
@@ -129,7 +146,7 @@ fn what_an_application_puts_before_pg_catalog_is_never_called() {
         ));
     }
     // A function for the very rows of a table is a better match than ours for any record.
-    for (name, table) in [("hstore", "t"), ("hstore", "p1"), ("exact", "t"), ("exact", "p1")] {
+    for (name, table) in [("hstore", "t"), ("hstore", "st"), ("hstore", "p1"), ("exact", "t"), ("exact", "p1")] {
         traps.push_str(&format!(
             "create function public.{name}(public.{table}) returns public.hstore language plpgsql
                  as 'begin raise ''called as %'', current_user; end';"
@@ -145,6 +162,8 @@ fn what_an_application_puts_before_pg_catalog_is_never_called() {
             let load = "
                 insert into public.t values (1, repeat('x', 5000), '1 day'); update public.t set b = '2 days';
                 update public.t set id = 2; delete from public.t; truncate public.t;
+                insert into public.st values (1, repeat('x', 5000), '1 day'); update public.st set b = '2 days';
+                with i as (insert into public.st values (7)) update public.st set id = 2; delete from public.st;
                 insert into public.p values (1, 'a'); update public.p1 set a = 'b'; delete from public.p";
             let session = format!("begin; {traps} set search_path = {path}; set datestyle = {style}; {load}; rollback");
             let session = session.replace("update public.p1", "update public.p");
