@@ -97,7 +97,8 @@ create sequence if not exists public.replica_log_id_seq;
 
 -- One row a change. event: I insert, U update, D delete, T truncate, S a free statement. relation is the table's quoted
 -- and qualified name when the change was made; old and new hold each column's text under its name.
--- One boolean column a slave, "replicated" for the first; a row that every slave has replayed is deleted.
+-- One boolean column a slave, "replicated" for the first: what it has replayed, a moment behind replica_slave, or what is
+-- to be passed over. A row that every slave has replayed is deleted.
 create table if not exists public.replica_log (
     id bigint not null default nextval('public.replica_log_id_seq'),
     txid xid8 not null default pg_current_xact_id(),
@@ -141,7 +142,6 @@ begin
     loop
         if field <> 'replicated' then
             execute format('alter table public.replica_log add column %I boolean not null default false', field);
-            execute format('create index on public.replica_log (id) where not %I', field);
         end if;
         fields := concat_ws(', ', fields, quote_ident(field));
         -- The original's daemon passes over a NULL.
@@ -179,19 +179,49 @@ $upgrade$;
 
 alter sequence public.replica_log_id_seq owned by public.replica_log.id;
 
--- The daemon reads and marks through this index alone, so a change costs one index entry and no primary key.
-create index if not exists replica_log_replicated on public.replica_log (id) where not replicated;
+-- The daemon takes it that ids drawn by a transaction are higher than all that were drawn before it had its number. A row
+-- written by hand draws its id first, so the number is asked for here.
+alter table public.replica_log alter column id set default
+    nextval(case when pg_current_xact_id() is not null then 'public.replica_log_id_seq'::regclass end);
 
--- For purging: its ranges are coarse, and it costs next to nothing.
-create index if not exists replica_log_ts on public.replica_log using brin (ts) with (autosummarize = on);
+-- The daemon reads, marks and purges through this index alone, so a change costs one index entry and no primary key. An
+-- earlier version had an index for each slave, and one for purging.
+create index if not exists replica_log_id on public.replica_log (id);
+do $indexes$
+declare
+    former regclass;
+begin
+    for former in
+        select indexrelid::regclass from pg_index
+         where indrelid = 'public.replica_log'::regclass
+           and (indexrelid = to_regclass('public.replica_log_ts')
+                or pg_get_expr(indpred, indrelid) in (
+                    select format('(NOT %I)', attname) from pg_attribute
+                     where attrelid = indrelid and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype))
+    loop
+        execute format('drop index %s', former);
+    end loop;
+end
+$indexes$;
 
--- What each slave has been through: the last batch whose marks were committed here. Recovery compares it with the
--- number of a transaction that it finds prepared on the slave.
+-- What each slave has replayed: the last batch that was committed here, and the position that it led to. Recovery
+-- compares the number with that of a transaction which it finds prepared on the slave.
 create table if not exists public.replica_slave (
     field name primary key,
     batch bigint not null,
     ts timestamptz not null default now()
 );
+
+-- Replayed is what base shows, and of what current shows beyond it the transactions whose last id is "last" at most. No
+-- id above "highest" is among them; no row at or below "floor" is waiting for anything. The transaction numbers are those
+-- of the database identity. Without base and current the flags say what has been replayed.
+alter table public.replica_slave
+    add column if not exists identity text,
+    add column if not exists base pg_snapshot,
+    add column if not exists current pg_snapshot,
+    add column if not exists last bigint,
+    add column if not exists highest bigint,
+    add column if not exists floor bigint;
 
 -- Every attempt at a batch draws a number of its own, also one that is rolled back.
 create sequence if not exists public.replica_batch_seq;
@@ -907,7 +937,6 @@ begin
     end if;
     execute format('alter table public.replica_log add column %I boolean not null default true', field);
     execute format('alter table public.replica_log alter column %I set default false', field);
-    execute format('create index on public.replica_log (id) where not %I', field);
     perform pyreplica.apply_slaves();
     return format('added slave %s: set SLAVE_FIELD=%1$s in its config file', field);
 end

@@ -110,11 +110,10 @@ fn slave_fields(config: &Config, master: &mut Session) -> Result<Vec<String>> {
         return Err(setup(Some(Side::Master), "read the log", &what)
             .with_hint(format!("add it on the master: SELECT py_log_add_slave({});", quote_literal(field))));
     }
-    if !master.query_one("look for the index", sql::HAS_INDEX, &[field])?.get::<_, bool>(0) {
+    if !master.query_one("look for the index", sql::HAS_INDEX, &[])?.get::<_, bool>(0) {
         log::warn!(
             target: &config.name,
-            "master: every look reads the whole log, for lack of an index: CREATE INDEX ON replica_log (id) WHERE NOT {};",
-            quote_ident(field)
+            "master: every look reads the whole log, for lack of an index: CREATE INDEX ON replica_log (id);"
         );
     }
     Ok(fields)
@@ -142,7 +141,7 @@ fn prepared_transactions(side: Side, server: &Server) -> Result<()> {
 
 fn progress_table(slave: &mut Session) -> Result<()> {
     if !slave.query_one("look for the progress row", sql::HAS_PROGRESS, &[])?.get::<_, bool>(0) {
-        let detail = "there is no table replica_progress, which TWO_PHASE=false needs";
+        let detail = "there is no table replica_progress of this version, which TWO_PHASE=false needs";
         return Err(setup(Some(Side::Slave), "keep the progress", detail)
             .with_hint("install it on the slave with: psql ... -f sql/slave-install.sql"));
     }

@@ -1,5 +1,5 @@
-//! What a pair does once a minute beside replaying: deleting what every slave has replayed some time ago, and a look at the
-//! size of the log.
+//! What a pair does beside replaying: setting the flags of what it has replayed, and once a minute deleting what every slave
+//! replayed some time ago, and a look at the size of the log.
 
 use crate::config::Config;
 use crate::error::Result;
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 /// The pause between two rounds.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Changes that arrive while the log is being purged wait no longer than this.
-const TIME_SLICE: Duration = Duration::from_millis(200);
+/// Changes that arrive meanwhile wait no longer than this.
+const TIME_SLICE: Duration = Duration::from_millis(100);
 
 /// A log that has grown too large is warned of anew only after it has shrunk to this part of the limit.
 const SHRUNK_PERCENT: u64 = 80;
@@ -26,10 +26,14 @@ pub struct Housekeeping {
 impl Housekeeping {
     /// Does a round if it is time for one; false if a slice of time did not suffice, and another call is wanted soon.
     pub fn run(&mut self, config: &Config, link: &mut Link) -> Result<bool> {
+        let until = Instant::now() + TIME_SLICE;
+        if !mark(link, until)? {
+            return Ok(false);
+        }
         if self.last.is_some_and(|last| last.elapsed() < INTERVAL) {
             return Ok(true);
         }
-        if !config.retention.is_zero() && !purge(config, link, Instant::now() + TIME_SLICE)? {
+        if !purge(link, until)? {
             return Ok(false);
         }
         self.last = Some(Instant::now());
@@ -51,7 +55,7 @@ impl Housekeeping {
             return Ok(());
         }
         self.warned = true;
-        let waiting = link.log.waiting(&mut link.master)?;
+        let waiting = link.marking.waiting(&mut link.master)?;
         let slaves: Vec<String> =
             waiting.iter().map(|(field, since)| format!("{field} has not replayed changes since {since}")).collect();
         let slaves = if slaves.is_empty() { "no slave has anything to replay".into() } else { slaves.join(", ") };
@@ -66,14 +70,22 @@ impl Housekeeping {
     }
 }
 
-/// True when nothing more is to be deleted.
-fn purge(config: &Config, link: &mut Link, until: Instant) -> Result<bool> {
+/// True when every flag is set.
+fn mark(link: &mut Link, until: Instant) -> Result<bool> {
     while Instant::now() < until && !link.control.is_stopping() {
-        let purged = link.log.purge(&mut link.master, config.retention)?;
-        if purged == 0 {
+        if link.marking.step(&mut link.master, &mut link.log.ledger)? {
             return Ok(true);
         }
-        log::debug!(target: &config.name, "Purged {purged} changes that every slave has replayed");
+    }
+    Ok(false)
+}
+
+/// True when nothing more is to be deleted.
+fn purge(link: &mut Link, until: Instant) -> Result<bool> {
+    while Instant::now() < until && !link.control.is_stopping() {
+        if link.marking.purge(&mut link.master, &link.log.ledger)? {
+            return Ok(true);
+        }
     }
     Ok(false)
 }

@@ -11,7 +11,10 @@ pub mod notices;
 pub mod row;
 pub mod change;
 pub mod order;
-pub mod extent;
+pub mod snapshot;
+pub mod horizon;
+pub mod position;
+pub mod spans;
 pub mod recovery;
 pub mod table;
 pub mod render;
@@ -34,6 +37,8 @@ pub mod db;
 
 // Engine: what to replay, how to replay it, how to commit it on both sides or on neither.
 pub mod checks;
+pub mod ledger;
+pub mod marking;
 pub mod capture;
 pub mod tables;
 pub mod conflict;

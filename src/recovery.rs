@@ -37,12 +37,6 @@ impl GidFamily {
         (field == self.field).then_some(number)
     }
 
-    /// Whose it is, if another slave's daemon has prepared it on our master.
-    pub fn neighbour(&self, gid: &str) -> Option<Neighbour> {
-        let (field, number) = self.read(Side::Master, gid)?;
-        (field != self.field).then(|| Neighbour { field: field.to_string(), number })
-    }
-
     /// The field and the number of a batch of the same log. A name holds no colon; a field may, and is what is left.
     fn read<'a>(&self, side: Side, gid: &'a str) -> Option<(&'a str, BatchNumber)> {
         let (_name, rest) = gid.strip_prefix("pyreplica:")?.split_once(':')?;
@@ -51,13 +45,6 @@ impl GidFamily {
         let field = rest.strip_suffix(&side.to_string())?.strip_suffix(':')?;
         number.parse().ok().map(|number| (field, BatchNumber(number)))
     }
-}
-
-/// A batch of another slave of the same log, prepared on the master.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Neighbour {
-    pub field: String,
-    pub number: BatchNumber,
 }
 
 /// Cuts at a character boundary and leaves out what would make the gid ambiguous.
@@ -77,7 +64,7 @@ fn shortened(name: &str) -> String {
 pub enum Action {
     /// Both prepared: the batch was complete, both commit.
     CommitBoth,
-    /// The slave never prepared, so nothing of it is there to keep: the marks are taken back.
+    /// The slave never prepared, so nothing of it is there to keep: the position is taken back.
     RollBackMaster,
     /// The master has committed this very batch: the slave follows.
     CommitSlave,
@@ -135,26 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn a_neighbour_reads_the_same_log_for_another_slave() {
-        let ours = GidFamily::new("somedb", "replicated", 0xabc);
-        let gid = |field, side, origin| GidFamily::new("other", field, origin).gid(side, BatchNumber(42));
-        let slave2 = Neighbour { field: "slave2".into(), number: BatchNumber(42) };
-        assert_eq!(ours.neighbour(&gid("slave2", Side::Master, 0xabc)), Some(slave2));
-        assert_eq!(ours.neighbour(&gid("slave2", Side::Slave, 0xabc)), None, "it stands on some slave");
-        assert_eq!(ours.neighbour(&gid("slave2", Side::Master, 0xabd)), None, "it is of another log");
-        assert_eq!(ours.neighbour(&gid("replicated", Side::Master, 0xabc)), None, "it is our own slave's");
-        assert_eq!(ours.neighbour("somebody else's"), None);
-    }
-
-    #[test]
     fn a_slave_knows_its_gids_under_another_name_but_not_those_of_another_field() {
         let ours = GidFamily::new("somedb", "a", 0xabc);
         let gid = |name, field| GidFamily::new(name, field, 0xabc).gid(Side::Master, BatchNumber(42));
         assert_eq!(ours.number(Side::Master, &gid("former:name", "a")), Some(BatchNumber(42)));
         for field in ["b", "a:master", "a:master:7", "master:a", "", ":a", "a_b", "a:b"] {
-            let neighbour = Neighbour { field: field.into(), number: BatchNumber(42) };
             assert_eq!(ours.number(Side::Master, &gid("somedb", field)), None, "{field}");
-            assert_eq!(ours.neighbour(&gid("somedb", field)), Some(neighbour), "{field}");
             let other = GidFamily::new("somedb", field, 0xabc);
             assert_eq!(other.number(Side::Master, &gid("somedb", field)), Some(BatchNumber(42)), "{field}");
             assert_eq!(other.number(Side::Master, &gid("somedb", "a")), None, "{field}");

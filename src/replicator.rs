@@ -8,6 +8,7 @@ use crate::dial;
 use crate::error::Result;
 use crate::housekeeping::Housekeeping;
 use crate::listener::{FIRST_PAUSE, Listener};
+use crate::marking::Marking;
 use crate::names::Side;
 use crate::order::next_batch;
 use crate::replay::Replayer;
@@ -65,7 +66,8 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress
 pub fn once(config: &Config, control: &Control) -> Result<u64> {
     let (mut link, mut protocol) = connect(config, control)?;
     let changes = drain(config, &mut link, &mut protocol, &mut |_| ())?;
-    Housekeeping::default().run(config, &mut link)?;
+    let mut housekeeping = Housekeeping::default();
+    while !housekeeping.run(config, &mut link)? && !control.is_stopping() {}
     Ok(changes)
 }
 
@@ -88,9 +90,7 @@ fn await_work(
     if woken == Woken::TimedOut && quiet_since.elapsed() >= config.timeout {
         log::trace!(target: name, "Timeout('keepalive')!");
         *quiet_since = Instant::now();
-        // A row written by hand may have drawn its id before its transaction had a number; a transaction of an
-        // earlier connection may have been prepared late.
-        link.log.forget_floor();
+        // A transaction of an earlier connection may have been prepared late.
         protocol.recover(link)?;
         if config.keepalive {
             keepalive(name, link)?;
@@ -128,7 +128,11 @@ fn sleep(config: &Config, link: &mut Link, listener: &mut Listener) -> Result<Wo
 
 fn is_pending(link: &mut Link) -> Result<bool> {
     let mut backlog = link.log.look(&mut link.master)?;
-    Ok(!link.log.more(&mut link.master, &mut backlog)?.is_empty())
+    let is_pending = !link.log.more(&mut link.master, &mut backlog)?.is_empty();
+    if !is_pending {
+        link.log.drained(&backlog);
+    }
+    Ok(is_pending)
 }
 
 /// Replays all that one look at the log sees, and looks again as long as there was something.
@@ -148,13 +152,22 @@ fn drain(config: &Config, link: &mut Link, protocol: &mut Protocol, progress: &m
             }
             let replayed = protocol.replay(link, &batch);
             protocol.take_conflicts().into_iter().for_each(|conflict| progress(Progress::Conflict(conflict)));
-            drained += replayed?;
+            if replayed.as_ref().is_err_and(|error| error.change().is_some()) {
+                link.marking.stuck(&mut link.master, &link.log.ledger)?;
+            }
+            let replayed = replayed?;
+            link.marking.keep_up(&mut link.master, &mut link.log.ledger, replayed)?;
+            drained += replayed;
         }
         link.log.drained(&backlog);
         total += drained;
+        if drained == 0 && backlog.is_resumed() {
+            continue;
+        }
         if drained == 0 {
             return Ok(total);
         }
+        link.marking.keep_up(&mut link.master, &mut link.log.ledger, drained)?;
         log::debug!(target: &config.name, "Replicated {drained} changes");
         if link.hands_on {
             link.slave.message("wake the slave's own replicas", sql::NOTIFY)?;
@@ -175,7 +188,7 @@ fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, Proto
     let Findings { master_encoding, slave_encoding, .. } = &findings;
     log::debug!(target: name, "Encoding for this connections are {master_encoding} {slave_encoding}");
 
-    master.message("set the session up", sql::NO_SEQUENTIAL_SCANS)?;
+    master.message("set the session up", sql::READ_BY_INDEX)?;
     slave.set_up(&findings.master_identity)?;
     let replica_role = take_replica_role(&mut slave)?;
     if !replica_role {
@@ -188,12 +201,16 @@ fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, Proto
     if !config.two_phase {
         let key = Protocol::progress_key(findings.origin, &config.slave_field);
         slave.execute("register the master", sql::PROGRESS_ROW, &[&key])?;
+        for session in [&mut master, &mut slave] {
+            session.query("set the session up", sql::COMMIT_DURABLY, &[])?;
+        }
     }
     let hands_on = slave.query_one("look for a log on the slave", sql::HAS_LOG, &[])?.get(0);
     let mut link = Link {
         master,
         slave,
         log: Log::new(config, &findings),
+        marking: Marking::new(config, &findings.fields),
         replayer: Replayer::new(name, &findings.master_identity, !replica_role),
         hands_on,
         control,
@@ -204,6 +221,7 @@ fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, Proto
         // The connection before this one may have ended between a commit on the slave and its signal.
         link.slave.message("wake the slave's own replicas", sql::NOTIFY)?;
     }
+    link.log.ledger.open(&mut link.master)?;
     Ok((link, protocol))
 }
 

@@ -1,6 +1,8 @@
 //! Every statement that is not made up on the way: the scripts an operator runs too, and the daemon's queries.
 
-use crate::names::quote_ident;
+use crate::names::{BatchNumber, quote_ident, quote_literal};
+use crate::position::Position;
+use crate::snapshot::Snapshot;
 
 pub const MASTER_INSTALL: &str = include_str!("../sql/master-install.sql");
 
@@ -32,8 +34,8 @@ pub const PLAN_FREELY: &str = "set local enable_seqscan to default; set local en
 /// Who the daemon is, whatever a free statement has made of it.
 pub const OWN_ROLE: &str = "reset session authorization; reset role;";
 
-/// The partial index is the way into the log, however small the planner believes the log to be.
-pub const NO_SEQUENTIAL_SCANS: &str = "set enable_seqscan = off";
+/// The log is read by its index and in the order of that, however small the planner believes it to be.
+pub const READ_BY_INDEX: &str = "set enable_seqscan = off; set enable_bitmapscan = off";
 
 pub const LISTEN: &str = "listen replicas";
 
@@ -53,15 +55,19 @@ pub const HAS_LOG: &str = "select to_regclass('public.replica_log') is not null"
 
 pub const KEEPALIVE: &str = "select now()::text";
 
-/// Slaves come and go by columns of the log: none does while a batch is being marked.
-pub const BEGIN_MARKING: &str = "begin; lock table public.replica_log in row exclusive mode";
+/// Slaves come and go by columns of the log: none does while rows are being marked or deleted, which waits for nobody for
+/// long, nor for the disk: if it gets lost, it is done again.
+pub const BEGIN_MARKING: &str = "begin; set local lock_timeout = '1s'; set local synchronous_commit = off; \
+     lock table public.replica_log in row exclusive mode";
 
-/// The number of a batch, and the slaves' columns as they are now that the log is locked.
-pub const NEXT_BATCH: &str = "select nextval('public.replica_batch_seq'), \
-     array(select attname::text from pg_attribute where attrelid = to_regclass('public.replica_log') \
-     and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype order by attnum)";
+pub const NEXT_BATCH: &str = "select nextval('public.replica_batch_seq')";
+
+/// 0x70797267 is "pyrg". Of several slaves' daemons that find the log restored, one takes care of it.
+pub const BEGIN_ADOPTING: &str = "begin; select pg_advisory_xact_lock(1887007335, 0)";
 
 pub const CURRENT_SNAPSHOT: &str = "select pg_current_snapshot()::text";
+
+pub const HIGHEST_ID: &str = "select coalesce(max(id), 0) from public.replica_log";
 
 /// Which server and database this is, its encoding, its version, and how many transactions it can keep prepared.
 pub const IDENTITY: &str = "select (select system_identifier from pg_control_system()) || '/' || oid, \
@@ -69,10 +75,11 @@ pub const IDENTITY: &str = "select (select system_identifier from pg_control_sys
      current_setting('server_version_num')::int, pg_is_in_recovery() \
      from pg_database where datname = current_database()";
 
-/// The log's oid tells one installation from a later one in the same database; the second column is null if another
+/// The log's oid tells one installation from a later one in the same database; the second column is null if an earlier
 /// version has made it.
-pub const LOG: &str = "select to_regclass('public.replica_log')::oid, case when \
-     to_regprocedure('public.py_log_can_wake(text)') is not null then to_regclass('public.replica_slave')::oid end";
+pub const LOG: &str = "select to_regclass('public.replica_log')::oid, (select attrelid from pg_attribute \
+     where attrelid = to_regclass('public.replica_slave') and attname = 'base' \
+       and to_regprocedure('public.py_log_can_wake(text)') is not null)";
 
 /// The columns that mark slaves.
 pub const SLAVE_FIELDS: &str = "select attname::text from pg_attribute \
@@ -85,7 +92,9 @@ pub const HSTORE_SCHEMA: &str = "select n.nspname::text from pg_extension e \
 /// The GRANTs that the daemon's role lacks on the master.
 pub const MISSING_RIGHTS: &str = include_str!("../sql/query/rights.sql");
 
-pub const HAS_PROGRESS: &str = "select to_regclass('public.replica_progress') is not null";
+/// An earlier version's has no position.
+pub const HAS_PROGRESS: &str = "select exists (select from pg_attribute \
+     where attrelid = to_regclass('public.replica_progress') and attname = 'position')";
 
 /// The GRANTs that the daemon's role lacks on the slave's progress table, in one text.
 pub const MISSING_PROGRESS_RIGHTS: &str = "select coalesce(string_agg(format('GRANT %s ON public.replica_progress TO \
@@ -95,107 +104,186 @@ pub const MISSING_PROGRESS_RIGHTS: &str = "select coalesce(string_agg(format('GR
 /// 0x70797265 is "pyre". Two daemons of one slave exclude each other with it, on the master.
 pub const LOCK_SLAVE: &str = "select pg_try_advisory_lock(1887007333, hashtext($1))";
 
-/// The look comes first: ON CONFLICT alone waits for a transaction in doubt that has changed the row, and this runs before
-/// recovery.
-/// For a moment, to see whether another slave's daemon is running.
-pub const UNLOCK_SLAVE: &str = "select pg_advisory_unlock(1887007333, hashtext($1))";
-
-/// Whether an index serves the slave's column; without one every look reads the whole log.
-pub const HAS_INDEX: &str = "select exists (select from pg_index \
-     where indrelid = to_regclass('public.replica_log') and indisvalid \
-     and pg_get_expr(indpred, indrelid) = format('(NOT %I)', $1::text))";
+/// Whether there is an index by id; without one every look reads the whole log.
+pub const HAS_INDEX: &str = "select exists (select from pg_index i join pg_attribute a on a.attrelid = i.indrelid \
+     and a.attnum = i.indkey[0] where i.indrelid = to_regclass('public.replica_log') and i.indisvalid \
+     and i.indpred is null and a.attname = 'id')";
 
 pub const LOG_SIZE: &str = "select pg_total_relation_size('public.replica_log')";
 
+/// The look comes first: ON CONFLICT alone waits for a transaction in doubt that has changed the row, and this runs before
+/// recovery.
 pub const SLAVE_ROW: &str = "insert into public.replica_slave (field, batch) select $1::text::name, 0 \
      where not exists (select from public.replica_slave where field = $1::text::name) on conflict (field) do nothing";
 
 pub const COMMITTED_BATCH: &str = "select batch from public.replica_slave where field = $1::text::name";
 
-/// Says which transaction of ours that was.
-pub const NOTE_BATCH: &str = "update public.replica_slave set batch = $2, ts = now() \
-     where field = $1::text::name returning pg_current_xact_id()::text::bigint";
+pub const POSITION: &str = include_str!("../sql/query/position.sql");
+
+/// A transaction of our own, and its number.
+pub const OWN_TRANSACTION: &str = "select pg_current_xact_id()::text::bigint";
+
+/// Has the log been restored from a cluster with other transaction numbers?
+pub const RESTORED: &str = include_str!("../sql/query/restored.sql");
+pub const RENUMBER: &str = include_str!("../sql/query/renumber.sql");
+
+/// The slaves whose position is about another database than this one.
+pub const FOREIGN_POSITIONS: &str = "select field::text from public.replica_slave where identity is distinct from $1 \
+     and (base is not null or current is not null) order by field";
+
+pub const FORGET_POSITIONS: &str = "update public.replica_slave set identity = $1, base = null, current = null, \
+     last = null, highest = null, floor = null where identity is distinct from $1 \
+     and (base is not null or current is not null or field = $2::text::name)";
+
+/// An asynchronous commit could be lost after the other side's.
+pub const COMMIT_DURABLY: &str = "select set_config('synchronous_commit', 'on', false) \
+     where current_setting('synchronous_commit') = 'off'";
 
 pub const PREPARED: &str = "select gid from pg_prepared_xacts where database = current_database() order by prepared";
 
-pub const PROGRESS: &str = "select batch, changes from public.replica_progress where master = $1";
+pub const PROGRESS: &str = "select batch, position from public.replica_progress where master = $1";
 
-pub const PROGRESS_ROW: &str = "insert into public.replica_progress (master, batch, changes) values ($1, 0, '') \
+pub const PROGRESS_ROW: &str = "insert into public.replica_progress (master, batch, position) values ($1, 0, '') \
      on conflict (master) do nothing";
 
 /// Only if the row still says what the daemon believes: a commit that was under way when a connection broke is waited
 /// for here, and then seen.
-pub const NOTE_PROGRESS: &str = "update public.replica_progress set batch = $2, changes = $3, ts = now() \
+pub const NOTE_PROGRESS: &str = "update public.replica_progress set batch = $2, position = $3, ts = now() \
      where master = $1 and batch = $4";
 
-/// The queries over the log, with the slave's own column in the place of "replicated".
+/// The queries over the log, with the slave's own column in the place of "l.replicated".
 pub struct LogQueries {
     pub pending: String,
-    pub window: String,
-    pub spread: String,
+    pub spread: &'static str,
     pub page: String,
     pub fetch: String,
+}
+
+impl LogQueries {
+    /// `hstore_schema`: where the extension is installed.
+    pub fn new(field: &str, hstore_schema: &str) -> LogQueries {
+        LogQueries {
+            pending: own(field, include_str!("../sql/query/pending.sql")),
+            spread: include_str!("../sql/query/spread.sql"),
+            page: own(field, include_str!("../sql/query/page.sql")),
+            fetch: own(field, include_str!("../sql/query/fetch.sql"))
+                .replace("public.hstore_to_array", &format!("{}.hstore_to_array", quote_ident(hstore_schema))),
+        }
+    }
+}
+
+/// What sets the flags of one slave, and what it takes to know those of the others.
+pub struct MarkQueries {
+    /// The rows whose flag is to be set.
+    pub due: String,
+    pub stuck: String,
     /// Marks changes, in one or two statements.
     pub mark: Vec<String>,
-    /// Deletes a few changes that every slave replayed longer ago than $1 seconds.
-    pub purge: String,
+    /// The rows that every slave has replayed some time ago.
+    pub old: String,
+    pub purge: Vec<String>,
     /// For each slave's column: since when its oldest change waits, if one does.
     pub waiting: Vec<(String, String)>,
 }
 
-/// Deleted in one step, which holds no lock that anybody waits for.
-const PURGE_ROWS: u32 = 5_000;
-
-impl LogQueries {
-    /// `fields`: the columns of all slaves; `hstore_schema`: where the extension is installed; `keep`: whether changes
-    /// stay in the log for a while after every slave has replayed them.
-    pub fn new(field: &str, fields: &[String], hstore_schema: &str, keep: bool) -> LogQueries {
-        let own = |sql: &str| sql.replace("not replicated", &format!("not l.{}", quote_ident(field)));
-        LogQueries {
-            pending: own(include_str!("../sql/query/pending.sql")),
-            window: own(include_str!("../sql/query/window.sql")),
-            spread: own(include_str!("../sql/query/spread.sql")),
-            page: own(include_str!("../sql/query/page.sql")),
-            fetch: own(include_str!("../sql/query/fetch.sql"))
-                .replace("public.hstore_to_array", &format!("{}.hstore_to_array", quote_ident(hstore_schema))),
+impl MarkQueries {
+    /// `fields`: the columns of all slaves; `keep`: whether changes stay in the log for a while after every slave has
+    /// replayed them.
+    pub fn new(field: &str, fields: &[String], keep: bool) -> MarkQueries {
+        let all: Vec<String> = fields.iter().map(|field| flag(field)).collect();
+        let all = all.join(" and ");
+        MarkQueries {
+            due: own(field, include_str!("../sql/query/due.sql")),
+            stuck: own(field, include_str!("../sql/query/stuck.sql")),
             mark: marks(field, fields, keep),
-            purge: purge(fields),
+            old: include_str!("../sql/query/old.sql").replace("l.replicated", &format!("({all})")),
+            purge: vec![format!("delete from public.replica_log l where id = any ($1) and {all}")],
             waiting: fields.iter().map(|field| (field.clone(), waiting(field))).collect(),
         }
     }
 }
 
-/// A row that every slave has replayed is deleted at once. READ COMMITTED looks again after a wait for another slave's
-/// mark of the same row, so of two slaves that mark it together the second one deletes it.
-fn marks(field: &str, fields: &[String], keep: bool) -> Vec<String> {
-    let own = quote_ident(field);
-    if keep {
-        return vec![format!("update public.replica_log set {own} = true where not {own} and id = any ($1)")];
-    }
-    let mut statements = Vec::new();
-    let rest: Vec<String> = fields.iter().filter(|other| *other != field).map(|other| quote_ident(other)).collect();
-    if !rest.is_empty() {
-        statements.push(format!(
-            "update public.replica_log set {own} = true where not {own} and id = any ($1) and not ({})",
-            rest.join(" and ")
-        ));
-    }
-    statements.push(format!("delete from public.replica_log where not {own} and id = any ($1)"));
-    statements
-}
-
-/// By way of the index on ts, whose ranges are coarse; rows that another transaction holds are for the next time.
-fn purge(fields: &[String]) -> String {
-    let all: Vec<String> = fields.iter().map(|field| quote_ident(field)).collect();
+/// The lowest id that a slave has not replayed if its flags tell; $1 is a snapshot.
+pub fn first_pending(field: &str) -> String {
     format!(
-        "delete from public.replica_log where ctid = any (array(select ctid from public.replica_log \
-         where ts < now() - make_interval(secs => $1::float8) and {} limit {PURGE_ROWS} for update skip locked))",
-        all.join(" and ")
+        "select min(id) from public.replica_log l where not {} \
+         and pg_visible_in_snapshot(txid, (select $1::text::pg_snapshot))",
+        flag(field)
     )
 }
 
+/// Sets the flags of what a slave's position says is replayed.
+pub fn passed(field: &str) -> String {
+    own(field, include_str!("../sql/query/passed.sql"))
+}
+
+/// Writes a slave's position, if `former` is the batch that wrote it last; the number of the transaction that does, and
+/// where the row is now. `place`: where it was, if that is known. Without it the server walks over the row's former
+/// versions, and while a transaction stays open, every batch leaves one.
+pub fn note_position(
+    field: &str,
+    identity: &str,
+    position: &Position,
+    former: BatchNumber,
+    place: Option<&str>,
+) -> String {
+    let place = place.map_or(String::new(), |place| format!(" and ctid = {}", quote_literal(place)));
+    let snapshot = |snapshot: &Option<Snapshot>| match snapshot {
+        Some(snapshot) => quote_literal(snapshot.as_str()),
+        None => "null".to_string(),
+    };
+    format!(
+        "update public.replica_slave set batch = {}, identity = {}, base = {}, current = {}, last = {}, highest = {}, \
+         floor = {}, ts = now() where field = {} and batch = {former}{place} returning pg_current_xact_id(), ctid",
+        position.batch,
+        quote_literal(identity),
+        snapshot(&position.base),
+        snapshot(&position.current),
+        position.last.map_or("null".to_string(), |last| last.to_string()),
+        position.highest,
+        position.floor,
+        quote_literal(field)
+    )
+}
+
+fn own(field: &str, sql: &str) -> String {
+    let own = quote_ident(field);
+    sql.replace("l.replicated", &format!("l.{own}")).replace("set replicated", &format!("set {own}"))
+}
+
+/// A NULL counts as replayed, as it did for the Python original.
+fn flag(field: &str) -> String {
+    format!("coalesce(l.{}, true)", quote_ident(field))
+}
+
+/// A row that every slave has replayed is deleted at once. READ COMMITTED looks again after a wait for another slave's
+/// mark of the same row, so of two slaves that mark it together the second one deletes it.
+fn marks(field: &str, fields: &[String], keep: bool) -> Vec<String> {
+    let (own, pending) = (quote_ident(field), format!("not {} and id = any ($1)", flag(field)));
+    if keep {
+        return vec![format!("update public.replica_log l set {own} = true where {pending}")];
+    }
+    let mut statements = Vec::new();
+    let rest: Vec<String> = fields.iter().filter(|other| *other != field).map(|other| flag(other)).collect();
+    if !rest.is_empty() {
+        statements.push(format!(
+            "update public.replica_log l set {own} = true where {pending} and not ({})",
+            rest.join(" and ")
+        ));
+    }
+    statements.push(format!("delete from public.replica_log l where {pending}"));
+    statements
+}
+
+/// What neither the flag nor the position says is replayed; the position may be a moment behind.
 fn waiting(field: &str) -> String {
-    format!("select ts::text from public.replica_log where not {} order by id limit 1", quote_ident(field))
+    format!(
+        "select l.ts::text from (select $1::text::name as field) f left join public.replica_slave s using (field) \
+         join public.replica_log l on l.id > coalesce(s.floor, 0) and not {} \
+         and not coalesce(pg_visible_in_snapshot(l.txid, s.base), false) \
+         and not coalesce(l.id <= s.last and pg_visible_in_snapshot(l.txid, s.current), false) order by l.id limit 1",
+        flag(field)
+    )
 }
 
 #[cfg(test)]
@@ -206,22 +294,27 @@ mod tests {
 
     #[test]
     fn queries_read_and_mark_the_slaves_own_column_only() {
-        let queries = LogQueries::new("Slave 2", &FIELDS.map(String::from), "extensions", false);
-        for sql in [&queries.pending, &queries.window, &queries.spread, &queries.page, &queries.fetch] {
-            assert!(sql.contains("not l.\"Slave 2\"") && !sql.contains("not replicated"), "{sql}");
+        let fields = FIELDS.map(String::from);
+        let (log, marks) = (LogQueries::new("Slave 2", "extensions"), MarkQueries::new("Slave 2", &fields, false));
+        for sql in [&log.pending, &log.page, &log.fetch, &marks.due, &passed("Slave 2")] {
+            let statement: String = sql.lines().filter(|line| !line.starts_with("--")).collect();
+            assert!(statement.contains("l.\"Slave 2\"") && !statement.contains("replicated"), "{sql}");
         }
+        assert!(log.fetch.contains("\"extensions\".hstore_to_array(l.old)"));
+    }
+
+    #[test]
+    fn a_row_is_deleted_once_all_slaves_have_it() {
+        let fields = FIELDS.map(String::from);
+        let own = "not coalesce(l.\"Slave 2\", true) and id = any ($1)";
+        let flagged = format!("update public.replica_log l set \"Slave 2\" = true where {own}");
         assert_eq!(
-            queries.mark[0],
-            "update public.replica_log set \"Slave 2\" = true where not \"Slave 2\" and id = any ($1) \
-             and not (\"replicated\" and \"slave3\")"
+            MarkQueries::new("Slave 2", &fields, false).mark,
+            [
+                format!("{flagged} and not (coalesce(l.\"replicated\", true) and coalesce(l.\"slave3\", true))"),
+                format!("delete from public.replica_log l where {own}")
+            ]
         );
-        assert_eq!(queries.mark[1], "delete from public.replica_log where not \"Slave 2\" and id = any ($1)");
-        assert_eq!(queries.mark.len(), 2);
-        let keeping = LogQueries::new("Slave 2", &FIELDS.map(String::from), "extensions", true).mark;
-        assert_eq!(
-            keeping,
-            ["update public.replica_log set \"Slave 2\" = true where not \"Slave 2\" and id = any ($1)"]
-        );
-        assert!(queries.fetch.contains("\"extensions\".hstore_to_array(l.old)"));
+        assert_eq!(MarkQueries::new("Slave 2", &fields, true).mark, [flagged]);
     }
 }

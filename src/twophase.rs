@@ -1,8 +1,8 @@
 //! One batch on both servers, or on neither.
 //!
 //! ```text
-//! begin both -> replay on the slave -> mark on the master -> note the batch's number in the master's row
-//!            -> PREPARE master -> PREPARE slave -> COMMIT PREPARED master -> COMMIT PREPARED slave
+//! begin on the slave -> replay -> begin on the master -> note the batch's number and the position in the slave's row there
+//!                    -> PREPARE master -> PREPARE slave -> COMMIT PREPARED master -> COMMIT PREPARED slave
 //! ```
 //!
 //! Up to the first PREPARE a failure leaves nothing behind. From then on, what is prepared survives any crash, and
@@ -10,9 +10,9 @@
 //!
 //! Two crashes, traced:
 //!
-//! 1. *The daemon dies between the two commits.* Master: marks and number n are committed. Slave: n is prepared, its rows
-//!    not visible yet. Recovery finds n on the slave alone, reads n in the master's row, commits the slave. Nothing is
-//!    replayed twice, because the marks are there; nothing is lost, because the rows are in the prepared transaction.
+//! 1. *The daemon dies between the two commits.* Master: number n and its position are committed. Slave: n is prepared, its
+//!    rows not visible yet. Recovery finds n on the slave alone, reads n in the master's row, commits the slave. Nothing is
+//!    replayed twice, because of the position; nothing is lost, because the rows are in the prepared transaction.
 //!
 //! 2. *The connection to the slave breaks while its backend is still at work on PREPARE.* Recovery finds n on the master
 //!    alone and rolls it back, so the changes are pending again. Now the old backend finishes: n is prepared on the slave.
@@ -21,10 +21,10 @@
 //!    for two attempts. While the late transaction holds its locks, the new attempt waits for them, at most for
 //!    lock_timeout; then recovery finds the late one.
 //!
-//! Without two-phase commit (`TWO_PHASE=false`) the slave's transaction also writes the number and the extent of the
-//! batch into a row of its own, and commits first. If the master then fails to commit its marks, the slave's row is ahead
-//! of the master's, and recovery makes the marks from the extent. The row is updated only if it says what the daemon
-//! believes: a COMMIT still under way in an old backend holds the row, is waited for, and is then seen.
+//! Without two-phase commit (`TWO_PHASE=false`) the slave's transaction also writes the number and the position into a row
+//! of its own, and commits first. If the master then fails to commit them, the slave's row is ahead of the master's, and
+//! recovery copies it. The row is updated only if it says what the daemon believes: a COMMIT still under way in an old
+//! backend holds the row, is waited for, and is then seen.
 
 use crate::capture::{Log, chunks};
 use crate::checks::Findings;
@@ -32,9 +32,10 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::db::Session;
 use crate::error::{Error, Kind, Result};
-use crate::extent;
+use crate::marking::Marking;
 use crate::names::{BatchNumber, LogId, Side, Txid, quote_literal};
 use crate::order::{Entry, Unit};
+use crate::position::Position;
 use crate::recovery::GidFamily;
 use crate::replay::Replayer;
 use crate::sql;
@@ -42,15 +43,12 @@ use std::fmt;
 
 mod settle;
 
-/// Marks sent in one statement.
-const MARKS: usize = 10_000;
-
 /// The points of the protocol at which something can be made to happen to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Begun,
     Replayed,
-    Marked,
+    Noted,
     MasterPrepared,
     SlavePrepared,
     MasterCommitted,
@@ -61,7 +59,7 @@ impl Step {
     pub const ALL: [Step; 7] = [
         Step::Begun,
         Step::Replayed,
-        Step::Marked,
+        Step::Noted,
         Step::MasterPrepared,
         Step::SlavePrepared,
         Step::MasterCommitted,
@@ -74,7 +72,7 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Step::Begun => "begun",
             Step::Replayed => "replayed",
-            Step::Marked => "marked",
+            Step::Noted => "noted",
             Step::MasterPrepared => "master-prepared",
             Step::SlavePrepared => "slave-prepared",
             Step::MasterCommitted => "master-committed",
@@ -91,6 +89,7 @@ pub struct Link<'a> {
     pub master: Session,
     pub slave: Session,
     pub log: Log,
+    pub marking: Marking,
     pub replayer: Replayer,
     /// The slave is a master too, so replayed changes may be for others.
     pub hands_on: bool,
@@ -100,7 +99,6 @@ pub struct Link<'a> {
 pub struct Protocol {
     name: String,
     field: String,
-    fields: Vec<String>,
     gids: GidFamily,
     /// The master in the slave's progress row, if two-phase commit is off.
     progress: Option<String>,
@@ -115,7 +113,6 @@ impl Protocol {
         Protocol {
             name: name.clone(),
             field: field.clone(),
-            fields: findings.fields.clone(),
             gids: GidFamily::new(name, field, origin),
             progress: (!config.two_phase).then(|| Protocol::progress_key(origin, field)),
             conflicts: Vec::new(),
@@ -170,9 +167,6 @@ impl Protocol {
                     log::debug!(target: &self.name, "{error}");
                 }
             }
-            if outcome.as_ref().is_err_and(is_wait_for_marks) {
-                self.settle_neighbours(&mut link.master)?;
-            }
             return outcome;
         }
         for conflict in link.replayer.take_conflicts() {
@@ -183,24 +177,22 @@ impl Protocol {
     }
 
     fn batch(&mut self, link: &mut Link, units: &[Unit]) -> Result<()> {
-        link.master.message("begin a transaction", sql::BEGIN_MARKING)?;
-        let row = link.master.query_one("number the batch", sql::NEXT_BATCH, &[])?;
-        let number = BatchNumber(row.get(0));
-        if row.get::<_, Vec<String>>(1) != self.fields {
-            let detail = "a slave was added or removed a moment ago";
-            return Err(Error::new(Kind::Contention, Some(Side::Master), "mark replayed changes", detail));
+        let Some(last) = units.last().map(Unit::last) else { return Ok(()) };
+        let number = BatchNumber(link.master.query_one("number the batch", sql::NEXT_BATCH, &[])?.get(0));
+        let position = link.log.ledger.after(number, last);
+        if self.progress.is_some() {
+            link.log.ledger.announce(&mut link.master)?;
         }
         link.replayer.begin(&mut link.slave)?;
         if let Some(master) = &self.progress {
-            self.note_progress(link, master, number, &extent::encode(units))?;
+            self.note_progress(link, master, &position)?;
         }
         (self.seam)(Step::Begun);
-        let applied = self.work(link, units)?;
+        let applied = work(link, units)?;
         link.replayer.check_unique(&mut link.slave)?;
         (self.seam)(Step::Replayed);
-        let noted = link.master.query_one("note the batch", sql::NOTE_BATCH, &[&self.field, &number.0])?;
-        link.log.marked_in(Txid(noted.get(0)));
-        (self.seam)(Step::Marked);
+        link.log.ledger.note(&mut link.master, &position)?;
+        (self.seam)(Step::Noted);
         if applied == 0 && self.progress.is_none() {
             // Nothing but changes to skip: there is nothing on the slave that could get lost.
             link.slave.message("roll back", "ROLLBACK")?;
@@ -213,6 +205,7 @@ impl Protocol {
         } else {
             self.commit_both(link, number)?;
         }
+        link.log.ledger.committed(position);
         Ok(())
     }
 
@@ -234,28 +227,6 @@ impl Protocol {
         Ok(())
     }
 
-    /// Replays and marks everything in these units; how many changes went to the slave.
-    fn work(&mut self, link: &mut Link, units: &[Unit]) -> Result<u64> {
-        let mut applied = 0;
-        let mut listed: Vec<Entry> = Vec::new();
-        for unit in units {
-            match unit {
-                Unit::Listed(entries) => listed.extend(entries),
-                Unit::Spread { first, .. } => {
-                    applied += work_through(link, &std::mem::take(&mut listed))?;
-                    let mut above = LogId(first.0 - 1);
-                    loop {
-                        let page = link.log.page(&mut link.master, unit, above)?;
-                        let Some(last) = page.last() else { break };
-                        above = last.id;
-                        applied += work_through(link, &page)?;
-                    }
-                }
-            }
-        }
-        Ok(applied + work_through(link, &listed)?)
-    }
-
     /// `PREPARE TRANSACTION 'gid'` and its like, of a batch of this connection.
     fn finish(&self, session: &mut Session, command: &str, number: BatchNumber) -> Result<()> {
         let gid = self.gids.gid(session.side(), number);
@@ -267,12 +238,12 @@ impl Protocol {
         Ok(BatchNumber(master.query_one("read the last batch", sql::COMMITTED_BATCH, &[&self.field])?.get(0)))
     }
 
-    fn note_progress(&self, link: &mut Link, master: &str, number: BatchNumber, changes: &str) -> Result<()> {
-        let committed = self.committed(&mut link.master)?;
+    fn note_progress(&self, link: &mut Link, master: &str, position: &Position) -> Result<()> {
+        let committed = link.log.ledger.position().batch;
         let noted = link.slave.execute(
             "note the progress",
             sql::NOTE_PROGRESS,
-            &[&master, &number.0, &changes, &committed.0],
+            &[&master, &position.batch.0, &position.encode(), &committed.0],
         )?;
         if noted == 1 {
             return Ok(());
@@ -291,7 +262,29 @@ fn finish(session: &mut Session, command: &str, number: BatchNumber, gid: &str) 
     session.message(&operation, &format!("{command} {}", quote_literal(gid))).map(drop)
 }
 
-/// Replays listed changes chunk by chunk, and marks them.
+/// Replays everything in these units; how many changes went to the slave.
+fn work(link: &mut Link, units: &[Unit]) -> Result<u64> {
+    let mut applied = 0;
+    let mut listed: Vec<Entry> = Vec::new();
+    for unit in units {
+        match unit {
+            Unit::Listed(entries) => listed.extend(entries),
+            Unit::Spread { first, .. } => {
+                applied += work_through(link, &std::mem::take(&mut listed))?;
+                let mut above = LogId(first.0 - 1);
+                loop {
+                    let page = link.log.page(&mut link.master, unit, above)?;
+                    let Some(last) = page.last() else { break };
+                    above = last.id;
+                    applied += work_through(link, &page)?;
+                }
+            }
+        }
+    }
+    Ok(applied + work_through(link, &listed)?)
+}
+
+/// Replays listed changes chunk by chunk.
 fn work_through(link: &mut Link, entries: &[Entry]) -> Result<u64> {
     let wanted: Vec<Entry> = entries.iter().filter(|entry| !entry.skip).copied().collect();
     for chunk in chunks(&wanted) {
@@ -301,16 +294,7 @@ fn work_through(link: &mut Link, entries: &[Entry]) -> Result<u64> {
         let changes = link.log.fetch(&mut link.master, chunk)?;
         link.replayer.apply(&mut link.master, &mut link.slave, changes)?;
     }
-    let ids: Vec<i64> = entries.iter().map(|entry| entry.id.0).collect();
-    for ids in ids.chunks(MARKS) {
-        link.log.mark(&mut link.master, ids)?;
-    }
     Ok(wanted.len() as u64)
-}
-
-/// A lock_timeout on the master: only other slaves lock rows of the log.
-fn is_wait_for_marks(error: &Error) -> bool {
-    error.side() == Some(Side::Master) && error.code() == Some("55P03")
 }
 
 fn holds(unit: &Unit, id: LogId, transaction: Txid) -> bool {

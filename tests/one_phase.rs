@@ -9,7 +9,7 @@ use pyreplica::twophase::Step;
 const ONE_PHASE: &str = "TWO_PHASE=false";
 
 /// The steps there are without PREPARE.
-const STEPS: [Step; 5] = [Step::Begun, Step::Replayed, Step::Marked, Step::SlaveCommitted, Step::MasterCommitted];
+const STEPS: [Step; 5] = [Step::Begun, Step::Replayed, Step::Noted, Step::SlaveCommitted, Step::MasterCommitted];
 
 /// How often the protocol passes the step before the fault.
 const TURNS: [u32; 2] = [1, 2];
@@ -118,7 +118,7 @@ fn dies_at(pair: &Pair, lines: &str, step: Step) -> bool {
 }
 
 #[test]
-fn a_batch_of_several_transactions_and_a_huge_one_are_marked_from_the_progress_row() {
+fn a_batch_of_several_transactions_and_a_huge_one_are_noted_from_the_progress_row() {
     let servers = start_servers();
     let pair = prepared_pair(&servers);
     let mut far = pair.master();
@@ -128,7 +128,7 @@ fn a_batch_of_several_transactions_and_a_huge_one_are_marked_from_the_progress_r
     for _ in 0..3 {
         load(&pair);
     }
-    // One batch after the other, until there is none, each with its marks lost.
+    // One batch after the other, until there is none, each with its position lost on the master.
     let lines = "TWO_PHASE=false\nDEBUG_LEVEL=1";
     let mut lost = 0;
     while dies_at(&pair, lines, Step::SlaveCommitted) {

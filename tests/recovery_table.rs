@@ -50,18 +50,21 @@ fn next_number(pair: &Pair) -> BatchNumber {
     BatchNumber(pair.on_master("select nextval('replica_batch_seq')")[0].parse().unwrap())
 }
 
-/// What the batch does on the master, without its end: all that is pending is marked, and the number is noted.
-fn marks(number: BatchNumber) -> String {
-    format!("delete from replica_log where not replicated; update replica_slave set batch = {number};")
+/// What the batch does on the master, without its end: number and position are noted, and all is replayed that is there.
+fn note(number: BatchNumber) -> String {
+    format!(
+        "update replica_slave set batch = {number}, current = pg_current_snapshot(),
+             last = (select max(id) from replica_log);"
+    )
 }
 
 fn prepare_on_master(pair: &Pair, number: BatchNumber) {
     let gid = family(pair).gid(Side::Master, number);
-    pair.run(&format!("begin; {} prepare transaction '{gid}'", marks(number)));
+    pair.run(&format!("begin; {} prepare transaction '{gid}'", note(number)));
 }
 
 fn commit_on_master(pair: &Pair, number: BatchNumber) {
-    pair.run(&marks(number));
+    pair.run(&note(number));
 }
 
 fn prepare_on_slave(pair: &Pair, number: BatchNumber, id: i32) {
@@ -336,7 +339,7 @@ fn prepared(client: &mut Client) -> i64 {
 const ONE_PHASE: &str = "TWO_PHASE=false";
 
 #[test]
-fn a_slave_that_is_ahead_has_its_changes_marked_and_not_replayed() {
+fn a_slave_that_is_ahead_has_its_position_noted_and_nothing_replayed() {
     let pair = acquainted_pair();
     pair.run(LOAD);
     let mut daemon = pair.start_in(ONE_PHASE, &[("PYREPLICA_PAUSE_AT", "slave-committed")]);
@@ -344,7 +347,7 @@ fn a_slave_that_is_ahead_has_its_changes_marked_and_not_replayed() {
     daemon.kill9();
     assert_ne!(pair.pending(), 0);
     let finished = pair.try_once_by_file(ONE_PHASE);
-    assert!(finished.output.contains("committed on the slave: mark it on the master"), "{}", finished.output);
+    assert!(finished.output.contains("committed on the slave: note it on the master"), "{}", finished.output);
     assert!(finished.status.success(), "{}", finished.output);
     pair.assert_equal();
     assert_settled(&pair);
@@ -354,13 +357,13 @@ fn a_slave_that_is_ahead_has_its_changes_marked_and_not_replayed() {
 fn a_commit_that_comes_while_the_next_daemon_is_at_work_is_waited_for_and_seen() {
     let pair = acquainted_pair();
     pair.run(LOAD);
-    let paused = pair.start_in(ONE_PHASE, &[("PYREPLICA_PAUSE_AT", "marked")]);
+    let paused = pair.start_in(ONE_PHASE, &[("PYREPLICA_PAUSE_AT", "noted")]);
     let backend = die_while_the_slave_is_slow(&pair, paused);
     let mut daemon = pair.start_with(ONE_PHASE);
     let waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
     wait_until("the new daemon waits for the old one's row", || pair.on_slave(waits) == ["1"]);
     backend.go_on();
-    daemon.wait_log("committed on the slave: mark it on the master");
+    daemon.wait_log("committed on the slave: note it on the master");
     pair.wait_caught_up();
     pair.assert_equal();
     assert!(daemon.terminate().success());
@@ -370,11 +373,11 @@ fn a_commit_that_comes_while_the_next_daemon_is_at_work_is_waited_for_and_seen()
 fn a_commit_that_comes_before_anybody_looks_is_seen() {
     let pair = acquainted_pair();
     pair.run(LOAD);
-    let backend = die_while_the_slave_is_slow(&pair, pair.start_in(ONE_PHASE, &[("PYREPLICA_PAUSE_AT", "marked")]));
+    let backend = die_while_the_slave_is_slow(&pair, pair.start_in(ONE_PHASE, &[("PYREPLICA_PAUSE_AT", "noted")]));
     backend.go_on();
     wait_until("the slave has committed", || slave_rows(&pair) == ["1 replayed"]);
     let finished = pair.try_once_by_file(ONE_PHASE);
-    assert!(finished.output.contains("committed on the slave: mark it on the master"), "{}", finished.output);
+    assert!(finished.output.contains("committed on the slave: note it on the master"), "{}", finished.output);
     pair.assert_equal();
     assert_settled(&pair);
 }

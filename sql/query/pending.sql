@@ -1,18 +1,36 @@
--- The pending rows in order of id, without their payload, with the oldest transaction that was still open then.
--- At least one row: with a NULL id when nothing is pending. "replicated" stands for the slave's own column.
---   $1  bigint  look above this id only
---   $2  name    SKIP_USER, or NULL
---   $3  text    the slave database's identity: what came from there does not go back
---   $4  bigint  read this many rows at most
-select pg_snapshot_xmin(s.now)::text::bigint as oldest_open, p.id, p.txid, p.size, p.skip
-  from (select pg_current_snapshot() as now) s
+-- What one snapshot shows of the log and the slave has not replayed, in order of id, without payload. A row whose own
+-- flag is set, by hand or by an upgrade, is among it, to be passed over: without it nobody would know where its
+-- transaction ends. At least one row: with a NULL id when nothing is pending. "l.replicated" stands for the slave's own
+-- column.
+--   $1  bigint    look above this id, save for the late transactions
+--   $2  name      SKIP_USER, or NULL
+--   $3  text      the slave database's identity: what came from there does not go back
+--   $4  bigint    read this many rows at most
+--   $5  text      the snapshot, or NULL for this query's own
+--   $6  text      a snapshot whose transactions have all been replayed, or NULL
+--   $7  text[]    late transactions: those that were still open then, and may have ids up to $1
+--   $8  bigint[]  of each of them, the id above which its rows are
+--   $9  text[]    transactions to leave out
+select s.now::text as snapshot, p.id, p.txid, p.size, p.skip
+  from (select t.*,
+               -- Only a late transaction that is over by now makes the look begin further down.
+               least($1, (select min(u.bound) from unnest(t.late, $8::bigint[]) u (txid, bound)
+                           where pg_visible_in_snapshot(u.txid, t.now))) as above
+          from (select coalesce($5::text::pg_snapshot, pg_current_snapshot()) as now, $6::text::pg_snapshot as base,
+                       $7::text[]::xid8[] as late, $9::text[]::xid8[] as apart
+                -- Evaluated once, not for every row.
+                offset 0) t
+         offset 0) s
   left join lateral (
-      select l.id, l.txid::text::bigint as txid,
+      select l.id, l.txid,
              coalesce(pg_column_size(l.old), 0) + coalesce(pg_column_size(l.new), 0)
                  + coalesce(pg_column_size(l.sql), 0) as size,
-             coalesce(l.username = $2, false) or coalesce(l.origin = $3, false) as skip
+             coalesce(l.replicated, true) or coalesce(l.username = $2, false) or coalesce(l.origin = $3, false) as skip
         from public.replica_log l
-       where not replicated and l.id > $1
+       where l.id > s.above and (l.id > $1 or l.txid = any (s.late))
+         and pg_visible_in_snapshot(l.txid, s.now)
+         and not coalesce(pg_visible_in_snapshot(l.txid, s.base), false)
+         and l.txid <> all (s.apart)
        order by l.id
        limit $4) p on true
  order by p.id

@@ -1,12 +1,11 @@
-//! Settling what a broken batch left behind: our own at every connect, another slave's when it is in our way.
+//! Settling what a broken batch left behind.
 
-use super::{Link, MARKS, Protocol, finish};
+use super::{Link, Protocol, finish};
 use crate::db::Session;
 use crate::error::{Error, Kind, Result};
-use crate::extent::{self, Extent};
-use crate::names::{BatchNumber, LogId, Side, quote_literal};
-use crate::order::Unit;
-use crate::recovery::{Action, Neighbour, decide};
+use crate::names::{BatchNumber, Side};
+use crate::position::Position;
+use crate::recovery::{Action, decide};
 use crate::sql;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,36 +34,6 @@ impl Protocol {
         self.recover_progress(link)
     }
 
-    /// Another slave's batch, prepared on the master, holds the marks that we wait for. If its daemon is not running it
-    /// may do so for ever. Whoever holds a slave's lock is that slave's daemon, so we take its lock and do what it would
-    /// do if its slave had prepared nothing: roll back. That is right even if its slave has prepared its part: the
-    /// slave commits only after the master, so it has not; and when its daemon comes back, it finds the master's row
-    /// with another number and rolls the slave back too.
-    pub(super) fn settle_neighbours(&self, master: &mut Session) -> Result<()> {
-        let rows = master.query("look for in-doubt transactions", sql::PREPARED, &[])?;
-        for gid in rows.iter().map(|row| row.get::<_, String>(0)) {
-            let Some(Neighbour { field, number }) = self.gids.neighbour(&gid) else { continue };
-            if !master.query_one("lock the other slave", sql::LOCK_SLAVE, &[&field])?.get::<_, bool>(0) {
-                log::warn!(target: &self.name, "Waiting for slave {field}, which is committing batch {number}");
-                continue;
-            }
-            let rolled_back = master.message("roll back", &format!("ROLLBACK PREPARED {}", quote_literal(&gid)));
-            master.query("unlock the other slave", sql::UNLOCK_SLAVE, &[&field])?;
-            match rolled_back {
-                Ok(_) => log::warn!(
-                    target: &self.name,
-                    "Slave {field} left batch {number} in doubt and its daemon is not running: rolled back on the \
-                     master, to be replayed when it is back"
-                ),
-                Err(error) => log::warn!(
-                    target: &self.name,
-                    "Waiting for slave {field}, which left batch {number} in doubt: {error}. hint: start its daemon"
-                ),
-            }
-        }
-        Ok(())
-    }
-
     /// This slave's transactions that a server keeps prepared; a gid may hold a former name of the pair.
     fn prepared(&self, session: &mut Session) -> Result<BTreeMap<BatchNumber, String>> {
         let rows = session.query("look for in-doubt transactions", sql::PREPARED, &[])?;
@@ -72,52 +41,23 @@ impl Protocol {
         Ok(gids.filter_map(|gid| Some((self.gids.number(session.side(), &gid)?, gid))).collect())
     }
 
-    /// Without two-phase commit: makes the marks that the master lost.
+    /// Without two-phase commit: copies the position that the master lost.
     fn recover_progress(&self, link: &mut Link) -> Result<()> {
         let Some(master) = &self.progress else { return Ok(()) };
         let row = link.slave.query_one("read the progress", sql::PROGRESS, &[master])?;
-        let (progress, changes): (i64, String) = (row.get("batch"), row.get("changes"));
+        let (progress, position): (i64, String) = (row.get("batch"), row.get("position"));
         let committed = self.committed(&mut link.master)?;
         if progress <= committed.0 {
-            // Numbers that the slave never saw: batches of skipped changes, or of two-phase commit before.
+            // Numbers that the slave never saw: batches of two-phase commit before.
             return link
                 .slave
                 .execute("note the progress", sql::NOTE_PROGRESS, &[master, &committed.0, &"", &progress])
                 .map(drop);
         }
-        log::warn!(target: &self.name, "Recovering batch {progress}: committed on the slave: mark it on the master");
-        let extents = extent::decode(&changes).ok_or_else(|| {
-            Error::new(Kind::Internal, Some(Side::Slave), "read the progress", "replica_progress.changes is damaged")
+        log::warn!(target: &self.name, "Recovering batch {progress}: committed on the slave: note it on the master");
+        let position = Position::decode(BatchNumber(progress), &position).ok_or_else(|| {
+            Error::new(Kind::Internal, Some(Side::Slave), "read the progress", "replica_progress.position is damaged")
         })?;
-        link.master.message("begin a transaction", "BEGIN")?;
-        for extent in extents {
-            mark_extent(link, extent)?;
-        }
-        link.master.query_one("note the batch", sql::NOTE_BATCH, &[&self.field, &progress])?;
-        link.master.message("commit", "COMMIT").map(drop)
+        link.log.ledger.write(&mut link.master, &position, committed)
     }
-}
-
-fn mark_extent(link: &mut Link, extent: Extent) -> Result<()> {
-    match extent {
-        Extent::Ids(first, last) => {
-            let mut next = first;
-            while next <= last {
-                let end = last.min(next + MARKS as i64 - 1);
-                link.log.mark_remaining(&mut link.master, &(next..=end).collect::<Vec<i64>>())?;
-                next = end + 1;
-            }
-        }
-        Extent::Transaction(txid, first, last) => {
-            let unit = Unit::Spread { txid, first, last, rows: 0 };
-            let mut above = LogId(first.0 - 1);
-            loop {
-                let page = link.log.page(&mut link.master, &unit, above)?;
-                let Some(end) = page.last() else { break };
-                above = end.id;
-                link.log.mark_remaining(&mut link.master, &page.iter().map(|entry| entry.id.0).collect::<Vec<_>>())?;
-            }
-        }
-    }
-    Ok(())
 }

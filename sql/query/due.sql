@@ -1,0 +1,19 @@
+-- The next rows of the log whose flag is to be set, for the slave has replayed them. "l.replicated" stands for the slave's
+-- own column.
+--   $1  bigint  look above this id
+--   $2  bigint  and up to this one
+--   $3  bigint  look at this many rows at most
+--   $4  text    a snapshot whose transactions have all been replayed, or NULL
+--   $5  text    the snapshot of a drain in its midst, or NULL: of what that shows
+--   $6  bigint  nothing is left up to this id
+--   $7  text[]  save these transactions
+select count(*) as rows, max(x.id) as last, coalesce(array_agg(x.id) filter (where x.due), '{}') as due
+  from (select l.id, not coalesce(l.replicated, true)
+                       and (coalesce(pg_visible_in_snapshot(l.txid, s.base), false)
+                            or coalesce(l.id <= $6 and pg_visible_in_snapshot(l.txid, s.current), false)
+                               and l.txid <> all (s.apart)) as due
+          from (select $4::text::pg_snapshot as base, $5::text::pg_snapshot as current, $7::text[]::xid8[] as apart
+                offset 0) s
+          join public.replica_log l on l.id > $1 and l.id <= $2
+         order by l.id
+         limit $3) x
