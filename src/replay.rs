@@ -95,8 +95,9 @@ impl Replayer {
         self.conflicts.clear();
         self.remarks.clear();
         self.unchecked.clear();
-        let defer = if self.deferring { "SET CONSTRAINTS ALL DEFERRED;" } else { "" };
-        slave.message("begin a transaction", &format!("BEGIN; {defer} {}", sql::LOOK_UP)).map(drop)
+        // Where the slave's triggers run, the planner is left alone: they may do anything.
+        let how = if self.deferring { "SET CONSTRAINTS ALL DEFERRED" } else { sql::LOOK_UP };
+        slave.message("begin a transaction", &format!("BEGIN; {how}")).map(drop)
     }
 
     /// What was unusual about the batch, to be told once it is committed.
@@ -328,9 +329,8 @@ impl Replayer {
         let block = format!("begin execute {}; end", quote_literal(&change.sql));
         message.push_str(&format!("DO {}; {}", quote_literal(&block), sql::OWN_ROLE));
         if !self.deferring {
-            message.push_str(&format!("{};", sql::REPLICA_ROLE));
+            message.push_str(&format!("{}; {}", sql::REPLICA_ROLE, sql::LOOK_UP));
         }
-        message.push_str(sql::LOOK_UP);
         slave.message("replay", &message).map_err(|error| self.rejected(change, error))?;
         self.tables.unlock();
         slave.set_up(&self.noting)
