@@ -3,7 +3,7 @@
 
 mod harness;
 
-use harness::{Finished, Pair, Script};
+use harness::{Pair, Script, quietly, refused, told};
 use std::path::Path;
 
 const GOODS: &str = "create table goods (id int primary key, name text, price numeric)";
@@ -28,27 +28,6 @@ fn transform(pair: &Pair, relname: &str, field: &str, expression: &str) {
     let expression = expression.replace('\'', "''");
     let values = format!("('{relname}', '{field}', '{expression}')");
     pair.run(&format!("insert into py_log_transform (relname, field, expression) values {values}"));
-}
-
-/// Drains, and the slave's rows are what the master meant them to be.
-#[track_caller]
-fn quietly(pair: &Pair) {
-    let finished = told(pair);
-    assert_eq!(finished.count("Possible conflict") + finished.count("SQLSTATE"), 0, "{}", finished.output);
-}
-
-#[track_caller]
-fn told(pair: &Pair) -> Finished {
-    let finished = pair.once();
-    assert_eq!(pair.logged(), 0);
-    finished
-}
-
-#[track_caller]
-fn refused(pair: &Pair, sql: &str, reason: &str) {
-    let error = pair.master().batch_execute(sql).expect_err("it is refused");
-    let said = format!("{error:?}");
-    assert!(said.contains(reason), "{said}");
 }
 
 // == Filters ==

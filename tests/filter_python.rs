@@ -3,7 +3,7 @@
 
 mod harness;
 
-use harness::{Finished, Pair, Script};
+use harness::{Pair, Script, quietly, refused, told};
 use std::path::{Path, PathBuf};
 
 /// As the original documents it, to the letter.
@@ -35,26 +35,6 @@ fn filter(pair: &Pair, event: &str, condition: &str) {
     let condition = condition.replace('\'', "''");
     let values = format!("('mytable', '{event}', '{condition}')");
     pair.run(&format!("insert into py_log_filter (relname, event, condition) values {values}"));
-}
-
-#[track_caller]
-fn quietly(pair: &Pair) {
-    let finished = told(pair);
-    assert_eq!(finished.count("Possible conflict") + finished.count("SQLSTATE"), 0, "{}", finished.output);
-}
-
-#[track_caller]
-fn told(pair: &Pair) -> Finished {
-    let finished = pair.once();
-    assert_eq!(pair.logged(), 0);
-    finished
-}
-
-#[track_caller]
-fn refused(pair: &Pair, sql: &str, reason: &str) {
-    let error = pair.master().batch_execute(sql).expect_err("it is refused");
-    let said = format!("{error:?}");
-    assert!(said.contains(reason), "{said}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub use database::{Database, Feed, Said};
 pub use forwarder::Forwarder;
 pub use network::Network;
 pub use pair::Pair;
-pub use road::{drains, drains_at_once, replays, replays_each};
+pub use road::{drains, drains_at_once, quietly, refused, replays, replays_each, told};
 pub use smtp::{Certificates, Mail, MailServer};
 pub use words::{assert_says, final_words, refusal};
 

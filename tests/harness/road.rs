@@ -38,3 +38,26 @@ pub fn drains_at_once(pair: &Pair) {
     let finished = drains(pair);
     assert_eq!(finished.count("Looking closer"), 0, "{}", finished.output);
 }
+
+/// Drains a log that filters or transforms have been at, and finds no complaint of theirs; the two sides differ on purpose.
+#[track_caller]
+pub fn quietly(pair: &Pair) {
+    let finished = told(pair);
+    assert_eq!(finished.count("Possible conflict") + finished.count("SQLSTATE"), 0, "{}", finished.output);
+}
+
+/// The same where they may complain: in what is returned.
+#[track_caller]
+pub fn told(pair: &Pair) -> Finished {
+    let finished = pair.once();
+    assert_eq!(pair.logged(), 0);
+    finished
+}
+
+/// The master refuses the statement, and says this among other things.
+#[track_caller]
+pub fn refused(pair: &Pair, sql: &str, reason: &str) {
+    let error = pair.master().batch_execute(sql).expect_err("it is refused");
+    let said = format!("{error:?}");
+    assert!(said.contains(reason), "{said}");
+}
