@@ -81,7 +81,7 @@ impl Table {
 
     /// Adds the columns of a deferrable unique constraint.
     pub fn add_deferrable(&mut self, names: &[&str]) {
-        let positions: Option<Vec<u16>> = names.iter().map(|name| self.positions.get(*name).copied()).collect();
+        let positions: Option<Vec<u16>> = names.iter().map(|name| self.position(name)).collect();
         self.deferrable.extend(positions);
     }
 
@@ -105,7 +105,7 @@ impl Table {
     }
 
     pub fn has(&self, column: &str) -> bool {
-        self.positions.contains_key(column)
+        self.position(column).is_some()
     }
 
     /// The table's name where ONLY may not stand.
@@ -120,7 +120,7 @@ impl Table {
             if change.event == Event::Update && !change.changes(name) {
                 continue;
             }
-            let position = *self.positions.get(name).ok_or_else(|| Misfit::NoSuchColumn(name.clone()))?;
+            let position = self.position(name).ok_or_else(|| Misfit::NoSuchColumn(name.clone()))?;
             if !self.column(position).generated {
                 written.push(position);
             }
