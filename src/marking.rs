@@ -31,7 +31,6 @@ pub struct Marking {
     name: String,
     field: String,
     fields: Vec<String>,
-    keep: bool,
     retention: Duration,
     queries: MarkQueries,
     paused: Option<Instant>,
@@ -42,14 +41,13 @@ pub struct Marking {
 
 impl Marking {
     pub fn new(config: &Config, fields: &[String]) -> Marking {
-        let (field, keep) = (&config.slave_field, !config.retention.is_zero());
+        let field = &config.slave_field;
         Marking {
             name: config.name.clone(),
             field: field.clone(),
             fields: fields.to_vec(),
-            keep,
             retention: config.retention,
-            queries: MarkQueries::new(field, fields, keep),
+            queries: MarkQueries::new(field, fields, !config.retention.is_zero()),
             paused: None,
             purge_above: LogId(0),
             kept: None,
@@ -152,7 +150,7 @@ impl Marking {
         let rows = master.query("look at the log's columns", sql::SLAVE_FIELDS, &[])?;
         let fields: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         if fields != self.fields {
-            self.queries = MarkQueries::new(&self.field, &fields, self.keep);
+            self.queries = MarkQueries::new(&self.field, &fields, !self.retention.is_zero());
             self.fields = fields;
         }
         for statement in which(&self.queries) {
