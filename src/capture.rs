@@ -2,7 +2,7 @@
 //!
 //! A drain replays what one snapshot shows and the slave's position (`position.rs`) does not cover. The order is that of
 //! `order.rs`. To put a transaction in its place its last row must be known, and the log has no index to ask. So a drain
-//! reads ids, transactions and sizes (40 bytes a row here), and only up to `READ` of them:
+//! reads ids, transactions and sizes (32 bytes a row here), and only up to `READ` of them:
 //!
 //! * All of it fits: every transaction is complete in hand. This is the usual case and costs one query, whose own snapshot
 //!   is the drain's.
@@ -15,42 +15,24 @@
 //! A drain that was interrupted is taken up again with the snapshot that it had: its transactions with a last row up to
 //! the position's `last` have been replayed.
 //!
-//! The payload is fetched in chunks of bounded size, when its turn comes.
+//! The payload is fetched in chunks of bounded size, when its turn comes (`reading.rs`).
 
-use crate::change::{Change, Event};
 use crate::checks::Findings;
 use crate::config::Config;
 use crate::db::{self, Session};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::ledger::Ledger;
-use crate::names::{LogId, Side, Txid};
+use crate::names::{LogId, Txid};
 use crate::order::{Entry, Unit, split, units};
-use crate::row::{Row, Vocabulary};
+use crate::reading::{DISTANCE, READ, ReadAhead, Reading, Window};
 use crate::snapshot::Snapshot;
-use crate::sql::{self, LogQueries};
+use crate::sql;
 use std::collections::{HashSet, VecDeque};
-
-/// How many ids a transaction may spread over and still be read as a whole.
-const DISTANCE: i64 = 10_000;
-
-/// Rows read at once, without payload.
-const READ: i64 = 40_000;
-
-/// Limits of one fetch of payload.
-const CHUNK_ROWS: usize = 1_000;
-const CHUNK_BYTES: usize = 1 << 20;
-
-/// A stored value above this size may be compressed, and then takes up to so many times its stored size in memory.
-const COMPRESSED_FROM: usize = 1_500;
-const COMPRESSION: usize = 12;
 
 /// The log, as one slave sees it.
 pub struct Log {
     pub ledger: Ledger,
-    queries: LogQueries,
-    skip_user: Option<String>,
-    slave_identity: String,
-    vocabulary: Vocabulary,
+    pub reading: Reading,
 }
 
 /// What one look at the log found, in the order of replay.
@@ -82,29 +64,25 @@ struct Windows {
 
 impl Log {
     pub fn new(config: &Config, findings: &Findings) -> Log {
-        Log {
-            ledger: Ledger::new(config, findings),
-            queries: LogQueries::new(&config.slave_field, &findings.hstore_schema),
-            skip_user: config.skip_user.clone(),
-            slave_identity: findings.slave_identity.clone(),
-            vocabulary: Vocabulary::default(),
-        }
+        Log { ledger: Ledger::new(config, findings), reading: Reading::new(config, findings) }
     }
 
     /// Looks at what is left of a drain that was interrupted, or else at everything that is visible now.
     pub fn look(&mut self, master: &mut Session) -> Result<Backlog> {
-        let resumed = self.ledger.position().current.clone();
-        let above = match &resumed {
-            Some(snapshot) => self.ledger.start(snapshot),
-            None => self.ledger.horizon().above(),
-        };
-        let rows = self.read(master, above, resumed.as_ref(), &[])?;
-        let shown: &str = rows.first().map_or("", |row| row.get("snapshot"));
-        let snapshot = Snapshot::parse(shown)
-            .ok_or_else(|| unexpected(&format!("the server sent a snapshot that is none: {shown}")))?;
-        let entries: Vec<Entry> = entries(&rows).collect();
-        drop(rows);
+        let position = self.ledger.position();
+        let resumed = position.current.clone();
         let is_resumed = resumed.is_some();
+        let (snapshot, entries) = match resumed {
+            Some(snapshot) => {
+                let window = self.window(self.ledger.start(&snapshot), &snapshot, &[]);
+                let entries = self.reading.window(master, &window)?;
+                (snapshot, entries)
+            }
+            None => {
+                let horizon = self.ledger.horizon();
+                self.reading.look(master, horizon.above(), horizon.late(), position.base.as_ref())?
+            }
+        };
         let (mut queue, mut windows) = (VecDeque::new(), None);
         let mut ids = entries.first().zip(entries.last()).map(|(first, last)| (LogId(first.id.0 - 1), last.id));
         if entries.len() < READ as usize {
@@ -125,8 +103,7 @@ impl Log {
         let position = self.ledger.position();
         let (start, done) = (self.ledger.start(snapshot), position.last.unwrap_or(LogId(0)));
         let base = position.base.as_ref().map(Snapshot::as_str);
-        let rows =
-            master.query("read the log", self.queries.spread, &[&start.0, &snapshot.as_str(), &base, &DISTANCE])?;
+        let rows = master.query("read the log", sql::SPREAD, &[&start.0, &snapshot.as_str(), &base, &DISTANCE])?;
         let unit = |row: &db::Row| Unit::Spread {
             txid: Txid(row.get("txid")),
             first: LogId(row.get("first")),
@@ -143,15 +120,37 @@ impl Log {
         Ok(Windows { above, is_first: true, waiting, done, passed: start, spread, apart })
     }
 
-    /// The units to replay next; none when everything that the look saw is out.
-    pub fn more<'a>(&mut self, master: &mut Session, backlog: &'a mut Backlog) -> Result<&'a mut VecDeque<Unit>> {
+    /// Sees to it that there are units to replay next; if there are none then, everything that the look saw is out.
+    /// Called when all that came before has been replayed.
+    pub fn more(
+        &mut self,
+        master: &mut Session,
+        backlog: &mut Backlog,
+        mut ahead: Option<&mut (dyn ReadAhead + 'static)>,
+    ) -> Result<()> {
         while backlog.queue.is_empty() && backlog.windows.is_some() {
-            self.read_window(master, backlog)?;
+            let entries = match &mut ahead {
+                Some(ahead) => ahead.window()?,
+                None => None,
+            };
+            self.read_window(master, backlog, entries)?;
         }
-        Ok(&mut backlog.queue)
+        Ok(())
     }
 
-    fn read_window(&mut self, master: &mut Session, backlog: &mut Backlog) -> Result<()> {
+    /// The window that will be read when the units in hand are out.
+    pub fn next_window(&self, backlog: &Backlog) -> Option<Window> {
+        let windows = backlog.windows.as_ref().filter(|windows| !windows.is_first)?;
+        Some(self.window(windows.above, &backlog.snapshot, &windows.apart))
+    }
+
+    fn window(&self, above: LogId, snapshot: &Snapshot, apart: &[String]) -> Window {
+        let base = self.ledger.position().base.clone();
+        Window { above, snapshot: snapshot.clone(), base, apart: apart.to_vec() }
+    }
+
+    /// `entries`: those of the window, if they have been read already.
+    fn read_window(&mut self, master: &mut Session, backlog: &mut Backlog, entries: Option<Vec<Entry>>) -> Result<()> {
         let Some(windows) = &mut backlog.windows else { return Ok(()) };
         // What the window before has given is out, and of all that does not spread with it every row up to here.
         let passed = LogId(windows.done.0 - DISTANCE);
@@ -164,9 +163,15 @@ impl Log {
         }
         let mut is_last = false;
         if !std::mem::take(&mut windows.is_first) {
-            let rows = self.read(master, windows.above, Some(&backlog.snapshot), &windows.apart)?;
-            is_last = rows.len() < READ as usize;
-            windows.waiting.extend(entries(&rows));
+            let entries = match entries {
+                Some(entries) => entries,
+                None => {
+                    let window = self.window(windows.above, &backlog.snapshot, &windows.apart);
+                    self.reading.window(master, &window)?
+                }
+            };
+            is_last = entries.len() < READ as usize;
+            windows.waiting.extend(entries);
             windows.above = windows.waiting.last().map_or(windows.above, |last| last.id).max(windows.above);
         }
         let cut = if is_last { LogId(i64::MAX) } else { LogId(windows.above.0 - DISTANCE) };
@@ -187,140 +192,20 @@ impl Log {
         Ok(())
     }
 
-    /// Rows that are pending for a snapshot, or for the query's own.
-    fn read(
-        &self,
-        master: &mut Session,
-        above: LogId,
-        snapshot: Option<&Snapshot>,
-        apart: &[String],
-    ) -> Result<Vec<db::Row>> {
-        let (late, bounds): (Vec<String>, Vec<i64>) = match snapshot {
-            // The caller knows where they begin.
-            Some(_) => Default::default(),
-            None => self.ledger.horizon().late().map(|(late, bound)| (late.to_string(), bound.0)).unzip(),
-        };
-        let base = self.ledger.position().base.as_ref().map(Snapshot::as_str);
-        let snapshot = snapshot.map(Snapshot::as_str);
-        let (user, slave) = (&self.skip_user, &self.slave_identity);
-        let parameters: [&(dyn db::ToSql + Sync); 9] =
-            [&above.0, user, slave, &READ, &snapshot, &base, &late, &bounds, &apart];
-        master.query("read the log", &self.queries.pending, &parameters)
-    }
-
     /// Everything that the look saw has been replayed.
     pub fn drained(&mut self, backlog: &Backlog) {
         self.ledger.drained(backlog.ids);
     }
-
-    /// The next rows of a transaction that was not read as a whole, without payload.
-    pub fn page(&self, master: &mut Session, unit: &Unit, above: LogId) -> Result<Vec<Entry>> {
-        let Unit::Spread { txid, last, .. } = unit else { return Ok(Vec::new()) };
-        let rows = master.query(
-            "read the log",
-            &self.queries.page,
-            &[&above.0, &self.skip_user, &self.slave_identity, &DISTANCE, &txid.to_string(), &last.0],
-        )?;
-        Ok(rows.iter().map(entry).collect())
-    }
-
-    /// The changes themselves, in the order of the entries; without those whose flag has been set meanwhile.
-    pub fn fetch(&mut self, master: &mut Session, entries: &[Entry]) -> Result<Vec<Change>> {
-        let ids: Vec<i64> = entries.iter().map(|entry| entry.id.0).collect();
-        let rows = master.query("fetch changes", &self.queries.fetch, &[&ids])?;
-        let mut places: std::collections::HashMap<i64, usize> =
-            ids.iter().enumerate().map(|(place, id)| (*id, place)).collect();
-        let mut changes: Vec<Option<Change>> = ids.iter().map(|_| None).collect();
-        for row in rows {
-            let place = places.remove(&row.get::<_, i64>("id")).ok_or_else(|| unexpected("the log has an id twice"))?;
-            if !row.get::<_, bool>("skip") {
-                changes[place] = Some(change(&row, &mut self.vocabulary)?);
-            }
-        }
-        if !places.is_empty() {
-            return Err(unexpected("changes vanished from the log while they were being replayed"));
-        }
-        Ok(changes.into_iter().flatten().collect())
-    }
 }
 
 impl Backlog {
+    /// What is to be replayed next, as far as it has been read.
+    pub fn queue(&mut self) -> &mut VecDeque<Unit> {
+        &mut self.queue
+    }
+
     /// Nothing but what was visible when a former drain began.
     pub fn is_resumed(&self) -> bool {
         self.is_resumed
-    }
-}
-
-/// Cuts entries into pieces that are small enough to be held with their payload.
-pub fn chunks(entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
-    let mut rest = entries;
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let fits = |entry: &&Entry| {
-            bytes += entry.size;
-            bytes <= CHUNK_BYTES
-        };
-        let length = rest.iter().take(CHUNK_ROWS).take_while(fits).count().max(1).min(rest.len());
-        let (chunk, remaining) = rest.split_at(length);
-        rest = remaining;
-        (!chunk.is_empty()).then_some(chunk)
-    })
-}
-
-/// Where nothing is pending, there is a row without an id.
-fn entries(rows: &[db::Row]) -> impl Iterator<Item = Entry> {
-    rows.iter().filter(|row| row.get::<_, Option<i64>>("id").is_some()).map(entry)
-}
-
-fn entry(row: &db::Row) -> Entry {
-    let stored = row.get::<_, i32>("size") as usize;
-    Entry {
-        id: LogId(row.get("id")),
-        txid: Txid(row.get::<_, db::Xid8>("txid").0),
-        size: if stored > COMPRESSED_FROM { stored * COMPRESSION } else { stored },
-        skip: row.get("skip"),
-    }
-}
-
-fn change(row: &db::Row, vocabulary: &mut Vocabulary) -> Result<Change> {
-    let letter: &str = row.get("event");
-    let event = Event::from_letter(letter)
-        .ok_or_else(|| unexpected(&format!("the log has an event '{letter}' that this version does not know")))?;
-    let relation: &str = row.get("relation");
-    Ok(Change {
-        id: LogId(row.get("id")),
-        txid: Txid(row.get("txid")),
-        event,
-        relation: relation.to_string(),
-        old: columns(row.get("old"), relation, vocabulary),
-        new: columns(row.get("new"), relation, vocabulary),
-        sql: row.get("sql"),
-        origin: row.get("origin"),
-    })
-}
-
-/// A logged row: name, value, name, value.
-fn columns(pairs: Option<Vec<Option<&str>>>, relation: &str, vocabulary: &mut Vocabulary) -> Row {
-    let pairs = pairs.unwrap_or_default();
-    let names = pairs.iter().step_by(2).map(|name| name.unwrap_or_default());
-    Row::new(vocabulary.names(relation, names), pairs.iter().skip(1).step_by(2).copied())
-}
-
-fn unexpected(what: &str) -> Error {
-    Error::new(Kind::Internal, Some(Side::Master), "replay the log", what)
-        .with_hint("does another program write to replica_log? everything is rolled back and tried again")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chunk_is_bounded_in_rows_and_bytes_and_never_empty() {
-        let entry = |size| Entry { id: LogId(1), txid: Txid(1), size, skip: false };
-        let sizes = |entries: &[Entry]| chunks(entries).map(<[Entry]>::len).collect::<Vec<_>>();
-        assert_eq!(sizes(&[]), [0usize; 0]);
-        assert_eq!(sizes(&vec![entry(1); CHUNK_ROWS + 1]), [CHUNK_ROWS, 1]);
-        assert_eq!(sizes(&[entry(CHUNK_BYTES + 1), entry(1), entry(CHUNK_BYTES)]), [1, 1, 1]);
     }
 }

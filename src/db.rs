@@ -92,6 +92,21 @@ impl Session {
         run(self).map_err(|error| self.error(operation, &error))
     }
 
+    /// Runs a query of which only one row is held at a time.
+    pub fn each(
+        &mut self,
+        operation: &str,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+        take: impl FnMut(Row),
+    ) -> Result<()> {
+        let run = |session: &mut Session| {
+            let statement = session.prepared(sql)?;
+            session.client().each(&statement, params, take)
+        };
+        run(self).map_err(|error| self.error(operation, &error))
+    }
+
     /// The one row of a query that always has one.
     pub fn query_one(&mut self, operation: &str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row> {
         let rows = self.query(operation, sql, params)?;

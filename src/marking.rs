@@ -20,8 +20,9 @@ const ROWS: i64 = 5_000;
 /// Rows whose flag is set before an error is told.
 const STUCK: i64 = 50_000;
 
-/// Ids that may lack their flag before replaying makes way for marking, and for how many steps at once at most.
-const BEHIND: u64 = 10_000;
+/// Ids that may lack their flag before replaying makes way for marking, and for how many steps at once at most. A backlog is
+/// worth being replayed first; a load without end is not, for the log would only grow.
+const BEHIND: u64 = 500_000;
 const STEPS: u64 = 10;
 
 /// Somebody holds the rows: they are tried again after this.

@@ -1,6 +1,7 @@
 //! One pair: connect, recover, listen, drain, wait.
 
-use crate::capture::Log;
+use crate::ahead::Reader;
+use crate::capture::{Backlog, Log};
 use crate::checks::{Findings, check, take_replica_role};
 use crate::config::Config;
 use crate::control::{Control, Woken};
@@ -10,15 +11,17 @@ use crate::housekeeping::Housekeeping;
 use crate::listener::{FIRST_PAUSE, Listener};
 use crate::marking::Marking;
 use crate::names::Side;
-use crate::order::next_batch;
+use crate::order::{Unit, next_batch};
+use crate::reading::{Batch, CHUNK_ROWS};
 use crate::replay::Replayer;
 use crate::seam;
 use crate::sql;
 use crate::twophase::{Link, Protocol};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Limits of one batch. From some hundred changes on, two-phase commit costs nothing to speak of.
-const BATCH_ROWS: u64 = 10_000;
+const BATCH_ROWS: u64 = 20_000;
 const BATCH_BYTES: usize = 16 << 20;
 
 /// How far a pair has come since it was started, and what it met on its way.
@@ -128,7 +131,8 @@ fn sleep(config: &Config, link: &mut Link, listener: &mut Listener) -> Result<Wo
 
 fn is_pending(link: &mut Link) -> Result<bool> {
     let mut backlog = link.log.look(&mut link.master)?;
-    let is_pending = !link.log.more(&mut link.master, &mut backlog)?.is_empty();
+    link.log.more(&mut link.master, &mut backlog, None)?;
+    let is_pending = !backlog.queue().is_empty();
     if !is_pending {
         link.log.drained(&backlog);
     }
@@ -141,15 +145,23 @@ fn drain(config: &Config, link: &mut Link, protocol: &mut Protocol, progress: &m
     loop {
         let mut backlog = link.log.look(&mut link.master)?;
         let mut drained = 0;
+        let mut next = None;
         loop {
-            let queue = link.log.more(&mut link.master, &mut backlog)?;
-            let batch = next_batch(queue, BATCH_ROWS, BATCH_BYTES);
+            let batch = match next.take() {
+                Some(batch) => batch,
+                None => {
+                    link.log.more(&mut link.master, &mut backlog, link.ahead.as_deref_mut())?;
+                    batch_of(&mut backlog)
+                }
+            };
             if batch.is_empty() {
                 break;
             }
             if link.control.is_stopping() {
                 return Ok(total + drained);
             }
+            next = Some(batch_of(&mut backlog)).filter(|next| !next.is_empty());
+            look_ahead(config, link, &backlog, &batch, next.as_ref());
             let replayed = protocol.replay(link, &batch);
             protocol.take_conflicts().into_iter().for_each(|conflict| progress(Progress::Conflict(conflict)));
             if replayed.as_ref().is_err_and(|error| error.change().is_some()) {
@@ -172,6 +184,28 @@ fn drain(config: &Config, link: &mut Link, protocol: &mut Protocol, progress: &m
         if link.hands_on {
             link.slave.message("wake the slave's own replicas", sql::NOTIFY)?;
         }
+    }
+}
+
+fn batch_of(backlog: &mut Backlog) -> Batch {
+    Arc::new(next_batch(backlog.queue(), BATCH_ROWS, BATCH_BYTES))
+}
+
+/// Has this batch and the next ones read while the slave works, if that is worth a session.
+fn look_ahead(config: &Config, link: &mut Link, backlog: &Backlog, batch: &Batch, next: Option<&Batch>) {
+    if link.ahead.is_none() && (next.is_some() || batch.iter().map(Unit::rows).sum::<u64>() > CHUNK_ROWS as u64) {
+        match Reader::start(config, link.control, link.log.reading.clone()) {
+            Ok(reader) => link.ahead = Some(Box::new(reader)),
+            Err(error) => log::debug!(target: &config.name, "Reading nothing ahead: {error}"),
+        }
+    }
+    let Some(ahead) = &mut link.ahead else { return };
+    ahead.order(batch);
+    if let Some(next) = next {
+        ahead.order(next);
+    }
+    if let Some(window) = link.log.next_window(backlog) {
+        ahead.order_window(window);
     }
 }
 
@@ -212,6 +246,7 @@ fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, Proto
         log: Log::new(config, &findings),
         marking: Marking::new(config, &findings.fields),
         replayer: Replayer::new(name, &findings.master_identity, !replica_role),
+        ahead: None,
         hands_on,
         control,
     };

@@ -66,6 +66,35 @@ impl Row {
     }
 }
 
+/// Takes hstore's binary form apart: the number of pairs, and of each the name and the value, behind their lengths.
+pub fn unpack(bytes: &[u8]) -> Option<Vec<(&str, Option<&str>)>> {
+    let mut rest = bytes;
+    if bytes.is_empty() {
+        return Some(Vec::new());
+    }
+    let pairs = length(&mut rest)?;
+    let mut unpacked = Vec::with_capacity(usize::try_from(pairs).ok()?.min(bytes.len() / 8));
+    for _ in 0..pairs {
+        let name = text(&mut rest)??;
+        unpacked.push((name, text(&mut rest)?));
+    }
+    rest.is_empty().then_some(unpacked)
+}
+
+fn length(rest: &mut &[u8]) -> Option<i32> {
+    let (head, tail) = rest.split_first_chunk::<4>()?;
+    *rest = tail;
+    Some(i32::from_be_bytes(*head))
+}
+
+/// A NULL has a length below zero.
+fn text<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a str>> {
+    let Ok(length) = usize::try_from(length(rest)?) else { return Some(None) };
+    let (text, tail) = rest.split_at_checked(length)?;
+    *rest = tail;
+    std::str::from_utf8(text).ok().map(Some)
+}
+
 impl Default for Row {
     fn default() -> Row {
         Row::new(Arc::default(), std::iter::empty())
@@ -80,7 +109,7 @@ impl<'a> FromIterator<(String, Option<&'a str>)> for Row {
 }
 
 /// The lists of names in use, by table.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Vocabulary(HashMap<String, Vec<Names>>);
 
 /// Lists kept for a table, whose large rows are logged with the changed columns only, and tables kept.
@@ -123,6 +152,15 @@ mod tests {
         assert_eq!((row.get("b"), row.get("c"), row.get("e")), (Some(None), Some(Some("")), None));
         let renamed = row.renamed(|name| (name != "a").then(|| name.to_uppercase()));
         assert_eq!((renamed.len(), renamed.get("D")), (3, Some(Some("é"))));
+    }
+
+    #[test]
+    fn the_binary_form_of_hstore_is_taken_apart_or_refused() {
+        let packed = b"\0\0\0\x02\0\0\0\x01a\0\0\0\x02\xc3\xa9\0\0\0\x01b\xff\xff\xff\xff";
+        assert_eq!(unpack(packed), Some(vec![("a", Some("é")), ("b", None)]));
+        assert_eq!(unpack(b""), Some(vec![]));
+        (1..packed.len()).for_each(|end| assert_eq!(unpack(&packed[..end]), None));
+        assert_eq!(unpack(b"\x7f\xff\xff\xff"), None);
     }
 
     #[test]

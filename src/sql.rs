@@ -151,23 +151,24 @@ pub const PROGRESS_ROW: &str = "insert into public.replica_progress (master, bat
 pub const NOTE_PROGRESS: &str = "update public.replica_progress set batch = $2, position = $3, ts = now() \
      where master = $1 and batch = $4";
 
-/// The queries over the log, with the slave's own column in the place of "l.replicated".
-pub struct LogQueries {
+/// The queries that read the log, with the slave's own column in the place of "l.replicated".
+pub struct ReadQueries {
     pub pending: String,
-    pub spread: &'static str,
     pub page: String,
     pub fetch: String,
 }
 
-impl LogQueries {
-    /// `hstore_schema`: where the extension is installed.
-    pub fn new(field: &str, hstore_schema: &str) -> LogQueries {
-        LogQueries {
+/// One pass over a long backlog.
+pub const SPREAD: &str = include_str!("../sql/query/spread.sql");
+
+impl ReadQueries {
+    /// `hstore_schema`: where the extension is installed; `packed`: in its binary form.
+    pub fn new(field: &str, hstore_schema: &str, packed: bool) -> ReadQueries {
+        let form = format!("{}.{}", quote_ident(hstore_schema), if packed { "hstore_send" } else { "hstore_to_array" });
+        ReadQueries {
             pending: own(field, include_str!("../sql/query/pending.sql")),
-            spread: include_str!("../sql/query/spread.sql"),
             page: own(field, include_str!("../sql/query/page.sql")),
-            fetch: own(field, include_str!("../sql/query/fetch.sql"))
-                .replace("public.hstore_to_array", &format!("{}.hstore_to_array", quote_ident(hstore_schema))),
+            fetch: own(field, include_str!("../sql/query/fetch.sql")).replace("public.hstore_send", &form),
         }
     }
 }
@@ -295,12 +296,15 @@ mod tests {
     #[test]
     fn queries_read_and_mark_the_slaves_own_column_only() {
         let fields = FIELDS.map(String::from);
-        let (log, marks) = (LogQueries::new("Slave 2", "extensions"), MarkQueries::new("Slave 2", &fields, false));
+        let (log, marks) =
+            (ReadQueries::new("Slave 2", "extensions", true), MarkQueries::new("Slave 2", &fields, false));
         for sql in [&log.pending, &log.page, &log.fetch, &marks.due, &passed("Slave 2")] {
             let statement: String = sql.lines().filter(|line| !line.starts_with("--")).collect();
             assert!(statement.contains("l.\"Slave 2\"") && !statement.contains("replicated"), "{sql}");
         }
-        assert!(log.fetch.contains("\"extensions\".hstore_to_array(l.old)"));
+        assert!(log.fetch.contains("\"extensions\".hstore_send(l.old)"));
+        let unpacked = ReadQueries::new("Slave 2", "extensions", false);
+        assert!(unpacked.fetch.contains("\"extensions\".hstore_to_array(l.new)"));
     }
 
     #[test]

@@ -26,7 +26,7 @@
 //! recovery copies it. The row is updated only if it says what the daemon believes: a COMMIT still under way in an old
 //! backend holds the row, is waited for, and is then seen.
 
-use crate::capture::{Log, chunks};
+use crate::capture::Log;
 use crate::checks::Findings;
 use crate::config::Config;
 use crate::control::Control;
@@ -34,12 +34,14 @@ use crate::db::Session;
 use crate::error::{Error, Kind, Result};
 use crate::marking::Marking;
 use crate::names::{BatchNumber, LogId, Side, Txid, quote_literal};
-use crate::order::{Entry, Unit};
+use crate::order::Unit;
 use crate::position::Position;
+use crate::reading::{Batch, Pages, ReadAhead};
 use crate::recovery::GidFamily;
 use crate::replay::Replayer;
 use crate::sql;
 use std::fmt;
+use std::sync::Arc;
 
 mod settle;
 
@@ -91,6 +93,8 @@ pub struct Link<'a> {
     pub log: Log,
     pub marking: Marking,
     pub replayer: Replayer,
+    /// Reads the changes of long batches.
+    pub ahead: Option<Box<dyn ReadAhead>>,
     /// The slave is a master too, so replayed changes may be for others.
     pub hands_on: bool,
     pub control: &'a Control,
@@ -132,7 +136,7 @@ impl Protocol {
 
     /// Replays whole transactions and commits them on both sides. When one of them holds a change that cannot be
     /// replayed, those before it are replayed and committed all the same, and the error says which change it is.
-    pub fn replay(&mut self, link: &mut Link, units: &[Unit]) -> Result<u64> {
+    pub fn replay(&mut self, link: &mut Link, units: &Batch) -> Result<u64> {
         let error = match self.attempt(link, units) {
             Ok(()) => return Ok(units.iter().map(Unit::rows).sum()),
             Err(error) if error.is_transient() => return Err(error),
@@ -142,15 +146,15 @@ impl Protocol {
             Some((id, txid)) => {
                 let before = units.iter().position(|unit| holds(unit, id, txid)).unwrap_or(0);
                 if before > 0 {
-                    self.attempt(link, &units[..before])?;
+                    self.attempt(link, &Arc::new(units[..before].to_vec()))?;
                 }
                 Err(error)
             }
             // Refused as a whole, at PREPARE or by a deferred constraint: alone, the transaction to blame is found.
             None if error.side() != Some(Side::Slave) => Err(error),
             None if units.len() > 1 => {
-                for unit in units {
-                    self.replay(link, std::slice::from_ref(unit))?;
+                for unit in units.iter() {
+                    self.replay(link, &Arc::new(vec![unit.clone()]))?;
                 }
                 Ok(units.iter().map(Unit::rows).sum())
             }
@@ -158,9 +162,10 @@ impl Protocol {
         }
     }
 
-    fn attempt(&mut self, link: &mut Link, units: &[Unit]) -> Result<()> {
+    fn attempt(&mut self, link: &mut Link, units: &Batch) -> Result<()> {
         let outcome = self.batch(link, units);
         if outcome.is_err() {
+            link.ahead = None;
             // Best effort: a session that cannot roll back is lost, and its server does it.
             for session in [&mut link.master, &mut link.slave] {
                 if let Err(error) = session.message("roll back", "ROLLBACK") {
@@ -176,7 +181,7 @@ impl Protocol {
         Ok(())
     }
 
-    fn batch(&mut self, link: &mut Link, units: &[Unit]) -> Result<()> {
+    fn batch(&mut self, link: &mut Link, units: &Batch) -> Result<()> {
         let Some(last) = units.last().map(Unit::last) else { return Ok(()) };
         let number = BatchNumber(link.master.query_one("number the batch", sql::NEXT_BATCH, &[])?.get(0));
         let position = link.log.ledger.after(number, last);
@@ -263,38 +268,24 @@ fn finish(session: &mut Session, command: &str, number: BatchNumber, gid: &str) 
 }
 
 /// Replays everything in these units; how many changes went to the slave.
-fn work(link: &mut Link, units: &[Unit]) -> Result<u64> {
+fn work(link: &mut Link, units: &Batch) -> Result<u64> {
     let mut applied = 0;
-    let mut listed: Vec<Entry> = Vec::new();
-    for unit in units {
-        match unit {
-            Unit::Listed(entries) => listed.extend(entries),
-            Unit::Spread { first, .. } => {
-                applied += work_through(link, &std::mem::take(&mut listed))?;
-                let mut above = LogId(first.0 - 1);
-                loop {
-                    let page = link.log.page(&mut link.master, unit, above)?;
-                    let Some(last) = page.last() else { break };
-                    above = last.id;
-                    applied += work_through(link, &page)?;
-                }
-            }
-        }
-    }
-    Ok(applied + work_through(link, &listed)?)
-}
-
-/// Replays listed changes chunk by chunk.
-fn work_through(link: &mut Link, entries: &[Entry]) -> Result<u64> {
-    let wanted: Vec<Entry> = entries.iter().filter(|entry| !entry.skip).copied().collect();
-    for chunk in chunks(&wanted) {
+    let mut pages = Pages::new(units.clone());
+    let mut ahead = link.ahead.take_if(|ahead| ahead.is_next(units));
+    loop {
         if link.control.is_stopping() {
             return Err(Error::new(Kind::Stopped, None, "finish the batch", "the daemon is stopping"));
         }
-        let changes = link.log.fetch(&mut link.master, chunk)?;
+        let changes = match &mut ahead {
+            Some(ahead) => ahead.next()?,
+            None => pages.next(&mut link.log.reading, &mut link.master)?,
+        };
+        let Some(changes) = changes else { break };
+        applied += changes.len() as u64;
         link.replayer.apply(&mut link.master, &mut link.slave, changes)?;
     }
-    Ok(wanted.len() as u64)
+    link.ahead = ahead.or(link.ahead.take());
+    Ok(applied)
 }
 
 fn holds(unit: &Unit, id: LogId, transaction: Txid) -> bool {

@@ -1,27 +1,29 @@
--- What one snapshot shows of the log and the slave has not replayed, in order of id, without payload. A row whose own
--- flag is set, by hand or by an upgrade, is among it, to be passed over: without it nobody would know where its
--- transaction ends. At least one row: with a NULL id when nothing is pending. "l.replicated" stands for the slave's own
--- column.
+-- What one snapshot shows of the log and the slave has not replayed, without payload; and in a row of its own, without an
+-- id, the snapshot. A row whose own flag is set, by hand or by an upgrade, is among it, to be passed over: without it
+-- nobody would know where its transaction ends. "l.replicated" stands for the slave's own column.
 --   $1  bigint    look above this id, save for the late transactions
 --   $2  name      SKIP_USER, or NULL
 --   $3  text      the slave database's identity: what came from there does not go back
---   $4  bigint    read this many rows at most
+--   $4  bigint    read this many rows at most, the first ones
 --   $5  text      the snapshot, or NULL for this query's own
 --   $6  text      a snapshot whose transactions have all been replayed, or NULL
 --   $7  text[]    late transactions: those that were still open then, and may have ids up to $1
 --   $8  bigint[]  of each of them, the id above which its rows are
 --   $9  text[]    transactions to leave out
-select s.now::text as snapshot, p.id, p.txid, p.size, p.skip
-  from (select t.*,
-               -- Only a late transaction that is over by now makes the look begin further down.
-               least($1, (select min(u.bound) from unnest(t.late, $8::bigint[]) u (txid, bound)
-                           where pg_visible_in_snapshot(u.txid, t.now))) as above
-          from (select coalesce($5::text::pg_snapshot, pg_current_snapshot()) as now, $6::text::pg_snapshot as base,
-                       $7::text[]::xid8[] as late, $9::text[]::xid8[] as apart
-                -- Evaluated once, not for every row.
-                offset 0) t
-         offset 0) s
-  left join lateral (
+with s as materialized (
+    select t.*,
+           -- Only a late transaction that is over by now makes the look begin further down.
+           least($1, (select min(u.bound) from unnest(t.late, $8::bigint[]) u (txid, bound)
+                       where pg_visible_in_snapshot(u.txid, t.now))) as above
+      from (select coalesce($5::text::pg_snapshot, pg_current_snapshot()) as now, $6::text::pg_snapshot as base,
+                   $7::text[]::xid8[] as late, $9::text[]::xid8[] as apart
+            -- Evaluated once, not for every row.
+            offset 0) t)
+select s.now::text as snapshot, null::bigint as id, null::xid8 as txid, null::integer as size, null::boolean as skip
+  from s
+union all
+select null, p.id, p.txid, p.size, p.skip
+  from s cross join lateral (
       select l.id, l.txid,
              coalesce(pg_column_size(l.old), 0) + coalesce(pg_column_size(l.new), 0)
                  + coalesce(pg_column_size(l.sql), 0) as size,
@@ -32,5 +34,4 @@ select s.now::text as snapshot, p.id, p.txid, p.size, p.skip
          and not coalesce(pg_visible_in_snapshot(l.txid, s.base), false)
          and l.txid <> all (s.apart)
        order by l.id
-       limit $4) p on true
- order by p.id
+       limit $4) p

@@ -41,6 +41,20 @@ impl Client {
         self.0.query(sql, params)
     }
 
+    /// Hands out the rows as they come, so that they need not all be held.
+    pub(super) fn each(
+        &mut self,
+        sql: &Statement,
+        params: &[&(dyn ToSql + Sync)],
+        mut take: impl FnMut(Row),
+    ) -> Result<(), Error> {
+        let mut rows = self.0.query_raw(sql, params.iter().map(|param| *param as &dyn ToSql))?;
+        while let Some(row) = rows.next()? {
+            take(row);
+        }
+        Ok(())
+    }
+
     pub(super) fn execute(&mut self, sql: &Statement, params: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
         self.0.execute(sql, params)
     }

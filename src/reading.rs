@@ -1,0 +1,297 @@
+//! Reading the log on one session: which rows are pending, and the changes themselves when their turn comes.
+//!
+//! The pair's own session looks for what is pending. The changes of a long batch are read on another one (`ahead.rs`), so
+//! that the master works while the slave does.
+
+use crate::change::{Change, Event};
+use crate::checks::Findings;
+use crate::config::Config;
+use crate::db::{self, Session};
+use crate::error::{Error, Kind, Result};
+use crate::names::{LogId, Side, Txid};
+use crate::order::{Entry, Unit};
+use crate::row::{self, Row, Vocabulary};
+use crate::snapshot::Snapshot;
+use crate::sql::ReadQueries;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// How many ids a transaction may spread over and still be read as a whole.
+pub const DISTANCE: i64 = 10_000;
+
+/// Rows read at once, without payload: 32 bytes each here.
+pub const READ: i64 = 40_000;
+
+/// Limits of one fetch of payload.
+pub const CHUNK_ROWS: usize = 2_000;
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// A stored value above this size may be compressed, and then takes up to so many times its stored size in memory.
+const COMPRESSED_FROM: usize = 1_500;
+const COMPRESSION: usize = 12;
+
+/// Whole transactions that are replayed together.
+pub type Batch = Arc<Vec<Unit>>;
+
+/// Somebody who reads while changes read before are being replayed.
+pub trait ReadAhead {
+    /// Asks for the changes of a batch, after those asked for before.
+    fn order(&mut self, batch: &Batch);
+
+    /// Asks for the rows of the next window, once.
+    fn order_window(&mut self, window: Window);
+
+    /// Is this batch the next one that was asked for?
+    fn is_next(&self, batch: &Batch) -> bool;
+
+    /// The batch's next changes; `None` at its end.
+    fn next(&mut self) -> Result<Option<Vec<Change>>>;
+
+    /// The rows of the window, if it was asked for.
+    fn window(&mut self) -> Result<Option<Vec<Entry>>>;
+}
+
+/// Which rows to read of a backlog that is too long to be read at once.
+#[derive(Clone, Debug)]
+pub struct Window {
+    pub above: LogId,
+    pub snapshot: Snapshot,
+    /// What this one shows has been replayed.
+    pub base: Option<Snapshot>,
+    /// Transactions to leave out.
+    pub apart: Vec<String>,
+}
+
+/// What it takes to read the log as one slave.
+#[derive(Clone)]
+pub struct Reading {
+    queries: Arc<ReadQueries>,
+    skip_user: Option<String>,
+    slave_identity: String,
+    /// Rows come in hstore's binary form.
+    is_packed: bool,
+    vocabulary: Vocabulary,
+}
+
+/// How far the changes of a batch have been read.
+pub struct Pages {
+    batch: Batch,
+    unit: usize,
+    /// Up to here the unit in hand has been paged through.
+    above: LogId,
+    entries: VecDeque<Entry>,
+}
+
+impl Reading {
+    pub fn new(config: &Config, findings: &Findings) -> Reading {
+        // Its lengths count bytes before they are converted from the database's encoding.
+        let is_packed = findings.master_encoding == "UTF8";
+        Reading {
+            queries: Arc::new(ReadQueries::new(&config.slave_field, &findings.hstore_schema, is_packed)),
+            skip_user: config.skip_user.clone(),
+            slave_identity: findings.slave_identity.clone(),
+            is_packed,
+            vocabulary: Vocabulary::default(),
+        }
+    }
+
+    /// What is pending above an id, and for the late transactions above an id of their own; and the snapshot that shows it,
+    /// which is the query's.
+    pub fn look(
+        &self,
+        master: &mut Session,
+        above: LogId,
+        late: impl Iterator<Item = (Txid, LogId)>,
+        base: Option<&Snapshot>,
+    ) -> Result<(Snapshot, Vec<Entry>)> {
+        let (late, bounds) = late.map(|(late, bound)| (late.to_string(), bound.0)).unzip();
+        let (shown, entries) = self.pending(master, above, None, base, (late, bounds), &[])?;
+        let snapshot = Snapshot::parse(&shown)
+            .ok_or_else(|| unexpected(&format!("the server sent a snapshot that is none: {shown}")))?;
+        Ok((snapshot, entries))
+    }
+
+    /// What a former look's snapshot shows.
+    pub fn window(&self, master: &mut Session, window: &Window) -> Result<Vec<Entry>> {
+        let Window { above, snapshot, base, apart } = window;
+        let (_, entries) = self.pending(master, *above, Some(snapshot), base.as_ref(), Default::default(), apart)?;
+        Ok(entries)
+    }
+
+    fn pending(
+        &self,
+        master: &mut Session,
+        above: LogId,
+        snapshot: Option<&Snapshot>,
+        base: Option<&Snapshot>,
+        (late, bounds): (Vec<String>, Vec<i64>),
+        apart: &[String],
+    ) -> Result<(String, Vec<Entry>)> {
+        let (snapshot, base) = (snapshot.map(Snapshot::as_str), base.map(Snapshot::as_str));
+        let parameters: [&(dyn db::ToSql + Sync); 9] =
+            [&above.0, &self.skip_user, &self.slave_identity, &READ, &snapshot, &base, &late, &bounds, &apart];
+        let (mut shown, mut entries) = (None, Vec::new());
+        master.each("read the log", &self.queries.pending, &parameters, |row| {
+            match row.get::<_, Option<&str>>("snapshot") {
+                Some(snapshot) => shown = Some(snapshot.to_string()),
+                None => entries.push(entry(&row)),
+            }
+        })?;
+        let shown = shown.ok_or_else(|| unexpected("the server sent no snapshot"))?;
+        entries.sort_unstable_by_key(|entry| entry.id);
+        Ok((shown, entries))
+    }
+
+    /// The next rows of a transaction that was not read as a whole, without payload.
+    fn page(&self, master: &mut Session, txid: Txid, above: LogId, last: LogId) -> Result<Vec<Entry>> {
+        let rows = master.query(
+            "read the log",
+            &self.queries.page,
+            &[&above.0, &self.skip_user, &self.slave_identity, &DISTANCE, &txid.to_string(), &last.0],
+        )?;
+        Ok(rows.iter().map(entry).collect())
+    }
+
+    /// The changes themselves, in the order of the entries; without those whose flag has been set meanwhile.
+    fn fetch(&mut self, master: &mut Session, entries: &[Entry]) -> Result<Vec<Change>> {
+        let mut ids: Vec<(LogId, usize)> = entries.iter().zip(0..).map(|(entry, place)| (entry.id, place)).collect();
+        ids.sort_unstable();
+        let runs = ids.chunk_by(|a, b| a.0.0 + 1 == b.0.0);
+        let (first, last): (Vec<i64>, Vec<i64>) = runs.map(|run| (run[0].0.0, run[run.len() - 1].0.0)).unzip();
+        let rows = master.query("fetch changes", &self.queries.fetch, &[&first, &last])?;
+        if rows.len() != entries.len() {
+            return Err(unexpected("changes vanished from the log while they were being replayed"));
+        }
+        let mut changes: Vec<Option<Change>> = ids.iter().map(|_| None).collect();
+        for row in rows {
+            let id = LogId(row.get("id"));
+            let known = ids.binary_search_by_key(&id, |(id, _)| *id);
+            let place = ids[known.map_err(|_| unexpected("the server sent a change that was not asked for"))?].1;
+            if !row.get::<_, bool>("skip") {
+                changes[place] = Some(self.change(id, &row)?);
+            }
+        }
+        Ok(changes.into_iter().flatten().collect())
+    }
+
+    fn change(&mut self, id: LogId, row: &db::Row) -> Result<Change> {
+        let letter: &str = row.get("event");
+        let event = Event::from_letter(letter)
+            .ok_or_else(|| unexpected(&format!("the log has an event '{letter}' that this version does not know")))?;
+        let relation: &str = row.get("relation");
+        let old = self.columns(row, "old", relation)?;
+        let new = self.columns(row, "new", relation)?;
+        Ok(Change {
+            id,
+            txid: Txid(row.get::<_, db::Xid8>("txid").0),
+            event,
+            relation: relation.to_string(),
+            old,
+            new,
+            sql: row.get("sql"),
+            origin: row.get("origin"),
+        })
+    }
+
+    fn columns(&mut self, row: &db::Row, side: &str, relation: &str) -> Result<Row> {
+        let pairs: Vec<(&str, Option<&str>)> = if self.is_packed {
+            let packed: Option<&[u8]> = row.get(side);
+            let pairs = row::unpack(packed.unwrap_or_default());
+            pairs.ok_or_else(|| unexpected("the log has a row that is no hstore"))?
+        } else {
+            // Name, value, name, value.
+            let pairs: Option<Vec<Option<&str>>> = row.get(side);
+            pairs.unwrap_or_default().chunks_exact(2).map(|pair| (pair[0].unwrap_or_default(), pair[1])).collect()
+        };
+        let names = self.vocabulary.names(relation, pairs.iter().map(|(name, _)| *name));
+        Ok(Row::new(names, pairs.iter().map(|(_, value)| *value)))
+    }
+}
+
+impl Pages {
+    pub fn new(batch: Batch) -> Pages {
+        Pages { batch, unit: 0, above: LogId(i64::MIN), entries: VecDeque::new() }
+    }
+
+    /// The next changes, few enough to be held; `None` at the batch's end.
+    pub fn next(&mut self, reading: &mut Reading, master: &mut Session) -> Result<Option<Vec<Change>>> {
+        while self.entries.is_empty() {
+            if self.unit == self.batch.len() {
+                return Ok(None);
+            }
+            self.turn(reading, master)?;
+        }
+        let length = chunk_length(self.entries.iter());
+        let chunk: Vec<Entry> = self.entries.drain(..length).collect();
+        reading.fetch(master, &chunk).map(Some)
+    }
+
+    /// The entries of the next units, or of the next page of one.
+    fn turn(&mut self, reading: &Reading, master: &mut Session) -> Result<()> {
+        let is_wanted = |entry: &&Entry| !entry.skip;
+        match &self.batch[self.unit] {
+            Unit::Listed(entries) => {
+                self.entries.extend(entries.iter().filter(is_wanted));
+                self.unit += 1;
+                while let Some(Unit::Listed(entries)) = self.batch.get(self.unit) {
+                    self.entries.extend(entries.iter().filter(is_wanted));
+                    self.unit += 1;
+                }
+            }
+            Unit::Spread { txid, last, .. } => {
+                let page = reading.page(master, *txid, self.above, *last)?;
+                match page.last() {
+                    Some(last) => self.above = last.id,
+                    None => (self.unit, self.above) = (self.unit + 1, LogId(i64::MIN)),
+                }
+                self.entries.extend(page.iter().filter(is_wanted));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many of these entries are few enough to be held with their payload; at least one.
+fn chunk_length<'a>(entries: impl Iterator<Item = &'a Entry>) -> usize {
+    let mut bytes = 0;
+    let fits = |entry: &&Entry| {
+        bytes += entry.size;
+        bytes <= CHUNK_BYTES
+    };
+    entries.take(CHUNK_ROWS).take_while(fits).count().max(1)
+}
+
+fn entry(row: &db::Row) -> Entry {
+    let stored = row.get::<_, i32>("size") as usize;
+    Entry {
+        id: LogId(row.get("id")),
+        txid: Txid(row.get::<_, db::Xid8>("txid").0),
+        size: if stored > COMPRESSED_FROM { stored * COMPRESSION } else { stored },
+        skip: row.get("skip"),
+    }
+}
+
+fn unexpected(what: &str) -> Error {
+    Error::new(Kind::Internal, Some(Side::Master), "replay the log", what)
+        .with_hint("does another program write to replica_log? everything is rolled back and tried again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_bounded_in_rows_and_bytes_and_never_empty() {
+        let entry = |size| Entry { id: LogId(1), txid: Txid(1), size, skip: false };
+        let lengths = |mut entries: &[Entry]| {
+            let mut lengths = Vec::new();
+            while !entries.is_empty() {
+                lengths.push(chunk_length(entries.iter()));
+                entries = &entries[lengths[lengths.len() - 1]..];
+            }
+            lengths
+        };
+        assert_eq!(lengths(&vec![entry(1); CHUNK_ROWS + 1]), [CHUNK_ROWS, 1]);
+        assert_eq!(lengths(&[entry(CHUNK_BYTES + 1), entry(1), entry(CHUNK_BYTES)]), [1, 1, 1]);
+    }
+}
