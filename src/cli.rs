@@ -1,43 +1,39 @@
-//! The command line: what the words mean, and one function a verb.
+//! The command line: a verb with its options, or the pairs to replicate.
 
 mod help;
 
 use crate::conffiles;
 use crate::config::{Config, DEBUG_LEVELS};
 use crate::daemon::{self, Failure, Mode};
-use crate::dsn::Dsn;
+use crate::doctor;
+use crate::errand;
 use crate::error::{Error, ExitCode, Kind, Result};
 use crate::install;
 use crate::logger::{self, OWN_TARGET};
-use crate::names::Side;
+use crate::output;
 use crate::user;
-use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
-use std::path::PathBuf;
+use crate::verb::{self, Call, Opt, Source, Value, Verb, usage};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-/// Where the config files are when nobody says anything; on Windows, as in the original's service.py.
-const DEFAULT_DIRECTORY: &str = if cfg!(windows) { "C:/pyreplica" } else { "/etc/pyreplica" };
+/// Everything but replication itself, in the order of the help.
+static VERBS: [&Verb; 2] = [&install::VERB, &doctor::VERB];
+
+static REPLICATION: [Opt; 4] = [
+    Opt { name: "--once", value: Value::None },
+    Opt { name: "--log", value: Value::Path("a file") },
+    Opt { name: "--user", value: Value::Text("a user name") },
+    Opt { name: "--debug", value: Value::Number(*DEBUG_LEVELS.start() as u64..=*DEBUG_LEVELS.end() as u64) },
+];
 
 /// What the operator wants.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
-    Help(Topic),
+    /// This text.
+    Help(&'static str),
     Version,
-    Install(Dsn),
+    Run(&'static Verb, Call),
     Replicate(Source, Options),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Topic {
-    Main,
-    Install,
-}
-
-/// Which pairs to replicate.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Source {
-    Pair { master: Dsn, slave: Dsn },
-    Files(Vec<PathBuf>),
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -51,29 +47,43 @@ pub struct Options {
 
 /// Understands the arguments; `variable` looks up DSN0 and DSN1 in the environment.
 pub fn parse(arguments: Vec<OsString>, variable: impl Fn(&str) -> Option<String>) -> Result<Command> {
-    let Split { words, options, help, version } = split(arguments)?;
-    let first = words.first().and_then(|word| word.to_str());
-    match (first, &words[..]) {
-        _ if version => Ok(Command::Version),
-        (Some("install"), _) if help => Ok(Command::Help(Topic::Install)),
-        _ if help => Ok(Command::Help(Topic::Main)),
-        (Some("help"), [_]) => Ok(Command::Help(Topic::Main)),
-        (Some("help"), [_, topic]) if topic == "install" => Ok(Command::Help(Topic::Install)),
-        (Some("help"), _) => Err(usage("help knows one topic: install")),
-        (Some("install"), _) if options != Options::default() => Err(usage("install takes no option")),
-        (Some("install"), [_, dsn]) => Ok(Command::Install(parse_dsn(dsn, Side::Master)?)),
-        (Some("install"), _) => Err(usage("install wants one connection string, the master's")),
-        _ => Ok(Command::Replicate(find_source(words, variable)?, options)),
+    let first = arguments.first().and_then(|word| word.to_str());
+    if first == Some("help") {
+        return help_on(&arguments[1..]).map(Command::Help);
     }
+    if let Some(verb) = first.and_then(find_verb) {
+        let call = verb.parse(arguments.into_iter().skip(1).collect(), variable)?;
+        return Ok(call.map_or(Command::Help(verb.help), |call| Command::Run(verb, call)));
+    }
+    let split = verb::split(arguments, &REPLICATION)?;
+    if split.version {
+        return Ok(Command::Version);
+    }
+    if split.help {
+        return Ok(Command::Help(help::MAIN));
+    }
+    refuse_verbs(&split.words)?;
+    let call = Call { source: verb::find_source(split.words, variable)?, options: split.options };
+    let options = Options {
+        once: call.has("--once"),
+        log: call.path("--log"),
+        debug: call.number("--debug").map(|level| level as u8),
+        user: call.text("--user").map(str::to_string),
+    };
+    Ok(Command::Replicate(call.source, options))
 }
 
 /// Does what is wanted. Errors are reported here, so that they reach the log file when there is one.
 pub fn run(command: Command) -> ExitCode {
     match command {
-        Command::Help(Topic::Main) => print(help::MAIN),
-        Command::Help(Topic::Install) => print(help::INSTALL),
+        Command::Help(text) => print(text),
         Command::Version => print(concat!("pyreplica ", env!("CARGO_PKG_VERSION"), "\n")),
-        Command::Install(dsn) => install(&dsn).unwrap_or_else(|error| report(&error)),
+        Command::Run(verb, call) => match errand::run(move |control| (verb.run)(&call, control)) {
+            Ok(code) => code,
+            // The operator knows: it was Ctrl-C, or the end of a pipe.
+            Err(error) if error.kind() == Kind::Stopped => ExitCode::Interrupted,
+            Err(error) => report(&error),
+        },
         Command::Replicate(source, options) => match drop_rights(&options) {
             Ok(()) => replicate(source, &options),
             Err(error) => report(&error),
@@ -86,92 +96,32 @@ pub fn report(error: &Error) -> ExitCode {
     report_as("pyreplica", error)
 }
 
-/// The arguments with the options taken out.
-#[derive(Default)]
-struct Split {
-    words: Vec<OsString>,
-    options: Options,
-    help: bool,
-    version: bool,
+fn find_verb(name: &str) -> Option<&'static Verb> {
+    VERBS.iter().copied().find(|verb| verb.name == name)
 }
 
-fn split(arguments: Vec<OsString>) -> Result<Split> {
-    let mut split = Split::default();
-    let mut rest = arguments.into_iter();
-    while let Some(word) = rest.next() {
-        let text = word.to_str().unwrap_or_default();
-        if !text.starts_with('-') {
-            split.words.push(word);
-            continue;
-        }
-        let (name, attached) = match text.split_once('=') {
-            Some((name, value)) => (name, Some(OsString::from(value))),
-            None => (text, None),
-        };
-        let mut value = |wanted: &str| {
-            let value = attached.clone().or_else(|| rest.next());
-            value.ok_or_else(|| usage(format!("{name} wants {wanted}")))
-        };
-        match name {
-            "--log" => split.options.log = Some(PathBuf::from(value("a file")?)),
-            "--user" => split.options.user = Some(parse_user(&value("a user name")?)?),
-            "--debug" => split.options.debug = Some(parse_level(&value("a level")?)?),
-            _ if attached.is_some() => return Err(usage(format!("unknown option {name}"))),
-            "--once" => split.options.once = true,
-            "-h" | "--help" => split.help = true,
-            "-V" | "--version" => split.version = true,
-            _ => return Err(usage(format!("unknown option {name}"))),
-        }
-    }
-    Ok(split)
-}
-
-fn parse_level(word: &OsStr) -> Result<u8> {
-    let level = word.to_str().and_then(|text| text.parse().ok()).filter(|level| DEBUG_LEVELS.contains(level));
-    level.ok_or_else(|| usage(format!("--debug wants {} to {}", DEBUG_LEVELS.start(), DEBUG_LEVELS.end())))
-}
-
-fn parse_user(word: &OsStr) -> Result<String> {
-    let name = word.to_str().filter(|name| !name.is_empty());
-    name.map(str::to_string).ok_or_else(|| usage("--user wants a user name"))
-}
-
-fn find_source(words: Vec<OsString>, variable: impl Fn(&str) -> Option<String>) -> Result<Source> {
-    let is_dsn = |word: &OsString| word.to_str().is_some_and(Dsn::looks_like);
-    match &words[..] {
-        [] => match (variable("DSN0"), variable("DSN1")) {
-            (Some(master), Some(slave)) => pair(master.as_ref(), slave.as_ref()),
-            (Some(_), None) => Err(usage("DSN0 is set and DSN1 is not")),
-            (None, Some(_)) => Err(usage("DSN1 is set and DSN0 is not")),
-            (None, None) => Ok(Source::Files(vec![PathBuf::from(DEFAULT_DIRECTORY)])),
-        },
-        [master, slave] if is_dsn(master) && is_dsn(slave) => pair(master, slave),
-        _ if words.iter().any(is_dsn) => {
-            Err(usage("expected two connection strings, the master's and the slave's, or config files"))
-        }
-        _ => Ok(Source::Files(words.into_iter().map(PathBuf::from).collect())),
+fn help_on(words: &[OsString]) -> Result<&'static str> {
+    let name = |word: &OsString| word.to_str().and_then(find_verb);
+    match words {
+        [] => Ok(help::MAIN),
+        [word] if name(word).is_some() => Ok(name(word).expect("it was found").help),
+        _ => Err(usage(format!("help knows these topics: {}", VERBS.map(|verb| verb.name).join(", ")))),
     }
 }
 
-fn pair(master: &OsStr, slave: &OsStr) -> Result<Source> {
-    Ok(Source::Pair { master: parse_dsn(master, Side::Master)?, slave: parse_dsn(slave, Side::Slave)? })
-}
-
-fn parse_dsn(word: &OsStr, side: Side) -> Result<Dsn> {
-    let wrong = |why: &str| Error::new(Kind::Config, Some(side), "understand the connection string", why);
-    let text = word.to_str().ok_or_else(|| wrong("it is not UTF-8 text"))?;
-    Dsn::parse(text).map_err(|e| wrong(&e.to_string()))
-}
-
-fn usage(why: impl std::fmt::Display) -> Error {
-    Error::new(Kind::Usage, None, "understand the command line", why).with_hint("pyreplica --help lists what there is")
-}
-
-fn install(dsn: &Dsn) -> Result<ExitCode> {
-    for line in install::run(dsn)? {
-        print(&format!("{line}\n"));
+/// A verb that stands behind an option, or is spelled wrong, must not start replication of what follows it.
+fn refuse_verbs(words: &[OsString]) -> Result<()> {
+    for word in words.iter().filter_map(|word| word.to_str()) {
+        if find_verb(word).is_some() {
+            return Err(usage(format!("the verb comes first: pyreplica {word} ... (a file of that name is ./{word})")));
+        }
     }
-    Ok(ExitCode::Success)
+    match words.first().and_then(|word| word.to_str()) {
+        Some(word) if word.chars().all(|c| c.is_ascii_alphabetic() || c == '-') && !Path::new(word).exists() => {
+            Err(usage(format!("{word} is neither a verb nor a file")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Before anything is read or opened: nothing of that is to be done by root.
@@ -188,6 +138,7 @@ fn replicate(source: Source, options: &Options) -> ExitCode {
             let mode = if options.once { Mode::Once } else { Mode::UntilItWorks };
             run_pairs(vec![Config::for_pair(master, slave)], &[], mode, options)
         }
+        Source::Master(_) => unreachable!("only verbs take a master alone"),
         Source::Files(paths) => {
             let mode = if options.once { Mode::Once } else { Mode::Forever };
             let loaded = conffiles::load(&paths);
@@ -235,13 +186,13 @@ fn fail(who: &str, target: &str, error: &Error, options: &Options) -> ExitCode {
 
 fn report_as(who: &str, error: &Error) -> ExitCode {
     let hint = error.hint().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
-    // A terminal that is gone is no reason to panic, here and below.
-    let _ = io::stderr().write_all(format!("{who}: {error}\n{hint}").as_bytes());
+    output::complain(&format!("{who}: {error}\n{hint}"));
     error.exit_code()
 }
 
 fn print(text: &str) -> ExitCode {
-    let _ = io::stdout().write_all(text.as_bytes());
+    // Help has been of use to whoever stops reading it.
+    drop(output::print(text));
     ExitCode::Success
 }
 
@@ -253,6 +204,7 @@ fn worst(codes: impl Iterator<Item = ExitCode>) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dsn::Dsn;
 
     fn parsed(line: &[&str]) -> Result<Command> {
         parse(line.iter().map(OsString::from).collect(), |_| None)
@@ -288,24 +240,42 @@ mod tests {
     #[test]
     fn help_is_to_be_had_for_everything() {
         for line in [&["--help"][..], &["-h"], &["help"], &["host=a", "--help"]] {
-            assert_eq!(parsed(line).unwrap(), Command::Help(Topic::Main));
+            assert_eq!(parsed(line).unwrap(), Command::Help(help::MAIN));
         }
-        for line in [&["install", "--help"][..], &["help", "install"], &["install", "host=a", "-h"]] {
-            assert_eq!(parsed(line).unwrap(), Command::Help(Topic::Install));
+        for verb in VERBS {
+            for line in [&[verb.name, "--help"][..], &["help", verb.name], &[verb.name, "host=a", "-h"]] {
+                assert_eq!(parsed(line).unwrap(), Command::Help(verb.help));
+            }
+            let usage = format!("usage:\n  pyreplica {} ", verb.name);
+            assert!(verb.help.contains(&usage) && verb.help.contains("\nexample:\n"), "{}", verb.help);
+            assert!(help::MAIN.contains(&format!("\n  pyreplica {} ", verb.name)), "{} is not in the help", verb.name);
+            let declared = |option: &&Opt| verb.help.contains(&format!("  {}", option.name));
+            assert!(verb.options.iter().all(|option| declared(&option)), "{}", verb.help);
         }
         assert_eq!(parsed(&["-V"]).unwrap(), Command::Version);
     }
 
     #[test]
+    fn a_verb_comes_first_and_a_file_of_its_name_has_a_path() {
+        let Command::Run(verb, call) = parsed(&["doctor", "./doctor", "--json"]).unwrap() else { panic!("no verb") };
+        assert_eq!((verb.name, &call.source), ("doctor", &Source::Files(vec!["./doctor".into()])));
+        assert!(error(&["--debug", "3", "doctor", "x.conf"]).contains("the verb comes first"));
+        assert!(error(&["x.conf", "doctor"]).contains("the verb comes first"));
+        assert!(error(&["docter", "x.conf"]).contains("docter is neither a verb nor a file"));
+        assert!(matches!(parsed(&["./doctor"]).unwrap(), Command::Replicate(..)));
+    }
+
+    #[test]
     fn a_wrong_line_says_what_is_wrong() {
         assert!(error(&["--foo"]).contains("unknown option --foo"));
-        assert!(error(&["--once=1"]).contains("unknown option --once"));
+        assert!(error(&["--once=1"]).contains("--once wants no value"));
         assert!(error(&["--log"]).contains("--log wants a file"));
         assert!(error(&["--debug", "4"]).contains("--debug wants 0 to 3"));
         assert!(error(&["host=a"]).contains("two connection strings"));
         assert!(error(&["host=a", "x.conf"]).contains("two connection strings"));
         assert!(error(&["install"]).contains("one connection string"));
-        assert!(error(&["install", "host=a", "--once"]).contains("no option"));
+        assert!(error(&["install", "host=a", "--once"]).contains("unknown option --once"));
+        assert!(error(&["help", "me"]).contains("topics: install, doctor"));
     }
 
     #[test]

@@ -42,6 +42,12 @@ pub enum ExitCode {
     Slave = 5,
     Change = 6,
     Busy = 7,
+    /// What a verb looked at works, and somebody should see to it all the same.
+    Warned = 8,
+    /// What a verb looked at does not work, or not as it should.
+    Faulty = 9,
+    /// A verb was stopped before its end, by a signal or the end of a pipe.
+    Interrupted = 130,
 }
 
 /// An error with everything an operator needs. The `Display` is one line without full stop; the hint stands apart.

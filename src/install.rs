@@ -1,19 +1,42 @@
 //! `pyreplica install`: prepares a master for replication.
 
+use crate::control::Control;
 use crate::dial;
-use crate::dsn::Dsn;
-use crate::error::Result;
+use crate::error::{ExitCode, Result};
 use crate::names::Side;
+use crate::output;
 use crate::sql;
+use crate::verb::{Call, Source, Verb, Words};
 
-/// Runs the embedded master script, creates the triggers, and returns the lines to print.
-pub fn run(dsn: &Dsn) -> Result<Vec<String>> {
+pub const VERB: Verb = Verb { name: "install", help: HELP, options: &[], words: Words::Master, run };
+
+const HELP: &str = "\
+pyreplica install prepares a master
+
+usage:
+  pyreplica install DSN
+
+Creates the table replica_log and what belongs to it in that database, and a
+trigger on every table that has a primary key. Tables without one are named and
+left alone. It may be run again at any time, for instance after new tables have
+been created. The owner of the database may do it; no superuser is needed.
+
+example:
+  pyreplica install 'dbname=shop host=db1 user=joe'
+";
+
+/// Runs the embedded master script, creates the triggers, and prints what came of each.
+fn run(call: &Call, control: &Control) -> Result<ExitCode> {
+    let Source::Master(dsn) = &call.source else { unreachable!("the command line was checked") };
     let mut master = dial::connect(Side::Master, dsn, "install")?;
+    control.set_cancellers(vec![master.canceller()]);
     if let Err(error) = master.message("install the log and its trigger", sql::MASTER_INSTALL) {
         // The script is one transaction, which the error has left open.
         master.message("roll back", "ROLLBACK").ok();
         return Err(error);
     }
-    let rows = master.query("create the triggers", sql::CREATE_TRIGGERS, &[])?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    for row in master.query("create the triggers", sql::CREATE_TRIGGERS, &[])? {
+        output::print(&format!("{}\n", row.get::<_, String>(0)))?;
+    }
+    Ok(ExitCode::Success)
 }

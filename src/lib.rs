@@ -31,6 +31,7 @@ pub mod logger;
 pub mod conffiles;
 pub mod mail;
 pub mod argv;
+pub mod output;
 pub mod user;
 pub mod sql;
 pub mod db;
@@ -50,12 +51,16 @@ pub mod housekeeping;
 // Loop: one pair, then many.
 pub mod seam;
 pub mod dial;
+pub mod sides;
 pub mod listener;
 pub mod ahead;
-pub mod install;
 pub mod replicator;
 pub mod postman;
 pub mod daemon;
+pub mod errand;
 
-// Shell: the command line.
+// Shell: the command line, a module for each verb.
+pub mod verb;
+pub mod install;
+pub mod doctor;
 pub mod cli;

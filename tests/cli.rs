@@ -210,4 +210,15 @@ mod running {
         assert!(fs::read_to_string(&log).unwrap().contains("Stopping"));
         assert!(!fs::read_to_string(&moved).unwrap().contains("Stopping"));
     }
+
+    #[test]
+    fn a_verb_that_waits_for_a_silent_server_is_interrupted_at_once() {
+        let (server, port) = silent_server();
+        let dsn = format!("host=127.0.0.1 port={port} user=me sslmode=disable");
+        let mut daemon = Daemon::start(&["doctor", &dsn, &dsn]);
+        // It has registered its signals before it connects.
+        let _held = server.accept().unwrap();
+        daemon.signal("-INT");
+        assert_eq!(daemon.exit_code_within(Duration::from_secs(4)), Some(130));
+    }
 }

@@ -17,6 +17,7 @@ const OWNERS: &[(&str, &str)] = &[
     ("signal_hook::", "signals"),
     ("ctrlc::", "signals"),
     ("lettre::", "mail"),
+    ("serde_json::", "output"),
 ];
 
 const LONGEST_FILE: usize = 400;

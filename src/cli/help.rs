@@ -10,10 +10,17 @@ usage:
   pyreplica [OPTIONS]              take DSN0 and DSN1 from the environment;
                                    without them, DIR is /etc/pyreplica
                                    (C:/pyreplica on Windows)
-  pyreplica install DSN            prepare the master: log table and triggers
-  pyreplica help [install]         explain it
+  pyreplica VERB ...               do one of these:
 
-options:
+verbs:
+  pyreplica install DSN            prepare the master: log table and triggers
+  pyreplica doctor [PAIRS]         check everything that replication needs
+  pyreplica help [VERB]            explain it
+
+PAIRS are named as for replication: FILE.conf, DIR, DSN0 DSN1 or nothing. The
+verb comes first; a file of the same name as a verb is ./VERB.
+
+options of replication:
   --once        replay what is pending, then end (for cron)
   --log FILE    write the log to FILE; SIGHUP reopens it (default: stdout)
   --user NAME   started as root: do everything as this user
@@ -38,19 +45,7 @@ exit codes (of several pairs that failed, the highest):
   1 a fault of pyreplica's own         5 the slave, or the way to it
   2 wrong usage                        6 a change that cannot be replayed
   3 wrong config file or DSN           7 another daemon replicates this pair
-";
-
-pub(super) const INSTALL: &str = "\
-pyreplica install prepares a master
-
-usage:
-  pyreplica install DSN
-
-Creates the table replica_log and what belongs to it in that database, and a
-trigger on every table that has a primary key. Tables without one are named and
-left alone. It may be run again at any time, for instance after new tables have
-been created. The owner of the database may do it; no superuser is needed.
-
-example:
-  pyreplica install 'dbname=shop host=db1 user=joe'
+of verbs, beside these:
+  8 nothing worse than a warning       130 interrupted, before the end
+  9 something was found to be wrong
 ";
