@@ -81,6 +81,17 @@ impl Restricted {
         Restricted { pair, role }
     }
 
+    /// The same with everything in a schema that the role may use on the slave only.
+    fn in_a_schema(schema: &str, tables: &str) -> Restricted {
+        let restricted = Restricted::new("select");
+        restricted.exec_both(&format!("create schema {schema}; set search_path = {schema}; {tables}"));
+        restricted.create_triggers_in(schema);
+        restricted.run_on_slave(
+            &documented("GRANT USAGE", &restricted.role).replace("SCHEMA public", &format!("SCHEMA {schema}")),
+        );
+        restricted
+    }
+
     /// Allows the replica role; false on a server that cannot (before PostgreSQL 15).
     fn allow_replica_role(&self) -> bool {
         if self.on_slave("select current_setting('server_version_num')::int >= 150000") == ["f"] {
@@ -360,4 +371,24 @@ fn rows_hidden_by_a_policy_are_an_error_and_not_a_missing_row() {
     assert_eq!(pair.on_slave("select a from t"), ["a"]);
     pair.run_on_slave(&format!("alter role {} bypassrls", pair.role.name));
     pair.falls_back_quietly();
+}
+
+/// The daemon sees none of the master's tables, and asked for one of another schema by a function that wants USAGE on it.
+#[test]
+fn a_schema_that_the_role_may_not_use_on_the_master_is_replicated() {
+    let pair = Restricted::in_a_schema("other", "create table t (id int primary key, a text)");
+    for change in [
+        "insert into other.t values (1, 'one')",
+        "update other.t set a = 'two'",
+        "alter table other.t add b int",
+        "insert into other.t values (2)",
+        "delete from other.t where id = 1",
+    ] {
+        if change.starts_with("alter") {
+            pair.exec_both(change)
+        } else {
+            pair.run(change)
+        }
+        pair.falls_back_quietly();
+    }
 }

@@ -6,14 +6,19 @@ select r.name as relation, k.names as key,
           from regexp_matches(encode(t.tgargs, 'hex'), '((?:[1-9a-f].|0[1-9a-f])*)00', 'g') with ordinality x (m, n)
          where n > 1) as arguments
   from unnest($1::text[]) r (name)
+  -- Not by to_regclass, which fails where the role may not use the schema.
+  left join lateral (
+      select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
+       where n.nspname = (parse_ident(r.name))[1]::name and c.relname = (parse_ident(r.name))[2]::name) c on true
   left join lateral (
       select array_agg(a.attname::text order by k.n) as names
         from pg_index i
         cross join unnest(i.indkey) with ordinality k (attnum, n)
         join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
-       where i.indrelid = to_regclass(r.name) and i.indisprimary) k on true
+       where i.indrelid = c.oid and i.indisprimary) k on true
   left join lateral (
       select t.tgargs from pg_trigger t
-       where t.tgrelid = to_regclass(r.name) and t.tgfoid = to_regprocedure('public.py_log_replica()')
-         and t.tgname !~ '^!replica_' and t.tgnargs > 1
+        join pg_proc p on p.oid = t.tgfoid and p.proname = 'py_log_replica'
+        join pg_namespace n on n.oid = p.pronamespace and n.nspname = 'public'
+       where t.tgrelid = c.oid and t.tgname !~ '^!replica_' and t.tgnargs > 1
        limit 1) t on true
