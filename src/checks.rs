@@ -72,6 +72,36 @@ pub fn take_replica_role(slave: &mut Session) -> Result<bool> {
     }
 }
 
+/// The log's oid, if it is there and of this version.
+pub fn log_oid(master: &mut Session) -> Result<u32> {
+    let row = master.query_one("look for the log", sql::LOG, &[])?;
+    let (log, slaves): (Option<u32>, Option<u32>) = (row.get(0), row.get(1));
+    match (log, slaves) {
+        (Some(log), Some(_)) => Ok(log),
+        (None, _) => Err(setup(Some(Side::Master), "read the log", "there is no table replica_log")
+            .with_hint("install it with: psql ... -f sql/master-install.sql, or: pyreplica install DSN0")),
+        (_, None) => {
+            Err(setup(Some(Side::Master), "read the log", "replica_log was made by another version of pyreplica")
+                .with_hint("run this version's sql/master-install.sql there, or: pyreplica install DSN0"))
+        }
+    }
+}
+
+/// Is there, for TWO_PHASE=false, a table that the role may write to?
+pub fn progress_table(slave: &mut Session) -> Result<()> {
+    if !slave.query_one("look for the progress row", sql::HAS_PROGRESS, &[])?.get::<_, bool>(0) {
+        let detail = "there is no table replica_progress of this version, which TWO_PHASE=false needs";
+        return Err(setup(Some(Side::Slave), "keep the progress", detail)
+            .with_hint("install it on the slave with: psql ... -f sql/slave-install.sql"));
+    }
+    let missing: String = slave.query_one("look at the rights", sql::MISSING_PROGRESS_RIGHTS, &[])?.get(0);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(setup(Some(Side::Slave), "keep the progress", "the role lacks rights on replica_progress")
+        .with_hint(format!("as its owner: {missing}")))
+}
+
 fn server(session: &mut Session) -> Result<Server> {
     let row = session.query_one("look at the server", sql::IDENTITY, &[])?;
     if row.get::<_, i32>(3) < 130_000 {
@@ -84,20 +114,6 @@ fn server(session: &mut Session) -> Result<Server> {
             .with_hint("connect to its primary; a standby cannot take part in logical replication by triggers"));
     }
     Ok(Server { identity: row.get(0), encoding: row.get(1), max_prepared: row.get(2) })
-}
-
-fn log_oid(master: &mut Session) -> Result<u32> {
-    let row = master.query_one("look for the log", sql::LOG, &[])?;
-    let (log, slaves): (Option<u32>, Option<u32>) = (row.get(0), row.get(1));
-    match (log, slaves) {
-        (Some(log), Some(_)) => Ok(log),
-        (None, _) => Err(setup(Some(Side::Master), "read the log", "there is no table replica_log")
-            .with_hint("install it with: psql ... -f sql/master-install.sql, or: pyreplica install DSN0")),
-        (_, None) => {
-            Err(setup(Some(Side::Master), "read the log", "replica_log was made by another version of pyreplica")
-                .with_hint("run this version's sql/master-install.sql there, or: pyreplica install DSN0"))
-        }
-    }
 }
 
 fn slave_fields(config: &Config, master: &mut Session) -> Result<Vec<String>> {
@@ -137,20 +153,6 @@ fn prepared_transactions(side: Side, server: &Server) -> Result<()> {
         "on the {side}: ALTER SYSTEM SET max_prepared_transactions = 10; and restart that server. \
          Without two-phase commit: TWO_PHASE=false in the config file"
     )))
-}
-
-fn progress_table(slave: &mut Session) -> Result<()> {
-    if !slave.query_one("look for the progress row", sql::HAS_PROGRESS, &[])?.get::<_, bool>(0) {
-        let detail = "there is no table replica_progress of this version, which TWO_PHASE=false needs";
-        return Err(setup(Some(Side::Slave), "keep the progress", detail)
-            .with_hint("install it on the slave with: psql ... -f sql/slave-install.sql"));
-    }
-    let missing: String = slave.query_one("look at the rights", sql::MISSING_PROGRESS_RIGHTS, &[])?.get(0);
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(setup(Some(Side::Slave), "keep the progress", "the role lacks rights on replica_progress")
-        .with_hint(format!("as its owner: {missing}")))
 }
 
 fn exclude_others(config: &Config, master: &mut Session) -> Result<()> {

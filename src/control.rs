@@ -1,5 +1,6 @@
 //! How the shell talks to a running pair: stop, wake up, cancel what the servers are doing for it.
 
+use crate::error::{Error, Kind, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -48,6 +49,11 @@ impl Control {
 
     pub fn is_stopping(&self) -> bool {
         self.shared.stopping.load(Ordering::SeqCst)
+    }
+
+    /// For work that goes step by step: an error once it has been told to stop.
+    pub fn check(&self) -> Result<()> {
+        if self.is_stopping() { Err(Error::new(Kind::Stopped, None, "go on", "stopped by a signal")) } else { Ok(()) }
     }
 
     /// Ends the pair's wait, now or the next one.

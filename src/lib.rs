@@ -47,6 +47,7 @@ pub mod conflict;
 pub mod replay;
 pub mod twophase;
 pub mod housekeeping;
+pub mod diagnosis;
 
 // Loop: one pair, then many.
 pub mod seam;

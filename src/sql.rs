@@ -135,6 +135,40 @@ pub const FORGET_POSITIONS: &str = "update public.replica_slave set identity = $
      last = null, highest = null, floor = null where identity is distinct from $1 \
      and (base is not null or current is not null or field = $2::text::name)";
 
+/// For verbs that look and write nothing; names of types come with their schema, and no look takes for ever.
+pub const LOOK_ONLY: &str = "set default_transaction_read_only = on; set search_path = pg_catalog; \
+     set statement_timeout = '60s'; set lock_timeout = '5s'";
+
+pub const DOCTOR_SERVER: &str = include_str!("../sql/query/doctor/server.sql");
+pub const DOCTOR_COLLATION: &str = include_str!("../sql/query/doctor/collation.sql");
+pub const DOCTOR_LOG: &str = include_str!("../sql/query/doctor/log.sql");
+pub const DOCTOR_TRIGGERS: &str = include_str!("../sql/query/doctor/triggers.sql");
+pub const DOCTOR_SLAVE: &str = include_str!("../sql/query/doctor/slave.sql");
+pub const DOCTOR_CATALOG: &str = include_str!("../sql/query/doctor/catalog.sql");
+pub const DOCTOR_SEQUENCES: &str = include_str!("../sql/query/doctor/sequences.sql");
+
+/// The daemon's session on the master.
+pub const DAEMON: &str = include_str!("../sql/query/doctor/daemon.sql");
+
+pub const ALL_PREPARED: &str = "select gid, database::text, owner::text, \
+     extract(epoch from now() - prepared)::bigint as age, database = current_database() as here \
+     from pg_prepared_xacts order by prepared";
+
+pub const SEQUENCE_NAMES: &str = "select format('%I.%I', schemaname, sequencename) from pg_sequences";
+
+pub const ROLE_AND_VERSION: &str = "select current_user::text, current_setting('server_version_num')::int";
+
+pub const CLOCK: &str = "select extract(epoch from clock_timestamp())::float8";
+
+/// Columns that some versions lack are asked for by name.
+pub const DATABASE: &str = "select (select system_identifier from pg_control_system()) || '/' || oid as identity, \
+     pg_encoding_to_char(encoding)::text as encoding, concat_ws(' ', datcollate, datctype, \
+     coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale')) as locale \
+     from pg_database d where datname = current_database()";
+
+/// The columns that transforms leave out.
+pub const LEFT_OUT: &str = "select relname, field from public.py_log_transform where expression is null";
+
 /// An asynchronous commit could be lost after the other side's.
 pub const COMMIT_DURABLY: &str = "select set_config('synchronous_commit', 'on', false) \
      where current_setting('synchronous_commit') = 'off'";
@@ -277,7 +311,7 @@ fn marks(field: &str, fields: &[String], keep: bool) -> Vec<String> {
 }
 
 /// What neither the flag nor the position says is replayed; the position may be a moment behind.
-fn waiting(field: &str) -> String {
+pub fn waiting(field: &str) -> String {
     format!(
         "select l.ts::text from (select $1::text::name as field) f left join public.replica_slave s using (field) \
          join public.replica_log l on l.id > coalesce(s.floor, 0) and not {} \

@@ -179,6 +179,15 @@ impl Call {
         }
     }
 
+    /// How the operator would name one of the pairs on a command line; never with a password.
+    pub fn words_for(&self, config: &Config) -> String {
+        match &self.source {
+            Source::Files(paths) if paths.len() == 1 => paths[0].display().to_string(),
+            Source::Files(_) => format!("the config file of {}", config.name),
+            Source::Pair { .. } | Source::Master(_) => format!("'{}' '{}'", config.master, config.slave),
+        }
+    }
+
     fn given(&self, name: &str) -> impl Iterator<Item = &OsStr> {
         self.options.iter().filter(move |(given, _)| *given == name).filter_map(|(_, value)| value.as_deref())
     }

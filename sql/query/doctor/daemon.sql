@@ -1,0 +1,9 @@
+-- The session that holds the slave's lock on the master: the daemon's. No row if none runs.
+--   $1  text  the slave's column
+select l.pid, coalesce(a.application_name, '') as application, coalesce(host(a.client_addr), '') as client,
+       a.backend_start::timestamptz(0)::text as since
+  from pg_locks l
+  left join pg_stat_activity a using (pid)
+ where l.locktype = 'advisory' and l.granted and l.classid = 1887007333 and l.objsubid = 2
+   and l.objid = (hashtext($1)::bigint & 4294967295)::oid
+   and l.database = (select oid from pg_database where datname = current_database())
