@@ -223,6 +223,21 @@ alter table public.replica_slave
     add column if not exists highest bigint,
     add column if not exists floor bigint;
 
+-- The last failure of each slave's daemon, for pyreplica status; "since" is when it began to fail without a success between,
+-- "recovered" when it went on.
+create table if not exists public.replica_error (
+    field name primary key,
+    pair text not null,
+    since timestamptz not null default now(),
+    last timestamptz not null default now(),
+    attempts bigint not null default 1,
+    side text,
+    message text not null,
+    hint text,
+    change bigint,
+    recovered timestamptz
+);
+
 -- Every attempt at a batch draws a number of its own, also one that is rolled back.
 create sequence if not exists public.replica_batch_seq;
 
@@ -767,7 +782,7 @@ declare
         when exists (select from pg_depend where classid = 'pg_class'::regclass and objid = relation and deptype = 'e')
             then 'belongs to an extension'
         when (select relpersistence from pg_class where oid = relation) = 't' then 'is temporary'
-        when relation in ('public.replica_log'::regclass, 'public.replica_slave'::regclass,
+        when relation in ('public.replica_log'::regclass, 'public.replica_slave'::regclass, 'public.replica_error'::regclass,
                           'public.py_log_filter'::regclass, 'public.py_log_transform'::regclass)
              or relation in (to_regclass('public.replica_progress'), to_regclass('public.replica_log_former'))
              then 'is pyreplica''s own'
@@ -966,6 +981,7 @@ begin
     execute format('alter table public.replica_log drop column %I', field);
     execute format('delete from public.replica_log where %s', array_to_string(others, ' and '));
     delete from public.replica_slave s where s.field = py_log_remove_slave.field;
+    delete from public.replica_error e where e.field = py_log_remove_slave.field;
     perform pyreplica.apply_slaves();
     return format('removed slave %s', field);
 end
@@ -1335,7 +1351,7 @@ begin
         end if;
     end loop;
     execute format('grant select, update, delete on public.replica_log to %I', role);
-    execute format('grant select, insert, update on public.replica_slave to %I', role);
+    execute format('grant select, insert, update on public.replica_slave, public.replica_error to %I', role);
     execute format('grant select on public.replica_log_sql to %I', role);
     execute format('grant usage on sequence public.replica_batch_seq to %I', role);
     execute format('grant execute on function public.py_log_can_wake(text) to %I', role);
@@ -1356,7 +1372,8 @@ begin
     for statement in
         select format('alter %s %s owner to %s', kind, c.oid::regclass, keeper)
           from (values ('public.py_log_filter', 'table'), ('public.py_log_transform', 'table'),
-                       ('public.replica_slave', 'table'), ('public.replica_log_sql', 'view'),
+                       ('public.replica_slave', 'table'), ('public.replica_error', 'table'),
+                       ('public.replica_log_sql', 'view'),
                        ('public.replica_batch_seq', 'sequence')) o (name, kind)
           join pg_class c on c.oid = o.name::regclass
          where c.relowner <> keeper
@@ -1377,7 +1394,7 @@ end
 $owner$;
 
 -- What stands in the log runs on the slave: nobody but the owner may write it or have the trigger write it.
-revoke all on public.replica_log, public.replica_slave, public.replica_log_sql from public;
+revoke all on public.replica_log, public.replica_slave, public.replica_error, public.replica_log_sql from public;
 revoke all on public.py_log_filter, public.py_log_transform from public;
 revoke all on sequence public.replica_log_id_seq, public.replica_batch_seq from public;
 revoke all on function public.py_log_replica(), public.py_log_statement(), public.py_log_can_wake(text),

@@ -11,13 +11,14 @@ use crate::error::{Error, ExitCode, Kind, Result};
 use crate::install;
 use crate::logger::{self, OWN_TARGET};
 use crate::output;
+use crate::status;
 use crate::user;
 use crate::verb::{self, Call, Opt, Source, Value, Verb, usage};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Everything but replication itself, in the order of the help.
-static VERBS: [&Verb; 2] = [&install::VERB, &doctor::VERB];
+static VERBS: [&Verb; 3] = [&install::VERB, &doctor::VERB, &status::VERB];
 
 static REPLICATION: [Opt; 4] = [
     Opt { name: "--once", value: Value::None },

@@ -8,6 +8,7 @@ pub use smtp::{Login, Protection, Smtp};
 use crate::dsn::Dsn;
 use ini::Entry;
 use std::fmt;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -53,6 +54,7 @@ const MAIN_KEYS: &[&str] = &[
     "TWO_PHASE",
     "RETENTION",
     "LOG_WARNING",
+    "METRICS",
 ];
 
 /// Everything one pair needs.
@@ -81,6 +83,8 @@ pub struct Config {
     /// `false`: exactly-once by a progress row on the slave, for servers without prepared transactions.
     pub two_phase: bool,
     pub smtp: Option<Smtp>,
+    /// Where the daemon serves metrics by HTTP.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// What is wrong in a config file, and where; never a value, which may hold a password.
@@ -116,6 +120,7 @@ impl Config {
                 .map_or(DEFAULT_LOG_WARNING, |mebibytes| mebibytes * MEBIBYTE),
             two_phase: main.switch("TWO_PHASE")?.unwrap_or(true),
             smtp: Smtp::from_section(&Section { name: "SMTP", entries: &entries })?,
+            metrics: main.address("METRICS")?,
         })
     }
 
@@ -136,6 +141,7 @@ impl Config {
             log_warning: DEFAULT_LOG_WARNING,
             two_phase: true,
             smtp: None,
+            metrics: None,
         }
     }
 }
@@ -233,6 +239,12 @@ impl Section<'_> {
         }
     }
 
+    /// Never a name: what it means may change, and a daemon must not listen where nobody meant it to.
+    fn address(&self, key: &str) -> Result<Option<SocketAddr>, ConfigError> {
+        let parsed = self.find(key).map(|entry| entry.value.parse());
+        parsed.transpose().map_err(|_| self.error(key, "must be an IP address and a port, as in 127.0.0.1:9187"))
+    }
+
     fn error(&self, key: &str, what: impl Into<String>) -> ConfigError {
         ConfigError::new(self.find(key).map_or(1, |entry| entry.line), key, what)
     }
@@ -307,6 +319,10 @@ TO_ADDRS=hostmaster@somewhere.com;dbadmin@somewhere.com
         assert_eq!(error(&format!("{SHORT}DEBUG_LEVEL=4")), "5: DEBUG_LEVEL: must be 0 to 3");
         assert_eq!(error(&format!("{SHORT}DEBUG_LEVEL=x")), "5: DEBUG_LEVEL: must be 0 to 3");
         assert_eq!(error(&format!("{SHORT}TIMEOUT=0")), "5: TIMEOUT: must be 1 to 86400");
+        assert_eq!(
+            error(&format!("{SHORT}METRICS=localhost:9187")),
+            "5: METRICS: must be an IP address and a port, as in 127.0.0.1:9187"
+        );
         assert_eq!(error(&format!("{SHORT}KEEPALIVE=maybe")), "5: KEEPALIVE: must be true or false");
     }
 

@@ -11,8 +11,10 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::error::{Error, Kind, Result};
 use crate::logger::{self, OWN_TARGET};
+use crate::metrics;
 use crate::postman::Postman;
 use crate::replicator::{self, Progress};
+use crate::report;
 use crate::signals::{Signal, Signals};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -58,10 +60,15 @@ pub fn run(mut configs: Vec<Config>, mode: Mode) -> Result<Vec<Failure>> {
             Arc::new(|config, control, _| drain_once(config, control))
         }
         Mode::UntilItWorks => {
-            Arc::new(|config, control, post| keep_running(config, control, post, true, replicator::run))
+            Arc::new(|config, control, post| keep_running(config, control, post, true, &report::leave, replicator::run))
         }
-        Mode::Forever => Arc::new(|config, control, post| keep_running(config, control, post, false, replicator::run)),
+        Mode::Forever => Arc::new(|config, control, post| {
+            keep_running(config, control, post, false, &report::leave, replicator::run)
+        }),
     };
+    if mode != Mode::Once {
+        metrics::serve(&configs);
+    }
     Ok(supervise(configs, &task, &sender, &events))
 }
 
@@ -230,21 +237,27 @@ fn cancel(control: &Control) {
 }
 
 fn drain_once(config: &Config, control: &Control) -> Result<()> {
-    let changes = replicator::once(config, control)?;
+    let outcome = replicator::once(config, control);
+    report::leave(config, outcome.as_ref().err());
+    let changes = outcome?;
     log::info!(target: &config.name, "{changes} changes replayed");
     Ok(())
 }
 
-/// Runs one pair again and again until it is stopped; `give_up` ends it when its first connection fails.
+/// Runs one pair again and again until it is stopped; `give_up` ends it when its first connection fails. `leave` tells the
+/// master of a failure, or that there is none any more.
 fn keep_running(
     config: &Config,
     control: &Control,
     postman: &Postman,
     give_up: bool,
+    leave: &dyn Fn(&Config, Option<&Error>),
     run: impl Fn(&Config, &Control, &mut dyn FnMut(Progress)) -> Result<()>,
 ) -> Result<()> {
     postman.started();
     let mut has_worked = false;
+    // What a former process has left may be a failure.
+    let mut has_failed = true;
     let mut attempt = 0;
     loop {
         let mut progress = |step| match step {
@@ -252,6 +265,9 @@ fn keep_running(
             // Not sooner: a change that fails every time is to be tried less and less often.
             Progress::Drained => {
                 attempt = 0;
+                if std::mem::take(&mut has_failed) {
+                    leave(config, None);
+                }
                 postman.drained();
             }
             Progress::Conflict(text) => postman.conflict(&text),
@@ -263,6 +279,8 @@ fn keep_running(
         if is_due_to_stop(&error, control, &config.name) {
             return Ok(());
         }
+        has_failed = true;
+        leave(config, Some(&error));
         if give_up && !has_worked {
             return Err(error);
         }

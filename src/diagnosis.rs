@@ -16,6 +16,8 @@ use crate::names::Side;
 use crate::sql;
 use std::fmt;
 
+pub use doubt::prepared;
+
 /// How bad a finding is. A note is worth knowing and needs no hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {

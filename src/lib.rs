@@ -48,6 +48,7 @@ pub mod replay;
 pub mod twophase;
 pub mod housekeeping;
 pub mod diagnosis;
+pub mod vitals;
 
 // Loop: one pair, then many.
 pub mod seam;
@@ -57,6 +58,8 @@ pub mod listener;
 pub mod ahead;
 pub mod replicator;
 pub mod postman;
+pub mod report;
+pub mod metrics;
 pub mod daemon;
 pub mod errand;
 
@@ -64,4 +67,5 @@ pub mod errand;
 pub mod verb;
 pub mod install;
 pub mod doctor;
+pub mod status;
 pub mod cli;

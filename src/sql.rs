@@ -1,5 +1,9 @@
 //! Every statement that is not made up on the way: the scripts an operator runs too, and the daemon's queries.
 
+mod looking;
+
+pub use looking::*;
+
 use crate::names::{BatchNumber, quote_ident, quote_literal};
 use crate::position::Position;
 use crate::snapshot::Snapshot;
@@ -11,7 +15,7 @@ pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg(n.nspname::tex
      from pg_class c join pg_namespace n on n.oid = c.relnamespace \
      where c.relkind in ('r', 'p') and not c.relispartition and n.nspname !~ '^pg_' \
      and n.nspname <> 'information_schema' \
-     and c.oid not in ('public.replica_log'::regclass, 'public.replica_slave'::regclass, \
+     and c.oid not in ('public.replica_log'::regclass, 'public.replica_slave'::regclass, 'public.replica_error'::regclass, \
      'public.py_log_filter'::regclass, 'public.py_log_transform'::regclass) order by n.nspname, c.relname";
 
 pub const SESSION: &str = include_str!("../sql/query/session.sql");
@@ -134,40 +138,6 @@ pub const FOREIGN_POSITIONS: &str = "select field::text from public.replica_slav
 pub const FORGET_POSITIONS: &str = "update public.replica_slave set identity = $1, base = null, current = null, \
      last = null, highest = null, floor = null where identity is distinct from $1 \
      and (base is not null or current is not null or field = $2::text::name)";
-
-/// For verbs that look and write nothing; names of types come with their schema, and no look takes for ever.
-pub const LOOK_ONLY: &str = "set default_transaction_read_only = on; set search_path = pg_catalog; \
-     set statement_timeout = '60s'; set lock_timeout = '5s'";
-
-pub const DOCTOR_SERVER: &str = include_str!("../sql/query/doctor/server.sql");
-pub const DOCTOR_COLLATION: &str = include_str!("../sql/query/doctor/collation.sql");
-pub const DOCTOR_LOG: &str = include_str!("../sql/query/doctor/log.sql");
-pub const DOCTOR_TRIGGERS: &str = include_str!("../sql/query/doctor/triggers.sql");
-pub const DOCTOR_SLAVE: &str = include_str!("../sql/query/doctor/slave.sql");
-pub const DOCTOR_CATALOG: &str = include_str!("../sql/query/doctor/catalog.sql");
-pub const DOCTOR_SEQUENCES: &str = include_str!("../sql/query/doctor/sequences.sql");
-
-/// The daemon's session on the master.
-pub const DAEMON: &str = include_str!("../sql/query/doctor/daemon.sql");
-
-pub const ALL_PREPARED: &str = "select gid, database::text, owner::text, \
-     extract(epoch from now() - prepared)::bigint as age, database = current_database() as here \
-     from pg_prepared_xacts order by prepared";
-
-pub const SEQUENCE_NAMES: &str = "select format('%I.%I', schemaname, sequencename) from pg_sequences";
-
-pub const ROLE_AND_VERSION: &str = "select current_user::text, current_setting('server_version_num')::int";
-
-pub const CLOCK: &str = "select extract(epoch from clock_timestamp())::float8";
-
-/// Columns that some versions lack are asked for by name.
-pub const DATABASE: &str = "select (select system_identifier from pg_control_system()) || '/' || oid as identity, \
-     pg_encoding_to_char(encoding)::text as encoding, concat_ws(' ', datcollate, datctype, \
-     coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale')) as locale \
-     from pg_database d where datname = current_database()";
-
-/// The columns that transforms leave out.
-pub const LEFT_OUT: &str = "select relname, field from public.py_log_transform where expression is null";
 
 /// An asynchronous commit could be lost after the other side's.
 pub const COMMIT_DURABLY: &str = "select set_config('synchronous_commit', 'on', false) \

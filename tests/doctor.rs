@@ -130,7 +130,7 @@ fn one_side_that_is_down_is_a_finding_and_the_other_is_examined_all_the_same() {
     assert_eq!(finished.code(), 9);
     let found = checks(&finished);
     assert_finds(&found, "failure", "slave", "connection", "cannot connect to ");
-    assert_finds(&found, "ok", "master", "triggers", "1 tables");
+    assert_finds(&found, "ok", "master", "triggers", "all tables");
     pair.slave_dsn = slave;
     pair.master_dsn = nowhere;
     let finished = doctor(&pair, "", &[]);
@@ -281,7 +281,7 @@ fn sequences_that_are_behind_are_a_note_and_mended() {
     pair.create_triggers();
     pair.run("insert into s select from generate_series(1, 5); select nextval('\"Down''\"')");
     let found = checks(&doctor(&pair, "", &["--json"]));
-    assert_finds(&found, "note", "slave", "sequences", "2 sequences are behind");
+    assert_finds(&found, "note", "slave", "sequences", "behind the master's: 2");
     mend(&pair, &found);
     let found = checks(&doctor(&pair, "", &["--json"]));
     assert_finds(&found, "ok", "slave", "sequences", "none");

@@ -15,6 +15,7 @@ usage:
 verbs:
   pyreplica install DSN            prepare the master: log table and triggers
   pyreplica doctor [PAIRS]         check everything that replication needs
+  pyreplica status [PAIRS]         tell how each pair is doing
   pyreplica help [VERB]            explain it
 
 PAIRS are named as for replication: FILE.conf, DIR, DSN0 DSN1 or nothing. The

@@ -97,18 +97,33 @@ fn loop_forever() -> Result<()> {
 
 #[test]
 fn the_two_dsn_command_line_gives_up_only_before_the_first_connection() {
-    let result = keep_running(&config("a"), &Control::default(), &Postman::default(), true, |_, _, _| Err(failure()));
+    let result =
+        keep_running(
+            &config("a"),
+            &Control::default(),
+            &Postman::default(),
+            true,
+            &|_, _| (),
+            |_, _, _| Err(failure()),
+        );
     assert!(result.is_err());
 
     let runs = AtomicUsize::new(0);
-    let result = keep_running(&config("a"), &Control::default(), &Postman::default(), true, |_, control, progress| {
-        if runs.fetch_add(1, Ordering::SeqCst) == 0 {
-            progress(Progress::Connected);
-        } else {
-            control.stop();
-        }
-        Err(failure())
-    });
+    let result = keep_running(
+        &config("a"),
+        &Control::default(),
+        &Postman::default(),
+        true,
+        &|_, _| (),
+        |_, control, progress| {
+            if runs.fetch_add(1, Ordering::SeqCst) == 0 {
+                progress(Progress::Connected);
+            } else {
+                control.stop();
+            }
+            Err(failure())
+        },
+    );
     assert!(result.is_ok());
     assert_eq!(runs.load(Ordering::SeqCst), 2);
 }
@@ -116,13 +131,14 @@ fn the_two_dsn_command_line_gives_up_only_before_the_first_connection() {
 #[test]
 fn a_pair_of_a_config_file_is_tried_again_even_after_a_panic() {
     let runs = AtomicUsize::new(0);
-    let result = keep_running(&config("a"), &Control::default(), &Postman::default(), false, |_, control, _| {
-        if runs.fetch_add(1, Ordering::SeqCst) == 0 {
-            panic!("one of ours");
-        }
-        control.stop();
-        Ok(())
-    });
+    let result =
+        keep_running(&config("a"), &Control::default(), &Postman::default(), false, &|_, _| (), |_, control, _| {
+            if runs.fetch_add(1, Ordering::SeqCst) == 0 {
+                panic!("one of ours");
+            }
+            control.stop();
+            Ok(())
+        });
     assert!(result.is_ok());
     assert_eq!(runs.load(Ordering::SeqCst), 2);
 }

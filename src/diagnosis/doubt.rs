@@ -18,13 +18,15 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 const SUBJECT: &str = "in-doubt transactions";
 
-struct Prepared {
-    side: Side,
-    gid: String,
-    database: String,
-    owner: String,
-    age: Duration,
-    is_here: bool,
+/// A transaction that a server keeps prepared, whosever it is.
+pub struct Prepared {
+    pub side: Side,
+    pub gid: String,
+    pub database: String,
+    pub owner: String,
+    pub age: Duration,
+    /// In the database that was asked.
+    pub is_here: bool,
 }
 
 pub(super) fn examine<'a>(
@@ -39,7 +41,7 @@ pub(super) fn examine<'a>(
     let mut committed = None;
     for session in sessions {
         let side = session.side();
-        let asked = all(session);
+        let asked = prepared(session);
         let Some(found) = report.tried(Some(side), SUBJECT, asked) else { continue };
         if side == Side::Master {
             let asked = session.query("read the last batch", sql::COMMITTED_BATCH, &[&config.slave_field]);
@@ -70,7 +72,8 @@ pub(super) fn examine<'a>(
     }
 }
 
-fn all(session: &mut Session) -> Result<Vec<Prepared>> {
+/// Everything that is prepared on a server.
+pub fn prepared(session: &mut Session) -> Result<Vec<Prepared>> {
     let side = session.side();
     let rows = session.query("look for prepared transactions", sql::ALL_PREPARED, &[])?;
     let prepared = rows.iter().map(|row| Prepared {

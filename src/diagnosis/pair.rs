@@ -106,7 +106,7 @@ fn sequences(report: &mut Report, master: &mut Session, slave: &mut Session) {
         report.add(Level::Ok, Some(slave.side()), "sequences", "none is behind the master's");
         return;
     }
-    let text = format!("{} sequences are behind the master's: they are not replicated", behind.len());
+    let text = format!("not replicated, and behind the master's: {} of them", behind.len());
     let finding = report.add(Level::Note, Some(slave.side()), "sequences", text);
     for (name, value, _) in behind {
         finding.mend(format!("SELECT pg_catalog.setval({}, {value});", quote_literal(name)));

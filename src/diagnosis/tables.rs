@@ -80,7 +80,12 @@ pub(super) fn examine(
     }
     if report.findings.len() == before {
         let logged = on_master.values().filter(|table| table.is_logged).count();
-        report.add(Level::Ok, None, "tables", format!("{logged} are logged, and on the slave as on the master"));
+        report.add(
+            Level::Ok,
+            None,
+            "tables",
+            format!("on the slave as on the master, of those that are logged: {logged}"),
+        );
     }
 }
 
@@ -124,7 +129,7 @@ fn logging(report: &mut Report, has_log: bool, on_master: Option<&Catalog>, on_s
         }
     }
     if is_fine && has_log {
-        report.add(Level::Ok, side, "triggers", format!("on each of {} tables", on_master.len()));
+        report.add(Level::Ok, side, "triggers", format!("on all tables: {}", on_master.len()));
     }
 }
 

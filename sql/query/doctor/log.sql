@@ -17,3 +17,12 @@ select 'note', 'log', format('replica_log holds %s dead rows and %s live ones', 
        array['VACUUM public.replica_log;'], null
   from pg_stat_user_tables s
  where s.relid = 'public.replica_log'::regclass and s.n_dead_tup > 1000000 + 4 * s.n_live_tup
+union all
+select 'note', 'log', 'there is no place for the daemon''s errors: status tells less', null,
+       'run this version''s sql/master-install.sql, or: pyreplica install DSN0'
+ where to_regclass('public.replica_error') is null
+union all
+select 'note', 'log', 'the role may not leave the daemon''s errors: status tells less',
+       array[format('GRANT SELECT, INSERT, UPDATE ON public.replica_error TO %I;', current_user)], 'as its owner'
+ where exists (select from unnest(array['select', 'insert', 'update']) privilege
+                where not has_table_privilege(to_regclass('public.replica_error')::oid, privilege))

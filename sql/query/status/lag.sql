@@ -1,0 +1,34 @@
+-- How far a slave is behind, from two bounded looks at the log: at the rows above which anything may be waiting, and at the
+-- newest. "l.replicated" stands for the slave's own column.
+--   $1  text    the slave's column
+--   $2  bigint  look at this many rows at most, from below
+with slave as (
+    select s.batch, s.ts, s.base, s.current, s.last, coalesce(s.floor, 0) as floor
+      from (select $1::text::name as field) f left join public.replica_slave s using (field)),
+oldest as (
+    select l.id, l.ts, not coalesce(l.replicated, true) and not coalesce(pg_visible_in_snapshot(l.txid, s.base), false)
+                       and not coalesce(l.id <= s.last and pg_visible_in_snapshot(l.txid, s.current), false) as pending
+      from slave s
+      cross join lateral (select * from public.replica_log l where l.id > s.floor order by l.id limit $2) l),
+newest as (
+    select l.id, l.ts, not coalesce(l.replicated, true) and not coalesce(pg_visible_in_snapshot(l.txid, s.base), false)
+                       and not coalesce(l.id <= s.last and pg_visible_in_snapshot(l.txid, s.current), false) as pending
+      from slave s
+      cross join lateral (select * from public.replica_log l order by l.id desc limit 1000) l),
+-- In the middle of a long backlog the oldest rows have been replayed.
+middle as (
+    select l.ts, true as pending from slave s
+      cross join lateral (select * from public.replica_log l where l.id > s.last order by l.id limit 1) l
+     where not exists (select from oldest where pending))
+select coalesce(s.batch, 0) as batch, s.ts::timestamptz(0)::text as replayed_at, s.last,
+       coalesce(o.pending, 0) as pending, coalesce(o.looked_at, 0) >= $2 as is_cut,
+       coalesce(greatest(o.up_to, s.last), 0) as up_to, coalesce(n.highest, 0) as highest, coalesce(n.pending, 0) as newest,
+       extract(epoch from clock_timestamp() - case when o.pending > 0 then o.since when n.pending > 0 then m.since end)::float8
+           as seconds,
+       (select l.txid::text from public.replica_log l where l.id = s.last limit 1) as txid,
+       pg_total_relation_size('public.replica_log') as size, now()::timestamptz(0)::text as now
+  from slave s
+  cross join (select count(*) filter (where pending) as pending, count(*) as looked_at, max(id) as up_to,
+                     min(ts) filter (where pending) as since from oldest) o
+  cross join (select count(*) filter (where pending) as pending, max(id) as highest from newest) n
+  cross join (select min(ts) as since from middle) m

@@ -1,0 +1,64 @@
+//! What the verbs ask that look and write nothing, and what the daemon leaves for them.
+
+use super::own;
+
+/// For verbs that look and write nothing; names of types come with their schema, and no look takes for ever.
+pub const LOOK_ONLY: &str = "set default_transaction_read_only = on; set search_path = pg_catalog; \
+     set statement_timeout = '60s'; set lock_timeout = '5s'";
+
+pub const DOCTOR_SERVER: &str = include_str!("../../sql/query/doctor/server.sql");
+pub const DOCTOR_COLLATION: &str = include_str!("../../sql/query/doctor/collation.sql");
+pub const DOCTOR_LOG: &str = include_str!("../../sql/query/doctor/log.sql");
+pub const DOCTOR_TRIGGERS: &str = include_str!("../../sql/query/doctor/triggers.sql");
+pub const DOCTOR_SLAVE: &str = include_str!("../../sql/query/doctor/slave.sql");
+pub const DOCTOR_CATALOG: &str = include_str!("../../sql/query/doctor/catalog.sql");
+pub const DOCTOR_SEQUENCES: &str = include_str!("../../sql/query/doctor/sequences.sql");
+
+/// The daemon's session on the master.
+pub const DAEMON: &str = include_str!("../../sql/query/status/daemon.sql");
+
+pub const ALL_PREPARED: &str = "select gid, database::text, owner::text, \
+     extract(epoch from now() - prepared)::bigint as age, database = current_database() as here \
+     from pg_prepared_xacts order by prepared";
+
+pub const SEQUENCE_NAMES: &str = "select format('%I.%I', schemaname, sequencename) from pg_sequences";
+
+pub const ROLE_AND_VERSION: &str = "select current_user::text, current_setting('server_version_num')::int";
+
+pub const CLOCK: &str = "select extract(epoch from clock_timestamp())::float8";
+
+/// Columns that some versions lack are asked for by name.
+pub const DATABASE: &str = "select (select system_identifier from pg_control_system()) || '/' || oid as identity, \
+     pg_encoding_to_char(encoding)::text as encoding, concat_ws(' ', datcollate, datctype, \
+     coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale')) as locale \
+     from pg_database d where datname = current_database()";
+
+/// The columns that transforms leave out.
+pub const LEFT_OUT: &str = "select relname, field from public.py_log_transform where expression is null";
+
+/// The columns of the conflicts, and what is put aside: on a slave of an older version there is nothing of that.
+pub const PUT_ASIDE: &str = "select to_regclass('public.replica_conflict') is not null as conflicts, \
+     to_regclass('public.replica_held') is not null and to_regclass('public.replica_hold') is not null as held";
+
+/// $1 names the pair as replica_progress does.
+pub const CONFLICTS: &str =
+    "select count(*), max(ts)::timestamptz(0)::text from public.replica_conflict where master = $1";
+
+pub const HELD: &str = "select (select count(*) from public.replica_held where master = $1), \
+     coalesce((select string_agg(nullif(relation, ''), ', ' order by relation) from public.replica_hold where master = $1), ''), \
+     exists (select from public.replica_hold where master = $1 and relation = '')";
+
+pub const LAST_ERROR: &str = include_str!("../../sql/query/status/error.sql");
+pub const NOTE_ERROR: &str = include_str!("../../sql/query/status/note_error.sql");
+
+/// Whether the daemon may leave its failures there: a log of an older version no place for them.
+pub const MAY_NOTE_ERRORS: &str = "select count(*) = 3 from unnest(array['select', 'insert', 'update']) privilege \
+     where has_table_privilege(to_regclass('public.replica_error')::oid, privilege)";
+
+pub const NOTE_RECOVERY: &str = "update public.replica_error set recovered = now() \
+     where field = $1::text::name and recovered is null";
+
+/// How far a slave is behind.
+pub fn lag(field: &str) -> String {
+    own(field, include_str!("../../sql/query/status/lag.sql"))
+}

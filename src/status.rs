@@ -1,0 +1,124 @@
+//! `pyreplica status`: how each pair is doing.
+
+use crate::conffiles::Loaded;
+use crate::control::Control;
+use crate::error::{Error, ExitCode, Kind, Result};
+use crate::output::{self, Json, json};
+use crate::sides::{self, Sides};
+use crate::verb::{Call, JSON, Opt, Value, Verb, Words};
+use crate::vitals::{self, Vitals};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+pub const VERB: Verb = Verb {
+    name: "status",
+    help: HELP,
+    options: &[
+        JSON,
+        Opt { name: "--watch", value: Value::Optional(1..=3600) },
+        Opt { name: "--prometheus", value: Value::None },
+    ],
+    words: Words::Pairs,
+    run,
+};
+
+const HELP: &str = "\
+pyreplica status tells how each pair is doing
+
+usage:
+  pyreplica status [OPTIONS] [FILE.conf... | DIR | DSN0 DSN1]
+
+It asks the databases, so it works wherever they can be reached, and while the
+daemon is down. BEHIND is the number of changes that wait, SECONDS the age of
+the oldest of them. Below the table stands what somebody should see to.
+
+options:
+  --watch[=N]   again every N seconds (default: 2), until Ctrl-C
+  --json        one document for programs instead of a table for people
+  --prometheus  the metrics of docs/status.md, for the node exporter's textfile
+                collector
+
+exit codes: 0 all is well, 8 somebody should see to something, 9 it fails
+
+example:
+  pyreplica status --watch /etc/pyreplica
+";
+
+/// Between two looks, when nobody says it.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The last replayed change of each pair at one moment.
+type Places = HashMap<String, (Instant, i64)>;
+
+fn run(call: &Call, control: &Control) -> Result<ExitCode> {
+    let loaded = call.pairs();
+    if !call.has("--watch") {
+        let pairs = look(call, &loaded, control)?;
+        show(call, &loaded, &pairs, &HashMap::new())?;
+        return Ok(judge(&loaded, &pairs));
+    }
+    let interval = call.number("--watch").map_or(WATCH_INTERVAL, Duration::from_secs);
+    let mut before = Places::new();
+    loop {
+        let pairs = match look(call, &loaded, control) {
+            Err(error) if error.kind() == Kind::Stopped => return Ok(ExitCode::Success),
+            pairs => pairs?,
+        };
+        let rates = rates(&pairs, &mut before);
+        if !call.has("--json") && !call.has("--prometheus") {
+            output::clear()?;
+        }
+        show(call, &loaded, &pairs, &rates)?;
+        if control.pause(interval) {
+            return Ok(ExitCode::Success);
+        }
+    }
+}
+
+fn look(call: &Call, loaded: &Loaded, control: &Control) -> Result<Vec<Vitals>> {
+    let mut pairs = Vec::new();
+    for config in &loaded.configs {
+        let Sides { master, slave } = sides::open(config, "status", control);
+        control.check()?;
+        pairs.push(vitals::look(config, &call.words_for(config), master, slave));
+    }
+    control.check().map(|()| pairs)
+}
+
+fn show(call: &Call, loaded: &Loaded, pairs: &[Vitals], rates: &HashMap<String, f64>) -> Result<()> {
+    if call.has("--prometheus") {
+        loaded.errors.iter().for_each(|error| output::complain(&format!("pyreplica: {error}\n")));
+        return output::print(&vitals::exposition(pairs));
+    }
+    if call.has("--json") {
+        let documents: Vec<Json> =
+            pairs.iter().map(|pair| vitals::as_json(pair, rates.get(&pair.name).copied())).collect();
+        let unusable: Vec<String> = loaded.errors.iter().map(Error::to_string).collect();
+        return output::print_json(&json!({ "pairs": documents, "unusable": unusable }));
+    }
+    let unusable = loaded.errors.iter().map(|error| format!("\n{error}\n"));
+    output::print(&(vitals::as_table(pairs, rates) + &unusable.collect::<String>()))
+}
+
+fn judge(loaded: &Loaded, pairs: &[Vitals]) -> ExitCode {
+    let problems = || pairs.iter().flat_map(|pair| &pair.problems);
+    if !loaded.errors.is_empty() || problems().any(|problem| problem.is_failure) {
+        ExitCode::Faulty
+    } else if problems().next().is_some() {
+        ExitCode::Warned
+    } else {
+        ExitCode::Success
+    }
+}
+
+/// Changes a second since the look before, by the ids: those that transactions took and rolled back count too.
+fn rates(pairs: &[Vitals], before: &mut Places) -> HashMap<String, f64> {
+    let mut rates = HashMap::new();
+    for pair in pairs {
+        let Some(last) = pair.lag.as_ref().and_then(|lag| lag.last) else { continue };
+        if let Some((when, former)) = before.insert(pair.name.clone(), (Instant::now(), last)) {
+            rates.insert(pair.name.clone(), (last - former).max(0) as f64 / when.elapsed().as_secs_f64().max(0.001));
+        }
+    }
+    rates
+}

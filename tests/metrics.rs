@@ -1,0 +1,131 @@
+//! METRICS: what the daemon serves by HTTP, and that no client can hurt replication.
+
+mod harness;
+
+use harness::{Daemon, Pair, wait_until};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+const TABLE: &str = "create table t (id int primary key, a text)";
+
+/// A port that nobody has at the moment.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+struct Served {
+    pair: Pair,
+    daemon: Daemon,
+    port: u16,
+}
+
+impl Served {
+    fn start() -> Served {
+        let pair = Pair::new();
+        pair.exec_both(TABLE);
+        pair.create_triggers();
+        Served::start_with(pair)
+    }
+
+    fn start_with(pair: Pair) -> Served {
+        let port = free_port();
+        let mut daemon = pair.start_with(&format!("METRICS=127.0.0.1:{port}"));
+        daemon.wait_log("Serving http://127.0.0.1:");
+        Served { pair, daemon, port }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(harness::PATIENCE)).unwrap();
+        stream
+    }
+
+    fn get(&self, path: &str) -> String {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
+    }
+
+    fn ask(&self, request: &str) -> String {
+        let mut stream = self.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+#[test]
+fn metrics_and_health_follow_the_pair() {
+    let mut served = Served::start();
+    served.pair.run("insert into t values (1, 'one')");
+    served.pair.wait_caught_up();
+    let sample = format!("pyreplica_lag_changes{{pair=\"{}\",field=\"replicated\"}} 0\n", served.pair.name);
+    wait_until("the slave is up to date", || served.get("/metrics").contains(&sample));
+    let metrics = served.get("/metrics");
+    assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n") && metrics.contains("text/plain; version=0.0.4"), "{metrics}");
+    let (head, body) = metrics.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");
+    assert!(served.get("/health").starts_with("HTTP/1.1 200 OK\r\n"), "{}", served.get("/health"));
+
+    // A change that cannot be replayed.
+    served.pair.run_on_slave("insert into t values (2, 'in the way')");
+    served.pair.run("insert into t values (2, 'two')");
+    wait_until("the failure is told", || served.get("/health").starts_with("HTTP/1.1 503 "));
+    let health = served.get("/health");
+    assert!(health.contains("failing since ") && health.contains("already exists"), "{health}");
+    served.pair.run_on_slave("delete from t where id = 2");
+    wait_until("the end of it is told", || served.get("/health").starts_with("HTTP/1.1 200 "));
+    assert!(served.daemon.terminate().success());
+}
+
+#[test]
+fn what_is_no_request_for_anything_is_answered_briefly() {
+    let served = Served::start();
+    assert!(served.get("/nothing").starts_with("HTTP/1.1 404 "));
+    assert!(served.get("/").starts_with("HTTP/1.1 200 "));
+    assert!(served.ask("POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
+    let head = served.ask("HEAD /metrics HTTP/1.1\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
+}
+
+#[test]
+fn clients_that_say_nothing_too_much_or_go_away_hurt_nobody() {
+    let mut served = Served::start();
+    let silent: Vec<TcpStream> = (0..3).map(|_| served.connect()).collect();
+    let mut endless = served.connect();
+    endless.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    // Its end is that nobody listens any more.
+    let _ = endless.write_all(&vec![b'x'; 1 << 20]);
+    drop(served.connect());
+    served.pair.run("insert into t values (1, 'one')");
+    served.pair.wait_caught_up();
+    assert!(served.get("/health").starts_with("HTTP/1.1 "), "others get their turn");
+    drop(silent);
+    assert!(served.daemon.terminate().success());
+}
+
+/// It accepts connections and says nothing, and the connection string lets the daemon wait for ever.
+#[test]
+fn a_server_that_hangs_is_told_and_does_not_hang_the_answer() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut pair = Pair::new();
+    let port = silent.local_addr().unwrap().port();
+    pair.slave_dsn = format!("host=127.0.0.1 port={port} user=postgres dbname=x connect_timeout=0 sslmode=disable");
+    let served = Served::start_with(pair);
+    for path in ["/health", "/metrics"] {
+        let answer = served.get(path);
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("do not answer within"), "{answer}");
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_is_a_warning_and_replication_goes_on() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let pair = Pair::new();
+    pair.exec_both(TABLE);
+    pair.create_triggers();
+    let mut daemon = pair.start_with(&format!("METRICS={}", taken.local_addr().unwrap()));
+    daemon.wait_log("cannot serve METRICS=");
+    pair.run("insert into t values (1, 'one')");
+    pair.wait_caught_up();
+}

@@ -1,0 +1,285 @@
+//! `pyreplica status`: what it tells about a pair, also while the daemon is down; and what every failure that the crash tests
+//! know looks like to the operator, in status and in doctor.
+
+mod harness;
+
+use harness::{Finished, OwnCluster, Pair, run, wait_until};
+use serde_json::Value;
+
+const TABLE: &str = "create table t (id int primary key, a text)";
+
+fn pair_with_a_table() -> Pair {
+    let pair = Pair::new();
+    pair.exec_both(TABLE);
+    pair.create_triggers();
+    pair
+}
+
+#[track_caller]
+fn verb(pair: &Pair, verb: &str, more: &[&str]) -> Finished {
+    let file = pair.config_file("");
+    let mut words = vec![verb, file.to_str().unwrap()];
+    words.extend(more);
+    run(&pair.dir().join("verb.out"), &words, &[])
+}
+
+/// The pair's part of the JSON.
+#[track_caller]
+fn status(pair: &Pair) -> Value {
+    let finished = verb(pair, "status", &["--json"]);
+    let document: Value = serde_json::from_str(&finished.output).unwrap_or_else(|e| panic!("{e}: {}", finished.output));
+    document["pairs"][0].clone()
+}
+
+/// Both verbs end with this code, and status and doctor say each of the parts.
+#[track_caller]
+fn assert_explained(pair: &Pair, code: i32, in_status: &[&str], in_doctor: &[&str]) {
+    let finished = verb(pair, "status", &[]);
+    harness::assert_says(&finished.output, in_status);
+    assert_eq!(finished.code(), code, "{}", finished.output);
+    let finished = verb(pair, "doctor", &["--brief"]);
+    harness::assert_says(&finished.output, in_doctor);
+    assert!(!finished.output.contains("s3cr3t"), "{}", finished.output);
+}
+
+// == What it tells ==
+
+#[test]
+fn a_pair_that_has_never_run_waits_with_all_its_changes() {
+    let pair = pair_with_a_table();
+    pair.run("insert into t select from generate_series(1, 0); insert into t select n from generate_series(1, 42) n");
+    let told = status(&pair);
+    assert_eq!((told["state"].as_str(), told["lag"]["changes"].as_u64()), (Some("stopped"), Some(42)), "{told:#}");
+    assert!(told["lag"]["seconds"].as_f64().unwrap() > 0.0, "{told:#}");
+    assert_eq!(told["lag"]["estimated"], false);
+    assert_explained(
+        &pair,
+        8,
+        &["stopped", "changes that wait: 42", "hint: is it running? start it: pyreplica "],
+        &["no daemon"],
+    );
+}
+
+#[test]
+fn a_running_pair_is_replicating_and_a_stopped_one_tells_what_waits() {
+    let pair = pair_with_a_table();
+    let mut daemon = pair.start();
+    pair.run("insert into t select n from generate_series(1, 10) n");
+    pair.wait_caught_up();
+    let finished = verb(&pair, "status", &[]);
+    assert_eq!(finished.code(), 0, "{}", finished.output);
+    harness::assert_says(&finished.output, &["PAIR ", "replicating", &pair.name]);
+    let told = status(&pair);
+    assert_eq!((told["lag"]["changes"].as_u64(), told["lag"]["seconds"].as_f64()), (Some(0), Some(0.0)), "{told:#}");
+    assert_eq!(told["lag"]["last_replayed"], told["lag"]["last_logged"]);
+    assert!(told["lag"]["last_transaction"].is_string(), "{told:#}");
+    daemon.terminate();
+    pair.run("insert into t values (11, 'late')");
+    assert_eq!(status(&pair)["lag"]["changes"], 1);
+    pair.once();
+    assert_eq!(status(&pair)["lag"]["changes"], 0);
+}
+
+/// Its ids are lower than what has been replayed.
+#[test]
+fn a_transaction_that_ends_late_is_seen_to_wait() {
+    let pair = pair_with_a_table();
+    let mut late = pair.master();
+    late.batch_execute("begin; insert into t values (1, 'late')").unwrap();
+    pair.run("insert into t values (2, 'early')");
+    pair.once();
+    assert_eq!(status(&pair)["lag"]["changes"], 0, "what is not committed does not wait");
+    late.batch_execute("commit").unwrap();
+    assert_eq!(status(&pair)["lag"]["changes"], 1);
+    pair.once();
+    assert_eq!(status(&pair)["lag"]["changes"], 0);
+}
+
+#[test]
+fn a_long_backlog_is_estimated_and_the_estimate_is_close() {
+    let pair = pair_with_a_table();
+    pair.run("insert into t select n from generate_series(1, 150000) n");
+    let told = status(&pair);
+    assert_eq!(told["lag"]["estimated"], true, "{told:#}");
+    let changes = told["lag"]["changes"].as_u64().unwrap();
+    assert!((149_000..151_000).contains(&changes), "{told:#}");
+}
+
+#[test]
+fn the_metrics_are_written_for_a_textfile_collector() {
+    let pair = pair_with_a_table();
+    pair.run("insert into t values (1, 'one')");
+    let finished = verb(&pair, "status", &["--prometheus"]);
+    let labels = format!("{{pair=\"{}\",field=\"replicated\"", pair.name);
+    for line in [
+        "# TYPE pyreplica_lag_changes gauge".to_string(),
+        format!("pyreplica_lag_changes{labels}}} 1"),
+        format!("pyreplica_up{labels}}} 0"),
+        format!("pyreplica_reachable{labels},side=\"slave\"}} 1"),
+    ] {
+        assert!(finished.output.lines().any(|l| l == line), "{line}: {}", finished.output);
+    }
+}
+
+#[test]
+fn watching_shows_a_rate_and_ends_by_a_signal_in_good_order() {
+    let pair = pair_with_a_table();
+    let _daemon = pair.start();
+    pair.run("insert into t values (1, 'one')");
+    pair.wait_caught_up();
+    let file = pair.config_file("");
+    let words = ["status", "--watch=1", "--json", file.to_str().unwrap()];
+    let mut watch = harness::Daemon::spawn(&pair.dir().join("watch.out"), &words, &[]);
+    watch.wait_log("\"rate\": 0.0");
+    watch.signal("INT");
+    assert_eq!(watch.wait_exit().code(), Some(0));
+}
+
+// == Every failure in words ==
+
+#[test]
+fn a_master_that_is_down_is_told() {
+    let mut pair = pair_with_a_table();
+    pair.master_dsn = "host=127.0.0.1 port=9 user=postgres dbname=x connect_timeout=2 password=s3cr3t".to_owned();
+    let words = ["master: cannot connect to ", "hint: is the server running there"];
+    assert_explained(&pair, 9, &["unknown", words[0], words[1]], &["failure  master  connection", words[1]]);
+}
+
+#[test]
+fn a_slave_that_is_down_is_told_with_what_waits_and_since_when() {
+    let mut own = OwnCluster::start("down", "", &[]);
+    let usual = Pair::new();
+    let pair = Pair::on(usual.master_server(), own.server());
+    pair.exec_both(TABLE);
+    pair.create_triggers();
+    let mut daemon = pair.start();
+    pair.run("insert into t values (1, 'one')");
+    pair.wait_caught_up();
+    own.stop_fast();
+    pair.run("insert into t values (2, 'two')");
+    daemon.wait_log("Trying again");
+    wait_until("status tells the failure", || status(&pair)["state"] == "failing");
+    let words = ["slave: cannot connect to ", "hint: is the server running there"];
+    assert_explained(
+        &pair,
+        9,
+        &["failing", "failing since ", words[0], words[1]],
+        &["failure  slave   connection", words[1]],
+    );
+    assert_eq!(status(&pair)["lag"]["changes"], 1);
+    own.start_again();
+    pair.wait_caught_up();
+    wait_until("status tells that it is over", || status(&pair)["state"] == "replicating");
+    let finished = verb(&pair, "status", &[]);
+    assert_eq!(finished.code(), 0, "{}", finished.output);
+    assert!(finished.output.contains(": failed from "), "{}", finished.output);
+}
+
+#[test]
+fn a_batch_left_in_doubt_is_told() {
+    for step in ["master-prepared", "slave-prepared", "master-committed"] {
+        let pair = pair_with_a_table();
+        pair.run("insert into t values (1, 'one')");
+        let mut daemon = pair.start_paused_at(step);
+        daemon.wait_paused();
+        daemon.kill9();
+        let words = "the daemon settles them when it connects";
+        wait_until("the server notices the end of the daemon", || status(&pair)["daemon_connected"] == false);
+        assert_explained(
+            &pair,
+            8,
+            &["batches in doubt: 1", words],
+            &["batch ", "in doubt", "start the daemon: it settles it"],
+        );
+        pair.once();
+        assert_eq!(status(&pair)["in_doubt"], 0, "{step}");
+    }
+}
+
+#[test]
+fn a_change_that_fails_is_told_with_its_id_and_so_is_the_end_of_it() {
+    let pair = pair_with_a_table();
+    pair.run_on_slave("insert into t values (1, 'in the way')");
+    pair.run("insert into t values (1, 'one')");
+    assert_eq!(pair.try_once().code(), 6);
+    let told = status(&pair);
+    assert_eq!((told["state"].as_str(), told["error"]["change"].as_i64()), (Some("failing"), Some(1)), "{told:#}");
+    assert_explained(&pair, 9, &["failing since ", "slave: cannot ", "already exists"], &["no daemon"]);
+    pair.try_once();
+    assert_eq!(status(&pair)["error"]["attempts"], 2);
+    pair.run_on_slave("delete from t");
+    pair.once();
+    let told = status(&pair);
+    assert!(told["error"]["recovered"].is_string() && told["state"] == "stopped", "{told:#}");
+}
+
+#[test]
+fn a_missing_table_is_told_with_the_statement_that_makes_it() {
+    let pair = pair_with_a_table();
+    pair.run_on_slave("drop table t");
+    pair.run("insert into t values (1, 'one')");
+    assert!(!pair.try_once().status.success());
+    assert_explained(
+        &pair,
+        9,
+        &["failing since ", "on public.t: relation"],
+        &["is logged on the master and missing", "slave=> CREATE TABLE public.t "],
+    );
+}
+
+#[test]
+fn a_server_without_prepared_transactions_is_told() {
+    let small = OwnCluster::start("unprepared", "max_prepared_transactions = 0", &[]);
+    let usual = Pair::new();
+    let pair = Pair::on(usual.master_server(), small.server());
+    pair.exec_both(TABLE);
+    pair.create_triggers();
+    pair.run("insert into t values (1, 'one')");
+    assert_eq!(pair.try_once().code(), 5);
+    let words = "ALTER SYSTEM SET max_prepared_transactions = 10;";
+    assert_explained(
+        &pair,
+        9,
+        &["failing since ", "max_prepared_transactions is 0", words],
+        &[&format!("slave=> {words}")],
+    );
+}
+
+#[test]
+fn a_role_without_rights_is_told_the_grants() {
+    let mut pair = pair_with_a_table();
+    let role = format!("status_{}", std::process::id());
+    pair.run(&format!("create role {role} login"));
+    let master = pair.master_dsn.clone();
+    pair.master_dsn = master.replace("user=postgres", &format!("user={role}"));
+    assert_explained(
+        &pair,
+        9,
+        &["master: cannot ", "permission denied"],
+        &["master=> GRANT SELECT ON public.replica_log"],
+    );
+    pair.master_dsn = master;
+    pair.run(&format!("drop role {role}"));
+}
+
+#[test]
+fn a_wrong_password_is_told_and_never_shown() {
+    let mut pair = pair_with_a_table();
+    let role = format!("secret_{}", std::process::id());
+    let mut slave = pair.slave();
+    // cluster.sh lets its members in by password only.
+    let _ = slave.batch_execute("create role scram_users");
+    slave.batch_execute(&format!("create role {role} login password 'right' in role scram_users")).unwrap();
+    pair.slave_dsn = pair.slave_dsn.replace("user=postgres", &format!("user={role} password=s3cr3t"));
+    pair.run("insert into t values (1, 'one')");
+    assert_eq!(pair.try_once().code(), 5);
+    let words = ["password authentication failed", "~/.pgpass"];
+    assert_explained(
+        &pair,
+        9,
+        &["failing since ", words[0], words[1]],
+        &["failure  slave   connection", words[0], words[1]],
+    );
+    assert!(!verb(&pair, "status", &[]).output.contains("s3cr3t"));
+    slave.batch_execute(&format!("drop role {role}")).unwrap();
+}
