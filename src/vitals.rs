@@ -200,7 +200,9 @@ impl Vitals {
             ),
             _ => {}
         }
-        if self.reached[0] && self.daemon.is_none() {
+        // Between two attempts that fail a daemon is not connected either.
+        let is_failing = self.error.as_ref().is_some_and(|error| error.recovered.is_none());
+        if self.reached[0] && self.daemon.is_none() && !is_failing {
             let waiting = self.lag.as_ref().map_or(0, |lag| lag.changes);
             let text = format!("no daemon is connected to the master; changes that wait: {waiting}");
             say(false, text, Some(format!("is it running? start it: pyreplica {source}")));
@@ -241,7 +243,7 @@ fn lag(master: &mut Session, field: &str) -> Result<Lag> {
         is_estimate,
         seconds: row.get::<_, Option<f64>>("seconds").filter(|_| changes > 0).unwrap_or(0.0).max(0.0),
         batch: row.get("batch"),
-        replayed_at: row.get("replayed_at"),
+        replayed_at: row.get::<_, Option<String>>("replayed_at").filter(|_| row.get::<_, i64>("batch") > 0),
         last: row.get("last"),
         transaction: row.get("txid"),
         highest,

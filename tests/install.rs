@@ -194,6 +194,7 @@ fn the_documented_select_takes_all_tables_and_leaves_pyreplicas_own_alone() {
         "created trigger on t (id)",
         "table py_log_filter is pyreplica's own (couldn't be replicated)!",
         "table py_log_transform is pyreplica's own (couldn't be replicated)!",
+        "table replica_error is pyreplica's own (couldn't be replicated)!",
         "table replica_progress is pyreplica's own (couldn't be replicated)!",
         "table replica_slave is pyreplica's own (couldn't be replicated)!",
         "table u has no pk constraint (couldn't be replicated)!",

@@ -204,7 +204,12 @@ fn a_change_that_fails_is_told_with_its_id_and_so_is_the_end_of_it() {
     assert_eq!(pair.try_once().code(), 6);
     let told = status(&pair);
     assert_eq!((told["state"].as_str(), told["error"]["change"].as_i64()), (Some("failing"), Some(1)), "{told:#}");
-    assert_explained(&pair, 9, &["failing since ", "slave: cannot ", "already exists"], &["no daemon"]);
+    assert_explained(
+        &pair,
+        9,
+        &["failing since ", "slave: cannot ", "already exists"],
+        &["failure  both    last error", "already exists"],
+    );
     pair.try_once();
     assert_eq!(status(&pair)["error"]["attempts"], 2);
     pair.run_on_slave("delete from t");

@@ -95,6 +95,7 @@ pub(super) fn examine_log(report: &mut Report, config: &Config, master: &mut Ses
 pub(super) fn examine_daemon(report: &mut Report, config: &Config, source: &str, master: &mut Session) -> bool {
     let side = Some(Side::Master);
     let field = &config.slave_field;
+    examine_error(report, field, master);
     let rows = master.query("look for the daemon", sql::DAEMON, &[field]);
     let Some(rows) = report.tried(side, "daemon", rows) else { return false };
     if let Some(row) = rows.first() {
@@ -117,6 +118,22 @@ pub(super) fn examine_daemon(report: &mut Report, config: &Config, source: &str,
         .add(level, side, "daemon", "no daemon replicates this pair now")
         .advise(format!("start it: pyreplica {source}"));
     false
+}
+
+/// What the daemon fails with, if it does.
+fn examine_error(report: &mut Report, field: &String, master: &mut Session) {
+    let may = master.query_one("look for errors", sql::MAY_NOTE_ERRORS, &[]).map(|row| row.get::<_, bool>(0));
+    let Some(true) = report.tried(Some(Side::Master), "last error", may) else { return };
+    let rows = master.query("look for errors", sql::LAST_ERROR, &[field]);
+    let Some(rows) = report.tried(Some(Side::Master), "last error", rows) else { return };
+    match rows.first().filter(|row| row.get::<_, Option<&str>>("recovered").is_none()) {
+        Some(row) => {
+            let (since, message): (&str, &str) = (row.get("since"), row.get("message"));
+            let finding = report.add(Level::Failure, None, "last error", format!("failing since {since}: {message}"));
+            finding.advice = row.get("hint");
+        }
+        None => drop(report.add(Level::Ok, None, "last error", "none that lasts")),
+    }
 }
 
 fn examine_size(report: &mut Report, config: &Config, master: &mut Session, fields: &[String]) {

@@ -114,13 +114,11 @@ fn logging(report: &mut Report, has_log: bool, on_master: Option<&Catalog>, on_s
             let text = format!("{relation} has no primary key: its changes are not replicated");
             let finding = report.add(level, side, "keys", text);
             if table.candidate.is_empty() {
-                finding.advise("give it one, on both sides, and then the trigger");
+                finding.advise(format!("give it one, on both sides, and then the trigger: {create}"));
             } else {
                 finding.mend(format!("ALTER TABLE {relation} ADD PRIMARY KEY ({});", list(&table.candidate)));
-                finding.advise("the same on the slave");
-            }
-            if has_log {
-                finding.mend(create);
+                finding.mends.extend(has_log.then_some(create));
+                finding.advise("the key on the slave too");
             }
         } else if has_log {
             is_fine = false;
