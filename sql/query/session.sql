@@ -1,10 +1,11 @@
 -- Every session of the daemon: text as the trigger logs it, no time-out but that of locks, no policy that hides rows,
--- and a server that notices a dead daemon. Settings that this version of PostgreSQL lacks are passed over.
+-- and a server that notices a dead daemon. Names are written as pg_settings does; those that this version of PostgreSQL
+-- lacks are passed over.
 --   $1  text  what the trigger notes as the origin of changes made in this session
 select set_config(s.name, v.setting, false)
   from (values
-      ('client_min_messages', 'warning'), ('standard_conforming_strings', 'on'), ('datestyle', 'ISO, YMD'),
-      ('intervalstyle', 'postgres'), ('extra_float_digits', '1'), ('bytea_output', 'hex'), ('lc_monetary', 'C'),
+      ('client_min_messages', 'warning'), ('standard_conforming_strings', 'on'), ('DateStyle', 'ISO, YMD'),
+      ('IntervalStyle', 'postgres'), ('extra_float_digits', '1'), ('bytea_output', 'hex'), ('lc_monetary', 'C'),
       ('xmloption', 'content'), ('statement_timeout', '0'), ('lock_timeout', '10s'),
       ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'), ('transaction_timeout', '0'),
       ('default_transaction_isolation', 'read committed'), ('default_transaction_read_only', 'off'),
