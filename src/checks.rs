@@ -31,9 +31,7 @@ struct Server {
 pub fn check(config: &Config, master: &mut Session, slave: &mut Session) -> Result<Findings> {
     let (on_master, on_slave) = (server(master)?, server(slave)?);
     if on_master.identity == on_slave.identity {
-        return Err(setup(None, "replicate", "DSN0 and DSN1 are the same database").with_hint(
-            "DSN0 is the master, DSN1 the slave; they may be two databases of one server, but not one database",
-        ));
+        return Err(same_database());
     }
     let log = log_oid(master)?;
     let fields = slave_fields(config, master)?;
@@ -55,6 +53,12 @@ pub fn check(config: &Config, master: &mut Session, slave: &mut Session) -> Resu
         fields,
         hstore_schema: master.query_one("look for hstore", sql::HSTORE_SCHEMA, &[])?.get(0),
     })
+}
+
+/// What is said to an operator whose two connection strings lead to one place.
+pub fn same_database() -> Error {
+    setup(None, "replicate", "DSN0 and DSN1 are the same database")
+        .with_hint("DSN0 is the master, DSN1 the slave; they may be two databases of one server, but not one database")
 }
 
 /// Names a log by a number that gids and progress rows can hold: `identity` is `system identifier/database oid`, `log`
@@ -116,7 +120,8 @@ fn server(session: &mut Session) -> Result<Server> {
     Ok(Server { identity: row.get(0), encoding: row.get(1), max_prepared: row.get(2) })
 }
 
-fn slave_fields(config: &Config, master: &mut Session) -> Result<Vec<String>> {
+/// The columns of `replica_log` that mark slaves; the pair's own is among them.
+pub fn slave_fields(config: &Config, master: &mut Session) -> Result<Vec<String>> {
     let rows = master.query("look at the log's columns", sql::SLAVE_FIELDS, &[])?;
     let fields: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let field = &config.slave_field;

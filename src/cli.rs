@@ -2,6 +2,7 @@
 
 mod help;
 
+use crate::comparing;
 use crate::conffiles;
 use crate::config::{Config, DEBUG_LEVELS};
 use crate::daemon::{self, Failure, Mode};
@@ -18,7 +19,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Everything but replication itself, in the order of the help.
-static VERBS: [&Verb; 3] = [&install::VERB, &doctor::VERB, &status::VERB];
+static VERBS: [&Verb; 5] = [&install::VERB, &doctor::VERB, &status::VERB, &comparing::COMPARE, &comparing::REPAIR];
 
 static REPLICATION: [Opt; 4] = [
     Opt { name: "--once", value: Value::None },

@@ -20,6 +20,7 @@ pub mod table;
 pub mod render;
 pub mod sets;
 pub mod net;
+pub mod digest;
 
 // World (each the only importer of its crate): errors, servers, signals, files, mails.
 pub mod error;
@@ -49,11 +50,14 @@ pub mod twophase;
 pub mod housekeeping;
 pub mod diagnosis;
 pub mod vitals;
+pub mod compare;
+pub mod repair;
 
 // Loop: one pair, then many.
 pub mod seam;
 pub mod dial;
 pub mod sides;
+pub mod both;
 pub mod listener;
 pub mod ahead;
 pub mod replicator;
@@ -68,4 +72,5 @@ pub mod verb;
 pub mod install;
 pub mod doctor;
 pub mod status;
+pub mod comparing;
 pub mod cli;

@@ -21,6 +21,9 @@ pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg(n.nspname::tex
 pub const SESSION: &str = include_str!("../sql/query/session.sql");
 pub const TABLE: &str = include_str!("../sql/query/table.sql");
 pub const KEY: &str = include_str!("../sql/query/key.sql");
+pub const COMPARABLE: &str = include_str!("../sql/query/comparable.sql");
+pub const REPLICATED: &str = include_str!("../sql/query/replicated.sql");
+pub const UNDERWAY: &str = include_str!("../sql/query/underway.sql");
 pub const COLUMNS: &str = include_str!("../sql/query/columns.sql");
 
 /// Triggers, cascades and foreign key checks do not run in such a session.
@@ -107,6 +110,11 @@ pub const MISSING_PROGRESS_RIGHTS: &str = "select coalesce(string_agg(format('GR
 
 /// 0x70797265 is "pyre". Two daemons of one slave exclude each other with it, on the master.
 pub const LOCK_SLAVE: &str = "select pg_try_advisory_lock(1887007333, hashtext($1))";
+
+/// Whether a daemon replicates to this slave: it holds the lock above.
+pub const DAEMON_RUNS: &str = "select exists (select from pg_locks where locktype = 'advisory' \
+     and database = (select oid from pg_database where datname = current_database()) and classid = 1887007333 \
+     and objid = (hashtext($1)::bigint & 4294967295)::oid and objsubid = 2 and granted)";
 
 /// Whether there is an index by id; without one every look reads the whole log.
 pub const HAS_INDEX: &str = "select exists (select from pg_index i join pg_attribute a on a.attrelid = i.indrelid \

@@ -16,6 +16,8 @@ verbs:
   pyreplica install DSN            prepare the master: log table and triggers
   pyreplica doctor [PAIRS]         check everything that replication needs
   pyreplica status [PAIRS]         tell how each pair is doing
+  pyreplica compare [PAIRS]        are both sides equal, row by row?
+  pyreplica repair PAIR            make the slave's rows what the master's are
   pyreplica help [VERB]            explain it
 
 PAIRS are named as for replication: FILE.conf, DIR, DSN0 DSN1 or nothing. The

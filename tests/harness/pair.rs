@@ -148,6 +148,12 @@ impl Pair {
         run(&self.next_log(), &["--once", "--debug", "3", &self.master_dsn, &self.slave_dsn], env)
     }
 
+    /// Runs a verb of the command line about this pair to its end.
+    #[track_caller]
+    pub fn verb(&self, verb: &str, options: &[&str]) -> Finished {
+        run(&self.next_log(), &[&[verb], options, &[&self.master_dsn, &self.slave_dsn]].concat(), &[])
+    }
+
     /// Drains by a config file with further lines.
     #[track_caller]
     pub fn try_once_by_file(&self, lines: &str) -> Finished {

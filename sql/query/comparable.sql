@@ -1,0 +1,33 @@
+-- Tables as one side has them, for comparing them with the other side's.
+--   $1  text[]  quoted and qualified names
+select r.name as relation, c.relkind = 'p' as partitioned, a.names, a.base_types, a.full_types, a.generated,
+       a.identity_always, a.collations, a.schemas, u."unique"
+  from unnest($1::text[]) r (name)
+  join pg_class c on c.oid = to_regclass(r.name) and c.relkind in ('r', 'p')
+  cross join lateral (
+      select coalesce(array_agg(a.attname::text order by a.attnum), '{}') as names,
+             coalesce(array_agg(format_type(a.atttypid, -1) order by a.attnum), '{}') as base_types,
+             coalesce(array_agg(format_type(a.atttypid, a.atttypmod) order by a.attnum), '{}') as full_types,
+             coalesce(array_agg(a.attgenerated <> '' order by a.attnum), '{}') as generated,
+             coalesce(array_agg(a.attidentity = 'a' order by a.attnum), '{}') as identity_always,
+             -- NULL: values are not sorted by a collation. Empty: by one under which different texts may be equal.
+             coalesce(array_agg(case when o.collisdeterministic then format('%I.%I', s.nspname, o.collname)
+                                     when o.oid is not null then '' end order by a.attnum), '{}') as collations,
+             -- Where the operators of the type are.
+             coalesce(array_agg(n.nspname::text order by a.attnum), '{}') as schemas
+        from pg_attribute a
+        join pg_type y on y.oid = a.atttypid
+        join pg_namespace n on n.oid = y.typnamespace
+        left join pg_collation o on o.oid = a.attcollation
+        left join pg_namespace s on s.oid = o.collnamespace
+       where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) a
+  left join lateral (
+      -- The columns of each index that lets no two rows be equal, separated by a byte that no sane name holds.
+      select array_agg(x.names) as "unique"
+        from (select string_agg(a.attname, e'\x01' order by k.n) as names
+                from pg_index i
+                cross join unnest(i.indkey) with ordinality k (attnum, n)
+                join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
+               where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
+               group by i.indexrelid
+              having bool_and(a.attnotnull)) x) u on true

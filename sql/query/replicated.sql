@@ -1,0 +1,34 @@
+-- The tables of a master: whether changes are logged, what identifies a row, and what keeps the slave's from being equal.
+select r.name as relation, l.logged, coalesce(h.arguments, k.names) as key,
+       coalesce((select array_agg(distinct f.event order by f.event) from public.py_log_filter f
+                  where f.relname in (c.relname::text, r.name)), '{}') as filters,
+       coalesce((select array_agg(distinct t.field order by t.field) from public.py_log_transform t
+                  where t.relname in (c.relname::text, r.name)), '{}') as transforms,
+       c.relname::text as name
+  from pg_class c
+  join pg_namespace n on n.oid = c.relnamespace
+  cross join lateral (select format('%s.%s', quote_ident(n.nspname), quote_ident(c.relname)) as name) r
+  cross join lateral (
+      select exists (select from pg_trigger t
+                      where t.tgrelid = c.oid and t.tgfoid = to_regprocedure('public.py_log_replica()')
+                        and t.tgparentid = 0 and t.tgenabled <> 'D' and t.tgtype & 1 = 1) as logged) l
+  left join lateral (
+      select array_agg(a.attname::text order by k.n) as names
+        from pg_index i
+        cross join unnest(i.indkey) with ordinality k (attnum, n)
+        join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
+       where i.indrelid = c.oid and i.indisprimary) k on true
+  left join lateral (
+      -- A trigger made by hand: its arguments end in a zero byte each; the first is the table's name.
+      select (select array_agg(convert_from(decode(m[1], 'hex'), getdatabaseencoding()) order by n)
+                from regexp_matches(encode(t.tgargs, 'hex'), '((?:[1-9a-f].|0[1-9a-f])*)00', 'g') with ordinality x (m, n)
+               where n > 1) as arguments
+        from pg_trigger t
+       where t.tgrelid = c.oid and t.tgfoid = to_regprocedure('public.py_log_replica()')
+         and t.tgname !~ '^!replica_' and t.tgnargs > 1
+       limit 1) h on true
+ where c.relkind in ('r', 'p') and c.relpersistence <> 't' and (l.logged or not c.relispartition)
+   and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pyreplica')
+   and (n.nspname <> 'public' or c.relname !~ '^(replica_(log|slave|progress|log_former)|py_log_(filter|transform))$')
+   and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+ order by n.nspname, c.relname

@@ -1,0 +1,19 @@
+-- The beginning of a query about changes that the slave has not replayed and will. "l.replicated" stands for the slave's own
+-- column; literals stand in the place of the others, since the query goes on with rows' keys of any type.
+--   $field      the slave's column
+--   $skip_user  SKIP_USER, or NULL
+--   $slave      the slave database's identity
+with s as materialized (
+    select coalesce(max(floor), 0) as floor, max(last) as last, (array_agg(base))[1] as base, (array_agg(current))[1] as current
+      from public.replica_slave where field = $field::name),
+-- A transaction is replayed as a whole, when its last row's turn has come.
+beyond as materialized (
+    select distinct m.txid from s join public.replica_log m on m.id > s.last and pg_visible_in_snapshot(m.txid, s.current)),
+waiting as materialized (
+    select l.event, l.relation, l.old, l.new
+      from s join public.replica_log l on l.id > s.floor
+     where not coalesce(l.replicated, true)
+       and not coalesce(l.username = $skip_user::name, false) and not coalesce(l.origin = $slave, false)
+       and not coalesce(pg_visible_in_snapshot(l.txid, s.base), false)
+       and not (coalesce(l.id <= s.last and pg_visible_in_snapshot(l.txid, s.current), false)
+                and l.txid not in (select txid from beyond)))
