@@ -27,7 +27,7 @@ use crate::sql;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-pub use plan::{Outlook, Plan, plans};
+pub use plan::{Omission, Outlook, Plan, Sort, plans};
 
 /// Rows to a range at first: enough that the way to the server does not count, few enough that no statement takes long.
 const CHUNK: u64 = 100_000;

@@ -130,7 +130,7 @@ fn run_compare(call: &Call, control: &Control) -> Result<ExitCode> {
         for outlook in outlooks(config, &mut servers, &settings)? {
             report.add(match outlook {
                 Outlook::Comparable(plan) => compare_table(&mut servers, &plan, &settings)?,
-                other => Finding::of(other),
+                Outlook::LeftOut(omission) => Finding::omitted(omission),
             });
         }
     }
@@ -171,9 +171,12 @@ fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
         )?;
     }
     for outlook in outlooks {
-        let Outlook::Comparable(plan) = outlook else {
-            report.add(Finding::of(outlook));
-            continue;
+        let plan = match outlook {
+            Outlook::Comparable(plan) => plan,
+            Outlook::LeftOut(omission) => {
+                report.add(Finding::omitted(omission));
+                continue;
+            }
         };
         report.add(if dry {
             print_statements(&mut servers, &plan, &settings)?

@@ -151,7 +151,7 @@ fn what_waits_in_the_log_explains_a_difference_and_nothing_else_does() {
     assert_eq!(counts(&finding(&compare(&pair, &[]), "public.t")), (0, 0, 1, 2));
     pair.once();
     pair.run("truncate t");
-    let entry = assert_state(&pair, "public.t", "equal");
+    let entry = assert_state(&pair, "public.t", "pending");
     assert_eq!(entry["pending"], 100, "{entry:#}");
 }
 
@@ -225,7 +225,7 @@ fn a_table_under_constant_change_causes_no_false_alarm_and_no_endless_wait() {
             });
         }
         let outcome = std::panic::catch_unwind(|| {
-            for _ in 0..10 {
+            for _ in 0..5 {
                 let finished = compare(&pair, &[]);
                 let entry = finding(&finished, "public.t");
                 assert_eq!(

@@ -12,16 +12,24 @@ use std::collections::HashMap;
 /// One table of the master, as far as comparing it is concerned.
 pub enum Outlook {
     Comparable(Box<Plan>),
-    /// `by_design`: it has no equal on the slave, or its changes are not logged.
-    LeftOut {
-        table: String,
-        reason: String,
-        by_design: bool,
-    },
+    LeftOut(Omission),
+}
+
+/// A table that is not compared.
+pub struct Omission {
+    pub table: String,
+    pub reason: String,
+    pub sort: Sort,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// It has no equal on the slave, or its changes are not logged.
+    ByDesign,
+    /// It should have one, and nobody can tell which row is which.
+    Keyless,
     /// Its changes are logged, and the slave does not have it.
-    Absent {
-        table: String,
-    },
+    Absent,
 }
 
 /// How one table is compared.
@@ -113,26 +121,26 @@ fn outlook(
     sides: Option<Sides>,
 ) -> Result<Outlook> {
     let name: String = table.get("relation");
-    let left_out = |by_design, reason: String| Ok(Outlook::LeftOut { table: name.clone(), reason, by_design });
+    let left_out = |sort, reason: String| Ok(Outlook::LeftOut(Omission { table: name.clone(), reason, sort }));
     let key: Option<Vec<String>> = table.get("key");
     if !table.get::<_, bool>("logged") {
         let why =
             if key.is_none() { "no primary key, so its changes are not logged" } else { "its changes are not logged" };
-        return left_out(true, why.into());
+        return left_out(Sort::ByDesign, why.into());
     }
     let filters: Vec<String> = table.get("filters");
     if let Some(event) = filters.iter().find(|event| *event != "INSERT") {
-        return left_out(true, format!("a filter withholds some of its {event}s"));
+        return left_out(Sort::ByDesign, format!("a filter withholds some of its {event}s"));
     }
-    let Some(sides) = sides else { return Ok(Outlook::Absent { table: name }) };
-    let Some(key) = key else { return left_out(false, "nothing identifies a row".into()) };
+    let Some(sides) = sides else { return left_out(Sort::Absent, "the slave does not have it".into()) };
+    let Some(key) = key else { return left_out(Sort::Keyless, "nothing identifies a row".into()) };
     for (side, row) in [(Side::Master, sides.master), (Side::Slave, sides.slave)] {
         let unique: Vec<String> = row.get::<_, Option<Vec<String>>>("unique").unwrap_or_default();
         let is_sure = |names: &String| names.split('\u{1}').all(|name| key.iter().any(|column| column == name));
         if !unique.iter().any(is_sure) {
             let shown: Vec<String> = key.iter().map(|name| quote_ident(name)).collect();
             return left_out(
-                false,
+                Sort::Keyless,
                 format!("no unique index on ({}) makes a row of the {side} certain", shown.join(", ")),
             );
         }

@@ -1,6 +1,6 @@
 //! What comparing and repairing have found, for people and for programs.
 
-use crate::compare::{Counts, Difference, Outlook, Plan, What};
+use crate::compare::{Counts, Difference, Omission, Plan, Sort, What};
 use crate::error::ExitCode;
 use crate::names::quote_ident;
 use crate::output::{Json, Table, json};
@@ -22,6 +22,7 @@ pub struct Finding {
     counts: Counts,
     key: Vec<String>,
     shown: Vec<Shown>,
+    lacks_columns: bool,
     pub notes: Vec<String>,
     pub mended: Option<Mended>,
     pub statements: Vec<String>,
@@ -44,6 +45,8 @@ pub struct Mended {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Equal,
+    /// What differs has changes on their way.
+    Pending,
     LeftOut,
     /// Left out, though its rows should be on the slave; or rows of it were under change at every look.
     Unknown,
@@ -55,6 +58,7 @@ impl State {
     fn name(self) -> &'static str {
         match self {
             State::Equal => "equal",
+            State::Pending => "pending",
             State::LeftOut => "left out",
             State::Unknown => "unknown",
             State::Repaired => "repaired",
@@ -65,20 +69,19 @@ impl State {
 
 impl Finding {
     /// A table that could not be compared.
-    pub fn of(outlook: Outlook) -> Finding {
-        let (table, note, state) = match outlook {
-            Outlook::LeftOut { table, reason, by_design: true } => (table, reason, State::LeftOut),
-            Outlook::LeftOut { table, reason, .. } => (table, reason, State::Unknown),
-            Outlook::Absent { table } => (table, "the slave does not have it".into(), State::Different),
-            Outlook::Comparable(plan) => (plan.table, String::new(), State::Unknown),
-        };
+    pub fn omitted(omission: Omission) -> Finding {
         Finding {
-            table,
-            state,
+            table: omission.table,
+            state: match omission.sort {
+                Sort::ByDesign => State::LeftOut,
+                Sort::Keyless => State::Unknown,
+                Sort::Absent => State::Different,
+            },
             counts: Counts::default(),
             key: Vec::new(),
             shown: Vec::new(),
-            notes: vec![note],
+            lacks_columns: false,
+            notes: vec![omission.reason],
             mended: None,
             statements: Vec::new(),
         }
@@ -99,6 +102,7 @@ impl Finding {
         let state = match () {
             () if counts.differences() > 0 || !plan.lacking.is_empty() => State::Different,
             () if counts.unsettled > 0 => State::Unknown,
+            () if counts.pending > 0 => State::Pending,
             () => State::Equal,
         };
         Finding {
@@ -107,6 +111,7 @@ impl Finding {
             counts,
             key: plan.master.key.iter().map(|column| column.name.clone()).collect(),
             shown,
+            lacks_columns: !plan.lacking.is_empty(),
             notes,
             mended: None,
             statements: Vec::new(),
@@ -117,7 +122,7 @@ impl Finding {
         match self.mended {
             Some(mended) if mended.refused > 0 => State::Different,
             Some(mended) if mended.in_flight > 0 => State::Unknown,
-            Some(_) if self.state == State::Different && self.counts.differences() > 0 => State::Repaired,
+            Some(_) if self.state == State::Different && !self.lacks_columns => State::Repaired,
             _ => self.state,
         }
     }
@@ -195,7 +200,7 @@ impl Report {
 
     pub fn exit_code(&self) -> ExitCode {
         let code = |finding: &Finding| match finding.state() {
-            State::Equal | State::LeftOut | State::Repaired => ExitCode::Success,
+            State::Equal | State::Pending | State::LeftOut | State::Repaired => ExitCode::Success,
             State::Unknown => ExitCode::Warned,
             State::Different => ExitCode::Faulty,
         };
@@ -235,7 +240,8 @@ impl Report {
                 json!({ "pair": name, "tables": findings.iter().map(Finding::json).collect::<Vec<_>>() })
             })
             .collect();
-        json!({ "equal": self.exit_code() == ExitCode::Success, "pairs": pairs })
+        let is_equal = |finding: &Finding| matches!(finding.state(), State::Equal | State::LeftOut | State::Repaired);
+        json!({ "equal": self.findings().all(is_equal), "pairs": pairs })
     }
 
     fn findings(&self) -> impl Iterator<Item = &Finding> {
