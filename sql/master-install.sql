@@ -238,6 +238,24 @@ create table if not exists public.replica_error (
     recovered timestamptz
 );
 
+-- Changes that somebody had passed over instead of replayed, by whom and why. `master` names log and slave as on the slave,
+-- which has such a table too, for what had been put aside there.
+create table if not exists public.replica_skipped (
+    place bigint generated always as identity primary key,
+    master text not null,
+    id bigint not null,
+    txid xid8 not null,
+    relation text,
+    event text not null,
+    old text[],
+    new text[],
+    sql text,
+    error text,
+    who text not null default session_user,
+    reason text,
+    ts timestamptz not null default now()
+);
+
 -- Every attempt at a batch draws a number of its own, also one that is rolled back.
 create sequence if not exists public.replica_batch_seq;
 
@@ -784,7 +802,9 @@ declare
         when (select relpersistence from pg_class where oid = relation) = 't' then 'is temporary'
         when relation in ('public.replica_log'::regclass, 'public.replica_slave'::regclass, 'public.replica_error'::regclass,
                           'public.py_log_filter'::regclass, 'public.py_log_transform'::regclass)
-             or relation in (to_regclass('public.replica_progress'), to_regclass('public.replica_log_former'))
+             or relation in (to_regclass('public.replica_progress'), to_regclass('public.replica_log_former'),
+                             to_regclass('public.replica_hold'), to_regclass('public.replica_held'),
+                             to_regclass('public.replica_conflict'), to_regclass('public.replica_skipped'))
              then 'is pyreplica''s own'
         when keys is null then 'has no pk constraint'
         when not has_table_privilege(target, 'TRIGGER') then 'belongs to somebody else'
@@ -1373,6 +1393,7 @@ begin
         select format('alter %s %s owner to %s', kind, c.oid::regclass, keeper)
           from (values ('public.py_log_filter', 'table'), ('public.py_log_transform', 'table'),
                        ('public.replica_slave', 'table'), ('public.replica_error', 'table'),
+                       ('public.replica_skipped', 'table'),
                        ('public.replica_log_sql', 'view'),
                        ('public.replica_batch_seq', 'sequence')) o (name, kind)
           join pg_class c on c.oid = o.name::regclass
@@ -1394,7 +1415,8 @@ end
 $owner$;
 
 -- What stands in the log runs on the slave: nobody but the owner may write it or have the trigger write it.
-revoke all on public.replica_log, public.replica_slave, public.replica_error, public.replica_log_sql from public;
+revoke all on public.replica_log, public.replica_slave, public.replica_error, public.replica_skipped, public.replica_log_sql
+    from public;
 revoke all on public.py_log_filter, public.py_log_transform from public;
 revoke all on sequence public.replica_log_id_seq, public.replica_batch_seq from public;
 revoke all on function public.py_log_replica(), public.py_log_statement(), public.py_log_can_wake(text),

@@ -1,9 +1,15 @@
--- pyreplica, slave side: the progress row of a slave that replicates without two-phase commit (TWO_PHASE=false).
+-- pyreplica, slave side: what is put aside instead of being replayed, what was in the way, and the progress row of a slave
+-- that replicates without two-phase commit (TWO_PHASE=false).
 --
 --     psql somedb -f slave-install.sql
 --
--- With two-phase commit, which is the default, the slave needs nothing at all. May be run again at any time.
--- DROP TABLE replica_progress removes it.
+-- May be run again at any time, also while the daemon works. With two-phase commit, which is the default, the slave can do
+-- without: then nothing can be paused, quarantined or told about conflicts but in the log file. A daemon whose role may
+-- create tables in the schema public runs this by itself; for another one, as the owner:
+--
+--     GRANT SELECT, INSERT, UPDATE, DELETE ON replica_hold, replica_held, replica_conflict, replica_skipped TO somerole;
+--
+-- DROP TABLE replica_progress, replica_hold, replica_held, replica_conflict, replica_skipped removes it all.
 
 begin;
 
@@ -27,6 +33,78 @@ begin
 end
 $upgrade$;
 
-revoke all on public.replica_progress from public;
+-- What is not to be replayed for now. `master` names the pair as replica_progress does. `relation` is a table as the log
+-- names it, or empty for the whole pair. A batch reads this table in its first message and so keeps it locked in ACCESS
+-- SHARE mode to its end, also while it is prepared: who writes here under ACCESS EXCLUSIVE knows that no batch is under way
+-- that has not seen it.
+create table if not exists public.replica_hold (
+    master text not null,
+    relation text not null,
+    why text not null check (why in ('paused', 'copying')),
+    who text not null default session_user,
+    ts timestamptz not null default now(),
+    primary key (master, relation)
+);
+
+-- Changes put aside, by the slave's own transaction that moves on past them. `place` is the order of replay. `old` and
+-- `new` are the logged rows: name, value, name, value. `keys` are numbers made of the table and the row's keys, by which a
+-- later change of the same row is found to depend on this one.
+create table if not exists public.replica_held (
+    place bigint generated always as identity primary key,
+    master text not null,
+    id bigint not null,
+    txid xid8 not null,
+    relation text not null,
+    event text not null,
+    old text[],
+    new text[],
+    sql text not null default '',
+    origin text,
+    keys bigint[] not null default '{}',
+    why text not null check (why in ('paused', 'quarantined', 'copying')),
+    error text,
+    ts timestamptz not null default now(),
+    unique (master, id)
+);
+create index if not exists replica_held_relation on public.replica_held (master, relation, place);
+create index if not exists replica_held_txid on public.replica_held (master, txid);
+create index if not exists replica_held_keys on public.replica_held using gin (keys) where why = 'quarantined';
+
+-- What a change met on the slave that it should not have met, named as PostgreSQL 18 names it, and what was done. Rows are
+-- objects of column and text. CONFLICTS_KEPT bounds how many rows the daemon leaves here.
+create table if not exists public.replica_conflict (
+    id bigint generated always as identity primary key,
+    ts timestamptz not null default clock_timestamp(),
+    master text not null,
+    change bigint not null,
+    txid xid8 not null,
+    relation text not null,
+    kind text not null,
+    key jsonb,
+    expected jsonb,
+    found jsonb,
+    new jsonb,
+    done text not null
+);
+
+-- Changes that were put aside and then given up, by whom and why.
+create table if not exists public.replica_skipped (
+    place bigint generated always as identity primary key,
+    master text not null,
+    id bigint not null,
+    txid xid8 not null,
+    relation text,
+    event text not null,
+    old text[],
+    new text[],
+    sql text,
+    error text,
+    who text not null default session_user,
+    reason text,
+    ts timestamptz not null default now()
+);
+
+revoke all on public.replica_progress, public.replica_hold, public.replica_held, public.replica_conflict,
+    public.replica_skipped from public;
 
 commit;

@@ -16,7 +16,12 @@ pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg(n.nspname::tex
      where c.relkind in ('r', 'p') and not c.relispartition and n.nspname !~ '^pg_' \
      and n.nspname <> 'information_schema' \
      and c.oid not in ('public.replica_log'::regclass, 'public.replica_slave'::regclass, 'public.replica_error'::regclass, \
-     'public.py_log_filter'::regclass, 'public.py_log_transform'::regclass) order by n.nspname, c.relname";
+     'public.py_log_filter'::regclass, 'public.py_log_transform'::regclass) \
+     and c.oid is distinct from to_regclass('public.replica_progress') \
+     and c.oid is distinct from to_regclass('public.replica_hold') \
+     and c.oid is distinct from to_regclass('public.replica_held') \
+     and c.oid is distinct from to_regclass('public.replica_conflict') \
+     and c.oid is distinct from to_regclass('public.replica_skipped') order by n.nspname, c.relname";
 
 pub const SESSION: &str = include_str!("../sql/query/session.sql");
 pub const TABLE: &str = include_str!("../sql/query/table.sql");
