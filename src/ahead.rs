@@ -97,6 +97,10 @@ impl ReadAhead for Reader {
         }
     }
 
+    fn is_idle(&self) -> bool {
+        self.batches.is_empty() && !self.awaits_window
+    }
+
     fn is_next(&self, batch: &Batch) -> bool {
         self.batches.front().is_some_and(|next| Batch::ptr_eq(next, batch))
     }

@@ -39,6 +39,16 @@ impl Event {
             _ => return None,
         })
     }
+
+    pub fn letter(self) -> &'static str {
+        match self {
+            Event::Insert => "I",
+            Event::Update => "U",
+            Event::Delete => "D",
+            Event::Truncate => "T",
+            Event::Statement => "S",
+        }
+    }
 }
 
 impl Change {

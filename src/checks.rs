@@ -61,6 +61,13 @@ pub fn same_database() -> Error {
         .with_hint("DSN0 is the master, DSN1 the slave; they may be two databases of one server, but not one database")
 }
 
+/// The master's identity, and what names its log in `replica_progress` and the like.
+pub fn identity_and_origin(master: &mut Session) -> Result<(String, u64)> {
+    let identity = server(master)?.identity;
+    let origin = origin(&identity, log_oid(master)?);
+    Ok((identity, origin))
+}
+
 /// Names a log by a number that gids and progress rows can hold: `identity` is `system identifier/database oid`, `log`
 /// the oid of `replica_log`.
 pub fn origin(identity: &str, log: u32) -> u64 {

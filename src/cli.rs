@@ -12,6 +12,7 @@ use crate::error::{Error, ExitCode, Kind, Result};
 use crate::install;
 use crate::logger::{self, OWN_TARGET};
 use crate::output;
+use crate::pause;
 use crate::status;
 use crate::user;
 use crate::verb::{self, Call, Opt, Source, Value, Verb, usage};
@@ -19,7 +20,15 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Everything but replication itself, in the order of the help.
-static VERBS: [&Verb; 5] = [&install::VERB, &doctor::VERB, &status::VERB, &comparing::COMPARE, &comparing::REPAIR];
+static VERBS: [&Verb; 7] = [
+    &install::VERB,
+    &doctor::VERB,
+    &status::VERB,
+    &comparing::COMPARE,
+    &comparing::REPAIR,
+    &pause::PAUSE,
+    &pause::RESUME,
+];
 
 static REPLICATION: [Opt; 4] = [
     Opt { name: "--once", value: Value::None },

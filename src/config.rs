@@ -55,7 +55,17 @@ const MAIN_KEYS: &[&str] = &[
     "RETENTION",
     "LOG_WARNING",
     "METRICS",
+    "ON_ERROR",
 ];
+
+/// What becomes of a transaction with a change that cannot be replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// Everything waits for it.
+    Stop,
+    /// It is put aside with what depends on it, and the rest goes on.
+    Quarantine,
+}
 
 /// Everything one pair needs.
 #[derive(Clone, Debug)]
@@ -82,6 +92,7 @@ pub struct Config {
     pub log_warning: u64,
     /// `false`: exactly-once by a progress row on the slave, for servers without prepared transactions.
     pub two_phase: bool,
+    pub on_error: OnError,
     pub smtp: Option<Smtp>,
     /// Where the daemon serves metrics by HTTP.
     pub metrics: Option<SocketAddr>,
@@ -119,6 +130,11 @@ impl Config {
                 .number("LOG_WARNING", LOG_WARNING_MEBIBYTES)?
                 .map_or(DEFAULT_LOG_WARNING, |mebibytes| mebibytes * MEBIBYTE),
             two_phase: main.switch("TWO_PHASE")?.unwrap_or(true),
+            on_error: match main.text("ON_ERROR").map(|word| word.to_lowercase()).as_deref() {
+                None | Some("stop") => OnError::Stop,
+                Some("quarantine") => OnError::Quarantine,
+                Some(_) => return Err(main.error("ON_ERROR", "must be stop or quarantine")),
+            },
             smtp: Smtp::from_section(&Section { name: "SMTP", entries: &entries })?,
             metrics: main.address("METRICS")?,
         })
@@ -140,6 +156,7 @@ impl Config {
             retention: DEFAULT_RETENTION,
             log_warning: DEFAULT_LOG_WARNING,
             two_phase: true,
+            on_error: OnError::Stop,
             smtp: None,
             metrics: None,
         }

@@ -153,11 +153,11 @@ impl Session {
         }
     }
 
-    /// Reads and drops the notifications that have come, without waiting for any.
-    pub fn forget_notifications(&mut self) -> Result<()> {
+    /// Reads and drops the notifications that have come, without waiting for any; whether there were some.
+    pub fn forget_notifications(&mut self) -> Result<bool> {
         let forgotten = self.client().forget_notifications();
-        forgotten.map_err(|error| self.error("read notifications", &error))?;
-        if self.client().is_closed() { Err(self.closed("read notifications")) } else { Ok(()) }
+        let came = forgotten.map_err(|error| self.error("read notifications", &error))?;
+        if self.client().is_closed() { Err(self.closed("read notifications")) } else { Ok(came) }
     }
 
     /// Something that makes the server give up this session's statement in hand, from another thread.

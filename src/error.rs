@@ -24,6 +24,8 @@ pub enum Kind {
     Change,
     /// A wait for a lock, or a deadlock: the next try may succeed.
     Contention,
+    /// The operator has paused the pair.
+    Paused,
     /// The operator asked the daemon to stop.
     Stopped,
     /// A broken promise of pyreplica's own, or an answer of the server nobody expected.
@@ -113,7 +115,10 @@ impl Error {
 
     /// Would the same thing go wrong again at once? A lost connection or a lock says nothing about what was sent.
     pub fn is_transient(&self) -> bool {
-        matches!(self.0.kind, Kind::Connection | Kind::Login | Kind::Contention | Kind::Stopped | Kind::Busy)
+        matches!(
+            self.0.kind,
+            Kind::Connection | Kind::Login | Kind::Contention | Kind::Stopped | Kind::Busy | Kind::Paused
+        )
     }
 
     /// The SQLSTATE, if it was a server that refused.
@@ -148,7 +153,7 @@ impl Error {
             (Kind::Usage, _) => ExitCode::Usage,
             (Kind::Config, _) => ExitCode::Config,
             (Kind::Change, _) => ExitCode::Change,
-            (Kind::Busy, _) => ExitCode::Busy,
+            (Kind::Busy | Kind::Paused, _) => ExitCode::Busy,
             (Kind::Stopped, _) => ExitCode::Success,
             (Kind::Internal, _) => ExitCode::Internal,
             (_, Some(Side::Slave)) => ExitCode::Slave,

@@ -72,8 +72,14 @@ impl Listener {
         session.message("listen", sql::LISTEN)?;
         let (orders, inbox) = channel();
         let (outbox, answers) = channel();
-        let mut sleeper =
-            Sleeper { session, field: config.slave_field.clone(), is_known: false, control: control.clone() };
+        let mut sleeper = Sleeper {
+            session,
+            field: config.slave_field.clone(),
+            is_known: false,
+            lies: false,
+            has_missed: false,
+            control: control.clone(),
+        };
         thread::Builder::new()
             .name(label)
             .spawn(move || sleeper.serve(&inbox, &outbox))
@@ -87,7 +93,8 @@ impl Listener {
         Ok(matches!(self.answer(control)?, Answer::Lying))
     }
 
-    /// Waits, lying, until somebody signals or the time is over. Then the lock is free again.
+    /// Waits, lying or not, until somebody signals or the time is over. Then the lock is free again. Who does not lie hears
+    /// what is signalled to others only, and what tells of a change to `replica_hold`.
     pub fn sleep(&self, control: &Control, limit: Duration) -> Result<Woken> {
         self.order(Order::Sleep(limit))?;
         match self.answer(control)? {
@@ -141,6 +148,9 @@ struct Sleeper {
     field: String,
     /// The trigger asks for this slave's lock.
     is_known: bool,
+    lies: bool,
+    /// Something has been signalled and forgotten since the last order.
+    has_missed: bool,
     control: Control,
 }
 
@@ -152,7 +162,10 @@ impl Sleeper {
                 Ok(Order::Sleep(limit)) => self.sleep(limit, inbox).map(Some),
                 Ok(Order::Rise) => self.unlock().map(|()| None),
                 // A server whose notifications nobody reads cannot send any more to anyone.
-                Err(RecvTimeoutError::Timeout) => self.session.forget_notifications().map(|()| None),
+                Err(RecvTimeoutError::Timeout) => self.session.forget_notifications().map(|came| {
+                    self.has_missed |= came;
+                    None
+                }),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let is_over = outcome.is_err();
@@ -169,18 +182,22 @@ impl Sleeper {
     fn lie_down(&mut self) -> Result<Answer> {
         // They speak of commits that the look which follows sees.
         self.session.forget_notifications()?;
+        self.has_missed = false;
         if !self.is_known {
             let asked = self.session.query_one("ask whom the trigger wakes", sql::CAN_WAKE, &[&self.field])?;
             self.is_known = asked.get(0);
         }
-        let lies = self.is_known
+        self.lies = self.is_known
             && self.session.query_one("take the sleeper's lock", sql::LOCK_SLEEPER, &[&self.field])?.get(0);
-        Ok(if lies { Answer::Lying } else { Answer::Refused })
+        Ok(if self.lies { Answer::Lying } else { Answer::Refused })
     }
 
     fn sleep(&mut self, limit: Duration, inbox: &Receiver<Order>) -> Result<Answer> {
         let end = Instant::now() + limit;
         let why = loop {
+            if std::mem::take(&mut self.has_missed) {
+                break Woken::Notified;
+            }
             let left = end.saturating_duration_since(Instant::now());
             if self.session.wait_for_notification(left.min(PATIENCE))? {
                 break Woken::Notified;
@@ -198,6 +215,9 @@ impl Sleeper {
     }
 
     fn unlock(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.lies) {
+            return Ok(());
+        }
         self.session.query("free the sleeper's lock", sql::UNLOCK_SLEEPER, &[&self.field]).map(drop)
     }
 }

@@ -41,6 +41,9 @@ pub trait ReadAhead {
     /// Asks for the rows of the next window, once.
     fn order_window(&mut self, window: Window);
 
+    /// Has everything been taken that was asked for?
+    fn is_idle(&self) -> bool;
+
     /// Is this batch the next one that was asked for?
     fn is_next(&self, batch: &Batch) -> bool;
 
@@ -194,15 +197,12 @@ impl Reading {
     }
 
     fn columns(&mut self, row: &db::Row, side: &str, relation: &str) -> Result<Row> {
-        let pairs: Vec<(&str, Option<&str>)> = if self.is_packed {
-            let packed: Option<&[u8]> = row.get(side);
-            let pairs = row::unpack(packed.unwrap_or_default());
-            pairs.ok_or_else(|| unexpected("the log has a row that is no hstore"))?
-        } else {
-            // Name, value, name, value.
-            let pairs: Option<Vec<Option<&str>>> = row.get(side);
-            pairs.unwrap_or_default().chunks_exact(2).map(|pair| (pair[0].unwrap_or_default(), pair[1])).collect()
-        };
+        if !self.is_packed {
+            return Ok(columns(row.get(side), relation, &mut self.vocabulary));
+        }
+        let packed: Option<&[u8]> = row.get(side);
+        let pairs = row::unpack(packed.unwrap_or_default());
+        let pairs = pairs.ok_or_else(|| unexpected("the log has a row that is no hstore"))?;
         let names = self.vocabulary.names(relation, pairs.iter().map(|(name, _)| *name));
         Ok(Row::new(names, pairs.iter().map(|(_, value)| *value)))
     }
@@ -249,6 +249,13 @@ impl Pages {
         }
         Ok(())
     }
+}
+
+/// A logged row as name, value, name, value.
+pub fn columns(pairs: Option<Vec<Option<&str>>>, relation: &str, vocabulary: &mut Vocabulary) -> Row {
+    let pairs = pairs.unwrap_or_default();
+    let names = pairs.iter().step_by(2).map(|name| name.unwrap_or_default());
+    Row::new(vocabulary.names(relation, names), pairs.iter().skip(1).step_by(2).copied())
 }
 
 /// How many of these entries are few enough to be held with their payload; at least one.

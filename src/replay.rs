@@ -14,6 +14,7 @@ use crate::change::{Change, Event};
 use crate::conflict::{self, misfit_error};
 use crate::db::Session;
 use crate::error::{Error, Kind, Result};
+use crate::held::Holding;
 use crate::names::{LogId, Side, Txid, quote_literal};
 use crate::net::{self, Group, TableEffect};
 use crate::render::{Shape, instruction};
@@ -59,6 +60,8 @@ pub struct Replayer {
     /// The session may not take the replica role: constraints are deferred instead.
     deferring: bool,
     tables: Tables,
+    /// What is put aside instead.
+    pub holding: Holding,
     statements: Statements,
     in_savepoint: bool,
     /// What the slave's own trigger notes at the moment, where it runs for replayed changes too: the database that a
@@ -72,12 +75,13 @@ pub struct Replayer {
 }
 
 impl Replayer {
-    pub fn new(name: &str, origin: &str, deferring: bool) -> Replayer {
+    pub fn new(name: &str, origin: &str, deferring: bool, holding: Holding) -> Replayer {
         Replayer {
             name: name.to_string(),
             origin: origin.to_string(),
             deferring,
             tables: Tables::default(),
+            holding,
             statements: Statements::default(),
             in_savepoint: false,
             noting: origin.to_string(),
@@ -97,7 +101,9 @@ impl Replayer {
         self.unchecked.clear();
         // Where the slave's triggers run, the planner is left alone: they may do anything.
         let how = if self.deferring { "SET CONSTRAINTS ALL DEFERRED" } else { sql::LOOK_UP };
-        slave.message("begin a transaction", &format!("BEGIN; {how}")).map(drop)
+        let how = how.trim_end_matches(';');
+        let counts = slave.message("begin a transaction", &format!("BEGIN; {how}{}", self.holding.look()))?;
+        self.holding.found(counts.last().copied().unwrap_or(0), slave)
     }
 
     /// What was unusual about the batch, to be told once it is committed.
@@ -131,7 +137,7 @@ impl Replayer {
 
     /// Replays these changes, in this order. An error says which change it is about, if it is about one.
     pub fn apply(&mut self, master: &mut Session, slave: &mut Session, changes: Vec<Change>) -> Result<()> {
-        let mut rest = changes.into_iter().peekable();
+        let mut rest = self.holding.keep_back(slave, changes)?.into_iter().peekable();
         while let Some(change) = rest.next() {
             match change.event {
                 Event::Statement => self.statement(slave, &change)?,
@@ -154,6 +160,24 @@ impl Replayer {
             }
         }
         Ok(())
+    }
+
+    /// Whether one of these changes needs one that is in quarantine; says which.
+    pub fn depends(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<Option<String>> {
+        self.tables.lock(master, slave, relations(changes))?;
+        self.holding.depends(slave, changes, |change| self.tables.get(change).ok())
+    }
+
+    /// Puts changes of a transaction into quarantine.
+    pub fn quarantine(
+        &mut self,
+        master: &mut Session,
+        slave: &mut Session,
+        changes: &[Change],
+        error: &str,
+    ) -> Result<()> {
+        self.tables.lock(master, slave, relations(changes))?;
+        self.holding.quarantine(slave, changes, error, |change| self.tables.get(change).ok())
     }
 
     fn rows(&mut self, master: &mut Session, slave: &mut Session, changes: &mut [Change]) -> Result<()> {
@@ -366,6 +390,11 @@ impl Replayer {
         }
         rejected.with_hint(hint)
     }
+}
+
+/// The tables of these changes; a free statement has none.
+fn relations(changes: &[Change]) -> impl Iterator<Item = &str> {
+    changes.iter().map(|change| change.relation.as_str()).filter(|relation| !relation.is_empty())
 }
 
 /// For the rest of the transaction, or until the savepoint is taken back.

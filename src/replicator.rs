@@ -6,7 +6,8 @@ use crate::checks::{Findings, check, take_replica_role};
 use crate::config::Config;
 use crate::control::{Control, Woken};
 use crate::dial;
-use crate::error::Result;
+use crate::error::{Kind, Result};
+use crate::held::Holding;
 use crate::housekeeping::Housekeeping;
 use crate::listener::{FIRST_PAUSE, Listener};
 use crate::marking::Marking;
@@ -46,8 +47,25 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress
     progress(Progress::Connected);
     let mut housekeeping = Housekeeping::default();
     let mut quiet_since = Instant::now();
+    let mut pause = None;
     while !control.is_stopping() {
-        if drain(config, &mut link, &mut protocol, progress)? > 0 {
+        let was_paused = pause.is_some();
+        let drained = match drain(config, &mut link, &mut protocol, progress) {
+            Err(error) if error.kind() == Kind::Paused => {
+                pause = Some(error.detail().to_string());
+                0
+            }
+            other => {
+                pause = None;
+                other?
+            }
+        };
+        match &pause {
+            Some(what) if !was_paused => log::warn!(target: &config.name, "Waiting: {what}"),
+            None if was_paused => log::info!(target: &config.name, "Going on"),
+            _ => {}
+        }
+        if drained > 0 {
             quiet_since = Instant::now();
             listener.iter_mut().for_each(Listener::stirred);
         }
@@ -55,11 +73,13 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress
             // Something may have been left.
             break;
         }
-        progress(Progress::Drained);
+        if pause.is_none() {
+            progress(Progress::Drained);
+        }
         let is_clean = housekeeping.run(config, &mut link)?;
         housekeeping.take_warning().into_iter().for_each(|warning| progress(Progress::Warning(warning)));
         if is_clean {
-            await_work(config, &mut link, &mut protocol, listener.as_mut(), &mut quiet_since)?;
+            await_work(config, &mut link, &mut protocol, listener.as_mut(), &mut quiet_since, pause.is_some())?;
         }
     }
     Ok(())
@@ -81,12 +101,16 @@ fn await_work(
     protocol: &mut Protocol,
     listener: Option<&mut Listener>,
     quiet_since: &mut Instant,
+    is_paused: bool,
 ) -> Result<()> {
     let name = &config.name;
     let woken = match (listener, config.poll) {
+        // Changes are of no interest, and the end of the pause is always signalled: so no writer needs to.
+        (Some(listener), _) if is_paused => listener.sleep(link.control, config.timeout)?,
         (Some(listener), _) => sleep(config, link, listener)?,
         (None, poll) => {
             log::trace!(target: name, "Waiting to poll");
+            link.ahead = None;
             link.control.wait(poll.unwrap_or(config.timeout))
         }
     };
@@ -121,6 +145,7 @@ fn sleep(config: &Config, link: &mut Link, listener: &mut Listener) -> Result<Wo
     }
     seam::reached("looked");
     log::trace!(target: name, "Waiting for 'NOTIFY'");
+    link.ahead = None;
     let woken = listener.sleep(link.control, config.timeout)?;
     if woken == Woken::Notified {
         log::trace!(target: name, "Got NOTIFY");
@@ -144,6 +169,8 @@ fn drain(config: &Config, link: &mut Link, protocol: &mut Protocol, progress: &m
     let mut total = 0;
     loop {
         let mut backlog = link.log.look(&mut link.master)?;
+        // What was read for a drain that was broken off is of no use.
+        drop(link.ahead.take_if(|ahead| !ahead.is_idle()));
         let mut drained = 0;
         let mut next = None;
         loop {
@@ -193,6 +220,11 @@ fn batch_of(backlog: &mut Backlog) -> Batch {
 
 /// Has this batch and the next ones read while the slave works, if that is worth a session.
 fn look_ahead(config: &Config, link: &mut Link, backlog: &Backlog, batch: &Batch, next: Option<&Batch>) {
+    if link.replayer.holding.is_quarantine() {
+        // Each transaction is looked at before it is replayed.
+        link.ahead = None;
+        return;
+    }
     if link.ahead.is_none() && (next.is_some() || batch.iter().map(Unit::rows).sum::<u64>() > CHUNK_ROWS as u64) {
         match Reader::start(config, link.control, link.log.reading.clone()) {
             Ok(reader) => link.ahead = Some(Box::new(reader)),
@@ -239,13 +271,15 @@ fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, Proto
             session.query("set the session up", sql::COMMIT_DURABLY, &[])?;
         }
     }
+    let pair = Protocol::progress_key(findings.origin, &config.slave_field);
+    let holding = Holding::open(name, &pair, &mut slave)?;
     let hands_on = slave.query_one("look for a log on the slave", sql::HAS_LOG, &[])?.get(0);
     let mut link = Link {
         master,
         slave,
         log: Log::new(config, &findings),
         marking: Marking::new(config, &findings.fields),
-        replayer: Replayer::new(name, &findings.master_identity, !replica_role),
+        replayer: Replayer::new(name, &findings.master_identity, !replica_role, holding),
         ahead: None,
         hands_on,
         control,

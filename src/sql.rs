@@ -8,7 +8,10 @@ use crate::names::{BatchNumber, quote_ident, quote_literal};
 use crate::position::Position;
 use crate::snapshot::Snapshot;
 
+pub mod holding;
+
 pub const MASTER_INSTALL: &str = include_str!("../sql/master-install.sql");
+pub const SLAVE_INSTALL: &str = include_str!("../sql/slave-install.sql");
 
 /// The trigger on every table that is not pyreplica's own, whatever its schema. Partitions come with their root.
 pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg(n.nspname::text, c.relname::text) \

@@ -28,7 +28,7 @@
 
 use crate::capture::Log;
 use crate::checks::Findings;
-use crate::config::Config;
+use crate::config::{Config, OnError};
 use crate::control::Control;
 use crate::db::Session;
 use crate::error::{Error, Kind, Result};
@@ -43,6 +43,7 @@ use crate::sql;
 use std::fmt;
 use std::sync::Arc;
 
+mod aside;
 mod settle;
 
 /// The points of the protocol at which something can be made to happen to it.
@@ -106,6 +107,8 @@ pub struct Protocol {
     gids: GidFamily,
     /// The master in the slave's progress row, if two-phase commit is off.
     progress: Option<String>,
+    /// A transaction that cannot be replayed is put aside.
+    quarantine: bool,
     /// What was unusual about the batches committed so far.
     conflicts: Vec<String>,
     seam: Seam,
@@ -119,6 +122,7 @@ impl Protocol {
             field: field.clone(),
             gids: GidFamily::new(name, field, origin),
             progress: (!config.two_phase).then(|| Protocol::progress_key(origin, field)),
+            quarantine: config.on_error == OnError::Quarantine,
             conflicts: Vec::new(),
             seam,
         }
@@ -137,8 +141,16 @@ impl Protocol {
     /// Replays whole transactions and commits them on both sides. When one of them holds a change that cannot be
     /// replayed, those before it are replayed and committed all the same, and the error says which change it is.
     pub fn replay(&mut self, link: &mut Link, units: &Batch) -> Result<u64> {
+        let mut rest = units.clone();
+        while let Err(error) = self.replay_up_to_error(link, &rest) {
+            rest = self.put_in_quarantine(link, &rest, error)?;
+        }
+        Ok(units.iter().map(Unit::rows).sum())
+    }
+
+    fn replay_up_to_error(&mut self, link: &mut Link, units: &Batch) -> Result<()> {
         let error = match self.attempt(link, units) {
-            Ok(()) => return Ok(units.iter().map(Unit::rows).sum()),
+            Ok(()) => return Ok(()),
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => error,
         };
@@ -156,7 +168,7 @@ impl Protocol {
                 for unit in units.iter() {
                     self.replay(link, &Arc::new(vec![unit.clone()]))?;
                 }
-                Ok(units.iter().map(Unit::rows).sum())
+                Ok(())
             }
             None => Err(blame(error, &units[0])),
         }
@@ -193,7 +205,11 @@ impl Protocol {
             self.note_progress(link, master, &position)?;
         }
         (self.seam)(Step::Begun);
-        let applied = work(link, units)?;
+        let applied = if link.replayer.holding.is_quarantine() {
+            aside::work_with_care(link, units)?
+        } else {
+            work(link, units)?
+        };
         link.replayer.check_unique(&mut link.slave)?;
         (self.seam)(Step::Replayed);
         link.log.ledger.note(&mut link.master, &position)?;

@@ -19,7 +19,7 @@ fn finding(finished: &Finished, table: &str) -> Value {
 
 #[track_caller]
 fn compare(pair: &Pair, options: &[&str]) -> Finished {
-    pair.verb("compare", &[options, &["--json"]].concat())
+    pair.verb(&[&["compare"], options, &["--json"]].concat())
 }
 
 /// (missing, extra, different, pending)
@@ -55,7 +55,7 @@ fn each_kind_of_difference_is_counted_and_shown_with_key_and_columns() {
     assert_eq!(row["key"]["id"], "2500");
     assert_eq!(row["columns"][0], serde_json::json!({"column": "a", "master": "v2500", "slave": null}));
     assert_eq!(row["columns"][1]["slave"], "-1");
-    let text = pair.verb("compare", &["--rows", "1"]).output;
+    let text = pair.verb(&["compare", "--rows", "1"]).output;
     assert!(text.contains("public.\"T x\" and 3 more rows"), "{text}");
 }
 

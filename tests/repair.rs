@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 #[track_caller]
 fn repair(pair: &Pair, options: &[&str]) -> Finished {
-    pair.verb("repair", options)
+    pair.verb(&[&["repair"], options].concat())
 }
 
 #[track_caller]
 fn succeeds(pair: &Pair, verb: &str) -> String {
-    let finished = pair.verb(verb, &[]);
+    let finished = pair.verb(&[verb]);
     assert_eq!(finished.code(), 0, "{verb}: {}", finished.output);
     finished.output
 }

@@ -18,6 +18,8 @@ verbs:
   pyreplica status [PAIRS]         tell how each pair is doing
   pyreplica compare [PAIRS]        are both sides equal, row by row?
   pyreplica repair PAIR            make the slave's rows what the master's are
+  pyreplica pause [PAIRS]          hold pairs, or single tables, back
+  pyreplica resume [PAIRS]         let them go on
   pyreplica help [VERB]            explain it
 
 PAIRS are named as for replication: FILE.conf, DIR, DSN0 DSN1 or nothing. The

@@ -68,8 +68,8 @@ impl Client {
         Ok(self.0.notifications().timeout_iter(limit).next()?.is_some())
     }
 
-    pub(super) fn forget_notifications(&mut self) -> Result<(), Error> {
-        self.0.notifications().iter().for_each(|_| Ok(()))
+    pub(super) fn forget_notifications(&mut self) -> Result<bool, Error> {
+        Ok(self.0.notifications().iter().count()? > 0)
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -148,17 +148,41 @@ impl Pair {
         run(&self.next_log(), &["--once", "--debug", "3", &self.master_dsn, &self.slave_dsn], env)
     }
 
-    /// Runs a verb of the command line about this pair to its end.
-    #[track_caller]
-    pub fn verb(&self, verb: &str, options: &[&str]) -> Finished {
-        run(&self.next_log(), &[&[verb], options, &[&self.master_dsn, &self.slave_dsn]].concat(), &[])
-    }
-
     /// Drains by a config file with further lines.
     #[track_caller]
     pub fn try_once_by_file(&self, lines: &str) -> Finished {
         let file = self.config_file(lines);
         run(&self.next_log(), &["--once", path(&file)], &[])
+    }
+
+    /// Runs a verb on this pair; its words, e.g. `["pause", "--table", "t"]`.
+    #[track_caller]
+    pub fn verb(&self, words: &[&str]) -> Finished {
+        self.verb_in(words, &[])
+    }
+
+    /// The same with further variables.
+    #[track_caller]
+    pub fn verb_in(&self, words: &[&str], env: &[(&str, &str)]) -> Finished {
+        let words = [words, &[self.master_dsn.as_str(), self.slave_dsn.as_str()]].concat();
+        run(&self.next_log(), &words, env)
+    }
+
+    /// A verb that must succeed; what it printed.
+    #[track_caller]
+    pub fn done(&self, words: &[&str]) -> String {
+        let finished = self.verb(words);
+        assert!(finished.status.success(), "pyreplica {words:?}: {}\n{}", finished.status, finished.output);
+        finished.output
+    }
+
+    /// A verb that stops itself at a point and is killed there; the same verb is to be run again.
+    #[track_caller]
+    pub fn killed_at(&self, point: &str, words: &[&str]) {
+        let words = [words, &[self.master_dsn.as_str(), self.slave_dsn.as_str()]].concat();
+        let mut process = Daemon::spawn(&self.next_log(), &words, &[("PYREPLICA_PAUSE_AT", point)]);
+        process.wait_paused();
+        process.kill9();
     }
 
     /// A daemon for this pair, at debug level 2.

@@ -1,0 +1,361 @@
+//! Changes that are put aside on the slave instead of being replayed, in the very transaction that moves on past them: so
+//! each is either replayed, or pending on the master, or held here, whatever dies.
+//!
+//! There are two reasons. A *table is on hold*, because the operator has paused it or it is being copied: its changes are
+//! held, one by one, and those of other tables go on. A *transaction is in quarantine*, because one of its changes cannot
+//! be replayed and ON_ERROR says so: then all of it is held, and every later transaction that touches a row of it follows,
+//! whole as well. What depends on a change that has not been replayed cannot be replayed right; what touches no such row
+//! commutes with it, as `order.rs` says. A row is known by its key. A truncated table is all its rows, and so is one
+//! without key; what a free statement is about, nobody can tell.
+//!
+//! What is on hold is read at the beginning of every batch, in a message that is sent anyway, under a lock that lasts to
+//! the end of the batch. So who changes it under an exclusive lock knows that every batch from then on goes by it.
+
+use crate::change::{Change, Event};
+use crate::db::Session;
+use crate::error::{Error, Kind, Result};
+use crate::names::{LogId, Side, Txid, quote_literal};
+use crate::reading::columns;
+use crate::row::{Row, Vocabulary};
+use crate::sql::{self, holding};
+use crate::table::Table;
+use std::collections::{BTreeSet, HashMap};
+
+/// What `replica_hold` calls a table's pause, and a transaction's quarantine in `replica_held`.
+pub const PAUSED: &str = "paused";
+pub const QUARANTINED: &str = "quarantined";
+
+/// In `replica_hold` in the place of a table: the whole pair.
+pub const WHOLE_PAIR: &str = "";
+
+const RESUME: &str = "pyreplica resume lets it go on";
+
+/// What a pair holds, as far as the batch in hand must know.
+#[derive(Default)]
+pub struct Holding {
+    /// The pair, as the slave's tables name it; `None` if the slave has no such tables.
+    pair: Option<String>,
+    /// The tables on hold, and why.
+    tables: HashMap<String, String>,
+    /// There may be something in quarantine.
+    is_quarantine: bool,
+    /// The transaction that is to be put there, and why.
+    doomed: Option<(Txid, String)>,
+}
+
+impl Holding {
+    /// Looks whether the slave has the tables, and makes them if they are missing and the role may.
+    pub fn open(name: &str, pair: &str, slave: &mut Session) -> Result<Holding> {
+        if !are_usable(slave)? {
+            log::warn!(
+                target: name,
+                "slave: nothing can be paused, quarantined or told about conflicts: its tables for that are missing or the \
+                 role lacks rights. hint: run sql/slave-install.sql there, and GRANT SELECT, INSERT, UPDATE, DELETE ON \
+                 replica_hold, replica_held, replica_conflict, replica_skipped to the daemon's role; then restart it"
+            );
+            return Ok(Holding::default());
+        }
+        let is_quarantine = slave.query_one("look at the quarantine", holding::IS_QUARANTINED, &[&pair])?.get(0);
+        Ok(Holding { pair: Some(pair.to_string()), is_quarantine, ..Holding::default() })
+    }
+
+    /// The pair, if the slave has the tables.
+    pub fn pair(&self) -> Option<&str> {
+        self.pair.as_deref()
+    }
+
+    /// What a batch's first message has to end with.
+    pub fn look(&self) -> String {
+        let Some(pair) = &self.pair else { return String::new() };
+        format!("; SELECT FROM public.replica_hold WHERE master OPERATOR(pg_catalog.=) {}", quote_literal(pair))
+    }
+
+    /// That message has found so many things on hold.
+    pub fn found(&mut self, holds: u64, slave: &mut Session) -> Result<()> {
+        self.tables.clear();
+        let Some(pair) = self.pair.as_ref().filter(|_| holds > 0) else { return Ok(()) };
+        for row in slave.query("look at what is on hold", holding::HOLDS, &[pair])? {
+            let (relation, why): (String, String) = (row.get("relation"), row.get("why"));
+            if relation == WHOLE_PAIR {
+                let (who, since): (String, String) = (row.get("who"), row.get("since"));
+                let detail = format!("the pair is {why} since {since}, by {who}");
+                return Err(Error::new(Kind::Paused, Some(Side::Slave), "replay", detail).with_hint(RESUME));
+            }
+            self.tables.insert(relation, why);
+        }
+        Ok(())
+    }
+
+    /// Puts aside what is of a table on hold, and returns the rest.
+    pub fn keep_back(&self, slave: &mut Session, changes: Vec<Change>) -> Result<Vec<Change>> {
+        if self.tables.is_empty() {
+            return Ok(changes);
+        }
+        let (held, rest): (Vec<Change>, Vec<Change>) =
+            changes.into_iter().partition(|change| self.tables.contains_key(&change.relation));
+        self.put(slave, held.iter().map(|change| (change, Vec::new(), self.tables[&change.relation].as_str(), None)))?;
+        Ok(rest)
+    }
+
+    /// Whether each transaction is to be looked at before it is replayed.
+    pub fn is_quarantine(&self) -> bool {
+        self.is_quarantine || self.doomed.is_some()
+    }
+
+    /// Somebody may have emptied it; nobody but this session fills it.
+    pub fn look_at_quarantine(&mut self, slave: &mut Session) -> Result<()> {
+        let Some(pair) = &self.pair else { return Ok(()) };
+        self.is_quarantine = slave.query_one("look at the quarantine", holding::IS_QUARANTINED, &[pair])?.get(0);
+        Ok(())
+    }
+
+    /// From now on this transaction goes to quarantine.
+    pub fn doom(&mut self, txid: Txid, why: String) {
+        self.doomed = Some((txid, why));
+    }
+
+    /// Why a transaction goes to quarantine whatever it touches.
+    pub fn doomed(&self, txid: Txid) -> Option<String> {
+        self.doomed.as_ref().filter(|(doomed, _)| *doomed == txid).map(|(_, why)| why.clone())
+    }
+
+    /// Whether one of these changes touches a row of a transaction in quarantine; says which one. `table` is what the slave
+    /// has of a change's table.
+    pub fn depends<'a>(
+        &self,
+        slave: &mut Session,
+        changes: &'a [Change],
+        table: impl Fn(&'a Change) -> Option<&'a Table>,
+    ) -> Result<Option<String>> {
+        let Some(pair) = &self.pair else { return Ok(None) };
+        let mut sought: BTreeSet<i64> = BTreeSet::new();
+        let mut whole: BTreeSet<&str> = BTreeSet::new();
+        for change in changes.iter().filter(|change| change.event != Event::Statement) {
+            let everything = all_rows(&change.relation);
+            let keys = keys(change, table(change));
+            if keys == [everything] {
+                whole.insert(&change.relation);
+            }
+            sought.insert(everything);
+            sought.extend(keys);
+        }
+        let (sought, whole): (Vec<i64>, Vec<&str>) = (sought.into_iter().collect(), whole.into_iter().collect());
+        let found = slave.query("look at the quarantine", holding::DEPENDS, &[pair, &sought, &whole])?;
+        Ok(found.first().map(|row| {
+            let (id, txid): (i64, i64) = (row.get("id"), row.get("txid"));
+            format!("depends on change {id} of transaction {txid}, which is in quarantine")
+        }))
+    }
+
+    /// Puts changes of a transaction into quarantine.
+    pub fn quarantine<'a>(
+        &self,
+        slave: &mut Session,
+        changes: &'a [Change],
+        error: &str,
+        table: impl Fn(&'a Change) -> Option<&'a Table>,
+    ) -> Result<()> {
+        self.put(slave, changes.iter().map(|change| (change, keys(change, table(change)), QUARANTINED, Some(error))))
+    }
+
+    fn put<'a>(
+        &self,
+        slave: &mut Session,
+        changes: impl Iterator<Item = (&'a Change, Vec<i64>, &'a str, Option<&'a str>)>,
+    ) -> Result<()> {
+        let Some(pair) = &self.pair else { return Ok(()) };
+        let (mut ids, mut txids): (Vec<i64>, Vec<i64>) = Default::default();
+        let (mut relations, mut events, mut statements): (Vec<&str>, Vec<&str>, Vec<&str>) = Default::default();
+        let (mut origins, mut reasons, mut errors): (Vec<Option<&str>>, Vec<&str>, Vec<Option<&str>>) =
+            Default::default();
+        let (mut old, mut new, mut all_keys): (Vec<String>, Vec<String>, Vec<String>) = Default::default();
+        for (change, keys, why, error) in changes {
+            ids.push(change.id.0);
+            txids.push(change.txid.0);
+            relations.push(&change.relation);
+            events.push(change.event.letter());
+            old.push(pairs(&change.old));
+            new.push(pairs(&change.new));
+            statements.push(&change.sql);
+            origins.push(change.origin.as_deref());
+            all_keys.push(array(keys.iter().map(|key| Some(key.to_string()))));
+            reasons.push(why);
+            errors.push(error);
+        }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        slave
+            .execute(
+                "put changes aside",
+                holding::PUT_ASIDE,
+                &[
+                    pair,
+                    &ids,
+                    &txids,
+                    &relations,
+                    &events,
+                    &old,
+                    &new,
+                    &statements,
+                    &origins,
+                    &all_keys,
+                    &reasons,
+                    &errors,
+                ],
+            )
+            .map(drop)
+    }
+}
+
+/// Whether the slave's tables are there and may be used; makes them if they are missing and the role may.
+pub fn are_usable(slave: &mut Session) -> Result<bool> {
+    let look = |slave: &mut Session| -> Result<(i64, i64)> {
+        let row = slave.query_one("look for the slave's tables", holding::TABLES, &[])?;
+        Ok((row.get(0), row.get(1)))
+    };
+    let (missing, denied) = look(slave)?;
+    if missing == 0 {
+        return Ok(denied == 0);
+    }
+    if let Err(error) = slave.message("create the slave's tables", sql::SLAVE_INSTALL) {
+        // The script is one transaction, which the error has left open.
+        slave.message("roll back", "ROLLBACK")?;
+        if error.is_transient() {
+            return Err(error);
+        }
+        return Ok(false);
+    }
+    Ok(look(slave)? == (0, 0))
+}
+
+/// Changes that are held, in the order of their places.
+pub fn read(slave: &mut Session, places: &[i64]) -> Result<Vec<Change>> {
+    let mut vocabulary = Vocabulary::default();
+    let rows = slave.query("read what is held", holding::HELD, &[&places])?;
+    rows.iter()
+        .map(|row| {
+            let (relation, letter): (&str, &str) = (row.get("relation"), row.get("event"));
+            let event = Event::from_letter(letter).ok_or_else(|| {
+                let detail = format!("replica_held has an event '{letter}' that this version does not know");
+                Error::new(Kind::Internal, Some(Side::Slave), "read what is held", detail)
+            })?;
+            Ok(Change {
+                id: LogId(row.get("id")),
+                txid: Txid(row.get("txid")),
+                event,
+                relation: relation.to_string(),
+                old: columns(row.get("old"), relation, &mut vocabulary),
+                new: columns(row.get("new"), relation, &mut vocabulary),
+                sql: row.get("sql"),
+                origin: row.get("origin"),
+            })
+        })
+        .collect()
+}
+
+/// Numbers by which the rows that a change touches are known.
+fn keys(change: &Change, table: Option<&Table>) -> Vec<i64> {
+    let relation = &change.relation;
+    if change.event == Event::Statement {
+        return Vec::new();
+    }
+    let Some(key) = table.filter(|_| change.event != Event::Truncate).and_then(|table| table.keys.first()) else {
+        return vec![all_rows(relation)];
+    };
+    let table = table.expect("it has a key");
+    let value = |row: &Row, other: &Row| -> Option<Vec<Option<String>>> {
+        let column = |p: &u16| {
+            let name = &table.column(*p).name;
+            row.get(name).or_else(|| other.get(name)).map(|value| value.map(str::to_string))
+        };
+        key.iter().map(column).collect()
+    };
+    let none = Row::default();
+    let rows = match change.event {
+        Event::Insert => vec![value(&change.new, &none)],
+        Event::Update => vec![value(&change.old, &none), value(&change.new, &change.old)],
+        _ => vec![value(&change.old, &none)],
+    };
+    match rows.into_iter().collect::<Option<BTreeSet<_>>>() {
+        Some(rows) => rows.iter().map(|values| number(relation, Some(values))).collect(),
+        None => vec![all_rows(relation)],
+    }
+}
+
+fn all_rows(relation: &str) -> i64 {
+    number(relation, None)
+}
+
+/// FNV-1a: it is stored, so it must be the same in every version. Two keys that come to the same number only make a
+/// transaction wait that need not.
+fn number(relation: &str, key: Option<&Vec<Option<String>>>) -> i64 {
+    let mut text = format!("{relation}\0");
+    for value in key.into_iter().flatten() {
+        match value {
+            Some(value) => text.push_str(&format!("{}:{value}", value.len())),
+            None => text.push('-'),
+        }
+    }
+    text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+        as i64
+}
+
+/// A logged row as an array: name, value, name, value.
+fn pairs(row: &Row) -> String {
+    array(row.iter().flat_map(|(name, value)| [Some(name.clone()), value.map(str::to_string)]))
+}
+
+/// The text of an array.
+pub fn array(values: impl Iterator<Item = Option<String>>) -> String {
+    let quoted = |value: Option<String>| match value {
+        Some(value) => format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")),
+        None => "NULL".to_string(),
+    };
+    format!("{{{}}}", values.map(quoted).collect::<Vec<_>>().join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Column;
+
+    fn row(columns: &[(&str, &str)]) -> Row {
+        columns.iter().map(|(name, value)| (name.to_string(), Some(*value))).collect()
+    }
+
+    fn change(event: Event, old: Row, new: Row) -> Change {
+        let relation = "public.t".into();
+        Change { id: LogId(1), txid: Txid(1), event, relation, old, new, sql: String::new(), origin: None }
+    }
+
+    #[test]
+    fn an_array_is_what_the_server_reads_back() {
+        let values = [Some("a\"b\\".to_string()), None, Some("NULL".into()), Some(String::new())];
+        assert_eq!(array(values.into_iter()), r#"{"a\"b\\",NULL,"NULL",""}"#);
+        assert_eq!(array(std::iter::empty()), "{}");
+    }
+
+    #[test]
+    fn changes_of_one_row_share_a_key_and_a_truncate_is_about_all() {
+        let column = |name: &str| Column {
+            name: name.into(),
+            base_type: "text".into(),
+            full_type: "text".into(),
+            array_type: "text[]".into(),
+            is_cast: false,
+            generated: false,
+            identity_always: false,
+        };
+        let columns = vec![column("a"), column("b")];
+        let table = Table::new(1, String::new(), ("public", "t"), false, columns, &[vec!["a".to_string()]]);
+        let insert = keys(&change(Event::Insert, Row::default(), row(&[("a", "1"), ("b", "2")])), Some(&table));
+        let update = change(Event::Update, row(&[("a", "1"), ("b", "2")]), row(&[("b", "3")]));
+        assert_eq!(keys(&update, Some(&table)), insert);
+        let moved = keys(&change(Event::Update, row(&[("a", "1")]), row(&[("a", "2")])), Some(&table));
+        assert!(moved.len() == 2 && moved.contains(&insert[0]));
+        let truncate = change(Event::Truncate, Row::default(), Row::default());
+        assert_eq!(keys(&truncate, Some(&table)), [all_rows("public.t")]);
+        assert_eq!(keys(&update, None), [all_rows("public.t")]);
+    }
+}
