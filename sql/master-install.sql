@@ -1373,6 +1373,7 @@ begin
     execute format('grant select, update, delete on public.replica_log to %I', role);
     execute format('grant select, insert, update on public.replica_slave, public.replica_error to %I', role);
     execute format('grant select on public.replica_log_sql to %I', role);
+    execute format('grant select, insert on public.replica_skipped to %I', role);
     execute format('grant usage on sequence public.replica_batch_seq to %I', role);
     execute format('grant execute on function public.py_log_can_wake(text) to %I', role);
     return format('%s may read and mark the log', quote_ident(role));

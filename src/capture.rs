@@ -64,7 +64,9 @@ struct Windows {
 
 impl Log {
     pub fn new(config: &Config, findings: &Findings) -> Log {
-        Log { ledger: Ledger::new(config, findings), reading: Reading::new(config, findings) }
+        let Findings { hstore_schema, master_encoding, slave_identity, .. } = findings;
+        let reading = Reading::new(config, hstore_schema, master_encoding, slave_identity);
+        Log { ledger: Ledger::new(config, findings), reading }
     }
 
     /// Looks at what is left of a drain that was interrupted, or else at everything that is visible now.

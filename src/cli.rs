@@ -13,6 +13,9 @@ use crate::install;
 use crate::logger::{self, OWN_TARGET};
 use crate::output;
 use crate::pause;
+use crate::pending;
+use crate::retry;
+use crate::skip;
 use crate::status;
 use crate::user;
 use crate::verb::{self, Call, Opt, Source, Value, Verb, usage};
@@ -20,12 +23,15 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Everything but replication itself, in the order of the help.
-static VERBS: [&Verb; 7] = [
+static VERBS: [&Verb; 10] = [
     &install::VERB,
     &doctor::VERB,
     &status::VERB,
     &comparing::COMPARE,
     &comparing::REPAIR,
+    &pending::VERB,
+    &skip::VERB,
+    &retry::VERB,
     &pause::PAUSE,
     &pause::RESUME,
 ];
@@ -74,7 +80,7 @@ pub fn parse(arguments: Vec<OsString>, variable: impl Fn(&str) -> Option<String>
         return Ok(Command::Help(help::MAIN));
     }
     refuse_verbs(&split.words)?;
-    let call = Call { source: verb::find_source(split.words, variable)?, options: split.options };
+    let call = Call { source: verb::find_source(split.words, variable)?, changes: Vec::new(), options: split.options };
     let options = Options {
         once: call.has("--once"),
         log: call.path("--log"),

@@ -76,4 +76,7 @@ pub mod doctor;
 pub mod status;
 pub mod comparing;
 pub mod pause;
+pub mod pending;
+pub mod skip;
+pub mod retry;
 pub mod cli;

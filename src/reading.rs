@@ -4,7 +4,6 @@
 //! that the master works while the slave does.
 
 use crate::change::{Change, Event};
-use crate::checks::Findings;
 use crate::config::Config;
 use crate::db::{self, Session};
 use crate::error::{Error, Kind, Result};
@@ -86,13 +85,13 @@ pub struct Pages {
 }
 
 impl Reading {
-    pub fn new(config: &Config, findings: &Findings) -> Reading {
+    pub fn new(config: &Config, hstore_schema: &str, master_encoding: &str, slave_identity: &str) -> Reading {
         // Its lengths count bytes before they are converted from the database's encoding.
-        let is_packed = findings.master_encoding == "UTF8";
+        let is_packed = master_encoding == "UTF8";
         Reading {
-            queries: Arc::new(ReadQueries::new(&config.slave_field, &findings.hstore_schema, is_packed)),
+            queries: Arc::new(ReadQueries::new(&config.slave_field, hstore_schema, is_packed)),
             skip_user: config.skip_user.clone(),
-            slave_identity: findings.slave_identity.clone(),
+            slave_identity: slave_identity.to_string(),
             is_packed,
             vocabulary: Vocabulary::default(),
         }
@@ -155,14 +154,14 @@ impl Reading {
         Ok(rows.iter().map(entry).collect())
     }
 
-    /// The changes themselves, in the order of the entries; without those whose flag has been set meanwhile.
-    fn fetch(&mut self, master: &mut Session, entries: &[Entry]) -> Result<Vec<Change>> {
-        let mut ids: Vec<(LogId, usize)> = entries.iter().zip(0..).map(|(entry, place)| (entry.id, place)).collect();
+    /// The changes themselves, in the order of these ids; without those whose flag is set.
+    pub fn fetch(&mut self, master: &mut Session, ids: impl Iterator<Item = LogId>) -> Result<Vec<Change>> {
+        let mut ids: Vec<(LogId, usize)> = ids.zip(0..).collect();
         ids.sort_unstable();
         let runs = ids.chunk_by(|a, b| a.0.0 + 1 == b.0.0);
         let (first, last): (Vec<i64>, Vec<i64>) = runs.map(|run| (run[0].0.0, run[run.len() - 1].0.0)).unzip();
         let rows = master.query("fetch changes", &self.queries.fetch, &[&first, &last])?;
-        if rows.len() != entries.len() {
+        if rows.len() != ids.len() {
             return Err(unexpected("changes vanished from the log while they were being replayed"));
         }
         let mut changes: Vec<Option<Change>> = ids.iter().map(|_| None).collect();
@@ -171,26 +170,24 @@ impl Reading {
             let known = ids.binary_search_by_key(&id, |(id, _)| *id);
             let place = ids[known.map_err(|_| unexpected("the server sent a change that was not asked for"))?].1;
             if !row.get::<_, bool>("skip") {
-                changes[place] = Some(self.change(id, &row)?);
+                changes[place] = Some(self.change(&row)?);
             }
         }
         Ok(changes.into_iter().flatten().collect())
     }
 
-    fn change(&mut self, id: LogId, row: &db::Row) -> Result<Change> {
+    fn change(&mut self, row: &db::Row) -> Result<Change> {
         let letter: &str = row.get("event");
         let event = Event::from_letter(letter)
             .ok_or_else(|| unexpected(&format!("the log has an event '{letter}' that this version does not know")))?;
         let relation: &str = row.get("relation");
-        let old = self.columns(row, "old", relation)?;
-        let new = self.columns(row, "new", relation)?;
         Ok(Change {
-            id,
+            id: LogId(row.get("id")),
             txid: Txid(row.get::<_, db::Xid8>("txid").0),
             event,
             relation: relation.to_string(),
-            old,
-            new,
+            old: self.columns(row, "old", relation)?,
+            new: self.columns(row, "new", relation)?,
             sql: row.get("sql"),
             origin: row.get("origin"),
         })
@@ -222,8 +219,7 @@ impl Pages {
             self.turn(reading, master)?;
         }
         let length = chunk_length(self.entries.iter());
-        let chunk: Vec<Entry> = self.entries.drain(..length).collect();
-        reading.fetch(master, &chunk).map(Some)
+        reading.fetch(master, self.entries.drain(..length).map(|entry| entry.id)).map(Some)
     }
 
     /// The entries of the next units, or of the next page of one.

@@ -6,6 +6,7 @@
 //! held is replayed in pieces without that lock, while the daemon goes on holding what comes; only the last piece is
 //! replayed under the lock, in the transaction that lifts the hold. So every change is replayed once, in order.
 
+use crate::change::Change;
 use crate::checks::{identity_and_origin, take_replica_role};
 use crate::config::Config;
 use crate::control::Control;
@@ -23,12 +24,19 @@ use crate::twophase::Protocol;
 const PIECE_ROWS: i64 = 1_000;
 const PIECE_BYTES: i64 = 1 << 20;
 
+/// Somebody who only looks does not wait for long.
+const BRIEFLY: &str = "SET LOCAL lock_timeout = '1s'";
+
 /// Both sides of a pair, for somebody who puts changes aside or back.
 pub struct Release {
     pub master: Session,
     pub slave: Session,
     /// As the slave's tables name it.
     pub pair: String,
+    /// What was made there does not come back.
+    pub slave_identity: String,
+    /// Where hstore is installed on the master.
+    pub hstore_schema: String,
     replayer: Replayer,
     control: Control,
 }
@@ -46,6 +54,8 @@ impl Release {
     pub fn open(config: &Config, verb: &str, control: &Control) -> Result<Release> {
         let (mut master, mut slave) = sides::open_both(config, verb, control)?;
         let (identity, origin) = identity_and_origin(&mut master)?;
+        let slave_identity = slave.query_one("look at the server", sql::IDENTITY, &[])?.get(0);
+        let hstore_schema = master.query_one("look for hstore", sql::HSTORE_SCHEMA, &[])?.get(0);
         if !held::are_usable(&mut slave)? {
             let detail = "its tables for what is put aside are missing, or the role lacks rights on them";
             return Err(Error::new(Kind::Setup, Some(Side::Slave), "put changes aside or back", detail).with_hint(
@@ -57,7 +67,7 @@ impl Release {
         let deferring = !take_replica_role(&mut slave)?;
         let replayer = Replayer::new(&config.name, &identity, deferring, Holding::default());
         let pair = Protocol::progress_key(origin, &config.slave_field);
-        Ok(Release { master, slave, pair, replayer, control: control.clone() })
+        Ok(Release { master, slave, pair, slave_identity, hstore_schema, replayer, control: control.clone() })
     }
 
     /// Puts a table, named as the log names it, or the whole pair on hold; false if it was already. When this returns, every
@@ -146,6 +156,37 @@ impl Release {
                 other
             }
         }
+    }
+
+    /// What replaying these changes would come to now; nothing of it stays.
+    pub fn try_out(&mut self, changes: Vec<Change>) -> Result<()> {
+        let body = || {
+            self.replayer.begin(&mut self.slave)?;
+            self.slave.message("wait for locks", BRIEFLY)?;
+            self.replayer.apply(&mut self.master, &mut self.slave, changes)?;
+            self.replayer.check_unique(&mut self.slave)
+        };
+        let outcome = body();
+        self.slave.message("roll back", "ROLLBACK")?;
+        self.replayer.take_conflicts();
+        outcome
+    }
+
+    /// Changes that are held, each with the instruction it stands for.
+    pub fn show(&mut self, places: &[i64]) -> Result<Vec<String>> {
+        self.transaction(|this| {
+            let changes = held::read(&mut this.slave, places)?;
+            this.replayer.show(&mut this.master, &mut this.slave, &changes)
+        })
+    }
+
+    /// Gives held changes up, whole transactions or single ones of them.
+    pub fn skip_held(&mut self, places: &[i64], reason: Option<&str>) -> Result<u64> {
+        let skipped = self.exclusively(|this| {
+            this.slave.execute("give changes up", holding::SKIP_HELD, &[&this.pair, &places, &reason])
+        })?;
+        self.tell()?;
+        Ok(skipped)
     }
 
     /// What was unusual about the changes replayed since the last call.

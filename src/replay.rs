@@ -168,6 +168,12 @@ impl Replayer {
         self.holding.depends(slave, changes, |change| self.tables.get(change).ok())
     }
 
+    /// The instructions that changes stand for.
+    pub fn show(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<Vec<String>> {
+        self.tables.lock(master, slave, relations(changes))?;
+        Ok(changes.iter().map(|change| instruction(change, self.tables.get(change).ok())).collect())
+    }
+
     /// Puts changes of a transaction into quarantine.
     pub fn quarantine(
         &mut self,

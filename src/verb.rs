@@ -38,6 +38,8 @@ pub struct Verb {
 pub enum Words {
     /// Config files, directories, or two connection strings; without any, as for replication.
     Pairs,
+    /// The same behind the numbers of changes, as many as wanted.
+    ChangesAndPairs,
     /// The connection string of a master.
     Master,
 }
@@ -76,6 +78,8 @@ pub enum Source {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Call {
     pub source: Source,
+    /// The numbers of changes.
+    pub changes: Vec<i64>,
     pub options: Vec<(&'static str, Option<OsString>)>,
 }
 
@@ -106,14 +110,21 @@ impl Verb {
         if split.version {
             return Err(hint(usage(format!("{} takes no --version", self.name))));
         }
+        let mut words = split.words;
+        let number = |word: &OsString| word.to_str().and_then(|text| text.parse::<i64>().ok());
+        let changes: Vec<i64> = match self.words {
+            Words::ChangesAndPairs => words.iter().map_while(number).collect(),
+            _ => Vec::new(),
+        };
+        words.drain(..changes.len());
         let source = match self.words {
-            Words::Pairs => find_source(split.words, variable),
-            Words::Master => match &split.words[..] {
+            Words::Pairs | Words::ChangesAndPairs => find_source(words, variable),
+            Words::Master => match &words[..] {
                 [dsn] => parse_dsn(dsn, Side::Master).map(Source::Master),
                 _ => Err(usage(format!("{} wants one connection string, the master's", self.name))),
             },
         };
-        Ok(Some(Call { source: source.map_err(hint)?, options: split.options }))
+        Ok(Some(Call { source: source.map_err(hint)?, changes, options: split.options }))
     }
 }
 
@@ -327,10 +338,12 @@ mod tests {
 
     #[test]
     fn a_verb_for_one_pair_refuses_two() {
-        let call = Call { source: Source::Files(vec!["/nonexistent".into()]), options: Vec::new() };
+        let call =
+            Call { source: Source::Files(vec!["/nonexistent".into()]), options: Vec::new(), changes: Vec::new() };
         assert_eq!(call.pair().unwrap_err().kind(), Kind::Config);
         let dsn = Dsn::parse("dbname=a").unwrap();
-        let call = Call { source: Source::Pair { master: dsn.clone(), slave: dsn }, options: Vec::new() };
+        let call =
+            Call { source: Source::Pair { master: dsn.clone(), slave: dsn }, options: Vec::new(), changes: Vec::new() };
         assert_eq!(call.pair().unwrap().name, "a");
     }
 }

@@ -119,9 +119,9 @@ fn a_table_may_be_resumed_and_the_verb_killed_at_any_point_while_its_changes_arr
         pair.assert_no_prepared();
         assert_eq!(pair.on_slave("select n from counter"), pair.on_master("select n from counter"), "{point}");
     }
-    let expected = changes.to_string();
-    assert_eq!(pair.on_slave("select count(*) from seen"), [expected.clone()]);
-    assert_eq!(pair.on_slave("select count(distinct n) from seen"), [expected]);
+    let expected = [changes.to_string()];
+    assert_eq!(pair.on_slave("select count(*) from seen"), expected);
+    assert_eq!(pair.on_slave("select count(distinct n) from seen"), expected);
     assert!(daemon.terminate().success());
 }
 

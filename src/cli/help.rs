@@ -18,6 +18,9 @@ verbs:
   pyreplica status [PAIRS]         tell how each pair is doing
   pyreplica compare [PAIRS]        are both sides equal, row by row?
   pyreplica repair PAIR            make the slave's rows what the master's are
+  pyreplica pending [PAIRS]        show what waits to be replayed, as SQL
+  pyreplica skip ID... [PAIR]      give changes up
+  pyreplica retry [ID...] [PAIR]   try what is in quarantine again
   pyreplica pause [PAIRS]          hold pairs, or single tables, back
   pyreplica resume [PAIRS]         let them go on
   pyreplica help [VERB]            explain it

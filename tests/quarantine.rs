@@ -1,0 +1,127 @@
+//! ON_ERROR=quarantine: a transaction that cannot be replayed is put aside with what depends on it, the rest goes on, and
+//! it is replayed later or given up.
+
+mod harness;
+
+use harness::{Daemon, Pair, assert_says};
+
+const QUARANTINE: &str = "ON_ERROR=quarantine\n";
+
+fn pair() -> Pair {
+    let pair = Pair::new();
+    pair.exec_both("create table t (id int primary key, a text); create table u (id int primary key, a text)");
+    pair.create_triggers();
+    pair.run("insert into t select i, 'old' from generate_series(1, 9) i");
+    pair.once();
+    pair
+}
+
+/// Nothing waits any more in the log.
+#[track_caller]
+fn drain(pair: &Pair) -> String {
+    let finished = pair.try_once_by_file(QUARANTINE);
+    assert!(finished.status.success(), "{}", finished.output);
+    assert_eq!(pair.pending(), 0);
+    pair.assert_no_prepared();
+    finished.output
+}
+
+/// One transaction that fails, three that depend on it one after the other, and two that do not.
+fn load(pair: &Pair) {
+    pair.run_on_slave("insert into t values (20, 'in the way')");
+    pair.run("update t set a = 'first' where id = 1; insert into t values (20, 'new'); insert into u values (1, 'u')");
+    pair.run("update t set a = 'free' where id = 2");
+    pair.run("update t set a = 'second' where id = 1; update t set a = 'second' where id = 3");
+    pair.run("update t set id = 33 where id = 3");
+    pair.run("insert into t values (3, 'third')");
+    pair.run("insert into u values (2, 'free')");
+}
+
+#[test]
+fn a_transaction_that_fails_is_put_aside_with_what_depends_on_it_and_the_rest_goes_on() {
+    let pair = pair();
+    load(&pair);
+    let said = drain(&pair);
+    assert_says(&said, &["put into quarantine", "Key (id)=(20) already exists"]);
+    assert_eq!(pair.on_slave("select a from t where id in (1, 2, 3) order by id"), ["old", "free", "old"]);
+    assert_eq!(pair.on_slave("select id from u"), ["2"]);
+    let held = "select count(*) from replica_held where why = 'quarantined' group by txid order by min(place)";
+    assert_eq!(pair.on_slave(held), ["3", "2", "1", "1"]);
+    // Nothing else has been read from elsewhere: what comes later depends as well.
+    pair.run("delete from t where id = 33");
+    drain(&pair);
+    assert_eq!(pair.on_slave("select count(*) from t where id = 3"), ["1"]);
+    let shown = pair.done(&["pending"]);
+    assert_says(
+        &shown,
+        &["0 changes wait, 8 in quarantine", "UPDATE \"t\" SET \"a\"='first'", "already exists", "depends on change"],
+    );
+    // It fails again, and what depends on it waits.
+    let retried = pair.verb(&["retry"]);
+    assert_eq!(retried.code(), 6, "{}", retried.output);
+    assert_says(&retried.output, &["fails: slave: cannot replay change", "waits: it depends on transaction"]);
+    pair.run_on_slave("delete from t where id = 20");
+    let retried = pair.done(&["retry"]);
+    assert_eq!(retried.matches("replayed").count(), 5, "{retried}");
+    pair.assert_equal();
+    assert_says(&pair.done(&["retry"]), &["nothing is in quarantine"]);
+    pair.run("update t set a = 'after'");
+    drain(&pair);
+    pair.assert_equal();
+}
+
+#[test]
+fn what_is_in_quarantine_is_given_up_and_noted_on_the_slave() {
+    let pair = pair();
+    load(&pair);
+    drain(&pair);
+    let id = pair.on_slave("select id from replica_held where new[4] = '20'").remove(0);
+    pair.done(&["skip", &id, "--yes", "--reason", "kept"]);
+    assert_eq!(pair.on_slave("select id || reason from replica_skipped"), [format!("{id}kept")]);
+    pair.done(&["retry"]);
+    assert_eq!(pair.on_slave("select a from t where id = 20"), ["in the way"]);
+    pair.run_on_slave("update t set a = 'new' where id = 20");
+    pair.assert_equal();
+}
+
+#[test]
+fn a_truncate_and_a_table_that_is_missing_are_all_their_rows() {
+    let pair = pair();
+    pair.run_on_slave("alter table u rename to hidden");
+    pair.run("insert into u values (1, 'x')");
+    pair.run("insert into t values (40, 'free')");
+    pair.run("insert into u values (2, 'x'); insert into t values (41, 'with it')");
+    pair.run("update t set a = 'with it' where id = 41; update t set a = 'with it' where id = 5");
+    pair.run("truncate t");
+    pair.run("insert into t values (50, 'behind')");
+    drain(&pair);
+    assert_eq!(pair.on_slave("select id from t where id > 9"), ["40"]);
+    assert_eq!(pair.on_slave("select count(distinct txid) from replica_held"), ["5"]);
+    pair.run_on_slave("alter table hidden rename to u");
+    pair.done(&["retry"]);
+    pair.assert_equal();
+}
+
+#[test]
+fn the_daemon_and_the_verbs_may_be_killed_at_any_point() {
+    for point in ["begun", "replayed", "master-prepared", "slave-prepared", "master-committed", "slave-committed"] {
+        for turn in 1..=3 {
+            let pair = pair();
+            load(&pair);
+            let file = pair.config_file(QUARANTINE);
+            let pause = format!("{point}:{turn}");
+            let words = ["--once", file.to_str().unwrap()];
+            let mut daemon = Daemon::spawn(&pair.dir().join("sweep.log"), &words, &[("PYREPLICA_PAUSE_AT", &pause)]);
+            if daemon.paused_or_exited() {
+                daemon.kill9();
+            }
+            drain(&pair);
+            pair.run_on_slave("delete from t where id = 20");
+            let at = if turn % 2 == 0 { "release-done" } else { "release-committed" };
+            pair.killed_at(&format!("{at}:{turn}"), &["retry"]);
+            pair.done(&["retry"]);
+            pair.assert_equal();
+            assert_eq!(pair.on_slave("select count(*) from replica_held"), ["0"], "{point}:{turn}");
+        }
+    }
+}
