@@ -6,6 +6,7 @@ mod smtp;
 pub use smtp::{Login, Protection, Smtp};
 
 use crate::dsn::Dsn;
+use crate::policy::Policies;
 use ini::Entry;
 use std::fmt;
 use std::net::SocketAddr;
@@ -29,6 +30,9 @@ pub const DEFAULT_RETENTION: Duration = Duration::from_secs(86_400);
 
 /// The size of the log, in bytes, above which somebody should look after the slave that is away.
 pub const DEFAULT_LOG_WARNING: u64 = 1024 * MEBIBYTE;
+
+/// Enough to look into, and some tens of megabytes at most, mostly.
+pub const DEFAULT_CONFLICTS_KEPT: u64 = 100_000;
 
 const MEBIBYTE: u64 = 1 << 20;
 
@@ -56,6 +60,8 @@ const MAIN_KEYS: &[&str] = &[
     "LOG_WARNING",
     "METRICS",
     "ON_ERROR",
+    "CONFLICT",
+    "CONFLICTS_KEPT",
 ];
 
 /// What becomes of a transaction with a change that cannot be replayed.
@@ -93,6 +99,10 @@ pub struct Config {
     /// `false`: exactly-once by a progress row on the slave, for servers without prepared transactions.
     pub two_phase: bool,
     pub on_error: OnError,
+    /// What to do about changes that meet something unexpected on the slave.
+    pub conflicts: Policies,
+    /// How many rows `replica_conflict` holds; none are written if this is zero.
+    pub conflicts_kept: u64,
     pub smtp: Option<Smtp>,
     /// Where the daemon serves metrics by HTTP.
     pub metrics: Option<SocketAddr>,
@@ -135,6 +145,11 @@ impl Config {
                 Some("quarantine") => OnError::Quarantine,
                 Some(_) => return Err(main.error("ON_ERROR", "must be stop or quarantine")),
             },
+            conflicts: match main.text("CONFLICT") {
+                Some(rules) => Policies::parse(&rules).map_err(|what| main.error("CONFLICT", what))?,
+                None => Policies::default(),
+            },
+            conflicts_kept: main.number("CONFLICTS_KEPT", 0..=1 << 40)?.unwrap_or(DEFAULT_CONFLICTS_KEPT),
             smtp: Smtp::from_section(&Section { name: "SMTP", entries: &entries })?,
             metrics: main.address("METRICS")?,
         })
@@ -157,6 +172,8 @@ impl Config {
             log_warning: DEFAULT_LOG_WARNING,
             two_phase: true,
             on_error: OnError::Stop,
+            conflicts: Policies::default(),
+            conflicts_kept: DEFAULT_CONFLICTS_KEPT,
             smtp: None,
             metrics: None,
         }

@@ -1,14 +1,22 @@
 //! The closer look: one change by itself, when it does not touch exactly the one row that it should.
 //!
-//! The master wins, with a warning: a row that differs gets the master's values, a row that is missing stays missing.
-//! Only an INSERT of a row that is there already, and what the server refuses, is an error.
+//! Unless the operator has said otherwise (`policy.rs`), the master wins, with a warning: a row that differs gets the
+//! master's values, a row that is missing stays missing. Only an INSERT of a row that is there already, and what the server
+//! refuses, is an error.
 
 use crate::change::{Change, Event};
 use crate::db::{Session, TextRow};
 use crate::error::{Error, Kind, Result};
-use crate::names::{Side, quote_ident, quote_literal};
-use crate::render::{Shape, instruction};
+use crate::names::{LogId, Side, Txid, quote_ident, quote_literal};
+use crate::policy::{Conflict, Policies};
+use crate::render::Shape;
 use crate::table::{Misfit, Table};
+use case::Case;
+
+mod case;
+
+/// SQLSTATE of a value that another row has.
+const UNIQUE_VIOLATION: &str = "23505";
 
 const SAVEPOINT: &str = "SAVEPOINT pyreplica_one";
 const RELEASE: &str = "RELEASE SAVEPOINT pyreplica_one";
@@ -22,23 +30,60 @@ struct Candidate {
     values: Vec<(String, Option<String>, Option<String>)>,
 }
 
+/// What was unusual about a change, and what was done about it.
+#[derive(Debug)]
+pub struct Met {
+    pub conflict: Conflict,
+    pub id: LogId,
+    pub txid: Txid,
+    pub relation: String,
+    /// Names and values, as the text of an array each.
+    pub key: Option<String>,
+    pub expected: Option<String>,
+    pub found: Option<String>,
+    pub new: Option<String>,
+    pub done: &'static str,
+    /// For whoever reads the log.
+    pub text: String,
+    /// The operator has said nothing about such a conflict, and is told.
+    pub is_warning: bool,
+}
+
 /// Replays one change and says what was unusual about it, if something was. `name` is free for a prepared statement.
-pub fn replay_one(slave: &mut Session, table: &Table, change: &Change, name: &str) -> Result<Option<String>> {
+pub fn replay_one(
+    slave: &mut Session,
+    table: &Table,
+    change: &Change,
+    name: &str,
+    policies: &Policies,
+) -> Result<Option<Met>> {
     let shape = Shape::of(change, table, true).map_err(|misfit| misfit_error(change, table, &misfit))?;
     if shape.is_empty() {
         return Ok(None);
     }
     slave.message("replay", SAVEPOINT)?;
-    let touched = once(slave, name, &shape, table, change)?;
-    let unusual = match (touched, change.event) {
-        (1, _) => None,
-        (0, Event::Insert) => Some(report(0, change, table, "the slave did not take the row")),
-        (0, Event::Update) => differs_or_missing(slave, table, change, name)?,
-        (0, _) => Some(report(0, change, table, "the row is missing on the slave")),
-        (rows, _) => {
-            // A key that is checked at the end of a statement is shared by two rows while it is being shifted.
-            slave.message("take a change back", BACK)?;
-            exactly_one(slave, table, change, rows)?
+    let case = Case { table, change, name, policies };
+    let unusual = if change.event == Event::Delete && policies.watches_deletes(&change.relation) {
+        case.delete_watched(slave, &shape)?
+    } else {
+        match (once(slave, name, &shape, table, change), change.event) {
+            (Ok(1), _) => None,
+            (Ok(0), Event::Insert) => {
+                // A trigger of the slave, or the slave's row level security, has a mind of its own.
+                Some(case.met(Conflict::InsertExists, None, "the slave did not take the row", "nothing", true))
+            }
+            (Ok(0), Event::Update) => case.differs_or_missing(slave)?,
+            (Ok(0), _) => Some(case.missing(Conflict::DeleteMissing)?),
+            (Ok(rows), _) => {
+                // A key that is checked at the end of a statement is shared by two rows while it is being shifted.
+                slave.message("take a change back", BACK)?;
+                case.exactly_one(slave, rows)?
+            }
+            (Err(error), Event::Insert | Event::Update) if error.code() == Some(UNIQUE_VIOLATION) => {
+                slave.message("take a change back", BACK)?;
+                Some(case.exists(slave, error)?)
+            }
+            (Err(error), _) => return Err(error),
         }
     };
     slave.message("replay", RELEASE)?;
@@ -55,41 +100,6 @@ fn once(slave: &mut Session, name: &str, shape: &Shape, table: &Table, change: &
     Ok(counts.get(1).copied().unwrap_or(0))
 }
 
-/// An UPDATE that insisted on the old values found no row.
-fn differs_or_missing(slave: &mut Session, table: &Table, change: &Change, name: &str) -> Result<Option<String>> {
-    let candidates = candidates(slave, table, change)?;
-    let Some(found) = best(&candidates) else {
-        return Ok(Some(report(0, change, table, "the row is missing on the slave")));
-    };
-    let differences: Vec<String> = found
-        .values
-        .iter()
-        .filter(|(_, expected, found)| expected != found)
-        .map(|(name, expected, found)| {
-            format!("{}: expected {}, found {}", quote_ident(name), shown(expected), shown(found))
-        })
-        .collect();
-    if candidates.len() == 1 {
-        let shape = Shape::of(change, table, false).map_err(|misfit| misfit_error(change, table, &misfit))?;
-        once(slave, name, &shape, table, change)?;
-    } else {
-        at_place(slave, table, change, &found.place)?;
-    }
-    let what = format!("{}; the master's values were applied", differences.join(", "));
-    Ok(Some(report(0, change, table, &what)))
-}
-
-/// Several rows fit the key: the one that is in every column what the master's was is the one.
-fn exactly_one(slave: &mut Session, table: &Table, change: &Change, rows: u64) -> Result<Option<String>> {
-    let candidates = candidates(slave, table, change)?;
-    let Some(found) = best(&candidates) else {
-        return Ok(Some(report(0, change, table, "the row is missing on the slave")));
-    };
-    at_place(slave, table, change, &found.place)?;
-    let equal = found.values.iter().all(|(_, expected, found)| expected == found);
-    Ok((!equal).then(|| report(rows, change, table, "several rows fit the key; the most similar one was taken")))
-}
-
 fn best(candidates: &[Candidate]) -> Option<&Candidate> {
     let equal = |c: &&Candidate| c.values.iter().filter(|(_, expected, found)| expected == found).count();
     candidates.iter().max_by_key(equal)
@@ -97,9 +107,14 @@ fn best(candidates: &[Candidate]) -> Option<&Candidate> {
 
 /// The rows with the change's key, locked, with the logged and the present value of every logged column.
 fn candidates(slave: &mut Session, table: &Table, change: &Change) -> Result<Vec<Candidate>> {
-    let key = table.key(change).map_err(|misfit| misfit_error(change, table, &misfit))?;
-    let logged = table.positions_in(&change.old);
-    let value = |position: u16| change.old.get(&table.column(position).name).flatten();
+    let (key, row) = match change.event {
+        // The row that is in the way of a new one.
+        Event::Insert => (0, &change.new),
+        _ => (table.key(change).map_err(|misfit| misfit_error(change, table, &misfit))?, &change.old),
+    };
+    let Some(key) = table.keys.get(usize::from(key)) else { return Ok(Vec::new()) };
+    let logged = table.positions_in(row);
+    let value = |position: u16| row.get(&table.column(position).name).flatten();
     let columns: Vec<String> = logged
         .iter()
         .map(|p| (table.column(*p), value(*p)))
@@ -111,7 +126,7 @@ fn candidates(slave: &mut Session, table: &Table, change: &Change) -> Result<Vec
             format!("{}::pg_catalog.text, {expected}", quote_ident(&column.name))
         })
         .collect();
-    let condition: Vec<String> = table.keys[usize::from(key)]
+    let condition: Vec<String> = key
         .iter()
         .map(|p| match value(*p) {
             Some(text) => format!(
@@ -163,11 +178,6 @@ fn at_place(slave: &mut Session, table: &Table, change: &Change, place: &str) ->
         format!("UPDATE {} SET {} WHERE {place}", table.target, set.join(", "))
     };
     slave.message("replay", &sql).map(drop)
-}
-
-fn report(rows: u64, change: &Change, table: &Table, what: &str) -> String {
-    let shown = instruction(change, Some(table));
-    format!("Possible conflict ({rows} rows affected): {shown} (change {}): {what}", change.id)
 }
 
 fn shown(value: &Option<String>) -> String {

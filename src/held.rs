@@ -12,11 +12,12 @@
 //! the end of the batch. So who changes it under an exclusive lock knows that every batch from then on goes by it.
 
 use crate::change::{Change, Event};
-use crate::db::Session;
+use crate::conflict::Met;
+use crate::db::{Session, ToSql};
 use crate::error::{Error, Kind, Result};
 use crate::names::{LogId, Side, Txid, quote_literal};
 use crate::reading::columns;
-use crate::row::{Row, Vocabulary};
+use crate::row::{Row, Vocabulary, text_array};
 use crate::sql::{self, holding};
 use crate::table::Table;
 use std::collections::{BTreeSet, HashMap};
@@ -35,6 +36,7 @@ const RESUME: &str = "pyreplica resume lets it go on";
 pub struct Holding {
     /// The pair, as the slave's tables name it; `None` if the slave has no such tables.
     pair: Option<String>,
+    is_blind: bool,
     /// The tables on hold, and why.
     tables: HashMap<String, String>,
     /// There may be something in quarantine.
@@ -55,8 +57,12 @@ impl Holding {
             );
             return Ok(Holding::default());
         }
-        let is_quarantine = slave.query_one("look at the quarantine", holding::IS_QUARANTINED, &[&pair])?.get(0);
-        Ok(Holding { pair: Some(pair.to_string()), is_quarantine, ..Holding::default() })
+        Ok(Holding { pair: Some(pair.to_string()), ..Holding::default() })
+    }
+
+    /// For a verb, which knows what it does: nothing is looked at.
+    pub fn of_a_verb(pair: &str) -> Holding {
+        Holding { pair: Some(pair.to_string()), is_blind: true, ..Holding::default() }
     }
 
     /// The pair, if the slave has the tables.
@@ -66,14 +72,14 @@ impl Holding {
 
     /// What a batch's first message has to end with.
     pub fn look(&self) -> String {
-        let Some(pair) = &self.pair else { return String::new() };
+        let Some(pair) = self.pair.as_ref().filter(|_| !self.is_blind) else { return String::new() };
         format!("; SELECT FROM public.replica_hold WHERE master OPERATOR(pg_catalog.=) {}", quote_literal(pair))
     }
 
     /// That message has found so many things on hold.
     pub fn found(&mut self, holds: u64, slave: &mut Session) -> Result<()> {
         self.tables.clear();
-        let Some(pair) = self.pair.as_ref().filter(|_| holds > 0) else { return Ok(()) };
+        let Some(pair) = self.pair.as_ref().filter(|_| holds > 0 && !self.is_blind) else { return Ok(()) };
         for row in slave.query("look at what is on hold", holding::HOLDS, &[pair])? {
             let (relation, why): (String, String) = (row.get("relation"), row.get("why"));
             if relation == WHOLE_PAIR {
@@ -102,7 +108,7 @@ impl Holding {
         self.is_quarantine || self.doomed.is_some()
     }
 
-    /// Somebody may have emptied it; nobody but this session fills it.
+    /// Somebody may have emptied it; nobody but the daemon fills it, perhaps by a batch that recovery has committed.
     pub fn look_at_quarantine(&mut self, slave: &mut Session) -> Result<()> {
         let Some(pair) = &self.pair else { return Ok(()) };
         self.is_quarantine = slave.query_one("look at the quarantine", holding::IS_QUARANTINED, &[pair])?.get(0);
@@ -158,6 +164,22 @@ impl Holding {
         self.put(slave, changes.iter().map(|change| (change, keys(change, table(change)), QUARANTINED, Some(error))))
     }
 
+    /// Writes conflicts down.
+    pub fn record(&self, slave: &mut Session, met: &[Met]) -> Result<()> {
+        let Some(pair) = self.pair.as_ref().filter(|_| !met.is_empty()) else { return Ok(()) };
+        let text = |of: fn(&Met) -> Option<&str>| met.iter().map(of).collect::<Vec<Option<&str>>>();
+        let ids: Vec<i64> = met.iter().map(|met| met.id.0).collect();
+        let txids: Vec<i64> = met.iter().map(|met| met.txid.0).collect();
+        let kinds: Vec<String> = met.iter().map(|met| met.conflict.to_string()).collect();
+        let relations = text(|met| Some(&met.relation));
+        let (keys, expected) = (text(|met| met.key.as_deref()), text(|met| met.expected.as_deref()));
+        let (found, new) = (text(|met| met.found.as_deref()), text(|met| met.new.as_deref()));
+        let done = text(|met| Some(met.done));
+        let parameters: [&(dyn ToSql + Sync); 10] =
+            [pair, &ids, &txids, &relations, &kinds, &keys, &expected, &found, &new, &done];
+        slave.execute("note conflicts", holding::RECORD, &parameters).map(drop)
+    }
+
     fn put<'a>(
         &self,
         slave: &mut Session,
@@ -178,7 +200,7 @@ impl Holding {
             new.push(pairs(&change.new));
             statements.push(&change.sql);
             origins.push(change.origin.as_deref());
-            all_keys.push(array(keys.iter().map(|key| Some(key.to_string()))));
+            all_keys.push(text_array(keys.iter().map(|key| Some(key.to_string()))));
             reasons.push(why);
             errors.push(error);
         }
@@ -303,16 +325,7 @@ fn number(relation: &str, key: Option<&Vec<Option<String>>>) -> i64 {
 
 /// A logged row as an array: name, value, name, value.
 fn pairs(row: &Row) -> String {
-    array(row.iter().flat_map(|(name, value)| [Some(name.clone()), value.map(str::to_string)]))
-}
-
-/// The text of an array.
-pub fn array(values: impl Iterator<Item = Option<String>>) -> String {
-    let quoted = |value: Option<String>| match value {
-        Some(value) => format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")),
-        None => "NULL".to_string(),
-    };
-    format!("{{{}}}", values.map(quoted).collect::<Vec<_>>().join(","))
+    text_array(row.iter().flat_map(|(name, value)| [Some(name.clone()), value.map(str::to_string)]))
 }
 
 #[cfg(test)]
@@ -327,13 +340,6 @@ mod tests {
     fn change(event: Event, old: Row, new: Row) -> Change {
         let relation = "public.t".into();
         Change { id: LogId(1), txid: Txid(1), event, relation, old, new, sql: String::new(), origin: None }
-    }
-
-    #[test]
-    fn an_array_is_what_the_server_reads_back() {
-        let values = [Some("a\"b\\".to_string()), None, Some("NULL".into()), Some(String::new())];
-        assert_eq!(array(values.into_iter()), r#"{"a\"b\\",NULL,"NULL",""}"#);
-        assert_eq!(array(std::iter::empty()), "{}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::error::Result;
-use crate::sql;
+use crate::sql::{self, holding};
 use crate::twophase::Link;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,7 @@ impl Housekeeping {
             return Ok(false);
         }
         self.last = Some(Instant::now());
+        forget_conflicts(config, link)?;
         self.look_at_the_size(config, link)?;
         Ok(true)
     }
@@ -68,6 +69,13 @@ impl Housekeeping {
         self.warning = Some(warning);
         Ok(())
     }
+}
+
+/// Keeps the table of conflicts short.
+fn forget_conflicts(config: &Config, link: &mut Link) -> Result<()> {
+    let Some(pair) = link.replayer.holding.pair() else { return Ok(()) };
+    let kept = config.conflicts_kept as i64;
+    link.slave.execute("forget old conflicts", holding::FORGET_CONFLICTS, &[&pair, &kept]).map(drop)
 }
 
 /// True when every flag is set.

@@ -5,6 +5,7 @@
 // Ground (std only, no I/O): the words, the rules, the texts.
 pub mod names;
 pub mod dsn;
+pub mod policy;
 pub mod config;
 pub mod backoff;
 pub mod notices;
@@ -44,8 +45,8 @@ pub mod marking;
 pub mod reading;
 pub mod capture;
 pub mod tables;
-pub mod held;
 pub mod conflict;
+pub mod held;
 pub mod replay;
 pub mod twophase;
 pub mod housekeeping;

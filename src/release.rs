@@ -65,8 +65,8 @@ impl Release {
         }
         slave.set_up(&identity)?;
         let deferring = !take_replica_role(&mut slave)?;
-        let replayer = Replayer::new(&config.name, &identity, deferring, Holding::default());
         let pair = Protocol::progress_key(origin, &config.slave_field);
+        let replayer = Replayer::new(config, &identity, deferring, Holding::of_a_verb(&pair));
         Ok(Release { master, slave, pair, slave_identity, hstore_schema, replayer, control: control.clone() })
     }
 

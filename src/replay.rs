@@ -11,12 +11,14 @@
 //! more or fewer than there should be.
 
 use crate::change::{Change, Event};
+use crate::config::Config;
 use crate::conflict::{self, misfit_error};
 use crate::db::Session;
 use crate::error::{Error, Kind, Result};
 use crate::held::Holding;
 use crate::names::{LogId, Side, Txid, quote_literal};
 use crate::net::{self, Group, TableEffect};
+use crate::policy::Policies;
 use crate::render::{Shape, instruction};
 use crate::sql;
 use crate::table::Table;
@@ -24,6 +26,7 @@ use crate::tables::Tables;
 use message::{AnyShape, Message, Statements};
 use std::collections::{BTreeMap, HashSet};
 
+mod aside;
 mod message;
 
 /// Limits of one message.
@@ -36,7 +39,7 @@ const FEW_CHANGES: usize = 20;
 /// Looked at in one query.
 const UNIQUE_CHECKS: usize = 200;
 
-const MEND: &str = "mend the slave by hand; the change is tried again until it succeeds";
+const MEND: &str = "mend the slave by hand; the change is tried again until it succeeds, or pyreplica skip gives it up";
 const ALLOW: &str = "give the daemon's role the right to write the table on the slave, and BYPASSRLS if the table has \
      row-level security; the change is tried again until it succeeds";
 const TRIGGERS_RUN: &str = "did a trigger of the slave do that already? disable it there (ALTER TABLE ... DISABLE TRIGGER \
@@ -62,6 +65,9 @@ pub struct Replayer {
     tables: Tables,
     /// What is put aside instead.
     pub holding: Holding,
+    /// Who wins where the slave is not what it should be.
+    policies: Policies,
+    keeps_conflicts: bool,
     statements: Statements,
     in_savepoint: bool,
     /// What the slave's own trigger notes at the moment, where it runs for replayed changes too: the database that a
@@ -75,13 +81,15 @@ pub struct Replayer {
 }
 
 impl Replayer {
-    pub fn new(name: &str, origin: &str, deferring: bool, holding: Holding) -> Replayer {
+    pub fn new(config: &Config, origin: &str, deferring: bool, holding: Holding) -> Replayer {
         Replayer {
-            name: name.to_string(),
+            name: config.name.clone(),
             origin: origin.to_string(),
             deferring,
             tables: Tables::default(),
             holding,
+            policies: config.conflicts.clone(),
+            keeps_conflicts: config.conflicts_kept > 0,
             statements: Statements::default(),
             in_savepoint: false,
             noting: origin.to_string(),
@@ -162,30 +170,6 @@ impl Replayer {
         Ok(())
     }
 
-    /// Whether one of these changes needs one that is in quarantine; says which.
-    pub fn depends(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<Option<String>> {
-        self.tables.lock(master, slave, relations(changes))?;
-        self.holding.depends(slave, changes, |change| self.tables.get(change).ok())
-    }
-
-    /// The instructions that changes stand for.
-    pub fn show(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<Vec<String>> {
-        self.tables.lock(master, slave, relations(changes))?;
-        Ok(changes.iter().map(|change| instruction(change, self.tables.get(change).ok())).collect())
-    }
-
-    /// Puts changes of a transaction into quarantine.
-    pub fn quarantine(
-        &mut self,
-        master: &mut Session,
-        slave: &mut Session,
-        changes: &[Change],
-        error: &str,
-    ) -> Result<()> {
-        self.tables.lock(master, slave, relations(changes))?;
-        self.holding.quarantine(slave, changes, error, |change| self.tables.get(change).ok())
-    }
-
     fn rows(&mut self, master: &mut Session, slave: &mut Session, changes: &mut [Change]) -> Result<()> {
         self.tables.lock(master, slave, changes.iter().map(|change| change.relation.as_str()))?;
         for change in changes.iter_mut() {
@@ -195,7 +179,13 @@ impl Replayer {
             self.tables.reconcile(master, change).map_err(|error| self.rejected(change, error))?;
         }
         for changes in changes.chunk_by(|a, b| a.origin == b.origin) {
-            if self.deferring || changes.len() < FEW_CHANGES {
+            let is_watched =
+                |change: &Change| change.event == Event::Delete && self.policies.watches_deletes(&change.relation);
+            if changes.iter().any(is_watched) {
+                let message = self.message(slave, &changes[0])?;
+                self.send(slave, &message)?;
+                self.one_by_one(slave, &changes.iter().collect::<Vec<_>>())?;
+            } else if self.deferring || changes.len() < FEW_CHANGES {
                 self.in_messages(slave, &changes.iter().collect::<Vec<_>>())?;
             } else {
                 let left = self.as_sets(slave, changes)?;
@@ -297,14 +287,14 @@ impl Replayer {
     }
 
     fn one_by_one(&mut self, slave: &mut Session, changes: &[&Change]) -> Result<()> {
+        let mut met = Vec::new();
         for change in changes {
             let name = self.statements.fresh_name();
             let table = self.tables.get(change)?;
-            let found =
-                conflict::replay_one(slave, table, change, &name).map_err(|error| self.rejected(change, error))?;
-            self.conflicts.extend(found);
+            let found = conflict::replay_one(slave, table, change, &name, &self.policies);
+            met.extend(found.map_err(|error| self.rejected(change, error))?);
         }
-        Ok(())
+        self.record(slave, met)
     }
 
     fn truncate(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<()> {
@@ -396,11 +386,6 @@ impl Replayer {
         }
         rejected.with_hint(hint)
     }
-}
-
-/// The tables of these changes; a free statement has none.
-fn relations(changes: &[Change]) -> impl Iterator<Item = &str> {
-    changes.iter().map(|change| change.relation.as_str()).filter(|relation| !relation.is_empty())
 }
 
 /// For the rest of the transaction, or until the savepoint is taken back.

@@ -279,7 +279,7 @@ fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, Proto
         slave,
         log: Log::new(config, &findings),
         marking: Marking::new(config, &findings.fields),
-        replayer: Replayer::new(name, &findings.master_identity, !replica_role, holding),
+        replayer: Replayer::new(config, &findings.master_identity, !replica_role, holding),
         ahead: None,
         hands_on,
         control,

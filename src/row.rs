@@ -138,6 +138,15 @@ impl Vocabulary {
     }
 }
 
+/// The text of an array, as the server reads it.
+pub fn text_array(values: impl Iterator<Item = Option<String>>) -> String {
+    let quoted = |value: Option<String>| match value {
+        Some(value) => format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")),
+        None => "NULL".to_string(),
+    };
+    format!("{{{}}}", values.map(quoted).collect::<Vec<_>>().join(","))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,5 +179,12 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &vocabulary.names("public.t", ["a", "b"].into_iter())));
         assert!(!Arc::ptr_eq(&first, &vocabulary.names("public.t", ["a"].into_iter())));
         assert_eq!(*vocabulary.names("public.u", ["a"].into_iter()), ["a".to_string()]);
+    }
+
+    #[test]
+    fn an_array_is_what_the_server_reads_back() {
+        let values = [Some("a\"b\\".to_string()), None, Some("NULL".into()), Some(String::new())];
+        assert_eq!(text_array(values.into_iter()), r#"{"a\"b\\",NULL,"NULL",""}"#);
+        assert_eq!(text_array(std::iter::empty()), "{}");
     }
 }

@@ -91,7 +91,7 @@ fn a_truncate_and_a_table_that_is_missing_are_all_their_rows() {
     pair.run("insert into u values (1, 'x')");
     pair.run("insert into t values (40, 'free')");
     pair.run("insert into u values (2, 'x'); insert into t values (41, 'with it')");
-    pair.run("update t set a = 'with it' where id = 41; update t set a = 'with it' where id = 5");
+    pair.run("update t set a = 'changed' where id = 41; update t set a = 'with it' where id = 5");
     pair.run("truncate t");
     pair.run("insert into t values (50, 'behind')");
     drain(&pair);

@@ -35,6 +35,18 @@ pub const PUT_ASIDE: &str = "insert into public.replica_held \
          $10::text[], $11::text[], $12::text[]) \
          with ordinality x (id, txid, relation, event, old, new, sql, origin, keys, why, error, n) order by x.n";
 
+/// Rows travel as the text of an array of name, value, name, value.
+pub const RECORD: &str = "insert into public.replica_conflict \
+     (master, change, txid, relation, kind, key, expected, found, new, done) \
+     select $1, x.id, x.txid::text::xid8, x.relation, x.kind, jsonb_object(x.key::text[]), \
+         jsonb_object(x.expected::text[]), jsonb_object(x.found::text[]), jsonb_object(x.new::text[]), x.done \
+     from unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], \
+         $10::text[]) with ordinality x (id, txid, relation, kind, key, expected, found, new, done, n) order by x.n";
+
+/// All but the newest conflicts of a pair.
+pub const FORGET_CONFLICTS: &str = "delete from public.replica_conflict where master = $1 \
+     and id <= (select max(id) - $2 from public.replica_conflict where master = $1)";
+
 pub const IS_QUARANTINED: &str =
     "select exists (select from public.replica_held where master = $1 and why = 'quarantined')";
 

@@ -31,7 +31,9 @@ impl Protocol {
                 }
             }
         }
-        self.recover_progress(link)
+        self.recover_progress(link)?;
+        // What was in doubt may have been a batch that put something there.
+        link.replayer.holding.look_at_quarantine(&mut link.slave)
     }
 
     /// This slave's transactions that a server keeps prepared; a gid may hold a former name of the pair.

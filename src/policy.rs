@@ -1,0 +1,235 @@
+//! What is done about a change that meets something else on the slave than it should: CONFLICT of the config file.
+//!
+//! ```text
+//! CONFLICT = newest(changed_at), public.orders skip, insert_exists error, public.orders delete_missing error
+//! ```
+//!
+//! Rules stand between commas: a table, a kind of conflict, both or neither, and what to do. The last rule that fits wins.
+
+use std::fmt;
+
+/// What a change met, in the words of PostgreSQL 18 where it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// An INSERT of a key, or another unique value, that is there already.
+    InsertExists,
+    /// The row is there, but what is to be changed is not what it was on the master.
+    UpdateDiffers,
+    /// An UPDATE that would give a row a unique value that another one has.
+    UpdateExists,
+    UpdateMissing,
+    /// The row is there, but not as it was on the master; looked for only where a rule names it.
+    DeleteDiffers,
+    DeleteMissing,
+    /// Several rows of the slave are in the way of one.
+    MultipleUniqueConflicts,
+}
+
+/// What to do then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The master wins, and somebody is told.
+    Warn,
+    /// The slave wins.
+    Skip,
+    /// The change fails: see ON_ERROR.
+    Error,
+    /// The row wins whose value in this column is greater.
+    Newest(String),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policies(Vec<Rule>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Rule {
+    /// Schema and name.
+    table: Option<(String, String)>,
+    conflict: Option<Conflict>,
+    action: Action,
+}
+
+const CONFLICTS: [Conflict; 7] = [
+    Conflict::InsertExists,
+    Conflict::UpdateDiffers,
+    Conflict::UpdateExists,
+    Conflict::UpdateMissing,
+    Conflict::DeleteDiffers,
+    Conflict::DeleteMissing,
+    Conflict::MultipleUniqueConflicts,
+];
+
+const ACTIONS: &str = "warn, skip, error or newest(COLUMN)";
+
+impl Policies {
+    pub fn parse(text: &str) -> Result<Policies, String> {
+        let rules = words(text)?;
+        let rules =
+            rules.split(|word| *word == Word::Mark(',')).map(Rule::parse).collect::<Result<Vec<Rule>, String>>()?;
+        Ok(Policies(rules))
+    }
+
+    /// `relation`: the table as the log names it. Where no rule names the conflict, what would overwrite a whole row of the
+    /// slave, or cannot be told to do anything sensible, is an error, as it always was.
+    pub fn of(&self, relation: &str, conflict: Conflict) -> Action {
+        let table = parts(relation);
+        let fits = |rule: &&Rule| {
+            (rule.table.is_none() || rule.table == table) && rule.conflict.is_none_or(|named| named == conflict)
+        };
+        let exists = !matches!(
+            conflict,
+            Conflict::UpdateDiffers | Conflict::UpdateMissing | Conflict::DeleteMissing | Conflict::DeleteDiffers
+        );
+        match self.0.iter().rfind(fits) {
+            Some(Rule { conflict: None, action: Action::Warn, .. }) | None if exists => Action::Error,
+            Some(rule) => rule.action.clone(),
+            None => Action::Warn,
+        }
+    }
+
+    /// Whether a deleted row is compared with what it was on the master: it costs a look at each.
+    pub fn watches_deletes(&self, relation: &str) -> bool {
+        let is_named = |rule: &Rule| rule.conflict == Some(Conflict::DeleteDiffers);
+        self.0.iter().any(is_named) && {
+            let table = parts(relation);
+            self.0.iter().any(|rule| is_named(rule) && (rule.table.is_none() || rule.table == table))
+        }
+    }
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Conflict::InsertExists => "insert_exists",
+            Conflict::UpdateDiffers => "update_differs",
+            Conflict::UpdateExists => "update_exists",
+            Conflict::UpdateMissing => "update_missing",
+            Conflict::DeleteDiffers => "delete_differs",
+            Conflict::DeleteMissing => "delete_missing",
+            Conflict::MultipleUniqueConflicts => "multiple_unique_conflicts",
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Word {
+    /// An identifier as SQL takes it: in lower case unless it was quoted, which the flag says.
+    Name(String, bool),
+    /// One of `.,()`.
+    Mark(char),
+}
+
+impl Rule {
+    fn parse(words: &[Word]) -> Result<Rule, String> {
+        let (front, action) = match words {
+            [] => return Err("there is no rule between two commas, or before the first".to_string()),
+            [front @ .., Word::Name(newest, false), Word::Mark('('), Word::Name(column, _), Word::Mark(')')]
+                if newest == "newest" =>
+            {
+                (front, Action::Newest(column.clone()))
+            }
+            [front @ .., Word::Name(word, false)] => match word.as_str() {
+                "warn" => (front, Action::Warn),
+                "skip" => (front, Action::Skip),
+                "error" => (front, Action::Error),
+                _ => return Err(format!("a rule ends with {ACTIONS}, not with {word}")),
+            },
+            _ => return Err(format!("a rule ends with {ACTIONS}")),
+        };
+        let find = |word: &String| CONFLICTS.into_iter().find(|conflict| conflict.to_string() == *word);
+        let (front, conflict) = match front {
+            [front @ .., Word::Name(word, false)] if find(word).is_some() => (front, find(word)),
+            _ => (front, None),
+        };
+        let table = match front {
+            [] => None,
+            [Word::Name(schema, _), Word::Mark('.'), Word::Name(name, _)] => Some((schema.clone(), name.clone())),
+            [Word::Name(name, _)] => Some(("public".to_string(), name.clone())),
+            _ => {
+                let known: Vec<String> = CONFLICTS.iter().map(Conflict::to_string).collect();
+                return Err(format!("a rule is [TABLE] [CONFLICT] ACTION, with a conflict of {}", known.join(", ")));
+            }
+        };
+        Ok(Rule { table, conflict, action })
+    }
+}
+
+/// Schema and name of a table as the log names it.
+fn parts(relation: &str) -> Option<(String, String)> {
+    match words(relation).ok()?.as_slice() {
+        [Word::Name(schema, _), Word::Mark('.'), Word::Name(name, _)] => Some((schema.clone(), name.clone())),
+        _ => None,
+    }
+}
+
+fn words(text: &str) -> Result<Vec<Word>, String> {
+    let mut words = Vec::new();
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        match c {
+            c if c.is_whitespace() => {}
+            '.' | ',' | '(' | ')' => words.push(Word::Mark(c)),
+            '"' => {
+                let mut name = String::new();
+                loop {
+                    match rest.next() {
+                        Some('"') if rest.next_if_eq(&'"').is_some() => name.push('"'),
+                        Some('"') => break,
+                        Some(c) => name.push(c),
+                        None => return Err("a name in double quotes has no end".to_string()),
+                    }
+                }
+                words.push(Word::Name(name, true));
+            }
+            c => {
+                let mut name: String = c.to_lowercase().collect();
+                while let Some(c) = rest.next_if(|c| !c.is_whitespace() && !".,()\"".contains(*c)) {
+                    name.extend(c.to_lowercase());
+                }
+                words.push(Word::Name(name, false));
+            }
+        }
+    }
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_rule_that_fits_wins() {
+        let policies = Policies::parse(
+            r#"newest(changed_at), Orders skip, insert_exists error, "My.S"."Ta""b" delete_missing warn"#,
+        )
+        .unwrap();
+        let of = |relation, conflict| policies.of(relation, conflict);
+        assert_eq!(of("public.t", Conflict::UpdateDiffers), Action::Newest("changed_at".into()));
+        assert_eq!(of("public.orders", Conflict::UpdateDiffers), Action::Skip);
+        assert_eq!(of("public.orders", Conflict::InsertExists), Action::Error);
+        assert_eq!(of("other.orders", Conflict::UpdateMissing), Action::Newest("changed_at".into()));
+        assert_eq!(of(r#""My.S"."Ta""b""#, Conflict::DeleteMissing), Action::Warn);
+    }
+
+    #[test]
+    fn without_rules_all_is_as_it_always_was() {
+        for policies in [Policies::default(), Policies::parse("warn").unwrap()] {
+            assert_eq!(policies.of("public.t", Conflict::UpdateDiffers), Action::Warn);
+            assert_eq!(policies.of("public.t", Conflict::InsertExists), Action::Error);
+            assert!(!policies.watches_deletes("public.t"));
+        }
+        let named = Policies::parse("insert_exists warn, public.t delete_differs skip").unwrap();
+        assert_eq!(named.of("public.t", Conflict::InsertExists), Action::Warn);
+        assert!(named.watches_deletes("public.t") && !named.watches_deletes("public.u"));
+    }
+
+    #[test]
+    fn a_rule_that_makes_no_sense_is_refused() {
+        let error = |text| Policies::parse(text).unwrap_err();
+        assert!(error("sikp").contains("not with sikp"));
+        assert!(error("warn,").contains("no rule between two commas"));
+        assert!(error("newest").contains("newest(COLUMN)"));
+        assert!(error("t insert_exits skip").contains("insert_exists, update_differs"));
+        assert!(error("\"t skip").contains("no end"));
+    }
+}
