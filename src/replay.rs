@@ -16,7 +16,7 @@ use crate::conflict::{self, misfit_error};
 use crate::db::Session;
 use crate::error::{Error, Kind, Result};
 use crate::held::Holding;
-use crate::names::{LogId, Side, Txid, quote_literal};
+use crate::names::{LogId, Txid, quote_literal};
 use crate::net::{self, Group, TableEffect};
 use crate::policy::Policies;
 use crate::render::{Shape, instruction};
@@ -35,9 +35,6 @@ const MESSAGE_BYTES: usize = 1 << 20;
 
 /// From so many changes on, sets are worth their while.
 const FEW_CHANGES: usize = 20;
-
-/// Looked at in one query.
-const UNIQUE_CHECKS: usize = 200;
 
 const MEND: &str = "mend the slave by hand; the change is tried again until it succeeds, or pyreplica skip gives it up";
 const ALLOW: &str = "give the daemon's role the right to write the table on the slave, and BYPASSRLS if the table has \
@@ -121,26 +118,6 @@ impl Replayer {
             remarks.map(|(remark, (first, count))| format!("{remark} ({count} changes from {first} on)")).collect();
         told.append(&mut self.conflicts);
         told
-    }
-
-    /// Looks at the end of a batch whether unique constraints hold that the slave has not checked: those that are
-    /// deferrable are checked by triggers, which do not run in the replica role.
-    pub fn check_unique(&mut self, slave: &mut Session) -> Result<()> {
-        for unchecked in std::mem::take(&mut self.unchecked).chunks(UNIQUE_CHECKS) {
-            let queries: Vec<String> =
-                unchecked.iter().map(|(id, _, duplicate)| format!("SELECT {id} WHERE {duplicate}")).collect();
-            let found = slave.text_rows("look for duplicates", &queries.join(" UNION ALL "))?;
-            let Some(id) = found.into_iter().flatten().flatten().next() else { continue };
-            if let Some((id, txid, _)) = unchecked.iter().find(|(known, ..)| known.to_string() == id) {
-                let operation = format!("replay change {id} of transaction {txid}");
-                let detail = "duplicate key value violates a deferrable unique constraint";
-                return Err(Error::new(Kind::Change, Some(Side::Slave), operation, detail)
-                    .with_change(*id, *txid)
-                    .with_code("23505")
-                    .with_hint(MEND));
-            }
-        }
-        Ok(())
     }
 
     /// Replays these changes, in this order. An error says which change it is about, if it is about one.

@@ -1,13 +1,37 @@
-//! What becomes of changes beside being replayed: quarantine, and the record of conflicts.
+//! What becomes of changes beside being replayed: the last check of a batch, quarantine, and the record of conflicts.
 
-use super::Replayer;
+use super::{MEND, Replayer};
 use crate::change::Change;
 use crate::conflict::Met;
 use crate::db::Session;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::names::Side;
 use crate::render::instruction;
 
+/// Looked at in one query.
+const UNIQUE_CHECKS: usize = 200;
+
 impl Replayer {
+    /// Looks at the end of a batch whether unique constraints hold that the slave has not checked: those that are
+    /// deferrable are checked by triggers, which do not run in the replica role.
+    pub fn check_unique(&mut self, slave: &mut Session) -> Result<()> {
+        for unchecked in std::mem::take(&mut self.unchecked).chunks(UNIQUE_CHECKS) {
+            let queries: Vec<String> =
+                unchecked.iter().map(|(id, _, duplicate)| format!("SELECT {id} WHERE {duplicate}")).collect();
+            let found = slave.text_rows("look for duplicates", &queries.join(" UNION ALL "))?;
+            let Some(id) = found.into_iter().flatten().flatten().next() else { continue };
+            if let Some((id, txid, _)) = unchecked.iter().find(|(known, ..)| known.to_string() == id) {
+                let operation = format!("replay change {id} of transaction {txid}");
+                let detail = "duplicate key value violates a deferrable unique constraint";
+                return Err(Error::new(Kind::Change, Some(Side::Slave), operation, detail)
+                    .with_change(*id, *txid)
+                    .with_code("23505")
+                    .with_hint(MEND));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether one of these changes needs one that is in quarantine; says which.
     pub fn depends(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<Option<String>> {
         self.tables.lock(master, slave, relations(changes))?;
