@@ -115,13 +115,13 @@ stop() {
     say "stopped"
 }
 
-# Makes the daemon open its log file anew, as after a rotation.
+# Makes the daemon open its log file anew, as after a rotation, and read its config files again.
 reload() {
     need_root
     status || die 7 "not running"
     prepare_log
     ours --stop --signal HUP
-    say "log file reopened"
+    say "log file reopened, config files read again"
 }
 
 case "${1:-}" in
@@ -131,7 +131,6 @@ case "${1:-}" in
     stop)
         stop
         ;;
-    # The config files are read at the start only.
     restart | force-reload)
         stop
         start

@@ -3,9 +3,9 @@
 mod help;
 
 use crate::comparing;
-use crate::conffiles;
+use crate::conffiles::{self, Loaded};
 use crate::config::{Config, DEBUG_LEVELS};
-use crate::daemon::{self, Failure, Mode};
+use crate::daemon::{self, Failure, Mode, Reload};
 use crate::doctor;
 use crate::errand;
 use crate::error::{Error, ExitCode, Kind, Result};
@@ -153,41 +153,53 @@ fn replicate(source: Source, options: &Options) -> ExitCode {
     match source {
         Source::Pair { master, slave } => {
             let mode = if options.once { Mode::Once } else { Mode::UntilItWorks };
-            run_pairs(vec![Config::for_pair(master, slave)], &[], mode, options)
+            let configs = vec![Config::for_pair(master, slave)];
+            run_pairs(Loaded { configs, ..Loaded::default() }, mode, options, None)
         }
         Source::Master(_) => unreachable!("only verbs take a master alone"),
         Source::Files(paths) => {
             let mode = if options.once { Mode::Once } else { Mode::Forever };
             let loaded = conffiles::load(&paths);
-            run_pairs(loaded.configs, &loaded.errors, mode, options)
+            let level = options.debug;
+            let reload: Reload = Box::new(move || {
+                let mut loaded = conffiles::load(&paths);
+                set_level(&mut loaded, level);
+                loaded
+            });
+            run_pairs(loaded, mode, options, (mode == Mode::Forever).then_some(reload))
         }
     }
 }
 
-/// `skipped` says which config files are of no use; the others run.
-fn run_pairs(mut configs: Vec<Config>, skipped: &[Error], mode: Mode, options: &Options) -> ExitCode {
-    if let Some(level) = options.debug {
-        configs.iter_mut().for_each(|config| config.debug_level = level);
+fn set_level(loaded: &mut Loaded, level: Option<u8>) {
+    if let Some(level) = level {
+        loaded.configs.iter_mut().for_each(|config| config.debug_level = level);
     }
-    let levels = configs.iter().map(|config| (config.name.as_str(), config.debug_level));
+}
+
+/// Some config files may be of no use; the others run.
+fn run_pairs(mut loaded: Loaded, mode: Mode, options: &Options, reload: Option<Reload>) -> ExitCode {
+    set_level(&mut loaded, options.debug);
+    let levels = loaded.configs.iter().map(|config| (config.name.as_str(), config.debug_level));
     if let Err(e) = logger::init(options.log.as_deref(), levels) {
         return report(&Error::new(Kind::Config, None, "open the log file", e));
     }
     let end_with = |error: &Error| fail("pyreplica", OWN_TARGET, error, options);
-    if configs.is_empty() {
-        return worst(skipped.iter().map(end_with));
+    if loaded.configs.is_empty() {
+        return worst(loaded.errors.iter().map(end_with));
     }
-    skipped.iter().for_each(|error| logger::error(OWN_TARGET, error));
+    loaded.errors.iter().for_each(|error| logger::error(OWN_TARGET, error));
     // A daemon that was told to stop has done well, whatever it had to skip; a single drain has left something out.
-    let skipped = skipped.iter().filter(|_| mode == Mode::Once).map(Error::exit_code);
-    let is_one = configs.len() == 1;
-    match daemon::run(configs, mode) {
+    let skipped = loaded.errors.iter().filter(|_| mode == Mode::Once).map(Error::exit_code);
+    let skipped: Vec<ExitCode> = skipped.collect();
+    let is_one = loaded.configs.len() == 1;
+    match daemon::run(loaded, mode, reload) {
         Ok(failures) => {
             let ended = failures.iter().map(|Failure { name, error }| {
                 let who = if is_one { "pyreplica".to_string() } else { format!("pyreplica: {name}") };
                 fail(&who, name, error, options)
             });
-            worst(skipped.chain(ended))
+            worst(skipped.into_iter().chain(ended))
         }
         Err(error) => end_with(&error),
     }

@@ -10,7 +10,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Default)]
 pub struct Loaded {
     pub configs: Vec<Config>,
+    /// Where each of the configs stands; none of those from the command line.
+    pub files: Vec<PathBuf>,
     pub errors: Vec<Error>,
+    /// The file or directory that each of the errors is about.
+    pub bad: Vec<PathBuf>,
 }
 
 /// Reads each file, and each `*.conf` of each directory in the order of their names.
@@ -20,20 +24,26 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
     for path in paths {
         match expand(path) {
             Ok(files) => sources.extend(files),
-            Err(error) => loaded.errors.push(error),
+            Err(error) => loaded.refuse(path.clone(), error),
         }
     }
-    let mut usable: Vec<PathBuf> = Vec::new();
     for path in sources {
-        match read(&path).and_then(|config| refuse_twin(config, &path, &loaded.configs, &usable)) {
+        match read(&path).and_then(|config| refuse_twin(config, &path, &loaded.configs, &loaded.files)) {
             Ok(config) => {
                 loaded.configs.push(config);
-                usable.push(path);
+                loaded.files.push(path);
             }
-            Err(error) => loaded.errors.push(error),
+            Err(error) => loaded.refuse(path, error),
         }
     }
     loaded
+}
+
+impl Loaded {
+    fn refuse(&mut self, path: PathBuf, error: Error) {
+        self.bad.push(path);
+        self.errors.push(error);
+    }
 }
 
 fn expand(path: &Path) -> Result<Vec<PathBuf>> {

@@ -74,7 +74,7 @@ pub enum OnError {
 }
 
 /// Everything one pair needs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// First field of every log line; part of the names of prepared transactions.
     pub name: String,

@@ -4,24 +4,30 @@
 //! to give up what they do for us; after `CANCEL_TIME` more the process ends as it is, which two-phase commit was made
 //! for. A second signal ends it at once. Nothing here calls `exit`: the supervisor returns, and main with it.
 //!
+//! SIGHUP reads the config files again: `reload.rs`.
+//!
 //! Each pair with an `[SMTP]` section has a second thread that sends its mails. The last ones may take `MAIL_TIME`.
 
 use crate::backoff;
+use crate::conffiles::Loaded;
 use crate::config::Config;
 use crate::control::Control;
 use crate::error::{Error, Kind, Result};
 use crate::logger::{self, OWN_TARGET};
-use crate::metrics;
+use crate::metrics::Served;
 use crate::postman::Postman;
 use crate::replicator::{self, Progress};
 use crate::report;
 use crate::signals::{Signal, Signals};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
+
+mod reload;
 
 /// How long the pairs may take to end their batch on their own after the first signal.
 const FINISH_TIME: Duration = Duration::from_secs(1);
@@ -50,13 +56,16 @@ pub struct Failure {
     pub error: Error,
 }
 
+/// Reads the config files again.
+pub type Reload = Box<dyn Fn() -> Loaded>;
+
 /// Runs all pairs until each has ended or the operator stops them; returns those that failed for good.
-pub fn run(mut configs: Vec<Config>, mode: Mode) -> Result<Vec<Failure>> {
+pub fn run(mut loaded: Loaded, mode: Mode, reload: Option<Reload>) -> Result<Vec<Failure>> {
     let (sender, events) = channel();
     watch_signals(sender.clone()).map_err(|e| Error::new(Kind::Internal, None, "watch for signals", e))?;
     let task: Task = match mode {
         Mode::Once => {
-            configs.iter_mut().for_each(|config| config.smtp = None);
+            loaded.configs.iter_mut().for_each(|config| config.smtp = None);
             Arc::new(|config, control, _| drain_once(config, control))
         }
         Mode::UntilItWorks => {
@@ -66,10 +75,11 @@ pub fn run(mut configs: Vec<Config>, mode: Mode) -> Result<Vec<Failure>> {
             keep_running(config, control, post, false, &report::leave, replicator::run)
         }),
     };
+    let mut served = Served::default();
     if mode != Mode::Once {
-        metrics::serve(&configs);
+        served.serve(loaded.configs.iter());
     }
-    Ok(supervise(configs, &task, &sender, &events))
+    Ok(supervise(loaded, &task, &sender, &events, reload.as_ref(), &mut served))
 }
 
 /// What a pair's thread does from beginning to end.
@@ -80,6 +90,30 @@ struct Pair {
     control: Control,
     postman: Postman,
     has_ended: bool,
+    config: Config,
+    /// Where its settings stand, if they may be read again.
+    file: Option<PathBuf>,
+    /// What the operator wants of it since the last reload.
+    wish: Wish,
+}
+
+impl Pair {
+    /// What it is to run with from now on, if it is to.
+    fn wanted(&self) -> Option<&Config> {
+        match &self.wish {
+            _ if self.has_ended => None,
+            Wish::Run => Some(&self.config),
+            Wish::Restart(config) => Some(config),
+            Wish::End => None,
+        }
+    }
+}
+
+enum Wish {
+    Run,
+    /// With other settings, once it has ended.
+    Restart(Box<Config>),
+    End,
 }
 
 enum Event {
@@ -88,6 +122,7 @@ enum Event {
     /// A postman has sent everything and gone home.
     Delivered,
     Stop,
+    Reload,
 }
 
 enum Stage {
@@ -101,14 +136,26 @@ fn watch_signals(stop: Sender<Event>) -> io::Result<()> {
     let handler = move |signal| match signal {
         // The supervisor may have returned a moment ago: then the process is ending anyway.
         Signal::Stop => drop(stop.send(Event::Stop)),
-        Signal::Reopen => logger::reopen(),
+        Signal::Reload => {
+            logger::reopen();
+            drop(stop.send(Event::Reload));
+        }
     };
     thread::Builder::new().name(OWN_TARGET.into()).spawn(move || signals.handle(handler)).map(drop)
 }
 
-fn supervise(configs: Vec<Config>, task: &Task, sender: &Sender<Event>, events: &Receiver<Event>) -> Vec<Failure> {
-    let numbered = configs.into_iter().enumerate();
-    let mut pairs: Vec<Pair> = numbered.map(|(number, config)| start(number, config, task, sender)).collect();
+fn supervise(
+    loaded: Loaded,
+    task: &Task,
+    sender: &Sender<Event>,
+    events: &Receiver<Event>,
+    reload: Option<&Reload>,
+    served: &mut Served,
+) -> Vec<Failure> {
+    let mut files = loaded.files.into_iter();
+    let numbered = loaded.configs.into_iter().enumerate();
+    let mut pairs: Vec<Pair> =
+        numbered.map(|(number, config)| start(number, config, files.next(), task, sender)).collect();
     let mut delivering = pairs.iter().filter(|pair| pair.postman.has_work()).count();
     let mut failures = Vec::new();
     let mut stage = Stage::Running;
@@ -117,7 +164,16 @@ fn supervise(configs: Vec<Config>, task: &Task, sender: &Sender<Event>, events: 
             (Some(Event::Ended(number, failure)), _) => {
                 end(&mut pairs[number], failure.as_ref(), &stage);
                 failures.extend(failure);
+                delivering += usize::from(reload::go_on(&mut pairs, number, &stage, task, sender));
             }
+            (Some(Event::Reload), Stage::Running) => {
+                if let Some(reload) = reload {
+                    delivering += reload::apply(&mut pairs, reload(), task, sender);
+                    served.serve(pairs.iter().filter_map(Pair::wanted));
+                }
+            }
+            // Everything ends anyway.
+            (Some(Event::Reload), _) => {}
             // Its thread has come to grief; there is no mail any more.
             (Some(Event::Delivered), _) => delivering -= 1,
             (Some(Event::Stop), Stage::Running) => {
@@ -147,7 +203,11 @@ fn end(pair: &mut Pair, failure: Option<&Failure>, stage: &Stage) {
     pair.has_ended = true;
     match (failure, stage) {
         (Some(failure), _) => pair.postman.failed(&failure.error),
-        (None, Stage::Running) => {}
+        (None, Stage::Running) => match pair.wish {
+            Wish::Run => {}
+            Wish::Restart(_) => pair.postman.stopped("replication is started anew with other settings"),
+            Wish::End => pair.postman.stopped("replication was stopped: the config file is gone"),
+        },
         (None, _) => pair.postman.stopped("replication was stopped by a signal, in good order"),
     }
 }
@@ -167,7 +227,7 @@ fn deliver_the_rest(pairs: &[Pair], mut delivering: usize, events: &Receiver<Eve
     while delivering > 0 {
         match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(Event::Delivered) => delivering -= 1,
-            Ok(Event::Ended(..)) => {}
+            Ok(Event::Ended(..) | Event::Reload) => {}
             Ok(Event::Stop) | Err(_) => {
                 log::warn!(target: OWN_TARGET, "the mail server did not take all mails in time: ending without them");
                 return;
@@ -191,7 +251,8 @@ fn next_event(events: &Receiver<Event>, stage: &Stage) -> Option<Event> {
     }
 }
 
-fn start(number: usize, config: Config, task: &Task, sender: &Sender<Event>) -> Pair {
+fn start(number: usize, config: Config, file: Option<PathBuf>, task: &Task, sender: &Sender<Event>) -> Pair {
+    let kept = config.clone();
     let (control, postman) = (Control::default(), Postman::new(&config));
     if postman.has_work() {
         deliver(&config.name, &postman, sender.clone());
@@ -211,7 +272,7 @@ fn start(number: usize, config: Config, task: &Task, sender: &Sender<Event>) -> 
         let error = Error::new(Kind::Internal, None, "start a thread", e);
         drop(sender.send(Event::Ended(number, Some(Failure { name, error }))));
     }
-    Pair { control, postman, has_ended: false }
+    Pair { control, postman, has_ended: false, config: kept, file, wish: Wish::Run }
 }
 
 /// On a thread of its own: a mail server takes its time.

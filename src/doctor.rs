@@ -38,7 +38,7 @@ example:
 ";
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
-    let Loaded { configs, errors } = call.pairs();
+    let Loaded { configs, errors, .. } = call.pairs();
     let mut worst = if errors.is_empty() { Level::Ok } else { Level::Failure };
     let mut documents: Vec<Json> = Vec::new();
     for config in &configs {

@@ -5,12 +5,12 @@
 
 use crate::error::Error;
 use chrono::{DateTime, Local};
-use env_logger::{Builder, Target};
-use log::{Level, LevelFilter};
+use env_logger::{Builder, Logger, Target};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 /// The target of what belongs to no pair.
 pub const OWN_TARGET: &str = "pyreplica";
@@ -25,12 +25,20 @@ pub fn init<'a>(file: Option<&Path>, levels: impl IntoIterator<Item = (&'a str, 
         None => Sink::Stdout,
     };
     assert!(SINK.set(Mutex::new(sink)).is_ok(), "logging starts once");
-    builder(levels).target(Target::Pipe(Box::new(Output))).init();
+    set_levels(levels);
+    log::set_logger(&Switch).expect("logging starts once");
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         log::error!(target: thread.name().unwrap_or(OWN_TARGET), "{panic}");
     }));
     Ok(())
+}
+
+/// Changes the level of each pair, also while others log.
+pub fn set_levels<'a>(levels: impl IntoIterator<Item = (&'a str, u8)>) {
+    let logger = builder(levels).target(Target::Pipe(Box::new(Output))).build();
+    log::set_max_level(logger.filter());
+    *LOGGER.write().unwrap_or_else(PoisonError::into_inner) = Some(logger);
 }
 
 /// Logs an error, and on a line of its own what to do now.
@@ -89,6 +97,30 @@ fn format_line(name: &str, time: &DateTime<Local>, level: Level, message: &str) 
     };
     let message = message.trim_end().replace("\r\n", "\n").replace(['\n', '\r'], "\n\t");
     format!("{name} {} {severity}{message}\n", time.format(TIME_FORMAT))
+}
+
+static LOGGER: RwLock<Option<Logger>> = RwLock::new(None);
+
+/// Hands on to the logger of the moment.
+struct Switch;
+
+impl Log for Switch {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        let logger = LOGGER.read().unwrap_or_else(PoisonError::into_inner);
+        logger.as_ref().is_some_and(|logger| logger.enabled(metadata))
+    }
+
+    fn log(&self, record: &Record) {
+        if let Some(logger) = &*LOGGER.read().unwrap_or_else(PoisonError::into_inner) {
+            logger.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        if let Some(logger) = &*LOGGER.read().unwrap_or_else(PoisonError::into_inner) {
+            logger.flush();
+        }
+    }
 }
 
 static SINK: OnceLock<Mutex<Sink>> = OnceLock::new();

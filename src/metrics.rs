@@ -12,8 +12,8 @@ use crate::vitals::{self, Vitals};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,21 +32,42 @@ const FRESH_TIME: Duration = Duration::from_secs(1);
 /// The pause after a connection could not be accepted, for lack of files for instance.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Serves each address that a config file names, for the pairs that name it. Replication does without what can't be served.
-pub fn serve(configs: &[Config]) {
-    let mut served: BTreeMap<SocketAddr, Vec<Config>> = BTreeMap::new();
-    for config in configs {
-        if let Some(address) = config.metrics {
-            served.entry(address).or_default().push(config.clone());
+/// The pairs of each address that is served.
+#[derive(Default)]
+pub struct Served(BTreeMap<SocketAddr, Pairs>);
+
+/// Other ones after the config files have been read again.
+type Pairs = Arc<Mutex<Arc<Vec<Config>>>>;
+
+impl Served {
+    /// Serves each address that a config file names, for the pairs that name it; one that no file names any more has none.
+    /// Replication does without what can't be served.
+    pub fn serve<'a>(&mut self, configs: impl Iterator<Item = &'a Config>) {
+        let mut wanted: BTreeMap<SocketAddr, Vec<Config>> = self.0.keys().map(|known| (*known, Vec::new())).collect();
+        for config in configs {
+            if let Some(address) = config.metrics {
+                wanted.entry(address).or_default().push(config.clone());
+            }
+        }
+        for (address, pairs) in wanted {
+            match self.0.get(&address) {
+                Some(known) => *known.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(pairs),
+                None => self.start(address, Arc::new(Mutex::new(Arc::new(pairs)))),
+            }
         }
     }
-    for (address, pairs) in served {
+
+    fn start(&mut self, address: SocketAddr, pairs: Pairs) {
+        let shared = pairs.clone();
         let started = TcpListener::bind(address).and_then(|listener| {
-            let body = move || listen(&listener, pairs);
+            let body = move || listen(&listener, shared);
             thread::Builder::new().name("metrics".into()).spawn(body)
         });
         match started {
-            Ok(_) => log::info!(target: OWN_TARGET, "Serving http://{address}/metrics and /health"),
+            Ok(_) => {
+                log::info!(target: OWN_TARGET, "Serving http://{address}/metrics and /health");
+                self.0.insert(address, pairs);
+            }
             Err(e) => log::warn!(
                 target: OWN_TARGET,
                 "cannot serve METRICS={address}: {e}; replication goes on without. hint: another port, or stop what has it"
@@ -57,7 +78,7 @@ pub fn serve(configs: &[Config]) {
 
 /// The pairs of one address, and what was last found out about them.
 struct Desk {
-    pairs: Arc<Vec<Config>>,
+    pairs: Pairs,
     latest: Option<(Instant, Vec<Vitals>)>,
     /// An answer that nobody waits for any more; it is asked for once, so that threads don't pile up.
     pending: Option<Receiver<Vec<Vitals>>>,
@@ -68,8 +89,8 @@ struct Answer {
     body: String,
 }
 
-fn listen(listener: &TcpListener, pairs: Vec<Config>) {
-    let mut desk = Desk { pairs: Arc::new(pairs), latest: None, pending: None };
+fn listen(listener: &TcpListener, pairs: Pairs) {
+    let mut desk = Desk { pairs, latest: None, pending: None };
     loop {
         match listener.accept() {
             // A client that goes away before it has its answer has only itself to blame.
@@ -169,9 +190,9 @@ fn silent() -> Answer {
 }
 
 /// Asks about all pairs at the same time: one whose server is down takes as long as connecting may.
-fn start(pairs: &Arc<Vec<Config>>) -> Option<Receiver<Vec<Vitals>>> {
+fn start(pairs: &Pairs) -> Option<Receiver<Vec<Vitals>>> {
     let (sender, answer) = channel();
-    let pairs = pairs.clone();
+    let pairs = pairs.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let body = move || {
         let vitals: Vec<Vitals> = thread::scope(|scope| {
             let asked: Vec<_> = pairs.iter().map(|config| scope.spawn(|| look(config))).collect();

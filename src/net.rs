@@ -162,7 +162,7 @@ impl<'a> Effects<'a> {
         for (place, position) in self.mappings[mapping].positions.iter().enumerate() {
             let value = new.at(place);
             let before = if whole { Some(old.at(place)) } else { old.get(&new.names()[place]) };
-            if before == Some(value) {
+            if before == Some(value) && !self.table.is_written_anyway(&new.names()[place]) {
                 continue;
             }
             let position = (*position)?;

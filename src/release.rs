@@ -147,7 +147,8 @@ impl Release {
         });
         match outcome {
             Err(error) if error.change().is_some() => {
-                let said = error.to_string();
+                let change = error.change().map(|(id, _)| format!("change {id}: ")).unwrap_or_default();
+                let said = format!("{change}{}", error.detail());
                 self.slave.execute("note the error", holding::NOTE_ERROR, &[&self.pair, &number, &said])?;
                 Ok(Retried::Failed(error))
             }

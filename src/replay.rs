@@ -83,7 +83,7 @@ impl Replayer {
             name: config.name.clone(),
             origin: origin.to_string(),
             deferring,
-            tables: Tables::default(),
+            tables: Tables::new(&config.conflicts),
             holding,
             policies: config.conflicts.clone(),
             keeps_conflicts: config.conflicts_kept > 0,

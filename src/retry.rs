@@ -48,15 +48,19 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
             let (outcome, error) = match release.retry(txid)? {
                 Retried::Replayed(_) => ("replayed", None),
                 Retried::Waits(why) => ("waits", Some(why)),
-                Retried::Failed(error) => ("fails", Some(error.to_string())),
+                Retried::Failed(error) => ("fails", Some(told(&error))),
             };
             worst = if error.is_some() { ExitCode::Change } else { worst };
+            let warnings = release.take_conflicts();
+            if !call.has("--json") {
+                warnings.iter().for_each(|warning| output::complain(&format!("{warning}\n")));
+            }
             let changes: i64 = row.get("changes");
             let said = error.as_ref().map_or(outcome.to_string(), |error| format!("{outcome}: {error}"));
             table.row([&config.name, &txid.to_string(), &changes.to_string(), &said]);
             documents.push(json!({
                 "pair": config.name, "transaction": txid.0, "changes": changes, "outcome": outcome, "error": error,
-                "warnings": release.take_conflicts(),
+                "warnings": warnings,
             }));
         }
     }
@@ -68,6 +72,13 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
         output::print(&table.text())?;
     }
     loaded.errors.into_iter().next().map_or(Ok(worst), Err)
+}
+
+fn told(error: &Error) -> String {
+    match error.change() {
+        Some((id, _)) => format!("change {id}: {}", error.detail()),
+        None => error.to_string(),
+    }
 }
 
 /// Those that the operator has named, or all.

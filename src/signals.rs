@@ -7,8 +7,8 @@ use std::io;
 pub enum Signal {
     /// SIGTERM, SIGINT; Ctrl-C and the like on Windows.
     Stop,
-    /// SIGHUP: the log file has been moved away.
-    Reopen,
+    /// SIGHUP: the log file has been moved away, or a config file has changed.
+    Reload,
 }
 
 /// The signals that arrive from now on. They no longer kill the process.
@@ -25,7 +25,7 @@ impl Signals {
     /// Calls `handler` for each, for ever, on the caller's thread: so it may lock and allocate.
     pub fn handle(mut self, handler: impl Fn(Signal)) {
         for signal in self.0.forever() {
-            handler(if signal == signal_hook::consts::SIGHUP { Signal::Reopen } else { Signal::Stop });
+            handler(if signal == signal_hook::consts::SIGHUP { Signal::Reload } else { Signal::Stop });
         }
     }
 }
@@ -77,7 +77,7 @@ mod tests {
         let (sender, receiver) = channel();
         let signals = Signals::register().unwrap();
         std::thread::spawn(move || signals.handle(|signal| sender.send(signal).unwrap()));
-        for (sent, expected) in [(SIGHUP, Signal::Reopen), (SIGTERM, Signal::Stop), (SIGTERM, Signal::Stop)] {
+        for (sent, expected) in [(SIGHUP, Signal::Reload), (SIGTERM, Signal::Stop), (SIGTERM, Signal::Stop)] {
             raise(sent).unwrap();
             assert_eq!(receiver.recv_timeout(Duration::from_secs(5)), Ok(expected));
         }

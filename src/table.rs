@@ -22,6 +22,9 @@ pub struct Table {
     /// The key by which sets of changes can be replayed: the slave makes sure that it finds one row at most, and nothing
     /// on the slave watches single changes.
     pub set_key: Option<u16>,
+    /// An UPDATE insists on the whole old row and writes the whole new one, as far as they are logged: where the newest row
+    /// wins, it must win as it is.
+    pub whole_rows: bool,
     /// The columns of each unique constraint that is checked at the end of the statement or later.
     pub deferrable: Vec<Vec<u16>>,
     positions: HashMap<String, u16>,
@@ -74,6 +77,7 @@ impl Table {
             columns,
             keys,
             set_key: None,
+            whole_rows: false,
             deferrable: Vec::new(),
             positions,
         }
@@ -117,7 +121,7 @@ impl Table {
     pub fn written(&self, change: &Change) -> Result<Vec<u16>, Misfit> {
         let mut written = Vec::with_capacity(change.new.len());
         for name in change.new.names().iter() {
-            if change.event == Event::Update && !change.changes(name) {
+            if change.event == Event::Update && !change.changes(name) && !self.is_written_anyway(name) {
                 continue;
             }
             let position = self.position(name).ok_or_else(|| Misfit::NoSuchColumn(name.clone()))?;
@@ -127,6 +131,15 @@ impl Table {
         }
         written.sort_unstable();
         Ok(written)
+    }
+
+    /// Whether an UPDATE that leaves this column alone writes it all the same.
+    pub fn is_written_anyway(&self, name: &str) -> bool {
+        self.whole_rows
+            && self.position(name).is_some_and(|position| {
+                let column = self.column(position);
+                !column.generated && !column.identity_always && !self.keys.iter().any(|key| key.contains(&position))
+            })
     }
 
     /// The columns that find the row an UPDATE or DELETE is about, as a number in `keys`.

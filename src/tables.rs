@@ -8,6 +8,7 @@ use crate::change::{Change, Event};
 use crate::db::{Row, Session};
 use crate::error::{Error, Kind, Result};
 use crate::names::Side;
+use crate::policy::{Action, Conflict, Policies};
 use crate::sql;
 use crate::table::{Column, Table};
 use std::collections::{HashMap, HashSet};
@@ -18,10 +19,15 @@ pub struct Tables {
     locked: HashSet<String>,
     /// What the server said when a table could not be locked.
     refused: HashMap<String, (String, Option<String>)>,
+    policies: Policies,
     made: u32,
 }
 
 impl Tables {
+    pub fn new(policies: &Policies) -> Tables {
+        Tables { policies: policies.clone(), ..Tables::default() }
+    }
+
     /// The transaction that held the locks is over, or a statement in it may have changed the tables.
     pub fn unlock(&mut self) {
         self.locked.clear();
@@ -138,6 +144,8 @@ impl Tables {
                     unique.iter().flatten().map(|names| names.split('\u{1}').collect()).collect();
                 table.allow_sets(&unique);
             }
+            let action = self.policies.of(relation, Conflict::UpdateDiffers);
+            table.whole_rows = matches!(action, Action::Newest(_));
             self.known.insert(relation.to_string(), table);
         }
         Ok(())

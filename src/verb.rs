@@ -170,7 +170,7 @@ impl Call {
     pub fn pairs(&self) -> Loaded {
         match &self.source {
             Source::Pair { master, slave } => {
-                Loaded { configs: vec![Config::for_pair(master.clone(), slave.clone())], errors: Vec::new() }
+                Loaded { configs: vec![Config::for_pair(master.clone(), slave.clone())], ..Loaded::default() }
             }
             Source::Files(paths) => conffiles::load(paths),
             Source::Master(_) => Loaded::default(),
@@ -179,7 +179,7 @@ impl Call {
 
     /// The one pair that it is about, for a verb that writes; an error if there is more than one, or a bad file.
     pub fn pair(&self) -> Result<Config> {
-        let Loaded { mut configs, errors } = self.pairs();
+        let Loaded { mut configs, errors, .. } = self.pairs();
         if let Some(error) = errors.into_iter().next() {
             return Err(error);
         }
@@ -339,11 +339,11 @@ mod tests {
     #[test]
     fn a_verb_for_one_pair_refuses_two() {
         let call =
-            Call { source: Source::Files(vec!["/nonexistent".into()]), options: Vec::new(), changes: Vec::new() };
+            Call { source: Source::Files(vec!["/nonexistent".into()]), changes: Vec::new(), options: Vec::new() };
         assert_eq!(call.pair().unwrap_err().kind(), Kind::Config);
         let dsn = Dsn::parse("dbname=a").unwrap();
         let call =
-            Call { source: Source::Pair { master: dsn.clone(), slave: dsn }, options: Vec::new(), changes: Vec::new() };
+            Call { source: Source::Pair { master: dsn.clone(), slave: dsn }, changes: Vec::new(), options: Vec::new() };
         assert_eq!(call.pair().unwrap().name, "a");
     }
 }

@@ -30,7 +30,7 @@ verb comes first; a file of the same name as a verb is ./VERB.
 
 options of replication:
   --once        replay what is pending, then end (for cron)
-  --log FILE    write the log to FILE; SIGHUP reopens it (default: stdout)
+  --log FILE    write the log to FILE (default: stdout)
   --user NAME   started as root: do everything as this user
   --debug N     0 nothing but warnings and errors, 1 what is being done,
                 2 the statements too, 3 very verbose (default: DEBUG_LEVEL
@@ -43,7 +43,9 @@ postgresql://joe@db/shop. What it leaves out comes from PGHOST, PGPASSWORD and
 their kin, and from ~/.pgpass.
 
 SIGTERM or Ctrl-C ends the batch in hand, then the process; a second one ends
-it at once, and nothing is lost either way.
+it at once, and nothing is lost either way. SIGHUP reopens the log file and
+reads the config files again: new pairs start, removed ones end, changed ones
+are started anew, all others are left alone.
 
 example:
   pyreplica 'dbname=shop host=db1' 'dbname=shop host=db2'
@@ -52,7 +54,8 @@ exit codes (of several pairs that failed, the highest):
   0 success, or stopped by a signal    4 the master, or the way to it
   1 a fault of pyreplica's own         5 the slave, or the way to it
   2 wrong usage                        6 a change that cannot be replayed
-  3 wrong config file or DSN           7 another daemon replicates this pair
+  3 wrong config file or DSN           7 another daemon replicates this pair,
+                                         or it is paused
 of verbs, beside these:
   8 nothing worse than a warning       130 interrupted, before the end
   9 something was found to be wrong

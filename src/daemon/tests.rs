@@ -22,7 +22,8 @@ fn supervised(task: Task, stops: usize, apart: Duration) -> (Vec<Failure>, Durat
         }
     });
     let start = Instant::now();
-    (supervise(vec![config("a"), config("b")], &task, &sender, &events), start.elapsed())
+    let loaded = Loaded { configs: vec![config("a"), config("b")], ..Loaded::default() };
+    (supervise(loaded, &task, &sender, &events, None, &mut Served::default()), start.elapsed())
 }
 
 const SOON: Duration = Duration::from_millis(20);

@@ -50,6 +50,11 @@ impl Replayer {
         self.holding.quarantine(slave, changes, error, |change| self.tables.get(change).ok())
     }
 
+    /// Something unusual about the batch, to be told once it is committed.
+    pub fn tell(&mut self, what: String) {
+        self.conflicts.push(what);
+    }
+
     /// The instructions that changes stand for.
     pub fn show(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<Vec<String>> {
         self.tables.lock(master, slave, relations(changes))?;

@@ -16,7 +16,7 @@ impl Protocol {
         let is_wanted = self.quarantine && link.replayer.holding.pair().is_some() && !error.is_transient();
         let Some((id, txid)) = error.change().filter(|_| is_wanted) else { return Err(error) };
         let Some(place) = units.iter().position(|unit| holds(unit, id, txid)) else { return Err(error) };
-        link.replayer.holding.doom(txid, format!("change {id}: {error}"));
+        link.replayer.holding.doom(txid, format!("change {id}: {}", error.detail()));
         self.attempt(link, &Arc::new(units[place..=place].to_vec()))?;
         let told = format!("Transaction {txid} put into quarantine: {error}");
         log::warn!(target: &self.name, "{told}");
@@ -36,9 +36,9 @@ pub(super) fn work_with_care(link: &mut Link, units: &[Unit]) -> Result<u64> {
                 why = link.replayer.depends(&mut link.master, &mut link.slave, &changes)?;
                 Ok(why.is_none())
             })?;
-        }
-        if let Some(why) = &why {
-            log::info!(target: "pyreplica", "Transaction {} goes to quarantine: {why}", txid(unit));
+            if let Some(why) = &why {
+                link.replayer.tell(format!("Transaction {} put into quarantine: {why}", txid(unit)));
+            }
         }
         each_chunk(link, unit, &mut |link, changes| {
             applied += changes.len() as u64;
