@@ -169,7 +169,7 @@ impl Desk {
 
     /// What the databases say; None if they don't in time.
     fn ask(&mut self) -> Option<&[Vitals]> {
-        if !self.latest.as_ref().is_some_and(|(when, _)| when.elapsed() < FRESH_TIME) {
+        if self.latest.as_ref().is_none_or(|(when, _)| when.elapsed() >= FRESH_TIME) {
             let answer = self.pending.take().or_else(|| start(&self.pairs))?;
             match answer.recv_timeout(DATABASE_TIME) {
                 Ok(pairs) => self.latest = Some((Instant::now(), pairs)),

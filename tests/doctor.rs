@@ -255,6 +255,31 @@ fn triggers_that_are_missing_disabled_doubled_or_out_of_order_are_told_and_mende
 }
 
 #[test]
+fn a_table_that_a_cascade_would_not_hand_on_is_told() {
+    let pair = pair_with_a_table();
+    pair.exec_both("create table u (id int primary key)");
+    pair.run("select py_log_create_tg('u'); alter table t enable always trigger \"!replica_tg\"");
+    let found = faults(&pair, "");
+    assert_finds(&found, "warning", "master", "handing on", "public.t is not handed on");
+    assert_finds(&found, "warning", "master", "handing on", "public.u is not handed on");
+    mend(&pair, &found);
+    assert!(faults(&pair, "").is_empty(), "{:#?}", faults(&pair, ""));
+}
+
+#[test]
+fn encodings_that_differ_are_told_and_a_warning_only_if_something_may_not_fit() {
+    let mut pair = Pair::with_master_encoding("LATIN1");
+    let level = |pair: &Pair| {
+        let found = checks(&doctor(pair, "", &["--json"]));
+        found.into_iter().find(|check| check.subject == "encoding").expect("it is told").level
+    };
+    assert_eq!(level(&pair), "note");
+    std::mem::swap(&mut pair.master_dsn, &mut pair.slave_dsn);
+    assert_eq!(level(&pair), "warning");
+    std::mem::swap(&mut pair.master_dsn, &mut pair.slave_dsn);
+}
+
+#[test]
 fn what_fires_on_the_slave_is_told() {
     let pair = pair_with_a_table();
     pair.run_on_slave(
