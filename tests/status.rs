@@ -121,6 +121,36 @@ fn the_metrics_are_written_for_a_textfile_collector() {
     }
 }
 
+/// The columns that matter, for a slave whose script has not made the tables.
+const ASIDE: &str = "
+    create table if not exists replica_hold (master text, relation text, why text);
+    create table if not exists replica_held (master text, id bigint, txid xid8, relation text, event text, why text);
+    create table if not exists replica_conflict (ts timestamptz default now(), master text, change bigint, txid xid8,
+                                                 relation text, kind text, done text);";
+
+#[test]
+fn conflicts_and_what_is_put_aside_are_counted_for_this_pair() {
+    let pair = pair_with_a_table();
+    pair.run("insert into t values (1, 'one')");
+    assert!(pair.try_once_by_file("TWO_PHASE=false").status.success());
+    let master = pair.on_slave("select master from replica_progress").remove(0);
+    pair.run_on_slave(ASIDE);
+    for master in [&master, "another"] {
+        pair.run_on_slave(&format!(
+            "insert into replica_conflict (master, change, txid, relation, kind, done)
+             values ('{master}', 1, '1', 't', 'update_missing', 'skipped');
+             insert into replica_held (master, id, txid, relation, event, why) values ('{master}', 2, '2', 't', 'I', 'paused');
+             insert into replica_hold (master, relation, why) values ('{master}', 'public.t', 'paused')",
+        ));
+    }
+    let told = status(&pair);
+    assert_eq!((told["conflicts"].as_u64(), told["put_aside"].as_u64()), (Some(1), Some(1)), "{told:#}");
+    assert_eq!((told["paused_tables"].as_str(), told["paused"].as_bool()), (Some("public.t"), Some(false)), "{told:#}");
+    assert!(verb(&pair, "status", &[]).output.contains("hint: pyreplica pending "));
+    pair.run_on_slave(&format!("insert into replica_hold (master, relation, why) values ('{master}', '', 'paused')"));
+    assert_eq!(status(&pair)["state"], "paused");
+}
+
 #[test]
 fn watching_shows_a_rate_and_ends_by_a_signal_in_good_order() {
     let pair = pair_with_a_table();

@@ -36,9 +36,11 @@ pub const DATABASE: &str = "select (select system_identifier from pg_control_sys
 /// The columns that transforms leave out.
 pub const LEFT_OUT: &str = "select relname, field from public.py_log_transform where expression is null";
 
-/// The columns of the conflicts, and what is put aside: on a slave of an older version there is nothing of that.
-pub const PUT_ASIDE: &str = "select to_regclass('public.replica_conflict') is not null as conflicts, \
-     to_regclass('public.replica_held') is not null and to_regclass('public.replica_hold') is not null as held";
+/// Whether there is a record of conflicts and of what is put aside, for this role: a slave of an older version has none.
+pub const PUT_ASIDE: &str = "select \
+     coalesce(has_table_privilege(to_regclass('public.replica_conflict')::oid, 'select'), false) as conflicts, \
+     coalesce(has_table_privilege(to_regclass('public.replica_held')::oid, 'select') \
+         and has_table_privilege(to_regclass('public.replica_hold')::oid, 'select'), false) as held";
 
 /// $1 names the pair as replica_progress does.
 pub const CONFLICTS: &str =
