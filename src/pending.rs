@@ -82,8 +82,18 @@ struct Found {
     quarantined: i64,
     /// What was said about the first transaction that waits, of whatever change.
     error: Option<String>,
-    /// Table or empty for the pair, why, changes held, since when, by whom.
-    holds: Vec<(String, String, i64, Option<String>, Option<String>)>,
+    holds: Vec<Hold>,
+}
+
+/// What is on hold.
+struct Hold {
+    /// Empty for the pair.
+    table: String,
+    why: String,
+    changes: i64,
+    /// Nobody knows of changes that were left behind.
+    since: Option<String>,
+    who: Option<String>,
 }
 
 impl Found {
@@ -109,8 +119,13 @@ impl Found {
         let quarantined = quarantine(&mut release, limit, &mut changes)?;
         let pair = release.pair.clone();
         let holds = release.slave.query("look at what is held", holding::HELD_COUNTS, &[&pair])?;
-        let hold =
-            |row: &Row| (row.get("relation"), row.get("why"), row.get("changes"), row.get("since"), row.get("who"));
+        let hold = |row: &Row| Hold {
+            table: row.get("relation"),
+            why: row.get("why"),
+            changes: row.get("changes"),
+            since: row.get("since"),
+            who: row.get("who"),
+        };
         Ok(Found {
             changes,
             waiting,
@@ -124,7 +139,7 @@ impl Found {
     fn text(&self, pair: &str) -> String {
         let or_more = if self.has_more { " or more" } else { "" };
         let mut text = format!("{pair}: {}{or_more} changes wait, {} in quarantine\n", self.waiting, self.quarantined);
-        for (table, why, changes, since, who) in &self.holds {
+        for Hold { table, why, changes, since, who } in &self.holds {
             let what = if table.is_empty() { "the pair" } else { table };
             let since = since.as_deref().map_or(String::new(), |since| format!(" since {since}"));
             let who = who.as_deref().map_or(String::new(), |who| format!(", by {who}"));
@@ -159,7 +174,7 @@ impl Found {
 
     fn json(&self, pair: &str) -> Json {
         let changes: Vec<Json> = self.changes.iter().map(Shown::json).collect();
-        let holds = self.holds.iter().map(|(table, why, changes, since, who)| {
+        let holds = self.holds.iter().map(|Hold { table, why, changes, since, who }| {
             let table = Some(table).filter(|table| !table.is_empty());
             json!({ "table": table, "why": why, "changes": changes, "since": since, "who": who })
         });

@@ -21,8 +21,6 @@ pub enum Conflict {
     /// The row is there, but not as it was on the master; looked for only where a rule names it.
     DeleteDiffers,
     DeleteMissing,
-    /// Several rows of the slave are in the way of one.
-    MultipleUniqueConflicts,
 }
 
 /// What to do then.
@@ -49,14 +47,13 @@ struct Rule {
     action: Action,
 }
 
-const CONFLICTS: [Conflict; 7] = [
+const CONFLICTS: [Conflict; 6] = [
     Conflict::InsertExists,
     Conflict::UpdateDiffers,
     Conflict::UpdateExists,
     Conflict::UpdateMissing,
     Conflict::DeleteDiffers,
     Conflict::DeleteMissing,
-    Conflict::MultipleUniqueConflicts,
 ];
 
 const ACTIONS: &str = "warn, skip, error or newest(COLUMN)";
@@ -106,7 +103,6 @@ impl fmt::Display for Conflict {
             Conflict::UpdateMissing => "update_missing",
             Conflict::DeleteDiffers => "delete_differs",
             Conflict::DeleteMissing => "delete_missing",
-            Conflict::MultipleUniqueConflicts => "multiple_unique_conflicts",
         })
     }
 }

@@ -141,7 +141,7 @@ impl Case<'_> {
     ) -> Met {
         let Case { table, change, .. } = self;
         let row = if change.event == Event::Insert { &change.new } else { &change.old };
-        let named = |row: &Row| (!row.is_empty()).then(|| array(row.iter().map(|(n, v)| (n, v))));
+        let named = |row: &Row| (!row.is_empty()).then(|| array(row.iter()));
         let key = table.keys.first().map(|key| key.iter().map(|p| &table.column(*p).name));
         let instruction = instruction(change, Some(table));
         Met {
