@@ -104,9 +104,11 @@ fn a_truncate_and_a_table_that_is_missing_are_all_their_rows() {
 
 #[test]
 fn the_daemon_and_the_verbs_may_be_killed_at_any_point() {
+    let pair = pair();
     for point in ["begun", "replayed", "master-prepared", "slave-prepared", "master-committed", "slave-committed"] {
-        for turn in 1..=3 {
-            let pair = pair();
+        for turn in 1..=2 {
+            pair.run("truncate t, u; insert into t select i, 'old' from generate_series(1, 9) i");
+            pair.once();
             load(&pair);
             let file = pair.config_file(QUARANTINE);
             let pause = format!("{point}:{turn}");
@@ -117,11 +119,11 @@ fn the_daemon_and_the_verbs_may_be_killed_at_any_point() {
             }
             drain(&pair);
             pair.run_on_slave("delete from t where id = 20");
-            let at = if turn % 2 == 0 { "release-done" } else { "release-committed" };
+            let at = if turn == 1 { "release-done" } else { "release-committed" };
             pair.killed_at(&format!("{at}:{turn}"), &["retry"]);
             pair.done(&["retry"]);
             pair.assert_equal();
-            assert_eq!(pair.on_slave("select count(*) from replica_held"), ["0"], "{point}:{turn}");
+            assert_eq!(pair.on_slave("select count(*) from replica_held"), ["0"], "{pause}");
         }
     }
 }
