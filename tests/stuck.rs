@@ -38,7 +38,7 @@ fn what_waits_is_shown_as_sql_and_the_change_that_fails_is_marked() {
     );
     assert_eq!(said.matches("  fails  ").count(), 1, "{said}");
     let one = pair.done(&["pending", "--limit", "1"]);
-    assert_eq!((one.matches("INSERT INTO").count(), one.contains("3 changes wait")), (1, true), "{one}");
+    assert_eq!((one.matches("waits  INSERT INTO").count(), one.contains("3 changes wait")), (1, true), "{one}");
     let json = pair.done(&["pending", "--json"]);
     assert_says(&json, &["\"waiting\": 3", "\"state\": \"fails\"", "\"more\": false", "already exists"]);
     // Looking has left nothing behind.
