@@ -69,6 +69,13 @@ impl Log {
         Log { ledger: Ledger::new(config, findings), reading }
     }
 
+    /// Passes over what the initial copy has brought of these tables.
+    pub fn pass_over(&mut self, copied: &[(String, Snapshot)]) {
+        if !copied.is_empty() {
+            self.reading.pass_over(copied);
+        }
+    }
+
     /// Looks at what is left of a drain that was interrupted, or else at everything that is visible now.
     pub fn look(&mut self, master: &mut Session) -> Result<Backlog> {
         let position = self.ledger.position();

@@ -5,6 +5,7 @@ mod help;
 use crate::comparing;
 use crate::conffiles::{self, Loaded};
 use crate::config::{Config, DEBUG_LEVELS};
+use crate::copy;
 use crate::daemon::{self, Failure, Mode, Reload};
 use crate::doctor;
 use crate::errand;
@@ -23,8 +24,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Everything but replication itself, in the order of the help.
-static VERBS: [&Verb; 10] = [
+static VERBS: [&Verb; 11] = [
     &install::VERB,
+    &copy::VERB,
     &doctor::VERB,
     &status::VERB,
     &comparing::COMPARE,

@@ -3,6 +3,7 @@
 mod client;
 mod refusal;
 mod settings;
+mod stream;
 
 use crate::control::Canceller;
 use crate::dsn::Dsn;

@@ -26,6 +26,9 @@ use std::collections::{BTreeSet, HashMap};
 pub const PAUSED: &str = "paused";
 pub const QUARANTINED: &str = "quarantined";
 
+/// In `replica_hold`: a table that is being copied.
+pub const COPYING: &str = "copying";
+
 /// In `replica_hold` in the place of a table: the whole pair.
 pub const WHOLE_PAIR: &str = "";
 

@@ -54,6 +54,8 @@ pub mod diagnosis;
 pub mod vitals;
 pub mod compare;
 pub mod repair;
+pub mod copied;
+pub mod plan;
 
 // Loop: one pair, then many.
 pub mod seam;
@@ -64,6 +66,8 @@ pub mod release;
 pub mod listener;
 pub mod ahead;
 pub mod replicator;
+pub mod schema;
+pub mod copier;
 pub mod postman;
 pub mod report;
 pub mod metrics;
@@ -76,6 +80,7 @@ pub mod install;
 pub mod doctor;
 pub mod status;
 pub mod comparing;
+pub mod copy;
 pub mod pause;
 pub mod pending;
 pub mod skip;

@@ -97,6 +97,11 @@ impl Reading {
         }
     }
 
+    /// Passes over what the initial copy has brought of these tables.
+    pub fn pass_over(&mut self, copied: &[(String, Snapshot)]) {
+        Arc::make_mut(&mut self.queries).pass_over(copied);
+    }
+
     /// What is pending above an id, and for the late transactions above an id of their own; and the snapshot that shows it,
     /// which is the query's.
     pub fn look(

@@ -5,6 +5,7 @@ use crate::capture::{Backlog, Log};
 use crate::checks::{Findings, check, take_replica_role};
 use crate::config::Config;
 use crate::control::{Control, Woken};
+use crate::copied;
 use crate::dial;
 use crate::error::{Kind, Result};
 use crate::held::Holding;
@@ -41,7 +42,7 @@ pub enum Progress {
 /// Replicates until the control says stop, or until something fails; the caller decides about another try, and is told
 /// how far this one got.
 pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress)) -> Result<()> {
-    let (mut link, mut protocol) = connect(config, control)?;
+    let (mut link, mut protocol) = ready(config, control)?;
     // LISTEN comes before the first look at the log: a change is either seen by a look or announced after it.
     let mut listener = if config.poll.is_some() { None } else { Some(Listener::start(config, control)?) };
     progress(Progress::Connected);
@@ -87,7 +88,7 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress
 
 /// Replays everything that is pending now and returns how many changes that were.
 pub fn once(config: &Config, control: &Control) -> Result<u64> {
-    let (mut link, mut protocol) = connect(config, control)?;
+    let (mut link, mut protocol) = ready(config, control)?;
     let changes = drain(config, &mut link, &mut protocol, &mut |_| ())?;
     let mut housekeeping = Housekeeping::default();
     while !housekeeping.run(config, &mut link)? && !control.is_stopping() {}
@@ -241,7 +242,17 @@ fn look_ahead(config: &Config, link: &mut Link, backlog: &Backlog, batch: &Batch
     }
 }
 
-fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, Protocol)> {
+/// Connected, and the slave may be replicated to: no copy to it is unfinished.
+fn ready<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, Protocol)> {
+    let (mut link, protocol) = connect(config, control)?;
+    let key = copied::key(&mut link.master, &config.slave_field)?;
+    let passing = copied::passing(&mut link.slave, &key, link.log.ledger.position())?;
+    link.log.pass_over(&passing);
+    Ok((link, protocol))
+}
+
+/// Both sides are checked, locked against other daemons, and settled.
+pub fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, Protocol)> {
     let name = &config.name;
     log::trace!(target: name, "DSN0: {}", config.master);
     log::trace!(target: name, "DSN1: {}", config.slave);

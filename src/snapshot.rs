@@ -36,6 +36,11 @@ impl Snapshot {
         transaction < self.xmax && !self.open.contains(&transaction)
     }
 
+    /// Whatever the other one shows, this one shows too. Of two snapshots of one cluster the later covers the earlier.
+    pub fn covers(&self, other: &Snapshot) -> bool {
+        other.xmax <= self.xmax && !self.open.iter().any(|open| other.shows(*open))
+    }
+
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -58,6 +63,14 @@ mod tests {
         assert_eq!(shown, [98, 99, 101, 102, 103, 104, 106, 107, 108, 109]);
         assert_eq!(snapshot.to_string(), "100:110:100,105");
         assert!(Snapshot::parse("100:100:").unwrap().open().is_empty());
+    }
+
+    #[test]
+    fn a_later_snapshot_covers_an_earlier_one() {
+        let [first, same, ended, later] = ["100:110:100,105", "100:110:100,105", "105:110:105", "111:115:"]
+            .map(|text| Snapshot::parse(text).unwrap());
+        assert!(first.covers(&same) && ended.covers(&first) && later.covers(&first) && later.covers(&ended));
+        assert!(!first.covers(&ended) && !first.covers(&later) && !ended.covers(&later));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::names::{BatchNumber, quote_ident, quote_literal};
 use crate::position::Position;
 use crate::snapshot::Snapshot;
 
+pub mod copying;
 pub mod holding;
 
 pub const MASTER_INSTALL: &str = include_str!("../sql/master-install.sql");
@@ -23,6 +24,7 @@ pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg(n.nspname::tex
      and c.oid is distinct from to_regclass('public.replica_progress') \
      and c.oid is distinct from to_regclass('public.replica_hold') \
      and c.oid is distinct from to_regclass('public.replica_held') \
+     and c.oid is distinct from to_regclass('public.replica_copy') \
      and c.oid is distinct from to_regclass('public.replica_conflict') \
      and c.oid is distinct from to_regclass('public.replica_skipped') order by n.nspname, c.relname";
 
@@ -172,6 +174,7 @@ pub const NOTE_PROGRESS: &str = "update public.replica_progress set batch = $2, 
      where master = $1 and batch = $4";
 
 /// The queries that read the log, with the slave's own column in the place of "l.replicated".
+#[derive(Clone)]
 pub struct ReadQueries {
     pub pending: String,
     pub page: String,
@@ -189,6 +192,19 @@ impl ReadQueries {
             pending: own(field, include_str!("../sql/query/pending.sql")),
             page: own(field, include_str!("../sql/query/page.sql")),
             fetch: own(field, include_str!("../sql/query/fetch.sql")).replace("public.hstore_send", &form),
+        }
+    }
+
+    /// Has what an initial copy has brought of a table passed over: each table and the snapshot that its rows are from.
+    pub fn pass_over(&mut self, copied: &[(String, Snapshot)]) {
+        let case = |(relation, snapshot): &(String, Snapshot)| {
+            format!(" when {} then {}::pg_snapshot", quote_literal(relation), quote_literal(snapshot.as_str()))
+        };
+        let cases: String = copied.iter().map(case).collect();
+        let skip = format!("coalesce(pg_visible_in_snapshot(l.txid, case l.relation{cases} end), false) as skip");
+        for query in [&mut self.pending, &mut self.page] {
+            let last = query.rfind(" as skip").expect("the query tells which rows are passed over");
+            query.replace_range(last..last + " as skip".len(), &format!("\n             or {skip}"));
         }
     }
 }
@@ -325,6 +341,15 @@ mod tests {
         assert!(log.fetch.contains("\"extensions\".hstore_send(l.old)"));
         let unpacked = ReadQueries::new("Slave 2", "extensions", false);
         assert!(unpacked.fetch.contains("\"extensions\".hstore_to_array(l.new)"));
+    }
+
+    #[test]
+    fn what_a_copy_has_brought_is_passed_over_wherever_rows_are_listed() {
+        let mut log = ReadQueries::new("replicated", "public", true);
+        log.pass_over(&[("public.\"it's\"".to_string(), Snapshot::parse("7:9:7").unwrap())]);
+        let skip = "case l.relation when 'public.\"it''s\"' then '7:9:7'::pg_snapshot end), false) as skip";
+        assert!(log.pending.contains(skip) && log.page.contains(skip));
+        assert!(log.pending.contains("null::boolean as skip"), "{}", log.pending);
     }
 
     #[test]

@@ -14,6 +14,7 @@ usage:
 
 verbs:
   pyreplica install DSN            prepare the master: log table and triggers
+  pyreplica copy [PAIR]            fill a slave while the master works
   pyreplica doctor [PAIRS]         check everything that replication needs
   pyreplica status [PAIRS]         tell how each pair is doing
   pyreplica compare [PAIRS]        are both sides equal, row by row?

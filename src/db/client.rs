@@ -3,7 +3,7 @@
 use crate::tls::Connector;
 use fallible_iterator::FallibleIterator;
 use postgres::types::ToSql;
-use postgres::{Config, Error, Row, SimpleQueryMessage, Statement};
+use postgres::{Config, CopyInWriter, CopyOutReader, Error, Row, SimpleQueryMessage, Statement};
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -61,6 +61,14 @@ impl Client {
 
     pub(super) fn simple_query(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
         self.0.simple_query(sql)
+    }
+
+    pub(super) fn copy_out(&mut self, sql: &str) -> Result<CopyOutReader<'_>, Error> {
+        self.0.copy_out(sql)
+    }
+
+    pub(super) fn copy_in(&mut self, sql: &str) -> Result<CopyInWriter<'_>, Error> {
+        self.0.copy_in(sql)
     }
 
     /// True when a notification came in time, false when none did or the connection is over.

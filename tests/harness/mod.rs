@@ -11,6 +11,7 @@
 mod certificates;
 mod cluster;
 mod compare;
+pub mod copying;
 mod daemon;
 mod database;
 mod forwarder;

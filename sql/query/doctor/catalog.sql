@@ -60,6 +60,6 @@ select n.nspname::text as schema, c.relname::text as name, format('%I.%I', n.nsp
    and (n.nspname <> 'public'
         or c.relname not in ('replica_log', 'replica_slave', 'replica_error', 'replica_log_former', 'py_log_filter',
                              'py_log_transform', 'replica_progress', 'replica_hold', 'replica_held', 'replica_conflict',
-                             'replica_skipped'))
+                             'replica_skipped', 'replica_copy'))
    and not exists (select from pg_depend where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e')
  order by n.nspname, c.relname

@@ -1,0 +1,12 @@
+-- The tables on the master whose changes are logged: those with a trigger that calls py_log_replica, each as the log names
+-- it. A partition's trigger that its root has handed down does not count.
+select quote_ident(n.nspname) || '.' || quote_ident(c.relname) as relation, n.nspname::text as schema,
+       c.relname::text as name, c.relkind = 'p' as partitioned,
+       -- A condition that somebody has given the trigger by hand: which rows it is about nobody knows here.
+       bool_and(t.tgqual is not null and t.tgname <> '!replica_tg') as conditional
+  from pg_trigger t
+  join pg_class c on c.oid = t.tgrelid
+  join pg_namespace n on n.oid = c.relnamespace
+ where t.tgfoid = to_regproc('public.py_log_replica') and t.tgtype & 1 = 1 and t.tgparentid = 0 and t.tgenabled <> 'D'
+ group by n.nspname, c.relname, c.relkind
+ order by 1

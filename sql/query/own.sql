@@ -1,0 +1,25 @@
+-- What pyreplica has put into a database beside the schema pyreplica: catalog and number of each object, as pg_restore
+-- --list shows them. It is no part of the application's schema.
+with functions as (
+    select oid from pg_proc where pronamespace = to_regnamespace('public') and starts_with(proname, 'py_log_')
+), triggers as (
+    select t.oid, t.tgrelid from pg_trigger t
+     where t.tgfoid in (select oid from functions)
+        or t.tgfoid in (select oid from pg_proc where pronamespace = to_regnamespace('pyreplica'))
+), relations as (
+    select c.oid from pg_class c
+     where c.relnamespace = to_regnamespace('public') and c.relname ~ '^(replica_|py_log_)'
+       -- Somebody else's, whatever its name.
+       and c.oid not in (select t.tgrelid from pg_trigger t where t.tgfoid = to_regproc('public.py_log_replica'))
+)
+select 'pg_proc'::regclass::oid as catalog, oid from functions
+union all
+select 'pg_trigger'::regclass::oid, oid from triggers
+union all
+select 'pg_class'::regclass::oid, oid from relations
+union all
+select 'pg_class'::regclass::oid, indexrelid from pg_index where indrelid in (select oid from relations)
+union all
+select 'pg_constraint'::regclass::oid, oid from pg_constraint where conrelid in (select oid from relations)
+union all
+select 'pg_attrdef'::regclass::oid, oid from pg_attrdef where adrelid in (select oid from relations)

@@ -1,0 +1,30 @@
+-- Tables on the master as a copy needs to know them. Types by number too: those of built-in types are the same everywhere.
+--   $1  text[]  quoted and qualified names
+select r.name as relation, greatest(t.rows, 0)::bigint as rows, t.bytes, a.names, a.type_oids, a.modifiers,
+       a.plain, a.generated,
+       -- By conditions and transforms: whether there are any, and which columns are not sent at all.
+       exists (select from public.py_log_filter f where f.event = 'INSERT' and f.relname in (c.relname, r.name)) as filtered,
+       exists (select from public.py_log_transform f where f.relname in (c.relname, r.name)) as transformed,
+       array(select f.field from public.py_log_transform f
+              where f.expression is null and f.relname in (c.relname, r.name)) as withheld
+  from unnest($1::text[]) r (name)
+  join pg_class c on c.oid = to_regclass(r.name)
+  cross join lateral (
+      select sum(p.reltuples) as rows, coalesce(sum(pg_table_size(p.oid)), 0)::bigint as bytes
+        from pg_class p
+       where p.oid = c.oid or c.relkind = 'p' and p.oid in (select relid from pg_partition_tree(c.oid) where isleaf)) t
+  cross join lateral (
+      select array_agg(a.attname::text order by a.attnum) as names,
+             array_agg(a.atttypid::bigint order by a.attnum) as type_oids,
+             array_agg(a.atttypmod order by a.attnum) as modifiers,
+             -- Their binary form is the same in all versions, and names nothing that has another number elsewhere.
+             array_agg(e.typnamespace = 'pg_catalog'::regnamespace and e.typname in (
+                 'bool', 'char', 'name', 'int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'text', 'varchar', 'bpchar',
+                 'bytea', 'date', 'time', 'timetz', 'timestamp', 'timestamptz', 'interval', 'uuid', 'json', 'jsonb', 'inet',
+                 'cidr', 'macaddr', 'macaddr8', 'bit', 'varbit', 'point') order by a.attnum) as plain,
+             array_agg(a.attgenerated <> '' order by a.attnum) as generated
+        from pg_attribute a
+        join pg_type y on y.oid = a.atttypid
+        join pg_type e on e.oid = case when y.typcategory = 'A' and y.typelem <> 0 then y.typelem else y.oid end
+       where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) a
+ order by t.bytes desc, r.name

@@ -1,0 +1,16 @@
+-- Tables on the slave that a copy goes to; those that are missing have no row.
+--   $1  text[]  quoted and qualified names
+select r.name as relation, c.relkind = 'p' as partitioned, a.names, a.type_oids, a.modifiers, a.generated,
+       -- Of the application, or of a foreign key: they run unless the session has the replica role.
+       exists (select from pg_trigger t
+                where t.tgrelid in (select c.oid union select relid from pg_partition_tree(c.oid)) and t.tgenabled = 'O'
+                  and t.tgname !~ '^!replica_') as watched
+  from unnest($1::text[]) r (name)
+  join pg_class c on c.oid = to_regclass(r.name) and c.relkind in ('r', 'p')
+  cross join lateral (
+      select array_agg(a.attname::text order by a.attnum) as names,
+             array_agg(a.atttypid::bigint order by a.attnum) as type_oids,
+             array_agg(a.atttypmod order by a.attnum) as modifiers,
+             array_agg(a.attgenerated <> '' order by a.attnum) as generated
+        from pg_attribute a
+       where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) a

@@ -1,0 +1,17 @@
+-- How many changes of one table a snapshot shows that the slave has not replayed or put aside yet, by its position. A
+-- transaction counts as a whole: it is passed when its last row is. "l.replicated" stands for the slave's own column.
+--   $1  text  the slave's column
+--   $2  text  the table, as the log names it
+--   $3  text  the snapshot
+select count(*)
+  from (select s.base, s.current, s.last, coalesce(s.floor, 0) as floor,
+               -- Transactions that go on behind the last one that was replayed.
+               array(select distinct m.txid from public.replica_log m where m.id > s.last) as beyond
+          from (select $1::text::name as field) f
+          left join public.replica_slave s using (field)
+        offset 0) s
+  join public.replica_log l on l.id > s.floor
+ where l.relation = $2 and not coalesce(l.replicated, true)
+   and pg_visible_in_snapshot(l.txid, $3::text::pg_snapshot)
+   and not coalesce(pg_visible_in_snapshot(l.txid, s.base), false)
+   and not coalesce(pg_visible_in_snapshot(l.txid, s.current) and l.id <= s.last and l.txid <> all (s.beyond), false)

@@ -1,0 +1,254 @@
+//! The tables' load: several at a time, each in a transaction of its own, all from one snapshot.
+
+use super::News;
+use crate::checks::take_replica_role;
+use crate::config::Config;
+use crate::control::{Canceller, Control};
+use crate::db::{Session, ToSql};
+use crate::dial;
+use crate::error::{Error, Kind, Result};
+use crate::names::{Side, quote_literal};
+use crate::plan::Plan;
+use crate::seam;
+use crate::snapshot::Snapshot;
+use crate::sql::{self, copying};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;";
+
+/// How often the operator hears how far it is.
+const TELL: Duration = Duration::from_millis(200);
+
+/// How everything is loaded.
+pub(super) struct Way<'a> {
+    pub config: &'a Config,
+    pub key: &'a str,
+    /// The snapshot by the name under which other sessions take it, and as it is noted.
+    pub exported: &'a str,
+    pub snapshot: &'a Snapshot,
+    pub jobs: usize,
+    /// Empty a table in the very transaction that loads it.
+    pub delete_first: bool,
+    /// The state of a table that has been loaded.
+    pub done: &'static str,
+}
+
+/// A table that this run has loaded.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub relation: String,
+    pub rows: u64,
+    pub bytes: u64,
+    pub took: Duration,
+}
+
+/// How far the load is.
+pub struct Board {
+    pub tables: usize,
+    pub done: usize,
+    pub rows: u64,
+    pub bytes: u64,
+    /// Of all tables, by their size; from 0 to 1.
+    pub share: f64,
+    pub elapsed: Duration,
+}
+
+/// What one table has come to, for whoever watches.
+#[derive(Default)]
+struct Gauge {
+    rows: AtomicU64,
+    bytes: AtomicU64,
+    is_done: AtomicBool,
+}
+
+/// A worker's two sessions.
+struct Pipe {
+    master: Session,
+    slave: Session,
+}
+
+struct Shared<'a> {
+    way: &'a Way<'a>,
+    plans: &'a [Plan],
+    gauges: Vec<Gauge>,
+    next: AtomicUsize,
+    control: &'a Control,
+    /// The slave has a table of changes that are put aside.
+    drops_held: bool,
+}
+
+type Report = (usize, Result<Loaded>);
+
+/// Loads all tables. A table that fails does not keep the others from being loaded.
+pub(super) fn all(way: &Way, plans: &[Plan], control: &Control, tell: &mut dyn FnMut(News)) -> Result<Vec<Loaded>> {
+    let mut pipes = Vec::new();
+    for _ in 0..way.jobs.clamp(1, plans.len().max(1)) {
+        pipes.push(Pipe::open(way)?);
+    }
+    control.set_cancellers(pipes.iter().flat_map(Pipe::cancellers).collect());
+    let gauges = plans.iter().map(|_| Gauge::default()).collect();
+    let drops_held = pipes[0].slave.query_one("look for held changes", copying::HAS_HELD, &[])?.get(0);
+    let shared = Shared { way, plans, gauges, next: AtomicUsize::new(0), control, drops_held };
+    let started = Instant::now();
+    let (mut loaded, mut failed): (Vec<Loaded>, Vec<(String, Error)>) = (Vec::new(), Vec::new());
+    thread::scope(|scope| {
+        let (sender, reports) = channel();
+        for (number, pipe) in pipes.into_iter().enumerate() {
+            let (shared, sender) = (&shared, sender.clone());
+            let work = move || shared.work(pipe, &sender);
+            let spawned = thread::Builder::new().name(format!("copy {number}")).spawn_scoped(scope, work);
+            if let Err(e) = spawned {
+                failed.push((String::new(), Error::new(Kind::Internal, None, "start a thread", e)));
+            }
+        }
+        drop(sender);
+        loop {
+            match reports.recv_timeout(TELL) {
+                Ok((_, Ok(table))) => {
+                    tell(News::Loaded(&table));
+                    loaded.push(table);
+                }
+                Ok((index, Err(error))) => failed.push((plans[index].relation.clone(), error)),
+                Err(RecvTimeoutError::Timeout) => tell(News::Progress(&shared.board(started))),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+    });
+    match failed.into_iter().next() {
+        _ if control.is_stopping() => Err(stopped()),
+        Some((relation, error)) => Err(blame(error, &relation, loaded.len(), plans.len())),
+        None if loaded.len() < plans.len() => {
+            Err(Error::new(Kind::Internal, None, "copy", "a thread panicked, as the line before says"))
+        }
+        None => Ok(loaded),
+    }
+}
+
+impl Pipe {
+    fn open(way: &Way) -> Result<Pipe> {
+        let label = format!("{} copy", way.config.name);
+        let mut master = dial::connect(Side::Master, &way.config.master, &label)?;
+        let mut slave = dial::connect(Side::Slave, &way.config.slave, &label)?;
+        let identity: String = master.query_one("look at the server", sql::IDENTITY, &[])?.get(0);
+        slave.set_up(&identity)?;
+        // Whether it may was looked at: if not, no table has anything that would fire.
+        take_replica_role(&mut slave)?;
+        slave.query("set the session up", sql::COMMIT_DURABLY, &[])?;
+        import(&mut master, way)?;
+        Ok(Pipe { master, slave })
+    }
+
+    fn cancellers(&self) -> [Canceller; 2] {
+        [self.master.canceller(), self.slave.canceller()]
+    }
+}
+
+impl Shared<'_> {
+    fn work(&self, mut pipe: Pipe, reports: &Sender<Report>) {
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            if index >= self.plans.len() || self.control.is_stopping() {
+                return;
+            }
+            let outcome = self.load(&mut pipe, index);
+            let goes_on = match &outcome {
+                Ok(_) => true,
+                Err(error) => !error.is_transient() && self.recover(&mut pipe).is_ok(),
+            };
+            // Nobody listens any more only if the main thread has panicked.
+            if reports.send((index, outcome)).is_err() || !goes_on {
+                return;
+            }
+        }
+    }
+
+    fn load(&self, pipe: &mut Pipe, index: usize) -> Result<Loaded> {
+        let (way, plan, gauge) = (self.way, &self.plans[index], &self.gauges[index]);
+        let started = Instant::now();
+        pipe.slave.message("begin a transaction", "BEGIN")?;
+        let row = pipe.slave.query_one("note the copy", copying::BEGIN_LOAD, &[&way.key, &plan.relation])?;
+        if !matches!(row.get(0), "wanted" | "held") {
+            let detail = format!("a former copy has loaded {} in this very moment", plan.relation);
+            return Err(Error::new(Kind::Contention, Some(Side::Slave), "copy", detail).with_hint("run it again"));
+        }
+        if way.delete_first {
+            pipe.slave.message("empty the table", &format!("DELETE FROM {}", plan.target))?;
+        }
+        let rows = pipe.master.copy(&plan.out, &mut pipe.slave, &plan.into, &mut |bytes| {
+            if gauge.rows.fetch_add(1, Ordering::Relaxed) == 0 {
+                seam::reached("copy-loading");
+            }
+            gauge.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            if self.control.is_stopping() { Err(stopped()) } else { Ok(()) }
+        })?;
+        let snapshot = way.snapshot.as_str();
+        pipe.slave.execute(
+            "note the copy",
+            copying::END_LOAD,
+            &[&way.key, &plan.relation, &way.done, &snapshot, &(rows as i64)],
+        )?;
+        if self.drops_held {
+            let parameters: [&(dyn ToSql + Sync); 3] = [&way.key, &plan.relation, &snapshot];
+            pipe.slave.execute("drop what is held and copied", copying::DROP_HELD, &parameters)?;
+        }
+        seam::reached("copy-noted");
+        pipe.slave.message("commit", "COMMIT")?;
+        seam::reached("copy-table");
+        gauge.rows.store(rows, Ordering::Relaxed);
+        gauge.is_done.store(true, Ordering::Relaxed);
+        let bytes = gauge.bytes.load(Ordering::Relaxed);
+        Ok(Loaded { relation: plan.relation.clone(), rows, bytes, took: started.elapsed() })
+    }
+
+    /// Ready for the next table, after one that failed.
+    fn recover(&self, pipe: &mut Pipe) -> Result<()> {
+        pipe.slave.message("roll back", "ROLLBACK")?;
+        pipe.master.message("roll back", "ROLLBACK")?;
+        import(&mut pipe.master, self.way)
+    }
+
+    fn board(&self, started: Instant) -> Board {
+        let mut board =
+            Board { tables: self.plans.len(), done: 0, rows: 0, bytes: 0, share: 0.0, elapsed: started.elapsed() };
+        let total: u64 = self.plans.iter().map(weight).sum();
+        for (plan, gauge) in self.plans.iter().zip(&self.gauges) {
+            let rows = gauge.rows.load(Ordering::Relaxed);
+            let is_done = gauge.is_done.load(Ordering::Relaxed);
+            let bytes = gauge.bytes.load(Ordering::Relaxed);
+            // Statistics are seldom right: a table is whole when it is done, and not before. One without any goes by size.
+            let (part, all) = if plan.rows > 0 { (rows, plan.rows) } else { (bytes, plan.bytes) };
+            let share = if is_done { 1.0 } else { (part as f64 / all.max(1) as f64).min(0.99) };
+            board.done += usize::from(is_done);
+            board.rows += rows;
+            board.bytes += bytes;
+            board.share += share * weight(plan) as f64 / total.max(1) as f64;
+        }
+        board
+    }
+}
+
+/// Also an empty table takes a moment.
+fn weight(plan: &Plan) -> u64 {
+    plan.bytes + 8192
+}
+
+fn import(master: &mut Session, way: &Way) -> Result<()> {
+    let take = format!("{BEGIN_SNAPSHOT} SET TRANSACTION SNAPSHOT {}", quote_literal(way.exported));
+    master.message("take the snapshot", &take).map(drop)
+}
+
+fn blame(error: Error, relation: &str, loaded: usize, all: usize) -> Error {
+    let mend = error.hint().map(str::to_string).unwrap_or_else(|| "mend that".to_string());
+    let hint = format!("{mend}; {loaded} of {all} tables are loaded: run the copy again, and it goes on with the rest");
+    // What a server refuses is for the operator to set right there.
+    let kind = if error.kind() == Kind::Internal && error.code().is_some() { Kind::Setup } else { error.kind() };
+    let table = if relation.is_empty() { "the tables" } else { relation };
+    Error::new(kind, error.side(), format!("copy {table}"), error.detail()).with_hint(hint)
+}
+
+fn stopped() -> Error {
+    Error::new(Kind::Stopped, None, "copy", "stopped by a signal")
+}

@@ -1,0 +1,53 @@
+//! Statements of the initial copy.
+
+use crate::names::quote_ident;
+
+pub const CAPTURED: &str = include_str!("../../sql/query/captured.sql");
+pub const UNLOGGED: &str = include_str!("../../sql/query/unlogged.sql");
+pub const SOURCE: &str = include_str!("../../sql/query/source.sql");
+pub const TARGET: &str = include_str!("../../sql/query/target.sql");
+pub const SEQUENCES: &str = include_str!("../../sql/query/sequences.sql");
+pub const OWN_OBJECTS: &str = include_str!("../../sql/query/own.sql");
+pub const SLAVE_COPY: &str = include_str!("../../sql/slave-copy.sql");
+
+pub const HAS_COPY: &str = "select to_regclass('public.replica_copy') is not null";
+
+pub const COPIED: &str = "select relation, state, whole, batch, snapshot, rows from public.replica_copy \
+     where master = $1 order by relation";
+
+pub const WANT_COPY: &str = "insert into public.replica_copy (master, relation, state, whole, batch) \
+     select $1, r, $5, $3, $4 from unnest($2::text[]) r \
+     on conflict (master, relation) do update set state = $5, whole = $3, batch = $4, snapshot = null, \
+     rows = null, ts = now()";
+
+/// Waits for a former load of the table that is still about to commit or to be rolled back.
+pub const BEGIN_LOAD: &str = "select state from public.replica_copy where master = $1 and relation = $2 for update";
+
+pub const END_LOAD: &str = "update public.replica_copy set state = $3, snapshot = $4, rows = $5, ts = now() \
+     where master = $1 and relation = $2";
+
+pub const PASS_COPIES: &str = "update public.replica_copy set state = 'passing' where master = $1 and state = 'loaded'";
+
+pub const FORGET_COPIES: &str = "delete from public.replica_copy where master = $1 and relation = any ($2)";
+
+/// A snapshot, to be shared and to be remembered.
+pub const EXPORT_SNAPSHOT: &str = "select pg_export_snapshot(), pg_current_snapshot()::text";
+
+pub const ROLE_SETTING: &str = "select current_setting('session_replication_role')";
+
+/// How many changes of a table that a snapshot shows the slave has not passed yet. A transaction is passed when its last
+/// change is.
+pub fn unpassed(field: &str) -> String {
+    include_str!("../../sql/query/unpassed.sql").replace("l.replicated", &format!("l.{}", quote_ident(field)))
+}
+
+pub const HAS_HELD: &str = "select coalesce(has_table_privilege(to_regclass('public.replica_held'), 'delete'), false)";
+
+/// What has been put aside of a table and is in a copy of it.
+pub const DROP_HELD: &str = "delete from public.replica_held where master = $1 and relation = $2 \
+     and pg_visible_in_snapshot(txid, $3::text::pg_snapshot)";
+
+/// A copy of everything holds whatever was put aside before.
+pub const DROP_ALL_HELD: &str = "delete from public.replica_held where master = $1";
+
+pub const END_HOLDS: &str = "delete from public.replica_hold where master = $1 and why = 'copying'";

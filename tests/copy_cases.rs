@@ -1,0 +1,264 @@
+//! `pyreplica copy` beyond the plain case: what it refuses, one table alone, the schema, filters, encodings.
+
+mod harness;
+
+use harness::copying::{copy, paused, try_copy};
+use harness::{OwnCluster, Pair, shared};
+
+const TABLES: &str =
+    "create table t (id int primary key, a text); create table u (id int primary key, t int references t)";
+
+fn filled() -> Pair {
+    let pair = Pair::new();
+    pair.exec_both(TABLES);
+    pair.run("insert into t select i, 'a' || i from generate_series(1, 50) i; insert into u select i, i from generate_series(1, 50) i");
+    pair.create_triggers();
+    pair
+}
+
+#[track_caller]
+fn assert_refused(pair: &Pair, options: &[&str], code: i32, words: &[&str]) {
+    let finished = try_copy(pair, options);
+    assert_eq!(finished.code(), code, "{}", finished.output);
+    for word in words {
+        assert!(finished.output.contains(word), "no {word:?} in:\n{}", finished.output);
+    }
+}
+
+#[test]
+fn tables_that_hold_something_are_left_alone_unless_told() {
+    let pair = filled();
+    pair.run_on_slave(
+        "insert into t values (1000, 'mine'); insert into u values (1, 1000); \
+                       create table other (t int references t); insert into other values (1000)",
+    );
+    assert_refused(&pair, &[], 5, &["public.t, public.u are not empty", "--truncate"]);
+    assert_eq!(pair.on_slave("select a from t"), ["mine"]);
+    // Nothing has begun: the daemon may run.
+    pair.run("truncate replica_log");
+    pair.once();
+    copy(&pair, &["--truncate"]);
+    pair.run_on_slave("drop table other");
+    pair.assert_equal();
+}
+
+#[test]
+fn what_the_slave_lacks_is_said_before_anything_happens() {
+    let pair = filled();
+    pair.run("alter table t add b int");
+    pair.run_on_slave("drop table u");
+    assert_refused(
+        &pair,
+        &[],
+        5,
+        &["there is no table public.u", "the table public.t has no column \"b\"", "--schema"],
+    );
+    assert_eq!(pair.on_slave("select count(*) from replica_copy"), ["0"]);
+    assert_refused(
+        &pair,
+        &["--table", "nosuch"],
+        4,
+        &["no table nosuch has the trigger", "py_log_create_tg('nosuch')"],
+    );
+}
+
+#[test]
+fn a_running_daemon_is_not_disturbed() {
+    let pair = filled();
+    let mut daemon = pair.start();
+    // The daemon is there once this has come.
+    pair.run("insert into t values (51, '')");
+    pair.wait_caught_up();
+    assert_refused(&pair, &[], 7, &["another daemon replicates", "stop the pair's daemon"]);
+    assert_refused(&pair, &["--table", "t"], 5, &["public.t is not empty"]);
+    assert!(daemon.terminate().success());
+}
+
+#[test]
+fn a_load_that_fails_leaves_the_others_loaded_and_says_what_to_do() {
+    let pair = filled();
+    pair.run_on_slave("alter table t add check (id < 50)");
+    assert_refused(&pair, &[], 5, &["cannot copy public.t", "violates check constraint", "1 of 2 tables are loaded"]);
+    pair.run_on_slave("alter table t drop constraint t_id_check");
+    let again = copy(&pair, &["--json"]);
+    assert!(again.output.contains("\"by\": \"a former run\""), "{}", again.output);
+    pair.once();
+    pair.assert_equal();
+}
+
+/// Whoever has replicated to the slave since, the copy that was interrupted fits it no more.
+#[test]
+fn a_copy_does_not_go_on_if_the_position_has_moved() {
+    let pair = filled();
+    paused(&pair, &[], "copy-table").kill9();
+    pair.run("update replica_slave set batch = batch + 1");
+    assert_refused(&pair, &[], 4, &["position has moved", "--restart --truncate"]);
+    copy(&pair, &["--restart", "--truncate"]);
+    pair.once();
+    pair.assert_equal();
+}
+
+#[test]
+fn one_table_is_copied_again_while_the_others_keep_their_position() {
+    let pair = filled();
+    copy(&pair, &[]);
+    pair.once();
+    pair.run("update t set a = 'later' where id < 10; insert into u values (51, 50); insert into t values (51, 'x')");
+    pair.run_on_slave("update t set a = 'wrong'");
+    assert_refused(&pair, &["--table", "t"], 5, &["public.t is not empty"]);
+    copy(&pair, &["--table", "t", "--truncate"]);
+    pair.run("update t set a = 'after' where id between 5 and 15; delete from u where id = 1");
+    let finished = pair.once();
+    assert_eq!(finished.count("onflict"), 0, "{}", finished.output);
+    pair.assert_equal();
+    // The position passes the table's snapshot with the next batch, and the daemon sees that when it connects.
+    pair.run("insert into t values (52, '')");
+    pair.once();
+    pair.once();
+    assert_eq!(pair.on_slave("select count(*) from replica_copy"), ["0"]);
+}
+
+#[test]
+fn a_paused_table_stays_paused() {
+    let pair = filled();
+    let daemon = pair.start();
+    pair.run("insert into t values (51, '')");
+    pair.wait_caught_up();
+    pair.done(&["pause", "--table", "t"]);
+    assert_refused(&pair, &["--table", "t", "--truncate"], 5, &["public.t is paused", "pyreplica resume --table"]);
+    drop(daemon);
+    assert_refused(&pair, &["--table", "t", "--truncate"], 5, &["public.t is paused"]);
+}
+
+/// One that is killed keeps the daemon away too, until it has been run again.
+#[test]
+fn one_table_that_is_half_copied_is_not_replicated_to() {
+    let pair = filled();
+    copy(&pair, &[]);
+    pair.exec_both("create table v (id int primary key)");
+    pair.run("insert into v values (1); select py_log_create_tg('v'); insert into v values (2); insert into t values (99, '')");
+    paused(&pair, &["--table", "v"], "copy-noted").kill9();
+    assert!(pair.try_once().output.contains("0 of 1 tables are there"));
+    copy(&pair, &["--table", "public.v"]);
+    pair.run("insert into v values (3)");
+    pair.once();
+    pair.assert_equal();
+}
+
+/// Three commands from an empty slave to replication. Nothing of pyreplica's own comes with the schema.
+#[test]
+fn the_schema_comes_along() {
+    let pair = Pair::new();
+    pair.run(
+        "create schema s; create type s.mood as enum ('ok'); create table s.t (id serial primary key, m s.mood, a int);
+         create index on s.t (a); create view v as select * from s.t; create table u (id int primary key, t int);
+         create function f() returns trigger language plpgsql as 'begin return new; end';
+         create trigger mine before insert on u for each row execute function f();
+         alter table u add foreign key (t) references s.t;
+         insert into s.t (m, a) select 'ok', i from generate_series(1, 10) i; insert into u values (1, 1);
+         select py_log_create_tg('s', 't', 'statement'), py_log_create_tg('u');
+         create table nokey (a int)",
+    );
+    pair.run_on_slave("drop table replica_progress");
+    let said = copy(&pair, &["--schema"]);
+    assert!(said.output.contains("without a trigger, and so not copied: public.nokey"), "{}", said.output);
+    pair.once();
+    pair.assert_equal();
+    assert_eq!(pair.on_slave("select tgname from pg_trigger where not tgisinternal"), ["mine"]);
+    assert_eq!(
+        pair.on_slave("select count(*) from pg_class where relname ~ '^(replica_(log|slave|batch)|py_log)'"),
+        ["0"]
+    );
+    assert_eq!(pair.on_slave("select count(*) from pg_proc where proname ~ '^py_log_'"), ["0"]);
+    assert_eq!(pair.on_slave("select nextval('s.t_id_seq')"), ["11"]);
+    assert_eq!(pair.on_slave("select to_regnamespace('pyreplica') is null"), ["t"]);
+    let again = copy(&pair, &["--schema", "--truncate"]);
+    assert!(again.output.contains("the schema is left as it is"), "{}", again.output);
+}
+
+#[test]
+fn a_single_new_table_comes_with_its_schema() {
+    let pair = filled();
+    copy(&pair, &[]);
+    pair.run("create table \"New one\" (id int primary key); select py_log_create_tg('New one'); insert into \"New one\" values (1)");
+    copy(&pair, &["--schema", "--table", "New one"]);
+    pair.run("insert into \"New one\" values (2)");
+    pair.once();
+    pair.assert_equal();
+}
+
+#[test]
+fn filters_and_transforms_count_for_the_copy_too() {
+    let pair = Pair::new();
+    pair.exec_both("create table t (id int primary key, owner text, card text, secret text); create table plain (id int primary key)");
+    pair.create_triggers();
+    pair.run(
+        "insert into py_log_filter (relname, event, condition) values ('t', 'INSERT', 'new.id % 2 = 0');
+         insert into py_log_transform (relname, field, expression) values ('t', 'card', 'left(new.card, 2)'), ('t', 'secret', null);
+         insert into t select i, 'o' || i, '1234' || i, 's' from generate_series(1, 6) i; insert into plain values (1)",
+    );
+    copy(&pair, &[]);
+    pair.run("insert into t values (8, 'o8', '12348', 's'), (9, 'o9', '9', 's')");
+    pair.once();
+    assert_eq!(
+        pair.on_slave("select t::text from t order by id"),
+        ["(2,o2,12,)", "(4,o4,12,)", "(6,o6,12,)", "(8,o8,12,)"]
+    );
+    assert_eq!(pair.on_slave("select count(*) from plain"), ["1"]);
+}
+
+#[test]
+fn encodings_that_differ_are_converted() {
+    let pair = Pair::with_master_encoding("LATIN1");
+    pair.exec_both("create table t (id int primary key, a text, b bytea)");
+    pair.create_triggers();
+    pair.run("insert into t values (1, 'größe', '\\x00ff'), (2, 'ñ', null)");
+    copy(&pair, &[]);
+    pair.run("insert into t values (3, 'é', null)");
+    pair.once();
+    pair.assert_equal();
+}
+
+/// A column that has another type on the slave, and a table that is divided there only.
+#[test]
+fn the_slaves_tables_may_be_made_otherwise() {
+    let pair = Pair::new();
+    pair.run("create table t (id int primary key, n int, gone int generated always as (n * 2) stored); create table p (id int primary key)");
+    pair.run_on_slave(
+        "create table t (n bigint, more text default 'here', id int primary key);
+         create table p (id int primary key) partition by range (id); create table p1 partition of p default",
+    );
+    pair.create_triggers();
+    pair.run("insert into t values (1, 10), (2, null); insert into p select generate_series(1, 5)");
+    copy(&pair, &[]);
+    assert_eq!(pair.on_slave("select t::text from t order by id"), ["(10,here,1)", "(,here,2)"]);
+    assert_eq!(pair.on_slave("select count(*) from p1"), ["5"]);
+}
+
+/// Without the replica role triggers and foreign keys of the slave would fire, in whatever order the tables come.
+#[test]
+fn without_the_replica_role_nothing_may_fire() {
+    let slave = OwnCluster::start("slave", "", &[]);
+    let mut pair = Pair::on(&shared().0, slave.server());
+    pair.exec_both(TABLES);
+    pair.create_triggers();
+    pair.run("insert into t values (1, 'a')");
+    pair.run_on_slave("create role modest login; grant all on schema public to modest; grant all on t, u to modest");
+    pair.slave_dsn = pair.slave_dsn.replace("user=postgres", "user=modest");
+    assert_refused(&pair, &[], 5, &["foreign keys or triggers would fire on", "session_replication_role"]);
+    pair.run_on_slave("alter table u drop constraint u_t_fkey");
+    copy(&pair, &[]);
+    assert_eq!(pair.on_slave("select count(*) from t"), ["1"]);
+}
+
+#[test]
+fn ctrl_c_ends_a_copy_and_leaves_nothing_half_done() {
+    let pair = filled();
+    let mut copying = paused(&pair, &["--jobs", "2"], "copy-loading");
+    copying.signal("INT");
+    copying.resume();
+    assert_eq!(copying.wait_exit().code(), Some(130), "{}", copying.log());
+    copy(&pair, &[]);
+    pair.once();
+    pair.assert_equal();
+}

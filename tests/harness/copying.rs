@@ -1,0 +1,28 @@
+//! Runs of `pyreplica copy`.
+
+use super::{Daemon, Finished, Pair};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Runs the copy to its end.
+#[track_caller]
+pub fn copy(pair: &Pair, options: &[&str]) -> Finished {
+    let finished = try_copy(pair, options);
+    assert!(finished.status.success(), "pyreplica copy: {}\n{}", finished.status, finished.output);
+    finished
+}
+
+#[track_caller]
+pub fn try_copy(pair: &Pair, options: &[&str]) -> Finished {
+    pair.verb(&[&["copy"], options].concat())
+}
+
+/// Starts a copy that stops itself at a step.
+#[track_caller]
+pub fn paused(pair: &Pair, options: &[&str], step: &str) -> Daemon {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let log = pair.dir().join(format!("copy{}.log", NUMBER.fetch_add(1, Ordering::Relaxed)));
+    let words = [&["copy"], options, &[&pair.master_dsn, &pair.slave_dsn]].concat();
+    let mut copy = Daemon::spawn(&log, &words, &[("PYREPLICA_PAUSE_AT", step)]);
+    copy.wait_paused();
+    copy
+}
