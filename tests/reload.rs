@@ -4,7 +4,7 @@ mod harness;
 
 use harness::{Daemon, Pair, wait_until};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 fn pair() -> Pair {
     let pair = Pair::new();
@@ -14,11 +14,10 @@ fn pair() -> Pair {
 }
 
 /// A config file in a directory that several pairs share.
-fn write(directory: &Path, pair: &Pair, lines: &str) -> PathBuf {
+fn write(directory: &Path, pair: &Pair, lines: &str) {
     fs::create_dir_all(directory).unwrap();
     let file = directory.join(format!("{}.conf", pair.name));
-    fs::copy(pair.config_file(lines), &file).unwrap();
-    file
+    fs::copy(pair.config_file(lines), file).unwrap();
 }
 
 fn replicates(pair: &Pair, id: i32) {
@@ -37,7 +36,7 @@ fn pairs_come_and_go_and_change_while_the_others_are_left_alone() {
     let (stays, changes, comes) = (pair(), pair(), pair());
     let directory = stays.dir().join("conf.d");
     write(&directory, &stays, "");
-    let changing = write(&directory, &changes, "");
+    write(&directory, &changes, "");
     let mut daemon = Daemon::spawn(&stays.dir().join("reload.log"), &[directory.to_str().unwrap()], &[]);
     replicates(&stays, 1);
     replicates(&changes, 1);
@@ -59,11 +58,11 @@ fn pairs_come_and_go_and_change_while_the_others_are_left_alone() {
     assert_eq!(stays.on_slave(session), of_stays);
 
     // A file that is bad by now takes nothing down; one that is gone does.
-    fs::write(&changing, "[MAIN]\nNAME=x\nDEBUG_LEVEL=9\n").unwrap();
+    write(&directory, &changes, "DEBUG_LEVEL=9\n");
     fs::remove_file(directory.join(format!("{}.conf", comes.name))).unwrap();
     reload(&mut daemon, 2);
     daemon.wait_log("Going on with the settings of before: the config file is bad");
-    daemon.wait_log(".conf:2: ");
+    daemon.wait_log(".conf:5: DEBUG_LEVEL: must be 0 to 3");
     daemon.wait_log("Ending: ");
     wait_until("the removed pair has no session", || comes.on_slave(session) == [""]);
     replicates(&changes, 3);
