@@ -306,7 +306,7 @@ mod tests {
         assert!(error(&["host=a", "x.conf"]).contains("two connection strings"));
         assert!(error(&["install"]).contains("one connection string"));
         assert!(error(&["install", "host=a", "--once"]).contains("unknown option --once"));
-        assert!(error(&["help", "me"]).contains("topics: install, doctor"));
+        assert!(error(&["help", "me"]).contains("topics: install, copy, doctor"));
     }
 
     #[test]

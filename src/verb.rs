@@ -207,7 +207,7 @@ impl Call {
 /// Takes the options out, wherever they stand, and checks their values.
 pub fn split(arguments: Vec<OsString>, options: &'static [Opt]) -> Result<Split> {
     let mut split = Split::default();
-    let mut rest = arguments.into_iter();
+    let mut rest = arguments.into_iter().peekable();
     while let Some(word) = rest.next() {
         let text = word.to_str().unwrap_or_default();
         if !text.starts_with('-') {
@@ -222,7 +222,9 @@ pub fn split(arguments: Vec<OsString>, options: &'static [Opt]) -> Result<Split>
             (_, Some(option)) => {
                 let value = match (&option.value, attached) {
                     (Value::None, Some(_)) => return Err(usage(format!("{name} wants no value"))),
-                    (Value::None | Value::Optional(_), None) => None,
+                    (Value::None, None) => None,
+                    // A number behind it is meant for it, whatever files there are.
+                    (Value::Optional(range), None) => rest.next_if(|word| is_number_in(word, range)),
                     (kind, attached) => Some(checked(name, kind, attached.or_else(|| rest.next()))?),
                 };
                 split.options.push((option.name, value));
@@ -257,10 +259,13 @@ pub fn usage(why: impl fmt::Display) -> Error {
     Error::new(Kind::Usage, None, "understand the command line", why).with_hint("pyreplica --help lists what there is")
 }
 
+fn is_number_in(word: &OsStr, range: &RangeInclusive<u64>) -> bool {
+    word.to_str().and_then(|text| text.parse().ok()).is_some_and(|number| range.contains(&number))
+}
+
 fn checked(name: &str, kind: &Value, given: Option<OsString>) -> Result<OsString> {
     let text = given.as_deref().and_then(OsStr::to_str);
-    let is_in =
-        |range: &RangeInclusive<u64>| text.and_then(|text| text.parse().ok()).is_some_and(|n| range.contains(&n));
+    let is_in = |range: &RangeInclusive<u64>| given.as_deref().is_some_and(|word| is_number_in(word, range));
     let (is_right, wanted) = match kind {
         Value::None => (false, "no value".to_string()),
         Value::Text(what) => (text.is_some_and(|text| !text.is_empty()), what.to_string()),
@@ -317,6 +322,12 @@ mod tests {
         assert_eq!(call.texts("--table").collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!((call.text("--table"), call.number("--jobs"), call.number("--watch")), (Some("b"), Some(2), None));
         assert!(call.has("--json") && call.has("--watch") && !call.has("--for"));
+    }
+
+    #[test]
+    fn a_number_behind_an_option_that_may_have_one_belongs_to_it() {
+        let call = call(&["--watch", "5", "x.conf"]).unwrap().unwrap();
+        assert_eq!((&call.source, call.number("--watch")), (&Source::Files(vec!["x.conf".into()]), Some(5)));
     }
 
     #[test]

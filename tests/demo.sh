@@ -1,6 +1,7 @@
 #!/bin/sh
-# Shows replication at work: two throwaway PostgreSQL clusters, pgbench as the load on the master, pyreplica between
-# them, and a comparison of all tables at the end. Installs what is missing; leaves nothing behind.
+# Shows an operator's day: two throwaway PostgreSQL clusters, the second one empty; copy, replication of a pgbench load,
+# status, a conflict, compare and repair; at the end all tables are compared without pyreplica's help. Installs what is
+# missing; leaves nothing behind.
 # Exit code: 0 when both sides are equal, 1 when not.
 #
 # SCALE, CLIENTS and SECONDS_OF_LOAD change the size of it.
@@ -16,6 +17,7 @@ binary=target/x86_64-unknown-linux-gnu/release/pyreplica
 rundir=
 daemon=
 load=
+watch=
 
 main() {
     need_server
@@ -27,18 +29,20 @@ main() {
     trap 'exit 143' HUP TERM
     start_both
     fill_master
+    install_on_master
     copy_to_slave
-    install_triggers
     start_daemon
     run_load
     await_slave
+    make_conflict
+    damage_and_repair
     compare
 }
 
 say() { printf '== %s\n' "$*"; }
 
 clean_up() {
-    for pid in $load $daemon; do
+    for pid in $watch $load $daemon; do
         kill "$pid" 2>/dev/null || true
     done
     # Closing the clusters' inputs stops and removes them.
@@ -50,6 +54,8 @@ start_both() {
     say "starting two clusters"
     start_clusters "$rundir"
     master_dir=${master% *} master_port=${master#* } slave_dir=${slave% *} slave_port=${slave#* }
+    dsn0="host=127.0.0.1 port=$master_port user=postgres dbname=demo"
+    dsn1="host=127.0.0.1 port=$slave_port user=postgres dbname=demo"
     on_master -c 'create database demo' postgres
     on_slave -c 'create database demo' postgres
     echo "master: port $master_port, slave: port $slave_port, $(on_master -c 'show server_version' demo)"
@@ -69,17 +75,20 @@ fill_master() {
     echo "pgbench_history has no primary key: added a column id"
 }
 
-copy_to_slave() {
-    say "copying the database to the slave: pg_dump | psql"
-    "$PG_CLIENTS/pg_dump" -h "$master_dir" -p "$master_port" -U postgres demo 8>&- 9>&- | on_slave -o /dev/null demo
+# One of the product's verbs, as an operator would type it.
+verb() {
+    echo "\$ pyreplica $*" | sed "s|$dsn0|\"\$DSN0\"|; s|$dsn1|\"\$DSN1\"|; s|$rundir/||"
+    "$binary" "$@" 8>&- 9>&-
 }
 
-install_triggers() {
+install_on_master() {
     say "installing the log and the triggers on the master"
-    on_master -f sql/master-install.sql demo
-    on_slave -f sql/slave-install.sql demo
-    on_master -c "SELECT py_log_create_tg(relname::text) FROM pg_class
-        WHERE relname !~ '^(pg_|sql_)' AND relkind = 'r' AND relname != 'replica_log'" demo | grep -v 'table replica_'
+    verb install "$dsn0"
+}
+
+copy_to_slave() {
+    say "copying to the slave, which has not even the tables"
+    PATH="$PG_CLIENTS:$PATH" verb copy --schema --jobs 2 "$dsn0" "$dsn1"
 }
 
 start_daemon() {
@@ -87,13 +96,17 @@ start_daemon() {
     cat >"$rundir/demo.conf" <<CONF
 [MAIN]
 NAME=DEMO
-DSN0=host=127.0.0.1 port=$master_port user=postgres dbname=demo
-DSN1=host=127.0.0.1 port=$slave_port user=postgres dbname=demo
+DSN0=$dsn0
+DSN1=$dsn1
 DEBUG_LEVEL=1
 CONF
     sed 's/^/    /' "$rundir/demo.conf"
     "$binary" "$rundir/demo.conf" >"$rundir/pyreplica.log" 2>&1 8>&- 9>&- &
     daemon=$!
+    until grep -q 'Encoding for' "$rundir/pyreplica.log"; do
+        need_daemon
+        sleep 0.05
+    done
 }
 
 # Ends the demo with the daemon's last words when it is not there any more.
@@ -105,7 +118,6 @@ need_daemon() {
 }
 
 pending() { on_master -c 'select count(*) from replica_log where not replicated' demo; }
-replayed() { on_slave -c 'select count(*) from pgbench_history' demo; }
 
 run_load() {
     say "pgbench on the master: TPC-B, $CLIENTS clients, $SECONDS_OF_LOAD seconds"
@@ -113,17 +125,12 @@ run_load() {
     "$PG_CLIENTS/pgbench" -h "$master_dir" -p "$master_port" -U postgres -n -c "$CLIENTS" -j 2 -T "$SECONDS_OF_LOAD" \
         --progress 1 demo >"$rundir/pgbench.out" 2>"$rundir/pgbench.progress" 8>&- 9>&- &
     load=$!
-    printf '%8s %10s %26s %18s\n' second tps 'transactions on the slave' 'behind the master'
-    second=0
+    printf '$ pyreplica status --watch 2 demo.conf\n'
+    "$binary" status --watch 2 "$rundir/demo.conf" 8>&- 9>&- &
+    watch=$!
     while kill -0 "$load" 2>/dev/null; do
-        sleep 1
+        sleep 0.2
         need_daemon
-        second=$((second + 1))
-        tps=$(sed -n 's/^progress:.* \([0-9]*\)\.[0-9]* tps.*/\1/p' "$rundir/pgbench.progress" | tail -n 1)
-        committed=$(on_master -c 'select count(*) from pgbench_history' demo) there=$(replayed)
-        # The slave was asked a moment later.
-        [ "$committed" -ge "$there" ] || committed=$there
-        printf '%8d %10s %26d %18d\n' "$second" "${tps:--}" "$there" "$((committed - there))"
     done
     load_end=$(date +%s%3N)
     if ! wait "$load"; then
@@ -131,6 +138,8 @@ run_load() {
         exit 1
     fi
     load=
+    kill "$watch" && wait "$watch" || true
+    watch=
     sed -n '/^number of transactions actually/p; /^tps/p' "$rundir/pgbench.out"
 }
 
@@ -154,6 +163,27 @@ await_slave() {
     echo "lag after the end of the load: $(($(date +%s%3N) - load_end)) ms"
 }
 
+make_conflict() {
+    say "somebody writes on the slave, and then the same row changes on the master"
+    on_slave -c "update pgbench_tellers set tbalance = -1 where tid = 7" demo
+    on_master -c "update pgbench_tellers set tbalance = tbalance + 1000 where tid = 7" demo
+    until [ "$(on_slave -c 'select count(*) from replica_conflict' demo)" = 1 ]; do
+        need_daemon
+        sleep 0.05
+    done
+    on_slave -x -c 'select relation, kind, key, expected, found, new, done from replica_conflict' demo
+}
+
+damage_and_repair() {
+    say "the slave is damaged behind replication's back"
+    on_slave -c "delete from pgbench_accounts where aid in (7, 70000)" \
+        -c "update pgbench_branches set bbalance = 0, filler = 'wrong' where bid = 3" demo
+    verb compare "$rundir/demo.conf" || echo "(exit code $?: they differ)"
+    verb repair "$rundir/demo.conf"
+    verb compare "$rundir/demo.conf"
+    verb status "$rundir/demo.conf"
+}
+
 # One line a table: name, rows, digest of all rows in the order of the key.
 digests() {
     for table in accounts:aid branches:bid history:id tellers:tid; do
@@ -163,7 +193,7 @@ digests() {
 }
 
 compare() {
-    say "comparing all tables, every row"
+    say "comparing all tables by their digests, without pyreplica"
     digests on_master >"$rundir/master.digests"
     digests on_slave >"$rundir/slave.digests"
     awk '{ printf "%-18s %9d rows  %s\n", $1, $2, $3 }' "$rundir/master.digests"

@@ -29,6 +29,7 @@ select r.name as relation, l.logged, coalesce(h.arguments, k.names) as key,
        limit 1) h on true
  where c.relkind in ('r', 'p') and c.relpersistence <> 't' and (l.logged or not c.relispartition)
    and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pyreplica')
-   and (n.nspname <> 'public' or c.relname !~ '^(replica_(log|slave|progress|log_former)|py_log_(filter|transform))$')
+   and (n.nspname <> 'public'
+        or c.relname !~ '^(replica_(log|slave|error|skipped|progress|hold|held|conflict|copy|log_former)|py_log_(filter|transform))$')
    and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
  order by n.nspname, c.relname
