@@ -129,3 +129,35 @@ fn an_address_that_is_taken_is_a_warning_and_replication_goes_on() {
     pair.run("insert into t values (1, 'one')");
     pair.wait_caught_up();
 }
+
+#[test]
+fn a_reload_changes_which_pairs_are_served() {
+    let pairs = [Pair::new(), Pair::new()];
+    let directory = pairs[0].dir().join("conf.d");
+    std::fs::create_dir_all(&directory).unwrap();
+    let port = free_port();
+    let file = |pair: &Pair| directory.join(format!("{}.conf", pair.name));
+    let write = |pair: &Pair| {
+        let written = pair.config_file(&format!("METRICS=127.0.0.1:{port}"));
+        std::fs::copy(written, file(pair)).unwrap();
+    };
+    write(&pairs[0]);
+    let mut daemon = Daemon::spawn(&pairs[0].dir().join("served.log"), &[directory.to_str().unwrap()], &[]);
+    daemon.wait_log("Serving http://127.0.0.1:");
+    let shows = |pair: &Pair| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.contains(&format!("pair=\"{}\"", pair.name))
+    };
+    assert!(shows(&pairs[0]) && !shows(&pairs[1]));
+    write(&pairs[1]);
+    daemon.signal("HUP");
+    wait_until("the new pair is served", || shows(&pairs[1]));
+    std::fs::remove_file(file(&pairs[0])).unwrap();
+    daemon.signal("HUP");
+    wait_until("the removed pair is not served any more", || !shows(&pairs[0]));
+    assert!(shows(&pairs[1]));
+    assert!(daemon.terminate().success(), "{}", daemon.log());
+}
