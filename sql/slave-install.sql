@@ -15,6 +15,9 @@ begin;
 
 set local client_min_messages = warning;
 
+-- Two that run this at once, such as the daemons of two masters, would both find that a table is not there yet.
+do $$ begin perform pg_advisory_xact_lock(hashtext('pyreplica slave-install')); end $$;
+
 -- One row a master: the last batch replayed here, written in the very transaction that replays it, and the position that
 -- it led to. When the master could not note it any more, recovery does it from here.
 create table if not exists public.replica_progress (

@@ -64,7 +64,17 @@ fn each_script_runs_twice_by_file_and_by_input_for_a_superuser_and_for_an_owner(
             run(UNINSTALL);
             run("slave-install.sql");
             run("slave-install.sql");
-            assert_eq!(database.column(OWN_OBJECTS), ["replica_progress"]);
+            let of_the_slave = [
+                "replica_conflict",
+                "replica_conflict_id_seq",
+                "replica_held",
+                "replica_held_place_seq",
+                "replica_hold",
+                "replica_progress",
+                "replica_skipped",
+                "replica_skipped_place_seq",
+            ];
+            assert_eq!(database.column(OWN_OBJECTS), of_the_slave);
             // And back again.
             run(INSTALL);
             database.run_as(&user, "select py_log_create_tg('s', 't'); delete from s.t");
@@ -190,15 +200,20 @@ fn the_documented_select_takes_all_tables_and_leaves_pyreplicas_own_alone() {
     let database = installed();
     database.install("postgres", "slave-install.sql");
     database.run("create table t (id int primary key); create table u (a text)");
-    let expected = [
-        "created trigger on t (id)",
-        "table py_log_filter is pyreplica's own (couldn't be replicated)!",
-        "table py_log_transform is pyreplica's own (couldn't be replicated)!",
-        "table replica_error is pyreplica's own (couldn't be replicated)!",
-        "table replica_progress is pyreplica's own (couldn't be replicated)!",
-        "table replica_slave is pyreplica's own (couldn't be replicated)!",
-        "table u has no pk constraint (couldn't be replicated)!",
+    let own = [
+        "py_log_filter",
+        "py_log_transform",
+        "replica_conflict",
+        "replica_error",
+        "replica_held",
+        "replica_hold",
+        "replica_progress",
+        "replica_skipped",
+        "replica_slave",
     ];
+    let mut expected = vec!["created trigger on t (id)".to_string()];
+    expected.extend(own.map(|table| format!("table {table} is pyreplica's own (couldn't be replicated)!")));
+    expected.push("table u has no pk constraint (couldn't be replicated)!".to_string());
     assert_eq!(database.column(CREATE_TRIGGERS), expected);
     let own = "table replica_log is pyreplica's own (couldn't be replicated)!";
     assert_eq!(database.column("select py_log_create_tg('replica_log')"), [own]);
@@ -285,4 +300,17 @@ fn a_trigger_that_writes_before_the_row_is_warned_of() {
     let warning = "WARNING:  trigger suspect on t runs before each row and seems to write to tables";
     assert_eq!(said.text.matches("WARNING:").count(), 1, "{}", said.text);
     assert!(said.text.contains(warning) && said.text.contains("HINT:  Make it an AFTER trigger"), "{}", said.text);
+}
+
+/// The daemons of several masters may come to a new slave at the same moment.
+#[test]
+fn the_slaves_script_may_run_many_times_at_once() {
+    for _ in 0..3 {
+        let database = Database::new();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| database.install("postgres", "slave-install.sql"));
+            }
+        });
+    }
 }
