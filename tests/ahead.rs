@@ -56,7 +56,10 @@ fn what_was_read_behind_a_change_that_fails_is_not_replayed_before_it() {
     let failed = pair.try_once_by_file("DEBUG_LEVEL=1");
     assert_eq!(failed.code(), 6, "{}", failed.output);
     assert_says(&failed.output, &["Key (id)=(45000) already exists"]);
-    assert_eq!(pair.on_slave("select concat_ws(' ', min(id), max(id), count(*)) from t where id <> 45000"), ["30 44999 44970"]);
+    assert_eq!(
+        pair.on_slave("select concat_ws(' ', min(id), max(id), count(*)) from t where id <> 45000"),
+        ["30 44999 44970"]
+    );
     pair.assert_no_prepared();
     pair.run_on_slave("delete from t where id = 45000");
     assert!(pair.try_once_by_file("DEBUG_LEVEL=1").status.success());
