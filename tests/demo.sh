@@ -103,7 +103,8 @@ CONF
     sed 's/^/    /' "$rundir/demo.conf"
     "$binary" "$rundir/demo.conf" >"$rundir/pyreplica.log" 2>&1 8>&- 9>&- &
     daemon=$!
-    until grep -q 'Encoding for' "$rundir/pyreplica.log"; do
+    listening="select exists (select from pg_stat_activity where application_name = 'pyreplica DEMO listener')"
+    until [ "$(on_master -c "$listening" demo)" = t ]; do
         need_daemon
         sleep 0.05
     done
