@@ -9,14 +9,12 @@
 //! That is right for each transaction: what it changed in one table is either in the rows that were copied or replayed.
 //! Between the earliest and the latest snapshot the slave may show one table as it was earlier than another.
 
-use crate::checks;
 use crate::db::Session;
 use crate::error::{Error, Kind, Result};
 use crate::names::{BatchNumber, Side};
 use crate::position::Position;
 use crate::snapshot::Snapshot;
-use crate::sql::{self, copying};
-use crate::twophase::Protocol;
+use crate::sql::copying;
 
 /// A table's row in `replica_copy`.
 #[derive(Clone, Debug)]
@@ -38,13 +36,6 @@ pub enum State {
     /// To be loaded, while the daemon puts its changes aside.
     Held,
     Passing,
-}
-
-/// The master, and the slave's column in its log, as `replica_copy` names them.
-pub fn key(master: &mut Session, field: &str) -> Result<String> {
-    let identity: String = master.query_one("look at the server", sql::IDENTITY, &[])?.get(0);
-    let log: u32 = master.query_one("look for the log", sql::LOG, &[])?.get(0);
-    Ok(Protocol::progress_key(checks::origin(&identity, log), field))
 }
 
 /// What the daemon is to pass over. An error if a copy is unfinished.

@@ -123,8 +123,7 @@ fn alone(
         tell(News::Note(schema::bring(config, sides, &tables, !wish.tables.is_empty(), control)?));
     }
     copied::create(&mut link.slave)?;
-    let key = copied::key(&mut link.master, &config.slave_field)?;
-    let scope = scope(wish, &mut link, key, tables)?;
+    let scope = scope(wish, &mut link, tables)?;
     let held = match scope.is_whole {
         true => Vec::new(),
         false => live::on_hold(&mut link.slave, &scope.key, &scope.todo)?,
@@ -160,7 +159,8 @@ fn alone(
 }
 
 /// Which tables are to be loaded, by what a former run has left.
-fn scope(wish: &Wish, link: &mut Link, key: String, tables: Vec<Captured>) -> Result<Scope> {
+fn scope(wish: &Wish, link: &mut Link, tables: Vec<Captured>) -> Result<Scope> {
+    let key = link.pair.clone();
     let former = copied::read(&mut link.slave, &key)?;
     let is_unfinished = |table: &Copied| matches!(table.state, State::Wanted | State::Loaded) && table.is_whole;
     let unfinished = former.iter().find(|table| is_unfinished(table)).filter(|_| !wish.restart);

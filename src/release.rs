@@ -257,9 +257,7 @@ impl Release {
     }
 
     fn replay(&mut self, places: &[i64]) -> Result<u64> {
-        if self.control.is_stopping() {
-            return Err(Error::new(Kind::Stopped, None, "go on", "stopped by a signal"));
-        }
+        self.control.check()?;
         let changes = held::read(&mut self.slave, places)?;
         let count = changes.len() as u64;
         let replayed = self.replayer.apply(&mut self.master, &mut self.slave, changes);

@@ -245,8 +245,7 @@ fn look_ahead(config: &Config, link: &mut Link, backlog: &Backlog, batch: &Batch
 /// Connected, and the slave may be replicated to: no copy to it is unfinished.
 fn ready<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, Protocol)> {
     let (mut link, protocol) = connect(config, control)?;
-    let key = copied::key(&mut link.master, &config.slave_field)?;
-    let passing = copied::passing(&mut link.slave, &key, link.log.ledger.position())?;
+    let passing = copied::passing(&mut link.slave, &link.pair, link.log.ledger.position())?;
     link.log.pass_over(&passing);
     Ok((link, protocol))
 }
@@ -275,14 +274,13 @@ pub fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, P
              constraints are checked. hint: GRANT SET ON PARAMETER session_replication_role (PostgreSQL 15), or a superuser"
         );
     }
+    let pair = Protocol::progress_key(findings.origin, &config.slave_field);
     if !config.two_phase {
-        let key = Protocol::progress_key(findings.origin, &config.slave_field);
-        slave.execute("register the master", sql::PROGRESS_ROW, &[&key])?;
+        slave.execute("register the master", sql::PROGRESS_ROW, &[&pair])?;
         for session in [&mut master, &mut slave] {
             session.query("set the session up", sql::COMMIT_DURABLY, &[])?;
         }
     }
-    let pair = Protocol::progress_key(findings.origin, &config.slave_field);
     let holding = Holding::open(name, &pair, &mut slave)?;
     let hands_on = slave.query_one("look for a log on the slave", sql::HAS_LOG, &[])?.get(0);
     let mut link = Link {
@@ -292,6 +290,7 @@ pub fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, P
         marking: Marking::new(config, &findings.fields),
         replayer: Replayer::new(config, &findings.master_identity, !replica_role, holding),
         ahead: None,
+        pair,
         hands_on,
         control,
     };

@@ -96,6 +96,8 @@ pub struct Link<'a> {
     pub replayer: Replayer,
     /// Reads the changes of long batches.
     pub ahead: Option<Box<dyn ReadAhead>>,
+    /// The master's log and the slave's column in it, as the slave's tables name them.
+    pub pair: String,
     /// The slave is a master too, so replayed changes may be for others.
     pub hands_on: bool,
     pub control: &'a Control,
