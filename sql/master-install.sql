@@ -107,7 +107,7 @@ create table if not exists public.replica_log (
     old text,
     new text,
     sql text,
-    username name default session_user,
+    username text default session_user,
     origin text,
     ts timestamptz default now(),
     replicated boolean not null default false
@@ -625,6 +625,8 @@ $begin_statement$;
 
     execute replace($create$
 create or replace function pyreplica.end_statement() returns trigger language plpgsql security definer
+    -- Of a large UPDATE the planner expects so many pairs of rows that it would compile the query for a third of a second.
+    set jit = off
 as $end_statement$
 <<ours>>
 declare

@@ -6,9 +6,10 @@ from .samples import figure
 from .scale import OPEN
 
 # In the order of the tables and plots.
-NAMES = {"none": "no trigger", "pyreplica": "pyreplica", "builtin": "built-in logical replication",
-         "pglogical": "pglogical", "slony": "Slony-I", "pgq": "PgQ (Londiste)", "londiste": "Londiste",
-         "bucardo": "Bucardo", "python": "PL/Python, as the original"}
+NAMES = {"none": "no trigger", "pyreplica": "pyreplica", "statement": "pyreplica, by statement",
+         "builtin": "built-in logical replication", "pglogical": "pglogical", "slony": "Slony-I",
+         "pgq": "PgQ (Londiste)", "londiste": "Londiste", "bucardo": "Bucardo", "python": "PL/Python, as the original"}
+OURS = ("pyreplica", "pyreplica, replaying", "statement")
 
 
 def write(samples, folder):
@@ -151,7 +152,7 @@ def times(value):
 
 
 def peers_bars(samples, section, case, unit):
-    return [(name_of(peer), samples.median(section, case, peer, unit), peer.startswith("pyreplica"))
+    return [(name_of(peer), samples.median(section, case, peer, unit), peer in OURS)
             for peer in found_peers(samples, section)]
 
 
@@ -161,7 +162,7 @@ def capture_charts(samples):
         for peer in found_peers(samples, "capture"):
             total = targets.added(samples, peer, "narrow", how)
             if peer != "none" and total is not None:
-                rows.append((name_of(peer), total / len(OPERATIONS), peer == "pyreplica"))
+                rows.append((name_of(peer), total / len(OPERATIONS), peer in OURS))
         yield f"CPU that capturing adds to a change on the master, us: {title}", rows, False
     yield "TPC-B, 8 clients, transactions a second", peers_bars(samples, "tpcb", "8 clients", "tps"), False
 

@@ -30,8 +30,8 @@ def ratio(one, other):
 
 def measures(samples):
     """Rows of (what, target, measured, verdict)."""
-    yield of_capture(samples, "single", "Single-row capture", 0.8)
-    yield of_capture(samples, "bulk", "Bulk capture", 0.3)
+    yield of_capture(samples, "pyreplica", "single", "Single-row capture", 0.8)
+    yield of_capture(samples, "statement", "bulk", "Bulk capture, by statement", 0.3)
     tps = [samples.median("tpcb", "8 clients", kind, "tps") for kind in ("pyreplica, replaying", "none")]
     yield judged("TPC-B, 8 clients, tps against no trigger, daemon replaying", "0.85 or more",
                  {"": ratio(*tps)}, lambda value: value >= 0.85)
@@ -49,8 +49,8 @@ def measures(samples):
     yield of_memory(samples)
 
 
-def of_capture(samples, how, what, limit):
-    values = {table: ratio(added(samples, "pyreplica", table, how), added(samples, "slony", table, how))
+def of_capture(samples, peer, how, what, limit):
+    values = {table: ratio(added(samples, peer, table, how), added(samples, "slony", table, how))
               for table in ("narrow", "wide")}
     return judged(f"{what}, added CPU against Slony-I's trigger in C", f"{limit}x or less", values,
                   lambda value: value <= limit)

@@ -12,12 +12,17 @@ def nothing(servers, database, tables):
     """What everything else is compared with."""
 
 
-def pyreplica(servers, database, tables):
+def pyreplica(servers, database, tables, level="row"):
     servers.master.run_file("product/master-install.sql", database)
     for table in tables:
-        said = servers.master.run("select py_log_create_tg(%s)", database, [table])[0][0]
+        said = servers.master.run("select py_log_create_tg(%s, %s)", database, [table, level])[0][0]
         if not said.startswith("created trigger"):
             raise RuntimeError(f"py_log_create_tg: {said}")
+
+
+def statement(servers, database, tables):
+    """pyreplica on tables that it was told to capture by statement."""
+    pyreplica(servers, database, tables, "statement")
 
 
 def slony(servers, database, tables):
@@ -52,4 +57,4 @@ def slonik(script):
     return clusters.run(["slonik"], input=script)
 
 
-ALL = {"none": nothing, "pyreplica": pyreplica, "slony": slony, "pgq": pgq, "python": python}
+ALL = {"none": nothing, "pyreplica": pyreplica, "statement": statement, "slony": slony, "pgq": pgq, "python": python}
