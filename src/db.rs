@@ -17,6 +17,8 @@ use postgres::config::SslMode;
 use postgres::types::{FromSql, Type};
 use postgres::{Config, SimpleQueryMessage, Statement};
 use std::collections::HashMap;
+use std::panic;
+use std::thread;
 use std::time::Duration;
 
 pub use postgres::Row;
@@ -133,6 +135,15 @@ impl Session {
             _ => None,
         });
         Ok(counts.collect())
+    }
+
+    /// Sends statements as one message, and does something else until the answer is there.
+    pub fn message_while<T>(&mut self, operation: &str, sql: &str, work: impl FnOnce() -> T) -> (Result<Vec<u64>>, T) {
+        thread::scope(|scope| {
+            let sending = scope.spawn(|| self.message(operation, sql));
+            let done = work();
+            (sending.join().unwrap_or_else(|panic| panic::resume_unwind(panic)), done)
+        })
     }
 
     /// The rows of one statement, as text.

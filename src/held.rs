@@ -95,11 +95,13 @@ impl Holding {
         Ok(())
     }
 
+    /// Whether any table is on hold.
+    pub fn holds_back(&self) -> bool {
+        !self.tables.is_empty()
+    }
+
     /// Puts aside what is of a table on hold, and returns the rest.
     pub fn keep_back(&self, slave: &mut Session, changes: Vec<Change>) -> Result<Vec<Change>> {
-        if self.tables.is_empty() {
-            return Ok(changes);
-        }
         let (held, rest): (Vec<Change>, Vec<Change>) =
             changes.into_iter().partition(|change| self.tables.contains_key(&change.relation));
         self.put(slave, held.iter().map(|change| (change, Vec::new(), self.tables[&change.relation].as_str(), None)))?;

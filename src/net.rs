@@ -35,25 +35,29 @@ pub struct TableEffect<'a> {
 }
 
 /// The net effect of these changes, as far as they are of tables that it can be had for; all changes of other tables are to
-/// be replayed one after the other. Changes of two tables may be replayed in any order: no constraint reaches
+/// be replayed one after the other, and whether there are none. Changes of two tables may be replayed in any order: no constraint reaches
 /// from one to the other in the replica role.
-pub fn effect<'a>(changes: &'a [Change], table: impl Fn(&Change) -> Option<&'a Table>) -> Vec<TableEffect<'a>> {
+pub fn effect<'a>(changes: &'a [Change], table: impl Fn(&Change) -> Option<&'a Table>) -> (Vec<TableEffect<'a>>, bool) {
     let mut tables: Vec<(&str, Option<Effects<'a>>)> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
-    for change in changes {
-        let place = *places.entry(&change.relation).or_insert_with(|| {
-            let effects = table(change).and_then(|table| table.set_key.map(|key| Effects::new(table, key)));
-            tables.push((&change.relation, effects));
+    for changes in changes.chunk_by(|a, b| a.relation == b.relation) {
+        let relation = changes[0].relation.as_str();
+        let place = *places.entry(relation).or_insert_with(|| {
+            let effects = table(&changes[0]).and_then(|table| table.set_key.map(|key| Effects::new(table, key)));
+            tables.push((relation, effects));
             tables.len() - 1
         });
         if let (_, Some(effects)) = &mut tables[place]
-            && effects.add(change).is_none()
+            && !changes.iter().all(|change| effects.add(change).is_some())
         {
             tables[place].1 = None;
         }
     }
+    let is_whole = tables.iter().all(|(_, effects)| effects.is_some());
     let all = tables.into_iter().filter_map(|(relation, effects)| Some((relation, effects?)));
-    all.map(|(relation, effects)| TableEffect { table: effects.table, relation, groups: effects.groups() }).collect()
+    let effects =
+        all.map(|(relation, effects)| TableEffect { table: effects.table, relation, groups: effects.groups() });
+    (effects.collect(), is_whole)
 }
 
 /// What has happened to one row so far.

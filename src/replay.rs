@@ -17,17 +17,18 @@ use crate::db::Session;
 use crate::error::{Error, Kind, Result};
 use crate::held::Holding;
 use crate::names::{LogId, Txid, quote_literal};
-use crate::net::{self, Group, TableEffect};
 use crate::policy::Policies;
 use crate::render::{Shape, instruction};
 use crate::sql;
 use crate::table::Table;
 use crate::tables::Tables;
 use message::{AnyShape, Message, Statements};
-use std::collections::{BTreeMap, HashSet};
+use pipeline::Sets;
+use std::collections::BTreeMap;
 
 mod aside;
 mod message;
+mod pipeline;
 
 /// Limits of one message.
 const MESSAGE_CHANGES: usize = 500;
@@ -66,6 +67,8 @@ pub struct Replayer {
     policies: Policies,
     keeps_conflicts: bool,
     statements: Statements,
+    /// Composed, and to be sent while the next is composed.
+    waiting: Option<Sets>,
     in_savepoint: bool,
     /// What the slave's own trigger notes at the moment, where it runs for replayed changes too: the database that a
     /// change came from first, so that in a ring of masters it stops there.
@@ -88,6 +91,7 @@ impl Replayer {
             policies: config.conflicts.clone(),
             keeps_conflicts: config.conflicts_kept > 0,
             statements: Statements::default(),
+            waiting: None,
             in_savepoint: false,
             noting: origin.to_string(),
             conflicts: Vec::new(),
@@ -99,6 +103,7 @@ impl Replayer {
     /// Opens the slave's transaction of a batch.
     pub fn begin(&mut self, slave: &mut Session) -> Result<()> {
         self.tables.unlock();
+        self.waiting = None;
         self.in_savepoint = false;
         self.noting.clone_from(&self.origin);
         self.conflicts.clear();
@@ -120,9 +125,15 @@ impl Replayer {
         told
     }
 
-    /// Replays these changes, in this order. An error says which change it is about, if it is about one.
+    /// Replays these changes, in this order. An error says which change it is about, if it is about one. The last of them may
+    /// wait for the next ones, or for `settle`.
     pub fn apply(&mut self, master: &mut Session, slave: &mut Session, changes: Vec<Change>) -> Result<()> {
-        let mut rest = self.holding.keep_back(slave, changes)?.into_iter().peekable();
+        let mut rest = changes;
+        if self.holding.holds_back() {
+            self.settle(slave)?;
+            rest = self.holding.keep_back(slave, rest)?;
+        }
+        let mut rest = rest.into_iter().peekable();
         while let Some(change) = rest.next() {
             match change.event {
                 Event::Statement => self.statement(slave, &change)?,
@@ -140,60 +151,55 @@ impl Replayer {
                     while let Some(next) = rest.next_if(is_row) {
                         rows.push(next);
                     }
-                    self.rows(master, slave, &mut rows)?;
+                    self.rows(master, slave, rows)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn rows(&mut self, master: &mut Session, slave: &mut Session, changes: &mut [Change]) -> Result<()> {
-        self.tables.lock(master, slave, changes.iter().map(|change| change.relation.as_str()))?;
-        for change in changes.iter_mut() {
+    fn rows(&mut self, master: &mut Session, slave: &mut Session, mut changes: Vec<Change>) -> Result<()> {
+        self.lock(master, slave, &changes)?;
+        for change in &mut changes {
             if !change.sql.is_empty() {
                 self.remarks.entry(std::mem::take(&mut change.sql)).or_insert((change.id, 0)).1 += 1;
             }
             self.tables.reconcile(master, change).map_err(|error| self.rejected(change, error))?;
         }
-        for changes in changes.chunk_by(|a, b| a.origin == b.origin) {
-            let is_watched =
-                |change: &Change| change.event == Event::Delete && self.policies.watches_deletes(&change.relation);
-            if changes.iter().any(is_watched) {
-                let message = self.message(slave, &changes[0])?;
-                self.send(slave, &message)?;
-                self.one_by_one(slave, &changes.iter().collect::<Vec<_>>())?;
-            } else if self.deferring || changes.len() < FEW_CHANGES {
-                self.in_messages(slave, &changes.iter().collect::<Vec<_>>())?;
-            } else {
-                let left = self.as_sets(slave, changes)?;
-                self.in_messages(slave, &left)?;
-            }
+        while let Some(first) = changes.first() {
+            let others = changes.iter().position(|change| change.origin != first.origin);
+            let rest = changes.split_off(others.unwrap_or(changes.len()));
+            self.run(slave, std::mem::replace(&mut changes, rest))?;
         }
         Ok(())
     }
 
-    /// Replays the net effect of what can be replayed so, and returns the rest.
-    fn as_sets<'a>(&mut self, slave: &mut Session, changes: &'a [Change]) -> Result<Vec<&'a Change>> {
-        let mut message = self.message(slave, &changes[0])?;
-        let mut done: HashSet<String> = HashSet::new();
-        for TableEffect { table, relation, groups } in net::effect(changes, |change| self.tables.get(change).ok()) {
-            done.insert(relation.to_string());
-            for Group { shape, rows, found } in &groups {
-                let name =
-                    self.statements.name(AnyShape::Set(shape.clone()), &mut message, |n| shape.prepare(n, table));
-                shape.execute(&name, rows, &mut message.text);
-                message.expect(if *found { rows.len() as u64 } else { 0 });
-            }
+    /// Locks the tables of these changes, as far as they are new to this transaction.
+    fn lock(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<()> {
+        let fresh = self.tables.unlocked(changes);
+        if fresh.is_empty() {
+            return Ok(());
         }
-        if done.is_empty() || !self.send(slave, &message)? {
-            return Ok(changes.iter().collect());
+        self.settle(slave)?;
+        self.tables.lock(master, slave, &fresh)
+    }
+
+    /// Changes of rows that come from one place.
+    fn run(&mut self, slave: &mut Session, changes: Vec<Change>) -> Result<()> {
+        let is_watched =
+            |change: &Change| change.event == Event::Delete && self.policies.watches_deletes(&change.relation);
+        let is_watched = changes.iter().any(is_watched);
+        if !is_watched && !self.deferring && changes.len() >= FEW_CHANGES {
+            return self.as_sets(slave, changes);
         }
-        let (now, left): (Vec<&Change>, Vec<&Change>) =
-            changes.iter().partition(|change| done.contains(change.relation.as_str()));
-        for change in now {
-            log_change(&self.name, change, self.tables.get(change)?);
+        self.settle(slave)?;
+        let changes: Vec<&Change> = changes.iter().collect();
+        if is_watched {
+            let message = self.message(slave, changes[0])?;
+            self.send(slave, &message)?;
+            return self.one_by_one(slave, &changes);
         }
-        Ok(left)
+        self.in_messages(slave, &changes)
     }
 
     fn in_messages(&mut self, slave: &mut Session, changes: &[&Change]) -> Result<()> {
@@ -211,12 +217,23 @@ impl Replayer {
 
     /// A message that opens a savepoint, and says where changes like this one come from.
     fn message(&mut self, slave: &mut Session, first: &Change) -> Result<Message> {
-        if let Some(drop_all) = self.statements.surplus() {
-            slave.message("forget prepared statements", &drop_all)?;
-        }
+        self.make_room(slave)?;
+        Ok(self.opening(first))
+    }
+
+    fn opening(&mut self, first: &Change) -> Message {
         let note = self.note_origin(first);
         let (opening, answers) = if self.in_savepoint { (NEXT_SAVEPOINT, 2) } else { (SAVEPOINT, 1) };
-        Ok(Message::new(&format!("{opening}{note}"), answers + usize::from(!note.is_empty())))
+        Message::new(&format!("{opening}{note}"), answers + usize::from(!note.is_empty()))
+    }
+
+    /// Drops all prepared statements if there are too many.
+    fn make_room(&mut self, slave: &mut Session) -> Result<()> {
+        if self.statements.are_many() {
+            self.settle(slave)?;
+            slave.message("forget prepared statements", &self.statements.drop_all())?;
+        }
+        Ok(())
     }
 
     /// Puts as many changes as fit into one message, and says how many.
@@ -248,7 +265,13 @@ impl Replayer {
     /// False when the message was taken back because something in it needs a closer look.
     fn send(&mut self, slave: &mut Session, message: &Message) -> Result<bool> {
         self.in_savepoint = true;
-        match slave.message("replay", &message.text) {
+        let answer = slave.message("replay", &message.text);
+        self.is_met(slave, message, answer)
+    }
+
+    /// Takes back a message that needs a closer look, and says so.
+    fn is_met(&mut self, slave: &mut Session, message: &Message, answer: Result<Vec<u64>>) -> Result<bool> {
+        match answer {
             Ok(counts) if message.is_met_by(&counts) => return Ok(true),
             Ok(_) => {
                 log::trace!(target: &self.name, "Looking closer: a row was missing, differed, or was there already")
@@ -275,7 +298,8 @@ impl Replayer {
     }
 
     fn truncate(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<()> {
-        self.tables.lock(master, slave, changes.iter().map(|change| change.relation.as_str()))?;
+        self.settle(slave)?;
+        self.lock(master, slave, changes)?;
         let mut targets = Vec::new();
         for change in changes {
             match self.tables.get(change) {
@@ -317,6 +341,7 @@ impl Replayer {
 
     /// A free statement runs inside a DO block, so that it cannot end the transaction it is replayed in.
     fn statement(&mut self, slave: &mut Session, change: &Change) -> Result<()> {
+        self.settle(slave)?;
         log::debug!(target: &self.name, "Executing: {}", instruction(change, None));
         let mut message = self.note_origin(change) + sql::PLAN_FREELY;
         if self.deferring {

@@ -18,8 +18,9 @@ pub struct Row {
 }
 
 impl Row {
-    pub fn new<'a>(names: Names, values: impl Iterator<Item = Option<&'a str>>) -> Row {
-        let mut row = Row { ends: Vec::with_capacity(names.len()), names, text: String::new() };
+    pub fn new<'a>(names: Names, values: impl Iterator<Item = Option<&'a str>> + Clone) -> Row {
+        let length = values.clone().map(|value| value.map_or(0, str::len)).sum();
+        let mut row = Row { ends: Vec::with_capacity(names.len()), names, text: String::with_capacity(length) };
         for value in values {
             row.text.push_str(value.unwrap_or_default());
             row.ends.push((row.text.len() as u32, value.is_none()));

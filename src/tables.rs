@@ -9,9 +9,11 @@ use crate::db::{Row, Session};
 use crate::error::{Error, Kind, Result};
 use crate::names::Side;
 use crate::policy::{Action, Conflict, Policies};
+use crate::row::Names;
 use crate::sql;
 use crate::table::{Column, Table};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 #[derive(Default)]
 pub struct Tables {
@@ -20,8 +22,13 @@ pub struct Tables {
     /// What the server said when a table could not be locked.
     refused: HashMap<String, (String, Option<String>)>,
     policies: Policies,
+    /// Columns of old and new rows that their table has, all of them. No two tables share these lists.
+    fitting: Vec<(Names, Names)>,
     made: u32,
 }
+
+/// Kept of these.
+const MAX_FITTING: usize = 16;
 
 impl Tables {
     pub fn new(policies: &Policies) -> Tables {
@@ -32,25 +39,25 @@ impl Tables {
     pub fn unlock(&mut self) {
         self.locked.clear();
         self.refused.clear();
+        self.fitting.clear();
     }
 
-    /// Locks tables that this transaction has not locked yet, and learns them anew if they have changed.
-    pub fn lock<'a>(
-        &mut self,
-        master: &mut Session,
-        slave: &mut Session,
-        relations: impl Iterator<Item = &'a str>,
-    ) -> Result<()> {
+    /// The tables of these changes that this transaction has not locked yet.
+    pub fn unlocked<'a>(&self, changes: &'a [Change]) -> Vec<&'a str> {
         let mut fresh: Vec<&str> = Vec::new();
-        for relation in relations {
-            if !self.locked.contains(relation) && !fresh.contains(&relation) {
+        for changes in changes.chunk_by(|a, b| a.relation == b.relation) {
+            let relation = changes[0].relation.as_str();
+            // A free statement has none.
+            if !relation.is_empty() && !self.locked.contains(relation) && !fresh.contains(&relation) {
                 fresh.push(relation);
             }
         }
-        if fresh.is_empty() {
-            return Ok(());
-        }
-        self.lock_all(slave, &fresh)?;
+        fresh
+    }
+
+    /// Locks tables, and learns them anew if they have changed.
+    pub fn lock(&mut self, master: &mut Session, slave: &mut Session, fresh: &[&str]) -> Result<()> {
+        self.lock_all(slave, fresh)?;
         let rows = slave.query("look at the tables", sql::TABLE, &[&fresh])?;
         let changed: Vec<&Row> = rows
             .iter()
@@ -62,7 +69,7 @@ impl Tables {
         if !changed.is_empty() {
             self.learn(master, &changed)?;
         }
-        self.locked.extend(fresh.into_iter().map(str::to_string));
+        self.locked.extend(fresh.iter().map(|relation| relation.to_string()));
         Ok(())
     }
 
@@ -155,10 +162,19 @@ impl Tables {
     ///
     /// A column that neither side has any more was dropped or renamed while the change was waiting. It is left out, or
     /// takes its new name, where there is no doubt which; otherwise the change is refused rather than a value lost.
-    pub fn reconcile(&self, master: &mut Session, change: &mut Change) -> Result<()> {
+    pub fn reconcile(&mut self, master: &mut Session, change: &mut Change) -> Result<()> {
+        let is_known =
+            |(old, new): &(Names, Names)| Arc::ptr_eq(old, change.old.names()) && Arc::ptr_eq(new, change.new.names());
+        if self.fitting.iter().any(is_known) {
+            return Ok(());
+        }
         let Ok(table) = self.get(change) else { return Ok(()) };
         let missing: Vec<String> = change.columns().filter(|name| !table.has(name)).cloned().collect();
         if missing.is_empty() {
+            if self.fitting.len() == MAX_FITTING {
+                self.fitting.clear();
+            }
+            self.fitting.push((change.old.names().clone(), change.new.names().clone()));
             return Ok(());
         }
         let row = master.query_one("look at the master's columns", sql::COLUMNS, &[&change.relation])?;

@@ -56,7 +56,7 @@ fn shown(script: &[&str]) -> Vec<String> {
         let found = if group.found { "" } else { " of nothing" };
         format!("{event:?}{found} {written:?} {guards:?}: {}", rows.join(", "))
     };
-    effect(&changes, |_| Some(&table)).iter().flat_map(|effect| &effect.groups).map(show).collect()
+    effect(&changes, |_| Some(&table)).0.iter().flat_map(|effect| &effect.groups).map(show).collect()
 }
 
 #[test]

@@ -15,6 +15,7 @@ impl Replayer {
     /// Looks at the end of a batch whether unique constraints hold that the slave has not checked: those that are
     /// deferrable are checked by triggers, which do not run in the replica role.
     pub fn check_unique(&mut self, slave: &mut Session) -> Result<()> {
+        self.settle(slave)?;
         for unchecked in std::mem::take(&mut self.unchecked).chunks(UNIQUE_CHECKS) {
             let queries: Vec<String> =
                 unchecked.iter().map(|(id, _, duplicate)| format!("SELECT {id} WHERE {duplicate}")).collect();
@@ -34,7 +35,8 @@ impl Replayer {
 
     /// Whether one of these changes needs one that is in quarantine; says which.
     pub fn depends(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<Option<String>> {
-        self.tables.lock(master, slave, relations(changes))?;
+        self.settle(slave)?;
+        self.lock(master, slave, changes)?;
         self.holding.depends(slave, changes, |change| self.tables.get(change).ok())
     }
 
@@ -46,7 +48,8 @@ impl Replayer {
         changes: &[Change],
         error: &str,
     ) -> Result<()> {
-        self.tables.lock(master, slave, relations(changes))?;
+        self.settle(slave)?;
+        self.lock(master, slave, changes)?;
         self.holding.quarantine(slave, changes, error, |change| self.tables.get(change).ok())
     }
 
@@ -57,7 +60,8 @@ impl Replayer {
 
     /// The instructions that changes stand for.
     pub fn show(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<Vec<String>> {
-        self.tables.lock(master, slave, relations(changes))?;
+        self.settle(slave)?;
+        self.lock(master, slave, changes)?;
         Ok(changes.iter().map(|change| instruction(change, self.tables.get(change).ok())).collect())
     }
 
@@ -75,9 +79,4 @@ impl Replayer {
         }
         Ok(())
     }
-}
-
-/// The tables of these changes; a free statement has none.
-fn relations(changes: &[Change]) -> impl Iterator<Item = &str> {
-    changes.iter().map(|change| change.relation.as_str()).filter(|relation| !relation.is_empty())
 }

@@ -70,13 +70,14 @@ impl Statements {
         name
     }
 
-    /// What drops them all, if there are too many.
-    pub fn surplus(&mut self) -> Option<String> {
-        if self.prepared.len() < MAX_PREPARED {
-            return None;
-        }
+    pub fn are_many(&self) -> bool {
+        self.prepared.len() >= MAX_PREPARED
+    }
+
+    /// What drops them all on the server; here they are forgotten.
+    pub fn drop_all(&mut self) -> String {
         let names: Vec<String> = self.prepared.drain().map(|(_, name)| format!("DEALLOCATE {name}")).collect();
-        Some(names.join(";"))
+        names.join(";")
     }
 
     /// A message failed: which of its PREPAREs were reached is not known.
