@@ -74,6 +74,18 @@ need_mail_server() {
         need_packages python3-aiosmtpd
 }
 
+# Prints where the tests' clusters go: into memory where there is plenty. A server that is killed loses nothing there, and
+# copying a database, which every test does twice, takes a third of the time.
+cluster_home() {
+    room=$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }')
+    memory=$(awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo 2>/dev/null)
+    if [ -w /dev/shm ] && [ "${room:-0}" -gt 4000000 ] && [ "${memory:-0}" -gt 6000000 ]; then
+        echo /dev/shm
+    else
+        echo /tmp
+    fi
+}
+
 # start_clusters RUNDIR [CONF]: a throwaway master and slave cluster, run by an unprivileged user, with CONF as further
 # lines of postgresql.conf. They live as long as this shell holds descriptors 8 and 9 open, so whatever it starts must
 # run with `8>&- 9>&-`. Sets master and slave to "DIR PORT".

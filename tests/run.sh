@@ -15,6 +15,8 @@ rundir=$(mktemp -d)
 trap 'stop_clusters; rm -rf "$rundir"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' HUP TERM
+: "${CLUSTER_HOME:=$(cluster_home)}"
+export CLUSTER_HOME
 start_clusters "$rundir"
 
 # Tests mostly wait for servers, so there may be more of them than cores.

@@ -4,6 +4,8 @@
 #
 #   cluster.sh BIN LABEL CONF [INITDB-OPTION...]
 #
+# Its directory is made in CLUSTER_HOME, by default in /tmp.
+#
 # BIN is where initdb and pg_ctl are, CONF are lines for postgresql.conf. Answers "ready DIR PORT", then obeys one line
 # at a time: "start" and "stop MODE", each answered by "done" or "failed". PostgreSQL refuses to run as root, so this
 # script does too; the callers hand its text to `sh -c`, because the other user may not be able to read the file.
@@ -14,7 +16,7 @@ shift 3
 # The terminal's signals reach every process of a group; only the end of the input may end this one.
 trap '' HUP INT TERM PIPE
 
-dir=$(mktemp -d "/tmp/pyreplica-$label.XXXXXX") || exit 1
+dir=$(mktemp -d "${CLUSTER_HOME:-/tmp}/pyreplica-$label.XXXXXX") || exit 1
 cd "$dir" || exit 1
 chmod 711 "$dir"
 
