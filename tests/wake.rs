@@ -235,8 +235,9 @@ fn a_change_that_was_recovered_wakes_the_next_slave_of_a_cascade() {
     wait_until("the last one has it", || second.on_slave("select id from t") == ["1"]);
 }
 
-/// How long the stress goes on, and who writes.
+/// How long the stress goes on, longer if it must for these rounds, and who writes.
 const STRESS: Duration = Duration::from_secs(16);
+const FEWEST_ROUNDS: usize = 30;
 const WRITERS: usize = 4;
 
 const QUIET: &str = "TIMEOUT=3600\nDEBUG_LEVEL=1\n";
@@ -268,7 +269,7 @@ fn stress(pair: &Pair, replayed: &str) {
     let (mut watcher, end) = (pair.master(), Instant::now() + STRESS);
     let left = format!("select from replica_log where not ({replayed}) limit 1");
     let mut rounds = 0;
-    while Instant::now() < end {
+    while rounds < FEWEST_ROUNDS || Instant::now() < end {
         rounds += 1;
         // Few of them in most rounds: the last commit of a round is the one that may be missed.
         let busy = [1, 1, 2, WRITERS][Dice(rounds as u64).throw(4)];
@@ -284,7 +285,7 @@ fn stress(pair: &Pair, replayed: &str) {
     arrives(pair);
     let changes: u64 = pair.on_master("select count(*) from t")[0].parse().unwrap();
     eprintln!("{rounds} rounds, {changes} changes");
-    assert!(rounds > 20 && changes > 40, "{rounds} rounds, {changes} changes: this machine is too slow for the test");
+    assert!(changes > 40, "{changes} changes in {rounds} rounds");
 }
 
 /// One transaction, after a moment in which the daemon replays the one before, or falls asleep.
