@@ -3,10 +3,14 @@
 
 mod harness;
 
-use harness::{Pair, wait_until};
+use harness::{End, Pair, wait_until};
 use postgres::Client;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
+
+/// Watchers leave the servers some time for their work.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 const TABLE: &str = "create table t (id int primary key, a text)";
 
@@ -113,6 +117,7 @@ fn a_transaction_larger_than_a_batch_appears_whole() {
                 if seen.last() != Some(&rows) {
                     seen.push(rows);
                 }
+                thread::sleep(LOOK_EVERY);
             }
             seen
         });
@@ -127,15 +132,6 @@ fn a_transaction_larger_than_a_batch_appears_whole() {
     });
     pair.assert_equal();
     assert!(daemon.terminate().success());
-}
-
-/// Ends the watching however the test goes on: a scope waits for its threads even when it fails.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 // == Chains ==
@@ -158,6 +154,7 @@ fn a_child_by_another_session_never_appears_before_its_parent_nor_outlives_it() 
             while !over.load(Ordering::SeqCst) {
                 let found: i64 = slave.query_one(orphans, &[]).unwrap().get(0);
                 assert_eq!(found, 0, "children without a parent");
+                thread::sleep(LOOK_EVERY);
             }
         });
         let _end = End(&over);

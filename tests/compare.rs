@@ -255,6 +255,8 @@ fn a_table_under_constant_change_causes_no_false_alarm_and_no_endless_wait() {
                          insert into t values (10000 + {writer} * 100000 + {n}, 1)"
                     );
                     client.batch_execute(&sql).unwrap();
+                    // Leaves the daemon some time to follow.
+                    std::thread::sleep(std::time::Duration::from_millis(2));
                 }
             });
         }

@@ -4,7 +4,7 @@
 
 mod harness;
 
-use harness::{Daemon, Forwarder, OwnCluster, Pair, Server, wait_until};
+use harness::{Daemon, End, Forwarder, OwnCluster, Pair, Server, wait_until};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -314,15 +314,6 @@ fn write_until_it_fails(server: &Server, database: &str, over: &AtomicBool, writ
         written.fetch_add(1, Ordering::SeqCst);
         // Leaves the machine some time for the servers' recovery.
         thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Ends the writing however the test goes on: a scope waits for its threads even when it fails.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
     }
 }
 

@@ -33,20 +33,33 @@ pub use road::{drains, drains_at_once, quietly, refused, replays, replays_each, 
 pub use smtp::{Certificates, Mail, MailServer};
 pub use words::{assert_says, final_words, refusal};
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a test waits for something that must happen. It bounds a hang; no test measures time with it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for something that must happen. It bounds a hang; no test measures time with it. A daemon whose
+/// server was away for long, as on a busy machine, rests for up to a minute before it tries again.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The pause between two looks at something that is waited for.
+/// The pauses between two looks at something that is waited for: a tenth of the time that has passed, within these bounds,
+/// since looking takes the others' time.
 const POLL: Duration = Duration::from_millis(10);
+const LONGEST_POLL: Duration = Duration::from_millis(100);
 
 /// Waits until `reached` says so; panics with `what` when it never does.
 #[track_caller]
 pub fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let start = Instant::now();
     while !reached() {
-        assert!(Instant::now() < end, "waited {PATIENCE:?} in vain: {what}");
-        std::thread::sleep(POLL);
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
+        std::thread::sleep((start.elapsed() / 10).clamp(POLL, LONGEST_POLL));
+    }
+}
+
+/// Tells threads to end, however the test goes on: a scope waits for its threads even when it fails.
+pub struct End<'a>(pub &'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
