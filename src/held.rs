@@ -125,6 +125,11 @@ impl Holding {
         self.doomed = Some((txid, why));
     }
 
+    /// That transaction is there now, or the attempt has failed.
+    pub fn spare(&mut self) {
+        self.is_quarantine |= self.doomed.take().is_some();
+    }
+
     /// Why a transaction goes to quarantine whatever it touches.
     pub fn doomed(&self, txid: Txid) -> Option<String> {
         self.doomed.as_ref().filter(|(doomed, _)| *doomed == txid).map(|(_, why)| why.clone())

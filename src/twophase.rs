@@ -160,7 +160,8 @@ impl Protocol {
             Some((id, txid)) => {
                 let before = units.iter().position(|unit| holds(unit, id, txid)).unwrap_or(0);
                 if before > 0 {
-                    self.attempt(link, &Arc::new(units[..before].to_vec()))?;
+                    // One of those may fail too: at the end of the batch, which this attempt has not reached.
+                    self.replay_up_to_error(link, &Arc::new(units[..before].to_vec()))?;
                 }
                 Err(error)
             }

@@ -17,7 +17,9 @@ impl Protocol {
         let Some((id, txid)) = error.change().filter(|_| is_wanted) else { return Err(error) };
         let Some(place) = units.iter().position(|unit| holds(unit, id, txid)) else { return Err(error) };
         link.replayer.holding.doom(txid, format!("change {id}: {}", error.detail()));
-        self.attempt(link, &Arc::new(units[place..=place].to_vec()))?;
+        let put_aside = self.attempt(link, &Arc::new(units[place..=place].to_vec()));
+        link.replayer.holding.spare();
+        put_aside?;
         let told = format!("Transaction {txid} put into quarantine: {error}");
         log::warn!(target: &self.name, "{told}");
         self.conflicts.push(told);
