@@ -48,6 +48,8 @@ pub enum Retried {
     /// Nothing was done, for this reason.
     Waits(String),
     Failed(Error),
+    /// It is not in quarantine any more.
+    Gone,
 }
 
 impl Release {
@@ -143,10 +145,11 @@ impl Release {
             }
             let replayed = this.replay_quarantined(&number)?;
             this.slave.execute("empty the quarantine", holding::FORGET_QUARANTINED, &parameters)?;
-            Ok(Retried::Replayed(replayed))
+            Ok(if replayed == 0 { Retried::Gone } else { Retried::Replayed(replayed) })
         });
         match outcome {
-            Err(error) if error.change().is_some() => {
+            // Of no single change is what the slave finds out at the commit, where it checks foreign keys.
+            Err(error) if error.side() == Some(Side::Slave) && !error.is_transient() => {
                 let change = error.change().map(|(id, _)| format!("change {id}: ")).unwrap_or_default();
                 let said = format!("{change}{}", error.detail());
                 self.slave.execute("note the error", holding::NOTE_ERROR, &[&self.pair, &number, &said])?;
@@ -184,7 +187,13 @@ impl Release {
     /// Gives held changes up, whole transactions or single ones of them.
     pub fn skip_held(&mut self, places: &[i64], reason: Option<&str>) -> Result<u64> {
         let skipped = self.exclusively(|this| {
-            this.slave.execute("give changes up", holding::SKIP_HELD, &[&this.pair, &places, &reason])
+            let skipped = this.slave.execute("give changes up", holding::SKIP_HELD, &[&this.pair, &places, &reason])?;
+            if skipped == places.len() as u64 {
+                return Ok(skipped);
+            }
+            let detail = "somebody else has replayed some of these changes, or given them up, meanwhile";
+            Err(Error::new(Kind::Busy, Some(Side::Slave), "skip what was put aside", detail)
+                .with_hint("none of them was skipped: pyreplica pending shows which are left"))
         })?;
         self.tell()?;
         Ok(skipped)

@@ -1,8 +1,8 @@
-//! Quarantine where it is easy to get wrong: several errors in one batch.
+//! Quarantine where it is easy to get wrong: several errors in one batch, unique values, two operators.
 
 mod harness;
 
-use harness::{Pair, assert_says};
+use harness::{Daemon, Pair, assert_says, wait_until};
 
 const QUARANTINE: &str = "ON_ERROR=quarantine\n";
 
@@ -52,6 +52,34 @@ fn without_quarantine_the_first_of_two_errors_is_told_and_what_stands_before_it_
     assert_eq!(finished.code(), 6, "{}", finished.output);
     assert_says(&finished.output, &["deferrable unique constraint"]);
     assert_eq!(pair.on_slave("select id from t order by id"), ["1", "20", "100"]);
+}
+
+/// The operator is told what has become of it, not what somebody else has prevented.
+#[test]
+fn what_another_operator_has_taken_out_of_quarantine_meanwhile_is_not_called_replayed_or_skipped() {
+    for verb in [&["retry"][..], &["skip", "--yes", "--transaction"]] {
+        let pair = pair("create table t (id int primary key, a int)");
+        pair.run_on_slave("insert into t values (1, 0)");
+        pair.run("insert into t values (1, 1)");
+        drain(&pair);
+        let txid = pair.on_slave("select txid from replica_held").remove(0);
+        let mut other = pair.slave();
+        other.batch_execute("begin; lock table replica_hold in access share mode").expect("a lock");
+        let mut words = verb.to_vec();
+        if verb[0] == "skip" {
+            words.push(&txid);
+        }
+        words.extend([pair.master_dsn.as_str(), pair.slave_dsn.as_str()]);
+        let mut process = Daemon::spawn(&pair.dir().join("verb.log"), &words, &[]);
+        let waits = "select count(*) from pg_locks where relation = 'replica_hold'::regclass and not granted";
+        wait_until("the verb waits", || pair.on_slave(waits) == ["1"]);
+        other.batch_execute("delete from replica_held; commit").expect("the other operator");
+        process.wait_exit();
+        let said = process.log();
+        assert!(!said.contains(" replayed\n") && !said.contains("changes skipped"), "{said}");
+        assert_says(&said, &["meanwhile"]);
+        assert_eq!(pair.on_slave("select count(*) from replica_skipped"), ["0"]);
+    }
 }
 
 #[test]
