@@ -51,7 +51,7 @@ create table if not exists public.replica_hold (
 
 -- Changes put aside, by the slave's own transaction that moves on past them. `place` is the order of replay. `old` and
 -- `new` are the logged rows: name, value, name, value. `keys` are numbers made of the table and the row's keys, by which a
--- later change of the same row is found to depend on this one.
+-- later change of the same row is found to depend on this one: it has one of them among its own `needs`.
 create table if not exists public.replica_held (
     place bigint generated always as identity primary key,
     master text not null,
@@ -64,6 +64,7 @@ create table if not exists public.replica_held (
     sql text not null default '',
     origin text,
     keys bigint[] not null default '{}',
+    needs bigint[] not null default '{}',
     why text not null check (why in ('paused', 'quarantined', 'copying')),
     error text,
     ts timestamptz not null default now(),

@@ -5,8 +5,8 @@
 //! held, one by one, and those of other tables go on. A *transaction is in quarantine*, because one of its changes cannot
 //! be replayed and ON_ERROR says so: then all of it is held, and every later transaction that touches a row of it follows,
 //! whole as well. What depends on a change that has not been replayed cannot be replayed right; what touches no such row
-//! commutes with it, as `order.rs` says. A row is known by its key. A truncated table is all its rows, and so is one
-//! without key; what a free statement is about, nobody can tell.
+//! commutes with it, as `order.rs` says. A row is known by its key; `keys.rs` says what else two changes may meet at. A
+//! truncated table is all its rows, and so is one without key; what a free statement is about, nobody can tell.
 //!
 //! What is on hold is read at the beginning of every batch, in a message that is sent anyway, under a lock that lasts to
 //! the end of the batch. So who changes it under an exclusive lock knows that every batch from then on goes by it.
@@ -20,7 +20,10 @@ use crate::reading::columns;
 use crate::row::{Row, Vocabulary, text_array};
 use crate::sql::{self, holding};
 use crate::table::Table;
+use keys::{Numbers, numbers};
 use std::collections::{BTreeSet, HashMap};
+
+mod keys;
 
 /// What `replica_hold` calls a table's pause, and a transaction's quarantine in `replica_held`.
 pub const PAUSED: &str = "paused";
@@ -104,7 +107,10 @@ impl Holding {
     pub fn keep_back(&self, slave: &mut Session, changes: Vec<Change>) -> Result<Vec<Change>> {
         let (held, rest): (Vec<Change>, Vec<Change>) =
             changes.into_iter().partition(|change| self.tables.contains_key(&change.relation));
-        self.put(slave, held.iter().map(|change| (change, Vec::new(), self.tables[&change.relation].as_str(), None)))?;
+        self.put(
+            slave,
+            held.iter().map(|change| (change, Numbers::default(), self.tables[&change.relation].as_str(), None)),
+        )?;
         Ok(rest)
     }
 
@@ -144,19 +150,9 @@ impl Holding {
         table: impl Fn(&'a Change) -> Option<&'a Table>,
     ) -> Result<Option<String>> {
         let Some(pair) = &self.pair else { return Ok(None) };
-        let mut sought: BTreeSet<i64> = BTreeSet::new();
-        let mut whole: BTreeSet<&str> = BTreeSet::new();
-        for change in changes.iter().filter(|change| change.event != Event::Statement) {
-            let everything = all_rows(&change.relation);
-            let keys = keys(change, table(change));
-            if keys == [everything] {
-                whole.insert(&change.relation);
-            }
-            sought.insert(everything);
-            sought.extend(keys);
-        }
-        let (sought, whole): (Vec<i64>, Vec<&str>) = (sought.into_iter().collect(), whole.into_iter().collect());
-        let found = slave.query("look at the quarantine", holding::DEPENDS, &[pair, &sought, &whole])?;
+        let needed: BTreeSet<i64> = changes.iter().flat_map(|change| numbers(change, table(change)).needed).collect();
+        let needed: Vec<i64> = needed.into_iter().collect();
+        let found = slave.query("look at the quarantine", holding::DEPENDS, &[pair, &needed])?;
         Ok(found.first().map(|row| {
             let (id, txid): (i64, i64) = (row.get("id"), row.get("txid"));
             format!("depends on change {id} of transaction {txid}, which is in quarantine")
@@ -171,7 +167,7 @@ impl Holding {
         error: &str,
         table: impl Fn(&'a Change) -> Option<&'a Table>,
     ) -> Result<()> {
-        self.put(slave, changes.iter().map(|change| (change, keys(change, table(change)), QUARANTINED, Some(error))))
+        self.put(slave, changes.iter().map(|change| (change, numbers(change, table(change)), QUARANTINED, Some(error))))
     }
 
     /// Writes conflicts down.
@@ -193,15 +189,17 @@ impl Holding {
     fn put<'a>(
         &self,
         slave: &mut Session,
-        changes: impl Iterator<Item = (&'a Change, Vec<i64>, &'a str, Option<&'a str>)>,
+        changes: impl Iterator<Item = (&'a Change, Numbers, &'a str, Option<&'a str>)>,
     ) -> Result<()> {
         let Some(pair) = &self.pair else { return Ok(()) };
         let (mut ids, mut txids): (Vec<i64>, Vec<i64>) = Default::default();
         let (mut relations, mut events, mut statements): (Vec<&str>, Vec<&str>, Vec<&str>) = Default::default();
         let (mut origins, mut reasons, mut errors): (Vec<Option<&str>>, Vec<&str>, Vec<Option<&str>>) =
             Default::default();
-        let (mut old, mut new, mut all_keys): (Vec<String>, Vec<String>, Vec<String>) = Default::default();
-        for (change, keys, why, error) in changes {
+        let (mut old, mut new): (Vec<String>, Vec<String>) = Default::default();
+        let (mut keys, mut needs): (Vec<String>, Vec<String>) = Default::default();
+        let array = |numbers: &BTreeSet<i64>| text_array(numbers.iter().map(|number| Some(number.to_string())));
+        for (change, numbers, why, error) in changes {
             ids.push(change.id.0);
             txids.push(change.txid.0);
             relations.push(&change.relation);
@@ -210,7 +208,8 @@ impl Holding {
             new.push(pairs(&change.new));
             statements.push(&change.sql);
             origins.push(change.origin.as_deref());
-            all_keys.push(text_array(keys.iter().map(|key| Some(key.to_string()))));
+            keys.push(array(&numbers.left));
+            needs.push(array(&numbers.needed));
             reasons.push(why);
             errors.push(error);
         }
@@ -231,7 +230,8 @@ impl Holding {
                     &new,
                     &statements,
                     &origins,
-                    &all_keys,
+                    &keys,
+                    &needs,
                     &reasons,
                     &errors,
                 ],
@@ -286,92 +286,7 @@ pub fn read(slave: &mut Session, places: &[i64]) -> Result<Vec<Change>> {
         .collect()
 }
 
-/// Numbers by which the rows that a change touches are known.
-fn keys(change: &Change, table: Option<&Table>) -> Vec<i64> {
-    let relation = &change.relation;
-    if change.event == Event::Statement {
-        return Vec::new();
-    }
-    let Some(key) = table.filter(|_| change.event != Event::Truncate).and_then(|table| table.keys.first()) else {
-        return vec![all_rows(relation)];
-    };
-    let table = table.expect("it has a key");
-    let value = |row: &Row, other: &Row| -> Option<Vec<Option<String>>> {
-        let column = |p: &u16| {
-            let name = &table.column(*p).name;
-            row.get(name).or_else(|| other.get(name)).map(|value| value.map(str::to_string))
-        };
-        key.iter().map(column).collect()
-    };
-    let none = Row::default();
-    let rows = match change.event {
-        Event::Insert => vec![value(&change.new, &none)],
-        Event::Update => vec![value(&change.old, &none), value(&change.new, &change.old)],
-        _ => vec![value(&change.old, &none)],
-    };
-    match rows.into_iter().collect::<Option<BTreeSet<_>>>() {
-        Some(rows) => rows.iter().map(|values| number(relation, Some(values))).collect(),
-        None => vec![all_rows(relation)],
-    }
-}
-
-fn all_rows(relation: &str) -> i64 {
-    number(relation, None)
-}
-
-/// FNV-1a: it is stored, so it must be the same in every version. Two keys that come to the same number only make a
-/// transaction wait that need not.
-fn number(relation: &str, key: Option<&Vec<Option<String>>>) -> i64 {
-    let mut text = format!("{relation}\0");
-    for value in key.into_iter().flatten() {
-        match value {
-            Some(value) => text.push_str(&format!("{}:{value}", value.len())),
-            None => text.push('-'),
-        }
-    }
-    text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-        as i64
-}
-
 /// A logged row as an array: name, value, name, value.
 fn pairs(row: &Row) -> String {
     text_array(row.iter().flat_map(|(name, value)| [Some(name.clone()), value.map(str::to_string)]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::table::Column;
-
-    fn row(columns: &[(&str, &str)]) -> Row {
-        columns.iter().map(|(name, value)| (name.to_string(), Some(*value))).collect()
-    }
-
-    fn change(event: Event, old: Row, new: Row) -> Change {
-        let relation = "public.t".into();
-        Change { id: LogId(1), txid: Txid(1), event, relation, old, new, sql: String::new(), origin: None }
-    }
-
-    #[test]
-    fn changes_of_one_row_share_a_key_and_a_truncate_is_about_all() {
-        let column = |name: &str| Column {
-            name: name.into(),
-            base_type: "text".into(),
-            full_type: "text".into(),
-            array_type: "text[]".into(),
-            is_cast: false,
-            generated: false,
-            identity_always: false,
-        };
-        let columns = vec![column("a"), column("b")];
-        let table = Table::new(1, String::new(), ("public", "t"), false, columns, &[vec!["a".to_string()]]);
-        let insert = keys(&change(Event::Insert, Row::default(), row(&[("a", "1"), ("b", "2")])), Some(&table));
-        let update = change(Event::Update, row(&[("a", "1"), ("b", "2")]), row(&[("b", "3")]));
-        assert_eq!(keys(&update, Some(&table)), insert);
-        let moved = keys(&change(Event::Update, row(&[("a", "1")]), row(&[("a", "2")])), Some(&table));
-        assert!(moved.len() == 2 && moved.contains(&insert[0]));
-        let truncate = change(Event::Truncate, Row::default(), Row::default());
-        assert_eq!(keys(&truncate, Some(&table)), [all_rows("public.t")]);
-        assert_eq!(keys(&update, None), [all_rows("public.t")]);
-    }
 }

@@ -27,6 +27,12 @@ pub struct Table {
     pub whole_rows: bool,
     /// The columns of each unique constraint that is checked at the end of the statement or later.
     pub deferrable: Vec<Vec<u16>>,
+    /// The columns of each unique constraint or index.
+    pub unique: Vec<Vec<u16>>,
+    /// Its foreign keys, if they have been asked for.
+    pub references: Vec<Reference>,
+    /// Its columns that foreign keys refer to, likewise.
+    pub referred: Vec<Vec<u16>>,
     positions: HashMap<String, u16>,
 }
 
@@ -43,6 +49,15 @@ pub struct Column {
     pub is_cast: bool,
     pub generated: bool,
     pub identity_always: bool,
+}
+
+/// A foreign key.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    pub columns: Vec<u16>,
+    /// What it refers to: a table, as the log names it, and its columns, in the order of their names.
+    pub relation: String,
+    pub names: Vec<String>,
 }
 
 /// Why a change cannot be put into a statement for this table.
@@ -79,14 +94,33 @@ impl Table {
             set_key: None,
             whole_rows: false,
             deferrable: Vec::new(),
+            unique: Vec::new(),
+            references: Vec::new(),
+            referred: Vec::new(),
             positions,
         }
     }
 
     /// Adds the columns of a deferrable unique constraint.
     pub fn add_deferrable(&mut self, names: &[&str]) {
-        let positions: Option<Vec<u16>> = names.iter().map(|name| self.position(name)).collect();
-        self.deferrable.extend(positions);
+        self.deferrable.extend(self.positions(names));
+    }
+
+    /// Adds the columns of a unique constraint.
+    pub fn add_unique(&mut self, names: &[&str]) {
+        self.unique.extend(self.positions(names));
+    }
+
+    /// Notes the foreign keys, each as a table, the own columns and as many of the other's, and what others refer to.
+    pub fn link(&mut self, refers: &[Vec<&str>], referred: &[Vec<&str>]) {
+        let reference = |list: &Vec<&str>| {
+            let (relation, names) = list.split_first()?;
+            let (own, theirs) = names.split_at(names.len() / 2);
+            let names = theirs.iter().map(|name| name.to_string()).collect();
+            Some(Reference { columns: self.positions(own)?, relation: relation.to_string(), names })
+        };
+        self.references = refers.iter().filter_map(reference).collect();
+        self.referred = referred.iter().filter_map(|names| self.positions(names)).collect();
     }
 
     /// Lets changes be replayed as sets by a key that holds all columns of one of these unique indexes.
@@ -153,5 +187,9 @@ impl Table {
         let mut positions: Vec<u16> = row.names().iter().filter_map(|name| self.position(name)).collect();
         positions.sort_unstable();
         positions
+    }
+
+    fn positions(&self, names: &[&str]) -> Option<Vec<u16>> {
+        names.iter().map(|name| self.position(name)).collect()
     }
 }

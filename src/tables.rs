@@ -73,6 +73,17 @@ impl Tables {
         Ok(())
     }
 
+    /// Learns the foreign keys of tables, and to them, as they are now; `lock` has been asked for the tables.
+    pub fn link<'a>(&mut self, slave: &mut Session, relations: impl Iterator<Item = &'a str>) -> Result<()> {
+        let relations: Vec<&str> = relations.collect::<HashSet<&str>>().into_iter().collect();
+        for row in slave.query("look at the foreign keys", sql::LINKS, &[&relations])? {
+            if let Some(table) = self.known.get_mut(row.get::<_, &str>("relation")) {
+                table.link(&lists(&row, "refers"), &lists(&row, "referred"));
+            }
+        }
+        Ok(())
+    }
+
     /// The table a change is about; `lock` has been asked for it.
     pub fn get(&self, change: &Change) -> Result<&Table> {
         let relation = &change.relation;
@@ -142,15 +153,7 @@ impl Tables {
             let name = (row.get("schema"), row.get("name"));
             let fingerprint = row.get("fingerprint");
             let mut table = Table::new(self.made, fingerprint, name, row.get("partitioned"), columns(row), &candidates);
-            for names in row.get::<_, Option<Vec<String>>>("deferrable").unwrap_or_default() {
-                table.add_deferrable(&names.split('\u{1}').collect::<Vec<_>>());
-            }
-            if row.get("setwise") {
-                let unique: Option<Vec<&str>> = row.get("unique");
-                let unique: Vec<Vec<&str>> =
-                    unique.iter().flatten().map(|names| names.split('\u{1}').collect()).collect();
-                table.allow_sets(&unique);
-            }
+            constrain(&mut table, row);
             let action = self.policies.of(relation, Conflict::UpdateDiffers);
             table.whole_rows = matches!(action, Action::Newest(_));
             self.known.insert(relation.to_string(), table);
@@ -193,6 +196,22 @@ impl Tables {
         }
         Ok(())
     }
+}
+
+/// What the slave lets no two rows have in common.
+fn constrain(table: &mut Table, row: &Row) {
+    let (unique, deferrable) = (lists(row, "unique"), lists(row, "deferrable"));
+    deferrable.iter().for_each(|names| table.add_deferrable(names));
+    unique.iter().chain(&deferrable).for_each(|names| table.add_unique(names));
+    if row.get("setwise") {
+        table.allow_sets(&unique);
+    }
+}
+
+/// Lists of names, each in one text.
+fn lists<'a>(row: &'a Row, column: &str) -> Vec<Vec<&'a str>> {
+    let lists: Option<Vec<&str>> = row.get(column);
+    lists.unwrap_or_default().into_iter().map(|names| names.split('\u{1}').collect()).collect()
 }
 
 fn columns(row: &Row) -> Vec<Column> {

@@ -107,3 +107,52 @@ fn transactions_that_touch_each_others_keys_come_back_in_order() {
     pair.assert_equal();
     assert_eq!(pair.on_slave("select count(*) from replica_held"), ["0"]);
 }
+
+/// A unique value that is not the key's: whoever takes what a transaction in quarantine frees, or had taken, is behind it.
+#[test]
+fn who_takes_a_unique_value_of_a_transaction_in_quarantine_follows_it() {
+    let pair = pair("create table t (id int primary key, a text unique, b text)");
+    pair.run_on_slave("insert into t values (1, 'x', 'in the way')");
+    pair.run("insert into t values (1, 'a', 'fails')");
+    pair.run("delete from t where id = 1");
+    pair.run("insert into t values (5, 'a', 'takes it')");
+    pair.run("insert into t values (6, 'c', 'free')");
+    drain(&pair);
+    assert_eq!(pair.on_slave("select id from t order by id"), ["1", "6"]);
+    pair.run_on_slave("delete from t where id = 1");
+    pair.done(&["retry"]);
+    pair.assert_equal();
+}
+
+/// The slave does not check foreign keys, but nobody wants to see an order there whose customer is in quarantine.
+#[test]
+fn who_refers_to_a_row_that_is_in_quarantine_follows_it_and_so_does_what_takes_away_a_row_that_is_referred_to() {
+    let pair = pair(
+        "create table p (id int primary key, a text, b text, unique (b, a));
+         create table c (id int primary key, p int references p, b text, a text, foreign key (a, b) references p (a, b))",
+    );
+    pair.run("insert into p values (1, 'a1', 'b1'), (2, 'a2', 'b2'); insert into c values (1, 1), (2, 2)");
+    drain(&pair);
+    pair.run_on_slave("insert into p values (9, 'x', 'x'); insert into c values (9)");
+    pair.run("insert into p values (9, 'a9', 'b9')");
+    pair.run("insert into c values (3, 9)");
+    pair.run("insert into c values (4, null, 'b9', 'a9')");
+    pair.run("insert into c values (5, 1)");
+    // A change that is refused takes a reference away; the row that was referred to goes later.
+    pair.run("insert into c values (9); delete from c where id = 2");
+    pair.run("delete from p where id = 2");
+    pair.run("update p set a = 'a1' where id = 1; update c set p = null where id = 5");
+    drain(&pair);
+    let [p, c] = ["p", "c"].map(|table| pair.on_slave(&format!("select id from {table} order by id")));
+    assert_eq!([p, c], [vec!["1", "2", "9"], vec!["1", "2", "5", "9"]]);
+    pair.run_on_slave("delete from p where id = 9; delete from c where id = 9");
+    // The last one waits for the row that it refers to.
+    let txid = pair.on_slave(
+        "select txid from replica_held where relation = 'public.c' and id = (select max(id) from \
+        replica_held where why = 'quarantined' and new::text like '%a9%' and relation = 'public.c')",
+    );
+    let said = pair.verb(&["retry", "--transaction", &txid[0]]).output;
+    assert_says(&said, &["waits: it depends on transaction"]);
+    pair.done(&["retry"]);
+    pair.assert_equal();
+}

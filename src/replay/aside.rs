@@ -37,6 +37,7 @@ impl Replayer {
     pub fn depends(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<Option<String>> {
         self.settle(slave)?;
         self.lock(master, slave, changes)?;
+        self.tables.link(slave, relations(changes))?;
         self.holding.depends(slave, changes, |change| self.tables.get(change).ok())
     }
 
@@ -50,6 +51,7 @@ impl Replayer {
     ) -> Result<()> {
         self.settle(slave)?;
         self.lock(master, slave, changes)?;
+        self.tables.link(slave, relations(changes))?;
         self.holding.quarantine(slave, changes, error, |change| self.tables.get(change).ok())
     }
 
@@ -79,4 +81,9 @@ impl Replayer {
         }
         Ok(())
     }
+}
+
+/// The tables of these changes; a free statement has none.
+fn relations(changes: &[Change]) -> impl Iterator<Item = &str> {
+    changes.iter().map(|change| change.relation.as_str()).filter(|relation| !relation.is_empty())
 }

@@ -28,12 +28,12 @@ pub const LOCK_RELEASE: &str = "select pg_advisory_xact_lock(1887007336, hashtex
 
 /// Rows and keys travel as the text of an array each, since there are no arrays of arrays of different lengths.
 pub const PUT_ASIDE: &str = "insert into public.replica_held \
-     (master, id, txid, relation, event, old, new, sql, origin, keys, why, error) \
+     (master, id, txid, relation, event, old, new, sql, origin, keys, needs, why, error) \
      select $1, x.id, x.txid::text::xid8, x.relation, x.event, x.old::text[], x.new::text[], x.sql, x.origin, \
-         x.keys::bigint[], x.why, x.error \
+         x.keys::bigint[], x.needs::bigint[], x.why, x.error \
      from unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], \
-         $10::text[], $11::text[], $12::text[]) \
-         with ordinality x (id, txid, relation, event, old, new, sql, origin, keys, why, error, n) order by x.n";
+         $10::text[], $11::text[], $12::text[], $13::text[]) \
+         with ordinality x (id, txid, relation, event, old, new, sql, origin, keys, needs, why, error, n) order by x.n";
 
 /// Rows travel as the text of an array of name, value, name, value.
 pub const RECORD: &str = "insert into public.replica_conflict \
@@ -50,10 +50,9 @@ pub const FORGET_CONFLICTS: &str = "delete from public.replica_conflict where ma
 pub const IS_QUARANTINED: &str =
     "select exists (select from public.replica_held where master = $1 and why = 'quarantined')";
 
-/// The first change in quarantine that has one of these keys, or is of one of these tables.
+/// The first change in quarantine that has left one of these numbers.
 pub const DEPENDS: &str = "select h.id, h.txid::text::bigint as txid from public.replica_held h \
-     where h.master = $1 and h.why = 'quarantined' and (h.keys && $2::bigint[] or h.relation = any ($3)) \
-     order by h.place limit 1";
+     where h.master = $1 and h.why = 'quarantined' and h.keys && $2::bigint[] order by h.place limit 1";
 
 /// The next changes held of a table, and about how large each is.
 pub const NEXT_HELD: &str = "select place, coalesce(pg_column_size(old), 0) + coalesce(pg_column_size(new), 0) \
@@ -79,10 +78,10 @@ pub const QUARANTINED: &str = "select txid::text::bigint as txid, min(place) as 
          count(*) as changes, array_agg(id) as ids, max(error) as error from public.replica_held \
      where master = $1 and why = 'quarantined' group by txid order by min(place)";
 
-/// The transaction before this one in quarantine that it shares a key with.
+/// The transaction before this one in quarantine that it waits for.
 pub const WAITS_FOR: &str = "select e.txid::text::bigint as txid from public.replica_held h \
      join public.replica_held e on e.master = h.master and e.why = 'quarantined' and e.txid <> h.txid \
-         and e.place < h.place and (e.keys && h.keys or e.relation = h.relation and h.event = 'T') \
+         and e.place < h.place and e.keys && h.needs \
      where h.master = $1 and h.why = 'quarantined' and h.txid = $2::text::xid8 order by e.place limit 1";
 
 /// A table of this transaction in quarantine that is on hold.
