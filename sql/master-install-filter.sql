@@ -18,6 +18,8 @@
 begin;
 
 set local client_min_messages = warning;
+-- No function that others may have put into public.
+set local search_path = pg_catalog, pg_temp;
 
 do $check$
 begin

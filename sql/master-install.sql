@@ -22,6 +22,15 @@ set local client_min_messages = warning;
 set local standard_conforming_strings = on;
 set local check_function_bodies = off;
 
+-- Where others may create functions in public, one of theirs may fit a call better than PostgreSQL's own, and would run with
+-- the rights of whoever runs this. So only PostgreSQL's own are looked at, here and in what is for use.
+do $path$
+begin
+    perform pg_catalog.set_config('pyreplica.path', pg_catalog.current_setting('search_path'), true);
+end
+$path$;
+set local search_path = pg_catalog, pg_temp;
+
 do $check$
 begin
     if current_setting('server_version_num')::int < 130000 then
@@ -41,7 +50,39 @@ begin
 end
 $check$;
 
+-- Nor is a table taken over that somebody else may have put there before: its owner could do whatever is done by it. Those
+-- who may create schemas in the database, which pyreplica's own is one of, and of course superusers are trusted.
+do $check$
+declare
+    stranger record;
+begin
+    select c.relname, c.relowner::regrole as owner into stranger
+      from pg_class c join pg_roles r on r.oid = c.relowner
+     where c.relnamespace = 'public'::regnamespace
+       and c.relname in ('replica_log', 'replica_log_former', 'replica_slave', 'replica_error', 'replica_skipped',
+                         'py_log_filter', 'py_log_transform', 'replica_log_sql', 'replica_log_id_seq', 'replica_batch_seq')
+       and not r.rolsuper and r.rolname <> current_user
+       and c.relowner not in (select datdba from pg_database where datname = current_database() union
+                              select nspowner from pg_namespace where nspname in ('public', 'pyreplica'))
+       and ((select rolsuper from pg_roles where rolname = current_user) or not pg_has_role(c.relowner, 'usage'))
+     limit 1;
+    if found then
+        raise exception 'there is a % of % already, who is not known to have installed pyreplica', stranger.relname, stranger.owner
+            using errcode = 'insufficient_privilege',
+                  hint = format('Drop or rename it; or, if it is what it should be: ALTER TABLE public.%I OWNER TO ..., '
+                                'the owner of the database.', stranger.relname);
+    end if;
+end
+$check$;
+
+-- Where whoever runs this would put it.
+do $path$
+begin
+    perform set_config('search_path', current_setting('pyreplica.path'), true);
+end
+$path$;
 create extension if not exists hstore;
+set local search_path = pg_catalog, pg_temp;
 
 -- What takes a row of any table is resolved for that very table's type, and a function that somebody has made for it in
 -- the same schema would be the better match. Many may create functions in public, and in the schema of hstore; nobody
@@ -719,6 +760,7 @@ $end_statement$;
 
     execute replace($create$
 create or replace function public.py_log_sql(change public.replica_log) returns text language plpgsql stable
+    set search_path = pg_catalog, pg_temp
 as $py_log_sql$
 declare
     name text[];
@@ -762,7 +804,7 @@ $py_log_sql$;
 
 -- A row's columns in the table's order; columns the table has no more come last.
 create or replace function public.py_log_columns(relation text, "row" @hs@.hstore)
-    returns table (key text, value text, n bigint) language sql stable
+    returns table (key text, value text, n bigint) language sql stable set search_path = pg_catalog, pg_temp
 as $py_log_columns$
     select e.key, e.value, row_number() over (order by a.attnum, e.key)
       from @hs@.each("row") e
@@ -773,6 +815,7 @@ end
 $install$;
 
 create or replace function public.py_log_key(relation regclass) returns text[] language sql stable
+    set search_path = pg_catalog, pg_temp
 as $py_log_key$
     select array_agg(a.attname::text order by k.n)
       from pg_index i
@@ -786,11 +829,13 @@ create or replace view public.replica_log_sql as
 
 -- == The trigger on a table ==
 
-drop function if exists public.py_log_create_tg(regclass, text);
+drop function if exists public.py_log_create_tg(regclass, text), public.py_log_create_tgs(text, text),
+    public.py_log_warn_before(regclass);
 
 -- Puts the trigger on one table, or on the partitioned table it is a part of, and says what it did in one line. level:
 -- row or statement; NULL leaves a table that has the trigger already as it is.
 create or replace function public.py_log_create_tg(relation regclass, shown text, level text) returns text language plpgsql
+    set search_path = pg_catalog, pg_temp
 as $py_log_create_tg$
 declare
     -- A partition is replicated through its root, so that partitions made later need nothing.
@@ -834,7 +879,7 @@ begin
     if obstacle is not null then
         return format('table %s %s (couldn''t be replicated)!', shown, obstacle);
     end if;
-    perform public.py_log_refuse_key(target, keys);
+    perform public.py_log_refuse_key(target, keys, null::text[]);
     select string_agg(quote_literal(a), ', ' order by n) into arguments
       from unnest((select relname::text from pg_class where oid = target) || keys) with ordinality u(a, n);
 
@@ -879,14 +924,15 @@ begin
     if always then
         execute format('alter table %s enable always trigger "!replica_tg"', target);
     end if;
-    perform public.py_log_warn_before(target);
+    perform public.py_log_warn_before(target, shown);
     return format('created trigger on %s (%s)', shown, array_to_string(keys, ','));
 end
 $py_log_create_tg$;
 
 -- A BEFORE ROW trigger that writes to a row which the same statement changes is logged in the wrong order, whatever the
 -- kind of trigger. Whether one does can't be known; one whose body writes to tables is worth a look.
-create or replace function public.py_log_warn_before(relation regclass) returns void language plpgsql
+create or replace function public.py_log_warn_before(relation regclass, shown text) returns void language plpgsql
+    set search_path = pg_catalog, pg_temp
 as $py_log_warn_before$
 declare
     suspect record;
@@ -896,7 +942,7 @@ begin
          where t.tgrelid = relation and not t.tgisinternal and t.tgtype & 3 = 3 and t.tgenabled <> 'D'
            and p.prosrc ~* '\m(insert\s+into|update|delete\s+from|merge\s+into)\M\s+["[:alpha:]_]' order by 1
     loop
-        raise warning 'trigger % on % runs before each row and seems to write to tables', suspect.tgname, relation
+        raise warning 'trigger % on % runs before each row and seems to write to tables', suspect.tgname, shown
             using detail = 'If it changes a row that the same statement changes too, the older values may be logged last.',
                   hint = 'Make it an AFTER trigger, or make sure that it writes to other tables only.';
     end loop;
@@ -904,7 +950,7 @@ end
 $py_log_warn_before$;
 
 create or replace function public.py_log_create_tg(schemaname text, relname text, level text)
-    returns text language plpgsql
+    returns text language plpgsql set search_path = pg_catalog, pg_temp
 as $py_log_create_tg$
 declare
     relation constant regclass := to_regclass(format('%I.%I', schemaname, relname));
@@ -917,20 +963,11 @@ begin
 end
 $py_log_create_tg$;
 
--- Schema and table, or table and level. A table that is called "row" or "statement" is a table.
+-- Schema and table, or table and level. How a table is called in the answer depends on what the caller sees.
 create or replace function public.py_log_create_tg(schemaname text, relname text) returns text language plpgsql
 as $py_log_create_tg$
-declare
-    level constant boolean := relname in ('row', 'statement');
-    relation constant regclass := to_regclass(format('%I.%I', schemaname, relname));
 begin
-    if relation is null and level then
-        return public.py_log_create_tgs(schemaname, relname);
-    elsif level and exists (select from pg_class c where c.relname = schemaname and c.relkind in ('r', 'p')) then
-        raise exception '% may be a table''s schema or a table', quote_ident(schemaname)
-            using errcode = 'ambiguous_parameter', hint = 'Give schema, table and level.';
-    end if;
-    return public.py_log_create_tg(schemaname, relname, null);
+    return public.py_log_create_tgs(schemaname, relname, pg_catalog.current_schemas(true));
 end
 $py_log_create_tg$;
 
@@ -938,25 +975,39 @@ $py_log_create_tg$;
 create or replace function public.py_log_create_tg(relname text) returns text language plpgsql
 as $py_log_create_tg$
 begin
-    return public.py_log_create_tgs(relname, null);
+    return public.py_log_create_tgs(null::pg_catalog.text, relname, pg_catalog.current_schemas(true));
 end
 $py_log_create_tg$;
 
--- Every table of that name, whatever its schema; one line for each.
-create or replace function public.py_log_create_tgs(relname text, level text) returns text language plpgsql
+-- A schema and its table; or a table, whatever its schema, and a level or nothing: one line for each. A table that is called
+-- "row" or "statement" is a table.
+create or replace function public.py_log_create_tgs(first text, second text, path name[]) returns text language plpgsql
+    set search_path = pg_catalog, pg_temp
 as $py_log_create_tgs$
 declare
+    is_level constant boolean := first is not null and second in ('row', 'statement');
+    name constant text := case when is_level then first else second end;
+    relation constant regclass := case when first is not null then to_regclass(format('%I.%I', first, second)) end;
+    seen oid;
     lines text;
 begin
+    if is_level and relation is not null
+       and exists (select from pg_class c where c.relname = first and c.relkind in ('r', 'p')) then
+        raise exception '% may be a table''s schema or a table', quote_ident(first)
+            using errcode = 'ambiguous_parameter', hint = 'Give schema, table and level.';
+    elsif first is not null and (relation is not null or not is_level) then
+        return public.py_log_create_tg(first, second, null::text);
+    end if;
+    seen := (select c.oid from unnest(path) with ordinality p (schema, n) join pg_namespace s on s.nspname = p.schema
+               join pg_class c on c.relnamespace = s.oid and c.relname = name order by p.n limit 1);
     select string_agg(public.py_log_create_tg(
-               c.oid, case when pg_table_is_visible(c.oid) then c.relname::text else format('%I.%I', n.nspname, c.relname) end,
-               level), e'\n' order by pg_table_is_visible(c.oid) desc, n.nspname)
+               c.oid::regclass, case when c.oid = seen then c.relname::text else format('%I.%I', n.nspname, c.relname) end,
+               case when is_level then second end), e'\n' order by c.oid is not distinct from seen desc, n.nspname)
       into lines
       from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where c.relname = py_log_create_tgs.relname and c.relkind in ('r', 'p')
-       and n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
+     where c.relname = name and c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
     if lines is null then
-        raise exception 'table % does not exist', quote_ident(relname) using errcode = 'undefined_table';
+        raise exception 'table % does not exist', quote_ident(name) using errcode = 'undefined_table';
     end if;
     return lines;
 end
@@ -967,6 +1018,7 @@ $py_log_create_tgs$;
 -- Gives another slave its column of the log. What is in the log already is not for it: make the slave's copy of the
 -- database after this and before the clients write again.
 create or replace function public.py_log_add_slave(field text) returns text language plpgsql
+    set search_path = pg_catalog, pg_temp
 as $py_log_add_slave$
 begin
     if exists (select from pg_attribute
@@ -982,6 +1034,7 @@ $py_log_add_slave$;
 
 -- Forgets a slave, and what only it has not replayed.
 create or replace function public.py_log_remove_slave(field text) returns text language plpgsql
+    set search_path = pg_catalog, pg_temp
 as $py_log_remove_slave$
 declare
     others constant text[] := array(
@@ -1015,6 +1068,7 @@ $py_log_remove_slave$;
 -- Makes a sequence give out numbers that no other node gives out: node 1 of 3 takes 1, 4, 7, ..., node 2 takes 2, 5, 8, ...
 -- above everything that the sequence has given out here.
 create or replace function public.py_log_interleave(sequence regclass, node int, nodes int) returns bigint language plpgsql
+    set search_path = pg_catalog, pg_temp
 as $py_log_interleave$
 declare
     last bigint;
@@ -1088,7 +1142,8 @@ begin
 end
 $check_expression$;
 
-create or replace function pyreplica.check_filter() returns trigger language plpgsql as $check_filter$
+create or replace function pyreplica.check_filter() returns trigger language plpgsql set search_path = pg_catalog, pg_temp
+as $check_filter$
 begin
     perform pyreplica.check_expression(
         new.relname, new.condition, new.language,
@@ -1098,7 +1153,8 @@ begin
 end
 $check_filter$;
 
-create or replace function pyreplica.check_transform() returns trigger language plpgsql as $check_transform$
+create or replace function pyreplica.check_transform() returns trigger language plpgsql set search_path = pg_catalog, pg_temp
+as $check_transform$
 declare
     relation regclass;
 begin
@@ -1108,7 +1164,7 @@ begin
             raise exception 'table % has no column %', relation, quote_ident(new.field)
                 using errcode = 'undefined_column';
         end if;
-        perform public.py_log_refuse_key(relation, public.py_log_key(relation), array[new.field]);
+        perform public.py_log_refuse_key(relation, public.py_log_key(relation), array[new.field]::text[]);
     end loop;
     if new.expression is not null then
         perform pyreplica.check_expression(new.relname, new.expression, new.language, 'new @', '::text',
@@ -1322,7 +1378,8 @@ end$body$, hs, pyreplica.replacements(hs)));
 end
 $apply$;
 
-create or replace function pyreplica.changed() returns trigger language plpgsql as $changed$
+create or replace function pyreplica.changed() returns trigger language plpgsql set search_path = pg_catalog, pg_temp
+as $changed$
 begin
     perform pyreplica.apply();
     return null;
@@ -1361,6 +1418,7 @@ $install$;
 
 -- What the daemon's role on the master needs and no more, unless it is the owner of the log or a superuser.
 create or replace function public.py_log_grant(role name) returns text language plpgsql
+    set search_path = pg_catalog, pg_temp
 as $py_log_grant$
 declare
     schema name;

@@ -6,6 +6,7 @@
 begin;
 
 set local client_min_messages = warning;
+set local search_path = pg_catalog, pg_temp;
 
 do $check$
 declare
@@ -35,8 +36,9 @@ drop table if exists public.replica_log, public.replica_slave, public.replica_er
 drop sequence if exists public.replica_batch_seq;
 drop function if exists public.py_log_create_tg(text), public.py_log_create_tg(text, text),
     public.py_log_create_tg(text, text, text), public.py_log_create_tg(regclass, text, text),
-    public.py_log_create_tgs(text, text), public.py_log_create_tg(regclass, text),
-    public.py_log_warn_before(regclass), public.py_log_key(regclass), public.py_log_refuse_key(regclass, text[], text[]), public.py_log_statement(), public.py_log_add_slave(text),
+    public.py_log_create_tgs(text, text, name[]), public.py_log_create_tgs(text, text),
+    public.py_log_create_tg(regclass, text), public.py_log_warn_before(regclass, text), public.py_log_warn_before(regclass),
+     public.py_log_key(regclass), public.py_log_refuse_key(regclass, text[], text[]), public.py_log_statement(), public.py_log_add_slave(text),
     public.py_log_remove_slave(text), public.py_log_interleave(regclass, int, int),
     public.py_log_grant(name), public.py_log_can_wake(text);
 do $drop$

@@ -8,6 +8,32 @@
 begin;
 
 set local client_min_messages = warning;
+-- No function that others may have put into public.
+set local search_path = pg_catalog, pg_temp;
+
+-- A table that somebody else may have put here before is not taken over: its owner's triggers would run with the rights of
+-- whoever writes to it.
+do $check$
+declare
+    stranger record;
+begin
+    select c.relname, c.relowner::regrole as owner into stranger
+      from pg_class c join pg_roles r on r.oid = c.relowner
+     where c.relnamespace = 'public'::regnamespace
+       and c.relname in ('replica_copy')
+       and not r.rolsuper and r.rolname <> current_user
+       and c.relowner not in (select datdba from pg_database where datname = current_database() union
+                              select nspowner from pg_namespace where nspname in ('public', 'pyreplica'))
+       and ((select rolsuper from pg_roles where rolname = current_user) or not pg_has_role(c.relowner, 'usage'))
+     limit 1;
+    if found then
+        raise exception 'there is a table % of % already', stranger.relname, stranger.owner
+            using errcode = 'insufficient_privilege',
+                  hint = format('Drop or rename it; or, if it is what it should be: ALTER TABLE public.%I OWNER TO ..., '
+                                'the owner of the database.', stranger.relname);
+    end if;
+end
+$check$;
 
 -- One row a table. state: wanted, to be loaded yet; loaded, while others are wanted: until all are, no daemon replicates to
 -- this slave; held, to be loaded yet, while the daemon puts its changes aside; passing, the daemon passes over the changes
