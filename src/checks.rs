@@ -74,6 +74,19 @@ pub fn origin(identity: &str, log: u32) -> u64 {
     digest(&format!("{identity}/{log}"))
 }
 
+/// Refuses to use tables of pyreplica's names that somebody else may have put there.
+pub fn refuse_strangers(session: &mut Session) -> Result<()> {
+    let Some(row) = session.query("look whose the tables are", sql::STRANGER, &[])?.into_iter().next() else {
+        return Ok(());
+    };
+    let (name, owner): (String, String) = (row.get("name"), row.get("owner"));
+    let detail = format!("public.{name} belongs to {owner}, who is not known to have installed pyreplica");
+    Err(setup(Some(session.side()), "use pyreplica's tables", &detail).with_hint(format!(
+        "if somebody has put it there, DROP or rename it, and run the script again; if it is what it should be: ALTER TABLE \
+         public.{name} OWNER TO ... the owner of the database"
+    )))
+}
+
 /// Keeps triggers, cascades and foreign key checks from running on the slave; false if the role may not do that.
 pub fn take_replica_role(slave: &mut Session) -> Result<bool> {
     match slave.message("take the replica role", sql::REPLICA_ROLE) {

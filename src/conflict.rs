@@ -18,13 +18,14 @@ mod case;
 /// SQLSTATE of a value that another row has.
 const UNIQUE_VIOLATION: &str = "23505";
 
-const SAVEPOINT: &str = "SAVEPOINT pyreplica_one";
-const RELEASE: &str = "RELEASE SAVEPOINT pyreplica_one";
-const BACK: &str = "ROLLBACK TO SAVEPOINT pyreplica_one";
+/// In between the search path is the application's (`sql::ITS_PATH`).
+const SAVEPOINT: &str = "SAVEPOINT pyreplica_one; set local search_path to default";
+const RELEASE: &str = "RELEASE SAVEPOINT pyreplica_one; set local search_path = pg_catalog, pg_temp";
+const BACK: &str = "ROLLBACK TO SAVEPOINT pyreplica_one; set local search_path to default";
 
 /// A row of the slave that a change may be about.
 struct Candidate {
-    /// `tableoid = ... AND ctid = ...`
+    /// A condition on tableoid and ctid.
     place: String,
     /// (column, what the log says it was, what it is), all as the slave writes them.
     values: Vec<(String, Option<String>, Option<String>)>,
@@ -130,8 +131,9 @@ fn candidates(slave: &mut Session, table: &Table, change: &Change) -> Result<Vec
         .iter()
         .map(|p| match value(*p) {
             Some(text) => format!(
-                "{} = {}::{}",
+                "{} {} {}::{}",
                 quote_ident(&table.column(*p).name),
+                table.column(*p).operator("="),
                 quote_literal(text),
                 table.column(*p).base_type
             ),
@@ -159,7 +161,9 @@ fn candidate(row: TextRow, table: &Table, logged: &[u16]) -> Candidate {
             (table.column(*p).name.clone(), expected, found)
         })
         .collect();
-    Candidate { place: format!("tableoid = {tableoid} AND ctid = '{ctid}'"), values }
+    let is = "OPERATOR(pg_catalog.=)";
+    let place = format!("tableoid {is} {tableoid}::pg_catalog.oid AND ctid {is} '{ctid}'::pg_catalog.tid");
+    Candidate { place, values }
 }
 
 fn at_place(slave: &mut Session, table: &Table, change: &Change, place: &str) -> Result<()> {
@@ -196,7 +200,11 @@ pub fn duplicates<'a>(change: &'a Change, table: &'a Table) -> impl Iterator<Ite
         // A NULL is equal to nothing.
         let terms: Option<Vec<String>> = columns
             .iter()
-            .map(|p| Some(format!("{} = {}", quote_ident(name(*p)), quote_literal(value(*p)?))))
+            .map(|p| {
+                let column = table.column(*p);
+                let value = format!("{}::{}", quote_literal(value(*p)?), column.base_type);
+                Some(format!("{} {} {value}", quote_ident(&column.name), column.operator("=")))
+            })
             .collect();
         Some(format!("(SELECT count(*) FROM {} WHERE {}) > 1", table.target, terms?.join(" AND ")))
     })

@@ -1,6 +1,7 @@
 //! Connecting within a limit. The blocking client waits for ever for a server that accepts a connection and then says
 //! nothing, so each attempt has a thread of its own, and the pair stops waiting for it in time.
 
+use crate::checks::refuse_strangers;
 use crate::db::Session;
 use crate::dsn::Dsn;
 use crate::error::{Error, Kind, Result};
@@ -42,7 +43,12 @@ pub fn connect(side: Side, dsn: &Dsn, label: &str) -> Result<Session> {
 fn start(side: Side, dsn: Dsn, label: String) -> Result<Receiver<Result<Session>>> {
     let (sender, outcome) = channel();
     // Nobody may be waiting by then: the session ends with the message that holds it.
-    let attempt = move || drop(sender.send(Session::connect(side, &dsn, &label, "")));
+    let open = move || {
+        let mut session = Session::connect(side, &dsn, &label, "")?;
+        refuse_strangers(&mut session)?;
+        Ok(session)
+    };
+    let attempt = move || drop(sender.send(open()));
     thread::Builder::new().name("connect".into()).spawn(attempt).map_err(internal)?;
     Ok(outcome)
 }

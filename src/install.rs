@@ -30,11 +30,14 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let Source::Master(dsn) = &call.source else { unreachable!("the command line was checked") };
     let mut master = dial::connect(Side::Master, dsn, "install")?;
     control.set_cancellers(vec![master.canceller()]);
+    // hstore goes where the operator's own sessions would put it.
+    master.message("set the session up", "RESET search_path")?;
     if let Err(error) = master.message("install the log and its trigger", sql::MASTER_INSTALL) {
         // The script is one transaction, which the error has left open.
         master.message("roll back", "ROLLBACK").ok();
         return Err(error);
     }
+    master.message("set the session up", sql::OWN_SESSION_PATH)?;
     for row in master.query("create the triggers", sql::CREATE_TRIGGERS, &[])? {
         output::print(&format!("{}\n", row.get::<_, String>(0)))?;
     }

@@ -113,7 +113,10 @@ impl Shape {
     fn condition(&self, table: &Table, parameters: &mut Parameters) -> String {
         let key = table.keys[usize::from(self.key)].iter().map(|p| table.column(*p));
         let mut terms: Vec<String> = key
-            .map(|column| format!("{} = {}", quote_ident(&column.name), parameters.add(&column.base_type)))
+            .map(|column| {
+                let value = parameters.add(&column.base_type);
+                format!("{} {} {value}", quote_ident(&column.name), column.operator("="))
+            })
             .collect();
         if self.event == Event::Update {
             for position in self.guards(table) {
@@ -280,6 +283,7 @@ mod tests {
             base_type: base.into(),
             full_type: full.into(),
             array_type: format!("{base}[]"),
+            operators: Some("pg_catalog".into()),
             is_cast: false,
             generated: name == "twice",
             identity_always: name == "serial",
@@ -307,7 +311,8 @@ mod tests {
         assert_eq!(
             shape.prepare("p", &table),
             "PREPARE p (character varying, integer, integer, character varying) AS \
-             UPDATE ONLY \"public\".\"test\" SET \"a\" = $1 WHERE \"id1\" = $2 AND \"id2\" = $3 AND \
+             UPDATE ONLY \"public\".\"test\" SET \"a\" = $1 WHERE \"id1\" OPERATOR(pg_catalog.=) $2 AND \
+             \"id2\" OPERATOR(pg_catalog.=) $3 AND \
              \"a\"::pg_catalog.text COLLATE \"C\" IS NOT DISTINCT FROM \
              ($4::character varying(9))::pg_catalog.text COLLATE \"C\""
         );
@@ -339,7 +344,8 @@ mod tests {
         assert_eq!(
             shape.prepare("p", &table),
             "PREPARE p (integer, integer, integer) AS \
-             WITH gone AS (DELETE FROM ONLY \"public\".\"test\" WHERE \"id1\" = $2 AND \"id2\" = $3 RETURNING *) \
+             WITH gone AS (DELETE FROM ONLY \"public\".\"test\" WHERE \"id1\" OPERATOR(pg_catalog.=) $2 AND \
+             \"id2\" OPERATOR(pg_catalog.=) $3 RETURNING *) \
              INSERT INTO \"public\".\"test\" (\"id1\", \"id2\", \"a\", \"serial\") OVERRIDING SYSTEM VALUE \
              SELECT gone.\"id1\", gone.\"id2\", gone.\"a\", $1 FROM gone"
         );

@@ -195,7 +195,8 @@ impl Replayer {
         self.settle(slave)?;
         let changes: Vec<&Change> = changes.iter().collect();
         if is_watched {
-            let message = self.message(slave, changes[0])?;
+            let mut message = self.message(slave, changes[0])?;
+            message.close(sql::OWN_PATH);
             self.send(slave, &message)?;
             return self.one_by_one(slave, &changes);
         }
@@ -224,7 +225,7 @@ impl Replayer {
     fn opening(&mut self, first: &Change) -> Message {
         let note = self.note_origin(first);
         let (opening, answers) = if self.in_savepoint { (NEXT_SAVEPOINT, 2) } else { (SAVEPOINT, 1) };
-        Message::new(&format!("{opening}{note}"), answers + usize::from(!note.is_empty()))
+        Message::new(&format!("{opening}{}{note}", sql::ITS_PATH), answers + 1 + usize::from(!note.is_empty()))
     }
 
     /// Drops all prepared statements if there are too many.
@@ -259,6 +260,7 @@ impl Replayer {
                 self.unchecked.extend(duplicates.map(|duplicate| (change.id, change.txid, duplicate)));
             }
         }
+        message.close(sql::OWN_PATH);
         Ok((taken, message))
     }
 
@@ -320,20 +322,20 @@ impl Replayer {
             return self.tables.get(&changes[0]).map(drop);
         }
         let truncate = format!("TRUNCATE {}", targets.join(", "));
-        let sql = self.note_origin(&changes[0]) + &truncate;
+        let sql = format!("{}{truncate}; {}", self.note_origin(&changes[0]), sql::OWN_PATH);
         self.settle_and(slave, &sql).map_err(|error| self.rejected(&changes[0], error))
     }
 
     /// A table with deferred checks outstanding cannot be truncated: if so, the checks are made first.
     fn settle_and(&self, slave: &mut Session, sql: &str) -> Result<()> {
         if !self.deferring {
-            return slave.message("replay", sql).map(drop);
+            return slave.message("replay", &format!("{}{sql}", sql::ITS_PATH)).map(drop);
         }
         slave.message("replay", "SAVEPOINT pyreplica_settle")?;
-        match slave.message("replay", sql) {
+        match slave.message("replay", &format!("{}{sql}", sql::ITS_PATH)) {
             Err(error) if error.code() == Some(PENDING_CHECKS) => {
                 slave.message("take a change back", "ROLLBACK TO SAVEPOINT pyreplica_settle")?;
-                slave.message("replay", &format!("{CHECK_NOW} {sql}")).map(drop)
+                slave.message("replay", &format!("{}{CHECK_NOW} {sql}", sql::ITS_PATH)).map(drop)
             }
             result => result.map(drop),
         }

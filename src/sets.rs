@@ -72,7 +72,8 @@ impl SetShape {
         let key = self.key(table);
         let first = self.written.len() + 1;
         let name = |p: u16| format!("t.{}", quote_ident(&table.column(p).name));
-        let found = key.iter().zip(first..).map(|(p, n)| format!("{} = {}", name(*p), value(table, *p, n)));
+        let is = |p: u16| table.column(p).operator("=");
+        let found = key.iter().zip(first..).map(|(p, n)| format!("{} {} {}", name(*p), is(*p), value(table, *p, n)));
         let mut terms: Vec<String> = found.collect();
         if !self.guards.is_empty() {
             let (mut is, mut was) = (Vec::new(), Vec::new());
@@ -153,6 +154,7 @@ mod tests {
             base_type: base.into(),
             full_type: format!("{base}(9)"),
             array_type: if is_cast { "pg_catalog.text[]".into() } else { format!("{base}[]") },
+            operators: Some("pg_catalog".into()),
             is_cast,
             generated: false,
             identity_always: false,
@@ -165,7 +167,7 @@ mod tests {
             shape.prepare("p", &table),
             "PREPARE p (varchar[], pg_catalog.text[], integer[], varchar[]) AS UPDATE ONLY \"public\".\"test\" AS t \
              SET \"a\" = x.p1, \"b\" = x.p2::box FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), \
-             pg_catalog.unnest($3), pg_catalog.unnest($4)) AS x (p1, p2, p3, p4) WHERE t.\"id\" = x.p3 AND \
+             pg_catalog.unnest($3), pg_catalog.unnest($4)) AS x (p1, p2, p3, p4) WHERE t.\"id\" OPERATOR(pg_catalog.=) x.p3 AND \
              pg_catalog.record_image_eq(ROW(t.\"a\"), ROW(x.p4::varchar(9)))"
         );
         let mut message = String::new();

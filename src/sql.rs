@@ -29,6 +29,7 @@ pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg(n.nspname::tex
      and c.oid is distinct from to_regclass('public.replica_skipped') order by n.nspname, c.relname";
 
 pub const SESSION: &str = include_str!("../sql/query/session.sql");
+pub const STRANGER: &str = include_str!("../sql/query/stranger.sql");
 pub const TABLE: &str = include_str!("../sql/query/table.sql");
 pub const LINKS: &str = include_str!("../sql/query/links.sql");
 pub const KEY: &str = include_str!("../sql/query/key.sql");
@@ -45,9 +46,19 @@ pub const REPLICA_ROLE: &str = "set session_replication_role = replica";
 pub const LOOK_UP: &str = "set local enable_seqscan = off; set local enable_hashjoin = off; \
      set local enable_mergejoin = off; set local plan_cache_mode = force_generic_plan;";
 
+/// What the application has set for the daemon's role: for statements that write rows, since functions of the application run
+/// with them, in triggers and checks. Nothing in such a statement is looked for in that path.
+pub const ITS_PATH: &str = "set local search_path to default;";
+
+/// For a session that has been without.
+pub const OWN_SESSION_PATH: &str = "set search_path = pg_catalog, pg_temp";
+
+/// What the session has otherwise (`session.sql`).
+pub const OWN_PATH: &str = "set local search_path = pg_catalog, pg_temp;";
+
 /// For free statements, which are about anything.
 pub const PLAN_FREELY: &str = "set local enable_seqscan to default; set local enable_hashjoin to default; \
-     set local enable_mergejoin to default; set local plan_cache_mode to default;";
+     set local enable_mergejoin to default; set local plan_cache_mode to default; set local search_path to default;";
 
 /// Who the daemon is, whatever a free statement has made of it.
 pub const OWN_ROLE: &str = "reset session authorization; reset role;";

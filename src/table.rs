@@ -45,6 +45,8 @@ pub struct Column {
     pub full_type: String,
     /// The type of an array of values.
     pub array_type: String,
+    /// The schema, quoted, of the type's own operators, if there are some that an index would use.
+    pub operators: Option<String>,
     /// There is no such array, so its elements are texts, to be cast.
     pub is_cast: bool,
     pub generated: bool,
@@ -65,6 +67,16 @@ pub struct Reference {
 pub enum Misfit {
     NoSuchColumn(String),
     NoKey,
+}
+
+impl Column {
+    /// `=` or `>` for two values of the type, whatever else is found in the search path.
+    pub fn operator(&self, name: &str) -> String {
+        match &self.operators {
+            Some(schema) => format!("OPERATOR({schema}.{name})"),
+            None => name.to_string(),
+        }
+    }
 }
 
 impl Table {

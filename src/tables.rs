@@ -221,15 +221,18 @@ fn columns(row: &Row) -> Vec<Column> {
     let generated: Option<Vec<bool>> = row.get("generated");
     let identity: Option<Vec<bool>> = row.get("identity_always");
     let array_types: Option<Vec<Option<String>>> = row.get("array_types");
+    let operators: Option<Vec<Option<String>>> = row.get("operators");
     let names = names.unwrap_or_default().into_iter();
     let types = base_types.unwrap_or_default().into_iter().zip(full_types.unwrap_or_default());
     let flags = generated.unwrap_or_default().into_iter().zip(identity.unwrap_or_default());
+    let types = types.zip(operators.unwrap_or_default());
     names
         .zip(types)
         .zip(array_types.unwrap_or_default())
         .zip(flags)
-        .map(|(((name, (base_type, full_type)), array_type), (generated, identity_always))| Column {
+        .map(|(((name, ((base_type, full_type), operators)), array_type), (generated, identity_always))| Column {
             name,
+            operators,
             base_type,
             full_type,
             is_cast: array_type.is_none(),

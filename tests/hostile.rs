@@ -3,7 +3,7 @@
 
 mod harness;
 
-use harness::{Database, Feed};
+use harness::{Database, Feed, Pair, assert_says};
 
 const INSTALL: &str = "master-install.sql";
 
@@ -144,4 +144,82 @@ fn a_table_that_somebody_else_has_put_there_before_is_not_taken_over() {
         database.install(&owner, script);
         database.install("postgres", script);
     }
+}
+
+const RULES: &str = "ON_ERROR=quarantine\nCONFLICT=newest(at), d update_differs warn, delete_differs warn\n";
+
+/// Without the harness's own look at the catalog, which is trapped like any other.
+#[track_caller]
+fn assert_equal(pair: &Pair) {
+    for table in ["t", "c", "d"] {
+        let rows = format!("select x::text from {table} x order by 1");
+        assert_eq!(pair.on_master(&rows), pair.on_slave(&rows), "{table}");
+    }
+}
+
+/// Keys of types that have no operators of their own, such as varchar: an operator for just that type would be taken.
+#[test]
+fn what_the_daemon_and_the_verbs_call_is_postgresqls_own() {
+    let pair = Pair::new();
+    pair.exec_both(
+        "create extension citext; create domain code as varchar(9); create type colour as enum ('red', 'green');
+         create table t (id varchar primary key, a text[], at varchar, n numeric);
+         create table c (id citext, a colour, k code, primary key (id, a));
+         create table d (id int primary key, v varchar unique deferrable, at varchar)",
+    );
+    pair.create_triggers();
+    pair.exec_both(&traps());
+    pair.run(
+        "insert into t select i::text, array['x', null], '1', i from generate_series(1, 50) i;
+         insert into c values ('A', 'red', 'x'), ('b', 'green', 'y'); insert into d values (1, 'a', '1'), (2, 'b', '1')",
+    );
+    let drain = || {
+        let finished = pair.try_once_by_file(RULES);
+        assert!(finished.status.success() && !finished.output.contains("trapped"), "{}", finished.output);
+    };
+    drain();
+    assert_equal(&pair);
+    // Conflicts, single changes, sets, a transaction in quarantine, a paused table.
+    pair.run_on_slave("update t set at = '0', n = 0 where id::text in ('1', '2'); update d set at = '7'; insert into c values ('q', 'red', 'z')");
+    pair.run("update t set n = n + 1, at = '2' where id < '3'; update d set v = 'c' where id = 1; delete from d where id = 2");
+    pair.run("update c set k = 'z'; delete from c where id = 'B'");
+    pair.run("insert into c values ('q', 'red', 'y')");
+    drain();
+    pair.done(&["pause", "--table", "t"]);
+    pair.run("update t set n = 100; truncate d; insert into replica_log(sql) values ('alter table d add z int')");
+    pair.run("alter table d add z int; insert into d values (5, 'e', '1', 5)");
+    drain();
+    for words in
+        [&["pending"][..], &["status"], &["doctor"], &["retry"], &["resume", "--table", "t"], &["compare"], &["repair"]]
+    {
+        let said = pair.verb(words);
+        assert!(!said.output.contains("trapped"), "{words:?}: {}", said.output);
+    }
+    let id = pair.on_slave("select id from replica_held").remove(0);
+    pair.done(&["skip", &id, "--yes"]);
+    pair.run("delete from t where id::text = '7'; update t set id = '700' where id::text = '8'");
+    let mut daemon = pair.start_with(RULES);
+    pair.wait_caught_up();
+    assert!(daemon.terminate().success(), "{}", daemon.log());
+    assert!(!daemon.log().contains("trapped"), "{}", daemon.log());
+    pair.run_on_slave("delete from c where id = 'q'");
+    pair.run("delete from c where id = 'q'");
+    drain();
+    assert_equal(&pair);
+}
+
+/// A view would do, too: what it calls runs with the rights of whoever looks at it.
+#[test]
+fn the_daemon_uses_no_table_that_somebody_else_has_put_there() {
+    let pair = Pair::new();
+    let role = format!("{}_intruder", pair.name);
+    pair.run_on_slave(&format!(
+        "create role {role}; grant create on schema public to {role}; set role {role};
+         create view replica_copy as select ''::text as master"
+    ));
+    let finished = pair.try_once();
+    pair.run_on_slave(&format!("drop owned by {role}; drop role {role}"));
+    assert_says(&finished.output, &[&format!("public.replica_copy belongs to {role}"), "hint: "]);
+    assert_eq!(finished.code(), 5, "{}", finished.output);
+    pair.once();
 }

@@ -13,11 +13,13 @@ select r.name as relation, c.relkind = 'p' as partitioned, a.names, a.base_types
              -- NULL: values are not sorted by a collation. Empty: by one under which different texts may be equal.
              coalesce(array_agg(case when o.collisdeterministic then format('%I.%I', s.nspname, o.collname)
                                      when o.oid is not null then '' end order by a.attnum), '{}') as collations,
-             -- Where the operators of the type are.
-             coalesce(array_agg(n.nspname::text order by a.attnum), '{}') as schemas
+             -- Where the operators of the type are: PostgreSQL's own are for any enumeration, range, row or array.
+             coalesce(array_agg(case when b.typtype in ('c', 'e', 'm', 'r') or b.typcategory = 'A' then 'pg_catalog'
+                                     else n.nspname::text end order by a.attnum), '{}') as schemas
         from pg_attribute a
         join pg_type y on y.oid = a.atttypid
-        join pg_namespace n on n.oid = y.typnamespace
+        join pg_type b on b.oid = case when y.typtype = 'd' then y.typbasetype else y.oid end
+        join pg_namespace n on n.oid = b.typnamespace
         left join pg_collation o on o.oid = a.attcollation
         left join pg_namespace s on s.oid = o.collnamespace
        where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) a

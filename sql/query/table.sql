@@ -4,7 +4,7 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
        -- Any change of the definition gives a catalog row a new xmin, and so another fingerprint.
        c.oid || ' ' || coalesce(a.fingerprint, '') || ' ' || coalesce(k.fingerprint, '') || ' ' || coalesce(d.fingerprint, '')
            || ' ' || coalesce(q.fingerprint, '') || ' ' || w.watched as fingerprint,
-       a.names, a.base_types, a.full_types, a.array_types, a.generated, a.identity_always, k.names as key,
+       a.names, a.base_types, a.full_types, a.operators, a.array_types, a.generated, a.identity_always, k.names as key,
        d.deferrable, q."unique", coalesce(a.castable, false) and not w.watched as setwise
   from unnest($1::text[]) r (name)
   join pg_class c on c.oid = to_regclass(r.name) and c.relkind in ('r', 'p')
@@ -17,11 +17,24 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
              -- The others' texts are cast, which has to be what reading a value does, not somebody's own cast.
              bool_and(s.simple or not exists (select from pg_cast where castsource = 'text'::regtype
                                                  and casttarget in (a.atttypid, y.typbasetype))) as castable,
+             -- The schema of the type's own operators: others may have put one for just this type into a schema that is
+             -- searched. NULL: it has none that an index would use.
+             array_agg(case when b.typnamespace = 'pg_catalog'::regnamespace or b.typtype in ('c', 'e', 'm', 'r')
+                                 or b.typcategory = 'A' and b.typelem <> 0 and b.typlen = -1 then 'pg_catalog'
+                            else (select quote_ident(n.nspname) from pg_opclass k
+                                    join pg_amop g on g.amopfamily = k.opcfamily and g.amoplefttype = k.opcintype
+                                                  and g.amoprighttype = k.opcintype and g.amopstrategy = 3
+                                    join pg_operator o on o.oid = g.amopopr and o.oprname = '='
+                                    join pg_namespace n on n.oid = o.oprnamespace
+                                   where k.opcintype = b.oid and k.opcdefault
+                                     and k.opcmethod = (select oid from pg_am where amname = 'btree')) end
+                       order by a.attnum) as operators,
              array_agg(a.attgenerated <> '' order by a.attnum) as generated,
              array_agg(a.attidentity = 'a' order by a.attnum) as identity_always,
              string_agg(a.xmin::text, ' ' order by a.attnum) as fingerprint
         from pg_attribute a
         join pg_type y on y.oid = a.atttypid
+        join pg_type b on b.oid = case when y.typtype = 'd' then y.typbasetype else y.oid end
         -- Not so: arrays, what an array separates by something else than a comma, and rows, which unnest takes apart.
         cross join lateral (
             select y.typarray <> 0 and y.typdelim = ',' and (y.typelem = 0 or y.typlen <> -1) and y.typcategory <> 'C'

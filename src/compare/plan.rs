@@ -63,10 +63,10 @@ struct Pair {
 }
 
 /// Under this no other object gets in the way of PostgreSQL's own.
-pub const SEARCH_PATH: &str = "pg_catalog, public";
+pub const SEARCH_PATH: &str = "pg_catalog, pg_temp";
 
 /// Makes both sides write equal values alike, and says what they need for being compared.
-const SETTINGS: &str = "set timezone = 'UTC'; set search_path = pg_catalog, public";
+const SETTINGS: &str = "set timezone = 'UTC'; set search_path = pg_catalog, pg_temp";
 
 /// Texts that collations, and versions of one collation, sort differently.
 const SAMPLES: &str = "'{a,B,A,b,a-b,ab,\"a b\",aB,1-1,11,1 1,_a,.a,a.b,Z,z,10,9,a1,A1,ch,cz,aa,az,-,~}'::text[]";
@@ -277,7 +277,7 @@ fn search_path(table: &Row, key: &[String]) -> String {
     let mut path = SEARCH_PATH.to_string();
     for name in key {
         let Some(place) = position(table, name) else { continue };
-        if !["pg_catalog", "public"].contains(&schemas[place].as_str()) {
+        if schemas[place] != "pg_catalog" {
             path.push_str(&format!(", {}", quote_ident(&schemas[place])));
         }
     }

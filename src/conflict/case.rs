@@ -193,8 +193,10 @@ impl Case<'_> {
             .map(|p| format!(", {}::pg_catalog.text, {}::pg_catalog.text", quote_ident(&table.column(p).name), cast(p)))
             .collect();
         let sql = format!(
-            "SELECT CASE WHEN {own} IS NOT DISTINCT FROM {new} THEN NULL \
-             ELSE {new} IS NOT NULL AND ({own} IS NULL OR {new} > {own}) END{} FROM {} WHERE {}",
+            "SELECT CASE WHEN {new} IS NULL THEN CASE WHEN {own} IS NOT NULL THEN false END WHEN {own} IS NULL THEN true \
+             WHEN {own} {} {new} THEN NULL ELSE {new} {} {own} END{} FROM {} WHERE {}",
+            table.column(position).operator("="),
+            table.column(position).operator(">"),
             columns.concat(),
             table.target,
             found.place

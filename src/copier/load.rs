@@ -174,6 +174,7 @@ impl Shared<'_> {
             let detail = format!("a former copy has loaded {} in this very moment", plan.relation);
             return Err(Error::new(Kind::Contention, Some(Side::Slave), "copy", detail).with_hint("run it again"));
         }
+        pipe.slave.message("set the session up", sql::ITS_PATH)?;
         if way.delete_first {
             pipe.slave.message("empty the table", &format!("DELETE FROM {}", plan.target))?;
         }
@@ -184,6 +185,7 @@ impl Shared<'_> {
             gauge.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
             if self.control.is_stopping() { Err(stopped()) } else { Ok(()) }
         })?;
+        pipe.slave.message("set the session up", sql::OWN_PATH)?;
         let snapshot = way.snapshot.as_str();
         pipe.slave.execute(
             "note the copy",

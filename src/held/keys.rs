@@ -186,6 +186,7 @@ mod tests {
             base_type: "text".into(),
             full_type: "text".into(),
             array_type: "text[]".into(),
+            operators: Some("pg_catalog".into()),
             is_cast: false,
             generated: false,
             identity_always: false,

@@ -9,6 +9,7 @@ fn table() -> Table {
         base_type: "text".into(),
         full_type: "text".into(),
         array_type: "text[]".into(),
+        operators: Some("pg_catalog".into()),
         is_cast: false,
         generated: name == "n",
         identity_always: false,

@@ -7,6 +7,7 @@ use crate::db::Session;
 use crate::error::{Error, Kind, Result};
 use crate::names::Side;
 use crate::render::instruction;
+use crate::sql;
 
 /// Looked at in one query.
 const UNIQUE_CHECKS: usize = 200;
@@ -29,6 +30,10 @@ impl Replayer {
                     .with_code("23505")
                     .with_hint(MEND));
             }
+        }
+        if self.deferring {
+            // What is deferred runs at the end of the transaction.
+            slave.message("replay", sql::ITS_PATH)?;
         }
         Ok(())
     }

@@ -21,6 +21,11 @@ impl Message {
         Message { text: opening.to_string(), answers, expected: Vec::new() }
     }
 
+    /// Ends with a statement that answers to nothing.
+    pub fn close(&mut self, statement: &str) {
+        self.text.push_str(statement);
+    }
+
     pub fn push(&mut self, statement: &str) {
         self.text.push_str(statement);
         self.text.push(';');

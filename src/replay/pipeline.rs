@@ -10,6 +10,7 @@ use crate::db::Session;
 use crate::error::Result;
 use crate::net::{self, Group, TableEffect};
 use crate::render::instruction;
+use crate::sql;
 use std::collections::HashSet;
 
 /// The net effect of changes as one message, and the changes themselves in case that it fails.
@@ -84,6 +85,7 @@ impl Replayer {
                 message.expect(if *found { rows.len() as u64 } else { 0 });
             }
         }
+        message.close(sql::OWN_PATH);
         Sets { message, changes, done, is_whole, noting: self.noting.clone() }
     }
 

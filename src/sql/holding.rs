@@ -95,11 +95,12 @@ pub const FORGET_QUARANTINED: &str =
 pub const NOTE_ERROR: &str = "update public.replica_held set error = $3 \
      where master = $1 and why = 'quarantined' and txid = $2::text::xid8";
 
-/// A table as the log names it: a partition goes by its root.
+/// A table as the log names it, in public if its name has no schema: a partition goes by its root.
 pub const FIND_TABLE: &str = "select (select format('%I.%I', n.nspname, c.relname) \
          from pg_class c join pg_namespace n on n.oid = c.relnamespace \
          where c.oid = coalesce(pg_partition_root(t.oid), t.oid) and c.relkind in ('r', 'p')) \
-     from (select to_regclass($1)::oid) t (oid)";
+     from (select coalesce(case when cardinality(parse_ident($1)) = 1 then to_regclass('public.' || $1) end, \
+         to_regclass($1))::oid) t (oid)";
 
 /// How many changes each table of a pair holds, and what is in quarantine, by reason.
 pub const HELD_COUNTS: &str = "select coalesce(h.relation, o.relation) as relation, coalesce(h.why, o.why) as why, \
