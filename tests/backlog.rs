@@ -12,15 +12,6 @@ use std::time::Duration;
 /// Watchers leave the servers some time for their work.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-const TABLE: &str = "create table t (id int primary key, a text)";
-
-fn pair_with_a_table() -> Pair {
-    let pair = Pair::new();
-    pair.exec_both(TABLE);
-    pair.create_triggers();
-    pair
-}
-
 /// Rows from `first` on, in transactions of `size` rows each.
 fn transactions(client: &mut Client, first: i32, count: i32, size: i32) {
     let sql = format!(
@@ -47,7 +38,7 @@ fn drain(pair: &Pair) {
 /// The sessions far apart change the same rows in the order of their commits, so every wrong order shows.
 #[test]
 fn a_backlog_of_several_reads_with_transactions_far_apart_and_open_ones_drains_equal() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     pair.run("insert into t select -i, 'old' from generate_series(1, 20) i");
     let mut short = pair.master();
     let [mut far, mut farther, mut open, mut late] = [(); 4].map(|()| pair.master());
@@ -86,7 +77,7 @@ fn a_backlog_of_several_reads_with_transactions_far_apart_and_open_ones_drains_e
 
 #[test]
 fn the_daemon_drains_a_backlog_while_the_writers_go_on_and_a_transaction_stays_open() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     pair.run("insert into t select -i, 'old' from generate_series(1, 20) i");
     let mut open = pair.master();
     open.batch_execute("begin; update t set a = 'open' where id = -1").unwrap();
@@ -105,7 +96,7 @@ fn the_daemon_drains_a_backlog_while_the_writers_go_on_and_a_transaction_stays_o
 
 #[test]
 fn a_transaction_larger_than_a_batch_appears_whole() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     let mut daemon = pair.start_with("DEBUG_LEVEL=1");
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -191,7 +182,7 @@ fn a_child_by_another_session_never_appears_before_its_parent_nor_outlives_it() 
 
 #[test]
 fn changes_of_the_skipped_user_are_marked_and_not_replayed() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     let user = format!("skipped_{}", std::process::id());
     pair.run(&format!("create role {user} superuser"));
     let as_user = |sql: &str| pair.run(&format!("set session authorization {user}; {sql}"));

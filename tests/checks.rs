@@ -7,16 +7,13 @@ use harness::{Finished, OwnCluster, Pair, Server, assert_says, final_words, run}
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-const TABLE: &str = "create table t (id int primary key, a text)";
-const PASSWORD: &str = "s3cr3t 'and' $long";
-
-fn pair_with_a_table() -> Pair {
-    let pair = Pair::new();
-    pair.exec_both(TABLE);
-    pair.create_triggers();
+fn pair_with_a_change() -> Pair {
+    let pair = Pair::new().with_a_table();
     pair.run("insert into t values (1, 'one')");
     pair
 }
+
+const PASSWORD: &str = "s3cr3t 'and' $long";
 
 /// The run failed with this code, and its last words hold the parts.
 #[track_caller]
@@ -79,7 +76,7 @@ fn without_prepared_transactions_the_side_and_the_setting_are_named() {
     let usual = Pair::new();
     let usual = usual.master_server();
     let (on_master, on_slave) = (Pair::on(small.server(), usual), Pair::on(usual, small.server()));
-    for (pair, side, code) in [(&on_master, "master", 4), (&on_slave, "slave", 5)] {
+    for (pair, side, code) in [(on_master, "master", 4), (on_slave, "slave", 5)] {
         let expected = format!(
             "pyreplica: {side}: cannot use two-phase commit: max_prepared_transactions is 0\n\
              hint: on the {side}: ALTER SYSTEM SET max_prepared_transactions = 10; and restart that server. \
@@ -87,8 +84,7 @@ fn without_prepared_transactions_the_side_and_the_setting_are_named() {
         );
         let finished = pair.try_once();
         assert_fails(&finished, code, &[&expected]);
-        pair.exec_both(TABLE);
-        pair.create_triggers();
+        let pair = pair.with_a_table();
         pair.run("insert into t values (1, 'one')");
         let finished = pair.try_once_by_file("TWO_PHASE=false");
         assert!(finished.status.success(), "{}", finished.output);
@@ -111,7 +107,7 @@ fn the_hinted_setting_is_all_it_takes() {
 
 #[test]
 fn without_the_progress_table_its_script_is_named() {
-    let pair = pair_with_a_table();
+    let pair = pair_with_a_change();
     pair.run_on_slave("drop table replica_progress");
     let finished = pair.try_once_by_file("TWO_PHASE=false");
     assert_fails(&finished, 5, &["slave: cannot ", "replica_progress", "hint: ", "slave-install.sql"]);
@@ -124,7 +120,7 @@ fn without_the_progress_table_its_script_is_named() {
 
 #[test]
 fn without_the_log_the_installation_is_named() {
-    let mut pair = pair_with_a_table();
+    let mut pair = pair_with_a_change();
     std::mem::swap(&mut pair.master_dsn, &mut pair.slave_dsn);
     let finished = pair.try_once();
     assert_fails(&finished, 4, &["master: cannot read the log: there is no table replica_log", "master-install.sql"]);
@@ -134,7 +130,7 @@ fn without_the_log_the_installation_is_named() {
 /// An older script's trigger would not know the daemon's lock, and a newer one's would not signal without it.
 #[test]
 fn a_log_that_another_version_made_is_refused() {
-    let pair = pair_with_a_table();
+    let pair = pair_with_a_change();
     pair.run("drop function py_log_can_wake(text)");
     let finished = pair.try_once();
     assert_fails(&finished, 4, &["replica_log was made by another version of pyreplica", "master-install.sql"]);
@@ -144,7 +140,7 @@ fn a_log_that_another_version_made_is_refused() {
 
 #[test]
 fn without_the_slaves_column_the_statement_that_makes_it_is_named() {
-    let pair = pair_with_a_table();
+    let pair = pair_with_a_change();
     for (id, field) in [(2, "slave2"), (3, "Slave \"Zwei\"")] {
         let by_file = || pair.try_once_by_file(&format!("SLAVE_FIELD={field}"));
         let finished = by_file();
@@ -160,7 +156,7 @@ fn without_the_slaves_column_the_statement_that_makes_it_is_named() {
 
 #[test]
 fn the_same_database_on_both_sides_is_refused() {
-    let mut pair = pair_with_a_table();
+    let mut pair = pair_with_a_change();
     pair.slave_dsn = pair.master_dsn.replace("127.0.0.1", "localhost");
     assert_fails(&pair.try_once(), 3, &["DSN0 and DSN1 are the same database", "hint: DSN0 is the master"]);
     assert_eq!(pair.pending(), 1);
@@ -170,7 +166,7 @@ fn the_same_database_on_both_sides_is_refused() {
 
 #[test]
 fn a_role_without_rights_is_told_the_grants_and_works_with_them() {
-    let mut pair = pair_with_a_table();
+    let mut pair = pair_with_a_change();
     let role = Role::new(&pair, "login");
     role.take_over(&mut pair);
     let finished = pair.try_once();
@@ -207,7 +203,7 @@ fn a_role_without_rights_is_told_the_grants_and_works_with_them() {
 
 #[test]
 fn the_right_to_write_the_progress_is_named_too() {
-    let mut pair = pair_with_a_table();
+    let mut pair = pair_with_a_change();
     let (role, master_dsn) = (Role::new(&pair, "login"), pair.master_dsn.clone());
     role.take_over(&mut pair);
     pair.master_dsn = master_dsn;
@@ -224,7 +220,7 @@ fn the_right_to_write_the_progress_is_named_too() {
 
 /// A pair whose connection strings name a role that must give a password, and do not hold it.
 fn pair_with_password() -> (Pair, Role) {
-    let mut pair = pair_with_a_table();
+    let mut pair = pair_with_a_change();
     for server in [pair.master_server(), pair.slave_server()] {
         // The first test that needs it makes it; cluster.sh lets its members in by password only.
         let _ = server.connect("postgres").batch_execute("create role scram_users");
@@ -281,7 +277,7 @@ fn the_password_comes_from_the_connection_string_a_variable_or_pgpass_and_never_
 
 #[test]
 fn a_password_is_not_in_the_list_of_processes_longer_than_it_takes_to_read_it() {
-    let mut pair = pair_with_a_table();
+    let mut pair = pair_with_a_change();
     pair.master_dsn.push_str(" password=s3cr3t");
     let mut daemon = harness::Daemon::spawn(&pair.dir().join("argv.log"), &[&pair.master_dsn, &pair.slave_dsn], &[]);
     pair.wait_caught_up();
@@ -295,7 +291,7 @@ fn a_password_is_not_in_the_list_of_processes_longer_than_it_takes_to_read_it() 
 
 #[test]
 fn a_server_that_cannot_be_reached_is_named_with_its_side() {
-    let mut pair = pair_with_a_table();
+    let mut pair = pair_with_a_change();
     // The discard port: nothing listens there.
     let unreachable = "host=127.0.0.1 port=9 user=postgres dbname=x connect_timeout=2".to_owned();
     let master = std::mem::replace(&mut pair.master_dsn, unreachable.clone());
@@ -309,7 +305,7 @@ fn a_server_that_cannot_be_reached_is_named_with_its_side() {
 
 #[test]
 fn a_database_or_a_role_that_does_not_exist_is_named() {
-    let mut pair = pair_with_a_table();
+    let mut pair = pair_with_a_change();
     let slave = pair.slave_dsn.clone();
     pair.slave_dsn = slave.replace(&pair.slave_db(), "no_such_database");
     assert_fails(&pair.try_once(), 5, &["slave: cannot connect to ", "database \"no_such_database\" does not exist"]);
@@ -319,7 +315,7 @@ fn a_database_or_a_role_that_does_not_exist_is_named() {
 
 #[test]
 fn installing_where_it_is_not_allowed_says_why() {
-    let pair = pair_with_a_table();
+    let pair = pair_with_a_change();
     let role = Role::new(&pair, "login");
     let dsn = pair.slave_dsn.replace("postgres", &format!("'{}'", role.name));
     let finished = run(&pair.dir().join("install.log"), &["install", &dsn], &[]);

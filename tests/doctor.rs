@@ -2,68 +2,8 @@
 
 mod harness;
 
-use harness::{Finished, OwnCluster, Pair, run};
-use serde_json::Value;
-
-const TABLE: &str = "create table t (id int primary key, a text)";
-
-fn pair_with_a_table() -> Pair {
-    let pair = Pair::new();
-    pair.exec_both(TABLE);
-    pair.create_triggers();
-    pair
-}
-
-#[track_caller]
-fn doctor(pair: &Pair, lines: &str, more: &[&str]) -> Finished {
-    let file = pair.config_file(lines);
-    let mut words = vec!["doctor", file.to_str().unwrap()];
-    words.extend(more);
-    run(&pair.dir().join("doctor.out"), &words, &[])
-}
-
-/// One check as the JSON has it.
-#[derive(Debug)]
-struct Check {
-    level: String,
-    side: String,
-    subject: String,
-    text: String,
-    mends: Vec<String>,
-    hint: String,
-}
-
-#[track_caller]
-fn checks(finished: &Finished) -> Vec<Check> {
-    let document: Value = serde_json::from_str(&finished.output).unwrap_or_else(|e| panic!("{e}: {}", finished.output));
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
-    let checks = document["pairs"][0]["checks"].as_array().expect("checks").iter().map(|check| Check {
-        level: text(&check["level"]),
-        side: text(&check["side"]),
-        subject: text(&check["check"]),
-        text: text(&check["text"]),
-        mends: check["mends"].as_array().expect("mends").iter().map(text).collect(),
-        hint: text(&check["hint"]),
-    });
-    checks.collect()
-}
-
-/// What is wrong: warnings and failures.
-#[track_caller]
-fn faults(pair: &Pair, lines: &str) -> Vec<Check> {
-    let mut checks = checks(&doctor(pair, lines, &["--json"]));
-    checks.retain(|check| ["warning", "failure"].contains(&check.level.as_str()));
-    checks
-}
-
-#[track_caller]
-fn assert_finds(checks: &[Check], level: &str, side: &str, subject: &str, text: &str) {
-    let is_it = |check: &&Check| {
-        (check.level.as_str(), check.side.as_str(), check.subject.as_str()) == (level, side, subject)
-            && check.text.contains(text)
-    };
-    assert!(checks.iter().any(|check| is_it(&check)), "no {level} {side} {subject} {text:?} in {checks:#?}");
-}
+use harness::looking::{Check, assert_finds, checks, doctor, faults};
+use harness::{OwnCluster, Pair};
 
 /// Runs every statement that is printed, as it is printed.
 #[track_caller]
@@ -79,7 +19,7 @@ fn mend(pair: &Pair, checks: &[Check]) {
 
 #[test]
 fn a_sound_pair_has_nothing_worse_than_a_note() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     let finished = doctor(&pair, "", &[]);
     assert_eq!(finished.code(), 0, "{}", finished.output);
     for line in ["ok       master  version", "ok       slave   two-phase commit", "note     master  daemon"] {
@@ -92,7 +32,7 @@ fn a_sound_pair_has_nothing_worse_than_a_note() {
 
 #[test]
 fn whether_a_daemon_runs_is_told() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     pair.run("insert into t values (1, 'one')");
     let mut daemon = pair.start();
     pair.wait_caught_up();
@@ -107,7 +47,7 @@ fn whether_a_daemon_runs_is_told() {
 
 #[test]
 fn before_anything_is_installed_it_says_how_to_install() {
-    let mut pair = pair_with_a_table();
+    let mut pair = Pair::new().with_a_table();
     // The slave's database has no log.
     std::mem::swap(&mut pair.master_dsn, &mut pair.slave_dsn);
     let finished = doctor(&pair, "", &["--json"]);
@@ -123,7 +63,7 @@ fn before_anything_is_installed_it_says_how_to_install() {
 
 #[test]
 fn one_side_that_is_down_is_a_finding_and_the_other_is_examined_all_the_same() {
-    let mut pair = pair_with_a_table();
+    let mut pair = Pair::new().with_a_table();
     let nowhere = "host=127.0.0.1 port=9 user=postgres dbname=x connect_timeout=2 password=s3cr3t".to_string();
     let slave = std::mem::replace(&mut pair.slave_dsn, nowhere.clone());
     let finished = doctor(&pair, "", &["--json"]);
@@ -144,9 +84,7 @@ fn one_side_that_is_down_is_a_finding_and_the_other_is_examined_all_the_same() {
 fn without_prepared_transactions_the_setting_is_printed_and_is_all_it_takes() {
     let mut small = OwnCluster::start("doctor", "max_prepared_transactions = 0", &[]);
     let server = small.server().clone();
-    let pair = Pair::on(&server, &server);
-    pair.exec_both(TABLE);
-    pair.create_triggers();
+    let pair = Pair::on(&server, &server).with_a_table();
     assert!(faults(&pair, "TWO_PHASE=false").is_empty(), "{:#?}", faults(&pair, "TWO_PHASE=false"));
     let found = faults(&pair, "");
     assert_finds(&found, "failure", "master", "two-phase commit", "max_prepared_transactions is 0");
@@ -223,7 +161,7 @@ fn tables_that_do_not_fit_are_told_with_what_makes_them_fit() {
 
 #[test]
 fn triggers_that_are_missing_disabled_doubled_or_out_of_order_are_told_and_mended() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     pair.exec_both(
         "create table u (id int primary key); create table v (id int primary key);
          create table w (id int primary key); create table \"row\" (id int primary key);
@@ -256,7 +194,7 @@ fn triggers_that_are_missing_disabled_doubled_or_out_of_order_are_told_and_mende
 
 #[test]
 fn a_table_that_a_cascade_would_not_hand_on_is_told() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     pair.exec_both("create table u (id int primary key)");
     pair.run("select py_log_create_tg('u'); alter table t enable always trigger \"!replica_tg\"");
     let found = faults(&pair, "");
@@ -281,7 +219,7 @@ fn encodings_that_differ_are_told_and_a_warning_only_if_something_may_not_fit() 
 
 #[test]
 fn what_fires_on_the_slave_is_told() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     pair.run_on_slave(
         "create function nothing() returns trigger language plpgsql as 'begin return null; end';
          create trigger ordinary after insert on t for each row execute function nothing();
@@ -315,7 +253,7 @@ fn sequences_that_are_behind_are_a_note_and_mended() {
 
 #[test]
 fn a_role_with_few_rights_is_told_what_it_lacks() {
-    let mut pair = pair_with_a_table();
+    let mut pair = Pair::new().with_a_table();
     pair.exec_both("create schema \"S 1\"; create table \"S 1\".t (id int primary key)");
     pair.create_triggers_in("S 1");
     pair.run_on_slave("alter table t enable row level security");
@@ -348,7 +286,7 @@ fn a_role_with_few_rights_is_told_what_it_lacks() {
 
 #[test]
 fn what_a_crash_left_in_doubt_is_told_and_so_is_who_settles_it() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     pair.run("insert into t values (1, 'one')");
     let mut daemon = pair.start_paused_at("master-committed");
     daemon.wait_paused();
@@ -363,7 +301,7 @@ fn what_a_crash_left_in_doubt_is_told_and_so_is_who_settles_it() {
 
 #[test]
 fn the_same_database_on_both_sides_and_a_bad_config_file_are_failures() {
-    let mut pair = pair_with_a_table();
+    let mut pair = Pair::new().with_a_table();
     pair.slave_dsn = pair.master_dsn.replace("127.0.0.1", "localhost");
     assert_finds(&faults(&pair, ""), "failure", "", "databases", "the same database");
     let finished = doctor(&pair, "", &["/nonexistent/x.conf"]);

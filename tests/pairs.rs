@@ -8,18 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-const TABLE: &str = "create table t (id int primary key, a text)";
 const ROW: &str = "insert into t select coalesce(max(id), 0) + 1, 'row' from t";
-
-fn pair_with_a_table() -> Pair {
-    with_a_table(Pair::new())
-}
-
-fn with_a_table(pair: Pair) -> Pair {
-    pair.exec_both(TABLE);
-    pair.create_triggers();
-    pair
-}
 
 /// A row from the master arrives.
 #[track_caller]
@@ -34,7 +23,7 @@ fn assert_replicates(pair: &Pair) {
 #[test]
 fn two_databases_of_one_cluster_are_master_and_slave() {
     let usual = Pair::new();
-    let pair = with_a_table(Pair::on(usual.master_server(), usual.master_server()));
+    let pair = Pair::on(usual.master_server(), usual.master_server()).with_a_table();
     let mut daemon = pair.start();
     for _ in 0..3 {
         assert_replicates(&pair);
@@ -50,7 +39,7 @@ fn two_databases_of_one_cluster_are_master_and_slave() {
 fn pairs_on_one_cluster_replicate_in_one_process_and_one_that_fails_stops_no_other() {
     let usual = Pair::new();
     let server = usual.master_server();
-    let pairs = [0, 1].map(|_| with_a_table(Pair::on(server, server)));
+    let pairs = [0, 1].map(|_| Pair::on(server, server).with_a_table());
     let directory = config_directory(&pairs, &[]);
     let broken = format!("[MAIN]\nNAME=broken\nDSN0={}\nDSN1=host=127.0.0.1 port=9 dbname=x\n", pairs[0].master_dsn);
     fs::write(directory.join("broken.conf"), broken).unwrap();
@@ -89,7 +78,7 @@ fn start_directory(pair: &Pair, directory: &std::path::Path) -> Daemon {
 
 #[test]
 fn a_second_daemon_for_one_pair_says_so_and_takes_over_when_the_first_is_gone() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     let mut first = pair.start();
     assert_replicates(&pair);
     let finished = pair.try_once();
@@ -107,7 +96,7 @@ fn a_second_daemon_for_one_pair_says_so_and_takes_over_when_the_first_is_gone() 
 
 #[test]
 fn a_daemon_that_takes_over_settles_what_the_first_left_in_doubt() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     pair.run(ROW);
     let mut first = pair.start_paused_at("master-committed");
     first.wait_paused();
@@ -124,7 +113,7 @@ fn a_daemon_that_takes_over_settles_what_the_first_left_in_doubt() {
 
 #[test]
 fn a_stop_in_the_midst_of_a_large_batch_leaves_nothing_prepared_and_nothing_half_done() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     pair.run("insert into t select i, 'bulk' from generate_series(1, 40000) i");
     let mut daemon = pair.start();
     daemon.wait_log_times("Executing", 1000);
@@ -153,7 +142,7 @@ fn wait_blocked(pair: &Pair) {
 
 #[test]
 fn a_stop_while_the_slave_waits_for_a_lock_ends_the_wait() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     let locker = blocked(&pair);
     let mut daemon = pair.start();
     wait_blocked(&pair);
@@ -168,7 +157,7 @@ fn a_stop_while_the_slave_waits_for_a_lock_ends_the_wait() {
 
 #[test]
 fn a_second_signal_ends_the_process_though_a_server_does_not_answer() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     let _locker = blocked(&pair);
     let mut daemon = pair.start();
     wait_blocked(&pair);
@@ -185,7 +174,7 @@ fn a_second_signal_ends_the_process_though_a_server_does_not_answer() {
 
 #[test]
 fn a_lock_that_nobody_gives_up_is_named_and_waited_for_again() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     let locker = blocked(&pair);
     let mut daemon = pair.start();
     daemon.wait_log("lock timeout");
@@ -198,7 +187,7 @@ fn a_lock_that_nobody_gives_up_is_named_and_waited_for_again() {
 
 #[test]
 fn a_hangup_opens_the_log_file_anew() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     let (config, log) = (pair.config_file(""), pair.dir().join("pyreplica.log"));
     let arguments = ["--log", log.to_str().unwrap(), config.to_str().unwrap()];
     let mut daemon = Daemon::spawn(&pair.dir().join("console.log"), &arguments, &[]);
@@ -227,7 +216,7 @@ fn activity(pair: &Pair) -> Vec<String> {
 
 #[test]
 fn an_idle_daemon_asks_neither_server_anything_between_keepalives() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     let mut daemon = pair.start_with("KEEPALIVE=true\nTIMEOUT=3600\nDEBUG_LEVEL=3");
     assert_replicates(&pair);
     // The drain after the last notification ends with a look at the log, and then there is silence.
@@ -245,7 +234,7 @@ fn an_idle_daemon_asks_neither_server_anything_between_keepalives() {
 
 #[test]
 fn keepalive_pings_both_servers_at_every_timeout() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     let mut daemon = pair.start_with("KEEPALIVE=true\nTIMEOUT=1\nDEBUG_LEVEL=3");
     daemon.wait_log_times("Timeout('keepalive')!", 2);
     daemon.wait_log_times("Keepalive0: ", 2);
@@ -255,7 +244,7 @@ fn keepalive_pings_both_servers_at_every_timeout() {
 
 #[test]
 fn without_keepalive_the_timeout_only_looks_at_the_log() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     let mut daemon = pair.start_with("TIMEOUT=1\nDEBUG_LEVEL=3");
     daemon.wait_log_times("Timeout('keepalive')!", 2);
     // Nobody is told of these rows.

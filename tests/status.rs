@@ -3,50 +3,14 @@
 
 mod harness;
 
-use harness::{Finished, OwnCluster, Pair, run, wait_until};
-use serde_json::Value;
-
-const TABLE: &str = "create table t (id int primary key, a text)";
-
-fn pair_with_a_table() -> Pair {
-    let pair = Pair::new();
-    pair.exec_both(TABLE);
-    pair.create_triggers();
-    pair
-}
-
-#[track_caller]
-fn verb(pair: &Pair, verb: &str, more: &[&str]) -> Finished {
-    let file = pair.config_file("");
-    let mut words = vec![verb, file.to_str().unwrap()];
-    words.extend(more);
-    run(&pair.dir().join("verb.out"), &words, &[])
-}
-
-/// The pair's part of the JSON.
-#[track_caller]
-fn status(pair: &Pair) -> Value {
-    let finished = verb(pair, "status", &["--json"]);
-    let document: Value = serde_json::from_str(&finished.output).unwrap_or_else(|e| panic!("{e}: {}", finished.output));
-    document["pairs"][0].clone()
-}
-
-/// Both verbs end with this code, and status and doctor say each of the parts.
-#[track_caller]
-fn assert_explained(pair: &Pair, code: i32, in_status: &[&str], in_doctor: &[&str]) {
-    let finished = verb(pair, "status", &[]);
-    harness::assert_says(&finished.output, in_status);
-    assert_eq!(finished.code(), code, "{}", finished.output);
-    let finished = verb(pair, "doctor", &["--brief"]);
-    harness::assert_says(&finished.output, in_doctor);
-    assert!(!finished.output.contains("s3cr3t"), "{}", finished.output);
-}
+use harness::looking::{assert_explained, status};
+use harness::{OwnCluster, Pair, wait_until};
 
 // == What it tells ==
 
 #[test]
 fn a_pair_that_has_never_run_waits_with_all_its_changes() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     pair.run("insert into t select from generate_series(1, 0); insert into t select n from generate_series(1, 42) n");
     let told = status(&pair);
     assert_eq!((told["state"].as_str(), told["lag"]["changes"].as_u64()), (Some("stopped"), Some(42)), "{told:#}");
@@ -62,11 +26,11 @@ fn a_pair_that_has_never_run_waits_with_all_its_changes() {
 
 #[test]
 fn a_running_pair_is_replicating_and_a_stopped_one_tells_what_waits() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     let mut daemon = pair.start();
     pair.run("insert into t select n from generate_series(1, 10) n");
     pair.wait_caught_up();
-    let finished = verb(&pair, "status", &[]);
+    let finished = pair.verb_by_file("status", "", &[]);
     assert_eq!(finished.code(), 0, "{}", finished.output);
     harness::assert_says(&finished.output, &["PAIR ", "replicating", &pair.name]);
     let told = status(&pair);
@@ -83,7 +47,7 @@ fn a_running_pair_is_replicating_and_a_stopped_one_tells_what_waits() {
 /// Its ids are lower than what has been replayed.
 #[test]
 fn a_transaction_that_ends_late_is_seen_to_wait() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     let mut late = pair.master();
     late.batch_execute("begin; insert into t values (1, 'late')").unwrap();
     pair.run("insert into t values (2, 'early')");
@@ -97,7 +61,7 @@ fn a_transaction_that_ends_late_is_seen_to_wait() {
 
 #[test]
 fn a_long_backlog_is_estimated_and_the_estimate_is_close() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     pair.run("insert into t select n from generate_series(1, 150000) n");
     let told = status(&pair);
     assert_eq!(told["lag"]["estimated"], true, "{told:#}");
@@ -107,9 +71,9 @@ fn a_long_backlog_is_estimated_and_the_estimate_is_close() {
 
 #[test]
 fn the_metrics_are_written_for_a_textfile_collector() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     pair.run("insert into t values (1, 'one')");
-    let finished = verb(&pair, "status", &["--prometheus"]);
+    let finished = pair.verb_by_file("status", "", &["--prometheus"]);
     let labels = format!("{{pair=\"{}\",field=\"replicated\"", pair.name);
     for line in [
         "# TYPE pyreplica_lag_changes gauge".to_string(),
@@ -130,7 +94,7 @@ const ASIDE: &str = "
 
 #[test]
 fn conflicts_and_what_is_put_aside_are_counted_for_this_pair() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     pair.run("insert into t values (1, 'one')");
     assert!(pair.try_once_by_file("TWO_PHASE=false").status.success());
     let master = pair.on_slave("select master from replica_progress").remove(0);
@@ -146,14 +110,14 @@ fn conflicts_and_what_is_put_aside_are_counted_for_this_pair() {
     let told = status(&pair);
     assert_eq!((told["conflicts"].as_u64(), told["put_aside"].as_u64()), (Some(1), Some(1)), "{told:#}");
     assert_eq!((told["paused_tables"].as_str(), told["paused"].as_bool()), (Some("public.t"), Some(false)), "{told:#}");
-    assert!(verb(&pair, "status", &[]).output.contains("hint: pyreplica pending "));
+    assert!(pair.verb_by_file("status", "", &[]).output.contains("hint: pyreplica pending "));
     pair.run_on_slave(&format!("insert into replica_hold (master, relation, why) values ('{master}', '', 'paused')"));
     assert_eq!(status(&pair)["state"], "paused");
 }
 
 #[test]
 fn watching_shows_a_rate_and_ends_by_a_signal_in_good_order() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     let _daemon = pair.start();
     pair.run("insert into t values (1, 'one')");
     pair.wait_caught_up();
@@ -169,7 +133,7 @@ fn watching_shows_a_rate_and_ends_by_a_signal_in_good_order() {
 
 #[test]
 fn a_master_that_is_down_is_told() {
-    let mut pair = pair_with_a_table();
+    let mut pair = Pair::new().with_a_table();
     pair.master_dsn = "host=127.0.0.1 port=9 user=postgres dbname=x connect_timeout=2 password=s3cr3t".to_owned();
     let words = ["master: cannot connect to ", "hint: is the server running there"];
     assert_explained(&pair, 9, &["unknown", words[0], words[1]], &["failure  master  connection", words[1]]);
@@ -179,9 +143,7 @@ fn a_master_that_is_down_is_told() {
 fn a_slave_that_is_down_is_told_with_what_waits_and_since_when() {
     let mut own = OwnCluster::start("down", "", &[]);
     let usual = Pair::new();
-    let pair = Pair::on(usual.master_server(), own.server());
-    pair.exec_both(TABLE);
-    pair.create_triggers();
+    let pair = Pair::on(usual.master_server(), own.server()).with_a_table();
     let mut daemon = pair.start();
     pair.run("insert into t values (1, 'one')");
     pair.wait_caught_up();
@@ -200,7 +162,7 @@ fn a_slave_that_is_down_is_told_with_what_waits_and_since_when() {
     own.start_again();
     pair.wait_caught_up();
     wait_until("status tells that it is over", || status(&pair)["state"] == "replicating");
-    let finished = verb(&pair, "status", &[]);
+    let finished = pair.verb_by_file("status", "", &[]);
     assert_eq!(finished.code(), 0, "{}", finished.output);
     assert!(finished.output.contains(": failed from "), "{}", finished.output);
 }
@@ -208,7 +170,7 @@ fn a_slave_that_is_down_is_told_with_what_waits_and_since_when() {
 #[test]
 fn a_batch_left_in_doubt_is_told() {
     for step in ["master-prepared", "slave-prepared", "master-committed"] {
-        let pair = pair_with_a_table();
+        let pair = Pair::new().with_a_table();
         pair.run("insert into t values (1, 'one')");
         let mut daemon = pair.start_paused_at(step);
         daemon.wait_paused();
@@ -228,7 +190,7 @@ fn a_batch_left_in_doubt_is_told() {
 
 #[test]
 fn a_change_that_fails_is_told_with_its_id_and_so_is_the_end_of_it() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     pair.run_on_slave("insert into t values (1, 'in the way')");
     pair.run("insert into t values (1, 'one')");
     assert_eq!(pair.try_once().code(), 6);
@@ -250,7 +212,7 @@ fn a_change_that_fails_is_told_with_its_id_and_so_is_the_end_of_it() {
 
 #[test]
 fn a_missing_table_is_told_with_the_statement_that_makes_it() {
-    let pair = pair_with_a_table();
+    let pair = Pair::new().with_a_table();
     pair.run_on_slave("drop table t");
     pair.run("insert into t values (1, 'one')");
     assert!(!pair.try_once().status.success());
@@ -266,9 +228,7 @@ fn a_missing_table_is_told_with_the_statement_that_makes_it() {
 fn a_server_without_prepared_transactions_is_told() {
     let small = OwnCluster::start("unprepared", "max_prepared_transactions = 0", &[]);
     let usual = Pair::new();
-    let pair = Pair::on(usual.master_server(), small.server());
-    pair.exec_both(TABLE);
-    pair.create_triggers();
+    let pair = Pair::on(usual.master_server(), small.server()).with_a_table();
     pair.run("insert into t values (1, 'one')");
     assert_eq!(pair.try_once().code(), 5);
     let words = "ALTER SYSTEM SET max_prepared_transactions = 10;";
@@ -282,7 +242,7 @@ fn a_server_without_prepared_transactions_is_told() {
 
 #[test]
 fn a_role_without_rights_is_told_the_grants() {
-    let mut pair = pair_with_a_table();
+    let mut pair = Pair::new().with_a_table();
     let role = format!("status_{}", std::process::id());
     pair.run(&format!("create role {role} login"));
     let master = pair.master_dsn.clone();
@@ -299,7 +259,7 @@ fn a_role_without_rights_is_told_the_grants() {
 
 #[test]
 fn a_wrong_password_is_told_and_never_shown() {
-    let mut pair = pair_with_a_table();
+    let mut pair = Pair::new().with_a_table();
     let role = format!("secret_{}", std::process::id());
     let mut slave = pair.slave();
     // cluster.sh lets its members in by password only.
@@ -315,6 +275,6 @@ fn a_wrong_password_is_told_and_never_shown() {
         &["failing since ", words[0], words[1]],
         &["failure  slave   connection", words[0], words[1]],
     );
-    assert!(!verb(&pair, "status", &[]).output.contains("s3cr3t"));
+    assert!(!pair.verb_by_file("status", "", &[]).output.contains("s3cr3t"));
     slave.batch_execute(&format!("drop role {role}")).unwrap();
 }

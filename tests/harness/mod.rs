@@ -15,6 +15,7 @@ pub mod copying;
 mod daemon;
 mod database;
 mod forwarder;
+pub mod looking;
 mod network;
 mod pair;
 mod road;

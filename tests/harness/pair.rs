@@ -53,6 +53,14 @@ impl Pair {
         pair
     }
 
+    /// A table on both sides, with the trigger.
+    #[track_caller]
+    pub fn with_a_table(self) -> Pair {
+        self.exec_both("create table t (id int primary key, a text)");
+        self.create_triggers();
+        self
+    }
+
     pub fn master_db(&self) -> String {
         format!("{}_m", self.name)
     }
@@ -166,6 +174,13 @@ impl Pair {
     pub fn verb_in(&self, words: &[&str], env: &[(&str, &str)]) -> Finished {
         let words = [words, &[self.master_dsn.as_str(), self.slave_dsn.as_str()]].concat();
         run(&self.next_log(), &words, env)
+    }
+
+    /// The same with a config file, which may have further lines.
+    #[track_caller]
+    pub fn verb_by_file(&self, verb: &str, lines: &str, more: &[&str]) -> Finished {
+        let file = self.config_file(lines);
+        run(&self.next_log(), &[&[verb, path(&file)], more].concat(), &[])
     }
 
     /// A verb that must succeed; what it printed.

@@ -1,0 +1,74 @@
+//! What status and doctor say about a pair.
+
+use super::{Finished, Pair, assert_says};
+use serde_json::Value;
+
+/// One check of the doctor's, as the JSON has it.
+#[derive(Debug)]
+pub struct Check {
+    pub level: String,
+    pub side: String,
+    pub subject: String,
+    pub text: String,
+    pub mends: Vec<String>,
+    pub hint: String,
+}
+
+/// The pair's part of status's JSON.
+#[track_caller]
+pub fn status(pair: &Pair) -> Value {
+    document(&pair.verb_by_file("status", "", &["--json"]))["pairs"][0].clone()
+}
+
+#[track_caller]
+pub fn doctor(pair: &Pair, lines: &str, more: &[&str]) -> Finished {
+    pair.verb_by_file("doctor", lines, more)
+}
+
+#[track_caller]
+pub fn checks(finished: &Finished) -> Vec<Check> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+    let document = document(finished);
+    let checks = document["pairs"][0]["checks"].as_array().expect("checks").iter().map(|check| Check {
+        level: text(&check["level"]),
+        side: text(&check["side"]),
+        subject: text(&check["check"]),
+        text: text(&check["text"]),
+        mends: check["mends"].as_array().expect("mends").iter().map(text).collect(),
+        hint: text(&check["hint"]),
+    });
+    checks.collect()
+}
+
+/// What is wrong: warnings and failures.
+#[track_caller]
+pub fn faults(pair: &Pair, lines: &str) -> Vec<Check> {
+    let mut checks = checks(&doctor(pair, lines, &["--json"]));
+    checks.retain(|check| ["warning", "failure"].contains(&check.level.as_str()));
+    checks
+}
+
+#[track_caller]
+pub fn assert_finds(checks: &[Check], level: &str, side: &str, subject: &str, text: &str) {
+    let is_it = |check: &&Check| {
+        (check.level.as_str(), check.side.as_str(), check.subject.as_str()) == (level, side, subject)
+            && check.text.contains(text)
+    };
+    assert!(checks.iter().any(|check| is_it(&check)), "no {level} {side} {subject} {text:?} in {checks:#?}");
+}
+
+/// Status ends with this code, and it and the doctor say each of the parts.
+#[track_caller]
+pub fn assert_explained(pair: &Pair, code: i32, in_status: &[&str], in_doctor: &[&str]) {
+    let finished = pair.verb_by_file("status", "", &[]);
+    assert_says(&finished.output, in_status);
+    assert_eq!(finished.code(), code, "{}", finished.output);
+    let finished = doctor(pair, "", &["--brief"]);
+    assert_says(&finished.output, in_doctor);
+    assert!(!finished.output.contains("s3cr3t"), "{}", finished.output);
+}
+
+#[track_caller]
+fn document(finished: &Finished) -> Value {
+    serde_json::from_str(&finished.output).unwrap_or_else(|e| panic!("{e}: {}", finished.output))
+}
