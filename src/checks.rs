@@ -184,11 +184,19 @@ fn exclude_others(config: &Config, master: &mut Session) -> Result<()> {
     if master.query_one("lock the pair", sql::LOCK_SLAVE, &[&config.slave_field])?.get(0) {
         return Ok(());
     }
-    let detail = format!("another daemon replicates this master's {} already", quote_literal(&config.slave_field));
-    Err(Error::new(Kind::Busy, Some(Side::Master), "replicate", detail).with_hint(
-        "stop the other one (pg_stat_activity on the master shows it as 'pyreplica ...'), or give this slave a \
-         SLAVE_FIELD of its own",
-    ))
+    let field = quote_literal(&config.slave_field);
+    let rows = master.query("look for the daemon", sql::DAEMON, &[&config.slave_field])?;
+    let other = rows.first().map(|row| {
+        let (pid, client, application): (i32, &str, &str) = (row.get("pid"), row.get("client"), row.get("application"));
+        let from = if client.is_empty() { "the master's own machine" } else { client };
+        (pid, format!(" (server process {pid}, from {from}, as {application:?})"))
+    });
+    let (end, named) = other.map_or_else(Default::default, |(pid, named)| {
+        (format!(" If its machine is gone: SELECT pg_terminate_backend({pid}); on the master"), named)
+    });
+    let detail = format!("another daemon replicates this master's {field} already{named}");
+    let hint = format!("stop the other one, or give this slave a SLAVE_FIELD of its own.{end}");
+    Err(Error::new(Kind::Busy, Some(Side::Master), "replicate", detail).with_hint(hint))
 }
 
 fn setup(side: Option<Side>, operation: &str, detail: &str) -> Error {

@@ -15,6 +15,7 @@ use crate::names::{BatchNumber, Side};
 use crate::position::Position;
 use crate::snapshot::Snapshot;
 use crate::sql::copying;
+use std::fmt;
 
 /// A table's row in `replica_copy`.
 #[derive(Clone, Debug)]
@@ -36,6 +37,53 @@ pub enum State {
     /// To be loaded, while the daemon puts its changes aside.
     Held,
     Passing,
+}
+
+/// A copy of all tables that has begun and not ended.
+#[derive(Debug)]
+pub struct Unfinished {
+    pub tables: u64,
+    pub loaded: u64,
+    pub since: String,
+}
+
+impl Unfinished {
+    /// While somebody is at work on it.
+    pub fn under_way(&self) -> String {
+        format!(
+            "a copy to this slave is under way since {}: {} of {} tables are there",
+            self.since, self.loaded, self.tables
+        )
+    }
+
+    /// What the operator can do about it.
+    pub fn hint(&self, source: &str) -> String {
+        format!(
+            "run pyreplica copy {source} again: it goes on where it was interrupted; with --restart --truncate it begins \
+             anew. docs/copy.md says how to give it up"
+        )
+    }
+}
+
+impl fmt::Display for Unfinished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "a copy to this slave is unfinished since {}: {} of {} tables are there, and no daemon replicates to it",
+            self.since, self.loaded, self.tables
+        )
+    }
+}
+
+/// The copy of all tables that keeps daemons away. None if there is none, or the role may not look.
+pub fn unfinished(slave: &mut Session, key: &str) -> Result<Option<Unfinished>> {
+    if !slave.query_one("look for a copy", copying::MAY_SEE_COPY, &[])?.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let row = slave.query_one("look for a copy", copying::UNFINISHED_COPY, &[&key])?;
+    let since: Option<String> = row.get("since");
+    let count = |name| row.get::<_, i64>(name) as u64;
+    Ok(since.map(|since| Unfinished { tables: count("tables"), loaded: count("loaded"), since }))
 }
 
 /// What the daemon is to pass over. An error if a copy is unfinished.

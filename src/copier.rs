@@ -114,6 +114,7 @@ fn alone(
     control: &Control,
     tell: &mut dyn FnMut(News),
 ) -> Result<Outcome> {
+    link.master.query("tell that a copy is under way", copying::LOCK_COPY, &[&config.slave_field])?;
     link.slave.query("set the session up", sql::COMMIT_DURABLY, &[])?;
     link.master.query("set the session up", sql::COMMIT_DURABLY, &[])?;
     let (tables, notes) = plan::choose(&mut link.master, &wish.tables)?;

@@ -202,15 +202,18 @@ impl Session {
 
     fn closed(&self, operation: &str) -> Error {
         Error::new(Kind::Connection, Some(self.side), operation, "the server closed the connection")
+            .with_hint(WENT_AWAY)
     }
 
     fn error(&self, operation: &str, error: &postgres::Error) -> Error {
         match error.as_db_error() {
             Some(server) => refusal::from_server(self.side, operation, server),
-            None => Error::new(Kind::Connection, Some(self.side), operation, error),
+            None => Error::new(Kind::Connection, Some(self.side), operation, error).with_hint(WENT_AWAY),
         }
     }
 }
+
+const WENT_AWAY: &str = "is the server still running there, and the network up? its log tells why it ended the session";
 
 /// Tries the hosts in turn, as libpq does: the next one when a server cannot be had, not when it refuses the login.
 fn connect_any(side: Side, hosts: &[Dsn], label: &str) -> Result<Connected> {

@@ -3,6 +3,7 @@
 //! Unlike `checks.rs`, which stops at the first thing that keeps the daemon from starting, this goes on as far as it can: with
 //! one side down, with nothing installed, with few rights.
 
+mod copy;
 mod doubt;
 mod pair;
 mod server;
@@ -14,6 +15,7 @@ use crate::db::{Session, ToSql};
 use crate::error::{Error, Result};
 use crate::names::Side;
 use crate::sql;
+use crate::twophase::Protocol;
 use std::fmt;
 
 pub use doubt::prepared;
@@ -25,6 +27,15 @@ pub enum Level {
     Note,
     Warning,
     Failure,
+}
+
+/// Who is at work on the slave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worker {
+    None,
+    Daemon,
+    /// An initial copy, of all tables or of some.
+    Copy,
 }
 
 #[derive(Debug)]
@@ -54,15 +65,18 @@ pub fn diagnose(config: &Config, source: &str, master: Result<Session>, slave: R
     let mut slave = report.opened(Side::Slave, slave);
     for session in [&mut master, &mut slave].into_iter().flatten() {
         server::examine(&mut report, config, session);
+        let is_slave = session.side() == Side::Slave;
+        report.ask(session, &[("locks", "nobody keeps pyreplica waiting")], sql::DOCTOR_LOCKS, &[&is_slave]);
     }
     let log = master.as_mut().and_then(|master| server::examine_log(&mut report, config, master));
-    let is_running = match (&log, &mut master) {
+    let worker = match (&log, &mut master) {
         (Some(_), Some(master)) => server::examine_daemon(&mut report, config, source, master),
-        _ => false,
+        _ => Worker::None,
     };
-    if let Some(origin) = log {
-        let sessions = [&mut master, &mut slave].into_iter().flatten();
-        doubt::examine(&mut report, config, origin, is_running, sessions);
+    let sessions = [&mut master, &mut slave].into_iter().flatten();
+    doubt::examine(&mut report, config, log, worker == Worker::Daemon, sessions);
+    if let (Some(origin), Some(slave)) = (log, &mut slave) {
+        copy::examine(&mut report, &Protocol::progress_key(origin, &config.slave_field), source, worker, slave);
     }
     tables::examine(&mut report, config, log.is_some(), master.as_mut(), slave.as_mut());
     if let (Some(master), Some(slave)) = (&mut master, &mut slave) {

@@ -50,11 +50,11 @@ pub mod held;
 pub mod replay;
 pub mod twophase;
 pub mod housekeeping;
+pub mod copied;
 pub mod diagnosis;
 pub mod vitals;
 pub mod compare;
 pub mod repair;
-pub mod copied;
 pub mod plan;
 
 // Loop: one pair, then many.

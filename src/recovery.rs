@@ -37,6 +37,14 @@ impl GidFamily {
         (field == self.field).then_some(number)
     }
 
+    /// Whether it may be one of this slave's, for somebody who cannot ask the master which log that is about.
+    pub fn may_be_own(field: &str, side: Side, gid: &str) -> bool {
+        let Some((_name, rest)) = gid.strip_prefix("pyreplica:").and_then(|rest| rest.split_once(':')) else {
+            return false;
+        };
+        rest.rsplitn(3, ':').nth(2).is_some_and(|front| front == format!("{field}:{side}"))
+    }
+
     /// The field and the number of a batch of the same log. A name holds no colon; a field may, and is what is left.
     fn read<'a>(&self, side: Side, gid: &'a str) -> Option<(&'a str, BatchNumber)> {
         let (_name, rest) = gid.strip_prefix("pyreplica:")?.split_once(':')?;
@@ -131,6 +139,9 @@ mod tests {
             let other = GidFamily::new("somedb", field, 0xabc);
             assert_eq!(other.number(Side::Master, &gid("somedb", field)), Some(BatchNumber(42)), "{field}");
             assert_eq!(other.number(Side::Master, &gid("somedb", "a")), None, "{field}");
+            assert!(GidFamily::may_be_own(field, Side::Master, &gid("somedb", field)), "{field}");
+            assert!(!GidFamily::may_be_own("a", Side::Master, &gid("somedb", field)), "{field}");
+            assert!(!GidFamily::may_be_own(field, Side::Slave, &gid("somedb", field)), "{field}");
         }
     }
 

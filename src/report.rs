@@ -11,6 +11,8 @@ use crate::sql;
 /// Longer messages, such as a statement with a large value, are cut.
 const LONGEST_TEXT: usize = 4000;
 
+const TOO_MANY_CONNECTIONS: &str = "53300";
+
 /// An attempt has failed, or everything that was pending has been replayed.
 pub fn leave(config: &Config, error: Option<&Error>) {
     let attempt = || match error {
@@ -25,10 +27,16 @@ pub fn leave(config: &Config, error: Option<&Error>) {
     }
 }
 
+/// Whether it is the master that cannot be had. One that is short of something, such as slots for prepared transactions, is
+/// there all the same.
+fn is_master_away(error: &Error) -> bool {
+    let is_short = error.code().is_some_and(|code| code.starts_with("53") && code != TOO_MANY_CONNECTIONS);
+    error.side() == Some(Side::Master) && matches!(error.kind(), Kind::Connection | Kind::Login) && !is_short
+}
+
 /// Where the master itself is what fails, whoever asks finds that out.
 fn is_worth_telling(error: &Error) -> bool {
-    let is_master_away = error.side() == Some(Side::Master) && matches!(error.kind(), Kind::Connection | Kind::Login);
-    !is_master_away && !matches!(error.kind(), Kind::Stopped | Kind::Busy)
+    !is_master_away(error) && !matches!(error.kind(), Kind::Stopped | Kind::Busy)
 }
 
 fn note(config: &Config, error: &Error) -> Result<()> {

@@ -1,12 +1,16 @@
 //! `pyreplica status`: how each pair is doing.
 
 use crate::conffiles::Loaded;
+use crate::config::Config;
 use crate::control::Control;
+use crate::db::Session;
+use crate::dial;
 use crate::error::{Error, ExitCode, Kind, Result};
+use crate::names::Side;
 use crate::output::{self, Json, json};
 use crate::sides::{self, Sides};
 use crate::verb::{Call, JSON, Opt, Value, Verb, Words};
-use crate::vitals::{self, Vitals};
+use crate::vitals::{self, Place, Vitals};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -47,6 +51,18 @@ example:
 /// Between two looks, when nobody says it.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long status, when it looks only once, waits for two batches to be committed.
+const RATE_TIME: Duration = Duration::from_secs(3);
+
+/// Where fewer changes wait, they are replayed before that.
+const RATE_CHANGES: u64 = 100;
+
+/// Between two looks meanwhile.
+const RATE_PAUSE: Duration = Duration::from_millis(250);
+
+/// From the first batch on that is committed so long after another, the rate is good enough.
+const RATE_SPAN: f64 = 1.0;
+
 /// The last replayed change of each pair at one moment.
 type Places = HashMap<String, (Instant, i64)>;
 
@@ -54,7 +70,9 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let loaded = call.pairs();
     if !call.has("--watch") {
         let pairs = look(call, &loaded, control)?;
-        show(call, &loaded, &pairs, &HashMap::new())?;
+        // A collector has rates of its own.
+        let rates = if call.has("--prometheus") { HashMap::new() } else { look_again(&loaded, &pairs, control)? };
+        show(call, &loaded, &pairs, &rates)?;
         return Ok(judge(&loaded, &pairs));
     }
     let interval = call.number("--watch").map_or(WATCH_INTERVAL, Duration::from_secs);
@@ -83,6 +101,42 @@ fn look(call: &Call, loaded: &Loaded, control: &Control) -> Result<Vec<Vitals>> 
         pairs.push(vitals::look(config, &call.words_for(config), master, slave));
     }
     control.check().map(|()| pairs)
+}
+
+/// How fast the daemons that have something to do are doing it: by the master's clock from one commit to another, since
+/// between two looks a batch may be committed or not.
+fn look_again(loaded: &Loaded, pairs: &[Vitals], control: &Control) -> Result<HashMap<String, f64>> {
+    let has_work = |pair: &Vitals| {
+        pair.state() == "replicating" && pair.lag.as_ref().is_some_and(|lag| lag.changes >= RATE_CHANGES)
+    };
+    let busy = loaded.configs.iter().zip(pairs).filter(|(_, pair)| has_work(pair)).map(|(config, _)| config);
+    let mut rates = HashMap::new();
+    let mut watched: Vec<(&Config, Session, Option<Place>)> = Vec::new();
+    for config in busy {
+        // Whatever is wrong, the first look has told it.
+        let opened = dial::connect(Side::Master, &config.master, &format!("{} status", config.name));
+        watched.extend(opened.ok().map(|session| (config, session, None)));
+    }
+    let end = Instant::now() + RATE_TIME;
+    while !watched.is_empty() && Instant::now() < end {
+        watched.retain_mut(|(config, master, first)| {
+            let now = match vitals::place(master, &config.slave_field) {
+                Ok(Some(now)) => now,
+                Ok(None) => return true,
+                Err(_) => return false,
+            };
+            let former = *first.get_or_insert(now);
+            let span = now.noted - former.noted;
+            if now.batch != former.batch && span > 0.0 {
+                rates.insert(config.name.clone(), (now.last - former.last).max(0) as f64 / span);
+            }
+            span < RATE_SPAN
+        });
+        if control.pause(RATE_PAUSE) {
+            break;
+        }
+    }
+    control.check().map(|()| rates)
 }
 
 fn show(call: &Call, loaded: &Loaded, pairs: &[Vitals], rates: &HashMap<String, f64>) -> Result<()> {

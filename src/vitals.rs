@@ -3,14 +3,17 @@
 //! What the databases cannot know, why the daemon fails, it has left in `replica_error` on the master (`report.rs`).
 
 mod exposition;
+mod judge;
+mod lag;
 mod show;
 
 use crate::checks;
 use crate::config::Config;
+use crate::copied::{self, Unfinished};
 use crate::db::Session;
 use crate::diagnosis;
-use crate::error::{Error, Kind, Result};
-use crate::names::{BatchNumber, Side, quote_literal};
+use crate::error::{Error, Result};
+use crate::names::{BatchNumber, Side};
 use crate::recovery::GidFamily;
 use crate::sql;
 use crate::twophase::Protocol;
@@ -18,13 +21,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub use exposition::exposition;
+pub use lag::{Count, Lag, Place, place};
 pub use show::{as_json, as_table};
-
-/// So many rows of the log are looked at: some tenths of a second. What is beyond is estimated by the ids.
-const LOOK_ROWS: i64 = 100_000;
-
-/// A batch of a daemon at work is prepared for milliseconds; after this it is stuck.
-const DOUBT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was found out about one pair. What is None could not be found out.
 #[derive(Debug, Default)]
@@ -33,30 +31,33 @@ pub struct Vitals {
     pub field: String,
     /// Whether the master and the slave could be reached.
     pub reached: [bool; 2],
-    /// The server process of the daemon's session on the master.
-    pub daemon: Option<i32>,
+    /// The daemon's session on the master.
+    pub daemon: Option<Daemon>,
     pub lag: Option<Lag>,
+    pub open: Option<Open>,
     pub error: Option<LastError>,
     pub doubt: Option<Doubt>,
     pub aside: Aside,
+    /// Somebody copies to the slave.
+    pub is_copying: bool,
+    /// A copy that has to be ended before a daemon replicates.
+    pub copy: Option<Unfinished>,
     pub problems: Vec<Problem>,
 }
 
-/// How far the slave is behind, and with what.
+/// Whose session holds the slave's lock on the master.
 #[derive(Debug)]
-pub struct Lag {
-    pub changes: u64,
-    pub is_estimate: bool,
-    /// Since the oldest change that waits was made; none waits: zero.
-    pub seconds: f64,
-    pub batch: i64,
-    pub replayed_at: Option<String>,
-    /// The last change that was replayed, and its transaction if the log still has it.
-    pub last: Option<i64>,
-    pub transaction: Option<String>,
-    /// The newest change of the log.
-    pub highest: i64,
-    pub log_bytes: u64,
+pub struct Daemon {
+    pub pid: i32,
+    /// The client's address; empty if it is on the master's machine.
+    pub client: String,
+}
+
+/// Transactions on the master that have logged something and are not over.
+#[derive(Debug)]
+pub struct Open {
+    pub transactions: u64,
+    pub oldest: Duration,
 }
 
 #[derive(Debug)]
@@ -64,6 +65,8 @@ pub struct LastError {
     pub since: String,
     pub since_epoch: f64,
     pub last: String,
+    /// Since the last attempt.
+    pub idle: Duration,
     pub attempts: u64,
     pub message: String,
     pub hint: Option<String>,
@@ -77,6 +80,7 @@ pub struct LastError {
 pub struct Doubt {
     pub batches: u64,
     pub oldest: Duration,
+    pub transactions: Vec<(Side, String)>,
 }
 
 /// What a slave's tables tell about changes that were not replayed, or on another row than they should have been.
@@ -86,6 +90,7 @@ pub struct Aside {
     pub last_conflict: Option<String>,
     pub held: Option<u64>,
     pub paused_tables: String,
+    pub copying_tables: String,
     pub is_paused: bool,
 }
 
@@ -111,20 +116,17 @@ pub fn look(config: &Config, source: &str, master: Result<Session>, slave: Resul
         }
         None => None,
     };
-    if let Some(origin) = origin {
-        let mut sessions: Vec<&mut Session> = [&mut master, &mut slave].into_iter().flatten().collect();
-        match in_doubt(config, origin, &mut sessions) {
-            Ok(doubt) => vitals.doubt = Some(doubt),
-            Err(error) => vitals.trouble(&error),
-        }
+    let mut sessions: Vec<&mut Session> = [&mut master, &mut slave].into_iter().flatten().collect();
+    match in_doubt(config, origin, &mut sessions) {
+        Ok(doubt) if origin.is_some() || doubt.batches > 0 => vitals.doubt = Some(doubt),
+        Ok(_) => {}
+        Err(error) => vitals.trouble(&error),
     }
     if let (Some(origin), Some(slave)) = (origin, &mut slave) {
-        match ask_slave(&Protocol::progress_key(origin, &config.slave_field), slave) {
-            Ok(aside) => vitals.aside = aside,
-            Err(error) => vitals.trouble(&error),
-        }
+        let asked = vitals.ask_slave(&Protocol::progress_key(origin, &config.slave_field), slave);
+        asked.unwrap_or_else(|error| vitals.trouble(&error));
     }
-    vitals.judge(source);
+    vitals.judge(config, source);
     vitals
 }
 
@@ -132,9 +134,10 @@ impl Vitals {
     /// One word for how it is.
     pub fn state(&self) -> &'static str {
         let is_failing = self.error.as_ref().is_some_and(|error| error.recovered.is_none());
-        match (self.reached[0], self.daemon) {
+        match (self.reached[0], &self.daemon) {
             (false, _) => "unknown",
             _ if self.aside.is_paused => "paused",
+            (true, None) if self.is_copying => "copying",
             (true, Some(_)) if !is_failing => "replicating",
             (true, _) if is_failing => "failing",
             (true, _) => "stopped",
@@ -177,78 +180,46 @@ impl Vitals {
         let identity: String = master.query_one("look at the server", sql::IDENTITY, &[])?.get(0);
         let field = &config.slave_field;
         let rows = master.query("look for the daemon", sql::DAEMON, &[field])?;
-        self.daemon = rows.first().map(|row| row.get("pid"));
-        self.lag = Some(lag(master, field)?);
+        self.daemon = rows
+            .iter()
+            .find(|row| !row.get::<_, bool>("copies"))
+            .map(|row| Daemon { pid: row.get("pid"), client: row.get("client") });
+        self.is_copying = master.query_one("look for a copy", sql::COPY_RUNS, &[field])?.get(0);
+        self.lag = Some(lag::of(master, field)?);
+        let open = master.query_one("look for open transactions", sql::OPEN_TRANSACTIONS, &[])?;
+        self.open = Some(Open {
+            transactions: open.get::<_, i64>("transactions") as u64,
+            oldest: seconds(open.get("seconds")),
+        });
         if master.query_one("look for errors", sql::MAY_NOTE_ERRORS, &[])?.get::<_, bool>(0) {
             self.error = last_error(master, field)?;
         }
         Ok(checks::origin(&identity, log))
     }
 
-    /// What of all that somebody should see to.
-    fn judge(&mut self, source: &str) {
-        let mut found = Vec::new();
-        let mut say = |is_failure, text: String, hint: Option<String>| found.push(Problem { is_failure, text, hint });
-        match &self.error {
-            Some(error) if error.recovered.is_none() => say(
-                true,
-                format!(
-                    "failing since {} (attempts: {}, last at {}): {}",
-                    error.since, error.attempts, error.last, error.message
-                ),
-                error.hint.clone(),
-            ),
-            _ => {}
+    fn ask_slave(&mut self, master: &str, slave: &mut Session) -> Result<()> {
+        let aside = &mut self.aside;
+        let there = slave.query_one("look for what is put aside", sql::PUT_ASIDE, &[])?;
+        if there.get("conflicts") {
+            let row = slave.query_one("count the conflicts", sql::CONFLICTS, &[&master])?;
+            aside.conflicts = Some(row.get::<_, i64>(0) as u64);
+            aside.last_conflict = row.get(1);
         }
-        // Between two attempts that fail a daemon is not connected either.
-        let is_failing = self.error.as_ref().is_some_and(|error| error.recovered.is_none());
-        if self.reached[0] && self.daemon.is_none() && !is_failing {
-            let waiting = self.lag.as_ref().map_or(0, |lag| lag.changes);
-            let text = format!("no daemon is connected to the master; changes that wait: {waiting}");
-            say(false, text, Some(format!("is it running? start it: pyreplica {source}")));
+        if there.get("held") {
+            let row = slave.query_one("count what is put aside", sql::HELD, &[&master])?;
+            aside.held = Some(row.get::<_, i64>(0) as u64);
+            aside.paused_tables = row.get(1);
+            aside.is_paused = row.get(2);
+            aside.copying_tables = row.get(3);
         }
-        if let Some(doubt) = self.doubt.as_ref().filter(|doubt| doubt.batches > 0) {
-            let is_stuck = self.daemon.is_none() || doubt.oldest >= DOUBT_PATIENCE;
-            if is_stuck {
-                let text = format!("batches in doubt: {}, the oldest for {} s", doubt.batches, doubt.oldest.as_secs());
-                say(false, text, Some("the daemon settles them when it connects".into()));
-            }
-        }
-        if self.aside.is_paused {
-            say(false, "paused by the operator".into(), Some(format!("pyreplica resume {source}")));
-        }
-        if let Some(held) = self.aside.held.filter(|held| *held > 0) {
-            let text = format!("changes that were put aside and not replayed: {held}");
-            say(false, text, Some(format!("pyreplica pending {source}")));
-        }
-        self.problems.append(&mut found);
+        self.copy = copied::unfinished(slave, master)?;
+        Ok(())
     }
 }
 
-fn lag(master: &mut Session, field: &str) -> Result<Lag> {
-    let columns = master.query("look at the log's columns", sql::SLAVE_FIELDS, &[])?;
-    if !columns.iter().any(|row| row.get::<_, &str>(0) == field) {
-        let what = format!("replica_log has no column for SLAVE_FIELD={field}");
-        let hint = format!("on the master: SELECT py_log_add_slave({});", quote_literal(field));
-        return Err(Error::new(Kind::Setup, Some(Side::Master), "read the log", what).with_hint(hint));
-    }
-    let row = master.query_one("look how far the slave is", &sql::lag(field), &[&field, &LOOK_ROWS])?;
-    let (pending, newest): (i64, i64) = (row.get("pending"), row.get("newest"));
-    let (up_to, highest): (i64, i64) = (row.get("up_to"), row.get("highest"));
-    let is_estimate: bool = row.get("is_cut");
-    let beyond = if is_estimate && newest > 0 { (highest - up_to).max(newest) } else { 0 };
-    let changes = (pending + beyond).max(0) as u64;
-    Ok(Lag {
-        changes,
-        is_estimate,
-        seconds: row.get::<_, Option<f64>>("seconds").filter(|_| changes > 0).unwrap_or(0.0).max(0.0),
-        batch: row.get("batch"),
-        replayed_at: row.get::<_, Option<String>>("replayed_at").filter(|_| row.get::<_, i64>("batch") > 0),
-        last: row.get("last"),
-        transaction: row.get("txid"),
-        highest,
-        log_bytes: row.get::<_, i64>("size") as u64,
-    })
+/// A clock that was set back must not harm.
+fn seconds(number: f64) -> Duration {
+    Duration::try_from_secs_f64(number).unwrap_or_default()
 }
 
 fn last_error(master: &mut Session, field: &str) -> Result<Option<LastError>> {
@@ -257,6 +228,7 @@ fn last_error(master: &mut Session, field: &str) -> Result<Option<LastError>> {
         since: row.get("since"),
         since_epoch: row.get("since_epoch"),
         last: row.get("last"),
+        idle: seconds(row.get("idle")),
         attempts: row.get::<_, i64>("attempts") as u64,
         message: row.get("message"),
         hint: row.get("hint"),
@@ -265,32 +237,26 @@ fn last_error(master: &mut Session, field: &str) -> Result<Option<LastError>> {
     }))
 }
 
-fn in_doubt(config: &Config, origin: u64, sessions: &mut [&mut Session]) -> Result<Doubt> {
-    let family = GidFamily::new(&config.name, &config.slave_field, origin);
-    let (mut numbers, mut oldest): (BTreeSet<BatchNumber>, _) = (BTreeSet::new(), Duration::ZERO);
+/// Without the log's origin, which only the master knows, everything that may be of this pair.
+fn in_doubt(config: &Config, origin: Option<u64>, sessions: &mut [&mut Session]) -> Result<Doubt> {
+    let field = &config.slave_field;
+    let family = origin.map(|origin| GidFamily::new(&config.name, field, origin));
+    let mut numbers: BTreeSet<BatchNumber> = BTreeSet::new();
+    let mut doubt = Doubt::default();
     for session in sessions {
-        for prepared in diagnosis::prepared(session)?.iter().filter(|prepared| prepared.is_here) {
-            let Some(number) = family.number(prepared.side, &prepared.gid) else { continue };
-            numbers.insert(number);
-            oldest = oldest.max(prepared.age);
+        for prepared in diagnosis::prepared(session)?.into_iter().filter(|prepared| prepared.is_here) {
+            match &family {
+                Some(family) => match family.number(prepared.side, &prepared.gid) {
+                    Some(number) => drop(numbers.insert(number)),
+                    None => continue,
+                },
+                None if GidFamily::may_be_own(field, prepared.side, &prepared.gid) => doubt.batches += 1,
+                None => continue,
+            }
+            doubt.oldest = doubt.oldest.max(prepared.age);
+            doubt.transactions.push((prepared.side, prepared.gid));
         }
     }
-    Ok(Doubt { batches: numbers.len() as u64, oldest })
-}
-
-fn ask_slave(master: &str, slave: &mut Session) -> Result<Aside> {
-    let mut aside = Aside::default();
-    let there = slave.query_one("look for what is put aside", sql::PUT_ASIDE, &[])?;
-    if there.get("conflicts") {
-        let row = slave.query_one("count the conflicts", sql::CONFLICTS, &[&master])?;
-        aside.conflicts = Some(row.get::<_, i64>(0) as u64);
-        aside.last_conflict = row.get(1);
-    }
-    if there.get("held") {
-        let row = slave.query_one("count what is put aside", sql::HELD, &[&master])?;
-        aside.held = Some(row.get::<_, i64>(0) as u64);
-        aside.paused_tables = row.get(1);
-        aside.is_paused = row.get(2);
-    }
-    Ok(aside)
+    doubt.batches += numbers.len() as u64;
+    Ok(doubt)
 }

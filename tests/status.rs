@@ -69,6 +69,53 @@ fn a_long_backlog_is_estimated_and_the_estimate_is_close() {
     assert!((149_000..151_000).contains(&changes), "{told:#}");
 }
 
+/// The position stays behind what an open transaction has logged, and what lies between is not looked at.
+#[test]
+fn what_is_not_looked_at_is_not_said_to_be_counted() {
+    let pair = Pair::new().with_a_table();
+    pair.run("select py_log_add_slave('another')");
+    let mut open = pair.master();
+    open.batch_execute("begin; insert into t values (-1, 'open')").unwrap();
+    assert_eq!(status(&pair)["open_transactions"], 1);
+    pair.run("insert into t select n from generate_series(1, 105000) n");
+    assert!(pair.try_once_by_file("DEBUG_LEVEL=1").status.success());
+    let told = status(&pair);
+    assert_eq!((&told["lag"]["changes"], &told["lag"]["estimated"]), (&0.into(), &true.into()), "{told:#}");
+    let said = pair.verb_by_file("status", "", &[]).output;
+    assert!(said.contains(" 0 or more ") && !said.contains("about"), "{said}");
+    pair.run("insert into t select n from generate_series(200001, 200003) n");
+    assert!(pair.verb_by_file("status", "", &[]).output.contains(" 3 or more "));
+    open.batch_execute("commit").unwrap();
+    assert!(pair.verb_by_file("status", "", &[]).output.contains(" 4 or more "));
+    assert_eq!(status(&pair)["open_transactions"], 0);
+}
+
+/// The daemon stands still, and its batches are committed in its place: one of a thousand changes every second.
+#[test]
+fn one_look_tells_how_fast_a_daemon_is_that_has_something_to_do() {
+    let pair = Pair::new().with_a_table();
+    pair.run("insert into t values (0, 'before')");
+    pair.once();
+    let mut daemon = pair.start_paused_at("begun");
+    pair.run("insert into t select n from generate_series(1, 200) n");
+    daemon.wait_paused();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
+                pair.run("update replica_slave set batch = batch + 1, last = last + 1000, ts = ts + interval '1 s'");
+            }
+        });
+        // Its changes are at places that the position has passed by then, save in its first moment.
+        pair.run("update replica_log set id = id + 1000000000");
+        let told = status(&pair);
+        is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+        let rate = told["rate"].as_f64().unwrap_or_else(|| panic!("{told:#}"));
+        assert!((999.0..1001.0).contains(&rate), "{told:#}");
+    });
+    daemon.kill9();
+}
+
 #[test]
 fn the_metrics_are_written_for_a_textfile_collector() {
     let pair = Pair::new().with_a_table();

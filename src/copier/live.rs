@@ -31,6 +31,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) fn run(config: &Config, wish: &Wish, control: &Control, tell: &mut dyn FnMut(News)) -> Result<Outcome> {
     let mut release = Release::open(config, "copy", control)?;
+    release.master.query("tell that a copy is under way", copying::LOCK_COPY, &[&config.slave_field])?;
     let key = release.pair.clone();
     let (tables, notes) = plan::choose(&mut release.master, &wish.tables)?;
     notes.into_iter().for_each(|note| tell(News::Note(note)));

@@ -73,6 +73,16 @@ pub(super) fn from_server(side: Side, operation: &str, error: &DbError) -> Error
         "28000" if detail.contains("no encryption") => {
             Some("pg_hba.conf of that server wants TLS for this role (hostssl): sslmode=require or stricter")
         }
+        "3D000" => Some("create the database there, or name another one: dbname= in the connection string"),
+        "53100" => Some("that server's disk is full: make room there; it is tried again"),
+        "53200" if operation.starts_with("prepare transaction") => Some(
+            "all of that server's max_prepared_transactions are in use: settle those that nobody needs (SELECT * FROM \
+             pg_prepared_xacts), or raise it and restart that server; it is tried again",
+        ),
+        "53300" => Some("end sessions on that server, or raise its max_connections and restart it; it is tried again"),
+        "55P03" => Some("somebody else keeps a lock there: pyreplica doctor names who does; it is tried again"),
+        "57P01" | "57P02" => Some("the server was stopped, or the session ended by somebody: is it running again?"),
+        "57P03" => Some("the server is starting, stopping or recovering: its log tells; it is tried again"),
         "28000" => Some("no such role, or pg_hba.conf of that server does not let it in from here"),
         _ => error.hint(),
     };

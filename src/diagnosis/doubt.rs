@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::db::Session;
 use crate::error::Result;
 use crate::names::{BatchNumber, Side, quote_literal};
-use crate::recovery::{GidFamily, decide};
+use crate::recovery::{Action, GidFamily, decide};
 use crate::sql;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,44 +32,78 @@ pub struct Prepared {
 pub(super) fn examine<'a>(
     report: &mut Report,
     config: &Config,
-    origin: u64,
+    origin: Option<u64>,
     is_running: bool,
     sessions: impl Iterator<Item = &'a mut Session>,
 ) {
-    let family = GidFamily::new(&config.name, &config.slave_field, origin);
+    let field = &config.slave_field;
+    let family = origin.map(|origin| GidFamily::new(&config.name, field, origin));
     let mut own: BTreeMap<BatchNumber, Vec<Prepared>> = BTreeMap::new();
+    let mut asked_sides = Vec::new();
     let mut committed = None;
     for session in sessions {
         let side = session.side();
         let asked = prepared(session);
         let Some(found) = report.tried(Some(side), SUBJECT, asked) else { continue };
-        if side == Side::Master {
-            let asked = session.query("read the last batch", sql::COMMITTED_BATCH, &[&config.slave_field]);
+        asked_sides.push(side);
+        if side == Side::Master && family.is_some() {
+            let asked = session.query("read the last batch", sql::COMMITTED_BATCH, &[field]);
             committed = asked.ok().and_then(|rows| rows.first().map(|row| BatchNumber(row.get(0))));
         }
-        let is_own = |prepared: &Prepared| family.number(side, &prepared.gid).filter(|_| prepared.is_here);
-        let (ours, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|prepared| is_own(prepared).is_some());
-        let old: Vec<_> = others.into_iter().filter(|prepared| prepared.age > PATIENCE).collect();
-        if ours.is_empty() && old.is_empty() {
+        let mut has_any = false;
+        for prepared in found {
+            let may_be_own = || prepared.is_here && GidFamily::may_be_own(field, side, &prepared.gid);
+            match &family {
+                Some(family) => match family.number(side, &prepared.gid).filter(|_| prepared.is_here) {
+                    Some(number) => own.entry(number).or_default().push(prepared),
+                    None if prepared.age > PATIENCE => foreign(report, &prepared),
+                    None => continue,
+                },
+                None if may_be_own() => orphaned(report, &prepared),
+                None if prepared.age > PATIENCE => foreign(report, &prepared),
+                None => continue,
+            }
+            has_any = true;
+        }
+        if !has_any {
             report.add(Level::Ok, Some(side), SUBJECT, "none");
         }
-        ours.into_iter().for_each(|prepared| {
-            let number = family.number(side, &prepared.gid).expect("it was asked for");
-            own.entry(number).or_default().push(prepared);
-        });
-        old.iter().for_each(|prepared| foreign(report, prepared));
     }
-    for (number, parts) in own {
-        let oldest = parts.iter().map(|part| part.age).max().unwrap_or_default();
-        let level = if is_running && oldest < OWN_PATIENCE { Level::Note } else { Level::Warning };
-        let has = |side| parts.iter().any(|part| part.side == side);
-        let action = committed.and_then(|committed| decide(number, has(Side::Master), has(Side::Slave), committed));
-        let action = action.map(|action| format!(": {action}")).unwrap_or_default();
-        let text = format!("batch {number} of this pair is in doubt since {} s{action}", oldest.as_secs());
-        let advice =
-            if is_running { "the daemon settles it when it connects anew" } else { "start the daemon: it settles it" };
+    let committed = committed.filter(|_| asked_sides.len() == 2);
+    own.iter().for_each(|(number, parts)| doubtful(report, *number, parts, committed, is_running));
+}
+
+/// A batch of the pair's. `committed`, the number in the master's row, is known if both sides could be asked.
+fn doubtful(
+    report: &mut Report,
+    number: BatchNumber,
+    parts: &[Prepared],
+    committed: Option<BatchNumber>,
+    is_running: bool,
+) {
+    let oldest = parts.iter().map(|part| part.age).max().unwrap_or_default();
+    let level = if is_running && oldest < OWN_PATIENCE { Level::Note } else { Level::Warning };
+    let named: Vec<String> = parts.iter().map(|part| format!("'{}' on the {}", part.gid, part.side)).collect();
+    let text = format!("batch {number} of this pair is in doubt since {} s: {}", oldest.as_secs(), named.join(" and "));
+    let has = |side| parts.iter().any(|part| part.side == side);
+    let Some(action) = committed.and_then(|committed| decide(number, has(Side::Master), has(Side::Slave), committed))
+    else {
+        let advice = "don't settle it by hand: what becomes of it depends on the other side, which can't be asked now. \
+                      The daemon settles it when it connects to both";
         report.add(level, None, SUBJECT, text).advise(advice);
-    }
+        return;
+    };
+    let who =
+        if is_running { "the daemon settles it when it connects anew" } else { "start the daemon: it settles it" };
+    let command = match action {
+        Action::CommitBoth | Action::CommitSlave => "COMMIT PREPARED",
+        Action::RollBackMaster | Action::RollBackSlave => "ROLLBACK PREPARED",
+    };
+    // The master's part was read first, and is the first to be settled.
+    let steps: Vec<String> =
+        parts.iter().map(|part| format!("on the {}: {command} {};", part.side, quote_literal(&part.gid))).collect();
+    let advice = format!("{who}. If it cannot: {}", steps.join(" and then "));
+    report.add(level, None, SUBJECT, format!("{text}: {action}")).advise(advice);
 }
 
 /// Everything that is prepared on a server.
@@ -85,6 +119,16 @@ pub fn prepared(session: &mut Session) -> Result<Vec<Prepared>> {
         is_here: row.get("here"),
     });
     Ok(prepared.collect())
+}
+
+/// It may be a batch of the pair's: the master, which could tell, can't be asked.
+fn orphaned(report: &mut Report, prepared: &Prepared) {
+    let Prepared { side, gid, age, .. } = prepared;
+    let text = format!("'{gid}' is in doubt since {} s", age.as_secs());
+    report.add(Level::Warning, Some(*side), SUBJECT, text).advise(
+        "don't settle it by hand: only the master tells whether it was committed there. When that is back, the daemon \
+         settles it",
+    );
 }
 
 fn foreign(report: &mut Report, prepared: &Prepared) {

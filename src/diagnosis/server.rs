@@ -1,6 +1,6 @@
 //! One server by itself, and the master's log and daemon.
 
-use super::{Level, Report};
+use super::{Level, Report, Worker};
 use crate::checks;
 use crate::config::Config;
 use crate::db::Session;
@@ -91,13 +91,19 @@ pub(super) fn examine_log(report: &mut Report, config: &Config, master: &mut Ses
     Some(checks::origin(&identity, log))
 }
 
-/// Is the daemon at work?
-pub(super) fn examine_daemon(report: &mut Report, config: &Config, source: &str, master: &mut Session) -> bool {
+/// Who is at work?
+pub(super) fn examine_daemon(report: &mut Report, config: &Config, source: &str, master: &mut Session) -> Worker {
     let side = Some(Side::Master);
     let field = &config.slave_field;
     examine_error(report, field, master);
     let rows = master.query("look for the daemon", sql::DAEMON, &[field]);
-    let Some(rows) = report.tried(side, "daemon", rows) else { return false };
+    let Some(rows) = report.tried(side, "daemon", rows) else { return Worker::None };
+    if let Some(row) = rows.iter().find(|row| row.get("copies")) {
+        let pid: i32 = row.get("pid");
+        let text = format!("none: a copy to the slave is under way (server process {pid})");
+        report.add(Level::Note, side, "daemon", text).advise(format!("when it has ended: pyreplica {source}"));
+        return Worker::Copy;
+    }
     if let Some(row) = rows.first() {
         let (pid, application, client): (i32, &str, &str) = (row.get("pid"), row.get("application"), row.get("client"));
         let since = row.get::<_, Option<&str>>("since").map(|since| format!(" since {since}")).unwrap_or_default();
@@ -108,16 +114,17 @@ pub(super) fn examine_daemon(report: &mut Report, config: &Config, source: &str,
             "daemon",
             format!("connected{since}{from} as {application:?} (server process {pid})"),
         );
-        return true;
+        return Worker::Daemon;
     }
-    let batch = master.query("read the last batch", sql::COMMITTED_BATCH, &[field]);
-    let Some(rows) = report.tried(side, "daemon", batch) else { return false };
-    let has_worked = rows.first().is_some_and(|row| BatchNumber(row.get(0)) > BatchNumber(0));
-    let level = if has_worked { Level::Warning } else { Level::Note };
+    let batch = master.query("read the last batch", sql::LAST_BATCH, &[field]);
+    let Some(rows) = report.tried(side, "daemon", batch) else { return Worker::None };
+    let last = rows.first().filter(|row| BatchNumber(row.get(0)) > BatchNumber(0));
+    let level = if last.is_some() { Level::Warning } else { Level::Note };
+    let since = last.map(|row| format!("; the last batch was committed at {}", row.get::<_, &str>("ts")));
     report
-        .add(level, side, "daemon", "no daemon replicates this pair now")
+        .add(level, side, "daemon", format!("no daemon replicates this pair now{}", since.unwrap_or_default()))
         .advise(format!("start it: pyreplica {source}"));
-    false
+    Worker::None
 }
 
 /// What the daemon fails with, if it does.

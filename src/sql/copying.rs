@@ -12,6 +12,13 @@ pub const SLAVE_COPY: &str = include_str!("../../sql/slave-copy.sql");
 
 pub const HAS_COPY: &str = "select to_regclass('public.replica_copy') is not null";
 
+pub const MAY_SEE_COPY: &str =
+    "select coalesce(has_table_privilege(to_regclass('public.replica_copy')::oid, 'select'), false)";
+
+/// Until all of them are there no daemon replicates.
+pub const UNFINISHED_COPY: &str = "select count(*) as tables, count(*) filter (where state = 'loaded') as loaded, \
+     min(ts)::timestamptz(0)::text as since from public.replica_copy where master = $1 and state in ('wanted', 'loaded')";
+
 pub const COPIED: &str = "select relation, state, whole, batch, snapshot, rows from public.replica_copy \
      where master = $1 order by relation";
 
@@ -19,6 +26,10 @@ pub const WANT_COPY: &str = "insert into public.replica_copy (master, relation, 
      select $1, r, $5, $3, $4 from unnest($2::text[]) r \
      on conflict (master, relation) do update set state = $5, whole = $3, batch = $4, snapshot = null, \
      rows = null, ts = now()";
+
+/// 0x70797263 is "pyrc". Whoever copies to this slave holds it in shared mode, on the master, so that status can tell a copy
+/// that is under way from one that was interrupted, and from a daemon.
+pub const LOCK_COPY: &str = "select pg_try_advisory_lock_shared(1887007331, hashtext($1))";
 
 /// Waits for a former load of the table that is still about to commit or to be rolled back.
 pub const BEGIN_LOAD: &str = "select state from public.replica_copy where master = $1 and relation = $2 for update";

@@ -10,9 +10,25 @@ pub const DOCTOR_SERVER: &str = include_str!("../../sql/query/doctor/server.sql"
 pub const DOCTOR_COLLATION: &str = include_str!("../../sql/query/doctor/collation.sql");
 pub const DOCTOR_LOG: &str = include_str!("../../sql/query/doctor/log.sql");
 pub const DOCTOR_TRIGGERS: &str = include_str!("../../sql/query/doctor/triggers.sql");
+pub const DOCTOR_LOCKS: &str = include_str!("../../sql/query/doctor/locks.sql");
 pub const DOCTOR_SLAVE: &str = include_str!("../../sql/query/doctor/slave.sql");
 pub const DOCTOR_CATALOG: &str = include_str!("../../sql/query/doctor/catalog.sql");
 pub const DOCTOR_SEQUENCES: &str = include_str!("../../sql/query/doctor/sequences.sql");
+
+/// Whether somebody copies to the slave.
+pub const COPY_RUNS: &str = "select exists (select from pg_locks where locktype = 'advisory' and classid = 1887007331 \
+     and objid = (hashtext($1)::bigint & 4294967295)::oid and objsubid = 2 and granted \
+     and database = (select oid from pg_database where datname = current_database()))";
+
+/// Which batch was the last one, and when.
+pub const LAST_BATCH: &str =
+    "select batch, ts::timestamptz(0)::text as ts from public.replica_slave where field = $1::text::name";
+
+/// How far a slave is at the moment; `last` is null if it has replayed nothing.
+pub const PLACE: &str = "select batch, last, extract(epoch from ts)::float8 as noted from public.replica_slave \
+     where field = $1::text::name";
+
+pub const OPEN_TRANSACTIONS: &str = include_str!("../../sql/query/status/open.sql");
 
 /// The daemon's session on the master.
 pub const DAEMON: &str = include_str!("../../sql/query/status/daemon.sql");
@@ -47,8 +63,11 @@ pub const CONFLICTS: &str =
     "select count(*), max(ts)::timestamptz(0)::text from public.replica_conflict where master = $1";
 
 pub const HELD: &str = "select (select count(*) from public.replica_held where master = $1), \
-     coalesce((select string_agg(nullif(relation, ''), ', ' order by relation) from public.replica_hold where master = $1), ''), \
-     exists (select from public.replica_hold where master = $1 and relation = '')";
+     coalesce((select string_agg(nullif(relation, ''), ', ' order by relation) from public.replica_hold \
+               where master = $1 and why <> 'copying'), ''), \
+     exists (select from public.replica_hold where master = $1 and relation = ''), \
+     coalesce((select string_agg(relation, ', ' order by relation) from public.replica_hold \
+               where master = $1 and why = 'copying'), '')";
 
 pub const LAST_ERROR: &str = include_str!("../../sql/query/status/error.sql");
 pub const NOTE_ERROR: &str = include_str!("../../sql/query/status/note_error.sql");

@@ -57,6 +57,9 @@ const METRICS: &[Metric] = &[
     gauge("pyreplica_put_aside_changes", "Changes that were put aside instead of being replayed", |v| {
         maybe(v.aside.held.map(|n| n as f64))
     }),
+    gauge("pyreplica_copy_unfinished", "Whether a copy of all tables has begun and not ended", |v| {
+        maybe(v.aside.held.map(|_| flag(v.copy.is_some())))
+    }),
     gauge("pyreplica_paused", "Whether the operator has paused the pair", |v| {
         maybe(v.aside.held.map(|_| flag(v.aside.is_paused)))
     }),

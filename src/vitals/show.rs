@@ -1,6 +1,6 @@
 //! For people and for programs.
 
-use super::Vitals;
+use super::{Count, Vitals};
 use crate::output::{Json, Table, json};
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ pub fn as_table(pairs: &[Vitals], rates: &HashMap<String, f64>) -> String {
         table.row([
             pair.name.clone(),
             pair.state().to_string(),
-            text(&|lag| format!("{}{}", if lag.is_estimate { "about " } else { "" }, lag.changes)),
+            text(&|lag| lag.amount()),
             text(&|lag| format!("{:.1}", lag.seconds)),
             rates.get(&pair.name).map_or("-".to_string(), |rate| format!("{rate:.0}")),
             text(&|lag| match (lag.last, &lag.transaction) {
@@ -61,7 +61,7 @@ pub fn as_table(pairs: &[Vitals], rates: &HashMap<String, f64>) -> String {
 pub fn as_json(pair: &Vitals, rate: Option<f64>) -> Json {
     let lag = pair.lag.as_ref().map(|lag| {
         json!({
-            "changes": lag.changes, "estimated": lag.is_estimate, "seconds": lag.seconds, "last_replayed": lag.last,
+            "changes": lag.changes, "estimated": lag.count != Count::Exact, "seconds": lag.seconds, "last_replayed": lag.last,
             "last_transaction": lag.transaction, "replayed_at": lag.replayed_at, "last_logged": lag.highest,
             "batch": lag.batch, "log_bytes": lag.log_bytes,
         })
@@ -87,12 +87,19 @@ pub fn as_json(pair: &Vitals, rate: Option<f64>) -> Json {
         "lag": lag,
         "rate": rate,
         "error": error,
+        "open_transactions": pair.open.as_ref().map(|open| open.transactions),
+        "open_seconds": pair.open.as_ref().map(|open| open.oldest.as_secs()),
         "in_doubt": pair.doubt.as_ref().map(|doubt| doubt.batches),
         "conflicts": pair.aside.conflicts,
         "last_conflict": pair.aside.last_conflict,
         "put_aside": pair.aside.held,
         "paused": pair.aside.is_paused,
         "paused_tables": pair.aside.paused_tables,
+        "copying": pair.is_copying,
+        "copying_tables": pair.aside.copying_tables,
+        "unfinished_copy": pair.copy.as_ref().map(|copy| {
+            json!({ "tables": copy.tables, "loaded": copy.loaded, "since": copy.since })
+        }),
         "problems": problems,
     })
 }

@@ -68,6 +68,49 @@ pub fn assert_explained(pair: &Pair, code: i32, in_status: &[&str], in_doctor: &
     assert!(!finished.output.contains("s3cr3t"), "{}", finished.output);
 }
 
+/// What both verbs print for people about a pair that is broken.
+pub struct Explained {
+    pub state: String,
+    pub status: String,
+    pub doctor: String,
+}
+
+/// Looks at a pair that is broken, by both verbs, for people and for programs: each problem comes with what to do, and people
+/// are told what programs are.
+#[track_caller]
+pub fn explained(pair: &Pair, lines: &str) -> Explained {
+    let [status, doctor] = ["status", "doctor"].map(|verb| pair.verb_by_file(verb, lines, &[]));
+    let [for_status, for_doctor] = ["status", "doctor"].map(|verb| pair.verb_by_file(verb, lines, &["--json"]));
+    for finished in [&status, &doctor, &for_status, &for_doctor] {
+        assert!([8, 9].contains(&finished.code()), "{}", finished.output);
+        assert!(!finished.output.contains("s3cr3t"), "{}", finished.output);
+    }
+    let document = document(&for_status);
+    let problems = document["pairs"][0]["problems"].as_array().expect("problems");
+    assert!(!problems.is_empty(), "{document:#}");
+    for problem in problems {
+        assert!(problem["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "nothing to do: {problem:#}");
+        // Ages and attempts have gone on between the two looks.
+        let text = problem["text"].as_str().expect("a text");
+        let beginning = text.split(" for ").next().and_then(|text| text.split(" (").next()).expect("a beginning");
+        assert!(status.output.contains(beginning), "{beginning:?} is not told to people: {}", status.output);
+    }
+    for check in checks(&for_doctor).iter().filter(|check| ["warning", "failure"].contains(&check.level.as_str())) {
+        assert!(!check.hint.is_empty() || !check.mends.is_empty(), "nothing to do: {check:#?}");
+    }
+    let state = document["pairs"][0]["state"].as_str().expect("a state").to_string();
+    Explained { state, status: status.output, doctor: doctor.output }
+}
+
+impl Explained {
+    /// Both verbs say each of these.
+    #[track_caller]
+    pub fn assert_says(&self, parts: &[&str]) {
+        assert_says(&self.status, parts);
+        assert_says(&self.doctor, parts);
+    }
+}
+
 #[track_caller]
 fn document(finished: &Finished) -> Value {
     serde_json::from_str(&finished.output).unwrap_or_else(|e| panic!("{e}: {}", finished.output))

@@ -1,7 +1,10 @@
--- The session that holds the slave's lock on the master: the daemon's. No row if none runs.
+-- The session that holds the slave's lock on the master: the daemon's, or that of an initial copy. No row if none runs.
 --   $1  text  the slave's column
 select l.pid, coalesce(a.application_name, '') as application, coalesce(host(a.client_addr), '') as client,
-       a.backend_start::timestamptz(0)::text as since
+       a.backend_start::timestamptz(0)::text as since,
+       exists (select from pg_locks c
+                where c.locktype = 'advisory' and c.granted and c.classid = 1887007331 and c.objsubid = 2
+                  and c.objid = l.objid and c.database = l.database and c.pid = l.pid) as copies
   from pg_locks l
   left join pg_stat_activity a using (pid)
  where l.locktype = 'advisory' and l.granted and l.classid = 1887007333 and l.objsubid = 2

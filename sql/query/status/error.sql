@@ -1,6 +1,7 @@
 -- The last failure that the daemon has left on the master.
 --   $1  text  the slave's column
 select since::timestamptz(0)::text as since, last::timestamptz(0)::text as last, attempts, side, message, hint, change,
-       recovered::timestamptz(0)::text as recovered, extract(epoch from since)::float8 as since_epoch
+       recovered::timestamptz(0)::text as recovered, extract(epoch from since)::float8 as since_epoch,
+       extract(epoch from clock_timestamp() - last)::float8 as idle
   from public.replica_error
  where field = $1::text::name

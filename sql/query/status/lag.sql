@@ -10,6 +10,8 @@ oldest as (
                        and not coalesce(l.id <= s.last and pg_visible_in_snapshot(l.txid, s.current), false) as pending
       from slave s
       cross join lateral (select * from public.replica_log l where l.id > s.floor order by l.id limit $2) l),
+-- Up to which id the former has seen everything.
+edge as (select count(*) >= $2 as is_cut, coalesce(max(id), 0) as id from oldest),
 newest as (
     select l.id, l.ts, not coalesce(l.replicated, true) and not coalesce(pg_visible_in_snapshot(l.txid, s.base), false)
                        and not coalesce(l.id <= s.last and pg_visible_in_snapshot(l.txid, s.current), false) as pending
@@ -21,14 +23,16 @@ middle as (
       cross join lateral (select * from public.replica_log l where l.id > s.last order by l.id limit 1) l
      where not exists (select from oldest where pending))
 select coalesce(s.batch, 0) as batch, s.ts::timestamptz(0)::text as replayed_at, s.last,
-       coalesce(o.pending, 0) as pending, coalesce(o.looked_at, 0) >= $2 as is_cut,
-       coalesce(greatest(o.up_to, s.last), 0) as up_to, coalesce(n.highest, 0) as highest, coalesce(n.pending, 0) as newest,
+       extract(epoch from clock_timestamp() - s.ts)::float8 as idle,
+       coalesce(o.pending, 0) as pending, e.is_cut, e.id as seen, coalesce(n.lowest, 0) as lowest,
+       coalesce(n.highest, 0) as highest, coalesce(n.pending, 0) as newest,
        extract(epoch from clock_timestamp() - case when o.pending > 0 then o.since when n.pending > 0 then m.since end)::float8
            as seconds,
        (select l.txid::text from public.replica_log l where l.id = s.last limit 1) as txid,
        pg_total_relation_size('public.replica_log') as size, now()::timestamptz(0)::text as now
   from slave s
-  cross join (select count(*) filter (where pending) as pending, count(*) as looked_at, max(id) as up_to,
-                     min(ts) filter (where pending) as since from oldest) o
-  cross join (select count(*) filter (where pending) as pending, max(id) as highest from newest) n
+  cross join edge e
+  cross join (select count(*) filter (where pending) as pending, min(ts) filter (where pending) as since from oldest) o
+  cross join (select count(*) filter (where n.pending and (not e.is_cut or n.id > e.id)) as pending, min(n.id) as lowest,
+                     max(n.id) as highest from newest n, edge e) n
   cross join (select min(ts) as since from middle) m
