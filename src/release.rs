@@ -213,7 +213,14 @@ impl Release {
     /// A transaction that no batch overlaps with.
     fn exclusively<T>(&mut self, work: impl FnOnce(&mut Release) -> Result<T>) -> Result<T> {
         self.transaction(|this| {
-            this.slave.message("wait for the batch in hand", holding::LOCK)?;
+            let locked = this.slave.message("wait for the batch in hand", holding::LOCK);
+            locked.map_err(|error| match error.kind() {
+                Kind::Contention => error.with_hint(
+                    "a batch is under way or in doubt: the daemon ends it, and settles what is in doubt when it connects; \
+                     then try again. pyreplica doctor tells which",
+                ),
+                _ => error,
+            })?;
             work(this)
         })
     }

@@ -102,6 +102,59 @@ fn a_truncate_and_a_table_that_is_missing_are_all_their_rows() {
     pair.assert_equal();
 }
 
+/// Each time one change of the first transaction is given up; all others reach the slave, once.
+#[test]
+fn giving_up_what_is_in_quarantine_may_be_killed_at_any_point() {
+    let pair = pair();
+    let one = |sql: String| pair.on_slave(&sql).remove(0);
+    for (number, point) in
+        ["release-done:1", "release-committed:1", "release-done:2", "release-committed:2"].iter().enumerate()
+    {
+        pair.run("truncate t, u; insert into t select i, 'old' from generate_series(1, 9) i");
+        pair.once();
+        load(&pair);
+        drain(&pair);
+        let id = one("select id from replica_held where new[4] = '20'".to_string());
+        let held = || one(format!("select count(*) from replica_held where id = {id}"));
+        let noted = || one(format!("select count(*) from replica_skipped where id = {id}"));
+        pair.killed_at(point, &["skip", &id, "--yes"]);
+        let is_done = *point == "release-committed:2";
+        assert_eq!((held() == "0", noted() == "1"), (is_done, is_done), "{point}");
+        let again = pair.verb(&["skip", &id, "--yes"]);
+        assert_eq!(again.code(), if is_done { 2 } else { 0 }, "{point}: {}", again.output);
+        assert_eq!((held(), noted()), ("0".to_string(), "1".to_string()), "{point}");
+        // A retry that dies, and one that does not.
+        pair.killed_at(if number % 2 == 0 { "release-done" } else { "release-committed" }, &["retry"]);
+        pair.done(&["retry"]);
+        assert_eq!(pair.on_slave("select count(*) from replica_held"), ["0"], "{point}");
+        pair.run_on_slave("update t set a = 'new' where id = 20 and a = 'in the way'");
+        pair.assert_equal();
+    }
+}
+
+#[test]
+fn giving_up_what_is_in_quarantine_waits_for_a_batch_in_doubt_and_says_so() {
+    let pair = pair();
+    load(&pair);
+    drain(&pair);
+    let id = pair.on_slave("select id from replica_held where new[4] = '20'").remove(0);
+    for step in ["slave-prepared", "master-committed"] {
+        pair.run("insert into u select max(id) + 1, 'free' from u");
+        let mut daemon = pair.start_in(QUARANTINE, &[("PYREPLICA_PAUSE_AT", step)]);
+        daemon.wait_paused();
+        daemon.kill9();
+        let finished = pair.verb(&["skip", &id, "--yes"]);
+        assert_eq!(finished.code(), 5, "{}", finished.output);
+        assert_says(&finished.output, &["slave: cannot wait for the batch in hand", "in doubt", "then try again"]);
+        assert_eq!(pair.on_slave("select count(*) from replica_skipped"), ["0"]);
+        drain(&pair);
+    }
+    pair.done(&["skip", &id, "--yes"]);
+    pair.done(&["retry"]);
+    pair.run_on_slave("update t set a = 'new' where id = 20");
+    pair.assert_equal();
+}
+
 #[test]
 fn the_daemon_and_the_verbs_may_be_killed_at_any_point() {
     let pair = pair();
