@@ -153,6 +153,7 @@ fn alone(
     if scope.is_whole {
         settle(&mut link, &scope)?;
     }
+    link.master.message("wake the daemon", sql::NOTIFY_MENDED)?;
     for relation in held {
         Release::open(config, "copy", control)?.resume_table(&relation, Some(&snapshot), &mut |_| ())?;
     }

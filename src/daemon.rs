@@ -13,6 +13,7 @@ use crate::conffiles::Loaded;
 use crate::config::Config;
 use crate::control::Control;
 use crate::error::{Error, Kind, Result};
+use crate::listener::Respite;
 use crate::logger::{self, OWN_TARGET};
 use crate::metrics::Served;
 use crate::postman::Postman;
@@ -320,12 +321,14 @@ fn keep_running(
     // What a former process has left may be a failure.
     let mut has_failed = true;
     let mut attempt = 0;
+    let mut respite = Respite::default();
     loop {
         let mut progress = |step| match step {
             Progress::Connected => has_worked = true,
             // Not sooner: a change that fails every time is to be tried less and less often.
             Progress::Drained => {
                 attempt = 0;
+                respite.end();
                 if std::mem::take(&mut has_failed) {
                     leave(config, None);
                 }
@@ -349,8 +352,7 @@ fn keep_running(
         postman.failed(&error);
         let pause = backoff::pause(attempt);
         attempt = attempt.saturating_add(1);
-        log::info!(target: &config.name, "Trying again in {:.1} s", pause.as_secs_f64());
-        if control.pause(pause) {
+        if respite.take(config, control, pause, !report::is_master_away(&error)) {
             return Ok(());
         }
     }

@@ -39,6 +39,9 @@ pub const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// somebody else waits this long at most meanwhile.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
+/// A shorter pause before another try is over before anybody has mended anything.
+const WATCHED_PAUSE: Duration = Duration::from_secs(1);
+
 /// Both threads look up this often to see whether the other one is still there. They ask the server nothing then.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -67,9 +70,19 @@ enum Answer {
 impl Listener {
     /// Listens from now on: what is not signalled because the daemon is awake is seen by its next look.
     pub fn start(config: &Config, control: &Control) -> Result<Listener> {
-        let label = format!("{} listener", config.name);
+        Listener::on(sql::LISTEN, "listener", config, control)
+    }
+
+    /// Listens for an operator who has mended something, for a daemon that waits to try again. What is signalled while it
+    /// tries ends its next wait: it may have come too late for that try.
+    pub fn for_mending(config: &Config, control: &Control) -> Result<Listener> {
+        Listener::on(sql::LISTEN_FOR_MENDING, "waiting", config, control)
+    }
+
+    fn on(listen: &str, label: &str, config: &Config, control: &Control) -> Result<Listener> {
+        let label = format!("{} {label}", config.name);
         let mut session = dial::connect(Side::Master, &config.master, &label)?;
-        session.message("listen", sql::LISTEN)?;
+        session.message("listen", listen)?;
         let (orders, inbox) = channel();
         let (outbox, answers) = channel();
         let mut sleeper = Sleeper {
@@ -139,6 +152,46 @@ impl Listener {
                 Err(TryRecvError::Disconnected) => return Err(internal("the listener has ended")),
             }
         }
+    }
+}
+
+/// How a daemon waits between two tries that fail: for its time, or until somebody has mended something.
+#[derive(Default)]
+pub struct Respite {
+    /// Kept for all tries of a row, so that nothing is missed while one is made.
+    listener: Option<Listener>,
+}
+
+impl Respite {
+    /// True when it is time to stop. A master that is away has nothing to say.
+    pub fn take(&mut self, config: &Config, control: &Control, length: Duration, is_master_there: bool) -> bool {
+        let end = Instant::now() + length;
+        if !is_master_there {
+            self.listener = None;
+        } else if self.listener.is_none() && length >= WATCHED_PAUSE {
+            let listener = Listener::for_mending(config, control);
+            self.listener = listener.inspect_err(|error| log::debug!(target: &config.name, "{error}")).ok();
+        }
+        log::info!(target: &config.name, "Trying again in {:.1} s", length.as_secs_f64());
+        let woken = self.listener.as_ref().map(|listener| listener.sleep(control, length));
+        match woken {
+            Some(Ok(Woken::Stopping)) => true,
+            Some(Ok(Woken::TimedOut)) => false,
+            Some(Ok(Woken::Notified)) => {
+                log::info!(target: &config.name, "Trying at once: an operator has done something about it");
+                false
+            }
+            Some(Err(_)) => {
+                self.listener = None;
+                control.pause(end.saturating_duration_since(Instant::now()))
+            }
+            None => control.pause(length),
+        }
+    }
+
+    /// It works again.
+    pub fn end(&mut self) {
+        self.listener = None;
     }
 }
 

@@ -207,6 +207,7 @@ impl Release {
     /// Tells the daemon, and whoever replicates this slave.
     pub fn tell(&mut self) -> Result<()> {
         self.master.message("wake the daemon", sql::NOTIFY)?;
+        self.master.message("wake the daemon", sql::NOTIFY_MENDED)?;
         self.slave.message("wake the slave's own replicas", sql::NOTIFY).map(drop)
     }
 

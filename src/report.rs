@@ -29,7 +29,7 @@ pub fn leave(config: &Config, error: Option<&Error>) {
 
 /// Whether it is the master that cannot be had. One that is short of something, such as slots for prepared transactions, is
 /// there all the same.
-fn is_master_away(error: &Error) -> bool {
+pub fn is_master_away(error: &Error) -> bool {
     let is_short = error.code().is_some_and(|code| code.starts_with("53") && code != TOO_MANY_CONNECTIONS);
     error.side() == Some(Side::Master) && matches!(error.kind(), Kind::Connection | Kind::Login) && !is_short
 }

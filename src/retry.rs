@@ -22,7 +22,7 @@ pyreplica retry replays what is in quarantine, whole transactions in the order o
 usage:
   pyreplica retry [ID...] [--transaction TXID]... [--json] [FILE.conf... | DIR | DSN0 DSN1]
 
-Without ID and --transaction it tries all of them. One that depends on another, which is still in quarantine, waits for it.
+Without ID and --transaction it tries all of them, and a daemon that waits after a failure tries at once. One that depends on another, which is still in quarantine, waits for it.
 A transaction that fails again stays, with its new error. Exit code 6 if any stays.
 
 options:
@@ -43,6 +43,8 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let mut worst = ExitCode::Success;
     for config in &configs {
         let mut release = Release::open(config, "retry", control)?;
+        // Whoever has mended the slave by hand need not wait for the daemon's next try either.
+        release.tell()?;
         for row in wanted(call, release.quarantined()?)? {
             let txid = Txid(row.get("txid"));
             let (outcome, error) = match release.retry(txid)? {

@@ -72,6 +72,10 @@ pub const LISTEN: &str = "listen replicas";
 /// replicas of its slave, once the changes are committed.
 pub const NOTIFY: &str = "notify replicas";
 
+/// For a daemon that waits for its next try after a failure: no writer signals this, only who has mended something.
+pub const LISTEN_FOR_MENDING: &str = "listen replica_mended";
+pub const NOTIFY_MENDED: &str = "notify replica_mended";
+
 /// Whether the trigger asks for this slave's lock; makes it so if it can.
 pub const CAN_WAKE: &str = "select public.py_log_can_wake($1)";
 

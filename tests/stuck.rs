@@ -102,6 +102,26 @@ fn a_daemon_that_is_stuck_goes_on_once_the_change_is_skipped() {
     assert!(daemon.terminate().success());
 }
 
+/// The pauses between two tries have grown to more than this test takes.
+#[test]
+fn a_daemon_that_waits_for_its_next_try_tries_at_once_when_an_operator_has_acted() {
+    let pair = stuck();
+    let mut daemon = pair.start();
+    daemon.wait_log_times("Trying again in", 7);
+    // Perhaps the slave has been mended by hand: it has not.
+    assert_says(&pair.done(&["retry"]), &["nothing is in quarantine"]);
+    daemon.wait_log("Trying at once");
+    daemon.wait_log_times("Trying again in", 8);
+    pair.done(&["skip", &id_of(&pair, "20"), "--yes"]);
+    daemon.wait_log_times("Trying at once", 2);
+    pair.wait_caught_up();
+    assert_eq!(pair.on_slave("select id from t order by id"), ["1", "10", "20", "30"]);
+    let waiting = "select count(*) from pg_stat_activity where application_name like 'pyreplica % waiting' \
+                   and datname = current_database()";
+    harness::wait_until("it waits no longer for that", || pair.on_master(waiting) == ["0"]);
+    assert!(daemon.terminate().success());
+}
+
 #[test]
 fn a_change_that_is_in_the_batch_in_hand_is_skipped_or_replayed_but_not_both() {
     for step in ["begun", "replayed"] {
