@@ -6,6 +6,7 @@ use crate::control::Control;
 use crate::db::{Session, TextRow};
 use crate::error::{Error, Kind, Result};
 use crate::output::Progress;
+use crate::seam;
 use crate::sides;
 use std::thread;
 use std::time::Duration;
@@ -66,6 +67,10 @@ impl Both for Servers<'_> {
 
     fn show(&mut self, text: &dyn Fn() -> String) {
         self.progress.show(text);
+    }
+
+    fn reached(&mut self, step: &str) {
+        seam::reached(step);
     }
 }
 

@@ -6,7 +6,8 @@
 //! that the slave has not replayed; what the slave had prepared by then is waited for; the slave's row is read again (e),
 //! then the master's (N).
 //!
-//! Without such a change in the log the slave has, at e, everything of this row that M knows of. If e still is not M, then
+//! Without such a change in the log, nor one that is put aside on the slave, the slave has, at e, everything of this row that
+//! M knows of. If e still is not M, then
 //!
 //! * either M and N are the same version of the row: nothing has changed it in between, so nothing that the slave replayed
 //!   by e can be newer than M;
@@ -18,16 +19,18 @@
 //! long as a daemon is at work and there is patience left; then it counts as pending. All rounds are bounded.
 
 mod plan;
+mod prepared;
 mod underway;
 
 use crate::db::{Session, TextRow};
 use crate::digest::{Key, Range, Source};
 use crate::error::Result;
 use crate::sql;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 pub use plan::{Omission, Outlook, Plan, Sort, plans};
+pub use prepared::prepared_is_over;
 
 /// Rows to a range at first: enough that the way to the server does not count, few enough that no statement takes long.
 const CHUNK: u64 = 100_000;
@@ -49,10 +52,6 @@ const TOGETHER: usize = 1_000;
 const ROUNDS: u32 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long the wait for what is prepared on the slave takes at most; in doubt, it stays.
-const PREPARED_TRIES: u32 = 50;
-const PREPARED_PAUSE: Duration = Duration::from_millis(20);
-
 /// Both servers, as the floor above has them: threads are its affair.
 pub trait Both {
     /// Runs one message on each side at the same time.
@@ -63,6 +62,8 @@ pub trait Both {
     fn pause(&mut self, length: Duration) -> Result<()>;
     /// How far it has come.
     fn show(&mut self, text: &dyn Fn() -> String);
+    /// A step at which a test may want to make it stand still.
+    fn reached(&mut self, step: &str);
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +139,8 @@ enum Verdict {
     Differs(What),
     /// A change is on its way.
     Pending,
+    /// A change is put aside: it does not arrive before somebody lets it.
+    PutAside,
     /// It was changed while it was looked at.
     Again,
 }
@@ -241,6 +244,7 @@ impl Comparison<'_, '_> {
                     Verdict::Equal => {}
                     Verdict::Differs(what) => found.push(Difference { key, what }),
                     Verdict::Pending => pending.push(key),
+                    Verdict::PutAside => self.counts.pending += 1,
                     Verdict::Again => again.push(key),
                 }
             }
@@ -273,7 +277,7 @@ impl Comparison<'_, '_> {
         let plan = self.plan;
         let first = seen(self.both.slave(), &plan.slave, keys)?;
         let mut underway = plan.underway.on_slave(self.both.slave(), &plan.table, &plan.slave, keys)?;
-        let (then, waiting) = in_one_snapshot(self.both.master(), |master| {
+        let (then, waiting) = in_one_snapshot(self.both.master(), &plan.master, |master| {
             let then = seen(master, &plan.master, keys)?;
             Ok((then, plan.underway.on_master(master, &plan.table, &plan.master, keys)?))
         })?;
@@ -281,7 +285,9 @@ impl Comparison<'_, '_> {
         if first.iter().zip(&then).all(|(here, there)| here.digest == there.digest) {
             return Ok(keys.iter().map(|_| Verdict::Equal).collect());
         }
-        let is_in_doubt = !self.prepared_is_over()?;
+        let is_in_doubt = !prepared_is_over(self.both)?;
+        // Before the slave's row is read again: what is no longer there by now has been replayed.
+        let put_aside = plan.underway.put_aside(self.both.slave(), &plan.table, &plan.slave, keys)?;
         let second = seen(self.both.slave(), &plan.slave, keys)?;
         underway.extend(plan.underway.on_slave(self.both.slave(), &plan.table, &plan.slave, keys)?);
         let now = seen(self.both.master(), &plan.master, keys)?;
@@ -289,6 +295,8 @@ impl Comparison<'_, '_> {
             let (first, then, second, now) = (&first[n], &then[n], &second[n], &now[n]);
             if second.digest == then.digest {
                 Verdict::Equal
+            } else if put_aside.contains(&n) {
+                Verdict::PutAside
             } else if underway.contains(&n) || is_in_doubt {
                 Verdict::Pending
             } else if then.version.is_some() && then.version == now.version
@@ -304,20 +312,6 @@ impl Comparison<'_, '_> {
             }
         };
         Ok((0..keys.len()).map(verdict).collect())
-    }
-
-    /// False if something that the slave has prepared stays so.
-    fn prepared_is_over(&mut self) -> Result<bool> {
-        let mut waited_for = prepared(self.both.slave())?;
-        for _ in 0..PREPARED_TRIES {
-            if waited_for.is_empty() {
-                return Ok(true);
-            }
-            self.both.pause(PREPARED_PAUSE)?;
-            let left = prepared(self.both.slave())?;
-            waited_for.retain(|gid| left.contains(gid));
-        }
-        Ok(waited_for.is_empty())
     }
 
     fn daemon_runs(&mut self) -> Result<bool> {
@@ -345,9 +339,15 @@ impl Comparison<'_, '_> {
     }
 }
 
-/// Several queries that see the same.
-pub fn in_one_snapshot<T>(session: &mut Session, ask: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
-    session.message("begin a transaction", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+/// Several queries that see the same. The lock comes before the snapshot: a table that an ALTER TABLE rewrites looks empty to
+/// a snapshot from before its end.
+pub fn in_one_snapshot<T>(
+    session: &mut Session,
+    source: &Source,
+    ask: impl FnOnce(&mut Session) -> Result<T>,
+) -> Result<T> {
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE";
+    session.message("begin a transaction", &format!("{begin} {} IN ACCESS SHARE MODE", source.target))?;
     let answer = ask(session)?;
     session.message("end a transaction", "COMMIT")?;
     Ok(answer)
@@ -363,13 +363,6 @@ fn seen(session: &mut Session, source: &Source, keys: &[Key]) -> Result<Vec<Seen
         }
     }
     Ok(seen)
-}
-
-/// What the daemons have prepared on the slave.
-fn prepared(slave: &mut Session) -> Result<HashSet<String>> {
-    let rows = slave.query("look at prepared transactions", sql::PREPARED, &[])?;
-    let gids = rows.iter().map(|row| row.get::<_, String>(0));
-    Ok(gids.filter(|gid| gid.starts_with("pyreplica:") && gid.contains(":slave:")).collect())
 }
 
 fn key(row: &TextRow, plan: &Plan) -> Key {

@@ -14,7 +14,7 @@
 //! for those that run ALWAYS, so that what they log goes on to the slave's own slaves and not back to the master.
 
 use crate::checks::take_replica_role;
-use crate::compare::{Both, Difference, Plan, begin, in_one_snapshot};
+use crate::compare::{Both, Difference, Plan, begin, in_one_snapshot, prepared_is_over};
 use crate::db::{Session, TextRow};
 use crate::digest::{Key, Source};
 use crate::error::{Error, Kind, Result};
@@ -61,6 +61,7 @@ pub fn obstacle(plan: &Plan) -> Option<String> {
 pub fn repair(both: &mut dyn Both, plan: &Plan, differences: &[Difference], anew: bool) -> Result<Repaired> {
     begin(both, plan)?;
     lock(both, plan)?;
+    both.reached("repair-locked");
     let outcome = under_lock(both, plan, differences, anew);
     let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
     let ended = both.slave().message("end a transaction", end);
@@ -127,11 +128,16 @@ fn under_lock(both: &mut dyn Both, plan: &Plan, differences: &[Difference], anew
     let keys = keys(differences);
     // The slave's own log first: what it no longer holds by now, the snapshot that comes next shows.
     let mut underway = plan.underway.on_slave(both.slave(), &plan.table, &plan.slave, &keys)?;
-    let (there, waiting) = in_one_snapshot(both.master(), |master| {
+    let (there, waiting) = in_one_snapshot(both.master(), &plan.master, |master| {
         let rows = master.text_rows("look at rows", &plan.master.values(&keys))?;
         Ok((rows, plan.underway.on_master(master, &plan.table, &plan.master, &keys)?))
     })?;
     underway.extend(waiting);
+    // What the daemon puts aside takes no lock of the table; and what the position covers may be prepared yet.
+    if !prepared_is_over(both)? {
+        return Ok(Repaired { in_flight: keys.len() as u64, ..Repaired::default() });
+    }
+    underway.extend(plan.underway.put_aside(both.slave(), &plan.table, &plan.slave, &keys)?);
     let here = both.slave().text_rows("look at rows", &plan.slave.values(&keys))?;
     let (there, here) = (placed(there, &keys), placed(here, &keys));
     let mut work: Vec<(usize, Vec<String>)> = Vec::new();
@@ -145,6 +151,7 @@ fn under_lock(both: &mut dyn Both, plan: &Plan, differences: &[Difference], anew
     if work.is_empty() {
         return Ok(repaired);
     }
+    both.reached("repair-read");
     // All of them in one message, and one by one if the slave refuses any. Whatever vacates goes first.
     let all = work.iter().flat_map(|(_, statements)| statements.clone());
     let (first, then): (Vec<String>, Vec<String>) = all.partition(|sql| sql.starts_with("DELETE"));

@@ -2,13 +2,26 @@
 
 mod harness;
 
-use harness::{Finished, Pair};
+use harness::{Daemon, Finished, Pair, wait_until};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[track_caller]
 fn repair(pair: &Pair, options: &[&str]) -> Finished {
     pair.verb(&[&["repair"], options].concat())
 }
+
+/// A repair that stops itself at a step.
+#[track_caller]
+fn paused(pair: &Pair, step: &str) -> Daemon {
+    let words = ["repair", &pair.master_dsn, &pair.slave_dsn];
+    let mut process = Daemon::spawn(&pair.dir().join("repair.log"), &words, &[("PYREPLICA_PAUSE_AT", step)]);
+    process.wait_paused();
+    process
+}
+
+/// How many sessions of this database wait for a lock, on the side that `ask` asks.
+const WAITING: &str =
+    "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
 
 #[track_caller]
 fn succeeds(pair: &Pair, verb: &str) -> String {
@@ -196,4 +209,63 @@ fn repairing_under_load_never_overwrites_what_is_newer() {
         assert!(line.contains("'damaged'"), "{line}");
     }
     assert!(!log.contains("cannot"), "{log}");
+}
+
+/// What is read of a row and what is written belong together: no batch may come between, or the older value would win.
+#[test]
+fn no_batch_of_the_daemon_comes_between_reading_and_writing() {
+    let pair = Pair::new();
+    pair.exec_both(&format!("{TABLE}; insert into t values (1, 'old'), (2, 'old')"));
+    pair.create_triggers();
+    pair.run_on_slave("update t set a = 'damaged' where id = 1");
+    let mut repairing = paused(&pair, "repair-read");
+    pair.run("update t set a = 'new' where id = 1");
+    let daemon = pair.start();
+    wait_until("the daemon waits, or has replayed the change", || {
+        pair.on_slave(WAITING) != ["0"] || pair.on_slave("select a from t where id = 1") == ["new"]
+    });
+    repairing.resume();
+    assert!(repairing.wait_exit().success(), "{}", repairing.log());
+    pair.wait_caught_up();
+    pair.assert_equal();
+    assert!(!daemon.log().contains("conflict"), "{}", daemon.log());
+}
+
+/// To a snapshot from before its end a table that is being rewritten looks empty, and its rows on the slave as if they were too many.
+#[test]
+fn a_table_that_is_rewritten_on_the_master_is_not_taken_for_an_empty_one() {
+    let pair = Pair::new();
+    pair.exec_both(
+        "create table t (id int primary key, n int); insert into t select n, n from generate_series(1, 10) n",
+    );
+    pair.create_triggers();
+    pair.run_on_slave("update t set n = -1 where id = 1");
+    let mut repairing = paused(&pair, "repair-locked");
+    let mut owner = pair.master();
+    owner.batch_execute("begin; alter table t alter n type bigint").unwrap();
+    repairing.resume();
+    wait_until("the repair waits for the table", || pair.on_master(WAITING) == ["1"]);
+    owner.batch_execute("commit").unwrap();
+    assert!(repairing.wait_exit().success(), "{}", repairing.log());
+    assert_eq!(pair.on_slave("select count(*) || ' ' || min(n) from t"), ["10 1"]);
+    assert!(repairing.log().contains("repaired"), "{}", repairing.log());
+}
+
+/// The position has moved past what is put aside. It explains why rows differ, and expects to find them as they are.
+#[test]
+fn what_is_put_aside_is_left_alone() {
+    let pair = Pair::new();
+    pair.exec_both(&format!("{TABLE}; insert into t select n, 'old' from generate_series(1, 10) n"));
+    pair.create_triggers();
+    pair.done(&["pause", "--table", "t"]);
+    pair.run("update t set a = 'new' where id = 1; delete from t where id = 2; insert into t values (11, 'new')");
+    pair.once();
+    pair.run_on_slave("update t set a = 'wrong' where id = 3");
+    let output = repair(&pair, &[]).output;
+    assert!(output.contains("3 rows differ and have a change on its way"), "{output}");
+    assert_eq!(pair.on_slave("select id || a from t where id in (1, 2, 3, 11) order by id"), ["1old", "2old", "3old"]);
+    pair.done(&["resume", "--table", "t"]);
+    let said = pair.once();
+    assert_eq!(said.count("conflict"), 0, "{}", said.output);
+    pair.assert_equal();
 }

@@ -1,4 +1,4 @@
-//! Changes of rows that are in a log and have not been replayed: they explain why a row differs.
+//! Changes of rows that are in a log and have not been replayed, or that are put aside: they explain why a row differs.
 
 use crate::checks;
 use crate::config::Config;
@@ -6,7 +6,8 @@ use crate::db::Session;
 use crate::digest::{Key, Source};
 use crate::error::Result;
 use crate::names::{quote_ident, quote_literal};
-use crate::sql;
+use crate::sql::{self, holding};
+use crate::twophase::Protocol;
 use std::collections::HashSet;
 
 /// How to ask both logs. The slave has one if it is a master too: what was changed there is on its way to others.
@@ -14,6 +15,8 @@ use std::collections::HashSet;
 pub struct Underway {
     master: Log,
     slave: Option<Log>,
+    /// What is put aside on the slave: tables on hold, and the quarantine. The position has moved past it.
+    held: Option<Log>,
     pub master_identity: String,
     pub field: String,
 }
@@ -22,8 +25,8 @@ pub struct Underway {
 struct Log {
     /// A query's beginning, which gives the name "waiting" to what has not been replayed.
     waiting: String,
-    /// hstore's operator that gets a value.
-    get: String,
+    /// How a value is got out of a row there: "$row" stands for "old" or "new", "$name" for the column's name as a literal.
+    value: String,
 }
 
 impl Underway {
@@ -35,7 +38,7 @@ impl Underway {
         if master_identity == slave_identity {
             return Err(checks::same_database());
         }
-        checks::log_oid(master)?;
+        let origin = checks::origin(&master_identity, checks::log_oid(master)?);
         checks::slave_fields(config, master)?;
         let skip_user = config.skip_user.as_deref().map_or("NULL".to_string(), quote_literal);
         let own = quote_ident(&config.slave_field);
@@ -44,10 +47,13 @@ impl Underway {
             .replace("$field", &quote_literal(&config.slave_field))
             .replace("$skip_user", &skip_user)
             .replace("$slave", &quote_literal(&slave_identity));
-        let hands_on: bool = slave.query_one("look for a log on the slave", sql::HAS_LOG, &[])?.get(0);
-        let slave = if hands_on { slave_log(slave, &master_identity)? } else { None };
-        let master = Log { waiting, get: get(master)? };
-        Ok(Underway { master, slave, master_identity, field: config.slave_field.clone() })
+        let slave_session = slave;
+        let hands_on: bool = slave_session.query_one("look for a log on the slave", sql::HAS_LOG, &[])?.get(0);
+        let slave = if hands_on { slave_log(slave_session, &master_identity)? } else { None };
+        let master = Log { waiting, value: hstore_value(master)? };
+        let holds: bool = slave_session.query_one("look for what is put aside", holding::HAS_HELD, &[])?.get(0);
+        let held = holds.then(|| held_log(&Protocol::progress_key(origin, &config.slave_field)));
+        Ok(Underway { master, slave, held, master_identity, field: config.slave_field.clone() })
     }
 
     /// The numbers of those keys whose rows have changes on their way to the slave.
@@ -71,6 +77,21 @@ impl Underway {
     ) -> Result<HashSet<usize>> {
         self.slave.as_ref().map_or(Ok(HashSet::new()), |log| log.ask(session, table, source, keys))
     }
+
+    /// Those whose rows have changes that are put aside on the slave.
+    pub fn put_aside(
+        &self,
+        session: &mut Session,
+        table: &str,
+        source: &Source,
+        keys: &[Key],
+    ) -> Result<HashSet<usize>> {
+        let put_aside = self.held.as_ref().map_or(Ok(HashSet::new()), |log| log.ask(session, table, source, keys));
+        put_aside.map_err(|error| match error.code() {
+            Some("42501") => error.with_hint("for the role of DSN1: GRANT SELECT ON replica_held TO ...;"),
+            _ => error,
+        })
+    }
 }
 
 impl Log {
@@ -82,7 +103,8 @@ impl Log {
                 .iter()
                 .enumerate()
                 .map(|(n, column)| {
-                    format!("(l.{row} {} {})::{} AS k{n}", self.get, quote_literal(&column.name), column.base_type)
+                    let value = self.value.replace("$row", row).replace("$name", &quote_literal(&column.name));
+                    format!("({value})::{} AS k{n}", column.base_type)
                 })
                 .collect();
             values.join(", ")
@@ -125,10 +147,21 @@ fn slave_log(slave: &mut Session, master_identity: &str) -> Result<Option<Log>> 
         flags.join(" OR "),
         quote_literal(master_identity)
     );
-    Ok(Some(Log { waiting, get: get(slave)? }))
+    Ok(Some(Log { waiting, value: hstore_value(slave)? }))
 }
 
-fn get(session: &mut Session) -> Result<String> {
+fn hstore_value(session: &mut Session) -> Result<String> {
     let schema: String = session.query_one("look for hstore", sql::HSTORE_SCHEMA, &[])?.get(0);
-    Ok(format!("OPERATOR({}.->)", quote_ident(&schema)))
+    Ok(format!("l.$row OPERATOR({}.->) $name", quote_ident(&schema)))
+}
+
+/// Rows are arrays there: name, value, name, value.
+fn held_log(pair: &str) -> Log {
+    let waiting = format!(
+        "WITH waiting AS MATERIALIZED (SELECT l.event, l.relation, l.old, l.new FROM public.replica_held l \
+         WHERE l.master = {})",
+        quote_literal(pair)
+    );
+    let value = "SELECT l.$row[i + 1] FROM generate_series(1, cardinality(l.$row), 2) i WHERE l.$row[i] = $name";
+    Log { waiting, value: value.into() }
 }

@@ -11,6 +11,8 @@ pub const TABLES: &str = "select count(*) filter (where to_regclass(t) is null),
      from unnest(array['public.replica_hold', 'public.replica_held', 'public.replica_conflict', \
          'public.replica_skipped']) t";
 
+pub const HAS_HELD: &str = "select to_regclass('public.replica_held') is not null";
+
 /// What is on hold of a pair. In every batch's first message, so it must be cheap.
 pub const HOLDS: &str = "select relation, why, who, ts::text as since from public.replica_hold where master = $1 \
      order by relation";
