@@ -90,7 +90,6 @@ struct Scope {
 /// The master's snapshot, and the session that keeps it and the tables' locks.
 struct Keeper {
     session: Session,
-    backend: i32,
     exported: String,
     snapshot: Snapshot,
 }
@@ -141,13 +140,13 @@ fn alone(
         key: &scope.key,
         exported: &keeper.exported,
         snapshot: &keeper.snapshot,
-        keeper: keeper.backend,
         jobs: wish.jobs,
         delete_first: (wish.truncate || !held.is_empty()) && !scope.is_whole,
         done: if scope.is_whole { "loaded" } else { "passing" },
     };
-    let loaded = load::all(&way, keeper.session, &plans, control, tell)?;
-    let snapshot = keeper.snapshot.as_str();
+    let loaded = load::all(&way, &plans, control, tell)?;
+    let snapshot = keeper.snapshot.as_str().to_string();
+    drop(keeper);
     seam::reached("copy-loaded");
     let of = if scope.is_whole { None } else { Some(plans.iter().map(|plan| plan.relation.clone()).collect()) };
     let sequences = sequences::bring(&mut link.master, &mut link.slave, of, tell)?;
@@ -156,7 +155,7 @@ fn alone(
     }
     link.master.message("wake the daemon", sql::NOTIFY_MENDED)?;
     for relation in held {
-        Release::open(config, "copy", control)?.resume_table(&relation, Some(snapshot), &mut |_| ())?;
+        Release::open(config, "copy", control)?.resume_table(&relation, Some(&snapshot), &mut |_| ())?;
     }
     Ok(Outcome { loaded, kept: scope.kept, sequences, is_live: false })
 }
@@ -214,7 +213,7 @@ impl Keeper {
         let snapshot = Snapshot::parse(shown).ok_or_else(|| {
             Error::new(Kind::Internal, Some(Side::Master), "take a snapshot", format!("that is none: {shown}"))
         })?;
-        Ok(Keeper { exported: row.get(0), snapshot, backend: session.backend_pid()?, session })
+        Ok(Keeper { exported: row.get(0), snapshot, session })
     }
 }
 

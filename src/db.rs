@@ -21,8 +21,6 @@ use std::panic;
 use std::thread;
 use std::time::Duration;
 
-pub use stream::{LOOK, Next, Piece};
-
 pub use postgres::Row;
 pub use postgres::types::ToSql;
 

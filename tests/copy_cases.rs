@@ -3,7 +3,7 @@
 mod harness;
 
 use harness::copying::{copy, paused, try_copy};
-use harness::{Finished, OwnCluster, Pair, psql, shared, wait_until};
+use harness::{Finished, OwnCluster, Pair, psql, shared};
 use std::process::Command;
 
 const TABLES: &str =
@@ -277,75 +277,6 @@ fn ctrl_c_ends_a_copy_and_leaves_nothing_half_done() {
     copying.resume();
     assert_eq!(copying.wait_exit().code(), Some(130), "{}", copying.log());
     copy(&pair, &[]);
-    pair.once();
-    pair.assert_equal();
-}
-
-/// The slave's server says what it refuses only when a COPY ends; of a large table that would be hours later.
-#[test]
-fn what_the_slave_refuses_is_known_before_all_rows_are_read() {
-    let pair = Pair::new();
-    pair.exec_both("create table t (id int primary key, a text)");
-    pair.create_triggers();
-    pair.run(
-        "insert into t select i, repeat('x', 100) from generate_series(1, 20000) i;
-         create function stand_still() returns boolean language plpgsql as
-             'begin perform pg_sleep(30); raise exception ''nobody has stopped the reading''; end';
-         insert into py_log_filter (relname, event, condition) values ('t', 'INSERT', 'new.id < 20000 or public.stand_still()')",
-    );
-    pair.run_on_slave("alter table t add check (id <> 5)");
-    assert_refused(&pair, &[], 5, &["cannot copy public.t", "violates check constraint"]);
-    pair.run("delete from py_log_filter");
-    pair.run_on_slave("alter table t drop constraint t_id_check");
-    copy(&pair, &[]);
-    pair.once();
-    pair.assert_equal();
-}
-
-/// The first session of the copy has the lock already; one that came later would stand behind whoever waits for it.
-#[test]
-fn a_copy_does_not_wait_for_somebody_who_waits_for_it() {
-    for jobs in ["1", "2"] {
-        let pair = filled();
-        let mut waiting = paused(&pair, &["--jobs", jobs], "copy-registered");
-        std::thread::scope(|scope| {
-            let owners: Vec<_> = ["t", "u"].map(|table| (table, pair.master())).into_iter().collect();
-            for (table, mut owner) in owners {
-                scope.spawn(move || owner.batch_execute(&format!("alter table {table} alter id type bigint")));
-            }
-            let waits =
-                "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-            wait_until("the owners wait", || pair.on_master(waits) == ["2"]);
-            waiting.resume();
-            assert!(waiting.wait_exit().success(), "{}", waiting.log());
-        });
-        pair.once();
-        pair.assert_equal();
-    }
-}
-
-/// Without the first session's locks a table may look empty to the snapshot, since it has been rewritten.
-#[test]
-fn a_copy_does_not_go_on_without_the_session_that_keeps_the_tables() {
-    let pair = Pair::new();
-    let tables: Vec<String> = (1..=6).map(|n| format!("t{n}")).collect();
-    for table in &tables {
-        pair.exec_both(&format!("create table {table} (id int primary key, n int)"));
-        pair.run(&format!("insert into {table} select i, i from generate_series(1, 2000) i"));
-    }
-    pair.create_triggers();
-    let mut copying = paused(&pair, &["--jobs", "2"], "copy-loading");
-    pair.run(
-        "select pg_terminate_backend(pid) from pg_locks where relation = 't6'::regclass and mode = 'AccessShareLock'",
-    );
-    for table in &tables {
-        // One that is being read by the other session is still locked by that.
-        let rewrite = format!("set lock_timeout = '100ms'; alter table {table} alter n type bigint");
-        let _ = pair.master().batch_execute(&rewrite);
-    }
-    copying.resume();
-    assert!(!copying.wait_exit().success(), "{}", copying.log());
-    copy(&pair, &["--jobs", "2"]);
     pair.once();
     pair.assert_equal();
 }

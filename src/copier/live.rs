@@ -61,19 +61,19 @@ pub(super) fn run(config: &Config, wish: &Wish, control: &Control, tell: &mut dy
         key: &key,
         exported: &keeper.exported,
         snapshot: &keeper.snapshot,
-        keeper: keeper.backend,
         jobs: wish.jobs,
         delete_first: wish.truncate || !former.is_empty(),
         done: "passing",
     };
-    let loaded = load::all(&way, keeper.session, &plans, control, tell)?;
+    let loaded = load::all(&way, &plans, control, tell)?;
     control.set_cancellers(vec![release.master.canceller(), release.slave.canceller()]);
-    let snapshot = keeper.snapshot.as_str();
+    let snapshot = keeper.snapshot.as_str().to_string();
+    drop(keeper);
     seam::reached("copy-loaded");
     for plan in &plans {
-        wait_for_daemon(config, &mut release, &plan.relation, snapshot, control, tell)?;
+        wait_for_daemon(config, &mut release, &plan.relation, &snapshot, control, tell)?;
         let mut told = 0;
-        let replayed = release.resume_table(&plan.relation, Some(snapshot), &mut |changes| told = changes)?;
+        let replayed = release.resume_table(&plan.relation, Some(&snapshot), &mut |changes| told = changes)?;
         tell(News::Note(format!("{} goes on: {replayed} changes since the snapshot are replayed", plan.relation)));
     }
     let of = plans.iter().map(|plan| plan.relation.clone()).collect();

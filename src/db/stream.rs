@@ -1,148 +1,71 @@
-//! COPY out of a server and COPY into one. Whoever connects the two decides on which threads they run.
+//! COPY from one server straight into another.
 
 use super::Session;
 use crate::error::{Error, Kind, Result};
 use std::io::{self, BufRead, Write};
-use std::time::{Duration, Instant};
 
-/// Rows are handed on when they have come to so many bytes; a row that is larger goes in several pieces.
-const PIECE: usize = 128 << 10;
+/// The writer sends what it holds when it is given the next piece: in pieces of this size no large value is held twice.
+const PIECE: usize = 64 << 10;
 
-/// How often the writing side is asked whether it still takes what it is sent: it says so only when a COPY ends.
-pub const LOOK: Duration = Duration::from_secs(1);
-
-/// What a COPY in binary format ends with.
-const TRAILER: [u8; 2] = [0xff, 0xff];
-
-/// Up to the length of an extension, which PostgreSQL does not use.
-const HEADER: usize = 19;
-
-/// Some rows, or a part of one.
-pub struct Piece {
-    bytes: Vec<u8>,
-    /// It ends with a row, and is not the end.
-    is_followed: bool,
-}
-
-/// What there is to write.
-pub enum Next {
-    Piece(Piece),
-    /// Not for the moment.
-    Nothing,
-    End,
-    /// Whoever reads has failed.
-    Broken,
-}
-
-/// What went wrong, for an error to be made of it when the session is free again.
+/// Which side something went wrong on.
 enum Broken {
-    Server(postgres::Error),
-    Stream(io::Error),
+    Reading(io::Error),
+    Starting(postgres::Error),
+    Writing(io::Error),
+    Ending(postgres::Error),
     /// Whoever watches has said so.
     Stopped(Error),
 }
 
 impl Session {
-    /// Reads what one COPY gives. `watch` hears of each message, which is a row, and its bytes, and may end it all with an
-    /// error; `give` takes the pieces, and says false if no more are wanted.
-    pub fn copy_out(
+    /// Sends what one COPY gives to another COPY on `to`; how many rows that took. `watch` hears of each message, which
+    /// is a row, and its bytes, and may end it all with an error. The reader waits for the writer, and with it the server.
+    pub fn copy(
         &mut self,
-        sql: &str,
+        out: &str,
+        to: &mut Session,
+        into: &str,
         watch: &mut dyn FnMut(usize) -> Result<()>,
-        give: &mut dyn FnMut(Piece) -> bool,
-    ) -> Result<()> {
-        read(self, sql, watch, give).map_err(|broken| broken.told(self, "read the rows"))
+    ) -> Result<u64> {
+        match run(self, out, to, into, watch) {
+            Ok(rows) => Ok(rows),
+            Err(Broken::Reading(error)) => Err(self.io_error("read the rows", error)),
+            Err(Broken::Writing(error)) => Err(to.io_error("write the rows", error)),
+            Err(Broken::Starting(error)) => Err(self.error("read the rows", &error)),
+            Err(Broken::Ending(error)) => Err(to.error("write the rows", &error)),
+            Err(Broken::Stopped(error)) => Err(error),
+        }
     }
 
-    /// Writes what `next` gives by one COPY after another, so that what the server refuses is known soon; how many rows
-    /// that were, or `None` if the reader has failed.
-    pub fn copy_in(&mut self, sql: &str, is_binary: bool, next: &mut dyn FnMut() -> Next) -> Result<Option<u64>> {
-        write(self, sql, is_binary, next).map_err(|broken| broken.told(self, "write the rows"))
-    }
-}
-
-impl Broken {
-    fn told(self, session: &Session, operation: &str) -> Error {
-        match self {
-            Broken::Server(error) => session.error(operation, &error),
-            Broken::Stream(error) => match error.downcast::<postgres::Error>() {
-                Ok(error) => session.error(operation, &error),
-                Err(error) => Error::new(Kind::Connection, Some(session.side()), operation, error),
-            },
-            Broken::Stopped(error) => error,
+    fn io_error(&self, operation: &str, error: io::Error) -> Error {
+        match error.downcast::<postgres::Error>() {
+            Ok(error) => self.error(operation, &error),
+            Err(error) => Error::new(Kind::Connection, Some(self.side()), operation, error),
         }
     }
 }
 
-fn read(
+fn run(
     from: &mut Session,
-    sql: &str,
+    out: &str,
+    to: &mut Session,
+    into: &str,
     watch: &mut dyn FnMut(usize) -> Result<()>,
-    give: &mut dyn FnMut(Piece) -> bool,
-) -> std::result::Result<(), Broken> {
-    let mut reader = from.client().copy_out(sql).map_err(Broken::Server)?;
-    let mut bytes = Vec::with_capacity(PIECE);
+) -> std::result::Result<u64, Broken> {
+    let mut reader = from.client().copy_out(out).map_err(Broken::Starting)?;
+    // Dropped without its end, the writer tells the server that the copy has failed.
+    let mut writer = to.client().copy_in(into).map_err(Broken::Ending)?;
     loop {
-        let message = reader.fill_buf().map_err(Broken::Stream)?;
+        let message = reader.fill_buf().map_err(Broken::Reading)?;
         let length = message.len();
         if length == 0 {
             break;
         }
         watch(length).map_err(Broken::Stopped)?;
-        let mut is_followed = true;
-        for part in message.chunks(PIECE) {
-            if bytes.len() + part.len() > PIECE {
-                let bytes = std::mem::replace(&mut bytes, Vec::with_capacity(PIECE));
-                if !give(Piece { bytes, is_followed }) {
-                    return Ok(());
-                }
-            }
-            bytes.extend_from_slice(part);
-            is_followed = false;
+        for piece in message.chunks(PIECE) {
+            writer.write_all(piece).map_err(Broken::Writing)?;
         }
         reader.consume(length);
     }
-    give(Piece { bytes, is_followed: false });
-    Ok(())
-}
-
-fn write(
-    to: &mut Session,
-    sql: &str,
-    is_binary: bool,
-    next: &mut dyn FnMut() -> Next,
-) -> std::result::Result<Option<u64>, Broken> {
-    let mut rows = 0;
-    let mut header: Option<Vec<u8>> = None;
-    let mut is_over = false;
-    while !is_over {
-        let began = Instant::now();
-        // Dropped without its end, the writer tells the server that the copy has failed.
-        let mut writer = to.client().copy_in(sql).map_err(Broken::Server)?;
-        if let Some(header) = &header {
-            writer.write_all(header).map_err(Broken::Stream)?;
-        }
-        let (mut is_empty, mut is_between) = (true, false);
-        while is_empty || !is_between || began.elapsed() < LOOK {
-            match next() {
-                Next::Piece(piece) => {
-                    let first = &piece.bytes[..HEADER.min(piece.bytes.len())];
-                    header.get_or_insert_with(|| if is_binary { first.to_vec() } else { Vec::new() });
-                    writer.write_all(&piece.bytes).map_err(Broken::Stream)?;
-                    (is_empty, is_between) = (false, piece.is_followed);
-                }
-                Next::Nothing => {}
-                Next::End => {
-                    is_over = true;
-                    break;
-                }
-                Next::Broken => return Ok(None),
-            }
-        }
-        if is_binary && !is_over {
-            writer.write_all(&TRAILER).map_err(Broken::Stream)?;
-        }
-        rows += writer.finish().map_err(Broken::Server)?;
-    }
-    Ok(Some(rows))
+    writer.finish().map_err(Broken::Ending)
 }

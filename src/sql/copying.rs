@@ -44,11 +44,6 @@ pub const FORGET_COPIES: &str = "delete from public.replica_copy where master = 
 /// A snapshot, to be shared and to be remembered.
 pub const EXPORT_SNAPSHOT: &str = "select pg_export_snapshot(), pg_current_snapshot()::text";
 
-/// Does a backend hold the lock that a table was copied under?
-pub const KEEPS_LOCK: &str = "select exists (select from pg_locks where pid = $1 and locktype = 'relation' and granted \
-     and database = (select oid from pg_database where datname = current_database()) \
-     and relation = to_regclass($2) and mode = 'AccessShareLock')";
-
 pub const ROLE_SETTING: &str = "select current_setting('session_replication_role')";
 
 /// How many changes of a table that a snapshot shows the slave has not passed yet. A transaction is passed when its last
