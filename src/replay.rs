@@ -228,15 +228,6 @@ impl Replayer {
         Message::new(&format!("{opening}{}{note}", sql::ITS_PATH), answers + 1 + usize::from(!note.is_empty()))
     }
 
-    /// Drops all prepared statements if there are too many.
-    fn make_room(&mut self, slave: &mut Session) -> Result<()> {
-        if self.statements.are_many() {
-            self.settle(slave)?;
-            slave.message("forget prepared statements", &self.statements.drop_all())?;
-        }
-        Ok(())
-    }
-
     /// Puts as many changes as fit into one message, and says how many.
     fn compose(&mut self, slave: &mut Session, changes: &[&Change]) -> Result<(usize, Message)> {
         let mut message = self.message(slave, changes[0])?;

@@ -72,6 +72,15 @@ impl Replayer {
         if is_whole { Ok(()) } else { self.settle(slave) }
     }
 
+    /// Drops all prepared statements if there are too many.
+    pub(super) fn make_room(&mut self, slave: &mut Session) -> Result<()> {
+        if self.statements.are_many() {
+            self.settle(slave)?;
+            slave.message("forget prepared statements", &self.statements.drop_all())?;
+        }
+        Ok(())
+    }
+
     fn compose_sets(&mut self, changes: Vec<Change>) -> Sets {
         let mut message = self.opening(&changes[0]);
         let mut done: HashSet<String> = HashSet::new();
