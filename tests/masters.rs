@@ -90,7 +90,15 @@ fn in_a_ring_of_three_every_change_goes_round_once() {
     }
     let daemons = [0, 1, 2].map(|n| replicate(&nodes[n], &nodes[(n + 1) % 3], ""));
     write_everywhere(&nodes);
-    // Enough at once that a set would be worth its while, on a table that sets are not for.
+    wait_until("the ring is equal", || settled(&nodes));
+    // Many at once, on a table whose changes are replayed one by one because something watches them.
+    for node in &nodes {
+        node.run(
+            "create function watch() returns trigger language plpgsql as 'begin return null; end';
+             create trigger watch after insert on t for each row execute function watch();
+             alter table t enable always trigger watch",
+        );
+    }
     nodes[0].run("insert into t select n, 'all round' from generate_series(100001, 100100) n");
     wait_until("the ring is equal", || settled(&nodes) && rows(&nodes[2]).concat().contains("100100"));
     assert_healthy(&daemons);
