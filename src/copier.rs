@@ -153,10 +153,11 @@ fn alone(
     if scope.is_whole {
         settle(&mut link, &scope)?;
     }
-    link.master.message("wake the daemon", sql::NOTIFY_MENDED)?;
     for relation in held {
         Release::open(config, "copy", control)?.resume_table(&relation, Some(&snapshot), &mut |_| ())?;
     }
+    // A daemon that is refused because of this session's lock would go on waiting.
+    link.master.message("let the daemon go on", copying::END_COPY)?;
     Ok(Outcome { loaded, kept: scope.kept, sequences, is_live: false })
 }
 

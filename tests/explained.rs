@@ -263,9 +263,14 @@ fn a_copy_that_is_under_way_or_was_interrupted_is_told() {
         assert_eq!(status(&pair)["unfinished_copy"]["tables"], 2);
         assert_eq!(pair.try_once().code(), 5);
     }
+    // A daemon that waits for that tries at once.
+    let mut daemon = pair.start();
+    daemon.wait_log_times("Trying again in", 7);
     pair.done(&["copy"]);
-    pair.once();
+    daemon.wait_log("Trying at once");
+    pair.wait_caught_up();
     pair.assert_equal();
+    assert!(daemon.terminate().success());
     assert_eq!(status(&pair)["unfinished_copy"], serde_json::Value::Null);
 }
 

@@ -12,6 +12,8 @@ pub const SLAVE_COPY: &str = include_str!("../../sql/slave-copy.sql");
 
 pub const HAS_COPY: &str = "select to_regclass('public.replica_copy') is not null";
 
+pub const END_COPY: &str = "select pg_advisory_unlock_all(); notify replica_mended";
+
 pub const MAY_SEE_COPY: &str =
     "select coalesce(has_table_privilege(to_regclass('public.replica_copy')::oid, 'select'), false)";
 
