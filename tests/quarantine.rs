@@ -16,16 +16,6 @@ fn pair() -> Pair {
     pair
 }
 
-/// Nothing waits any more in the log.
-#[track_caller]
-fn drain(pair: &Pair) -> String {
-    let finished = pair.try_once_by_file(QUARANTINE);
-    assert!(finished.status.success(), "{}", finished.output);
-    assert_eq!(pair.pending(), 0);
-    pair.assert_no_prepared();
-    finished.output
-}
-
 /// One transaction that fails, three that depend on it one after the other, and two that do not.
 fn load(pair: &Pair) {
     pair.run_on_slave("insert into t values (20, 'in the way')");
@@ -41,7 +31,7 @@ fn load(pair: &Pair) {
 fn a_transaction_that_fails_is_put_aside_with_what_depends_on_it_and_the_rest_goes_on() {
     let pair = pair();
     load(&pair);
-    let said = drain(&pair);
+    let said = pair.drain_with(QUARANTINE);
     assert_says(&said, &["put into quarantine", "Key (id)=(20) already exists"]);
     assert_eq!(pair.on_slave("select a from t where id in (1, 2, 3) order by id"), ["old", "free", "old"]);
     assert_eq!(pair.on_slave("select id from u"), ["2"]);
@@ -49,7 +39,7 @@ fn a_transaction_that_fails_is_put_aside_with_what_depends_on_it_and_the_rest_go
     assert_eq!(pair.on_slave(held), ["3", "2", "1", "1"]);
     // Nothing else has been read from elsewhere: what comes later depends as well.
     pair.run("delete from t where id = 33");
-    drain(&pair);
+    pair.drain_with(QUARANTINE);
     assert_eq!(pair.on_slave("select count(*) from t where id = 3"), ["1"]);
     let shown = pair.done(&["pending"]);
     assert_says(
@@ -66,7 +56,7 @@ fn a_transaction_that_fails_is_put_aside_with_what_depends_on_it_and_the_rest_go
     pair.assert_equal();
     assert_says(&pair.done(&["retry"]), &["nothing is in quarantine"]);
     pair.run("update t set a = 'after'");
-    drain(&pair);
+    pair.drain_with(QUARANTINE);
     pair.assert_equal();
 }
 
@@ -74,7 +64,7 @@ fn a_transaction_that_fails_is_put_aside_with_what_depends_on_it_and_the_rest_go
 fn what_is_in_quarantine_is_given_up_and_noted_on_the_slave() {
     let pair = pair();
     load(&pair);
-    drain(&pair);
+    pair.drain_with(QUARANTINE);
     let id = pair.on_slave("select id from replica_held where new[4] = '20'").remove(0);
     pair.done(&["skip", &id, "--yes", "--reason", "kept"]);
     assert_eq!(pair.on_slave("select id || reason from replica_skipped"), [format!("{id}kept")]);
@@ -94,7 +84,7 @@ fn a_truncate_and_a_table_that_is_missing_are_all_their_rows() {
     pair.run("update t set a = 'changed' where id = 41; update t set a = 'with it' where id = 5");
     pair.run("truncate t");
     pair.run("insert into t values (50, 'behind')");
-    drain(&pair);
+    pair.drain_with(QUARANTINE);
     assert_eq!(pair.on_slave("select id from t where id > 9"), ["40"]);
     assert_eq!(pair.on_slave("select count(distinct txid) from replica_held"), ["5"]);
     pair.run_on_slave("alter table hidden rename to u");
@@ -113,7 +103,7 @@ fn giving_up_what_is_in_quarantine_may_be_killed_at_any_point() {
         pair.run("truncate t, u; insert into t select i, 'old' from generate_series(1, 9) i");
         pair.once();
         load(&pair);
-        drain(&pair);
+        pair.drain_with(QUARANTINE);
         let id = one("select id from replica_held where new[4] = '20'".to_string());
         let held = || one(format!("select count(*) from replica_held where id = {id}"));
         let noted = || one(format!("select count(*) from replica_skipped where id = {id}"));
@@ -136,7 +126,7 @@ fn giving_up_what_is_in_quarantine_may_be_killed_at_any_point() {
 fn giving_up_what_is_in_quarantine_waits_for_a_batch_in_doubt_and_says_so() {
     let pair = pair();
     load(&pair);
-    drain(&pair);
+    pair.drain_with(QUARANTINE);
     let id = pair.on_slave("select id from replica_held where new[4] = '20'").remove(0);
     for step in ["slave-prepared", "master-committed"] {
         pair.run("insert into u select max(id) + 1, 'free' from u");
@@ -147,7 +137,7 @@ fn giving_up_what_is_in_quarantine_waits_for_a_batch_in_doubt_and_says_so() {
         assert_eq!(finished.code(), 5, "{}", finished.output);
         assert_says(&finished.output, &["slave: cannot wait for the batch in hand", "in doubt", "then try again"]);
         assert_eq!(pair.on_slave("select count(*) from replica_skipped"), ["0"]);
-        drain(&pair);
+        pair.drain_with(QUARANTINE);
     }
     pair.done(&["skip", &id, "--yes"]);
     pair.done(&["retry"]);
@@ -170,7 +160,7 @@ fn the_daemon_and_the_verbs_may_be_killed_at_any_point() {
             if daemon.paused_or_exited() {
                 daemon.kill9();
             }
-            drain(&pair);
+            pair.drain_with(QUARANTINE);
             pair.run_on_slave("delete from t where id = 20");
             let at = if turn == 1 { "release-done" } else { "release-committed" };
             pair.killed_at(&format!("{at}:{turn}"), &["retry"]);

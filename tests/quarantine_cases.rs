@@ -13,16 +13,6 @@ fn pair(schema: &str) -> Pair {
     pair
 }
 
-/// Nothing waits any more in the log.
-#[track_caller]
-fn drain(pair: &Pair) -> String {
-    let finished = pair.try_once_by_file(QUARANTINE);
-    assert!(finished.status.success(), "{}", finished.output);
-    assert_eq!(pair.pending(), 0);
-    pair.assert_no_prepared();
-    finished.output
-}
-
 /// A duplicate of a deferrable constraint is found at the end of a batch only, so of two errors the later one comes first.
 #[test]
 fn what_stands_before_two_errors_is_replayed_whichever_is_found_first() {
@@ -33,7 +23,7 @@ fn what_stands_before_two_errors_is_replayed_whichever_is_found_first() {
     pair.run("insert into t values (3, 3)");
     pair.run("insert into t values (20, 4)");
     pair.run("insert into t values (5, 5)");
-    let said = drain(&pair);
+    let said = pair.drain_with(QUARANTINE);
     assert_eq!(said.matches("put into quarantine").count(), 2, "{said}");
     assert_eq!(pair.on_slave("select id from t order by id"), ["1", "3", "5", "20", "100"]);
     pair.run_on_slave("delete from t where id in (20, 100)");
@@ -61,7 +51,7 @@ fn what_another_operator_has_taken_out_of_quarantine_meanwhile_is_not_called_rep
         let pair = pair("create table t (id int primary key, a int)");
         pair.run_on_slave("insert into t values (1, 0)");
         pair.run("insert into t values (1, 1)");
-        drain(&pair);
+        pair.drain_with(QUARANTINE);
         let txid = pair.on_slave("select txid from replica_held").remove(0);
         let mut other = pair.slave();
         other.batch_execute("begin; lock table replica_hold in access share mode").expect("a lock");
@@ -86,7 +76,7 @@ fn what_another_operator_has_taken_out_of_quarantine_meanwhile_is_not_called_rep
 fn transactions_that_touch_each_others_keys_come_back_in_order() {
     let pair = pair("create table t (id int primary key, a text)");
     pair.run("insert into t select i, 'old' from generate_series(1, 6) i");
-    drain(&pair);
+    pair.drain_with(QUARANTINE);
     pair.run_on_slave("insert into t values (20, 'x'), (21, 'x')");
     pair.run("update t set id = 20 where id = 1");
     pair.run("update t set id = 21 where id = 2");
@@ -94,7 +84,7 @@ fn transactions_that_touch_each_others_keys_come_back_in_order() {
     pair.run("update t set id = 2 where id = 20");
     pair.run("update t set a = 'new' where id in (1, 2); update t set a = 'new' where id = 3");
     pair.run("update t set a = 'free' where id = 4");
-    drain(&pair);
+    pair.drain_with(QUARANTINE);
     assert_eq!(
         pair.on_slave("select string_agg(id || a, ' ' order by id) from t"),
         ["1old 2old 3old 4free 5old 6old 20x 21x"]
@@ -117,7 +107,7 @@ fn who_takes_a_unique_value_of_a_transaction_in_quarantine_follows_it() {
     pair.run("delete from t where id = 1");
     pair.run("insert into t values (5, 'a', 'takes it')");
     pair.run("insert into t values (6, 'c', 'free')");
-    drain(&pair);
+    pair.drain_with(QUARANTINE);
     assert_eq!(pair.on_slave("select id from t order by id"), ["1", "6"]);
     pair.run_on_slave("delete from t where id = 1");
     pair.done(&["retry"]);
@@ -132,7 +122,7 @@ fn who_refers_to_a_row_that_is_in_quarantine_follows_it_and_so_does_what_takes_a
          create table c (id int primary key, p int references p, b text, a text, foreign key (a, b) references p (a, b))",
     );
     pair.run("insert into p values (1, 'a1', 'b1'), (2, 'a2', 'b2'); insert into c values (1, 1), (2, 2)");
-    drain(&pair);
+    pair.drain_with(QUARANTINE);
     pair.run_on_slave("insert into p values (9, 'x', 'x'); insert into c values (9)");
     pair.run("insert into p values (9, 'a9', 'b9')");
     pair.run("insert into c values (3, 9)");
@@ -142,7 +132,7 @@ fn who_refers_to_a_row_that_is_in_quarantine_follows_it_and_so_does_what_takes_a
     pair.run("insert into c values (9); delete from c where id = 2");
     pair.run("delete from p where id = 2");
     pair.run("update p set a = 'a1' where id = 1; update c set p = null where id = 5");
-    drain(&pair);
+    pair.drain_with(QUARANTINE);
     let [p, c] = ["p", "c"].map(|table| pair.on_slave(&format!("select id from {table} order by id")));
     assert_eq!([p, c], [vec!["1", "2", "9"], vec!["1", "2", "5", "9"]]);
     pair.run_on_slave("delete from p where id = 9; delete from c where id = 9");

@@ -163,6 +163,16 @@ impl Pair {
         run(&self.next_log(), &["--once", path(&file)], &[])
     }
 
+    /// Drains by a config file with further lines; then nothing waits any more in the log. What the daemon has said.
+    #[track_caller]
+    pub fn drain_with(&self, lines: &str) -> String {
+        let finished = self.try_once_by_file(lines);
+        assert!(finished.status.success(), "{}", finished.output);
+        assert_eq!(self.pending(), 0);
+        self.assert_no_prepared();
+        finished.output
+    }
+
     /// Runs a verb on this pair; its words, e.g. `["pause", "--table", "t"]`.
     #[track_caller]
     pub fn verb(&self, words: &[&str]) -> Finished {
