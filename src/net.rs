@@ -35,8 +35,8 @@ pub struct TableEffect<'a> {
 }
 
 /// The net effect of these changes, as far as they are of tables that it can be had for; all changes of other tables are to
-/// be replayed one after the other, and whether there are none. Changes of two tables may be replayed in any order: no constraint reaches
-/// from one to the other in the replica role.
+/// be replayed one after the other, and whether there are none. Changes of two tables may be replayed in any order: no
+/// constraint reaches from one to the other in the replica role.
 pub fn effect<'a>(changes: &'a [Change], table: impl Fn(&Change) -> Option<&'a Table>) -> (Vec<TableEffect<'a>>, bool) {
     let mut tables: Vec<(&str, Option<Effects<'a>>)> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();

@@ -33,25 +33,22 @@ impl GidFamily {
 
     /// The number, if this transaction is one of this slave's on that side. Anybody else's is never touched.
     pub fn number(&self, side: Side, gid: &str) -> Option<BatchNumber> {
-        let (field, number) = self.read(side, gid)?;
-        (field == self.field).then_some(number)
+        let (field, number, origin) = GidFamily::read(side, gid)?;
+        (field == self.field && origin == self.origin).then_some(number)
     }
 
     /// Whether it may be one of this slave's, for somebody who cannot ask the master which log that is about.
     pub fn may_be_own(field: &str, side: Side, gid: &str) -> bool {
-        let Some((_name, rest)) = gid.strip_prefix("pyreplica:").and_then(|rest| rest.split_once(':')) else {
-            return false;
-        };
-        rest.rsplitn(3, ':').nth(2).is_some_and(|front| front == format!("{field}:{side}"))
+        GidFamily::read(side, gid).is_some_and(|(read, ..)| read == field)
     }
 
-    /// The field and the number of a batch of the same log. A name holds no colon; a field may, and is what is left.
-    fn read<'a>(&self, side: Side, gid: &'a str) -> Option<(&'a str, BatchNumber)> {
+    /// Field, number and origin of a batch. A name holds no colon; a field may, and is what is left.
+    fn read(side: Side, gid: &str) -> Option<(&str, BatchNumber, &str)> {
         let (_name, rest) = gid.strip_prefix("pyreplica:")?.split_once(':')?;
-        let rest = rest.strip_suffix(&self.origin)?.strip_suffix(':')?;
+        let (rest, origin) = rest.rsplit_once(':')?;
         let (rest, number) = rest.rsplit_once(':')?;
         let field = rest.strip_suffix(&side.to_string())?.strip_suffix(':')?;
-        number.parse().ok().map(|number| (field, BatchNumber(number)))
+        number.parse().ok().map(|number| (field, BatchNumber(number), origin))
     }
 }
 

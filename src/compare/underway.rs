@@ -47,11 +47,10 @@ impl Underway {
             .replace("$field", &quote_literal(&config.slave_field))
             .replace("$skip_user", &skip_user)
             .replace("$slave", &quote_literal(&slave_identity));
-        let slave_session = slave;
-        let hands_on: bool = slave_session.query_one("look for a log on the slave", sql::HAS_LOG, &[])?.get(0);
-        let slave = if hands_on { slave_log(slave_session, &master_identity)? } else { None };
+        let holds: bool = slave.query_one("look for what is put aside", holding::HAS_HELD, &[])?.get(0);
+        let hands_on: bool = slave.query_one("look for a log on the slave", sql::HAS_LOG, &[])?.get(0);
+        let slave = if hands_on { slave_log(slave, &master_identity)? } else { None };
         let master = Log { waiting, value: hstore_value(master)? };
-        let holds: bool = slave_session.query_one("look for what is put aside", holding::HAS_HELD, &[])?.get(0);
         let held = holds.then(|| held_log(&Protocol::progress_key(origin, &config.slave_field)));
         Ok(Underway { master, slave, held, master_identity, field: config.slave_field.clone() })
     }
@@ -75,7 +74,7 @@ impl Underway {
         source: &Source,
         keys: &[Key],
     ) -> Result<HashSet<usize>> {
-        self.slave.as_ref().map_or(Ok(HashSet::new()), |log| log.ask(session, table, source, keys))
+        ask(self.slave.as_ref(), session, table, source, keys)
     }
 
     /// Those whose rows have changes that are put aside on the slave.
@@ -86,8 +85,7 @@ impl Underway {
         source: &Source,
         keys: &[Key],
     ) -> Result<HashSet<usize>> {
-        let put_aside = self.held.as_ref().map_or(Ok(HashSet::new()), |log| log.ask(session, table, source, keys));
-        put_aside.map_err(|error| match error.code() {
+        ask(self.held.as_ref(), session, table, source, keys).map_err(|error| match error.code() {
             Some("42501") => error.with_hint("for the role of DSN1: GRANT SELECT ON replica_held TO ...;"),
             _ => error,
         })
@@ -129,6 +127,11 @@ impl Log {
         }
         Ok(numbers.into_iter().map(|n| n as usize).collect())
     }
+}
+
+/// A log that there may not be.
+fn ask(log: Option<&Log>, session: &mut Session, table: &str, source: &Source, keys: &[Key]) -> Result<HashSet<usize>> {
+    log.map_or(Ok(HashSet::new()), |log| log.ask(session, table, source, keys))
 }
 
 /// Flags follow a moment behind, which is well enough here: a change that has arrived counts as being on its way once more.

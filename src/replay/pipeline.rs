@@ -3,13 +3,12 @@
 //! One composed message may be waiting. It is sent when the next one is to be composed, or by `settle`, which everything
 //! else that is asked of the slave begins with; so the order of replay is never another one.
 
-use super::Replayer;
 use super::message::{AnyShape, Message};
+use super::{Replayer, log_change};
 use crate::change::Change;
 use crate::db::Session;
 use crate::error::Result;
 use crate::net::{self, Group, TableEffect};
-use crate::render::instruction;
 use crate::sql;
 use std::collections::HashSet;
 
@@ -99,9 +98,13 @@ impl Replayer {
     }
 
     fn log_replayed(&self, sets: &Sets) {
-        if log::log_enabled!(target: &self.name, log::Level::Debug) {
-            let done = sets.changes.iter().filter(|change| sets.done.contains(&change.relation));
-            done.for_each(|change| log::debug!(target: &self.name, "Executing: {}", instruction(change, self.tables.get(change).ok())));
+        if !log::log_enabled!(target: &self.name, log::Level::Debug) {
+            return;
+        }
+        for change in sets.changes.iter().filter(|change| sets.done.contains(&change.relation)) {
+            if let Ok(table) = self.tables.get(change) {
+                log_change(&self.name, change, table);
+            }
         }
     }
 }

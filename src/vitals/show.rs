@@ -61,8 +61,8 @@ pub fn as_table(pairs: &[Vitals], rates: &HashMap<String, f64>) -> String {
 pub fn as_json(pair: &Vitals, rate: Option<f64>) -> Json {
     let lag = pair.lag.as_ref().map(|lag| {
         json!({
-            "changes": lag.changes, "estimated": lag.count != Count::Exact, "seconds": lag.seconds, "last_replayed": lag.last,
-            "last_transaction": lag.transaction, "replayed_at": lag.replayed_at, "last_logged": lag.highest,
+            "changes": lag.changes, "estimated": lag.count != Count::Exact, "seconds": lag.seconds,
+            "last_replayed": lag.last, "last_transaction": lag.transaction, "replayed_at": lag.replayed_at, "last_logged": lag.highest,
             "batch": lag.batch, "log_bytes": lag.log_bytes,
         })
     });
