@@ -348,6 +348,7 @@ impl Replayer {
         }
         slave.message("replay", &message).map_err(|error| self.rejected(change, error))?;
         self.tables.unlock();
+        self.tables.forget_prepared();
         slave.set_up(&self.noting)
     }
 

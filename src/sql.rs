@@ -30,6 +30,7 @@ pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg(n.nspname::tex
 
 pub const SESSION: &str = include_str!("../sql/query/session.sql");
 pub const STRANGER: &str = include_str!("../sql/query/stranger.sql");
+pub const FINGERPRINT: &str = include_str!("../sql/query/fingerprint.sql");
 pub const TABLE: &str = include_str!("../sql/query/table.sql");
 pub const LINKS: &str = include_str!("../sql/query/links.sql");
 pub const KEY: &str = include_str!("../sql/query/key.sql");

@@ -7,7 +7,7 @@
 use crate::change::{Change, Event};
 use crate::db::{Row, Session};
 use crate::error::{Error, Kind, Result};
-use crate::names::Side;
+use crate::names::{Side, quote_literal};
 use crate::policy::{Action, Conflict, Policies};
 use crate::row::Names;
 use crate::sql;
@@ -25,6 +25,9 @@ pub struct Tables {
     /// Columns of old and new rows that their table has, all of them. No two tables share these lists.
     fitting: Vec<(Names, Names)>,
     made: u32,
+    /// The statement that asks for fingerprints, if it is prepared, and how many there have been.
+    look: Option<String>,
+    looks: u32,
 }
 
 /// Kept of these.
@@ -42,6 +45,11 @@ impl Tables {
         self.fitting.clear();
     }
 
+    /// A statement may have dropped everything that was prepared.
+    pub fn forget_prepared(&mut self) {
+        self.look = None;
+    }
+
     /// The tables of these changes that this transaction has not locked yet.
     pub fn unlocked<'a>(&self, changes: &'a [Change]) -> Vec<&'a str> {
         let mut fresh: Vec<&str> = Vec::new();
@@ -57,17 +65,12 @@ impl Tables {
 
     /// Locks tables, and learns them anew if they have changed.
     pub fn lock(&mut self, master: &mut Session, slave: &mut Session, fresh: &[&str]) -> Result<()> {
-        self.lock_all(slave, fresh)?;
-        let rows = slave.query("look at the tables", sql::TABLE, &[&fresh])?;
-        let changed: Vec<&Row> = rows
-            .iter()
-            .filter(|row| {
-                let known = self.known.get(row.get::<_, &str>("relation"));
-                known.is_none_or(|table| table.fingerprint != row.get::<_, &str>("fingerprint"))
-            })
-            .collect();
+        let mut changed = self.lock_all(slave, fresh)?;
+        changed.retain(|relation, fingerprint| {
+            self.known.get(relation).is_none_or(|table| table.fingerprint != *fingerprint)
+        });
         if !changed.is_empty() {
-            self.learn(master, &changed)?;
+            self.learn(master, slave, &changed)?;
         }
         self.locked.extend(fresh.iter().map(|relation| relation.to_string()));
         Ok(())
@@ -107,39 +110,66 @@ impl Tables {
         })
     }
 
-    fn lock_all(&mut self, slave: &mut Session, relations: &[&str]) -> Result<()> {
+    /// Locks tables, as far as it can; the fingerprints of all that there are.
+    fn lock_all(&mut self, slave: &mut Session, relations: &[&str]) -> Result<HashMap<String, String>> {
         let lock = |relation: &str| format!("LOCK TABLE {relation} IN ROW EXCLUSIVE MODE;");
         let all: String = relations.iter().map(|relation| lock(relation)).collect();
-        if self.try_lock(slave, &all)?.is_none() {
-            return Ok(());
+        let look = self.look(relations);
+        if let Ok(found) = self.guarded(slave, &format!("{all}{look}"))? {
+            return Ok(found);
         }
         // One of them cannot be locked; the changes of the others are replayed all the same, up to the first that needs it.
         for relation in relations {
-            if let Some(error) = self.try_lock(slave, &lock(relation))? {
+            if let Err(error) = self.guarded(slave, &lock(relation))? {
                 self.known.remove(*relation);
                 let refusal = (error.detail().to_string(), error.code().map(str::to_string));
                 self.refused.insert(relation.to_string(), refusal);
             }
         }
-        Ok(())
+        let look = self.look(relations);
+        self.guarded(slave, &look)?
     }
 
-    fn try_lock(&mut self, slave: &mut Session, locks: &str) -> Result<Option<Error>> {
-        let message = format!("SAVEPOINT pyreplica_lock; {locks} RELEASE SAVEPOINT pyreplica_lock");
-        match slave.message("lock tables", &message) {
-            Ok(_) => Ok(None),
+    /// A statement that asks for fingerprints. It comes with the locks, but sees what there is when it has them.
+    fn look(&mut self, relations: &[&str]) -> String {
+        let list: Vec<String> = relations.iter().map(|relation| quote_literal(relation)).collect();
+        let (name, prepare) = match self.look.take() {
+            Some(name) => (name, String::new()),
+            None => {
+                self.looks += 1;
+                let name = format!("pyreplica_look_{}", self.looks);
+                let prepare = format!("PREPARE {name} (text[]) AS {};", sql::FINGERPRINT);
+                (name, prepare)
+            }
+        };
+        let look = format!("{prepare} EXECUTE {name} (ARRAY[{}]);", list.join(", "));
+        self.look = Some(name);
+        look
+    }
+
+    /// Runs statements behind a savepoint. When the server refuses one, they are taken back, and the error is the inner one.
+    fn guarded(&mut self, slave: &mut Session, sql: &str) -> Result<Result<HashMap<String, String>>> {
+        let message = format!("SAVEPOINT pyreplica_lock; {sql} RELEASE SAVEPOINT pyreplica_lock");
+        match slave.text_rows("lock tables", &message) {
+            Ok(rows) => {
+                Ok(Ok(rows.into_iter().filter_map(|row| Some((row.first()?.clone()?, row.get(1)?.clone()?))).collect()))
+            }
             Err(error) if error.is_transient() => Err(error),
             Err(error) => {
+                // Whether it came to preparing something is not known.
+                self.look = None;
                 slave.message("take the locks back", "ROLLBACK TO SAVEPOINT pyreplica_lock")?;
-                Ok(Some(error))
+                Ok(Err(error))
             }
         }
     }
 
-    fn learn(&mut self, master: &mut Session, rows: &[&Row]) -> Result<()> {
-        let relations: Vec<&str> = rows.iter().map(|row| row.get("relation")).collect();
+    /// Learns tables anew that now have these fingerprints.
+    fn learn(&mut self, master: &mut Session, slave: &mut Session, changed: &HashMap<String, String>) -> Result<()> {
+        let relations: Vec<&str> = changed.keys().map(String::as_str).collect();
+        let rows = slave.query("look at the tables", sql::TABLE, &[&relations])?;
         let keys = master.query("look at the keys", sql::KEY, &[&relations])?;
-        for row in rows {
+        for row in &rows {
             let relation: &str = row.get("relation");
             let mine = keys.iter().find(|key| key.get::<_, &str>("relation") == relation);
             // A trigger made by hand says which columns are the key. Otherwise the slave's own primary key finds the row
@@ -151,7 +181,7 @@ impl Tables {
                     .collect();
             self.made += 1;
             let name = (row.get("schema"), row.get("name"));
-            let fingerprint = row.get("fingerprint");
+            let fingerprint = changed[relation].clone();
             let mut table = Table::new(self.made, fingerprint, name, row.get("partitioned"), columns(row), &candidates);
             constrain(&mut table, row);
             let action = self.policies.of(relation, Conflict::UpdateDiffers);

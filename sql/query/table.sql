@@ -1,9 +1,6 @@
 -- One table as it is on the slave now: what it takes to write statements for it.
 --   $1  text[]  quoted and qualified names
 select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as name, c.relkind = 'p' as partitioned,
-       -- Any change of the definition gives a catalog row a new xmin, and so another fingerprint.
-       c.oid || ' ' || coalesce(a.fingerprint, '') || ' ' || coalesce(k.fingerprint, '') || ' ' || coalesce(d.fingerprint, '')
-           || ' ' || coalesce(q.fingerprint, '') || ' ' || w.watched as fingerprint,
        a.names, a.base_types, a.full_types, a.operators, a.array_types, a.generated, a.identity_always, k.names as key,
        d.deferrable, q."unique", coalesce(a.castable, false) and not w.watched as setwise
   from unnest($1::text[]) r (name)
@@ -30,8 +27,7 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
                                      and k.opcmethod = (select oid from pg_am where amname = 'btree')) end
                        order by a.attnum) as operators,
              array_agg(a.attgenerated <> '' order by a.attnum) as generated,
-             array_agg(a.attidentity = 'a' order by a.attnum) as identity_always,
-             string_agg(a.xmin::text, ' ' order by a.attnum) as fingerprint
+             array_agg(a.attidentity = 'a' order by a.attnum) as identity_always
         from pg_attribute a
         join pg_type y on y.oid = a.atttypid
         join pg_type b on b.oid = case when y.typtype = 'd' then y.typbasetype else y.oid end
@@ -41,24 +37,23 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
                        as simple) s
        where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) a
   left join lateral (
-      select array_agg(a.attname::text order by k.n) as names, i.indexrelid::text as fingerprint
+      select array_agg(a.attname::text order by k.n) as names
         from pg_index i
         cross join unnest(i.indkey) with ordinality k (attnum, n)
         join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
-       where i.indrelid = c.oid and i.indisprimary
-       group by i.indexrelid) k on true
+       where i.indrelid = c.oid and i.indisprimary) k on true
   left join lateral (
       -- The columns of each deferrable unique constraint, separated by a byte that no sane name holds.
-      select array_agg(u.names) as deferrable, string_agg(u.oid::text, ' ' order by u.oid) as fingerprint
-        from (select o.oid, string_agg(a.attname, e'\x01' order by a.attnum) as names
+      select array_agg(u.names) as deferrable
+        from (select string_agg(a.attname, e'\x01' order by a.attnum) as names
                 from pg_constraint o
                 join pg_attribute a on a.attrelid = o.conrelid and a.attnum = any (o.conkey)
                where o.conrelid = c.oid and o.contype in ('p', 'u') and o.condeferrable
                group by o.oid) u) d on true
   left join lateral (
       -- The columns of each index that lets no two rows be equal, checked at once.
-      select array_agg(u.names) as "unique", string_agg(u.indexrelid::text, ' ' order by u.indexrelid) as fingerprint
-        from (select i.indexrelid, string_agg(a.attname, e'\x01' order by k.n) as names
+      select array_agg(u.names) as "unique"
+        from (select string_agg(a.attname, e'\x01' order by k.n) as names
                 from pg_index i
                 cross join unnest(i.indkey) with ordinality k (attnum, n)
                 join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
