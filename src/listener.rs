@@ -106,8 +106,8 @@ impl Listener {
         Ok(matches!(self.answer(control)?, Answer::Lying))
     }
 
-    /// Waits, lying or not, until somebody signals or the time is over. Then the lock is free again. Who does not lie hears
-    /// what is signalled to others only, and what tells of a change to `replica_hold`.
+    /// Waits, lying or not, until somebody signals or the time is over. The lock is free again before the next order. Who does
+    /// not lie hears what is signalled to others only, and what tells of a change to `replica_hold`.
     pub fn sleep(&self, control: &Control, limit: Duration) -> Result<Woken> {
         self.order(Order::Sleep(limit))?;
         match self.answer(control)? {
@@ -223,10 +223,16 @@ impl Sleeper {
             };
             let is_over = outcome.is_err();
             let Some(answer) = outcome.transpose() else { continue };
+            let is_awake = matches!(answer, Ok(Answer::Woken(_)));
             // The pair may have ended meanwhile.
             drop(outbox.send(answer));
             self.control.wake();
             if is_over {
+                return;
+            }
+            // Changes need not wait for this.
+            if let Some(error) = is_awake.then(|| self.unlock().err()).flatten() {
+                drop(outbox.send(Err(error)));
                 return;
             }
         }
@@ -263,7 +269,6 @@ impl Sleeper {
             }
         };
         seam::reached("woken");
-        self.unlock()?;
         Ok(Answer::Woken(why))
     }
 
