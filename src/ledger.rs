@@ -180,11 +180,23 @@ impl Ledger {
 
     /// Opens the master's transaction of a batch and writes the position in it.
     pub fn note(&mut self, master: &mut Session, position: &Position) -> Result<()> {
-        let highest = self.position.highest;
-        let (ours, place) = self.update(master, "begin; ", position, self.position.batch)?;
-        self.horizon.began(ours, highest);
-        self.next_place = Some(place);
+        let opened = self.update(master, "note the position", ("begin; ", ""), position, self.position.batch)?;
+        self.noted(opened);
         Ok(())
+    }
+
+    /// The same, and prepares the transaction with this statement: all in one message, of which the server does nothing more
+    /// once it has refused something.
+    pub fn note_and_prepare(&mut self, master: &mut Session, position: &Position, prepare: &str) -> Result<()> {
+        let operation = format!("prepare transaction batch {}", position.batch);
+        let opened = self.update(master, &operation, ("begin; ", prepare), position, self.position.batch)?;
+        self.noted(opened);
+        Ok(())
+    }
+
+    fn noted(&mut self, (ours, place): (Txid, String)) {
+        self.horizon.began(ours, self.position.highest);
+        self.next_place = Some(place);
     }
 
     /// The batch has been committed on both sides.
@@ -196,22 +208,27 @@ impl Ledger {
 
     /// Writes a position in the place of the one that a batch has left.
     pub fn write(&mut self, master: &mut Session, position: &Position, former: BatchNumber) -> Result<()> {
-        let (_, place) = self.update(master, "", position, former)?;
+        let (_, place) = self.update(master, "note the position", ("", ""), position, former)?;
         self.place = Some(place);
         Ok(())
     }
 
-    /// Which transaction it was, and where the row is then.
+    /// Which transaction it was, and where the row is then. The update goes between `begin` and `end`, which are statements or
+    /// nothing.
     fn update(
         &self,
         master: &mut Session,
-        begin: &str,
+        operation: &str,
+        (begin, end): (&str, &str),
         position: &Position,
         former: BatchNumber,
     ) -> Result<(Txid, String)> {
         let update = sql::note_position(&self.field, &self.identity, position, former, self.place.as_deref());
-        let noted = master.text_rows("note the position", &format!("{begin}{update}"))?;
-        let Some([Some(ours), Some(place)]) = noted.first().map(Vec::as_slice) else { return Err(moved()) };
+        let noted = match master.text_rows(operation, &format!("{begin}{update}; {end}")) {
+            Err(error) if error.code() == Some(sql::NOT_NOTED) => return Err(moved()),
+            noted => noted?,
+        };
+        let Some([Some(ours), Some(place), ..]) = noted.first().map(Vec::as_slice) else { return Err(moved()) };
         Ok((Txid(ours.parse().map_err(|_| moved())?), place.clone()))
     }
 

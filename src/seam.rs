@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Names the point, and which time it is reached, at which the process is to stop itself: `slave-prepared` or `marked:3`.
+/// Names the point, and which time it is reached, at which the process is to stop itself: `prepared` or `marked:3`.
 const PAUSE_VARIABLE: &str = "PYREPLICA_PAUSE_AT";
 
 /// Called at every step of the protocol, and at every step of falling asleep.

@@ -271,6 +271,9 @@ pub fn passed(field: &str) -> String {
     own(field, include_str!("../sql/query/passed.sql"))
 }
 
+/// SQLSTATE of `note_position` when the row is not as that batch has left it: a division by the number of rows.
+pub const NOT_NOTED: &str = "22012";
+
 /// Writes a slave's position, if `former` is the batch that wrote it last; the number of the transaction that does, and
 /// where the row is now. `place`: where it was, if that is known. Without it the server walks over the row's former
 /// versions, and while a transaction stays open, every batch leaves one.
@@ -287,8 +290,10 @@ pub fn note_position(
         None => "null".to_string(),
     };
     format!(
-        "update public.replica_slave set batch = {}, identity = {}, base = {}, current = {}, last = {}, highest = {}, \
-         floor = {}, ts = now() where field = {} and batch = {former}{place} returning pg_current_xact_id(), ctid",
+        "with noted as (update public.replica_slave set batch = {}, identity = {}, base = {}, current = {}, last = {}, \
+         highest = {}, floor = {}, ts = now() where field = {} and batch = {former}{place} \
+         returning pg_current_xact_id()::text as ours, ctid::text as place) \
+         select max(ours), max(place), 1 / count(*) from noted",
         position.batch,
         quote_literal(identity),
         snapshot(&position.base),

@@ -1,8 +1,10 @@
 //! One batch on both servers, or on neither.
 //!
 //! ```text
-//! begin on the slave -> replay -> begin on the master -> note the batch's number and the position in the slave's row there
-//!                    -> PREPARE master -> PREPARE slave -> COMMIT PREPARED master -> COMMIT PREPARED slave
+//! begin on the slave -> replay
+//!   -> at once: master: begin, note the batch's number and the position in the slave's row, PREPARE
+//!               slave:  PREPARE
+//!   -> COMMIT PREPARED master -> COMMIT PREPARED slave
 //! ```
 //!
 //! Up to the first PREPARE a failure leaves nothing behind. From then on, what is prepared survives any crash, and
@@ -51,23 +53,17 @@ mod settle;
 pub enum Step {
     Begun,
     Replayed,
-    Noted,
-    MasterPrepared,
-    SlavePrepared,
+    Prepared,
     MasterCommitted,
     SlaveCommitted,
+    /// Without two-phase commit only.
+    Noted,
 }
 
 impl Step {
-    pub const ALL: [Step; 7] = [
-        Step::Begun,
-        Step::Replayed,
-        Step::Noted,
-        Step::MasterPrepared,
-        Step::SlavePrepared,
-        Step::MasterCommitted,
-        Step::SlaveCommitted,
-    ];
+    /// Those of two-phase commit.
+    pub const ALL: [Step; 5] =
+        [Step::Begun, Step::Replayed, Step::Prepared, Step::MasterCommitted, Step::SlaveCommitted];
 }
 
 impl fmt::Display for Step {
@@ -75,11 +71,10 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Step::Begun => "begun",
             Step::Replayed => "replayed",
-            Step::Noted => "noted",
-            Step::MasterPrepared => "master-prepared",
-            Step::SlavePrepared => "slave-prepared",
+            Step::Prepared => "prepared",
             Step::MasterCommitted => "master-committed",
             Step::SlaveCommitted => "slave-committed",
+            Step::Noted => "noted",
         })
     }
 }
@@ -111,6 +106,8 @@ pub struct Protocol {
     progress: Option<String>,
     /// A transaction that cannot be replayed is put aside.
     quarantine: bool,
+    /// The next batch's, drawn when there was time.
+    number: Option<BatchNumber>,
     /// What was unusual about the batches committed so far.
     conflicts: Vec<String>,
     seam: Seam,
@@ -125,6 +122,7 @@ impl Protocol {
             gids: GidFamily::new(name, field, origin),
             progress: (!config.two_phase).then(|| Protocol::progress_key(origin, field)),
             quarantine: config.on_error == OnError::Quarantine,
+            number: None,
             conflicts: Vec::new(),
             seam,
         }
@@ -198,7 +196,10 @@ impl Protocol {
 
     fn batch(&mut self, link: &mut Link, units: &Batch) -> Result<()> {
         let Some(last) = units.last().map(Unit::last) else { return Ok(()) };
-        let number = BatchNumber(link.master.query_one("number the batch", sql::NEXT_BATCH, &[])?.get(0));
+        let number = match self.number.take() {
+            Some(number) => number,
+            None => draw_number(&mut link.master)?,
+        };
         let position = link.log.ledger.after(number, last);
         if self.progress.is_some() {
             link.log.ledger.announce(&mut link.master)?;
@@ -215,35 +216,50 @@ impl Protocol {
         };
         link.replayer.check_unique(&mut link.slave)?;
         (self.seam)(Step::Replayed);
-        link.log.ledger.note(&mut link.master, &position)?;
-        (self.seam)(Step::Noted);
-        if applied == 0 && self.progress.is_none() {
-            // Nothing but changes to skip: there is nothing on the slave that could get lost.
-            link.slave.message("roll back", "ROLLBACK")?;
-            link.master.message("commit", "COMMIT")?;
-        } else if self.progress.is_some() {
-            link.slave.message("commit", "COMMIT")?;
+        if applied > 0 && self.progress.is_none() {
+            self.commit_both(link, &position)?;
+        } else {
+            link.log.ledger.note(&mut link.master, &position)?;
+            (self.seam)(Step::Noted);
+            // With nothing but changes to skip there is nothing on the slave that could get lost.
+            let end = if self.progress.is_some() { "COMMIT" } else { "ROLLBACK" };
+            link.slave.message("end the transaction", end)?;
             (self.seam)(Step::SlaveCommitted);
             link.master.message("commit", "COMMIT")?;
             (self.seam)(Step::MasterCommitted);
-        } else {
-            self.commit_both(link, number)?;
         }
         link.log.ledger.committed(position);
+        // Now nobody waits for it. If it cannot be had, the next statement tells why.
+        self.number = draw_number(&mut link.master).ok();
         Ok(())
     }
 
-    fn commit_both(&mut self, link: &mut Link, number: BatchNumber) -> Result<()> {
-        self.finish(&mut link.master, "PREPARE TRANSACTION", number)?;
-        (self.seam)(Step::MasterPrepared);
-        if let Err(error) = self.finish(&mut link.slave, "PREPARE TRANSACTION", number) {
-            // The slave is heard to refuse, so nothing of it can appear later.
-            if !error.is_transient() {
-                self.finish(&mut link.master, "ROLLBACK PREPARED", number)?;
+    fn commit_both(&mut self, link: &mut Link, position: &Position) -> Result<()> {
+        let number = position.batch;
+        let Link { master, slave, log, .. } = link;
+        let prepare = |side| format!("PREPARE TRANSACTION {}", quote_literal(&self.gids.gid(side, number)));
+        let (ledger, on_master) = (&mut log.ledger, prepare(Side::Master));
+        // Two flushes to disk, of which neither waits for the other.
+        let (on_slave, noted) =
+            slave.message_while(&format!("prepare transaction batch {number}"), &prepare(Side::Slave), || {
+                ledger.note_and_prepare(master, position, &on_master)
+            });
+        // Who is heard to refuse has prepared nothing, and nothing of it can appear later. Of whom nothing is heard, recovery
+        // finds out.
+        match (noted, on_slave) {
+            (Ok(()), Ok(_)) => {}
+            (Ok(()), Err(error)) if !error.is_transient() => {
+                self.finish(master, "ROLLBACK PREPARED", number)?;
+                return Err(error);
             }
-            return Err(error);
+            (Err(error), Ok(_)) if !error.is_transient() => {
+                self.finish(slave, "ROLLBACK PREPARED", number)?;
+                return Err(error);
+            }
+            (Err(error), Err(other)) if !error.is_transient() => return Err(other),
+            (Err(error), _) | (_, Err(error)) => return Err(error),
         }
-        (self.seam)(Step::SlavePrepared);
+        (self.seam)(Step::Prepared);
         self.finish(&mut link.master, "COMMIT PREPARED", number)?;
         (self.seam)(Step::MasterCommitted);
         self.finish(&mut link.slave, "COMMIT PREPARED", number)?;
@@ -251,7 +267,7 @@ impl Protocol {
         Ok(())
     }
 
-    /// `PREPARE TRANSACTION 'gid'` and its like, of a batch of this connection.
+    /// `COMMIT PREPARED 'gid'` and its like, of a batch of this connection.
     fn finish(&self, session: &mut Session, command: &str, number: BatchNumber) -> Result<()> {
         let gid = self.gids.gid(session.side(), number);
         finish(session, command, number, &gid)
@@ -279,6 +295,10 @@ impl Protocol {
             "a former batch was still being committed",
         ))
     }
+}
+
+fn draw_number(master: &mut Session) -> Result<BatchNumber> {
+    Ok(BatchNumber(master.query_one("number the batch", sql::NEXT_BATCH, &[])?.get(0)))
 }
 
 fn finish(session: &mut Session, command: &str, number: BatchNumber, gid: &str) -> Result<()> {

@@ -93,13 +93,13 @@ fn die_in_mid_drain_and_go_on(lines: &str, steps: &[&str]) {
 
 #[test]
 fn a_long_drain_that_is_killed_time_and_again_goes_on_where_it_was() {
-    let steps = ["slave-committed:2", "slave-prepared:2", "noted:2", "master-prepared", "master-committed:2"];
+    let steps = ["slave-committed:2", "prepared:2", "replayed:2", "prepared", "master-committed:2"];
     die_in_mid_drain_and_go_on("", &steps);
 }
 
 #[test]
 fn so_does_one_that_deletes_what_it_has_replayed() {
-    die_in_mid_drain_and_go_on("RETENTION=0", &["slave-committed:3", "master-prepared:1", "slave-prepared:2", "noted"]);
+    die_in_mid_drain_and_go_on("RETENTION=0", &["slave-committed:3", "prepared:1", "prepared:2", "replayed"]);
 }
 
 #[test]

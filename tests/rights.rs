@@ -321,7 +321,7 @@ fn a_trigger_of_the_slave_that_does_the_work_twice_is_an_error_that_says_what_to
 
 #[test]
 fn what_is_in_doubt_is_settled_by_that_role() {
-    for step in ["master-prepared", "slave-prepared", "master-committed"] {
+    for step in ["prepared", "master-committed"] {
         let pair = Restricted::new(FAMILY);
         pair.run("insert into parent values (1, 'a'); insert into child values (1, 1, 'b')");
         let mut daemon = pair.start_paused_at(step);
@@ -339,7 +339,7 @@ fn what_is_in_doubt_is_settled_by_that_role() {
 fn what_another_role_prepared_is_not_touched_and_the_error_says_who_may() {
     let pair = Restricted::new(FAMILY);
     pair.run("insert into parent values (1, 'a')");
-    let mut daemon = pair.start_paused_at("slave-prepared");
+    let mut daemon = pair.start_paused_at("prepared");
     daemon.wait_paused();
     daemon.kill9();
     let other = Role::new(&pair);
