@@ -178,9 +178,9 @@ fn words(text: &str) -> Result<Vec<Word>, String> {
                 words.push(Word::Name(name, true));
             }
             c => {
-                let mut name: String = c.to_lowercase().collect();
+                let mut name = String::from(c.to_ascii_lowercase());
                 while let Some(c) = rest.next_if(|c| !c.is_whitespace() && !".,()\"".contains(*c)) {
-                    name.extend(c.to_lowercase());
+                    name.push(c.to_ascii_lowercase());
                 }
                 words.push(Word::Name(name, false));
             }
@@ -205,6 +205,9 @@ mod tests {
         assert_eq!(of("public.orders", Conflict::InsertExists), Action::Error);
         assert_eq!(of("other.orders", Conflict::UpdateMissing), Action::Newest("changed_at".into()));
         assert_eq!(of(r#""My.S"."Ta""b""#, Conflict::DeleteMissing), Action::Warn);
+        // As PostgreSQL takes a name without quotes.
+        let policies = Policies::parse("ÄAb skip").unwrap();
+        assert_eq!(policies.of("public.\"Äab\"", Conflict::UpdateDiffers), Action::Skip);
     }
 
     #[test]
