@@ -64,31 +64,37 @@ pub fn replay_one(
     }
     slave.message("replay", SAVEPOINT)?;
     let case = Case { table, change, name, policies };
-    let unusual = if change.event == Event::Delete && policies.watches_deletes(&change.relation) {
-        case.delete_watched(slave, &shape)?
-    } else {
-        match (once(slave, name, &shape, table, change), change.event) {
-            (Ok(1), _) => None,
-            (Ok(0), Event::Insert) => {
-                // A trigger of the slave, or the slave's row level security, has a mind of its own.
-                Some(case.met(Conflict::InsertExists, None, "the slave did not take the row", "nothing", true))
-            }
-            (Ok(0), Event::Update) => case.differs_or_missing(slave)?,
-            (Ok(0), _) => Some(case.missing(Conflict::DeleteMissing)?),
-            (Ok(rows), _) => {
-                // A key that is checked at the end of a statement is shared by two rows while it is being shifted.
-                slave.message("take a change back", BACK)?;
-                case.exactly_one(slave, rows)?
-            }
-            (Err(error), Event::Insert | Event::Update) if error.code() == Some(UNIQUE_VIOLATION) => {
-                slave.message("take a change back", BACK)?;
-                Some(case.exists(slave, error)?)
-            }
-            (Err(error), _) => return Err(error),
+    let unusual = match try_one(slave, &case, &shape) {
+        // Also of a row that is found to differ, or of several that fit the key.
+        Err(error) if change.event != Event::Delete && error.code() == Some(UNIQUE_VIOLATION) => {
+            slave.message("take a change back", BACK)?;
+            Some(case.exists(slave, error)?)
         }
+        tried => tried?,
     };
     slave.message("replay", RELEASE)?;
     Ok(unusual)
+}
+
+fn try_one(slave: &mut Session, case: &Case, shape: &Shape) -> Result<Option<Met>> {
+    let Case { table, change, name, policies } = *case;
+    if change.event == Event::Delete && policies.watches_deletes(&change.relation) {
+        return case.delete_watched(slave, shape);
+    }
+    match (once(slave, name, shape, table, change)?, change.event) {
+        (1, _) => Ok(None),
+        (0, Event::Insert) => {
+            // A trigger of the slave, or the slave's row level security, has a mind of its own.
+            Ok(Some(case.met(Conflict::InsertExists, None, "the slave did not take the row", "nothing", true)))
+        }
+        (0, Event::Update) => case.differs_or_missing(slave),
+        (0, _) => case.missing(Conflict::DeleteMissing).map(Some),
+        (rows, _) => {
+            // A key that is checked at the end of a statement is shared by two rows while it is being shifted.
+            slave.message("take a change back", BACK)?;
+            case.exactly_one(slave, rows)
+        }
+    }
 }
 
 /// How many rows the change touched. A statement that fails stays prepared, so each needs a name of its own.

@@ -134,6 +134,20 @@ fn an_update_into_another_rows_unique_value_is_an_error_or_skipped() {
     assert_eq!(conflicts(&pair), ["update_exists 1 the slave's row was kept"]);
 }
 
+/// The row is found to differ first; that its new value is taken shows when the master's values are applied all the same.
+#[test]
+fn an_update_of_a_row_that_differs_meets_another_rows_unique_value_too() {
+    let pair = pair();
+    pair.run("insert into u values (1, 'a')");
+    pair.once();
+    pair.run_on_slave("update u set a = 'x' where id = 1; insert into u values (2, 'b')");
+    pair.run("update u set a = 'b' where id = 1");
+    refused(&pair, "warn");
+    drain(&pair, "update_exists skip");
+    assert_eq!(conflicts(&pair), ["update_exists 1 the slave's row was kept"]);
+    assert_eq!(pair.on_slave("select a from u order by id"), ["x", "b"]);
+}
+
 #[test]
 fn the_newest_row_wins_with_all_its_values_and_null_is_oldest() {
     let pair = pair();
