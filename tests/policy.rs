@@ -148,6 +148,40 @@ fn an_update_of_a_row_that_differs_meets_another_rows_unique_value_too() {
     assert_eq!(pair.on_slave("select a from u order by id"), ["x", "b"]);
 }
 
+/// Whichever of the two sides decides, whatever its TimeZone, it comes to the same winner.
+#[test]
+fn rows_of_equal_age_come_to_the_same_winner_on_both_sides() {
+    let nodes: Vec<Pair> = (0..2).map(|_| Pair::new()).collect();
+    for (node, zone) in nodes.iter().zip(["UTC", "Europe/Berlin"]) {
+        node.run(&format!(
+            "create table n (id int primary key, a jsonb, at numeric);
+             create table s (id int primary key, a bytea, at timestamptz, due timestamptz);
+             select py_log_create_tg('n'), py_log_create_tg('s');
+             alter database \"{}\" set timezone = '{zone}'",
+            node.master_db()
+        ));
+    }
+    // In Berlin the later of the two due times reads as the earlier one: the clocks go back between them.
+    nodes[0].run(
+        "insert into n values (1, '{\"a\": null}', 1.0), (2, 'null', 'NaN'), (3, null, null), (4, '1', 2);
+         insert into s values (1, '\\xff00', 'infinity', null), (2, null, '-infinity', null), (3, null, '2026-01-01 00:00+00', '2026-10-25 00:30+00')",
+    );
+    nodes[1].run(
+        "insert into n values (1, '{\"a\": 1}', 1.00), (2, '[]', 'NaN'), (3, '3', null), (4, '2', 1);
+         insert into s values (1, '\\x00', 'infinity', null), (2, '\\x27', null, null), (3, null, '2026-01-01 00:00+00', '2026-10-25 01:10+00')",
+    );
+    for (from, to) in [(0, 1), (1, 0), (0, 1), (1, 0)] {
+        let finished = nodes[from].try_once_by_file(&format!("DSN1={}\nCONFLICT=newest(at)\n", nodes[to].master_dsn));
+        assert!(finished.status.success(), "{}", finished.output);
+    }
+    for table in ["n", "s"] {
+        let rows =
+            |node: &Pair| node.on_master(&format!("set timezone = 'UTC'; select t::text from {table} t order by id"));
+        assert_eq!(rows(&nodes[0]), rows(&nodes[1]));
+    }
+    assert_eq!(nodes[0].on_master("select a from n where id = 4"), ["1"]);
+}
+
 #[test]
 fn the_newest_row_wins_with_all_its_values_and_null_is_oldest() {
     let pair = pair();
@@ -157,6 +191,21 @@ fn the_newest_row_wins_with_all_its_values_and_null_is_oldest() {
     assert_eq!(pair.on_slave("select id || a || at from t order by id"), ["1newer9", "2row 25", "3row 35"]);
     let said = refused_column(&pair);
     assert_says(&said, &["there is no column \"when\" to tell the newest row by"]);
+}
+
+/// Of a large row the log holds only what an UPDATE changed.
+#[test]
+fn an_update_that_leaves_the_newest_rows_column_out_of_the_log_fails_and_says_so() {
+    let pair = pair();
+    pair.run("insert into t select 9, string_agg(md5(i::text), ''), 1 from generate_series(1, 500) i");
+    pair.once();
+    pair.run_on_slave("update t set a = 'x' where id = 9");
+    pair.run("update t set a = 'y' || a where id = 9");
+    let said = refused(&pair, "newest(at)");
+    assert_says(&said, &["the log leaves \"at\" out", "every UPDATE has to change it"]);
+    assert!(!said.contains("there is no column"), "{said}");
+    drain(&pair, "warn");
+    pair.assert_equal();
 }
 
 fn refused_column(pair: &Pair) -> String {

@@ -176,9 +176,13 @@ impl Case<'_> {
     fn is_newer(&self, slave: &mut Session, found: &Candidate, column: &str) -> Result<bool> {
         let Case { table, change, .. } = self;
         let value = |name: &str| change.new.get(name).or_else(|| change.old.get(name)).flatten();
-        let Some(position) = table.position(column).filter(|_| change.new.has(column) || change.old.has(column)) else {
+        let Some(position) = table.position(column) else {
             return Err(self.refused(&format!("there is no column {} to tell the newest row by", quote_ident(column))));
         };
+        if !change.new.has(column) && !change.old.has(column) {
+            let what = "of a large row it holds only what an UPDATE changes; every UPDATE has to change it, as newest() goes by it";
+            return Err(self.refused(&format!("the log leaves {} out: {what}", quote_ident(column))));
+        }
         let cast = |position: u16| {
             let column = table.column(position);
             let value = value(&column.name).map_or("NULL".into(), quote_literal);
@@ -192,9 +196,10 @@ impl Case<'_> {
             .filter_map(|name| table.position(name))
             .map(|p| format!(", {}::pg_catalog.text, {}::pg_catalog.text", quote_ident(&table.column(p).name), cast(p)))
             .collect();
+        // In one time zone, as the texts of times are compared: the other side's server may be in another one.
         let sql = format!(
-            "SELECT CASE WHEN {new} IS NULL THEN CASE WHEN {own} IS NOT NULL THEN false END WHEN {own} IS NULL THEN true \
-             WHEN {own} {} {new} THEN NULL ELSE {new} {} {own} END{} FROM {} WHERE {}",
+            "SET LOCAL timezone = 'UTC'; SELECT CASE WHEN {new} IS NULL THEN CASE WHEN {own} IS NOT NULL THEN false END WHEN {own} IS NULL THEN true \
+             WHEN {own} {} {new} THEN NULL ELSE {new} {} {own} END{} FROM {} WHERE {}; SET LOCAL timezone TO DEFAULT",
             table.column(position).operator("="),
             table.column(position).operator(">"),
             columns.concat(),
