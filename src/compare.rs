@@ -26,7 +26,7 @@ use crate::db::{Session, TextRow};
 use crate::digest::{Key, Range, Source};
 use crate::error::Result;
 use crate::sql;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 pub use plan::{Omission, Outlook, Plan, Sort, plans};
@@ -291,9 +291,12 @@ impl Comparison<'_, '_> {
         let second = seen(self.both.slave(), &plan.slave, keys)?;
         underway.extend(plan.underway.on_slave(self.both.slave(), &plan.table, &plan.slave, keys)?);
         let now = seen(self.both.master(), &plan.master, keys)?;
+        // Keys that are written differently on both sides, such as 1.0 and 1.00, may lead to one and the same row.
+        let mut versions = HashSet::new();
+        let mut is_known = |seen: &Seen| seen.version.as_ref().is_some_and(|version| !versions.insert(version.clone()));
         let verdict = |n: usize| {
             let (first, then, second, now) = (&first[n], &then[n], &second[n], &now[n]);
-            if second.digest == then.digest {
+            if second.digest == then.digest || is_known(then) {
                 Verdict::Equal
             } else if put_aside.contains(&n) {
                 Verdict::PutAside

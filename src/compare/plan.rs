@@ -265,9 +265,12 @@ fn target(table: &Row) -> String {
 
 fn key_columns(table: &Row, key: &[String], by_bytes: &[bool]) -> Vec<KeyColumn> {
     let types: Vec<String> = table.get("base_types");
+    let collations: Vec<Option<String>> = table.get("collations");
     let column = |(name, by_bytes): (&String, &bool)| {
         let place = position(table, name)?;
-        Some(KeyColumn { name: name.clone(), base_type: types[place].clone(), by_bytes: *by_bytes })
+        // A number on this side is a text on the other.
+        let by_bytes = *by_bytes && collations[place].is_some();
+        Some(KeyColumn { name: name.clone(), base_type: types[place].clone(), by_bytes })
     };
     key.iter().zip(by_bytes).filter_map(column).collect()
 }
