@@ -3,6 +3,7 @@
 use crate::control::Control;
 use crate::copier::{self, Board, Loaded, News, Outcome, Wish};
 use crate::error::{ExitCode, Result};
+use crate::install::install;
 use crate::output::{self, Progress, json};
 use crate::verb::{Call, JSON, Opt, Value, Verb, Words};
 use std::time::Duration;
@@ -13,6 +14,7 @@ pub const VERB: Verb = Verb {
     options: &[
         Opt { name: "--table", value: Value::Text("a table") },
         Opt { name: "--jobs", value: Value::Number(1..=64) },
+        Opt { name: "--install", value: Value::None },
         Opt { name: "--schema", value: Value::None },
         Opt { name: "--truncate", value: Value::None },
         Opt { name: "--restart", value: Value::None },
@@ -35,6 +37,7 @@ is interrupted it is run again, and goes on with the tables that are missing.
 
 options:
   --jobs N      copy N tables at a time (default: 1)
+  --install     prepare the master first, as pyreplica install does
   --schema      create the tables on the slave first, by pg_dump and pg_restore
   --table NAME  only this table, again or for the first time (repeatable)
   --truncate    empty the slave's tables first; otherwise they must be empty
@@ -42,9 +45,9 @@ options:
   --json        one document for programs instead of text for people
 
 example:
-  pyreplica install 'host=db1 dbname=shop'
-  pyreplica copy --schema --jobs 4 'host=db1 dbname=shop' 'host=db2 dbname=shop'
-  pyreplica 'host=db1 dbname=shop' 'host=db2 dbname=shop'
+  pyreplica copy --install --schema 'host=db1 dbname=shop' 'host=db2 dbname=shop'
+  pyreplica 'host=db1 dbname=shop' 'host=db2 dbname=shop' &
+  pyreplica compare 'host=db1 dbname=shop' 'host=db2 dbname=shop'
 ";
 
 /// Characters of the bar.
@@ -61,6 +64,13 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     };
     let mut progress = Progress::default();
     let mut notes = Vec::new();
+    if call.has("--install") {
+        install(&config.master, control, &mut |told| {
+            output::complain(&format!("{told}\n"));
+            notes.push(told.to_string());
+            Ok(())
+        })?;
+    }
     let outcome = copier::run(&config, &wish, control, &mut |news| match news {
         News::Note(note) => {
             progress.end();

@@ -2,6 +2,7 @@
 
 use crate::control::Control;
 use crate::dial;
+use crate::dsn::Dsn;
 use crate::error::{ExitCode, Result};
 use crate::names::Side;
 use crate::output;
@@ -25,9 +26,14 @@ example:
   pyreplica install 'dbname=shop host=db1 user=joe'
 ";
 
-/// Runs the embedded master script, creates the triggers, and prints what came of each.
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let Source::Master(dsn) = &call.source else { unreachable!("the command line was checked") };
+    install(dsn, control, &mut |told| output::print(&format!("{told}\n")))?;
+    Ok(ExitCode::Success)
+}
+
+/// Runs the embedded master script, creates the triggers, and tells what came of each.
+pub fn install(dsn: &Dsn, control: &Control, tell: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
     let mut master = dial::connect(Side::Master, dsn, "install")?;
     control.set_cancellers(vec![master.canceller()]);
     // hstore goes where the operator's own sessions would put it.
@@ -39,7 +45,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     }
     master.message("set the session up", sql::OWN_SESSION_PATH)?;
     for row in master.query("create the triggers", sql::CREATE_TRIGGERS, &[])? {
-        output::print(&format!("{}\n", row.get::<_, String>(0)))?;
+        tell(row.get(0))?;
     }
-    Ok(ExitCode::Success)
+    Ok(())
 }

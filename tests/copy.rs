@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::copying::{copy, paused};
+use harness::copying::{copy, paused, try_copy};
 use harness::{OwnCluster, Pair, shared, wait_until};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -232,4 +232,20 @@ fn tables_of_every_kind_arrive_as_they_are() {
     assert_eq!(pair.on_slave("select nextval('backwards')"), ["-2"]);
     pair.run_on_slave("insert into identity (a) values (1)");
     assert_eq!(pair.on_slave("select max(id) from identity"), ["101"]);
+}
+
+#[test]
+fn from_two_servers_to_verified_replication_it_takes_three_commands() {
+    let pair = Pair::new();
+    pair.run(include_str!("../sql/master-uninstall.sql"));
+    assert_eq!(try_copy(&pair, &[]).code(), 4);
+    pair.run(BANK);
+    pair.run("insert into branch values (1, 10); insert into account select i, 1, i from generate_series(1, 100) i");
+    let copied = copy(&pair, &["--install", "--schema"]);
+    assert!(copied.output.contains("created trigger on account (id)"), "{}", copied.output);
+    let _daemon = pair.start();
+    pair.run("update account set balance = 0 where id = 7");
+    let compared = pair.verb(&["compare"]);
+    assert_eq!(compared.code(), 0, "{}", compared.output);
+    assert_eq!(pair.on_slave("select count(*) from account"), ["100"]);
 }
