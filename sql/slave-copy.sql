@@ -35,6 +35,9 @@ begin
 end
 $check$;
 
+-- Two that run this at once, such as the copies from two masters, would both find that the table is not there yet.
+do $$ begin perform pg_advisory_xact_lock(hashtext('pyreplica slave-install')); end $$;
+
 -- One row a table. state: wanted, to be loaded yet; loaded, while others are wanted: until all are, no daemon replicates to
 -- this slave; held, to be loaded yet, while the daemon puts its changes aside; passing, the daemon passes over the changes
 -- that the snapshot shows. A row goes when the slave's position has passed its snapshot. whole: part of a copy of all

@@ -8,6 +8,9 @@
 //!
 //! That is right for each transaction: what it changed in one table is either in the rows that were copied or replayed.
 //! Between the earliest and the latest snapshot the slave may show one table as it was earlier than another.
+//!
+//! After a crash a master gives out the numbers of transactions that had left no trace on its disk anew, and a snapshot from
+//! before takes those for over. So each snapshot is followed by a transaction that does leave one, before anything goes by it.
 
 use crate::db::Session;
 use crate::error::{Error, Kind, Result};
@@ -84,6 +87,13 @@ pub fn unfinished(slave: &mut Session, key: &str) -> Result<Option<Unfinished>> 
     let since: Option<String> = row.get("since");
     let count = |name| row.get::<_, i64>(name) as u64;
     Ok(since.map(|since| Unfinished { tables: count("tables"), loaded: count("loaded"), since }))
+}
+
+impl Copied {
+    /// While there is one such table, a copy of all is under way or was interrupted.
+    pub fn is_of_unfinished_whole(&self) -> bool {
+        self.is_whole && matches!(self.state, State::Wanted | State::Loaded)
+    }
 }
 
 /// What the daemon is to pass over. An error if a copy is unfinished.

@@ -90,6 +90,7 @@ struct Scope {
 /// The master's snapshot, and the session that keeps it and the tables' locks.
 struct Keeper {
     session: Session,
+    backend: i32,
     exported: String,
     snapshot: Snapshot,
 }
@@ -140,13 +141,13 @@ fn alone(
         key: &scope.key,
         exported: &keeper.exported,
         snapshot: &keeper.snapshot,
+        keeper: keeper.backend,
         jobs: wish.jobs,
         delete_first: (wish.truncate || !held.is_empty()) && !scope.is_whole,
         done: if scope.is_whole { "loaded" } else { "passing" },
     };
-    let loaded = load::all(&way, &plans, control, tell)?;
-    let snapshot = keeper.snapshot.as_str().to_string();
-    drop(keeper);
+    let loaded = load::all(&way, keeper.session, &plans, control, tell)?;
+    let snapshot = keeper.snapshot.as_str();
     seam::reached("copy-loaded");
     let of = if scope.is_whole { None } else { Some(plans.iter().map(|plan| plan.relation.clone()).collect()) };
     let sequences = sequences::bring(&mut link.master, &mut link.slave, of, tell)?;
@@ -154,7 +155,7 @@ fn alone(
         settle(&mut link, &scope)?;
     }
     for relation in held {
-        Release::open(config, "copy", control)?.resume_table(&relation, Some(&snapshot), &mut |_| ())?;
+        Release::open(config, "copy", control)?.resume_table(&relation, Some(snapshot), &mut |_| ())?;
     }
     // A daemon that is refused because of this session's lock would go on waiting.
     link.master.message("let the daemon go on", copying::END_COPY)?;
@@ -165,18 +166,13 @@ fn alone(
 fn scope(wish: &Wish, link: &mut Link, tables: Vec<Captured>) -> Result<Scope> {
     let key = link.pair.clone();
     let former = copied::read(&mut link.slave, &key)?;
-    let is_unfinished = |table: &Copied| matches!(table.state, State::Wanted | State::Loaded) && table.is_whole;
-    let unfinished = former.iter().find(|table| is_unfinished(table)).filter(|_| !wish.restart);
+    let unfinished = former.iter().find(|table| table.is_of_unfinished_whole()).filter(|_| !wish.restart);
     let batch = link.log.ledger.position().batch;
     if !wish.tables.is_empty() {
         if unfinished.is_some() {
-            return Err(Error::new(
-                Kind::Setup,
-                Some(Side::Slave),
-                "copy single tables",
-                "a copy of all is unfinished",
-            )
-            .with_hint("run pyreplica copy without --table first: it goes on where it was interrupted"));
+            return Err(unfinished_whole(
+                "run pyreplica copy without --table first: it goes on where it was interrupted",
+            ));
         }
         let (kept, forgotten) = (Vec::new(), Vec::new());
         return Ok(Scope { key, is_whole: false, todo: tables, kept, forgotten, batch });
@@ -200,6 +196,10 @@ fn scope(wish: &Wish, link: &mut Link, tables: Vec<Captured>) -> Result<Scope> {
     Ok(Scope { key, is_whole: true, todo, kept, forgotten, batch })
 }
 
+fn unfinished_whole(hint: &str) -> Error {
+    Error::new(Kind::Setup, Some(Side::Slave), "copy single tables", "a copy of all is unfinished").with_hint(hint)
+}
+
 impl Keeper {
     fn open(config: &Config, tables: &[Captured]) -> Result<Keeper> {
         let mut session = dial::connect(Side::Master, &config.master, &format!("{} copy", config.name))?;
@@ -214,7 +214,7 @@ impl Keeper {
         let snapshot = Snapshot::parse(shown).ok_or_else(|| {
             Error::new(Kind::Internal, Some(Side::Master), "take a snapshot", format!("that is none: {shown}"))
         })?;
-        Ok(Keeper { exported: row.get(0), snapshot, session })
+        Ok(Keeper { exported: row.get(0), snapshot, backend: session.backend_pid()?, session })
     }
 }
 
@@ -258,8 +258,7 @@ fn check(wish: &Wish, slave: &mut Session, plans: &[Plan], begun: &[String]) -> 
 
 /// Notes what is wanted, and empties the tables: from here on no daemon replicates to the slave until it is there.
 fn register(wish: &Wish, link: &mut Link, scope: &Scope, plans: &[Plan]) -> Result<()> {
-    // Also if nothing in it changes: after a crash a master gives out the numbers of transactions that had left no trace
-    // on its disk anew, and the snapshot takes those for over. This transaction comes after them all.
+    // Also if nothing in it changes: it is what comes after the snapshot and is on the disk.
     let former = link.log.ledger.position().clone();
     let position = Position { batch: scope.batch, ..former.clone() };
     link.log.ledger.write(&mut link.master, &position, former.batch)?;

@@ -33,8 +33,11 @@ pub struct Plan {
     /// What the master's statistics say: good for telling how far the copy is, and no more.
     pub rows: u64,
     pub bytes: u64,
+    /// As LOCK TABLE names the master's table.
+    pub source: String,
     pub out: String,
     pub into: String,
+    pub is_binary: bool,
     /// The slave has triggers on it that run without the replica role.
     pub is_watched: bool,
 }
@@ -92,6 +95,10 @@ pub fn choose(master: &mut Session, wanted: &[String]) -> Result<(Vec<Captured>,
     }
     let (conditional, copied): (Vec<Captured>, Vec<Captured>) =
         chosen.into_iter().partition(|table| table.is_conditional);
+    if copied.is_empty() {
+        let detail = conditional.iter().map(conditional_note).collect::<Vec<String>>().join("; ");
+        return Err(Error::new(Kind::Setup, Some(Side::Master), "copy", detail));
+    }
     let mut notes: Vec<String> = conditional.iter().map(conditional_note).collect();
     if wanted.is_empty() {
         let rows = master.query("look for tables that are not logged", copying::UNLOGGED, &[])?;
@@ -219,6 +226,8 @@ fn plan(table: &Captured, source: &Row, target: &Row, around: &Surroundings) -> 
         target: only(&qualified, target.get("partitioned")),
         rows: source.get::<_, i64>("rows") as u64,
         bytes: source.get::<_, i64>("bytes") as u64,
+        source: table.locked(),
+        is_binary,
         out: format!("COPY {rows} TO STDOUT WITH ({format})"),
         into: format!("COPY {qualified} ({names}) FROM STDIN WITH ({format})"),
         is_watched: target.get("watched"),

@@ -72,7 +72,9 @@ pub fn bring(
     command.args(["--format=custom", "--schema-only", "--no-owner", "--no-privileges", "--no-tablespaces"]);
     command.args(["--no-publications", "--no-subscriptions", "--exclude-schema=pyreplica"]);
     if parts {
-        command.args(missing.iter().map(|table| format!("--table={}", table.quoted())));
+        let missing: Vec<&str> = missing.iter().map(|table| table.relation.as_str()).collect();
+        let names = master.query("look for partitions", copying::WITH_PARTITIONS, &[&missing])?;
+        command.args(names.iter().map(|row| format!("--table={}", row.get::<_, &str>(0))));
     }
     command.arg("--file").arg(&dump);
     run(Side::Master, "read the schema", command, Some(&config.master), control, &scratch)?;
@@ -91,19 +93,28 @@ pub fn bring(
     Ok(format!("the schema is there: {objects} objects, by pg_dump {}", programs.version))
 }
 
-/// The lines of a list that are not about pyreplica's own objects, and how many. A line: `215; 1259 16385 TABLE public t joe`.
+/// The lines of a list that are not about pyreplica's own objects, and how many. A line: `215; 1259 16385 TABLE public t joe`,
+/// and if it is about a comment: `3470; 0 0 COMMENT public TABLE t joe`.
 fn without_own(list: &str, own: &HashSet<(u32, u32)>) -> (String, usize) {
+    let lines = list.lines().filter(|line| !line.starts_with(';') && !line.is_empty());
     let is_own = |line: &&str| {
         let words: Vec<&str> = line.split(' ').collect();
         let number = |place: usize| words.get(place).and_then(|word: &&str| word.parse::<u32>().ok());
-        let is_listed = number(1).zip(number(2)).is_some_and(|object| own.contains(&object));
+        number(1).zip(number(2)).is_some_and(|object| own.contains(&object))
+    };
+    let (own, others): (Vec<&str>, Vec<&str>) = lines.partition(is_own);
+    let comment = |line: &&str| {
+        let mut words = line.splitn(6, ' ').skip(3);
+        Some(format!(" COMMENT {1} {0} {2}", words.next()?, words.next()?, words.next()?))
+    };
+    let comments: Vec<String> = own.iter().filter_map(comment).collect();
+    let is_others = |line: &&str| {
         // That a sequence belongs to a column is no object of its own.
         let is_owned_by = line.contains(" SEQUENCE OWNED BY public ")
-            && words.iter().any(|word| word.starts_with("replica_log_") || word.starts_with("py_log_"));
-        is_listed || is_owned_by
+            && line.split(' ').any(|word| word.starts_with("replica_log_") || word.starts_with("py_log_"));
+        !is_owned_by && !comments.iter().any(|comment| line.ends_with(comment))
     };
-    let lines = list.lines().filter(|line| !line.starts_with(';') && !line.is_empty());
-    let kept: Vec<&str> = lines.filter(|line| !is_own(line)).collect();
+    let kept: Vec<&str> = others.into_iter().filter(is_others).collect();
     (kept.iter().map(|line| format!("{line}\n")).collect(), kept.len())
 }
 
@@ -222,10 +233,13 @@ mod tests {
     fn what_is_pyreplicas_own_is_left_out_of_a_schema() {
         let list = "; comment\n;\n215; 1259 16385 TABLE public replica_log joe\n216; 1259 16390 TABLE public t joe\n\
                     3461; 0 0 SEQUENCE OWNED BY public replica_log_id_seq joe\n\
-                    3462; 0 0 SEQUENCE OWNED BY public t_id_seq joe\n3470; 2620 16400 TRIGGER public t !replica_tg joe\n";
-        let own = HashSet::from([(1259, 16385), (2620, 16400)]);
+                    3462; 0 0 SEQUENCE OWNED BY public t_id_seq joe\n3470; 2620 16400 TRIGGER public t !replica_tg joe\n\
+                    2; 3079 16500 EXTENSION - plpython3u \n3471; 0 0 COMMENT - EXTENSION plpython3u \n\
+                    3472; 0 0 COMMENT public TABLE replica_log joe\n3473; 0 0 COMMENT public TABLE t joe\n";
+        let own = HashSet::from([(1259, 16385), (2620, 16400), (3079, 16500)]);
         let (kept, count) = without_own(list, &own);
-        let expected = "216; 1259 16390 TABLE public t joe\n3462; 0 0 SEQUENCE OWNED BY public t_id_seq joe\n";
-        assert_eq!((kept.as_str(), count), (expected, 2));
+        let expected = "216; 1259 16390 TABLE public t joe\n3462; 0 0 SEQUENCE OWNED BY public t_id_seq joe\n\
+                        3473; 0 0 COMMENT public TABLE t joe\n";
+        assert_eq!((kept.as_str(), count), (expected, 3));
     }
 }

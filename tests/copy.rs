@@ -234,6 +234,57 @@ fn tables_of_every_kind_arrive_as_they_are() {
     assert_eq!(pair.on_slave("select max(id) from identity"), ["101"]);
 }
 
+/// Without the first session's locks a table may look empty to the snapshot, since it has been rewritten.
+#[test]
+fn a_copy_does_not_go_on_without_the_session_that_keeps_the_tables() {
+    let pair = Pair::new();
+    let tables: Vec<String> = (1..=6).map(|n| format!("t{n}")).collect();
+    for table in &tables {
+        pair.exec_both(&format!("create table {table} (id int primary key, n int)"));
+        pair.run(&format!("insert into {table} select i, i from generate_series(1, 2000) i"));
+    }
+    pair.create_triggers();
+    let mut copying = paused(&pair, &["--jobs", "2"], "copy-loading");
+    pair.run(
+        "select pg_terminate_backend(pid) from pg_locks where relation = 't6'::regclass and mode = 'AccessShareLock'",
+    );
+    for table in &tables {
+        // One that is being read by the other session is still locked by that.
+        let rewrite = format!("set lock_timeout = '100ms'; alter table {table} alter n type bigint");
+        let _ = pair.master().batch_execute(&rewrite);
+    }
+    copying.resume();
+    assert!(!copying.wait_exit().success(), "{}", copying.log());
+    copy(&pair, &["--jobs", "2"]);
+    pair.once();
+    pair.assert_equal();
+}
+
+/// The numbers that a crash of the master brings back are in the snapshot that the table was copied with.
+#[test]
+fn changes_after_a_crash_of_the_master_are_not_taken_for_copied() {
+    let mut master = OwnCluster::start("master", "wal_writer_delay = 10s", &[]);
+    let pair = Pair::on(master.server(), &shared().1);
+    pair.exec_both("create table t (id int primary key, a text)");
+    pair.create_triggers();
+    pair.run("insert into t values (1, '')");
+    let _daemon = pair.start();
+    pair.wait_caught_up();
+    let mut client = pair.master();
+    for _ in 0..200 {
+        client.batch_execute("begin; select pg_current_xact_id(); rollback").unwrap();
+    }
+    drop(client);
+    copy(&pair, &["--table", "t", "--truncate"]);
+    master.stop_immediate();
+    master.start_again();
+    for n in 2..30 {
+        pair.run(&format!("insert into t values ({n}, 'after')"));
+    }
+    pair.wait_caught_up();
+    pair.assert_equal();
+}
+
 #[test]
 fn from_two_servers_to_verified_replication_it_takes_three_commands() {
     let pair = Pair::new();

@@ -3,7 +3,7 @@
 mod harness;
 
 use harness::copying::{copy, paused, try_copy};
-use harness::{Finished, OwnCluster, Pair, psql, shared};
+use harness::{Finished, OwnCluster, Pair, psql, shared, wait_until};
 use std::process::Command;
 
 const TABLES: &str =
@@ -277,6 +277,77 @@ fn ctrl_c_ends_a_copy_and_leaves_nothing_half_done() {
     copying.resume();
     assert_eq!(copying.wait_exit().code(), Some(130), "{}", copying.log());
     copy(&pair, &[]);
+    pair.once();
+    pair.assert_equal();
+}
+
+/// The slave's server says what it refuses only when a COPY ends; of a large table that would be hours later.
+#[test]
+fn what_the_slave_refuses_is_known_before_all_rows_are_read() {
+    let pair = Pair::new();
+    pair.exec_both("create table t (id int primary key, a text)");
+    pair.create_triggers();
+    pair.run(
+        "insert into t select i, repeat('x', 10000) from generate_series(1, 20) i;
+         create function stand_still(id int) returns boolean language plpgsql as
+             'begin perform pg_sleep(case when id = 19 then 2 else 3600 end); return true; end';
+         insert into py_log_filter (relname, event, condition)
+             values ('t', 'INSERT', 'new.id < 19 or public.stand_still(new.id)')",
+    );
+    pair.run_on_slave("alter table t add check (id <> 5)");
+    assert_refused(&pair, &[], 5, &["cannot copy public.t", "violates check constraint"]);
+    pair.run("delete from py_log_filter");
+    pair.run_on_slave("alter table t drop constraint t_id_check");
+    copy(&pair, &[]);
+    pair.once();
+    pair.assert_equal();
+}
+
+/// The first session of the copy has the lock already; one that came later would stand behind whoever waits for it.
+#[test]
+fn a_copy_does_not_wait_for_somebody_who_waits_for_it() {
+    for jobs in ["1", "2"] {
+        let pair = filled();
+        let mut waiting = paused(&pair, &["--jobs", jobs], "copy-registered");
+        std::thread::scope(|scope| {
+            let owners: Vec<_> = ["t", "u"].map(|table| (table, pair.master())).into_iter().collect();
+            for (table, mut owner) in owners {
+                scope.spawn(move || owner.batch_execute(&format!("alter table {table} alter id type bigint")));
+            }
+            let waits =
+                "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+            wait_until("the owners wait", || pair.on_master(waits) == ["2"]);
+            waiting.resume();
+            assert!(waiting.wait_exit().success(), "{}", waiting.log());
+        });
+        pair.once();
+        pair.assert_equal();
+    }
+}
+
+/// The copy of all would lose what the other one puts aside.
+#[test]
+fn a_single_table_waits_for_a_copy_of_all() {
+    let pair = filled();
+    let mut all = paused(&pair, &[], "copy-registered");
+    assert_refused(&pair, &["--table", "t", "--truncate"], 5, &["a copy of all is unfinished", "wait for its end"]);
+    all.resume();
+    assert!(all.wait_exit().success(), "{}", all.log());
+    pair.once();
+    pair.assert_equal();
+}
+
+#[test]
+fn a_single_partitioned_table_comes_with_its_partitions() {
+    let pair = filled();
+    copy(&pair, &[]);
+    pair.run(
+        "create table p (id int primary key) partition by range (id);
+         create table \"p \"\"1\" partition of p for values from (0) to (100) partition by list (id);
+         create table p11 partition of \"p \"\"1\" default; select py_log_create_tg('p'); insert into p values (1), (99)",
+    );
+    copy(&pair, &["--schema", "--table", "p"]);
+    pair.run("insert into p values (2)");
     pair.once();
     pair.assert_equal();
 }

@@ -158,3 +158,14 @@ fn the_originals_filter_table_is_taken_over() {
     quietly(&pair);
     assert_eq!(pair.on_slave("select id from mytable"), ["1"]);
 }
+
+/// It is no part of the application's schema, and a slave may be without it.
+#[test]
+fn the_language_does_not_come_with_the_schema() {
+    let Some(pair) = with_python("create table gone (id int primary key)") else { return };
+    pair.run_on_slave("drop table gone");
+    pair.run("comment on table gone is 'stays'");
+    harness::copying::copy(&pair, &["--schema"]);
+    assert_eq!(pair.on_slave("select count(*) from pg_extension where extname = 'plpython3u'"), ["0"]);
+    assert_eq!(pair.on_slave("select obj_description('gone'::regclass)"), ["stays"]);
+}

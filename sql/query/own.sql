@@ -23,3 +23,10 @@ union all
 select 'pg_constraint'::regclass::oid, oid from pg_constraint where conrelid in (select oid from relations)
 union all
 select 'pg_attrdef'::regclass::oid, oid from pg_attrdef where adrelid in (select oid from relations)
+union all
+-- Filters in Python need it on the master. The slave may not have it, nor let anybody but a superuser create it.
+select 'pg_extension'::regclass::oid, x.oid from pg_extension x
+ where x.extname = 'plpython3u'
+   and not exists (select from pg_proc p join pg_language l on l.oid = p.prolang and l.lanname = x.extname
+                    where p.oid not in (select oid from functions)
+                      and p.pronamespace <> coalesce(to_regnamespace('pyreplica'), 0))

@@ -8,10 +8,10 @@
 //! Interrupted, it is run again: the hold tells that there was a copy before, and the table is loaded anew.
 
 use super::load::{self, Way};
-use super::{Keeper, News, Outcome, Wish, check, sequences, surroundings};
+use super::{Keeper, News, Outcome, Wish, check, sequences, surroundings, unfinished_whole};
 use crate::config::Config;
 use crate::control::Control;
-use crate::copied;
+use crate::copied::{self, Copied};
 use crate::db::{Session, ToSql};
 use crate::error::{Error, Kind, Result};
 use crate::held::{self, COPYING};
@@ -40,6 +40,11 @@ pub(super) fn run(config: &Config, wish: &Wish, control: &Control, tell: &mut dy
         tell(News::Note(schema::bring(config, sides, &tables, true, control)?));
     }
     copied::create(&mut release.slave)?;
+    if copied::read(&mut release.slave, &key)?.iter().any(Copied::is_of_unfinished_whole) {
+        return Err(unfinished_whole(
+            "wait for its end, or run it again without --table if it is not at work any more",
+        ));
+    }
     let former = on_hold(&mut release.slave, &key, &tables)?;
     let around = surroundings(&mut release.master, &mut release.slave)?;
     // Before anything is held: what cannot be copied is to stay as it is.
@@ -55,25 +60,28 @@ pub(super) fn run(config: &Config, wish: &Wish, control: &Control, tell: &mut dy
     release.slave.execute("note the copy", copying::WANT_COPY, &parameters)?;
     seam::reached("copy-held");
     let mut keeper = Keeper::open(config, &tables)?;
+    // What comes after the snapshot and is on the disk: `copied.rs` says why.
+    release.master.query("set the session up", sql::COMMIT_DURABLY, &[])?;
+    release.master.message("make the snapshot last", copying::LEAVE_A_TRACE)?;
     let plans = plan::make(&mut keeper.session, &mut release.slave, &tables, &around)?;
     let way = Way {
         config,
         key: &key,
         exported: &keeper.exported,
         snapshot: &keeper.snapshot,
+        keeper: keeper.backend,
         jobs: wish.jobs,
         delete_first: wish.truncate || !former.is_empty(),
         done: "passing",
     };
-    let loaded = load::all(&way, &plans, control, tell)?;
+    let loaded = load::all(&way, keeper.session, &plans, control, tell)?;
     control.set_cancellers(vec![release.master.canceller(), release.slave.canceller()]);
-    let snapshot = keeper.snapshot.as_str().to_string();
-    drop(keeper);
+    let snapshot = keeper.snapshot.as_str();
     seam::reached("copy-loaded");
     for plan in &plans {
-        wait_for_daemon(config, &mut release, &plan.relation, &snapshot, control, tell)?;
+        wait_for_daemon(config, &mut release, &plan.relation, snapshot, control, tell)?;
         let mut told = 0;
-        let replayed = release.resume_table(&plan.relation, Some(&snapshot), &mut |changes| told = changes)?;
+        let replayed = release.resume_table(&plan.relation, Some(snapshot), &mut |changes| told = changes)?;
         tell(News::Note(format!("{} goes on: {replayed} changes since the snapshot are replayed", plan.relation)));
     }
     let of = plans.iter().map(|plan| plan.relation.clone()).collect();

@@ -1,4 +1,8 @@
 //! The tables' load: several at a time, each in a transaction of its own, all from one snapshot.
+//!
+//! The session that has taken the snapshot keeps the locks of all tables, and loads some itself. Others lock a table without
+//! waiting, for they would wait behind an ALTER TABLE that waits for the first one; what they cannot have is left to it. A
+//! lock that is had while the first one still holds its own says that the table is what the snapshot shows.
 
 use super::News;
 use crate::checks::take_replica_role;
@@ -13,7 +17,7 @@ use crate::seam;
 use crate::snapshot::Snapshot;
 use crate::sql::{self, copying};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +26,11 @@ pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, 
 /// How often the operator hears how far it is.
 const TELL: Duration = Duration::from_millis(200);
 
+/// What failed for one table is taken back to here, without giving up the snapshot and the locks.
+const BEGIN_TABLE: &str = "SAVEPOINT pyreplica_table";
+const UNDO_TABLE: &str = "ROLLBACK TO SAVEPOINT pyreplica_table; RELEASE SAVEPOINT pyreplica_table";
+const END_TABLE: &str = "RELEASE SAVEPOINT pyreplica_table";
+
 /// How everything is loaded.
 pub(super) struct Way<'a> {
     pub config: &'a Config,
@@ -29,6 +38,8 @@ pub(super) struct Way<'a> {
     /// The snapshot by the name under which other sessions take it, and as it is noted.
     pub exported: &'a str,
     pub snapshot: &'a Snapshot,
+    /// The backend that has taken it, and holds the locks.
+    pub keeper: i32,
     pub jobs: usize,
     /// Empty a table in the very transaction that loads it.
     pub delete_first: bool,
@@ -82,11 +93,24 @@ struct Shared<'a> {
 
 type Report = (usize, Result<Loaded>);
 
+/// Who loads a table, and how what the others could not lock comes to the keeper.
+enum Part {
+    Keeper(Receiver<usize>),
+    Other(Sender<usize>),
+}
+
 /// Loads all tables. A table that fails does not keep the others from being loaded.
-pub(super) fn all(way: &Way, plans: &[Plan], control: &Control, tell: &mut dyn FnMut(News)) -> Result<Vec<Loaded>> {
-    let mut pipes = Vec::new();
-    for _ in 0..way.jobs.clamp(1, plans.len().max(1)) {
-        pipes.push(Pipe::open(way)?);
+/// `keeper` is the session that has taken the snapshot and locked the tables.
+pub(super) fn all(
+    way: &Way,
+    keeper: Session,
+    plans: &[Plan],
+    control: &Control,
+    tell: &mut dyn FnMut(News),
+) -> Result<Vec<Loaded>> {
+    let mut pipes = vec![Pipe::open(way, Some(keeper))?];
+    for _ in 1..way.jobs.clamp(1, plans.len().max(1)) {
+        pipes.push(Pipe::open(way, None)?);
     }
     control.set_cancellers(pipes.iter().flat_map(Pipe::cancellers).collect());
     let gauges = plans.iter().map(|_| Gauge::default()).collect();
@@ -96,15 +120,18 @@ pub(super) fn all(way: &Way, plans: &[Plan], control: &Control, tell: &mut dyn F
     let (mut loaded, mut failed): (Vec<Loaded>, Vec<(String, Error)>) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
         let (sender, reports) = channel();
+        let (leave, left) = channel();
+        let mut left = Some(left);
         for (number, pipe) in pipes.into_iter().enumerate() {
             let (shared, sender) = (&shared, sender.clone());
-            let work = move || shared.work(pipe, &sender);
+            let part = left.take().map_or_else(|| Part::Other(leave.clone()), Part::Keeper);
+            let work = move || shared.work(pipe, part, &sender);
             let spawned = thread::Builder::new().name(format!("copy {number}")).spawn_scoped(scope, work);
             if let Err(e) = spawned {
                 failed.push((String::new(), Error::new(Kind::Internal, None, "start a thread", e)));
             }
         }
-        drop(sender);
+        drop((sender, leave));
         loop {
             match reports.recv_timeout(TELL) {
                 Ok((_, Ok(table))) => {
@@ -128,41 +155,99 @@ pub(super) fn all(way: &Way, plans: &[Plan], control: &Control, tell: &mut dyn F
 }
 
 impl Pipe {
-    fn open(way: &Way) -> Result<Pipe> {
+    fn open(way: &Way, keeper: Option<Session>) -> Result<Pipe> {
         let label = format!("{} copy", way.config.name);
-        let mut master = dial::connect(Side::Master, &way.config.master, &label)?;
+        let mut master = match keeper {
+            Some(keeper) => keeper,
+            None => {
+                let mut master = dial::connect(Side::Master, &way.config.master, &label)?;
+                let take = format!("{BEGIN_SNAPSHOT} SET TRANSACTION SNAPSHOT {}", quote_literal(way.exported));
+                master.message("take the snapshot", &take)?;
+                master
+            }
+        };
         let mut slave = dial::connect(Side::Slave, &way.config.slave, &label)?;
         let identity: String = master.query_one("look at the server", sql::IDENTITY, &[])?.get(0);
         slave.set_up(&identity)?;
         // Whether it may was looked at: if not, no table has anything that would fire.
         take_replica_role(&mut slave)?;
         slave.query("set the session up", sql::COMMIT_DURABLY, &[])?;
-        import(&mut master, way)?;
         Ok(Pipe { master, slave })
     }
 
     fn cancellers(&self) -> [Canceller; 2] {
         [self.master.canceller(), self.slave.canceller()]
     }
+
+    /// Ready for the next table, after one that failed.
+    fn recover(&mut self) -> Result<()> {
+        self.slave.message("roll back", "ROLLBACK")?;
+        self.master.message("roll back", UNDO_TABLE).map(drop)
+    }
 }
 
 impl Shared<'_> {
-    fn work(&self, mut pipe: Pipe, reports: &Sender<Report>) {
+    fn work(&self, mut pipe: Pipe, part: Part, reports: &Sender<Report>) {
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
-            if index >= self.plans.len() || self.control.is_stopping() {
-                return;
+            if index >= self.plans.len() {
+                break;
             }
-            let outcome = self.load(&mut pipe, index);
-            let goes_on = match &outcome {
-                Ok(_) => true,
-                Err(error) => !error.is_transient() && self.recover(&mut pipe).is_ok(),
-            };
-            // Nobody listens any more only if the main thread has panicked.
-            if reports.send((index, outcome)).is_err() || !goes_on {
+            if !self.take_on(&mut pipe, &part, index, reports) {
                 return;
             }
         }
+        // Until no other is at work any more.
+        let Part::Keeper(left) = &part else { return };
+        for index in left {
+            if !self.take_on(&mut pipe, &part, index, reports) {
+                return;
+            }
+        }
+    }
+
+    /// Loads a table, or leaves it to the keeper; whether the pipe is good for another one.
+    fn take_on(&self, pipe: &mut Pipe, part: &Part, index: usize, reports: &Sender<Report>) -> bool {
+        if self.control.is_stopping() {
+            return false;
+        }
+        let outcome = self.begin(pipe, part, &self.plans[index]).and_then(|has_lock| match part {
+            Part::Other(leave) if !has_lock => {
+                // The keeper is gone only if it has told of an error of its own.
+                let _ = leave.send(index);
+                Ok(None)
+            }
+            _ => self.load(pipe, index).map(Some),
+        });
+        let goes_on = match &outcome {
+            Ok(_) => pipe.master.message("end a table", END_TABLE).is_ok(),
+            Err(error) => !error.is_transient() && pipe.recover().is_ok(),
+        };
+        // Nobody listens any more only if the main thread has panicked.
+        let is_told = outcome.transpose().is_none_or(|outcome| reports.send((index, outcome)).is_ok());
+        is_told && goes_on
+    }
+
+    /// False if the table's lock is not to be had now.
+    fn begin(&self, pipe: &mut Pipe, part: &Part, plan: &Plan) -> Result<bool> {
+        pipe.master.message("begin a table", BEGIN_TABLE)?;
+        if let Part::Keeper(_) = part {
+            return Ok(true);
+        }
+        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE NOWAIT", plan.source);
+        match pipe.master.message("lock the table", &lock) {
+            Err(error) if error.code() == Some("55P03") => {
+                pipe.master.message("roll back", &format!("{UNDO_TABLE}; {BEGIN_TABLE}"))?;
+                return Ok(false);
+            }
+            other => other?,
+        };
+        let parameters: [&(dyn ToSql + Sync); 2] = [&self.way.keeper, &plan.relation];
+        if pipe.master.query_one("look at the locks", copying::KEEPS_LOCK, &parameters)?.get(0) {
+            return Ok(true);
+        }
+        let detail = format!("the session that kept {} as the snapshot shows it is gone", plan.relation);
+        Err(Error::new(Kind::Connection, Some(Side::Master), "copy", detail))
     }
 
     fn load(&self, pipe: &mut Pipe, index: usize) -> Result<Loaded> {
@@ -178,7 +263,8 @@ impl Shared<'_> {
         if way.delete_first {
             pipe.slave.message("empty the table", &format!("DELETE FROM {}", plan.target))?;
         }
-        let rows = pipe.master.copy(&plan.out, &mut pipe.slave, &plan.into, &mut |bytes| {
+        let Pipe { master, slave } = pipe;
+        let rows = master.copy(&plan.out, slave, &plan.into, plan.is_binary, &mut |bytes| {
             if gauge.rows.fetch_add(1, Ordering::Relaxed) == 0 {
                 seam::reached("copy-loading");
             }
@@ -205,13 +291,6 @@ impl Shared<'_> {
         Ok(Loaded { relation: plan.relation.clone(), rows, bytes, took: started.elapsed() })
     }
 
-    /// Ready for the next table, after one that failed.
-    fn recover(&self, pipe: &mut Pipe) -> Result<()> {
-        pipe.slave.message("roll back", "ROLLBACK")?;
-        pipe.master.message("roll back", "ROLLBACK")?;
-        import(&mut pipe.master, self.way)
-    }
-
     fn board(&self, started: Instant) -> Board {
         let mut board =
             Board { tables: self.plans.len(), done: 0, rows: 0, bytes: 0, share: 0.0, elapsed: started.elapsed() };
@@ -235,11 +314,6 @@ impl Shared<'_> {
 /// Also an empty table takes a moment.
 fn weight(plan: &Plan) -> u64 {
     plan.bytes + 8192
-}
-
-fn import(master: &mut Session, way: &Way) -> Result<()> {
-    let take = format!("{BEGIN_SNAPSHOT} SET TRANSACTION SNAPSHOT {}", quote_literal(way.exported));
-    master.message("take the snapshot", &take).map(drop)
 }
 
 fn blame(error: Error, relation: &str, loaded: usize, all: usize) -> Error {

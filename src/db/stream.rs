@@ -1,11 +1,21 @@
 //! COPY from one server straight into another.
+//!
+//! One thread is enough: while it reads, the other server works on what stands in the connection's buffers.
 
 use super::Session;
 use crate::error::{Error, Kind, Result};
 use std::io::{self, BufRead, Write};
+use std::time::{Duration, Instant};
 
 /// The writer sends what it holds when it is given the next piece: in pieces of this size no large value is held twice.
 const PIECE: usize = 64 << 10;
+
+/// A server says what it refuses only when a COPY ends. So it ends after this time, and the next one goes on.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What the binary format begins with, since PostgreSQL does not use the extension that may follow, and ends with.
+const HEADER: usize = 19;
+const TRAILER: [u8; 2] = [0xff, 0xff];
 
 /// Which side something went wrong on.
 enum Broken {
@@ -18,23 +28,32 @@ enum Broken {
 }
 
 impl Session {
-    /// Sends what one COPY gives to another COPY on `to`; how many rows that took. `watch` hears of each message, which
-    /// is a row, and its bytes, and may end it all with an error. The reader waits for the writer, and with it the server.
+    /// Sends what one COPY gives to COPYs on `to`, within one transaction there; how many rows that took. `watch` hears of
+    /// each message, which is a row, and its bytes, and may end it all with an error. The reader waits for the writer, and
+    /// with it the server.
     pub fn copy(
         &mut self,
         out: &str,
         to: &mut Session,
         into: &str,
+        is_binary: bool,
         watch: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<u64> {
-        match run(self, out, to, into, watch) {
-            Ok(rows) => Ok(rows),
-            Err(Broken::Reading(error)) => Err(self.io_error("read the rows", error)),
-            Err(Broken::Writing(error)) => Err(to.io_error("write the rows", error)),
-            Err(Broken::Starting(error)) => Err(self.error("read the rows", &error)),
-            Err(Broken::Ending(error)) => Err(to.error("write the rows", &error)),
-            Err(Broken::Stopped(error)) => Err(error),
+        let broken = match run(self, out, to, into, is_binary, watch) {
+            Ok(rows) => return Ok(rows),
+            Err(broken) => broken,
+        };
+        if !matches!(broken, Broken::Reading(_) | Broken::Starting(_)) {
+            // Else the next statement would wait for all the rest of the rows.
+            self.canceller()();
         }
+        Err(match broken {
+            Broken::Reading(error) => self.io_error("read the rows", error),
+            Broken::Writing(error) => to.io_error("write the rows", error),
+            Broken::Starting(error) => self.error("read the rows", &error),
+            Broken::Ending(error) => to.error("write the rows", &error),
+            Broken::Stopped(error) => error,
+        })
     }
 
     fn io_error(&self, operation: &str, error: io::Error) -> Error {
@@ -50,22 +69,37 @@ fn run(
     out: &str,
     to: &mut Session,
     into: &str,
+    is_binary: bool,
     watch: &mut dyn FnMut(usize) -> Result<()>,
 ) -> std::result::Result<u64, Broken> {
     let mut reader = from.client().copy_out(out).map_err(Broken::Starting)?;
     // Dropped without its end, the writer tells the server that the copy has failed.
     let mut writer = to.client().copy_in(into).map_err(Broken::Ending)?;
+    let (mut rows, mut began) = (0, Instant::now());
+    let mut header: Option<Vec<u8>> = None;
     loop {
         let message = reader.fill_buf().map_err(Broken::Reading)?;
         let length = message.len();
         if length == 0 {
-            break;
+            return Ok(rows + writer.finish().map_err(Broken::Ending)?);
         }
         watch(length).map_err(Broken::Stopped)?;
+        let is_end = is_binary && message == TRAILER;
+        match &header {
+            Some(header) if began.elapsed() > LOOK && !is_end => {
+                if is_binary {
+                    writer.write_all(&TRAILER).map_err(Broken::Writing)?;
+                }
+                rows += writer.finish().map_err(Broken::Ending)?;
+                (writer, began) = (to.client().copy_in(into).map_err(Broken::Ending)?, Instant::now());
+                writer.write_all(header).map_err(Broken::Writing)?;
+            }
+            Some(_) => {}
+            None => header = Some(if is_binary { message[..HEADER.min(length)].to_vec() } else { Vec::new() }),
+        }
         for piece in message.chunks(PIECE) {
             writer.write_all(piece).map_err(Broken::Writing)?;
         }
         reader.consume(length);
     }
-    writer.finish().map_err(Broken::Ending)
 }

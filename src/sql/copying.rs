@@ -8,6 +8,7 @@ pub const SOURCE: &str = include_str!("../../sql/query/source.sql");
 pub const TARGET: &str = include_str!("../../sql/query/target.sql");
 pub const SEQUENCES: &str = include_str!("../../sql/query/sequences.sql");
 pub const OWN_OBJECTS: &str = include_str!("../../sql/query/own.sql");
+pub const WITH_PARTITIONS: &str = include_str!("../../sql/query/partitions.sql");
 pub const SLAVE_COPY: &str = include_str!("../../sql/slave-copy.sql");
 
 pub const HAS_COPY: &str = "select to_regclass('public.replica_copy') is not null";
@@ -45,6 +46,14 @@ pub const FORGET_COPIES: &str = "delete from public.replica_copy where master = 
 
 /// A snapshot, to be shared and to be remembered.
 pub const EXPORT_SNAPSHOT: &str = "select pg_export_snapshot(), pg_current_snapshot()::text";
+
+/// Bears a transaction number, and is on the disk once it is committed.
+pub const LEAVE_A_TRACE: &str = "select pg_logical_emit_message(true, 'pyreplica', 'copy')";
+
+/// Does a backend hold the lock that a table was copied under?
+pub const KEEPS_LOCK: &str = "select exists (select from pg_locks where pid = $1 and locktype = 'relation' and granted \
+     and database = (select oid from pg_database where datname = current_database()) \
+     and relation = to_regclass($2) and mode = 'AccessShareLock')";
 
 pub const ROLE_SETTING: &str = "select current_setting('session_replication_role')";
 
