@@ -180,7 +180,8 @@ impl Case<'_> {
             return Err(self.refused(&format!("there is no column {} to tell the newest row by", quote_ident(column))));
         };
         if !change.new.has(column) && !change.old.has(column) {
-            let what = "of a large row it holds only what an UPDATE changes; every UPDATE has to change it, as newest() goes by it";
+            let what =
+                "of a large row it holds only what an UPDATE changes; with newest() every UPDATE has to change it";
             return Err(self.refused(&format!("the log leaves {} out: {what}", quote_ident(column))));
         }
         let cast = |position: u16| {
@@ -198,8 +199,10 @@ impl Case<'_> {
             .collect();
         // In one time zone, as the texts of times are compared: the other side's server may be in another one.
         let sql = format!(
-            "SET LOCAL timezone = 'UTC'; SELECT CASE WHEN {new} IS NULL THEN CASE WHEN {own} IS NOT NULL THEN false END WHEN {own} IS NULL THEN true \
-             WHEN {own} {} {new} THEN NULL ELSE {new} {} {own} END{} FROM {} WHERE {}; SET LOCAL timezone TO DEFAULT",
+            "SET LOCAL timezone = 'UTC'; \
+             SELECT CASE WHEN {new} IS NULL THEN CASE WHEN {own} IS NOT NULL THEN false END WHEN {own} IS NULL THEN true \
+             WHEN {own} {} {new} THEN NULL ELSE {new} {} {own} END{} FROM {} WHERE {}; \
+             SET LOCAL timezone TO DEFAULT",
             table.column(position).operator("="),
             table.column(position).operator(">"),
             columns.concat(),
