@@ -666,8 +666,10 @@ $begin_statement$;
 
     execute replace($create$
 create or replace function pyreplica.end_statement() returns trigger language plpgsql security definer
-    -- Of a large UPDATE the planner expects so many pairs of rows that it would compile the query for a third of a second.
+    -- Of a large UPDATE the planner expects so many pairs of rows that it would compile the query for a third of a second. Once
+    -- planned for a few rows, the query stays so planned: each row compared to each, that of many would take hours.
     set jit = off
+    set enable_nestloop = off
 as $end_statement$
 <<ours>>
 declare
@@ -731,6 +733,8 @@ begin
     end if;
 
     if early is not null then
+        -- By the log's index, or else it would be read as a whole.
+        perform pg_catalog.set_config('enable_nestloop', 'on', true);
         update public.replica_log l set id = later.id
           from (select c.id as former, pg_catalog.nextval('public.replica_log_id_seq') as id
                   from (select c.id from public.replica_log c

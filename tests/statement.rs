@@ -352,3 +352,18 @@ fn a_level_is_chosen_by_table_and_kept() {
         assert_eq!(error.as_db_error().unwrap().message(), said);
     }
 }
+
+/// Symptom: an UPDATE of 100,000 rows took half an hour in a session that had updated single rows before.
+/// Cause: the trigger's query stays planned as it was for one row, each old row compared to each new one.
+#[test]
+fn a_large_update_after_a_small_one_compares_no_row_to_all_others() {
+    let pair = pair_with("create table t (id int primary key, a int)", "statement");
+    let mut client = pair.master();
+    client.batch_execute("insert into t select i, 0 from generate_series(1, 60000) i; truncate replica_log").unwrap();
+    for _ in 0..7 {
+        client.batch_execute("update t set a = a + 1 where id = 1").unwrap();
+    }
+    // Some two hundred times as long as it takes.
+    client.batch_execute("set statement_timeout = '100s'; update t set a = a + 1").unwrap();
+    assert_eq!(pair.logged(), 60007);
+}
