@@ -37,7 +37,7 @@ fn assert_replayed(pair: &Pair) {
 #[test]
 fn a_reader_that_is_lost_costs_a_new_connection_and_nothing_else() {
     let pair = pair_with_backlog();
-    let mut daemon = pair.start_in("DEBUG_LEVEL=1", &[("PYREPLICA_PAUSE_AT", "slave-prepared:2")]);
+    let mut daemon = pair.start_in("DEBUG_LEVEL=1", &[("PYREPLICA_PAUSE_AT", "prepared:2")]);
     daemon.wait_paused();
     assert_eq!(pair.on_master(READER).len(), 1, "it reads ahead");
     pair.run(&format!("select pg_terminate_backend(pid) from ({READER}) r"));

@@ -128,7 +128,7 @@ fn giving_up_what_is_in_quarantine_waits_for_a_batch_in_doubt_and_says_so() {
     load(&pair);
     pair.drain_with(QUARANTINE);
     let id = pair.on_slave("select id from replica_held where new[4] = '20'").remove(0);
-    for step in ["slave-prepared", "master-committed"] {
+    for step in ["prepared", "master-committed"] {
         pair.run("insert into u select max(id) + 1, 'free' from u");
         let mut daemon = pair.start_in(QUARANTINE, &[("PYREPLICA_PAUSE_AT", step)]);
         daemon.wait_paused();

@@ -76,7 +76,7 @@ fn a_pair_in_the_middle_of_a_batch_is_started_anew_without_loss() {
     let pair = pair();
     let directory = pair.dir().join("conf.d");
     write(&directory, &pair, "");
-    let pause = [("PYREPLICA_PAUSE_AT", "master-prepared")];
+    let pause = [("PYREPLICA_PAUSE_AT", "prepared")];
     let mut daemon = Daemon::spawn(&pair.dir().join("reload.log"), &[directory.to_str().unwrap()], &pause);
     pair.run("insert into t select generate_series(1, 100)");
     daemon.wait_paused();

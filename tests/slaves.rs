@@ -95,7 +95,7 @@ fn the_only_slave_cannot_be_removed() {
 fn a_slave_that_died_in_doubt_is_in_nobodys_way() {
     let (first, other) = two_slaves();
     let lines = second(&first, "RETENTION=0");
-    let mut dying = other.start_in(&lines, &[("PYREPLICA_PAUSE_AT", "slave-prepared")]);
+    let mut dying = other.start_in(&lines, &[("PYREPLICA_PAUSE_AT", "prepared")]);
     first.run("insert into t values (1, 1), (2, 2)");
     dying.wait_paused();
     dying.kill9();
