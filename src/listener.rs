@@ -235,6 +235,9 @@ impl Sleeper {
                 drop(outbox.send(Err(error)));
                 return;
             }
+            if is_awake {
+                seam::reached("risen");
+            }
         }
     }
 

@@ -151,7 +151,6 @@ fn sleep(config: &Config, link: &mut Link, listener: &mut Listener) -> Result<Wo
     if woken == Woken::Notified {
         log::trace!(target: name, "Got NOTIFY");
     }
-    seam::reached("risen");
     Ok(woken)
 }
 
