@@ -99,6 +99,7 @@ impl Log {
             let done = self.ledger.position().last;
             queue = units(entries).into();
             queue.retain(|unit: &Unit| Some(unit.last()) > done);
+            self.ledger.ends_at(queue.back().map(Unit::last));
         } else {
             let highest = LogId(master.query_one("look at the log's end", sql::HIGHEST_ID, &[])?.get(0));
             ids = ids.map(|(above, _)| (above, highest));
@@ -110,7 +111,8 @@ impl Log {
 
     fn windows(&self, master: &mut Session, snapshot: &Snapshot, mut waiting: Vec<Entry>) -> Result<Windows> {
         let position = self.ledger.position();
-        let (start, done) = (self.ledger.start(snapshot), position.last.unwrap_or(LogId(0)));
+        let first = waiting.first().map_or(LogId(0), |first| LogId(first.id.0 - 1));
+        let (start, done) = (self.ledger.start(snapshot).max(first), position.last.unwrap_or(LogId(0)));
         let base = position.base.as_ref().map(Snapshot::as_str);
         let rows = master.query("read the log", sql::SPREAD, &[&start.0, &snapshot.as_str(), &base, &DISTANCE])?;
         let unit = |row: &db::Row| Unit::Spread {
@@ -197,6 +199,7 @@ impl Log {
         windows.done = windows.done.max(cut);
         if is_last {
             backlog.windows = None;
+            self.ledger.ends_at(backlog.queue.back().map(Unit::last));
         }
         Ok(())
     }

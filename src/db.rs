@@ -137,12 +137,18 @@ impl Session {
         Ok(counts.collect())
     }
 
-    /// Sends statements as one message, and does something else until the answer is there.
-    pub fn message_while<T>(&mut self, operation: &str, sql: &str, work: impl FnOnce() -> T) -> (Result<Vec<u64>>, T) {
+    /// Sends statements as one message, and has something else done until the answer is there. That is for a thread of its
+    /// own to do: where all processors are busy a new thread waits, and the server would wait with it for the message.
+    pub fn message_while<T: Send>(
+        &mut self,
+        operation: &str,
+        sql: &str,
+        work: impl FnOnce() -> T + Send,
+    ) -> (Result<Vec<u64>>, T) {
         thread::scope(|scope| {
-            let sending = scope.spawn(|| self.message(operation, sql));
-            let done = work();
-            (sending.join().unwrap_or_else(|panic| panic::resume_unwind(panic)), done)
+            let working = scope.spawn(work);
+            let answer = self.message(operation, sql);
+            (answer, working.join().unwrap_or_else(|panic| panic::resume_unwind(panic)))
         })
     }
 

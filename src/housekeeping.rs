@@ -30,6 +30,7 @@ impl Housekeeping {
         if !mark(link, until)? {
             return Ok(false);
         }
+        link.log.ledger.keep_floor(&mut link.master)?;
         if self.last.is_some_and(|last| last.elapsed() < INTERVAL) {
             return Ok(true);
         }

@@ -9,7 +9,7 @@
 
 use crate::checks::Findings;
 use crate::config::Config;
-use crate::db::Session;
+use crate::db::{Session, ToSql};
 use crate::error::{Error, Kind, Result};
 use crate::horizon::Horizon;
 use crate::names::{BatchNumber, LogId, Side, Txid};
@@ -18,12 +18,17 @@ use crate::snapshot::Snapshot;
 use crate::spans::Spans;
 use crate::sql;
 
+/// So many ids are walked over in milliseconds.
+const FAR: i64 = 10_000;
+
 pub struct Ledger {
     name: String,
     field: String,
     fields: Vec<String>,
     identity: String,
     position: Position,
+    /// The floor that the row has.
+    kept_floor: LogId,
     /// Where the row is in its table, and where it will be once the batch in hand has been committed.
     place: Option<String>,
     next_place: Option<String>,
@@ -35,6 +40,8 @@ pub struct Ledger {
     resumed_above: LogId,
     /// The row holds what is being drained.
     is_announced: bool,
+    /// Once this id is replayed, all of what is being drained is. Not known before all of it has been read.
+    end: Option<LogId>,
 }
 
 /// How far a long drain has come: up to an id nothing of it is left, save the rows of some transactions, which wait for its
@@ -66,6 +73,7 @@ impl Ledger {
             fields: findings.fields.clone(),
             identity: findings.master_identity.clone(),
             position: nowhere,
+            kept_floor: LogId(0),
             place: None,
             next_place: None,
             horizon: Horizon::new(LogId(0)),
@@ -73,6 +81,7 @@ impl Ledger {
             midway: Midway::default(),
             resumed_above: LogId(0),
             is_announced: false,
+            end: None,
         }
     }
 
@@ -93,6 +102,7 @@ impl Ledger {
         };
         self.place = row.get("place");
         let Position { highest, floor, .. } = self.position;
+        self.kept_floor = floor;
         self.is_announced = true;
         self.horizon = Horizon::new(floor);
         self.unmarked = Spans::default();
@@ -144,6 +154,12 @@ impl Ledger {
             self.position.last = None;
             self.is_announced = false;
         }
+        self.end = None;
+    }
+
+    /// Of what is being drained this is the last id.
+    pub fn ends_at(&mut self, last: Option<LogId>) {
+        self.end = last;
     }
 
     /// All of what is being drained has been replayed; its ids are above one and up to another.
@@ -160,9 +176,14 @@ impl Ledger {
         self.position.floor = self.floor();
     }
 
-    /// The position once this batch has been replayed.
+    /// The position once this batch has been replayed. With the last one nothing is under way any more, so that a new
+    /// connection need not walk over a log that has grown meanwhile to find that out.
     pub fn after(&self, batch: BatchNumber, last: LogId) -> Position {
-        Position { batch, last: Some(last), floor: self.floor(), ..self.position.clone() }
+        let mut position = self.position.clone();
+        if self.end == Some(last) {
+            position.finish();
+        }
+        Position { batch, last: Some(last), floor: self.floor(), ..position }
     }
 
     /// Writes what is about to be drained. With two-phase commit the batch does that; without it the slave commits first,
@@ -201,6 +222,7 @@ impl Ledger {
 
     /// The batch has been committed on both sides.
     pub fn committed(&mut self, position: Position) {
+        self.kept_floor = position.floor;
         self.position = position;
         self.place = self.next_place.take();
         self.is_announced = true;
@@ -210,6 +232,21 @@ impl Ledger {
     pub fn write(&mut self, master: &mut Session, position: &Position, former: BatchNumber) -> Result<()> {
         let (_, place) = self.update(master, "note the position", ("", ""), position, former)?;
         self.place = Some(place);
+        self.kept_floor = position.floor;
+        Ok(())
+    }
+
+    /// A new connection walks over all of the log above the row's floor, which each batch writes as it was before: a long
+    /// drain leaves it far behind.
+    pub fn keep_floor(&mut self, master: &mut Session) -> Result<()> {
+        let floor = self.floor();
+        if floor.0 - self.kept_floor.0 < FAR {
+            return Ok(());
+        }
+        let parameters: [&(dyn ToSql + Sync); 3] = [&self.field, &self.position.batch.0, &floor.0];
+        let kept = master.query("note how far the log need not be read", sql::KEEP_FLOOR, &parameters)?;
+        self.place = Some(kept.first().ok_or_else(moved)?.get(0));
+        self.kept_floor = floor;
         Ok(())
     }
 

@@ -12,6 +12,7 @@ pub struct Position {
     pub base: Option<Snapshot>,
     /// What is being drained; it becomes the base when all of it has been replayed.
     pub current: Option<Snapshot>,
+    /// Without a current snapshot it says nothing, but what the last batch ended with.
     pub last: Option<LogId>,
     /// Nothing that either snapshot shows has a higher id.
     pub highest: LogId,

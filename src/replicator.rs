@@ -233,11 +233,12 @@ fn look_ahead(config: &Config, link: &mut Link, backlog: &Backlog, batch: &Batch
     }
     let Some(ahead) = &mut link.ahead else { return };
     ahead.order(batch);
-    if let Some(next) = next {
-        ahead.order(next);
-    }
+    // Before the next batch, or the slave would wait for it behind that.
     if let Some(window) = link.log.next_window(backlog) {
         ahead.order_window(window);
+    }
+    if let Some(next) = next {
+        ahead.order(next);
     }
 }
 

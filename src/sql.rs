@@ -157,6 +157,9 @@ pub const SLAVE_ROW: &str = "insert into public.replica_slave (field, batch) sel
 
 pub const COMMITTED_BATCH: &str = "select batch from public.replica_slave where field = $1::text::name";
 
+pub const KEEP_FLOOR: &str = "update public.replica_slave set floor = $3 where field = $1::text::name and batch = $2 \
+     returning ctid::text";
+
 pub const POSITION: &str = include_str!("../sql/query/position.sql");
 
 /// A transaction of our own, and its number.
