@@ -241,21 +241,25 @@ fn a_long_transaction_makes_no_look_walk_over_what_was_logged_since() {
 #[test]
 fn a_new_connection_does_not_read_again_what_was_replayed() {
     let pair = pair_with_tables();
-    let under_way = |pair: &Pair| {
-        pair.on_master("select concat_ws(' ', current is not null, last = highest, floor = highest) from replica_slave")
-    };
+    let on_row = |sql: &str| pair.on_master(&format!("select {sql} from replica_slave"));
+    let under_way = "concat_ws(' ', current is not null, last = highest)";
     transactions(&mut pair.master(), 0, 100, 200);
-    pair.once();
-    assert_eq!(under_way(&pair), ["f t t"]);
+    // The floor stays behind what is open on the server, in other databases too. Then each start tries it anew.
+    let mut starts = 0..;
+    harness::wait_until("the floor rises", || {
+        pair.run(&format!("insert into t values ({}, 'short')", 30_000 + starts.next().unwrap()));
+        pair.once();
+        on_row("floor >= 20000") == ["t"]
+    });
     // Killed right behind its last commit it has no time to write anything more.
     pair.run("insert into t values (-1, 'short')");
     assert!(dies_at(&pair, "", "slave-committed"));
-    assert_eq!(under_way(&pair), ["f t f"]);
+    assert_eq!(on_row(under_way), ["f t"]);
     pair.run("insert into t values (-2, 'short')");
     pair.run_on_slave("insert into t values (-3, 'in the way')");
     pair.run("insert into t values (-3, 'fails')");
     assert!(!pair.try_once_by_file("").status.success());
-    assert_eq!(under_way(&pair), ["t f f"], "the drain that failed is not over");
+    assert_eq!(on_row(under_way), ["t f"], "the drain that failed is not over");
     pair.run_on_slave("delete from t where id = -3");
     drain(&pair, "");
 }
