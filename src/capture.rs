@@ -111,8 +111,9 @@ impl Log {
 
     fn windows(&self, master: &mut Session, snapshot: &Snapshot, mut waiting: Vec<Entry>) -> Result<Windows> {
         let position = self.ledger.position();
-        let first = waiting.first().map_or(LogId(0), |first| LogId(first.id.0 - 1));
-        let (start, done) = (self.ledger.start(snapshot).max(first), position.last.unwrap_or(LogId(0)));
+        // Nothing below the first of them is pending.
+        let start = waiting.first().map_or(LogId(0), |first| LogId(first.id.0 - 1));
+        let done = position.last.unwrap_or(LogId(0));
         let base = position.base.as_ref().map(Snapshot::as_str);
         let rows = master.query("read the log", sql::SPREAD, &[&start.0, &snapshot.as_str(), &base, &DISTANCE])?;
         let unit = |row: &db::Row| Unit::Spread {

@@ -237,7 +237,7 @@ impl Ledger {
     }
 
     /// A new connection walks over all of the log above the row's floor, which each batch writes as it was before: a long
-    /// drain leaves it far behind.
+    /// drain leaves it far behind. The rest of the row still says what was replayed last.
     pub fn keep_floor(&mut self, master: &mut Session) -> Result<()> {
         let floor = self.floor();
         if floor.0 - self.kept_floor.0 < FAR {

@@ -231,11 +231,11 @@ impl Sleeper {
                 return;
             }
             // Changes need not wait for this.
-            if let Some(error) = is_awake.then(|| self.unlock().err()).flatten() {
-                drop(outbox.send(Err(error)));
-                return;
-            }
             if is_awake {
+                if let Err(error) = self.unlock() {
+                    drop(outbox.send(Err(error)));
+                    return;
+                }
                 seam::reached("risen");
             }
         }
