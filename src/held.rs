@@ -78,8 +78,13 @@ impl Holding {
 
     /// What a batch's first message has to end with.
     pub fn look(&self) -> String {
-        let Some(pair) = self.pair.as_ref().filter(|_| !self.is_blind) else { return String::new() };
-        format!("; SELECT FROM public.replica_hold WHERE master OPERATOR(pg_catalog.=) {}", quote_literal(pair))
+        self.holds().map_or(String::new(), |holds| format!("; {holds}"))
+    }
+
+    /// A query that finds what is on hold.
+    pub fn holds(&self) -> Option<String> {
+        let pair = self.pair.as_ref().filter(|_| !self.is_blind)?;
+        Some(format!("SELECT FROM public.replica_hold WHERE master OPERATOR(pg_catalog.=) {}", quote_literal(pair)))
     }
 
     /// That message has found so many things on hold.

@@ -21,6 +21,10 @@ pub const DISTANCE: i64 = 10_000;
 /// Rows read at once, without payload: 32 bytes each here.
 pub const READ: i64 = 40_000;
 
+/// So little payload comes with the look that finds it: rows, and bytes as they are stored.
+const LITTLE_ROWS: i64 = 20;
+const LITTLE_BYTES: i64 = 64 << 10;
+
 /// Limits of one fetch of payload.
 pub const CHUNK_ROWS: usize = 2_000;
 const CHUNK_BYTES: usize = 1 << 20;
@@ -73,6 +77,8 @@ pub struct Reading {
     /// Rows come in hstore's binary form.
     is_packed: bool,
     vocabulary: Vocabulary,
+    /// What came with the last look.
+    at_hand: Vec<Change>,
 }
 
 /// How far the changes of a batch have been read.
@@ -94,6 +100,7 @@ impl Reading {
             slave_identity: slave_identity.to_string(),
             is_packed,
             vocabulary: Vocabulary::default(),
+            at_hand: Vec::new(),
         }
     }
 
@@ -105,7 +112,7 @@ impl Reading {
     /// What is pending above an id, and for the late transactions above an id of their own; and the snapshot that shows it,
     /// which is the query's.
     pub fn look(
-        &self,
+        &mut self,
         master: &mut Session,
         above: LogId,
         late: impl Iterator<Item = (Txid, LogId)>,
@@ -119,14 +126,14 @@ impl Reading {
     }
 
     /// What a former look's snapshot shows.
-    pub fn window(&self, master: &mut Session, window: &Window) -> Result<Vec<Entry>> {
+    pub fn window(&mut self, master: &mut Session, window: &Window) -> Result<Vec<Entry>> {
         let Window { above, snapshot, base, apart } = window;
         let (_, entries) = self.pending(master, *above, Some(snapshot), base.as_ref(), Default::default(), apart)?;
         Ok(entries)
     }
 
     fn pending(
-        &self,
+        &mut self,
         master: &mut Session,
         above: LogId,
         snapshot: Option<&Snapshot>,
@@ -135,17 +142,34 @@ impl Reading {
         apart: &[String],
     ) -> Result<(String, Vec<Entry>)> {
         let (snapshot, base) = (snapshot.map(Snapshot::as_str), base.map(Snapshot::as_str));
-        let parameters: [&(dyn db::ToSql + Sync); 9] =
-            [&above.0, &self.skip_user, &self.slave_identity, &READ, &snapshot, &base, &late, &bounds, &apart];
-        let (mut shown, mut entries) = (None, Vec::new());
-        master.each("read the log", &self.queries.pending, &parameters, |row| {
+        let (skip_user, slave_identity) = (self.skip_user.clone(), self.slave_identity.clone());
+        let parameters: [&(dyn db::ToSql + Sync); 11] = [
+            &above.0,
+            &skip_user,
+            &slave_identity,
+            &READ,
+            &snapshot,
+            &base,
+            &late,
+            &bounds,
+            &apart,
+            &LITTLE_ROWS,
+            &LITTLE_BYTES,
+        ];
+        let (mut shown, mut entries, mut changes) = (None, Vec::new(), Vec::new());
+        let queries = self.queries.clone();
+        master.each("read the log", &queries.pending, &parameters, |row| {
             match row.get::<_, Option<&str>>("snapshot") {
                 Some(snapshot) => shown = Some(snapshot.to_string()),
                 None => entries.push(entry(&row)),
             }
+            if row.get::<_, Option<&str>>("event").is_some() {
+                changes.push(self.change(&row));
+            }
         })?;
         let shown = shown.ok_or_else(|| unexpected("the server sent no snapshot"))?;
         entries.sort_unstable_by_key(|entry| entry.id);
+        self.at_hand = changes.into_iter().collect::<Result<_>>()?;
         Ok((shown, entries))
     }
 
@@ -162,6 +186,10 @@ impl Reading {
     /// The changes themselves, in the order of these ids; without those whose flag is set.
     pub fn fetch(&mut self, master: &mut Session, ids: impl Iterator<Item = LogId>) -> Result<Vec<Change>> {
         let mut ids: Vec<(LogId, usize)> = ids.zip(0..).collect();
+        let at_hand = |(id, _): &(LogId, usize)| self.at_hand.iter().find(|change| change.id == *id).cloned();
+        if let Some(changes) = ids.iter().map(at_hand).collect() {
+            return Ok(changes);
+        }
         ids.sort_unstable();
         let runs = ids.chunk_by(|a, b| a.0.0 + 1 == b.0.0);
         let (first, last): (Vec<i64>, Vec<i64>) = runs.map(|run| (run[0].0.0, run[run.len() - 1].0.0)).unzip();

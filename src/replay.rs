@@ -12,21 +12,22 @@
 
 use crate::change::{Change, Event};
 use crate::config::Config;
-use crate::conflict::{self, misfit_error};
+use crate::conflict;
 use crate::db::Session;
 use crate::error::{Error, Kind, Result};
 use crate::held::Holding;
 use crate::names::{LogId, Txid, quote_literal};
 use crate::policy::Policies;
-use crate::render::{Shape, instruction};
+use crate::render::instruction;
 use crate::sql;
 use crate::table::Table;
 use crate::tables::Tables;
-use message::{AnyShape, Message, Statements};
+use message::{Message, Statements};
 use pipeline::Sets;
 use std::collections::BTreeMap;
 
 mod aside;
+mod few;
 mod message;
 mod pipeline;
 
@@ -35,7 +36,7 @@ const MESSAGE_CHANGES: usize = 500;
 const MESSAGE_BYTES: usize = 1 << 20;
 
 /// From so many changes on, sets are worth their while.
-const FEW_CHANGES: usize = 20;
+pub const FEW_CHANGES: u64 = 20;
 
 const MEND: &str = "mend the slave by hand; the change is tried again until it succeeds, or pyreplica skip gives it up";
 const ALLOW: &str = "give the daemon's role the right to write the table on the slave, and BYPASSRLS if the table has \
@@ -102,6 +103,15 @@ impl Replayer {
 
     /// Opens the slave's transaction of a batch.
     pub fn begin(&mut self, slave: &mut Session) -> Result<()> {
+        self.start_anew();
+        // Where the slave's triggers run, the planner is left alone: they may do anything.
+        let how = if self.deferring { "SET CONSTRAINTS ALL DEFERRED" } else { sql::LOOK_UP };
+        let how = how.trim_end_matches(';');
+        let counts = slave.message("begin a transaction", &format!("BEGIN; {how}{}", self.holding.look()))?;
+        self.holding.found(counts.last().copied().unwrap_or(0), slave)
+    }
+
+    fn start_anew(&mut self) {
         self.tables.unlock();
         self.waiting = None;
         self.in_savepoint = false;
@@ -109,11 +119,6 @@ impl Replayer {
         self.conflicts.clear();
         self.remarks.clear();
         self.unchecked.clear();
-        // Where the slave's triggers run, the planner is left alone: they may do anything.
-        let how = if self.deferring { "SET CONSTRAINTS ALL DEFERRED" } else { sql::LOOK_UP };
-        let how = how.trim_end_matches(';');
-        let counts = slave.message("begin a transaction", &format!("BEGIN; {how}{}", self.holding.look()))?;
-        self.holding.found(counts.last().copied().unwrap_or(0), slave)
     }
 
     /// What was unusual about the batch, to be told once it is committed.
@@ -189,7 +194,7 @@ impl Replayer {
         let is_watched =
             |change: &Change| change.event == Event::Delete && self.policies.watches_deletes(&change.relation);
         let is_watched = changes.iter().any(is_watched);
-        if !is_watched && !self.deferring && changes.len() >= FEW_CHANGES {
+        if !is_watched && !self.deferring && changes.len() as u64 >= FEW_CHANGES {
             return self.as_sets(slave, changes);
         }
         self.settle(slave)?;
@@ -201,58 +206,6 @@ impl Replayer {
             return self.one_by_one(slave, &changes);
         }
         self.in_messages(slave, &changes)
-    }
-
-    fn in_messages(&mut self, slave: &mut Session, changes: &[&Change]) -> Result<()> {
-        let mut rest = changes;
-        while !rest.is_empty() {
-            let (count, message) = self.compose(slave, rest)?;
-            let (now, later) = rest.split_at(count);
-            if !self.send(slave, &message)? {
-                self.one_by_one(slave, now)?;
-            }
-            rest = later;
-        }
-        Ok(())
-    }
-
-    /// A message that opens a savepoint, and says where changes like this one come from.
-    fn message(&mut self, slave: &mut Session, first: &Change) -> Result<Message> {
-        self.make_room(slave)?;
-        Ok(self.opening(first))
-    }
-
-    fn opening(&mut self, first: &Change) -> Message {
-        let note = self.note_origin(first);
-        let (opening, answers) = if self.in_savepoint { (NEXT_SAVEPOINT, 2) } else { (SAVEPOINT, 1) };
-        Message::new(&format!("{opening}{}{note}", sql::ITS_PATH), answers + 1 + usize::from(!note.is_empty()))
-    }
-
-    /// Puts as many changes as fit into one message, and says how many.
-    fn compose(&mut self, slave: &mut Session, changes: &[&Change]) -> Result<(usize, Message)> {
-        let mut message = self.message(slave, changes[0])?;
-        let mut taken = 0;
-        for change in changes.iter().take(MESSAGE_CHANGES) {
-            if taken > 0 && message.text.len() > MESSAGE_BYTES {
-                break;
-            }
-            taken += 1;
-            let table = self.tables.get(change)?;
-            let shape = Shape::of(change, table, true).map_err(|misfit| misfit_error(change, table, &misfit))?;
-            if shape.is_empty() {
-                continue;
-            }
-            log_change(&self.name, change, table);
-            let name = self.statements.name(AnyShape::One(shape.clone()), &mut message, |n| shape.prepare(n, table));
-            shape.execute(&name, change, table, &mut message.text);
-            message.expect(1);
-            if !self.deferring {
-                let duplicates = conflict::duplicates(change, table);
-                self.unchecked.extend(duplicates.map(|duplicate| (change.id, change.txid, duplicate)));
-            }
-        }
-        message.close(sql::OWN_PATH);
-        Ok((taken, message))
     }
 
     /// False when the message was taken back because something in it needs a closer look.

@@ -208,10 +208,11 @@ impl ReadQueries {
     /// `hstore_schema`: where the extension is installed; `packed`: in its binary form.
     pub fn new(field: &str, hstore_schema: &str, packed: bool) -> ReadQueries {
         let form = format!("{}.{}", quote_ident(hstore_schema), if packed { "hstore_send" } else { "hstore_to_array" });
+        let own = |sql| own(field, sql).replace("public.hstore_send", &form);
         ReadQueries {
-            pending: own(field, include_str!("../sql/query/pending.sql")),
-            page: own(field, include_str!("../sql/query/page.sql")),
-            fetch: own(field, include_str!("../sql/query/fetch.sql")).replace("public.hstore_send", &form),
+            pending: own(include_str!("../sql/query/pending.sql")),
+            page: own(include_str!("../sql/query/page.sql")),
+            fetch: own(include_str!("../sql/query/fetch.sql")),
         }
     }
 
@@ -223,8 +224,8 @@ impl ReadQueries {
         let cases: String = copied.iter().map(case).collect();
         let skip = format!("coalesce(pg_visible_in_snapshot(l.txid, case l.relation{cases} end), false) as skip");
         for query in [&mut self.pending, &mut self.page] {
-            let last = query.rfind(" as skip").expect("the query tells which rows are passed over");
-            query.replace_range(last..last + " as skip".len(), &format!("\n             or {skip}"));
+            let place = query.find(") as skip").expect("the query tells which rows are passed over") + 1;
+            query.replace_range(place..place + " as skip".len(), &format!("\n             or {skip}"));
         }
     }
 }

@@ -25,8 +25,10 @@ pub struct Tables {
     /// Columns of old and new rows that their table has, all of them. No two tables share these lists.
     fitting: Vec<(Names, Names)>,
     made: u32,
-    /// The statement that asks for fingerprints, if it is prepared, and how many there have been.
+    /// The statement that asks for fingerprints and the one that insists on them, as far as they are prepared, and how many
+    /// there have been.
     look: Option<String>,
+    insistence: Option<String>,
     looks: u32,
 }
 
@@ -48,6 +50,7 @@ impl Tables {
     /// A statement may have dropped everything that was prepared.
     pub fn forget_prepared(&mut self) {
         self.look = None;
+        self.insistence = None;
     }
 
     /// The tables of these changes that this transaction has not locked yet.
@@ -61,6 +64,26 @@ impl Tables {
             }
         }
         fresh
+    }
+
+    /// The statements that lock the tables of these changes and fail if one of them is not as it is known; if all of them are
+    /// known and have the columns. `nothing` is a query, and that it finds something is as bad.
+    pub fn insist(&mut self, changes: &[Change], nothing: Option<&str>) -> Option<Vec<String>> {
+        if !changes.iter().all(|change| self.fits(change)) {
+            return None;
+        }
+        let fresh = self.unlocked(changes);
+        let mut statements: Vec<String> = fresh.iter().map(|relation| lock(relation)).collect();
+        let fingerprints = fresh.iter().filter_map(|relation| Some(self.known.get(*relation)?.fingerprint.as_str()));
+        let (fingerprints, relations) = (array(fingerprints), array(fresh.iter().copied()));
+        let name = self.insistence.take().unwrap_or_else(|| {
+            let name = self.fresh_name();
+            statements.push(format!("PREPARE {name} (text[], text[]) AS {}", sql::holding::insist(nothing)));
+            name
+        });
+        statements.push(format!("EXECUTE {name} ({relations}, {fingerprints})"));
+        self.insistence = Some(name);
+        Some(statements)
     }
 
     /// Locks tables, and learns them anew if they have changed.
@@ -112,15 +135,14 @@ impl Tables {
 
     /// Locks tables, as far as it can; the fingerprints of all that there are.
     fn lock_all(&mut self, slave: &mut Session, relations: &[&str]) -> Result<HashMap<String, String>> {
-        let lock = |relation: &str| format!("LOCK TABLE {relation} IN ROW EXCLUSIVE MODE;");
-        let all: String = relations.iter().map(|relation| lock(relation)).collect();
+        let all: String = relations.iter().map(|relation| lock(relation) + ";").collect();
         let look = self.look(relations);
         if let Ok(found) = self.guarded(slave, &format!("{all}{look}"))? {
             return Ok(found);
         }
         // One of them cannot be locked; the changes of the others are replayed all the same, up to the first that needs it.
         for relation in relations {
-            if let Err(error) = self.guarded(slave, &lock(relation))? {
+            if let Err(error) = self.guarded(slave, &format!("{};", lock(relation)))? {
                 self.known.remove(*relation);
                 let refusal = (error.detail().to_string(), error.code().map(str::to_string));
                 self.refused.insert(relation.to_string(), refusal);
@@ -132,19 +154,22 @@ impl Tables {
 
     /// A statement that asks for fingerprints. It comes with the locks, but sees what there is when it has them.
     fn look(&mut self, relations: &[&str]) -> String {
-        let list: Vec<String> = relations.iter().map(|relation| quote_literal(relation)).collect();
         let (name, prepare) = match self.look.take() {
             Some(name) => (name, String::new()),
             None => {
-                self.looks += 1;
-                let name = format!("pyreplica_look_{}", self.looks);
+                let name = self.fresh_name();
                 let prepare = format!("PREPARE {name} (text[]) AS {};", sql::FINGERPRINT);
                 (name, prepare)
             }
         };
-        let look = format!("{prepare} EXECUTE {name} (ARRAY[{}]);", list.join(", "));
+        let look = format!("{prepare} EXECUTE {name} ({});", array(relations.iter().copied()));
         self.look = Some(name);
         look
+    }
+
+    fn fresh_name(&mut self) -> String {
+        self.looks += 1;
+        format!("pyreplica_look_{}", self.looks)
     }
 
     /// Runs statements behind a savepoint. When the server refuses one, they are taken back, and the error is the inner one.
@@ -191,25 +216,33 @@ impl Tables {
         Ok(())
     }
 
+    /// Whether the change's table, as it is known, has all of its columns.
+    fn fits(&mut self, change: &Change) -> bool {
+        let is_known =
+            |(old, new): &(Names, Names)| Arc::ptr_eq(old, change.old.names()) && Arc::ptr_eq(new, change.new.names());
+        if self.fitting.iter().any(is_known) {
+            return true;
+        }
+        let fits = self.get(change).is_ok_and(|table| change.columns().all(|name| table.has(name)));
+        if fits {
+            if self.fitting.len() == MAX_FITTING {
+                self.fitting.clear();
+            }
+            self.fitting.push((change.old.names().clone(), change.new.names().clone()));
+        }
+        fits
+    }
+
     /// Brings a change's columns in line with the slave's table, if it has columns that the table lacks.
     ///
     /// A column that neither side has any more was dropped or renamed while the change was waiting. It is left out, or
     /// takes its new name, where there is no doubt which; otherwise the change is refused rather than a value lost.
     pub fn reconcile(&mut self, master: &mut Session, change: &mut Change) -> Result<()> {
-        let is_known =
-            |(old, new): &(Names, Names)| Arc::ptr_eq(old, change.old.names()) && Arc::ptr_eq(new, change.new.names());
-        if self.fitting.iter().any(is_known) {
+        if self.fits(change) {
             return Ok(());
         }
         let Ok(table) = self.get(change) else { return Ok(()) };
         let missing: Vec<String> = change.columns().filter(|name| !table.has(name)).cloned().collect();
-        if missing.is_empty() {
-            if self.fitting.len() == MAX_FITTING {
-                self.fitting.clear();
-            }
-            self.fitting.push((change.old.names().clone(), change.new.names().clone()));
-            return Ok(());
-        }
         let row = master.query_one("look at the master's columns", sql::COLUMNS, &[&change.relation])?;
         let (names, lost): (Vec<String>, bool) = (row.get("names"), row.get("lost"));
         if names.is_empty() || missing.iter().any(|name| names.contains(name)) {
@@ -226,6 +259,14 @@ impl Tables {
         }
         Ok(())
     }
+}
+
+fn lock(relation: &str) -> String {
+    format!("LOCK TABLE {relation} IN ROW EXCLUSIVE MODE")
+}
+
+fn array<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    format!("ARRAY[{}]", texts.map(quote_literal).collect::<Vec<String>>().join(", "))
 }
 
 /// What the slave lets no two rows have in common.

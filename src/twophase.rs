@@ -7,6 +7,8 @@
 //!   -> COMMIT PREPARED master -> COMMIT PREPARED slave
 //! ```
 //!
+//! Of a few changes the first two lines are one message to each server, both at once (`lone.rs`).
+//!
 //! Up to the first PREPARE a failure leaves nothing behind. From then on, what is prepared survives any crash, and
 //! recovery reads it back: gid by gid, before the first drain of every connection, by the table in `recovery.rs`.
 //!
@@ -46,6 +48,7 @@ use std::fmt;
 use std::sync::Arc;
 
 mod aside;
+mod lone;
 mod settle;
 
 /// The points of the protocol at which something can be made to happen to it.
@@ -110,6 +113,8 @@ pub struct Protocol {
     number: Option<BatchNumber>,
     /// What was unusual about the batches committed so far.
     conflicts: Vec<String>,
+    /// So many batches are not tried in one message, since one has failed so.
+    doubts: u32,
     seam: Seam,
 }
 
@@ -124,6 +129,7 @@ impl Protocol {
             quarantine: config.on_error == OnError::Quarantine,
             number: None,
             conflicts: Vec::new(),
+            doubts: 0,
             seam,
         }
     }
@@ -196,10 +202,10 @@ impl Protocol {
 
     fn batch(&mut self, link: &mut Link, units: &Batch) -> Result<()> {
         let Some(last) = units.last().map(Unit::last) else { return Ok(()) };
-        let number = match self.number.take() {
-            Some(number) => number,
-            None => draw_number(&mut link.master)?,
-        };
+        if self.at_once(link, units, last)? {
+            return Ok(());
+        }
+        let number = self.next_number(&mut link.master)?;
         let position = link.log.ledger.after(number, last);
         if self.progress.is_some() {
             link.log.ledger.announce(&mut link.master)?;
@@ -228,22 +234,30 @@ impl Protocol {
             link.master.message("commit", "COMMIT")?;
             (self.seam)(Step::MasterCommitted);
         }
+        self.committed_batch(link, position);
+        Ok(())
+    }
+
+    fn next_number(&mut self, master: &mut Session) -> Result<BatchNumber> {
+        self.number.take().map_or_else(|| draw_number(master), Ok)
+    }
+
+    fn committed_batch(&mut self, link: &mut Link, position: Position) {
         link.log.ledger.committed(position);
         // Now nobody waits for it. If it cannot be had, the next statement tells why.
         self.number = draw_number(&mut link.master).ok();
-        Ok(())
     }
 
     fn commit_both(&mut self, link: &mut Link, position: &Position) -> Result<()> {
         let number = position.batch;
         let Link { master, slave, log, .. } = link;
-        let prepare = |side| format!("PREPARE TRANSACTION {}", quote_literal(&self.gids.gid(side, number)));
-        let (ledger, on_master) = (&mut log.ledger, prepare(Side::Master));
+        let (ledger, on_master) = (&mut log.ledger, self.prepare(Side::Master, number));
         // Two flushes to disk, of which neither waits for the other.
-        let (on_slave, noted) =
-            slave.message_while(&format!("prepare transaction batch {number}"), &prepare(Side::Slave), || {
-                ledger.note_and_prepare(master, position, &on_master)
-            });
+        let (on_slave, noted) = slave.message_while(
+            &format!("prepare transaction batch {number}"),
+            &self.prepare(Side::Slave, number),
+            || ledger.note_and_prepare(master, position, &on_master),
+        );
         // Who is heard to refuse has prepared nothing, and nothing of it can appear later. Of whom nothing is heard, recovery
         // finds out.
         match (noted, on_slave) {
@@ -259,6 +273,14 @@ impl Protocol {
             (Err(error), Err(other)) if !error.is_transient() => return Err(other),
             (Err(error), _) | (_, Err(error)) => return Err(error),
         }
+        self.commit_prepared(link, number)
+    }
+
+    fn prepare(&self, side: Side, number: BatchNumber) -> String {
+        format!("PREPARE TRANSACTION {}", quote_literal(&self.gids.gid(side, number)))
+    }
+
+    fn commit_prepared(&mut self, link: &mut Link, number: BatchNumber) -> Result<()> {
         (self.seam)(Step::Prepared);
         self.finish(&mut link.master, "COMMIT PREPARED", number)?;
         (self.seam)(Step::MasterCommitted);

@@ -47,6 +47,8 @@ impl Message {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) enum AnyShape {
     One(Shape),
+    /// One that fails unless it touches exactly one row.
+    Exact(Shape),
     Set(SetShape),
 }
 

@@ -1,6 +1,6 @@
 //! Statements about what is put aside on the slave, and about what is passed over.
 
-use super::own;
+use super::{FINGERPRINT, own};
 use crate::names::quote_ident;
 
 /// How many of the slave's tables are not there, and how many may not be used.
@@ -16,6 +16,18 @@ pub const HAS_HELD: &str = "select to_regclass('public.replica_held') is not nul
 /// What is on hold of a pair. In every batch's first message, so it must be cheap.
 pub const HOLDS: &str = "select relation, why, who, ts::text as since from public.replica_hold where master = $1 \
      order by relation";
+
+/// Something that keeps what is on hold as it is, as reading it does.
+pub const KEEP: &str = "LOCK TABLE public.replica_hold IN ACCESS SHARE MODE";
+
+/// Fails if the tables named in $1 have not the fingerprints in $2, or if the query finds something: by a division by zero.
+pub fn insist(nothing: Option<&str>) -> String {
+    let and_nothing = nothing.map_or(String::new(), |query| format!(" AND NOT EXISTS ({query})"));
+    format!(
+        "SELECT 1 / (count(*) = cardinality($1) AND bool_and(f.fingerprint = e.fingerprint){and_nothing})::int \
+         FROM ({FINGERPRINT}) f JOIN unnest($1, $2) e (relation, fingerprint) USING (relation)"
+    )
+}
 
 /// No batch is under way then that has not seen what is written next.
 pub const LOCK: &str = "lock table public.replica_hold in access exclusive mode";

@@ -1,0 +1,70 @@
+//! A few changes that have come alone: all that happens up to the commits in one message to each server, at once.
+//!
+//! The slave's message opens the transaction, replays, and prepares it, and fails if anything is not as expected, so that
+//! what is prepared is right. Meanwhile the master prepares the position. If the slave has refused, the master's part is
+//! taken back, and the batch goes the ordinary way, which finds out what is the matter and says so.
+
+use super::{Link, Protocol, Step};
+use crate::error::Result;
+use crate::names::{LogId, Side};
+use crate::order::Unit;
+use crate::reading::{Batch, Pages};
+use crate::replay::FEW_CHANGES;
+
+/// After a batch that was refused it is likely that the next ones would be.
+const DOUBTFUL: u32 = 100;
+
+impl Protocol {
+    /// False if the batch has to go the ordinary way; nothing of it has happened then.
+    pub(super) fn at_once(&mut self, link: &mut Link, units: &Batch, last: LogId) -> Result<bool> {
+        let rows: u64 = units.iter().map(Unit::rows).sum();
+        if self.progress.is_some() || link.replayer.holding.is_quarantine() || rows >= FEW_CHANGES {
+            return Ok(false);
+        }
+        if self.doubts > 0 {
+            self.doubts -= 1;
+            return Ok(false);
+        }
+        let changes = Pages::new(units.clone()).next(&mut link.log.reading, &mut link.master)?.unwrap_or_default();
+        // Of the others some are to be passed over, or too large.
+        if changes.len() as u64 != rows {
+            return Ok(false);
+        }
+        let number = self.next_number(&mut link.master)?;
+        let position = link.log.ledger.after(number, last);
+        let Some((message, written)) = link.replayer.compose_at_once(&changes, &self.prepare(Side::Slave, number))
+        else {
+            self.number = Some(number);
+            return Ok(false);
+        };
+        (self.seam)(Step::Begun);
+        let Link { master, slave, log, replayer, .. } = link;
+        let on_master = self.prepare(Side::Master, number);
+        let (on_slave, noted) =
+            slave.message_while("replay", &message, || log.ledger.note_and_prepare(master, &position, &on_master));
+        // As in `commit_both`: of whom nothing is heard, recovery finds out.
+        match (noted, on_slave) {
+            (Ok(()), Ok(_)) => {}
+            (Ok(()), Err(error)) if error.code().is_some() => {
+                self.finish(master, "ROLLBACK PREPARED", number)?;
+                if error.is_transient() {
+                    return Err(error);
+                }
+                slave.message("take a message back", "ROLLBACK")?;
+                log::trace!(target: &self.name, "Looking closer: {error}");
+                replayer.not_prepared();
+                self.doubts = DOUBTFUL;
+                return Ok(false);
+            }
+            (Err(error), Ok(_)) if !error.is_transient() => {
+                self.finish(slave, "ROLLBACK PREPARED", number)?;
+                return Err(error);
+            }
+            (Err(error), _) | (_, Err(error)) => return Err(error),
+        }
+        replayer.log_changes(written);
+        self.commit_prepared(link, number)?;
+        self.committed_batch(link, position);
+        Ok(true)
+    }
+}

@@ -1,0 +1,317 @@
+//! A few changes that come alone, to a daemon that knows their tables: one message to each server, at the same time. Whatever
+//! is unusual, and whoever dies meanwhile, it comes out as it does the ordinary way.
+
+mod harness;
+
+use harness::{Daemon, Forwarder, OwnCluster, Pair, Server, wait_until};
+use postgres::Client;
+
+const SCHEMA: &str = "create table t (id int primary key, n int, note text);
+     create table other (id int primary key, n int unique deferrable initially deferred);
+     create table counted (id int primary key, serial int generated always as identity, n int)";
+
+/// Every step that such a batch comes to. The first batch of a daemon is none: the tables are not known yet.
+const STEPS: [&str; 4] = ["begun:2", "prepared:2", "master-committed:2", "slave-committed:2"];
+
+const TRACE: &str = "DEBUG_LEVEL=3";
+
+fn with_tables(pair: Pair) -> Pair {
+    pair.exec_both(SCHEMA);
+    pair.create_triggers();
+    pair
+}
+
+fn pair() -> Pair {
+    with_tables(Pair::new())
+}
+
+/// A daemon that has replayed a change of each table, and falls asleep.
+fn acquainted(pair: &Pair, step: &str) -> Daemon {
+    let mut daemon = pair.start_in(TRACE, &[("PYREPLICA_PAUSE_AT", step)]);
+    pair.run(
+        "truncate t, other, counted;
+         insert into t select i, 0, 'row ' || i from generate_series(1, 3) i;
+         insert into other select i, i from generate_series(1, 3) i;
+         insert into counted (id, n) select i, i from generate_series(1, 3) i",
+    );
+    pair.wait_caught_up();
+    daemon.wait_log("Waiting for 'NOTIFY'");
+    daemon
+}
+
+fn prepared(client: &mut Client) -> i64 {
+    let sql = "select count(*) from pg_prepared_xacts where database = current_database()";
+    client.query_one(sql, &[]).unwrap().get(0)
+}
+
+#[track_caller]
+fn assert_settled(pair: &Pair) {
+    pair.wait_caught_up();
+    pair.assert_equal();
+    pair.assert_no_prepared();
+}
+
+#[test]
+fn all_of_it_goes_out_in_one_message() {
+    let pair = pair();
+    let mut daemon = acquainted(&pair, "begun:2");
+    pair.run(
+        "insert into t values (4, 4, 'it''s'); update t set n = n + 1 where id = 1; delete from t where id = 2;
+         insert into counted (id, n) values (4, 4)",
+    );
+    daemon.wait_paused();
+    let open = "select count(*) from pg_stat_activity where datname = current_database() and state <> 'idle'
+                 and pid <> pg_backend_pid()";
+    assert_eq!(pair.on_slave(open), ["0"], "the slave's transaction begins with the message that ends it");
+    daemon.resume();
+    assert_settled(&pair);
+    assert!(daemon.terminate().success());
+    assert!(!daemon.log().contains("Looking closer"), "{}", daemon.log());
+    assert!(daemon.log().contains("Executing: UPDATE \"t\" SET \"n\"='1' WHERE \"id\"='1'"), "{}", daemon.log());
+}
+
+/// Runs to every step and lets `fault` happen there. It leaves a daemon that is to catch up.
+#[track_caller]
+fn sweep(pair: &Pair, mut fault: impl FnMut(Daemon) -> Daemon) {
+    for step in STEPS {
+        let mut daemon = acquainted(pair, step);
+        pair.run("update t set n = n + 1 where id = 1");
+        daemon.wait_paused();
+        eprintln!("-- at {step}");
+        let mut daemon = fault(daemon);
+        pair.run("update t set n = n + 1 where id = 1");
+        assert_settled(pair);
+        assert!(daemon.terminate().success(), "{step}");
+        // A second replay would find the row with the new value already.
+        assert!(!daemon.log().contains("Possible conflict"), "{step}: {}", daemon.log());
+    }
+}
+
+#[test]
+fn the_daemon_may_be_killed_at_every_step() {
+    let pair = pair();
+    sweep(&pair, |mut daemon| {
+        daemon.kill9();
+        pair.start()
+    });
+}
+
+#[test]
+fn the_connections_may_break_at_every_step() {
+    let mut pair = pair();
+    let to_master = Forwarder::to(pair.master_server().port());
+    let to_slave = Forwarder::to(pair.slave_server().port());
+    pair.master_dsn = Server::dsn_at(to_master.port(), &pair.master_db());
+    pair.slave_dsn = Server::dsn_at(to_slave.port(), &pair.slave_db());
+    for forwarder in [&to_slave, &to_master] {
+        sweep(&pair, |daemon| {
+            forwarder.cut();
+            daemon.resume();
+            daemon
+        });
+    }
+}
+
+#[test]
+fn both_servers_may_crash_at_every_step() {
+    let mut master = OwnCluster::start("master", "", &[]);
+    let mut slave = OwnCluster::start("slave", "", &[]);
+    let pair = with_tables(Pair::on(master.server(), slave.server()));
+    sweep(&pair, |daemon| {
+        slave.stop_immediate();
+        master.stop_immediate();
+        daemon.resume();
+        slave.start_again();
+        master.start_again();
+        daemon
+    });
+}
+
+/// Somebody holds a row that the slave is to write.
+fn blocked(pair: &Pair) -> Client {
+    let mut holder = pair.slave();
+    holder.batch_execute("begin; select from t where id = 1 for update").unwrap();
+    pair.run("update t set n = n + 1 where id = 1");
+    holder
+}
+
+#[test]
+fn a_slave_that_prepares_after_its_daemon_has_died_is_rolled_back() {
+    let pair = pair();
+    let mut daemon = acquainted(&pair, "");
+    let mut holder = blocked(&pair);
+    wait_until("the master has prepared", || prepared(&mut pair.master()) == 1);
+    let waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    wait_until("the slave waits for the row", || pair.on_slave(waits) == ["1"]);
+    daemon.kill9();
+    let mut daemon = pair.start();
+    daemon.wait_log("prepared on the master only: roll it back");
+    holder.batch_execute("rollback").unwrap();
+    // Recovery comes after the new attempt's wait for the row, at the latest.
+    daemon.wait_log("not committed on the master: roll back on the slave");
+    assert_settled(&pair);
+    assert!(daemon.terminate().success());
+    assert!(!daemon.log().contains("Possible conflict"), "{}", daemon.log());
+}
+
+#[test]
+fn a_slave_that_waits_too_long_leaves_nothing_to_recover() {
+    let pair = pair();
+    let mut daemon = acquainted(&pair, "");
+    let mut holder = blocked(&pair);
+    daemon.wait_log("lock timeout");
+    wait_until("nothing is prepared", || prepared(&mut pair.master()) == 0);
+    holder.batch_execute("rollback").unwrap();
+    assert_settled(&pair);
+    assert!(daemon.terminate().success());
+    assert!(!daemon.log().contains("Recovering"), "{}", daemon.log());
+}
+
+#[test]
+fn a_slave_whose_session_is_ended_meanwhile_gets_the_change_by_the_next_one() {
+    let pair = pair();
+    let mut daemon = acquainted(&pair, "");
+    let mut holder = blocked(&pair);
+    let end = "select pg_terminate_backend(pid)::text from pg_stat_activity
+                where datname = current_database() and wait_event_type = 'Lock'";
+    wait_until("the waiting session is ended", || pair.on_slave(end) == ["true"]);
+    holder.batch_execute("rollback").unwrap();
+    assert_settled(&pair);
+    assert!(daemon.terminate().success());
+}
+
+/// What is unusual about the slave, the change on the master, what the daemon says of it, and what the slave has then.
+struct Unusual {
+    on_slave: &'static str,
+    on_master: &'static str,
+    told: &'static str,
+    found: &'static str,
+    expected: &'static str,
+}
+
+const UNUSUAL: [Unusual; 11] = [
+    Unusual {
+        on_slave: "update t set n = 7 where id = 1",
+        on_master: "update t set n = 1 where id = 1",
+        told: "\"n\": expected '0', found '7'",
+        found: "select n from t where id = 1",
+        expected: "1",
+    },
+    Unusual {
+        on_slave: "delete from t where id = 1",
+        on_master: "update t set n = 1 where id = 1",
+        told: "Possible conflict (0 rows affected): UPDATE",
+        found: "select count(*) from t where id = 1",
+        expected: "0",
+    },
+    Unusual {
+        on_slave: "delete from t where id = 1",
+        on_master: "delete from t where id = 1; insert into t values (5, 5, '')",
+        told: "Possible conflict (0 rows affected): DELETE",
+        found: "select count(*) from t where id = 5",
+        expected: "1",
+    },
+    Unusual {
+        on_slave: "insert into t values (5, 5, 'own')",
+        on_master: "insert into t values (5, 6, '')",
+        told: "Key (id)=(5) already exists",
+        found: "select note from t where id = 5",
+        expected: "own",
+    },
+    Unusual {
+        on_slave: "create function swallow() returns trigger language plpgsql as 'begin return null; end';
+                   create trigger swallow before insert on t for each row execute function swallow();
+                   alter table t enable always trigger swallow",
+        on_master: "insert into t values (5, 5, '')",
+        told: "the slave did not take the row",
+        found: "select count(*) from t where id = 5",
+        expected: "0",
+    },
+    Unusual {
+        on_slave: "create rule aside as on insert to t do instead nothing; alter table t enable always rule aside",
+        on_master: "insert into t values (5, 5, '')",
+        told: "the slave did not take the row",
+        found: "select count(*) from t where id = 5",
+        expected: "0",
+    },
+    Unusual {
+        on_slave: "alter table t alter n type numeric(5, 1)",
+        on_master: "update t set n = 1 where id = 1",
+        told: "Looking closer",
+        found: "select n from t where id = 1",
+        expected: "1.0",
+    },
+    Unusual {
+        on_slave: "alter table t rename n to former; alter table t add n int default 0",
+        on_master: "update t set n = 1 where id = 1",
+        told: "Looking closer",
+        found: "select n || ' ' || former from t where id = 1",
+        expected: "1 0",
+    },
+    Unusual {
+        on_slave: "",
+        on_master: "begin; update other set n = 2 where id = 1; update other set n = 1 where id = 2; commit",
+        told: "UPDATE \"other\" SET \"n\"='1' WHERE \"id\"='2'",
+        found: "select n from other where id = 1",
+        expected: "2",
+    },
+    Unusual {
+        on_slave: "insert into other values (9, 9)",
+        on_master: "insert into other values (4, 9)",
+        told: "violates a deferrable unique constraint",
+        found: "select count(*) from other where n = 9",
+        expected: "1",
+    },
+    Unusual {
+        on_slave: "",
+        on_master: "update counted set serial = default, n = 9 where id = 1",
+        told: "SET \"serial\"='4', \"n\"='9'",
+        found: "select serial || ' ' || n from counted where id = 1",
+        expected: "4 9",
+    },
+];
+
+#[test]
+fn whatever_is_unusual_comes_out_as_it_does_the_ordinary_way() {
+    for Unusual { on_slave, on_master, told, found, expected } in UNUSUAL {
+        let pair = pair();
+        let mut daemon = acquainted(&pair, "");
+        pair.run_on_slave(on_slave);
+        pair.run(on_master);
+        eprintln!("-- {on_slave}: {on_master}");
+        daemon.wait_log(told);
+        wait_until(found, || pair.on_slave(found) == [expected]);
+        wait_until("nothing is left prepared", || {
+            prepared(&mut pair.master()) == 0 && prepared(&mut pair.slave()) == 0
+        });
+        daemon.terminate();
+        assert!(!daemon.log().contains("Recovering"), "{}", daemon.log());
+        pair.assert_no_prepared();
+    }
+}
+
+#[test]
+fn what_is_on_hold_is_put_aside() {
+    let pair = pair();
+    let mut daemon = acquainted(&pair, "");
+    pair.done(&["pause", "--table", "public.t"]);
+    pair.run("update t set n = 1 where id = 1; update counted set n = 10 where id = 1");
+    wait_until("the other table goes on", || pair.on_slave("select n from counted where id = 1") == ["10"]);
+    assert_eq!(pair.on_slave("select n from t where id = 1"), ["0"]);
+    pair.done(&["resume", "--table", "public.t"]);
+    assert_settled(&pair);
+    assert!(daemon.terminate().success());
+}
+
+#[test]
+fn a_change_that_was_flagged_by_hand_is_not_replayed() {
+    let pair = pair();
+    let mut daemon = acquainted(&pair, "");
+    pair.run(
+        "begin; update t set n = 1 where id = 1; update t set n = 1 where id = 2; \
+              update replica_log set replicated = true where new->'id' = '1'; commit",
+    );
+    pair.wait_caught_up();
+    assert_eq!(pair.on_slave("select n from t where id < 3 order by id"), ["0", "1"]);
+    assert!(daemon.terminate().success());
+}
