@@ -13,6 +13,10 @@ const SCHEMA: &str = "create table t (id int primary key, n int, note text);
 /// Every step that such a batch comes to. The first batch of a daemon is none: the tables are not known yet.
 const STEPS: [&str; 4] = ["begun:2", "prepared:2", "master-committed:2", "slave-committed:2"];
 
+/// Sessions that have a transaction open.
+const OPEN: &str = "select count(*) from pg_stat_activity where datname = current_database() and state <> 'idle' \
+     and pid <> pg_backend_pid()";
+
 const TRACE: &str = "DEBUG_LEVEL=3";
 
 fn with_tables(pair: Pair) -> Pair {
@@ -60,14 +64,32 @@ fn all_of_it_goes_out_in_one_message() {
          insert into counted (id, n) values (4, 4)",
     );
     daemon.wait_paused();
-    let open = "select count(*) from pg_stat_activity where datname = current_database() and state <> 'idle'
-                 and pid <> pg_backend_pid()";
-    assert_eq!(pair.on_slave(open), ["0"], "the slave's transaction begins with the message that ends it");
+    assert_eq!(pair.on_slave(OPEN), ["0"], "the slave's transaction begins with the message that ends it");
     daemon.resume();
     assert_settled(&pair);
     assert!(daemon.terminate().success());
     assert!(!daemon.log().contains("Looking closer"), "{}", daemon.log());
     assert!(daemon.log().contains("Executing: UPDATE \"t\" SET \"n\"='1' WHERE \"id\"='1'"), "{}", daemon.log());
+}
+
+#[test]
+fn what_comes_behind_a_long_batch_is_taken_from_the_reader() {
+    let pair = pair();
+    pair.run(
+        "do $$ begin
+             for i in 1..4001 loop
+                 insert into t select i * 5 + n, 0, '' from generate_series(0, 4) n;
+                 commit;
+             end loop;
+         end $$",
+    );
+    let mut daemon = pair.start_in(TRACE, &[("PYREPLICA_PAUSE_AT", "begun:2")]);
+    daemon.wait_paused();
+    assert_eq!(pair.on_slave("select count(*) from t"), ["20000"]);
+    assert_eq!(pair.on_slave(OPEN), ["1"]);
+    daemon.resume();
+    assert_settled(&pair);
+    assert!(daemon.terminate().success());
 }
 
 /// Runs to every step and lets `fault` happen there. It leaves a daemon that is to catch up.

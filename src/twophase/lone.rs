@@ -18,7 +18,9 @@ impl Protocol {
     /// False if the batch has to go the ordinary way; nothing of it has happened then.
     pub(super) fn at_once(&mut self, link: &mut Link, units: &Batch, last: LogId) -> Result<bool> {
         let rows: u64 = units.iter().map(Unit::rows).sum();
-        if self.progress.is_some() || link.replayer.holding.is_quarantine() || rows >= FEW_CHANGES {
+        // What the reader has been asked for must be taken from it.
+        let is_ordered = link.ahead.as_ref().is_some_and(|ahead| !ahead.is_idle());
+        if self.progress.is_some() || link.replayer.holding.is_quarantine() || is_ordered || rows >= FEW_CHANGES {
             return Ok(false);
         }
         if self.doubts > 0 {
