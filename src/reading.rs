@@ -267,8 +267,9 @@ impl Pages {
                     self.unit += 1;
                 }
             }
-            Unit::Spread { txid, last, .. } => {
-                let page = reading.page(master, *txid, self.above, *last)?;
+            Unit::Spread { txid, first, last, .. } => {
+                let above = self.above.max(LogId(first.0 - 1));
+                let page = reading.page(master, *txid, above, *last)?;
                 match page.last() {
                     Some(last) => self.above = last.id,
                     None => (self.unit, self.above) = (self.unit + 1, LogId(i64::MIN)),

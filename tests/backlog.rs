@@ -213,3 +213,24 @@ fn changes_of_the_skipped_user_are_marked_and_not_replayed() {
     assert!(daemon.terminate().success());
     pair.run(&format!("drop role {user}"));
 }
+
+/// What has been replayed stays in the log for a while, and lies below whatever comes.
+#[test]
+fn a_long_transaction_is_read_without_walking_over_what_lies_below_it() {
+    let (below, rows) = (200_000, 45_000);
+    let pair = Pair::new();
+    pair.exec_both("create table t (id int primary key, a int)");
+    pair.run("select py_log_create_tg('public', 't', 'statement')");
+    pair.run(&format!("insert into t select i, 0 from generate_series(1, {rows}) i"));
+    pair.run(&format!("insert into replica_log (event, replicated) select 'S', true from generate_series(1, {below})"));
+    drain(&pair);
+    let read = || {
+        let sql = "select idx_tup_read from pg_stat_user_indexes where relname = 'replica_log'";
+        pair.on_master(sql).remove(0).parse::<i64>().unwrap()
+    };
+    let before = read();
+    pair.run("update t set a = 1");
+    drain(&pair);
+    let read = read() - before;
+    assert!(read < 8 * rows, "{read} rows of the log were read for a transaction of {rows}");
+}
