@@ -210,6 +210,9 @@ impl Replayer {
 
     /// False when the message was taken back because something in it needs a closer look.
     fn send(&mut self, slave: &mut Session, message: &Message) -> Result<bool> {
+        if !self.prepare(slave, message)? {
+            return Ok(false);
+        }
         self.in_savepoint = true;
         let answer = slave.message("replay", &message.text);
         self.is_met(slave, message, answer)

@@ -196,3 +196,31 @@ fn a_row_that_is_in_the_way_is_an_error_even_if_the_masters_is_gone_again() {
     pair.run_on_slave("delete from t where id = 50");
     drains_at_once(&pair);
 }
+
+/// A server keeps the whole message with each statement that it prepares.
+#[test]
+fn many_tables_in_one_message_do_not_fill_the_slaves_memory() {
+    let pair = Pair::new();
+    let tables: String = (0..200).map(|n| format!("create table t{n} (id int primary key, a text);")).collect();
+    pair.exec_both(&tables);
+    pair.create_triggers();
+    pair.run(
+        "do $$ begin
+             for n in 0..199 loop
+                 execute format('insert into t%s values (1, repeat(''x'', 5000))', n);
+             end loop;
+         end $$",
+    );
+    let mut daemon = pair.start_in("DEBUG_LEVEL=1", &[("PYREPLICA_PAUSE_AT", "replayed")]);
+    daemon.wait_paused();
+    let session =
+        "select pid from pg_stat_activity where datname = current_database() and state = 'idle in transaction'";
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pair.on_slave(session)[0])).unwrap();
+    let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    let kilobytes: u64 = anonymous.trim().trim_end_matches(" kB").parse().unwrap();
+    daemon.resume();
+    pair.wait_caught_up();
+    pair.assert_equal();
+    assert!(daemon.terminate().success());
+    assert!(kilobytes < 100_000, "the slave's session takes {kilobytes} kB");
+}

@@ -1,13 +1,17 @@
 //! Few changes: a prepared statement for each, many of them in one message.
 
 use super::message::{AnyShape, Message};
-use super::{MESSAGE_BYTES, MESSAGE_CHANGES, NEXT_SAVEPOINT, Replayer, SAVEPOINT, log_change};
+use super::{MESSAGE_BYTES, MESSAGE_CHANGES, NEXT_SAVEPOINT, Replayer, SAVEPOINT, log_change, set_origin};
 use crate::change::{Change, Event};
 use crate::conflict::{self, misfit_error};
 use crate::db::Session;
 use crate::error::Result;
 use crate::render::Shape;
 use crate::sql;
+
+const PREPARING: &str = "SAVEPOINT pyreplica_prepare;";
+const PREPARED: &str = "RELEASE SAVEPOINT pyreplica_prepare";
+const NOT_PREPARED: &str = "ROLLBACK TO SAVEPOINT pyreplica_prepare; RELEASE SAVEPOINT pyreplica_prepare;";
 
 impl Replayer {
     /// A whole batch of few changes as one message, which opens the slave's transaction and ends it with `prepare`; and the
@@ -29,18 +33,17 @@ impl Replayer {
         }
         let holds = self.holding.holds();
         let conditions = self.tables.insist(changes, holds.as_deref())?;
-        let mut message = Message::new(&format!("BEGIN; {}", sql::LOOK_UP), 0);
-        if holds.is_some() {
-            message.push(sql::holding::KEEP);
-        }
-        conditions.iter().for_each(|statement| message.push(statement));
-        message.text.push_str(&self.note_origin(&changes[0]));
-        message.text.push_str(sql::ITS_PATH);
+        let mut opening = vec![format!("BEGIN; {}", sql::LOOK_UP.trim_end_matches(';'))];
+        opening.extend(holds.is_some().then(|| sql::holding::KEEP.to_string()));
+        opening.extend(conditions);
+        let opening = format!("{}; {}{}", opening.join("; "), self.note_origin(&changes[0]), sql::ITS_PATH);
+        let mut message = Message::new("", 0);
         let written = self.fill(&mut message, changes.iter(), true);
         message.push(prepare);
         match written {
             Ok((taken, written)) if taken == changes.len() && self.unchecked.is_empty() => {
-                Some((message.text, written))
+                let prepares: String = message.prepares.iter().map(|prepare| format!("{prepare};")).collect();
+                Some((format!("{opening}{prepares}{}", message.text), written))
             }
             _ => {
                 self.not_prepared();
@@ -87,6 +90,24 @@ impl Replayer {
         self.log_changes(written);
         message.close(sql::OWN_PATH);
         Ok((taken, message))
+    }
+
+    /// Prepares what a message needs; false if the server refuses that.
+    pub(super) fn prepare(&mut self, slave: &mut Session, message: &Message) -> Result<bool> {
+        for prepares in message.preparations() {
+            let guarded = format!("{PREPARING}{}{prepares}; {}{PREPARED}", sql::ITS_PATH, sql::OWN_PATH);
+            match slave.message("prepare statements", &guarded) {
+                Ok(_) => {}
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => {
+                    log::trace!(target: &self.name, "Looking closer: {error}");
+                    self.statements.forget();
+                    slave.message("take a message back", &format!("{NOT_PREPARED}{}", set_origin(&self.noting)))?;
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// How many changes fit, and those of them that change anything. `insists`: the server itself refuses what does not touch

@@ -4,12 +4,18 @@ use crate::render::Shape;
 use crate::sets::SetShape;
 use std::collections::HashMap;
 
-/// Statements kept prepared; beyond that all are dropped and made anew.
-const MAX_PREPARED: usize = 500;
+/// Statements kept prepared, some 50 kB each on the server; beyond that all are dropped and made anew.
+const MAX_PREPARED: usize = 2_000;
+
+/// Statements that are prepared by one message have about so many bytes together, or one is longer.
+const PREPARE_BYTES: usize = 4 << 10;
 
 /// Statements sent as one message, and how many rows those that count are to touch.
 pub(super) struct Message {
     pub text: String,
+    /// What is to be prepared before. The server keeps the whole message with each statement that one prepares, so they don't
+    /// go out together.
+    pub prepares: Vec<String>,
     answers: usize,
     /// (place among the answers, rows).
     expected: Vec<(usize, u64)>,
@@ -18,7 +24,7 @@ pub(super) struct Message {
 impl Message {
     /// `opening`: so many statements, each with its semicolon.
     pub fn new(opening: &str, answers: usize) -> Message {
-        Message { text: opening.to_string(), answers, expected: Vec::new() }
+        Message { text: opening.to_string(), prepares: Vec::new(), answers, expected: Vec::new() }
     }
 
     /// Ends with a statement that answers to nothing.
@@ -37,6 +43,18 @@ impl Message {
         self.text.push(';');
         self.expected.push((self.answers, rows));
         self.answers += 1;
+    }
+
+    /// What is to be prepared before, message by message.
+    pub fn preparations(&self) -> Vec<String> {
+        let mut messages: Vec<String> = Vec::new();
+        for prepare in &self.prepares {
+            match messages.last_mut() {
+                Some(last) if last.len() + prepare.len() <= PREPARE_BYTES => *last += &format!(";{prepare}"),
+                _ => messages.push(prepare.clone()),
+            }
+        }
+        messages
     }
 
     pub fn is_met_by(&self, counts: &[u64]) -> bool {
@@ -66,13 +84,13 @@ impl Statements {
         format!("py_{}", self.made)
     }
 
-    /// The name of the statement for a shape, which the message prepares if it has not been.
+    /// The name of the statement for a shape, which is to be prepared before the message if it has not been.
     pub fn name(&mut self, shape: AnyShape, message: &mut Message, prepare: impl Fn(&str) -> String) -> String {
         if let Some(name) = self.prepared.get(&shape) {
             return name.clone();
         }
         let name = self.fresh_name();
-        message.push(&prepare(&name));
+        message.prepares.push(prepare(&name));
         self.prepared.insert(shape, name.clone());
         name
     }

@@ -51,6 +51,10 @@ impl Replayer {
         self.make_room(slave)?;
         let next = match self.waiting.take() {
             None => self.compose_sets(changes),
+            Some(sets) if !self.prepare(slave, &sets.message)? => {
+                self.in_messages(slave, &sets.changes.iter().collect::<Vec<_>>())?;
+                self.compose_sets(changes)
+            }
             Some(sets) => {
                 self.in_savepoint = true;
                 let compose = || self.compose_sets(changes);
