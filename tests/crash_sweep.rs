@@ -4,7 +4,7 @@
 
 mod harness;
 
-use harness::{Daemon, Forwarder, OwnCluster, Pair};
+use harness::{Daemon, OwnCluster, Pair};
 use pyreplica::twophase::Step;
 
 /// How often the protocol passes the step before the fault: the first batch ever, and one that finds numbers and rows of
@@ -71,10 +71,9 @@ fn the_daemon_may_be_killed_at_every_step() {
 #[test]
 fn the_connection_to_the_master_may_break_at_every_step() {
     let mut pair = prepared_pair(Pair::new());
-    let forwarder = Forwarder::to(pair.master_server().port());
-    pair.master_dsn = harness::Server::dsn_at(forwarder.port(), &pair.master_db());
+    let [master, _slave] = pair.put_behind_forwarders();
     sweep(&pair, |daemon| {
-        forwarder.cut();
+        master.cut();
         daemon.resume();
         daemon
     });
@@ -83,10 +82,9 @@ fn the_connection_to_the_master_may_break_at_every_step() {
 #[test]
 fn the_connection_to_the_slave_may_break_at_every_step() {
     let mut pair = prepared_pair(Pair::new());
-    let forwarder = Forwarder::to(pair.slave_server().port());
-    pair.slave_dsn = harness::Server::dsn_at(forwarder.port(), &pair.slave_db());
+    let [_master, slave] = pair.put_behind_forwarders();
     sweep(&pair, |daemon| {
-        forwarder.cut();
+        slave.cut();
         daemon.resume();
         daemon
     });

@@ -31,9 +31,7 @@ fn with_tables(pair: Pair) -> Pair {
 /// A pair whose two connections go through forwarders, the master's first.
 fn behind_forwarders() -> (Pair, Forwarder, Forwarder) {
     let mut pair = with_tables(Pair::new());
-    let (master, slave) = (Forwarder::to(pair.master_server().port()), Forwarder::to(pair.slave_server().port()));
-    pair.master_dsn = Server::dsn_at(master.port(), &pair.master_db());
-    pair.slave_dsn = Server::dsn_at(slave.port(), &pair.slave_db());
+    let [master, slave] = pair.put_behind_forwarders();
     (pair, master, slave)
 }
 

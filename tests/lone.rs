@@ -3,7 +3,7 @@
 
 mod harness;
 
-use harness::{Daemon, Forwarder, OwnCluster, Pair, Server, wait_until};
+use harness::{Daemon, OwnCluster, Pair, wait_until};
 use postgres::Client;
 
 const SCHEMA: &str = "create table t (id int primary key, n int, note text);
@@ -121,11 +121,8 @@ fn the_daemon_may_be_killed_at_every_step() {
 #[test]
 fn the_connections_may_break_at_every_step() {
     let mut pair = pair();
-    let to_master = Forwarder::to(pair.master_server().port());
-    let to_slave = Forwarder::to(pair.slave_server().port());
-    pair.master_dsn = Server::dsn_at(to_master.port(), &pair.master_db());
-    pair.slave_dsn = Server::dsn_at(to_slave.port(), &pair.slave_db());
-    for forwarder in [&to_slave, &to_master] {
+    let forwarders = pair.put_behind_forwarders();
+    for forwarder in &forwarders {
         sweep(&pair, |daemon| {
             forwarder.cut();
             daemon.resume();

@@ -3,7 +3,7 @@
 
 mod harness;
 
-use harness::{Daemon, Forwarder, OwnCluster, Pair, Server};
+use harness::{Daemon, OwnCluster, Pair};
 use pyreplica::twophase::Step;
 
 const ONE_PHASE: &str = "TWO_PHASE=false";
@@ -78,9 +78,7 @@ fn the_daemon_may_be_killed_at_every_step() {
 fn the_connections_may_break_at_every_step() {
     let servers = start_servers();
     let mut pair = prepared_pair(&servers);
-    let forwarders = servers.each_ref().map(|cluster| Forwarder::to(cluster.server().port()));
-    pair.master_dsn = Server::dsn_at(forwarders[0].port(), &pair.master_db());
-    pair.slave_dsn = Server::dsn_at(forwarders[1].port(), &pair.slave_db());
+    let forwarders = pair.put_behind_forwarders();
     for forwarder in &forwarders {
         sweep(&pair, |daemon| {
             forwarder.cut();

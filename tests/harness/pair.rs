@@ -3,6 +3,7 @@
 use super::cluster::{Script, Server, shared};
 use super::compare::differences;
 use super::daemon::{Daemon, Finished, run};
+use super::forwarder::Forwarder;
 use super::wait_until;
 use postgres::{Client, SimpleQueryMessage};
 use std::fs;
@@ -59,6 +60,14 @@ impl Pair {
         self.exec_both("create table t (id int primary key, a text)");
         self.create_triggers();
         self
+    }
+
+    /// Daemons reach both servers through forwarders from now on; the master's comes first.
+    pub fn put_behind_forwarders(&mut self) -> [Forwarder; 2] {
+        let forwarders = [&self.master, &self.slave].map(|server| Forwarder::to(server.port()));
+        self.master_dsn = Server::dsn_at(forwarders[0].port(), &self.master_db());
+        self.slave_dsn = Server::dsn_at(forwarders[1].port(), &self.slave_db());
+        forwarders
     }
 
     pub fn master_db(&self) -> String {
