@@ -250,30 +250,41 @@ impl Protocol {
 
     fn commit_both(&mut self, link: &mut Link, position: &Position) -> Result<()> {
         let number = position.batch;
+        let operation = format!("prepare transaction batch {number}");
+        match self.prepare_both(link, &operation, &self.prepare(Side::Slave, number), position)? {
+            Some(refusal) => Err(refusal),
+            None => self.commit_prepared(link, number),
+        }
+    }
+
+    /// Sends the slave's message, which ends in PREPARE, while the master notes the position and prepares that: two flushes to
+    /// disk, of which neither waits for the other. If the slave refuses, what it said: nothing is prepared then.
+    fn prepare_both(
+        &self,
+        link: &mut Link,
+        operation: &str,
+        message: &str,
+        position: &Position,
+    ) -> Result<Option<Error>> {
+        let number = position.batch;
         let Link { master, slave, log, .. } = link;
         let (ledger, on_master) = (&mut log.ledger, self.prepare(Side::Master, number));
-        // Two flushes to disk, of which neither waits for the other.
-        let (on_slave, noted) = slave.message_while(
-            &format!("prepare transaction batch {number}"),
-            &self.prepare(Side::Slave, number),
-            || ledger.note_and_prepare(master, position, &on_master),
-        );
+        let (on_slave, noted) =
+            slave.message_while(operation, message, || ledger.note_and_prepare(master, position, &on_master));
         // Who is heard to refuse has prepared nothing, and nothing of it can appear later. Of whom nothing is heard, recovery
         // finds out.
         match (noted, on_slave) {
-            (Ok(()), Ok(_)) => {}
-            (Ok(()), Err(error)) if !error.is_transient() => {
+            (Ok(()), Ok(_)) => Ok(None),
+            (Ok(()), Err(refusal)) if refusal.code().is_some() || !refusal.is_transient() => {
                 self.finish(master, "ROLLBACK PREPARED", number)?;
-                return Err(error);
+                Ok(Some(refusal))
             }
             (Err(error), Ok(_)) if !error.is_transient() => {
                 self.finish(slave, "ROLLBACK PREPARED", number)?;
-                return Err(error);
+                Err(error)
             }
-            (Err(error), Err(other)) if !error.is_transient() => return Err(other),
-            (Err(error), _) | (_, Err(error)) => return Err(error),
+            (Err(error), _) | (_, Err(error)) => Err(error),
         }
-        self.commit_prepared(link, number)
     }
 
     fn prepare(&self, side: Side, number: BatchNumber) -> String {

@@ -40,31 +40,17 @@ impl Protocol {
             return Ok(false);
         };
         (self.seam)(Step::Begun);
-        let Link { master, slave, log, replayer, .. } = link;
-        let on_master = self.prepare(Side::Master, number);
-        let (on_slave, noted) =
-            slave.message_while("replay", &message, || log.ledger.note_and_prepare(master, &position, &on_master));
-        // As in `commit_both`: of whom nothing is heard, recovery finds out.
-        match (noted, on_slave) {
-            (Ok(()), Ok(_)) => {}
-            (Ok(()), Err(error)) if error.code().is_some() => {
-                self.finish(master, "ROLLBACK PREPARED", number)?;
-                if error.is_transient() {
-                    return Err(error);
-                }
-                slave.message("take a message back", "ROLLBACK")?;
-                log::trace!(target: &self.name, "Looking closer: {error}");
-                replayer.not_prepared();
-                self.doubts = DOUBTFUL;
-                return Ok(false);
+        if let Some(refusal) = self.prepare_both(link, "replay", &message, &position)? {
+            if refusal.is_transient() {
+                return Err(refusal);
             }
-            (Err(error), Ok(_)) if !error.is_transient() => {
-                self.finish(slave, "ROLLBACK PREPARED", number)?;
-                return Err(error);
-            }
-            (Err(error), _) | (_, Err(error)) => return Err(error),
+            link.slave.message("take a message back", "ROLLBACK")?;
+            log::trace!(target: &self.name, "Looking closer: {refusal}");
+            link.replayer.not_prepared();
+            self.doubts = DOUBTFUL;
+            return Ok(false);
         }
-        replayer.log_changes(written);
+        link.replayer.log_changes(written);
         self.commit_prepared(link, number)?;
         self.committed_batch(link, position);
         Ok(true)
