@@ -8,6 +8,7 @@ pub mod dsn;
 pub mod policy;
 pub mod config;
 pub mod backoff;
+pub mod pace;
 pub mod notices;
 pub mod row;
 pub mod change;

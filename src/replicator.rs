@@ -14,6 +14,7 @@ use crate::listener::{FIRST_PAUSE, Listener};
 use crate::marking::Marking;
 use crate::names::Side;
 use crate::order::{Unit, next_batch};
+use crate::pace::Pace;
 use crate::reading::{Batch, CHUNK_ROWS};
 use crate::replay::Replayer;
 use crate::seam;
@@ -48,10 +49,11 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress
     progress(Progress::Connected);
     let mut housekeeping = Housekeeping::default();
     let mut quiet_since = Instant::now();
+    let mut pace = Pace::default();
     let mut pause = None;
     while !control.is_stopping() {
         let was_paused = pause.is_some();
-        let drained = match drain(config, &mut link, &mut protocol, progress) {
+        let drained = match drain(config, &mut link, &mut protocol, &mut pace, progress) {
             Err(error) if error.kind() == Kind::Paused => {
                 pause = Some(error.detail().to_string());
                 0
@@ -80,7 +82,9 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress
         let is_clean = housekeeping.run(config, &mut link)?;
         housekeeping.take_warning().into_iter().for_each(|warning| progress(Progress::Warning(warning)));
         if is_clean {
+            let since = Instant::now();
             await_work(config, &mut link, &mut protocol, listener.as_mut(), &mut quiet_since, pause.is_some())?;
+            pace.slept(since.elapsed());
         }
     }
     Ok(())
@@ -89,7 +93,7 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress
 /// Replays everything that is pending now and returns how many changes that were.
 pub fn once(config: &Config, control: &Control) -> Result<u64> {
     let (mut link, mut protocol) = ready(config, control)?;
-    let changes = drain(config, &mut link, &mut protocol, &mut |_| ())?;
+    let changes = drain(config, &mut link, &mut protocol, &mut Pace::default(), &mut |_| ())?;
     let mut housekeeping = Housekeeping::default();
     while !housekeeping.run(config, &mut link)? && !control.is_stopping() {}
     Ok(changes)
@@ -165,13 +169,19 @@ fn is_pending(link: &mut Link) -> Result<bool> {
 }
 
 /// Replays all that one look at the log sees, and looks again as long as there was something.
-fn drain(config: &Config, link: &mut Link, protocol: &mut Protocol, progress: &mut dyn FnMut(Progress)) -> Result<u64> {
+fn drain(
+    config: &Config,
+    link: &mut Link,
+    protocol: &mut Protocol,
+    pace: &mut Pace,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<u64> {
     let mut total = 0;
     loop {
         let mut backlog = link.log.look(&mut link.master)?;
         // What was read for a drain that was broken off is of no use.
         drop(link.ahead.take_if(|ahead| !ahead.is_idle()));
-        let mut drained = 0;
+        let (mut transactions, mut drained) = (0, 0);
         let mut next = None;
         loop {
             let batch = match next.take() {
@@ -196,6 +206,7 @@ fn drain(config: &Config, link: &mut Link, protocol: &mut Protocol, progress: &m
             }
             let replayed = replayed?;
             link.marking.keep_up(&mut link.master, &mut link.log.ledger, replayed)?;
+            transactions += batch.len();
             drained += replayed;
         }
         link.log.drained(&backlog);
@@ -210,6 +221,9 @@ fn drain(config: &Config, link: &mut Link, protocol: &mut Protocol, progress: &m
         log::debug!(target: &config.name, "Replicated {drained} changes");
         if link.hands_on {
             link.slave.message("wake the slave's own replicas", sql::NOTIFY)?;
+        }
+        if link.control.pause(pace.replayed(transactions, drained)) {
+            return Ok(total);
         }
     }
 }
