@@ -2,7 +2,7 @@
 //!
 //! A drain replays what one snapshot shows and the slave's position (`position.rs`) does not cover. The order is that of
 //! `order.rs`. To put a transaction in its place its last row must be known, and the log has no index to ask. So a drain
-//! reads ids, transactions and sizes (32 bytes a row here), and only up to `READ` of them:
+//! reads ids, transactions and sizes (32 bytes a row here), and only up to `FIRST_READ` of them:
 //!
 //! * All of it fits: every transaction is complete in hand. This is the usual case and costs one query, whose own snapshot
 //!   is the drain's.
@@ -19,12 +19,12 @@
 
 use crate::checks::Findings;
 use crate::config::Config;
-use crate::db::{self, Session};
+use crate::db::Session;
 use crate::error::Result;
 use crate::ledger::Ledger;
 use crate::names::{LogId, Txid};
 use crate::order::{Entry, Unit, split, units};
-use crate::reading::{DISTANCE, READ, ReadAhead, Reading, Window};
+use crate::reading::{DISTANCE, FIRST_READ, READ, ReadAhead, Reading, Window};
 use crate::snapshot::Snapshot;
 use crate::sql;
 use std::collections::{HashSet, VecDeque};
@@ -49,8 +49,10 @@ pub struct Backlog {
 /// How far a backlog that is too long to be held has been read.
 struct Windows {
     above: LogId,
-    /// The first window is in hand already.
+    /// The first window is in hand already,
     is_first: bool,
+    /// and nothing but rows of those that spread comes after it.
+    is_only: bool,
     /// Rows of transactions that may have more of them.
     waiting: Vec<Entry>,
     /// Transactions whose last row is at or below this id are out.
@@ -83,7 +85,7 @@ impl Log {
         let is_resumed = resumed.is_some();
         let (snapshot, entries) = match resumed {
             Some(snapshot) => {
-                let window = self.window(self.ledger.start(&snapshot), &snapshot, &[]);
+                let window = self.window(self.ledger.start(&snapshot), FIRST_READ, &snapshot, &[]);
                 let entries = self.reading.window(master, &window)?;
                 (snapshot, entries)
             }
@@ -94,7 +96,7 @@ impl Log {
         };
         let (mut queue, mut windows) = (VecDeque::new(), None);
         let mut ids = entries.first().zip(entries.last()).map(|(first, last)| (LogId(first.id.0 - 1), last.id));
-        if entries.len() < READ as usize {
+        if entries.len() < FIRST_READ as usize {
             self.ledger.drain(snapshot.clone(), ids.map(|(_, last)| last));
             let done = self.ledger.position().last;
             queue = units(entries).into();
@@ -116,20 +118,23 @@ impl Log {
         let done = position.last.unwrap_or(LogId(0));
         let base = position.base.as_ref().map(Snapshot::as_str);
         let rows = master.query("read the log", sql::SPREAD, &[&start.0, &snapshot.as_str(), &base, &DISTANCE])?;
-        let unit = |row: &db::Row| Unit::Spread {
-            txid: Txid(row.get("txid")),
-            first: LogId(row.get("first")),
-            last: LogId(row.get("last")),
-            rows: row.get::<_, i64>("rows") as u64,
-        };
-        let mut spread: VecDeque<Unit> = rows.iter().map(unit).collect();
-        spread.retain(|unit| unit.last() > done);
-        let transactions: HashSet<Txid> = rows.iter().map(|row| Txid(row.get("txid"))).collect();
+        let (mut spread, mut transactions, mut end) = (VecDeque::new(), HashSet::new(), LogId(0));
+        for row in rows {
+            let (first, last) = (LogId(row.get("first")), LogId(row.get("last")));
+            let Some(txid) = row.get::<_, Option<i64>>("txid").map(Txid) else {
+                end = last;
+                continue;
+            };
+            transactions.insert(txid);
+            if last > done {
+                spread.push_back(Unit::Spread { txid, first, last, rows: row.get::<_, i64>("rows") as u64 });
+            }
+        }
         let apart = transactions.iter().map(Txid::to_string).collect();
         let begin = LogId(done.0 - DISTANCE);
         let above = waiting.last().map_or(start, |last| last.id).max(begin);
         waiting.retain(|entry| entry.id > begin && !transactions.contains(&entry.txid));
-        Ok(Windows { above, is_first: true, waiting, done, passed: start, spread, apart })
+        Ok(Windows { above, is_first: true, is_only: end <= above, waiting, done, passed: start, spread, apart })
     }
 
     /// Sees to it that there are units to replay next; if there are none then, everything that the look saw is out.
@@ -153,12 +158,12 @@ impl Log {
     /// The window that will be read when the units in hand are out.
     pub fn next_window(&self, backlog: &Backlog) -> Option<Window> {
         let windows = backlog.windows.as_ref().filter(|windows| !windows.is_first)?;
-        Some(self.window(windows.above, &backlog.snapshot, &windows.apart))
+        Some(self.window(windows.above, READ, &backlog.snapshot, &windows.apart))
     }
 
-    fn window(&self, above: LogId, snapshot: &Snapshot, apart: &[String]) -> Window {
+    fn window(&self, above: LogId, rows: i64, snapshot: &Snapshot, apart: &[String]) -> Window {
         let base = self.ledger.position().base.clone();
-        Window { above, snapshot: snapshot.clone(), base, apart: apart.to_vec() }
+        Window { above, rows, snapshot: snapshot.clone(), base, apart: apart.to_vec() }
     }
 
     /// `entries`: those of the window, if they have been read already.
@@ -173,12 +178,12 @@ impl Log {
                 backlog.ids = backlog.ids.map(|(_, highest)| (passed, highest));
             }
         }
-        let mut is_last = false;
+        let mut is_last = windows.is_only;
         if !std::mem::take(&mut windows.is_first) {
             let entries = match entries {
                 Some(entries) => entries,
                 None => {
-                    let window = self.window(windows.above, &backlog.snapshot, &windows.apart);
+                    let window = self.window(windows.above, READ, &backlog.snapshot, &windows.apart);
                     self.reading.window(master, &window)?
                 }
             };

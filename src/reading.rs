@@ -12,18 +12,23 @@ use crate::order::{Entry, Unit};
 use crate::row::{self, Row, Vocabulary};
 use crate::snapshot::Snapshot;
 use crate::sql::ReadQueries;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// How many ids a transaction may spread over and still be read as a whole.
 pub const DISTANCE: i64 = 10_000;
 
-/// Rows read at once, without payload: 32 bytes each here.
+/// Rows read at once, without payload: 32 bytes each here. First fewer: if there are more, the pass over all of them comes
+/// before the slave has anything to do, and they may all be one transaction's.
 pub const READ: i64 = 40_000;
+pub const FIRST_READ: i64 = 20_000;
 
 /// So little payload comes with the look that finds it: rows, and bytes as they are stored.
 const LITTLE_ROWS: i64 = 20;
 const LITTLE_BYTES: i64 = 64 << 10;
+
+/// With the rows of a transaction that is read page by page the payload of those comes that take no more bytes than this.
+const SMALL_BYTES: i32 = 1_000;
 
 /// Limits of one fetch of payload.
 pub const CHUNK_ROWS: usize = 2_000;
@@ -61,6 +66,8 @@ pub trait ReadAhead {
 #[derive(Clone, Debug)]
 pub struct Window {
     pub above: LogId,
+    /// So many at most.
+    pub rows: i64,
     pub snapshot: Snapshot,
     /// What this one shows has been replayed.
     pub base: Option<Snapshot>,
@@ -77,8 +84,8 @@ pub struct Reading {
     /// Rows come in hstore's binary form.
     is_packed: bool,
     vocabulary: Vocabulary,
-    /// What came with the last look.
-    at_hand: Vec<Change>,
+    /// What came along with the rows that were listed last.
+    at_hand: HashMap<LogId, Change>,
 }
 
 /// How far the changes of a batch have been read.
@@ -100,7 +107,7 @@ impl Reading {
             slave_identity: slave_identity.to_string(),
             is_packed,
             vocabulary: Vocabulary::default(),
-            at_hand: Vec::new(),
+            at_hand: HashMap::new(),
         }
     }
 
@@ -119,7 +126,7 @@ impl Reading {
         base: Option<&Snapshot>,
     ) -> Result<(Snapshot, Vec<Entry>)> {
         let (late, bounds) = late.map(|(late, bound)| (late.to_string(), bound.0)).unzip();
-        let (shown, entries) = self.pending(master, above, None, base, (late, bounds), &[])?;
+        let (shown, entries) = self.pending(master, (above, FIRST_READ), None, base, (late, bounds), &[])?;
         let snapshot = Snapshot::parse(&shown)
             .ok_or_else(|| unexpected(&format!("the server sent a snapshot that is none: {shown}")))?;
         Ok((snapshot, entries))
@@ -127,15 +134,16 @@ impl Reading {
 
     /// What a former look's snapshot shows.
     pub fn window(&mut self, master: &mut Session, window: &Window) -> Result<Vec<Entry>> {
-        let Window { above, snapshot, base, apart } = window;
-        let (_, entries) = self.pending(master, *above, Some(snapshot), base.as_ref(), Default::default(), apart)?;
+        let Window { above, rows, snapshot, base, apart } = window;
+        let (_, entries) =
+            self.pending(master, (*above, *rows), Some(snapshot), base.as_ref(), Default::default(), apart)?;
         Ok(entries)
     }
 
     fn pending(
         &mut self,
         master: &mut Session,
-        above: LogId,
+        (above, rows): (LogId, i64),
         snapshot: Option<&Snapshot>,
         base: Option<&Snapshot>,
         (late, bounds): (Vec<String>, Vec<i64>),
@@ -147,7 +155,7 @@ impl Reading {
             &above.0,
             &skip_user,
             &slave_identity,
-            &READ,
+            &rows,
             &snapshot,
             &base,
             &late,
@@ -169,39 +177,57 @@ impl Reading {
         })?;
         let shown = shown.ok_or_else(|| unexpected("the server sent no snapshot"))?;
         entries.sort_unstable_by_key(|entry| entry.id);
-        self.at_hand = changes.into_iter().collect::<Result<_>>()?;
+        self.keep(changes)?;
         Ok((shown, entries))
     }
 
-    /// The next rows of a transaction that was not read as a whole, without payload.
-    fn page(&self, master: &mut Session, txid: Txid, above: LogId, last: LogId) -> Result<Vec<Entry>> {
+    /// The next rows of a transaction that was not read as a whole.
+    fn page(&mut self, master: &mut Session, txid: Txid, above: LogId, last: LogId) -> Result<Vec<Entry>> {
         let rows = master.query(
             "read the log",
             &self.queries.page,
-            &[&above.0, &self.skip_user, &self.slave_identity, &DISTANCE, &txid.to_string(), &last.0],
+            &[
+                &above.0,
+                &self.skip_user,
+                &self.slave_identity,
+                &(CHUNK_ROWS as i64),
+                &txid.to_string(),
+                &last.0,
+                &SMALL_BYTES,
+            ],
         )?;
+        let brought = rows.iter().filter(|row| row.get::<_, Option<&str>>("event").is_some());
+        let changes = brought.map(|row| self.change(row)).collect();
+        self.keep(changes)?;
         Ok(rows.iter().map(entry).collect())
+    }
+
+    fn keep(&mut self, changes: Vec<Result<Change>>) -> Result<()> {
+        let by_id = |change: Result<Change>| change.map(|change| (change.id, change));
+        self.at_hand = changes.into_iter().map(by_id).collect::<Result<_>>()?;
+        Ok(())
     }
 
     /// The changes themselves, in the order of these ids; without those whose flag is set.
     pub fn fetch(&mut self, master: &mut Session, ids: impl Iterator<Item = LogId>) -> Result<Vec<Change>> {
-        let mut ids: Vec<(LogId, usize)> = ids.zip(0..).collect();
-        let at_hand = |(id, _): &(LogId, usize)| self.at_hand.iter().find(|change| change.id == *id).cloned();
-        if let Some(changes) = ids.iter().map(at_hand).collect() {
-            return Ok(changes);
+        let ids: Vec<LogId> = ids.collect();
+        let mut changes: Vec<Option<Change>> = ids.iter().map(|id| self.at_hand.remove(id)).collect();
+        let away = ids.iter().zip(0..).filter(|(_, place)| changes[*place].is_none());
+        let mut away: Vec<(LogId, usize)> = away.map(|(id, place)| (*id, place)).collect();
+        if away.is_empty() {
+            return Ok(changes.into_iter().flatten().collect());
         }
-        ids.sort_unstable();
-        let runs = ids.chunk_by(|a, b| a.0.0 + 1 == b.0.0);
+        away.sort_unstable();
+        let runs = away.chunk_by(|a, b| a.0.0 + 1 == b.0.0);
         let (first, last): (Vec<i64>, Vec<i64>) = runs.map(|run| (run[0].0.0, run[run.len() - 1].0.0)).unzip();
         let rows = master.query("fetch changes", &self.queries.fetch, &[&first, &last])?;
-        if rows.len() != ids.len() {
+        if rows.len() != away.len() {
             return Err(unexpected("changes vanished from the log while they were being replayed"));
         }
-        let mut changes: Vec<Option<Change>> = ids.iter().map(|_| None).collect();
         for row in rows {
             let id = LogId(row.get("id"));
-            let known = ids.binary_search_by_key(&id, |(id, _)| *id);
-            let place = ids[known.map_err(|_| unexpected("the server sent a change that was not asked for"))?].1;
+            let known = away.binary_search_by_key(&id, |(id, _)| *id);
+            let place = away[known.map_err(|_| unexpected("the server sent a change that was not asked for"))?].1;
             if !row.get::<_, bool>("skip") {
                 changes[place] = Some(self.change(&row)?);
             }
@@ -256,7 +282,7 @@ impl Pages {
     }
 
     /// The entries of the next units, or of the next page of one.
-    fn turn(&mut self, reading: &Reading, master: &mut Session) -> Result<()> {
+    fn turn(&mut self, reading: &mut Reading, master: &mut Session) -> Result<()> {
         let is_wanted = |entry: &&Entry| !entry.skip;
         match &self.batch[self.unit] {
             Unit::Listed(entries) => {

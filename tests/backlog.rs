@@ -214,6 +214,26 @@ fn changes_of_the_skipped_user_are_marked_and_not_replayed() {
     pair.run(&format!("drop role {user}"));
 }
 
+/// Some of its rows come along with the list of them, some are fetched, some are not for the slave.
+#[test]
+fn a_long_transaction_may_have_small_rows_large_ones_and_some_to_be_passed_over() {
+    let pair = Pair::new().with_a_table();
+    let flagged = "(7, 1002, 1003, 14999, 29998)";
+    let large = "(select string_agg(md5(i::text || n::text), '') from generate_series(1, 60) n)";
+    pair.run(&format!(
+        "begin;
+         insert into t select i, case when i % 300 = 0 or i between 5000 and 5099 then {large} else 'small' end
+           from generate_series(1, 30000) i;
+         update t set a = a || '!' where id % 5 = 0;
+         delete from t where id % 400 = 1;
+         commit;
+         update replica_log set replicated = true where (new -> 'id')::int in {flagged};
+         set session_replication_role = replica;
+         delete from t where id in {flagged}"
+    ));
+    drain(&pair);
+}
+
 /// What has been replayed stays in the log for a while, and lies below whatever comes.
 #[test]
 fn a_long_transaction_is_read_without_walking_over_what_lies_below_it() {

@@ -1,17 +1,24 @@
--- The next rows of one transaction that spreads too far to be read as a whole, without their payload. "l.replicated"
--- stands for the slave's own column.
---   $1  bigint  look above this id only
---   $2  name    SKIP_USER, or NULL
---   $3  text    the slave database's identity
---   $4  bigint  read this many rows at most
---   $5  text    the transaction
---   $6  bigint  its last id
-select l.id, l.txid,
-       coalesce(pg_column_size(l.old), 0) + coalesce(pg_column_size(l.new), 0)
-           + coalesce(pg_column_size(l.sql), 0) as size,
-       coalesce(l.replicated, true) or coalesce(l.username = $2, false) or coalesce(l.origin = $3, false) as skip
-  from public.replica_log l
- where l.id > $1 and l.id <= $6
-   and l.txid = $5::text::xid8
- order by l.id
- limit $4
+-- The next rows of one transaction that spreads too far to be read as a whole: with their payload, in the form of fetch.sql,
+-- if they are small and not to be passed over; without an event otherwise. "l.replicated" stands for the slave's own column.
+--   $1  bigint   look above this id only
+--   $2  name     SKIP_USER, or NULL
+--   $3  text     the slave database's identity
+--   $4  bigint   read this many rows at most
+--   $5  text     the transaction
+--   $6  bigint   its last id
+--   $7  integer  so many bytes are small
+select p.id, p.txid, p.size, p.skip, p.relation, p.origin,
+       case when p.size <= $7 and not p.skip then p.event::text end as event,
+       case when p.size <= $7 and not p.skip then public.hstore_send(p.old) end as old,
+       case when p.size <= $7 and not p.skip then public.hstore_send(p.new) end as new,
+       case when p.size <= $7 and not p.skip then p.sql end as sql
+  from (
+      select l.id, l.txid, l.event, coalesce(l.relation, '') as relation, l.old, l.new, coalesce(l.sql, '') as sql, l.origin,
+             coalesce(pg_column_size(l.old), 0) + coalesce(pg_column_size(l.new), 0)
+                 + coalesce(pg_column_size(l.sql), 0) as size,
+             coalesce(l.replicated, true) or coalesce(l.username = $2, false) or coalesce(l.origin = $3, false) as skip
+        from public.replica_log l
+       where l.id > $1 and l.id <= $6
+         and l.txid = $5::text::xid8
+       order by l.id
+       limit $4) p
