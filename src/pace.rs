@@ -10,7 +10,7 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_millis(1);
 
 /// No change waits longer than this for being gathered with others.
-pub const LONGEST: Duration = Duration::from_millis(20);
+const LONGEST: Duration = Duration::from_millis(20);
 
 /// Whoever had nothing to do for so long has no steady work.
 const IDLE: Duration = Duration::from_millis(5);
