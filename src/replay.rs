@@ -2,7 +2,8 @@
 //!
 //! There are three ways, each the way out of the one before:
 //!
-//! 1. *As sets.* The net effect of many changes (`net.rs`) goes out as one statement for each table and shape.
+//! 1. *As sets.* The net effect of many changes (`net.rs`) goes out as one statement for each table and shape, or as one
+//!    COPY if it is many new rows of one table.
 //! 2. *Many to a message*, as EXECUTEs of prepared statements, each of which must touch exactly one row. This is for few
 //!    changes, for tables that sets are not for, and for what could not be replayed as a set.
 //! 3. *One by one.* The closer look happens at the right moment, with every earlier change in place and none of the later.
@@ -214,7 +215,7 @@ impl Replayer {
             return Ok(false);
         }
         self.in_savepoint = true;
-        let answer = slave.message("replay", &message.text);
+        let answer = message.send(slave);
         self.is_met(slave, message, answer)
     }
 

@@ -63,6 +63,12 @@ impl SetShape {
         format!("PREPARE {name} ({}) AS {body}", types.join(", "))
     }
 
+    /// The COPY that does the same as an INSERT, for less of the slave's time a row.
+    pub fn copy(&self, table: &Table) -> String {
+        let columns: Vec<String> = self.written.iter().map(|p| quote_ident(&table.column(*p).name)).collect();
+        format!("COPY {} ({}) FROM STDIN", table.plain_target(), columns.join(", "))
+    }
+
     fn values(&self, table: &Table, first: usize) -> String {
         let values: Vec<String> = self.written.iter().zip(first..).map(|(p, n)| value(table, *p, n)).collect();
         values.join(", ")
@@ -106,6 +112,39 @@ impl SetShape {
         }
         message.push(')');
     }
+}
+
+/// Rows as COPY takes them.
+pub fn copied(rows: &[Vec<Option<&str>>]) -> String {
+    let mut text = String::new();
+    for row in rows {
+        for (place, value) in row.iter().enumerate() {
+            if place > 0 {
+                text.push('\t');
+            }
+            match value {
+                Some(value) => push_field(&mut text, value),
+                None => text.push_str("\\N"),
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn push_field(text: &mut String, value: &str) {
+    let mut rest = value;
+    while let Some(place) = rest.find(['\\', '\t', '\n', '\r']) {
+        text.push_str(&rest[..place]);
+        text.push_str(match rest.as_bytes()[place] {
+            b'\\' => "\\\\",
+            b'\t' => "\\t",
+            b'\n' => "\\n",
+            _ => "\\r",
+        });
+        rest = &rest[place + 1..];
+    }
+    text.push_str(rest);
 }
 
 /// The n-th array's element, as a value of the column's type.
@@ -175,5 +214,11 @@ mod tests {
             [vec![Some("it's \"\\"), None, Some("-1.5"), Some("")], vec![Some("null"), Some("(1,2)"), Some("2"), None]];
         shape.execute("p", &rows, &mut message);
         assert_eq!(message, r#"EXECUTE p('{"it''s \"\\","null"}','{NULL,"(1,2)"}','{-1.5,2}','{"",NULL}')"#);
+    }
+
+    #[test]
+    fn copied_rows_escape_what_ends_a_field() {
+        let rows = [vec![Some("a\tb"), None, Some("")], vec![Some("\\N"), Some("it's\r\n"), Some("\\.")]];
+        assert_eq!(copied(&rows), "a\\tb\t\\N\t\n\\\\N\tit's\\r\\n\t\\\\.\n");
     }
 }

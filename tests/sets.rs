@@ -88,12 +88,11 @@ fn columns_of_any_type_travel_in_sets() {
              g int generated always as (id * 2) stored)",
     );
     pair.create_triggers();
-    pair.run(
-        r#"insert into t select i, array['a,b', null, 'it''s', '"\', '', 'NULL'], array[[i, 2], [3, null]],
+    let insert = r#"insert into t select i, array['a,b', null, 'it''s', '"\', '', 'NULL'], array[[i, 2], [3, null]],
              array['(1,1),(0,0)'::box, '(2,2),(0,0)'], '(3,3),(1,1)', '"fine"', array['it''s', 'so so']::mood[], array[i, 2],
              row('x "y" (z', 1.25)::pair, array[row('a,''b', 2)::pair, null], 'ab', '101', 'it''s', '{"k": "\"\\"}', '[1,5)',
-             '<a b="c">d</a>', '\x005c22', i / 3.0 from generate_series(1, 15) i"#,
-    );
+             '<a b="c">d</a>', '\x005c22', i / 3.0"#;
+    pair.run(&format!("{insert} from generate_series(1, 15) i"));
     pair.run("insert into t (id) select i from generate_series(16, 30) i");
     drains_at_once(&pair);
     pair.run(
@@ -101,6 +100,35 @@ fn columns_of_any_type_travel_in_sets() {
              p = row(null, 3)::pair, c = ' a', bits = '000', v = '\', x = '<a/>', n = -n"#,
     );
     pair.run("update t set words = null, grid = '{}', j = 'null' where id % 2 = 0");
+    drains_at_once(&pair);
+    pair.run(&format!("{insert} from generate_series(1001, 2000) i"));
+    drains_at_once(&pair);
+}
+
+#[test]
+fn many_new_rows_are_copied_whatever_they_hold() {
+    let pair = Pair::new();
+    pair.exec_both(
+        "create table t (\"the \"\"key\"\"\" int generated always as identity primary key, a text, \"a\tb\" text default 'none')",
+    );
+    pair.create_triggers();
+    pair.run(
+        r#"insert into t (a, "a	b") select v.* from generate_series(1, 200) i,
+             (values (null, '\N'), ('\.', ''), (E'tab\t', E'\\t'), (E'line\nend\r', E'\r\n'), ('it''s \x', '\'),
+                     ('é€😀', E'\b\f\v\x01')) v"#,
+    );
+    drains_at_once(&pair);
+    assert_eq!(pair.on_slave("select count(*) from t where a is null"), ["200"]);
+}
+
+#[test]
+fn the_one_row_that_is_in_the_way_of_many_is_told() {
+    let pair = pair_with_forty_rows(TABLE);
+    pair.run_on_slave("insert into t values (1000, 'mine', 50)");
+    pair.run("insert into t select i, 'new', i from generate_series(41, 2000) i");
+    assert_says(&refusal(&pair), &["duplicate key", "('1000', 'new', '1000')"]);
+    assert_eq!(pair.on_slave("select count(*) from t"), ["41"]);
+    pair.run_on_slave("delete from t where id = 1000");
     drains_at_once(&pair);
 }
 

@@ -1,8 +1,8 @@
-//! COPY from one server straight into another.
+//! COPY: from one server straight into another, and of rows that are in hand.
 //!
 //! One thread is enough: while it reads, the other server works on what stands in the connection's buffers.
 
-use super::Session;
+use super::{Client, Session};
 use crate::error::{Error, Kind, Result};
 use std::io::{self, BufRead, Write};
 use std::time::{Duration, Instant};
@@ -56,12 +56,37 @@ impl Session {
         })
     }
 
+    /// Sends rows to a COPY between two messages; how many that were.
+    pub fn copy_between(
+        &mut self,
+        operation: &str,
+        (before, after): (&str, &str),
+        into: &str,
+        rows: &str,
+    ) -> Result<u64> {
+        self.message(operation, before)?;
+        let copied = send(self.client(), into, rows).map_err(|broken| match broken {
+            Broken::Writing(error) | Broken::Reading(error) => self.io_error(operation, error),
+            Broken::Starting(error) | Broken::Ending(error) => self.error(operation, &error),
+            Broken::Stopped(error) => error,
+        })?;
+        self.message(operation, after)?;
+        Ok(copied)
+    }
+
     fn io_error(&self, operation: &str, error: io::Error) -> Error {
         match error.downcast::<postgres::Error>() {
             Ok(error) => self.error(operation, &error),
             Err(error) => Error::new(Kind::Connection, Some(self.side()), operation, error),
         }
     }
+}
+
+/// What the server has refused meanwhile it says at the end.
+fn send(client: &mut Client, into: &str, rows: &str) -> std::result::Result<u64, Broken> {
+    let mut writer = client.copy_in(into).map_err(Broken::Starting)?;
+    writer.write_all(rows.as_bytes()).map_err(Broken::Writing)?;
+    writer.finish().map_err(Broken::Ending)
 }
 
 fn run(

@@ -1,5 +1,7 @@
 //! What goes out in one piece: statements of which the server says how many rows each of them touched.
 
+use crate::db::Session;
+use crate::error::Result;
 use crate::render::Shape;
 use crate::sets::SetShape;
 use std::collections::HashMap;
@@ -16,6 +18,8 @@ pub(super) struct Message {
     /// What is to be prepared before. The server keeps the whole message with each statement that one prepares, so they don't
     /// go out together.
     pub prepares: Vec<String>,
+    /// Rows that follow in place of statements.
+    copy: Option<Copy>,
     answers: usize,
     /// (place among the answers, rows).
     expected: Vec<(usize, u64)>,
@@ -24,7 +28,7 @@ pub(super) struct Message {
 impl Message {
     /// `opening`: so many statements, each with its semicolon.
     pub fn new(opening: &str, answers: usize) -> Message {
-        Message { text: opening.to_string(), prepares: Vec::new(), answers, expected: Vec::new() }
+        Message { text: opening.to_string(), prepares: Vec::new(), copy: None, answers, expected: Vec::new() }
     }
 
     /// Ends with a statement that answers to nothing.
@@ -45,6 +49,22 @@ impl Message {
         self.answers += 1;
     }
 
+    /// Goes on with so many rows for a COPY, whose answer is the only one that counts.
+    pub fn copy(&mut self, statement: String, rows: String, count: u64, end: &'static str) {
+        self.copy = Some(Copy { statement, rows, end });
+        self.expected = vec![(0, count)];
+    }
+
+    /// How many rows each statement touched.
+    pub fn send(&self, slave: &mut Session) -> Result<Vec<u64>> {
+        match &self.copy {
+            None => slave.message("replay", &self.text),
+            Some(Copy { statement, rows, end }) => {
+                slave.copy_between("replay", (&self.text, end), statement, rows).map(|copied| vec![copied])
+            }
+        }
+    }
+
     /// What is to be prepared before, message by message.
     pub fn preparations(&self) -> Vec<String> {
         let mut messages: Vec<String> = Vec::new();
@@ -60,6 +80,13 @@ impl Message {
     pub fn is_met_by(&self, counts: &[u64]) -> bool {
         self.expected.iter().all(|(place, rows)| counts.get(*place) == Some(rows))
     }
+}
+
+/// A COPY, its rows, and what ends the message behind it.
+struct Copy {
+    statement: String,
+    rows: String,
+    end: &'static str,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]

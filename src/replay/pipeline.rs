@@ -5,12 +5,16 @@
 
 use super::message::{AnyShape, Message};
 use super::{Replayer, log_change};
-use crate::change::Change;
+use crate::change::{Change, Event};
 use crate::db::Session;
 use crate::error::Result;
 use crate::net::{self, Group, TableEffect};
+use crate::sets;
 use crate::sql;
 use std::collections::HashSet;
+
+/// From so many rows on, COPY saves more than its additional round trips cost.
+const COPY_ROWS: usize = 500;
 
 /// The net effect of changes as one message, and the changes themselves in case that it fails.
 pub(super) struct Sets {
@@ -58,7 +62,7 @@ impl Replayer {
             Some(sets) => {
                 self.in_savepoint = true;
                 let compose = || self.compose_sets(changes);
-                let (answer, next) = slave.message_while("replay", &sets.message.text, compose);
+                let (answer, next) = slave.ask_while(|slave| sets.message.send(slave), compose);
                 let noting = std::mem::replace(&mut self.noting, sets.noting.clone());
                 if self.is_met(slave, &sets.message, answer)? {
                     self.noting = noting;
@@ -88,6 +92,15 @@ impl Replayer {
         let mut message = self.opening(&changes[0]);
         let mut done: HashSet<String> = HashSet::new();
         let (effects, is_whole) = net::effect(&changes, |change| self.tables.get(change).ok());
+        if let [TableEffect { table, relation, groups }] = effects.as_slice()
+            && let [Group { shape, rows, .. }] = groups.as_slice()
+            && shape.event == Event::Insert
+            && rows.len() >= COPY_ROWS
+        {
+            message.copy(shape.copy(table), sets::copied(rows), rows.len() as u64, sql::OWN_PATH);
+            done.insert(relation.to_string());
+            return Sets { message, changes, done, is_whole, noting: self.noting.clone() };
+        }
         for TableEffect { table, relation, groups } in effects {
             done.insert(relation.to_string());
             for Group { shape, rows, found } in &groups {
