@@ -19,7 +19,7 @@ pub(super) struct Message {
     /// go out together.
     pub prepares: Vec<String>,
     /// Rows that follow in place of statements.
-    copy: Option<Copy>,
+    copy: Option<CopyIn>,
     answers: usize,
     /// (place among the answers, rows).
     expected: Vec<(usize, u64)>,
@@ -51,7 +51,7 @@ impl Message {
 
     /// Goes on with so many rows for a COPY, whose answer is the only one that counts.
     pub fn copy(&mut self, statement: String, rows: String, count: u64, end: &'static str) {
-        self.copy = Some(Copy { statement, rows, end });
+        self.copy = Some(CopyIn { statement, rows, end });
         self.expected = vec![(0, count)];
     }
 
@@ -59,7 +59,7 @@ impl Message {
     pub fn send(&self, slave: &mut Session) -> Result<Vec<u64>> {
         match &self.copy {
             None => slave.message("replay", &self.text),
-            Some(Copy { statement, rows, end }) => {
+            Some(CopyIn { statement, rows, end }) => {
                 slave.copy_between("replay", (&self.text, end), statement, rows).map(|copied| vec![copied])
             }
         }
@@ -83,7 +83,7 @@ impl Message {
 }
 
 /// A COPY, its rows, and what ends the message behind it.
-struct Copy {
+struct CopyIn {
     statement: String,
     rows: String,
     end: &'static str,
