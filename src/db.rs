@@ -137,16 +137,6 @@ impl Session {
         Ok(counts.collect())
     }
 
-    /// Sends statements as one message, and has something else done until the answer is there.
-    pub fn message_while<T: Send>(
-        &mut self,
-        operation: &str,
-        sql: &str,
-        work: impl FnOnce() -> T + Send,
-    ) -> (Result<Vec<u64>>, T) {
-        self.ask_while(|session| session.message(operation, sql), work)
-    }
-
     /// Asks the server, and has something else done until the answer is there. That is for a thread of its own to do: where
     /// all processors are busy a new thread waits, and the server would wait with it for the message.
     pub fn ask_while<A, T: Send>(

@@ -214,10 +214,15 @@ impl Reading {
         let mut changes: Vec<Option<Change>> = ids.iter().map(|id| self.at_hand.remove(id)).collect();
         let away = ids.iter().zip(0..).filter(|(_, place)| changes[*place].is_none());
         let mut away: Vec<(LogId, usize)> = away.map(|(id, place)| (*id, place)).collect();
-        if away.is_empty() {
-            return Ok(changes.into_iter().flatten().collect());
+        if !away.is_empty() {
+            away.sort_unstable();
+            self.bring(master, &away, &mut changes)?;
         }
-        away.sort_unstable();
+        Ok(changes.into_iter().flatten().collect())
+    }
+
+    /// Fetches the changes with these ids, which are sorted, each to its place.
+    fn bring(&mut self, master: &mut Session, away: &[(LogId, usize)], changes: &mut [Option<Change>]) -> Result<()> {
         let runs = away.chunk_by(|a, b| a.0.0 + 1 == b.0.0);
         let (first, last): (Vec<i64>, Vec<i64>) = runs.map(|run| (run[0].0.0, run[run.len() - 1].0.0)).unzip();
         let rows = master.query("fetch changes", &self.queries.fetch, &[&first, &last])?;
@@ -232,7 +237,7 @@ impl Reading {
                 changes[place] = Some(self.change(&row)?);
             }
         }
-        Ok(changes.into_iter().flatten().collect())
+        Ok(())
     }
 
     fn change(&mut self, row: &db::Row) -> Result<Change> {

@@ -269,8 +269,10 @@ impl Protocol {
         let number = position.batch;
         let Link { master, slave, log, .. } = link;
         let (ledger, on_master) = (&mut log.ledger, self.prepare(Side::Master, number));
-        let (on_slave, noted) =
-            slave.message_while(operation, message, || ledger.note_and_prepare(master, position, &on_master));
+        let (on_slave, noted) = slave.ask_while(
+            |slave| slave.message(operation, message),
+            || ledger.note_and_prepare(master, position, &on_master),
+        );
         // Who is heard to refuse has prepared nothing, and nothing of it can appear later. Of whom nothing is heard, recovery
         // finds out.
         match (noted, on_slave) {

@@ -65,11 +65,13 @@ impl Session {
         rows: &str,
     ) -> Result<u64> {
         self.message(operation, before)?;
-        let copied = send(self.client(), into, rows).map_err(|broken| match broken {
-            Broken::Writing(error) | Broken::Reading(error) => self.io_error(operation, error),
-            Broken::Starting(error) | Broken::Ending(error) => self.error(operation, &error),
-            Broken::Stopped(error) => error,
-        })?;
+        let send = |client: &mut Client| {
+            let mut writer = client.copy_in(into).map_err(io::Error::other)?;
+            writer.write_all(rows.as_bytes())?;
+            // What the server has refused meanwhile it says now.
+            writer.finish().map_err(io::Error::other)
+        };
+        let copied = send(self.client()).map_err(|error| self.io_error(operation, error))?;
         self.message(operation, after)?;
         Ok(copied)
     }
@@ -80,13 +82,6 @@ impl Session {
             Err(error) => Error::new(Kind::Connection, Some(self.side()), operation, error),
         }
     }
-}
-
-/// What the server has refused meanwhile it says at the end.
-fn send(client: &mut Client, into: &str, rows: &str) -> std::result::Result<u64, Broken> {
-    let mut writer = client.copy_in(into).map_err(Broken::Starting)?;
-    writer.write_all(rows.as_bytes()).map_err(Broken::Writing)?;
-    writer.finish().map_err(Broken::Ending)
 }
 
 fn run(

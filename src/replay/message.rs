@@ -33,7 +33,10 @@ impl Message {
 
     /// Ends with a statement that answers to nothing.
     pub fn close(&mut self, statement: &str) {
-        self.text.push_str(statement);
+        match &mut self.copy {
+            Some(copy) => copy.end.push_str(statement),
+            None => self.text.push_str(statement),
+        }
     }
 
     pub fn push(&mut self, statement: &str) {
@@ -50,8 +53,8 @@ impl Message {
     }
 
     /// Goes on with so many rows for a COPY, whose answer is the only one that counts.
-    pub fn copy(&mut self, statement: String, rows: String, count: u64, end: &'static str) {
-        self.copy = Some(CopyIn { statement, rows, end });
+    pub fn copy(&mut self, statement: String, rows: String, count: u64) {
+        self.copy = Some(CopyIn { statement, rows, end: String::new() });
         self.expected = vec![(0, count)];
     }
 
@@ -86,7 +89,7 @@ impl Message {
 struct CopyIn {
     statement: String,
     rows: String,
-    end: &'static str,
+    end: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::net::{self, Group, TableEffect};
 use crate::sets;
 use crate::sql;
+use crate::table::Table;
 use std::collections::HashSet;
 
 /// From so many rows on, COPY saves more than its additional round trips cost.
@@ -90,24 +91,18 @@ impl Replayer {
 
     fn compose_sets(&mut self, changes: Vec<Change>) -> Sets {
         let mut message = self.opening(&changes[0]);
-        let mut done: HashSet<String> = HashSet::new();
         let (effects, is_whole) = net::effect(&changes, |change| self.tables.get(change).ok());
-        if let [TableEffect { table, relation, groups }] = effects.as_slice()
-            && let [Group { shape, rows, .. }] = groups.as_slice()
-            && shape.event == Event::Insert
-            && rows.len() >= COPY_ROWS
-        {
-            message.copy(shape.copy(table), sets::copied(rows), rows.len() as u64, sql::OWN_PATH);
-            done.insert(relation.to_string());
-            return Sets { message, changes, done, is_whole, noting: self.noting.clone() };
-        }
-        for TableEffect { table, relation, groups } in effects {
-            done.insert(relation.to_string());
-            for Group { shape, rows, found } in &groups {
-                let name =
-                    self.statements.name(AnyShape::Set(shape.clone()), &mut message, |n| shape.prepare(n, table));
-                shape.execute(&name, rows, &mut message.text);
-                message.expect(if *found { rows.len() as u64 } else { 0 });
+        let done = effects.iter().map(|effect| effect.relation.to_string()).collect();
+        if let Some((table, Group { shape, rows, .. })) = many_new_rows(&effects) {
+            message.copy(shape.copy(table), sets::copied(rows), rows.len() as u64);
+        } else {
+            for TableEffect { table, groups, .. } in &effects {
+                for Group { shape, rows, found } in groups {
+                    let name =
+                        self.statements.name(AnyShape::Set(shape.clone()), &mut message, |n| shape.prepare(n, table));
+                    shape.execute(&name, rows, &mut message.text);
+                    message.expect(if *found { rows.len() as u64 } else { 0 });
+                }
             }
         }
         message.close(sql::OWN_PATH);
@@ -124,4 +119,11 @@ impl Replayer {
             }
         }
     }
+}
+
+/// The new rows of one table, if they are many and nothing else is to be done.
+fn many_new_rows<'a>(effects: &'a [TableEffect]) -> Option<(&'a Table, &'a Group<'a>)> {
+    let [TableEffect { table, groups, .. }] = effects else { return None };
+    let [group] = groups.as_slice() else { return None };
+    (group.shape.event == Event::Insert && group.rows.len() >= COPY_ROWS).then_some((table, group))
 }
