@@ -5,6 +5,7 @@ mod harness;
 use harness::copying::{copy, paused, try_copy};
 use harness::{Finished, OwnCluster, Pair, psql, shared, wait_until};
 use std::process::Command;
+use std::time::Duration;
 
 const TABLES: &str =
     "create table t (id int primary key, a text); create table u (id int primary key, t int references t)";
@@ -85,6 +86,32 @@ fn a_load_that_fails_leaves_the_others_loaded_and_says_what_to_do() {
     assert!(again.output.contains("\"by\": \"a former run\""), "{}", again.output);
     pair.once();
     pair.assert_equal();
+}
+
+/// A cancel request travels on a connection of its own, so that it may come when the next table is being loaded.
+#[test]
+fn a_load_that_fails_does_not_end_the_next_one() {
+    let mut pair = Pair::new();
+    pair.exec_both("create table t (id int primary key, a text); create table u (id int primary key)");
+    pair.create_triggers();
+    pair.run(
+        "insert into t select i, repeat('x', 10000) from generate_series(1, 9) i; insert into u values (1);
+         create function takes_long() returns boolean language sql as 'select pg_sleep(1.2) is not null';
+         insert into py_log_filter (relname, event, condition) values ('u', 'INSERT', 'public.takes_long()')",
+    );
+    pair.run_on_slave("alter table t add check (id < 3)");
+    let [master, _slave] = pair.put_behind_forwarders();
+    // A request that asks for encryption first would be waited for.
+    pair.master_dsn += " sslmode=disable";
+    master.delay_greetings(Duration::from_millis(50));
+    let refused = ["cannot copy public.t: new row", "1 of 2 tables are loaded"];
+    assert_refused(&pair, &["--jobs", "1"], 5, &refused);
+    // The slave says it in the middle, when the rest of the rows is on its way from the master.
+    pair.run(
+        "insert into py_log_filter (relname, event, condition)
+             values ('t', 'INSERT', 'new.id <> 5 or public.takes_long()')",
+    );
+    assert_refused(&pair, &["--jobs", "1", "--restart", "--truncate"], 5, &refused);
 }
 
 /// Whoever has replicated to the slave since, the copy that was interrupted fits it no more.

@@ -4,6 +4,7 @@
 
 use super::{Client, Session};
 use crate::error::{Error, Kind, Result};
+use postgres::CopyOutReader;
 use std::io::{self, BufRead, Write};
 use std::time::{Duration, Instant};
 
@@ -17,12 +18,17 @@ const LOOK: Duration = Duration::from_secs(1);
 const HEADER: usize = 19;
 const TRAILER: [u8; 2] = [0xff, 0xff];
 
+/// A cancel request that has not come this long after it was sent comes no more.
+const AWAIT_CANCEL: &str = "SELECT pg_sleep(2)";
+
 /// Which side something went wrong on.
 enum Broken {
     Reading(io::Error),
     Starting(postgres::Error),
     Writing(io::Error),
     Ending(postgres::Error),
+    /// The last one, when all rows have been read.
+    Refused(postgres::Error),
     /// Whoever watches has said so.
     Stopped(Error),
 }
@@ -39,19 +45,30 @@ impl Session {
         is_binary: bool,
         watch: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<u64> {
-        let broken = match run(self, out, to, into, is_binary, watch) {
-            Ok(rows) => return Ok(rows),
-            Err(broken) => broken,
+        let cancel = self.canceller();
+        let mut is_late = false;
+        let broken = match self.client().copy_out(out) {
+            Err(error) => Broken::Starting(error),
+            Ok(mut reader) => match pour(&mut reader, to.client(), into, is_binary, watch) {
+                Ok(rows) => return Ok(rows),
+                Err(broken @ (Broken::Reading(_) | Broken::Refused(_))) => broken,
+                Err(broken) => {
+                    // Else the next statement would wait for all the rest of the rows.
+                    cancel();
+                    is_late = drain(reader).is_ok();
+                    broken
+                }
+            },
         };
-        if !matches!(broken, Broken::Reading(_) | Broken::Starting(_)) {
-            // Else the next statement would wait for all the rest of the rows.
-            self.canceller()();
+        if is_late {
+            // The request is under way yet, and must not meet the next statement.
+            let _ = self.message("wait for the cancel request", AWAIT_CANCEL);
         }
         Err(match broken {
             Broken::Reading(error) => self.io_error("read the rows", error),
             Broken::Writing(error) => to.io_error("write the rows", error),
             Broken::Starting(error) => self.error("read the rows", &error),
-            Broken::Ending(error) => to.error("write the rows", &error),
+            Broken::Ending(error) | Broken::Refused(error) => to.error("write the rows", &error),
             Broken::Stopped(error) => error,
         })
     }
@@ -84,24 +101,22 @@ impl Session {
     }
 }
 
-fn run(
-    from: &mut Session,
-    out: &str,
-    to: &mut Session,
+fn pour(
+    reader: &mut CopyOutReader,
+    to: &mut Client,
     into: &str,
     is_binary: bool,
     watch: &mut dyn FnMut(usize) -> Result<()>,
 ) -> std::result::Result<u64, Broken> {
-    let mut reader = from.client().copy_out(out).map_err(Broken::Starting)?;
     // Dropped without its end, the writer tells the server that the copy has failed.
-    let mut writer = to.client().copy_in(into).map_err(Broken::Ending)?;
+    let mut writer = to.copy_in(into).map_err(Broken::Ending)?;
     let (mut rows, mut began) = (0, Instant::now());
     let mut header: Option<Vec<u8>> = None;
     loop {
         let message = reader.fill_buf().map_err(Broken::Reading)?;
         let length = message.len();
         if length == 0 {
-            return Ok(rows + writer.finish().map_err(Broken::Ending)?);
+            return Ok(rows + writer.finish().map_err(Broken::Refused)?);
         }
         watch(length).map_err(Broken::Stopped)?;
         let is_end = is_binary && message == TRAILER;
@@ -111,7 +126,7 @@ fn run(
                     writer.write_all(&TRAILER).map_err(Broken::Writing)?;
                 }
                 rows += writer.finish().map_err(Broken::Ending)?;
-                (writer, began) = (to.client().copy_in(into).map_err(Broken::Ending)?, Instant::now());
+                (writer, began) = (to.copy_in(into).map_err(Broken::Ending)?, Instant::now());
                 writer.write_all(header).map_err(Broken::Writing)?;
             }
             Some(_) => {}
@@ -119,6 +134,16 @@ fn run(
         }
         for piece in message.chunks(PIECE) {
             writer.write_all(piece).map_err(Broken::Writing)?;
+        }
+        reader.consume(length);
+    }
+}
+
+fn drain(mut reader: CopyOutReader) -> io::Result<()> {
+    loop {
+        let length = reader.fill_buf()?.len();
+        if length == 0 {
+            return Ok(());
         }
         reader.consume(length);
     }

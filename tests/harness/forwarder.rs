@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 /// Listens on a port of its own and passes everything on to the server's.
 pub struct Forwarder {
@@ -22,6 +23,7 @@ struct State {
     frozen: bool,
     refusing: bool,
     closed: bool,
+    greeting_takes: Duration,
     // The first eight bytes that each client sent: they tell a plain connection from an encrypted one.
     greetings: Vec<[u8; 8]>,
     // Both ends of every connection, to shut them down; the dead among them do no harm in a test.
@@ -69,6 +71,11 @@ impl Forwarder {
     /// Passes on what was held back, and everything after it.
     pub fn thaw(&self) {
         self.change(|state| state.frozen = false);
+    }
+
+    /// What a new connection says first, a cancel request perhaps, comes so much later.
+    pub fn delay_greetings(&self, takes: Duration) {
+        self.change(|state| state.greeting_takes = takes);
     }
 
     /// The first eight bytes of every connection so far, in no particular order.
@@ -128,6 +135,8 @@ fn pump(mut from: TcpStream, mut to: TcpStream, is_client: bool, shared: &Shared
     let mut buffer = [0; 64 * 1024];
     if is_client {
         let mut greeting = [0; 8];
+        let takes = shared.state.lock().expect("no holder panics").greeting_takes;
+        thread::sleep(takes);
         if from.read_exact(&mut greeting).is_ok() && to.write_all(&greeting).is_ok() {
             shared.state.lock().expect("no holder panics").greetings.push(greeting);
         }
