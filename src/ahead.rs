@@ -15,7 +15,7 @@ use crate::reading::{Batch, Pages, ReadAhead, Reading, Window};
 use crate::sql;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// Answers that wait to be taken; the thread holds one more in hand.
@@ -48,10 +48,33 @@ pub struct Reader {
     control: Control,
 }
 
+/// A session that is being opened while the pair has to look at the log yet.
+pub struct Dialing(JoinHandle<Result<Session>>);
+
+impl Dialing {
+    pub fn start(config: &Config) -> Result<Dialing> {
+        let (label, server) = (label(config), config.master.clone());
+        let dial = {
+            let label = label.clone();
+            move || dial::connect(Side::Master, &server, &label)
+        };
+        let spawned = thread::Builder::new().name(label).spawn(dial);
+        spawned.map(Dialing).map_err(|error| internal(&error.to_string()))
+    }
+
+    fn session(self) -> Result<Session> {
+        self.0.join().unwrap_or_else(|_| Err(internal("a thread panicked, as the line before says")))
+    }
+}
+
+fn label(config: &Config) -> String {
+    format!("{} reader", config.name)
+}
+
 impl Reader {
-    pub fn start(config: &Config, control: &Control, reading: Reading) -> Result<Reader> {
-        let label = format!("{} reader", config.name);
-        let mut session = dial::connect(Side::Master, &config.master, &label)?;
+    pub fn start(config: &Config, control: &Control, reading: Reading, dialing: Dialing) -> Result<Reader> {
+        let label = label(config);
+        let mut session = dialing.session()?;
         session.message("set the session up", sql::READ_BY_INDEX)?;
         let (orders, inbox) = channel();
         let (outbox, answers) = sync_channel(AHEAD);

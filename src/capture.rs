@@ -6,11 +6,12 @@
 //!
 //! * All of it fits: every transaction is complete in hand. This is the usual case and costs one query, whose own snapshot
 //!   is the drain's.
-//! * It does not fit: one pass over the log finds the transactions that spread over `DISTANCE` ids or more. There are few,
-//!   and they are kept apart as (first, last). Every other transaction is complete once the log has been read `DISTANCE`
-//!   ids further. So the log is read window by window; those transactions go out whose last row lies `DISTANCE` before a
-//!   window's end, and the rows of the others wait for the next one. The drain's snapshot is asked for in every window: a
-//!   transaction that commits later is not in the list of those that spread.
+//! * It does not fit: mostly no transaction's rows lie more than `NEAR` apart, which a quick pass over the log tells. If one
+//!   does, another pass finds the transactions that spread over `DISTANCE` ids or more. There are few, and they are kept
+//!   apart as (first, last). Every other transaction is complete once the log has been read so many ids further. So the
+//!   log is read window by window; those transactions go out whose last row lies that distance before a window's end, and
+//!   the rows of the others wait for the next one. The drain's snapshot is asked for in every window: a transaction that
+//!   commits later is not in the list of those that spread.
 //!
 //! A drain that was interrupted is taken up again with the snapshot that it had: its transactions with a last row up to
 //! the position's `last` have been replayed.
@@ -19,12 +20,12 @@
 
 use crate::checks::Findings;
 use crate::config::Config;
-use crate::db::Session;
+use crate::db::{Session, ToSql};
 use crate::error::Result;
 use crate::ledger::Ledger;
 use crate::names::{LogId, Txid};
 use crate::order::{Entry, Unit, split, units};
-use crate::reading::{DISTANCE, FIRST_READ, READ, ReadAhead, Reading, Window};
+use crate::reading::{BLOCK, DISTANCE, FIRST_READ, NEAR, READ, ReadAhead, Reading, Window};
 use crate::snapshot::Snapshot;
 use crate::sql;
 use std::collections::{HashSet, VecDeque};
@@ -43,12 +44,18 @@ pub struct Backlog {
     is_resumed: bool,
     /// The ids of what was read: above one and up to another.
     ids: Option<(LogId, LogId)>,
+    /// What the first look has read, if that is not all: until it is known how far transactions spread.
+    beginning: Option<Vec<Entry>>,
     windows: Option<Windows>,
 }
 
 /// How far a backlog that is too long to be held has been read.
 struct Windows {
     above: LogId,
+    /// So many are read next.
+    rows: i64,
+    /// Only those that are kept apart spread over so many ids.
+    distance: i64,
     /// The first window is in hand already,
     is_first: bool,
     /// and nothing but rows of those that spread comes after it.
@@ -94,7 +101,7 @@ impl Log {
                 self.reading.look(master, horizon.above(), horizon.late(), position.base.as_ref())?
             }
         };
-        let (mut queue, mut windows) = (VecDeque::new(), None);
+        let (mut queue, mut beginning) = (VecDeque::new(), None);
         let mut ids = entries.first().zip(entries.last()).map(|(first, last)| (LogId(first.id.0 - 1), last.id));
         if entries.len() < FIRST_READ as usize {
             self.ledger.drain(snapshot.clone(), ids.map(|(_, last)| last));
@@ -106,9 +113,9 @@ impl Log {
             let highest = LogId(master.query_one("look at the log's end", sql::HIGHEST_ID, &[])?.get(0));
             ids = ids.map(|(above, _)| (above, highest));
             self.ledger.drain(snapshot.clone(), Some(highest));
-            windows = Some(self.windows(master, &snapshot, entries)?);
+            beginning = Some(entries);
         }
-        Ok(Backlog { queue, snapshot, is_resumed, ids, windows })
+        Ok(Backlog { queue, snapshot, is_resumed, ids, beginning, windows: None })
     }
 
     fn windows(&self, master: &mut Session, snapshot: &Snapshot, mut waiting: Vec<Entry>) -> Result<Windows> {
@@ -116,25 +123,33 @@ impl Log {
         // Nothing below the first of them is pending.
         let start = waiting.first().map_or(LogId(0), |first| LogId(first.id.0 - 1));
         let done = position.last.unwrap_or(LogId(0));
-        let base = position.base.as_ref().map(Snapshot::as_str);
-        let rows = master.query("read the log", sql::SPREAD, &[&start.0, &snapshot.as_str(), &base, &DISTANCE])?;
+        let highest = position.highest;
+        let are_close: bool = master.query_one("read the log", sql::CLOSE, &[&start.0, &highest.0, &BLOCK])?.get(0);
         let (mut spread, mut transactions, mut end) = (VecDeque::new(), HashSet::new(), LogId(0));
-        for row in rows {
-            let (first, last) = (LogId(row.get("first")), LogId(row.get("last")));
-            let Some(txid) = row.get::<_, Option<i64>>("txid").map(Txid) else {
-                end = last;
-                continue;
-            };
-            transactions.insert(txid);
-            if last > done {
-                spread.push_back(Unit::Spread { txid, first, last, rows: row.get::<_, i64>("rows") as u64 });
+        let (distance, rows) = if are_close { (NEAR, 4 * FIRST_READ) } else { (DISTANCE, READ) };
+        if are_close {
+            end = highest;
+        } else {
+            let base = position.base.as_ref().map(Snapshot::as_str);
+            let parameters: [&(dyn ToSql + Sync); 4] = [&start.0, &snapshot.as_str(), &base, &DISTANCE];
+            for row in master.query("read the log", sql::SPREAD, &parameters)? {
+                let (first, last) = (LogId(row.get("first")), LogId(row.get("last")));
+                let Some(txid) = row.get::<_, Option<i64>>("txid").map(Txid) else {
+                    end = last;
+                    continue;
+                };
+                transactions.insert(txid);
+                if last > done {
+                    spread.push_back(Unit::Spread { txid, first, last, rows: row.get::<_, i64>("rows") as u64 });
+                }
             }
         }
         let apart = transactions.iter().map(Txid::to_string).collect();
-        let begin = LogId(done.0 - DISTANCE);
+        let begin = LogId(done.0 - distance);
         let above = waiting.last().map_or(start, |last| last.id).max(begin);
         waiting.retain(|entry| entry.id > begin && !transactions.contains(&entry.txid));
-        Ok(Windows { above, is_first: true, is_only: end <= above, waiting, done, passed: start, spread, apart })
+        let is_only = end <= above;
+        Ok(Windows { above, rows, distance, is_first: true, is_only, waiting, done, passed: start, spread, apart })
     }
 
     /// Sees to it that there are units to replay next; if there are none then, everything that the look saw is out.
@@ -145,6 +160,9 @@ impl Log {
         backlog: &mut Backlog,
         mut ahead: Option<&mut (dyn ReadAhead + 'static)>,
     ) -> Result<()> {
+        if let Some(beginning) = backlog.beginning.take() {
+            backlog.windows = Some(self.windows(master, &backlog.snapshot, beginning)?);
+        }
         while backlog.queue.is_empty() && backlog.windows.is_some() {
             let entries = match &mut ahead {
                 Some(ahead) => ahead.window()?,
@@ -158,7 +176,7 @@ impl Log {
     /// The window that will be read when the units in hand are out.
     pub fn next_window(&self, backlog: &Backlog) -> Option<Window> {
         let windows = backlog.windows.as_ref().filter(|windows| !windows.is_first)?;
-        Some(self.window(windows.above, READ, &backlog.snapshot, &windows.apart))
+        Some(self.window(windows.above, windows.rows, &backlog.snapshot, &windows.apart))
     }
 
     fn window(&self, above: LogId, rows: i64, snapshot: &Snapshot, apart: &[String]) -> Window {
@@ -170,7 +188,7 @@ impl Log {
     fn read_window(&mut self, master: &mut Session, backlog: &mut Backlog, entries: Option<Vec<Entry>>) -> Result<()> {
         let Some(windows) = &mut backlog.windows else { return Ok(()) };
         // What the window before has given is out, and of all that does not spread with it every row up to here.
-        let passed = LogId(windows.done.0 - DISTANCE);
+        let passed = LogId(windows.done.0 - windows.distance);
         if passed > windows.passed {
             self.ledger.midway(windows.passed, passed, &windows.apart);
             windows.passed = passed;
@@ -183,15 +201,16 @@ impl Log {
             let entries = match entries {
                 Some(entries) => entries,
                 None => {
-                    let window = self.window(windows.above, READ, &backlog.snapshot, &windows.apart);
+                    let window = self.window(windows.above, windows.rows, &backlog.snapshot, &windows.apart);
                     self.reading.window(master, &window)?
                 }
             };
-            is_last = entries.len() < READ as usize;
+            is_last = entries.len() < windows.rows as usize;
+            windows.rows = READ;
             windows.waiting.extend(entries);
             windows.above = windows.waiting.last().map_or(windows.above, |last| last.id).max(windows.above);
         }
-        let cut = if is_last { LogId(i64::MAX) } else { LogId(windows.above.0 - DISTANCE) };
+        let cut = if is_last { LogId(i64::MAX) } else { LogId(windows.above.0 - windows.distance) };
         let (complete, waiting) = split(std::mem::take(&mut windows.waiting), cut);
         windows.waiting = waiting;
         let mut found = units(complete);
@@ -220,6 +239,11 @@ impl Backlog {
     /// What is to be replayed next, as far as it has been read.
     pub fn queue(&mut self) -> &mut VecDeque<Unit> {
         &mut self.queue
+    }
+
+    /// There is more than the look has read.
+    pub fn is_long(&self) -> bool {
+        self.beginning.is_some()
     }
 
     /// Nothing but what was visible when a former drain began.

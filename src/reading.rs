@@ -15,13 +15,15 @@ use crate::sql::ReadQueries;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// How many ids a transaction may spread over and still be read as a whole.
+/// How many ids a transaction may spread over and still be read as a whole; and what is so in nearly every backlog: less
+/// than three blocks.
 pub const DISTANCE: i64 = 10_000;
+pub const BLOCK: i64 = 500;
+pub const NEAR: i64 = 3 * BLOCK;
 
-/// Rows read at once, without payload: 32 bytes each here. First fewer: if there are more, the pass over all of them comes
-/// before the slave has anything to do, and they may all be one transaction's.
+/// Rows read at once, without payload: 32 bytes each here. First fewer, for the slave has nothing to do meanwhile.
 pub const READ: i64 = 40_000;
-pub const FIRST_READ: i64 = 20_000;
+pub const FIRST_READ: i64 = 5_000;
 
 /// So little payload comes with the look that finds it: rows, and bytes as they are stored.
 const LITTLE_ROWS: i64 = 20;

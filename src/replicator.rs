@@ -1,6 +1,6 @@
 //! One pair: connect, recover, listen, drain, wait.
 
-use crate::ahead::Reader;
+use crate::ahead::{Dialing, Reader};
 use crate::capture::{Backlog, Log};
 use crate::checks::{Findings, check, take_replica_role};
 use crate::config::Config;
@@ -181,6 +181,7 @@ fn drain(
         let mut backlog = link.log.look(&mut link.master)?;
         // What was read for a drain that was broken off is of no use.
         drop(link.ahead.take_if(|ahead| !ahead.is_idle()));
+        let mut dialing = (backlog.is_long() && link.ahead.is_none()).then(|| Dialing::start(config));
         let (mut transactions, mut drained) = (0, 0);
         let mut next = None;
         loop {
@@ -198,7 +199,7 @@ fn drain(
                 return Ok(total + drained);
             }
             next = Some(batch_of(&mut backlog)).filter(|next| !next.is_empty());
-            look_ahead(config, link, &backlog, &batch, next.as_ref());
+            look_ahead(config, link, &mut dialing, &backlog, (&batch, next.as_ref()));
             let replayed = protocol.replay(link, &batch);
             protocol.take_conflicts().into_iter().for_each(|conflict| progress(Progress::Conflict(conflict)));
             if replayed.as_ref().is_err_and(|error| error.change().is_some()) {
@@ -233,14 +234,21 @@ fn batch_of(backlog: &mut Backlog) -> Batch {
 }
 
 /// Has this batch and the next ones read while the slave works, if that is worth a session.
-fn look_ahead(config: &Config, link: &mut Link, backlog: &Backlog, batch: &Batch, next: Option<&Batch>) {
+fn look_ahead(
+    config: &Config,
+    link: &mut Link,
+    dialing: &mut Option<Result<Dialing>>,
+    backlog: &Backlog,
+    (batch, next): (&Batch, Option<&Batch>),
+) {
     if link.replayer.holding.is_quarantine() {
         // Each transaction is looked at before it is replayed.
         link.ahead = None;
         return;
     }
     if link.ahead.is_none() && (next.is_some() || batch.iter().map(Unit::rows).sum::<u64>() > CHUNK_ROWS as u64) {
-        match Reader::start(config, link.control, link.log.reading.clone()) {
+        let dialing = dialing.take().unwrap_or_else(|| Dialing::start(config));
+        match dialing.and_then(|dialing| Reader::start(config, link.control, link.log.reading.clone(), dialing)) {
             Ok(reader) => link.ahead = Some(Box::new(reader)),
             Err(error) => log::debug!(target: &config.name, "Reading nothing ahead: {error}"),
         }

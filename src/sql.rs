@@ -201,7 +201,8 @@ pub struct ReadQueries {
     pub fetch: String,
 }
 
-/// One pass over a long backlog.
+/// Passes over a long backlog.
+pub const CLOSE: &str = include_str!("../sql/query/close.sql");
 pub const SPREAD: &str = include_str!("../sql/query/spread.sql");
 
 impl ReadQueries {

@@ -75,6 +75,50 @@ fn a_backlog_of_several_reads_with_transactions_far_apart_and_open_ones_drains_e
     assert_eq!(pair.logged(), 0);
 }
 
+/// The usual backlog: each transaction's rows lie close together, also where one read ends and the next one begins.
+#[test]
+fn a_backlog_of_transactions_that_overlap_a_little_drains_equal() {
+    let pair = Pair::new().with_a_table();
+    pair.run("insert into t values (-1, ''), (-2, '')");
+    let (mut around, mut short) = (pair.master(), pair.master());
+    for number in 0..150 {
+        around.batch_execute(&format!("begin; insert into t values ({}, 'around')", 100_000 + number)).unwrap();
+        transactions(&mut short, 300 * number, 150, 2);
+        around.batch_execute("update t set a = md5(a || 'around') where id = -1; commit").unwrap();
+        short.batch_execute("update t set a = md5(a || 'short') where id in (-1, -2)").unwrap();
+    }
+    drain(&pair);
+    assert_eq!(pair.logged(), 0);
+}
+
+/// Logs at random: mostly one row follows another, but some belong to a transaction that has a row further up or down.
+#[test]
+fn what_is_said_to_lie_close_together_does() {
+    const BLOCK: i64 = 5;
+    let pair = Pair::new();
+    let mut master = pair.master();
+    let mut answers = [0; 2];
+    for round in 0..600 {
+        let rows = format!(
+            "begin;
+             select setseed({round} / 600.0);
+             insert into replica_log (id, txid, event)
+                 select i, (100 + i + case when random() < 0.05 then {} else 0 end) :: text :: xid8, 'I'
+                   from generate_series(11, 90) i where random() < 0.9",
+            round % 50 - 25
+        );
+        master.batch_execute(&rows).unwrap();
+        let close = include_str!("../sql/query/close.sql");
+        let are_close: bool = master.query_one(close, &[&10_i64, &90_i64, &BLOCK]).unwrap().get(0);
+        let widest = "select max(s) from (select max(id) - min(id) as s from replica_log group by txid) s";
+        let widest: i64 = master.query_one(widest, &[]).unwrap().get(0);
+        assert!(!are_close || widest < 3 * BLOCK, "round {round}: {widest} apart");
+        answers[usize::from(are_close)] += 1;
+        master.batch_execute("rollback").unwrap();
+    }
+    assert!(answers.iter().all(|times| *times > 100), "{answers:?}");
+}
+
 #[test]
 fn the_daemon_drains_a_backlog_while_the_writers_go_on_and_a_transaction_stays_open() {
     let pair = Pair::new().with_a_table();
