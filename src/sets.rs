@@ -1,11 +1,15 @@
-//! Statements that replay many changes of one shape at once: each column's values travel as one array.
+//! Statements that replay many changes of one shape at once: each column's values travel as one array, or as one value if it
+//! is the same in all rows.
 
 use crate::change::Event;
-use crate::names::quote_ident;
+use crate::names::{quote_ident, quote_literal};
 use crate::table::Table;
 
 /// Values by column.
 pub type Values<'a> = Vec<(u16, Option<&'a str>)>;
+
+/// From so many rows on, it is looked for columns with one value: another statement is to be prepared for them.
+const MANY: usize = 100;
 
 /// What one prepared statement over a set of rows is made for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -18,11 +22,27 @@ pub struct SetShape {
     pub written: Vec<u16>,
     /// Columns whose values an UPDATE or DELETE insists on.
     pub guards: Vec<u16>,
+    /// The parameters, by their places, that are one value.
+    same: Vec<usize>,
 }
 
 impl SetShape {
     pub fn of(table: u32, key: u16, event: Event) -> SetShape {
-        SetShape { table, key, event, written: Vec::new(), guards: Vec::new() }
+        SetShape { table, key, event, written: Vec::new(), guards: Vec::new(), same: Vec::new() }
+    }
+
+    /// The shape for these rows: what `UPDATE t SET state = 'done', changed = now()` writes to each of many is one value.
+    pub fn suited(&self, table: &Table, rows: &[Vec<Option<&str>>]) -> SetShape {
+        let mut shape = self.clone();
+        if rows.len() >= MANY {
+            // These stay arrays, which tell how many rows there are.
+            let (first, count) =
+                if self.event == Event::Insert { (0, 1) } else { (self.written.len(), self.key(table).len()) };
+            let is_same = |place: &usize| rows.iter().all(|row| row[*place] == rows[0][*place]);
+            let places = (0..rows[0].len()).filter(|place| !(first..first + count).contains(place));
+            shape.same = places.filter(is_same).collect();
+        }
+        shape
     }
 
     fn key<'a>(&'a self, table: &'a Table) -> &'a [u16] {
@@ -36,10 +56,13 @@ impl SetShape {
 
     /// `PREPARE name (types) AS ...`
     pub fn prepare(&self, name: &str, table: &Table) -> String {
-        let types: Vec<&str> = self.columns(table).map(|p| table.column(p).array_type.as_str()).collect();
-        let arrays: Vec<String> = (1..=types.len()).map(|n| format!("pg_catalog.unnest(${n})")).collect();
-        let names: Vec<String> = (1..=types.len()).map(|n| format!("p{n}")).collect();
-        let from = format!("ROWS FROM ({}) AS x ({})", arrays.join(", "), names.join(", "));
+        let types = self.columns(table).map(|p| table.column(p).array_type.as_str()).enumerate();
+        let types: Vec<&str> =
+            types.map(|(place, array)| if self.is_same(place) { element(array) } else { array }).collect();
+        let arrays = || (0..types.len()).filter(|place| !self.is_same(*place)).map(|place| place + 1);
+        let values: Vec<String> = arrays().map(|n| format!("pg_catalog.unnest(${n})")).collect();
+        let names: Vec<String> = arrays().map(|n| format!("p{n}")).collect();
+        let from = format!("ROWS FROM ({}) AS x ({})", values.join(", "), names.join(", "));
         let body = match self.event {
             Event::Insert => {
                 let columns: Vec<String> = self.written.iter().map(|p| quote_ident(&table.column(*p).name)).collect();
@@ -54,7 +77,7 @@ impl SetShape {
             _ => {
                 let set = self.written.iter().zip(1..);
                 let set: Vec<String> = set
-                    .map(|(p, n)| format!("{} = {}", quote_ident(&table.column(*p).name), value(table, *p, n)))
+                    .map(|(p, n)| format!("{} = {}", quote_ident(&table.column(*p).name), self.value(table, *p, n)))
                     .collect();
                 let condition = self.condition(table);
                 format!("UPDATE {} AS t SET {} FROM {from} WHERE {condition}", table.target, set.join(", "))
@@ -69,8 +92,19 @@ impl SetShape {
         format!("COPY {} ({}) FROM STDIN", table.plain_target(), columns.join(", "))
     }
 
+    fn is_same(&self, place: usize) -> bool {
+        self.same.contains(&place)
+    }
+
+    /// The n-th parameter's value for a row, as one of the column's type.
+    fn value(&self, table: &Table, position: u16, n: usize) -> String {
+        let column = table.column(position);
+        let value = if self.is_same(n - 1) { format!("${n}") } else { format!("x.p{n}") };
+        if column.is_cast { format!("{value}::{}", column.base_type) } else { value }
+    }
+
     fn values(&self, table: &Table, first: usize) -> String {
-        let values: Vec<String> = self.written.iter().zip(first..).map(|(p, n)| value(table, *p, n)).collect();
+        let values: Vec<String> = self.written.iter().zip(first..).map(|(p, n)| self.value(table, *p, n)).collect();
         values.join(", ")
     }
 
@@ -79,13 +113,14 @@ impl SetShape {
         let first = self.written.len() + 1;
         let name = |p: u16| format!("t.{}", quote_ident(&table.column(p).name));
         let is = |p: u16| table.column(p).operator("=");
-        let found = key.iter().zip(first..).map(|(p, n)| format!("{} {} {}", name(*p), is(*p), value(table, *p, n)));
+        let found =
+            key.iter().zip(first..).map(|(p, n)| format!("{} {} {}", name(*p), is(*p), self.value(table, *p, n)));
         let mut terms: Vec<String> = found.collect();
         if !self.guards.is_empty() {
             let (mut is, mut was) = (Vec::new(), Vec::new());
             for (p, n) in self.guards.iter().zip(first + key.len()..) {
                 is.push(name(*p));
-                was.push(format!("{}::{}", value(table, *p, n), table.column(*p).full_type));
+                was.push(format!("{}::{}", self.value(table, *p, n), table.column(*p).full_type));
             }
             // Do they hold the same bytes? That is cheaper than comparing texts. Where it says no although the texts are
             // the same, the closer look, which compares those, has the last word.
@@ -101,7 +136,12 @@ impl SetShape {
         message.push_str(name);
         let columns = rows.first().map_or(0, Vec::len);
         for column in 0..columns {
-            message.push_str(if column == 0 { "('{" } else { ",'{" });
+            message.push(if column == 0 { '(' } else { ',' });
+            if self.is_same(column) {
+                message.push_str(&rows[0][column].map_or("NULL".to_string(), quote_literal));
+                continue;
+            }
+            message.push_str("'{");
             for (place, row) in rows.iter().enumerate() {
                 if place > 0 {
                     message.push(',');
@@ -147,10 +187,8 @@ fn push_field(text: &mut String, value: &str) {
     text.push_str(rest);
 }
 
-/// The n-th array's element, as a value of the column's type.
-fn value(table: &Table, position: u16, n: usize) -> String {
-    let column = table.column(position);
-    if column.is_cast { format!("x.p{n}::{}", column.base_type) } else { format!("x.p{n}") }
+fn element(array_type: &str) -> &str {
+    array_type.strip_suffix("[]").unwrap_or(array_type)
 }
 
 /// An array's element inside a string constant.
@@ -186,9 +224,8 @@ mod tests {
     use super::*;
     use crate::table::Column;
 
-    #[test]
-    fn a_set_is_one_statement_over_arrays() {
-        let column = |name: &str, base: &str, is_cast| Column {
+    fn column(name: &str, base: &str, is_cast: bool) -> Column {
+        Column {
             name: name.into(),
             base_type: base.into(),
             full_type: format!("{base}(9)"),
@@ -197,7 +234,11 @@ mod tests {
             is_cast,
             generated: false,
             identity_always: false,
-        };
+        }
+    }
+
+    #[test]
+    fn a_set_is_one_statement_over_arrays() {
         let columns = vec![column("id", "integer", false), column("a", "varchar", false), column("b", "box", true)];
         let table = Table::new(3, String::new(), ("public", "test"), false, columns, &[vec!["id".into()]]);
         let mut shape = SetShape::of(3, 0, Event::Update);
@@ -214,6 +255,30 @@ mod tests {
             [vec![Some("it's \"\\"), None, Some("-1.5"), Some("")], vec![Some("null"), Some("(1,2)"), Some("2"), None]];
         shape.execute("p", &rows, &mut message);
         assert_eq!(message, r#"EXECUTE p('{"it''s \"\\","null"}','{NULL,"(1,2)"}','{-1.5,2}','{"",NULL}')"#);
+    }
+
+    #[test]
+    fn what_is_the_same_in_many_rows_is_one_value() {
+        let columns = vec![column("id", "bit", false), column("a", "text", false), column("b", "box", true)];
+        let table = Table::new(3, String::new(), ("public", "test"), false, columns, &[vec!["id".into()]]);
+        let mut shape = SetShape::of(3, 0, Event::Update);
+        (shape.written, shape.guards) = (vec![1, 2], vec![1, 2]);
+        let row = |old| vec![None, Some("it's"), Some("1"), old, Some("(1,2)")];
+        let mut rows = vec![row(Some("x")); MANY];
+        rows[0][3] = Some("y");
+        // The key stays, though it is the same.
+        let suited = shape.suited(&table, &rows);
+        assert_eq!(
+            suited.prepare("p", &table),
+            "PREPARE p (text, pg_catalog.text, bit[], text[], pg_catalog.text) AS UPDATE ONLY \"public\".\"test\" AS t \
+             SET \"a\" = $1, \"b\" = $2::box FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4)) AS x (p3, p4) \
+             WHERE t.\"id\" OPERATOR(pg_catalog.=) x.p3 AND \
+             pg_catalog.record_image_eq(ROW(t.\"a\", t.\"b\"), ROW(x.p4::text(9), $5::box::box(9)))"
+        );
+        let mut message = String::new();
+        suited.execute("p", &rows[..2], &mut message);
+        assert_eq!(message, r#"EXECUTE p(NULL,'it''s','{1,1}','{"y","x"}','(1,2)')"#);
+        assert_eq!(shape.suited(&table, &rows[1..]), shape, "of fewer rows each column is an array");
     }
 
     #[test]

@@ -98,6 +98,7 @@ impl Replayer {
         } else {
             for TableEffect { table, groups, .. } in &effects {
                 for Group { shape, rows, found } in groups {
+                    let shape = shape.suited(table, rows);
                     let name =
                         self.statements.name(AnyShape::Set(shape.clone()), &mut message, |n| shape.prepare(n, table));
                     shape.execute(&name, rows, &mut message.text);
