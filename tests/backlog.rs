@@ -91,6 +91,17 @@ fn a_backlog_of_transactions_that_overlap_a_little_drains_equal() {
     assert_eq!(pair.logged(), 0);
 }
 
+/// Somebody has moved the sequence, for a dump perhaps.
+#[test]
+fn a_gap_in_the_logs_ids_is_no_backlog() {
+    let pair = Pair::new().with_a_table();
+    transactions(&mut pair.master(), 0, 600, 10);
+    pair.run("select setval('replica_log_id_seq', 1000000000000000)");
+    transactions(&mut pair.master(), 6_000, 600, 10);
+    drain(&pair);
+    assert_eq!(pair.logged(), 0);
+}
+
 /// Logs at random: mostly one row follows another, but some belong to a transaction that has a row further up or down.
 #[test]
 fn what_is_said_to_lie_close_together_does() {
