@@ -14,12 +14,14 @@ use crate::order::Entry;
 use crate::reading::{Batch, Pages, ReadAhead, Reading, Window};
 use crate::sql;
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Answers that wait to be taken; the thread holds one more in hand.
-const AHEAD: usize = 2;
+/// So many bytes of changes may wait to be taken, as the log stores them, or one piece of more; the thread holds another one in
+/// hand.
+const AHEAD_BYTES: usize = 3 << 20;
 
 /// While it waits, the pair looks up this often to see whether it has to stop.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -32,15 +34,54 @@ enum Order {
 }
 
 enum Answer {
-    Changes(Vec<Change>),
+    Changes(Vec<Change>, usize),
     End,
     Window(Vec<Entry>),
+}
+
+/// How much waits to be taken.
+#[derive(Default)]
+struct Shelf {
+    state: Mutex<Shelved>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Shelved {
+    bytes: usize,
+    is_closed: bool,
+}
+
+impl Shelf {
+    /// Waits for room; false if nobody will take it any more.
+    fn put(&self, bytes: usize) -> bool {
+        let is_full =
+            |shelved: &mut Shelved| !shelved.is_closed && shelved.bytes > 0 && shelved.bytes + bytes > AHEAD_BYTES;
+        let mut shelved = self.changed.wait_while(self.lock(), is_full).expect("no holder panics");
+        shelved.bytes += bytes;
+        !shelved.is_closed
+    }
+
+    fn take(&self, bytes: usize) {
+        self.lock().bytes -= bytes;
+        self.changed.notify_one();
+    }
+
+    fn close(&self) {
+        self.lock().is_closed = true;
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shelved> {
+        self.state.lock().expect("no holder panics")
+    }
 }
 
 /// The pair's side.
 pub struct Reader {
     orders: Sender<Order>,
     answers: Receiver<Result<Answer>>,
+    shelf: Arc<Shelf>,
     /// Batches that are not read to their ends.
     batches: VecDeque<Batch>,
     awaits_window: bool,
@@ -77,13 +118,15 @@ impl Reader {
         let mut session = dialing.session()?;
         session.message("set the session up", sql::READ_BY_INDEX)?;
         let (orders, inbox) = channel();
-        let (outbox, answers) = sync_channel(AHEAD);
+        let (outbox, answers) = channel();
+        let shelf = Arc::new(Shelf::default());
+        let outbox = Outbox { answers: outbox, shelf: Arc::clone(&shelf) };
         thread::Builder::new()
             .name(label)
             .spawn(move || serve(session, reading, &inbox, &outbox))
             .map_err(|error| internal(&error.to_string()))?;
         let control = control.clone();
-        Ok(Reader { orders, answers, batches: VecDeque::new(), awaits_window: false, window: None, control })
+        Ok(Reader { orders, answers, shelf, batches: VecDeque::new(), awaits_window: false, window: None, control })
     }
 
     /// An order that nobody takes any more has its reason among the answers.
@@ -131,7 +174,10 @@ impl ReadAhead for Reader {
     fn next(&mut self) -> Result<Option<Vec<Change>>> {
         loop {
             match self.answer()? {
-                Answer::Changes(changes) => return Ok(Some(changes)),
+                Answer::Changes(changes, bytes) => {
+                    self.shelf.take(bytes);
+                    return Ok(Some(changes));
+                }
                 Answer::Window(entries) => self.window = Some(entries),
                 Answer::End => {
                     self.batches.pop_front();
@@ -149,17 +195,40 @@ impl ReadAhead for Reader {
             Some(entries) => Ok(Some(entries)),
             None => match self.answer()? {
                 Answer::Window(entries) => Ok(Some(entries)),
-                Answer::Changes(_) | Answer::End => Err(internal("the reader gave a wrong answer")),
+                Answer::Changes(..) | Answer::End => Err(internal("the reader gave a wrong answer")),
             },
         }
     }
 }
 
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shelf.close();
+    }
+}
+
+/// The thread's side.
+struct Outbox {
+    answers: Sender<Result<Answer>>,
+    shelf: Arc<Shelf>,
+}
+
+impl Outbox {
+    /// Whether the thread goes on.
+    fn hand_out(&self, answer: Result<Answer>) -> bool {
+        let goes_on = match &answer {
+            Ok(Answer::Changes(_, bytes)) => self.shelf.put(*bytes),
+            other => other.is_ok(),
+        };
+        self.answers.send(answer).is_ok() && goes_on
+    }
+}
+
 /// Ends with the first error, or when the pair has gone.
-fn serve(mut session: Session, mut reading: Reading, inbox: &Receiver<Order>, outbox: &SyncSender<Result<Answer>>) {
+fn serve(mut session: Session, mut reading: Reading, inbox: &Receiver<Order>, outbox: &Outbox) {
     while let Ok(order) = inbox.recv() {
         let goes_on = match order {
-            Order::Window(window) => hand_out(reading.window(&mut session, &window).map(Answer::Window), outbox),
+            Order::Window(window) => outbox.hand_out(reading.window(&mut session, &window).map(Answer::Window)),
             Order::Batch(batch) => read(&mut session, &mut reading, batch, outbox),
         };
         if !goes_on {
@@ -168,25 +237,43 @@ fn serve(mut session: Session, mut reading: Reading, inbox: &Receiver<Order>, ou
     }
 }
 
-fn read(session: &mut Session, reading: &mut Reading, batch: Batch, outbox: &SyncSender<Result<Answer>>) -> bool {
+fn read(session: &mut Session, reading: &mut Reading, batch: Batch, outbox: &Outbox) -> bool {
     let mut pages = Pages::new(batch);
     loop {
         match pages.next(reading, session) {
             Ok(Some(changes)) => {
-                if !hand_out(Ok(Answer::Changes(changes)), outbox) {
+                if !outbox.hand_out(Ok(Answer::Changes(changes, pages.bytes()))) {
                     return false;
                 }
             }
-            end => return hand_out(end.map(|_| Answer::End), outbox),
+            end => return outbox.hand_out(end.map(|_| Answer::End)),
         }
     }
 }
 
-fn hand_out(answer: Result<Answer>, outbox: &SyncSender<Result<Answer>>) -> bool {
-    let is_fine = answer.is_ok();
-    outbox.send(answer).is_ok() && is_fine
-}
-
 fn internal(why: &str) -> Error {
     Error::new(Kind::Internal, None, "read the log ahead", why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_but_for_one_piece() {
+        let shelf = Shelf::default();
+        assert!(shelf.put(10 * AHEAD_BYTES));
+        shelf.take(10 * AHEAD_BYTES);
+        assert!(shelf.put(AHEAD_BYTES - 1) && shelf.put(1));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| shelf.put(1));
+            thread::sleep(Duration::from_millis(20));
+            assert_eq!(shelf.lock().bytes, AHEAD_BYTES);
+            shelf.take(1);
+            assert!(waiting.join().unwrap());
+            let waiting = scope.spawn(|| shelf.put(1));
+            shelf.close();
+            assert!(!waiting.join().unwrap(), "nobody will take it");
+        });
+    }
 }

@@ -65,9 +65,15 @@ struct Windows {
     is_only: bool,
     /// Rows of transactions that may have more of them.
     waiting: Vec<Entry>,
-    /// Transactions whose last row is at or below this id are out.
+    /// Nothing comes after what has been read.
+    is_over: bool,
+    /// Transactions whose last row is at or below this id are in the queue, or out.
     done: LogId,
-    /// Up to here nothing is left of the others.
+    /// The last row of the last one.
+    newest: LogId,
+    /// For each window: once this row is replayed, nothing is left up to that one, save what is kept apart.
+    marks: VecDeque<(LogId, LogId)>,
+    /// Up to here nothing is.
     passed: LogId,
     spread: VecDeque<Unit>,
     /// All that spread, also those that are out.
@@ -154,11 +160,25 @@ impl Log {
         let above = waiting.last().map_or(start, |last| last.id).max(begin);
         waiting.retain(|entry| entry.id > begin && !transactions.contains(&entry.txid));
         let is_only = end <= above;
-        Ok(Windows { above, rows, distance, is_first: true, is_only, waiting, done, passed: start, spread, apart })
+        Ok(Windows {
+            above,
+            rows,
+            distance,
+            is_first: true,
+            is_only,
+            waiting,
+            is_over: false,
+            done,
+            newest: LogId(0),
+            marks: VecDeque::new(),
+            passed: start,
+            spread,
+            apart,
+        })
     }
 
-    /// Sees to it that there are units to replay next; if there are none then, everything that the look saw is out.
-    /// Called when all that came before has been replayed.
+    /// Sees to it that there are units to replay next; if there are none then, everything that the look saw is out when those
+    /// that were there before are.
     pub fn more(
         &mut self,
         master: &mut Session,
@@ -168,7 +188,7 @@ impl Log {
         if let Some(beginning) = backlog.beginning.take() {
             backlog.windows = Some(self.windows(master, &backlog.snapshot, beginning)?);
         }
-        while backlog.queue.is_empty() && backlog.windows.is_some() {
+        while backlog.queue.is_empty() && backlog.windows.as_ref().is_some_and(|windows| !windows.is_over) {
             let entries = match &mut ahead {
                 Some(ahead) => ahead.window()?,
                 None => None,
@@ -178,10 +198,38 @@ impl Log {
         Ok(())
     }
 
+    /// Adds the window that was asked for, if one was, before the last units in hand have been replayed: the reader need not
+    /// wait for that.
+    pub fn extend(
+        &mut self,
+        master: &mut Session,
+        backlog: &mut Backlog,
+        ahead: &mut (dyn ReadAhead + 'static),
+    ) -> Result<()> {
+        match ahead.window()? {
+            None => Ok(()),
+            entries => self.read_window(master, backlog, entries),
+        }
+    }
+
     /// The window that will be read when the units in hand are out.
     pub fn next_window(&self, backlog: &Backlog) -> Option<Window> {
-        let windows = backlog.windows.as_ref().filter(|windows| !windows.is_first)?;
+        let windows = backlog.windows.as_ref().filter(|windows| !windows.is_first && !windows.is_over)?;
         Some(self.window(windows.above, windows.rows, &backlog.snapshot, &windows.apart))
+    }
+
+    /// All units up to this row have been replayed.
+    pub fn replayed(&mut self, backlog: &mut Backlog, last: LogId) {
+        let Some(windows) = &mut backlog.windows else { return };
+        let out = windows.marks.partition_point(|(newest, _)| *newest <= last);
+        let Some((_, passed)) = windows.marks.drain(..out).next_back() else { return };
+        if passed > windows.passed {
+            self.ledger.midway(windows.passed, passed, &windows.apart);
+            windows.passed = passed;
+            if windows.apart.is_empty() {
+                backlog.ids = backlog.ids.map(|(_, highest)| (passed, highest));
+            }
+        }
     }
 
     fn window(&self, above: LogId, rows: i64, snapshot: &Snapshot, apart: &[String]) -> Window {
@@ -192,15 +240,6 @@ impl Log {
     /// `entries`: those of the window, if they have been read already.
     fn read_window(&mut self, master: &mut Session, backlog: &mut Backlog, entries: Option<Vec<Entry>>) -> Result<()> {
         let Some(windows) = &mut backlog.windows else { return Ok(()) };
-        // What the window before has given is out, and of all that does not spread with it every row up to here.
-        let passed = LogId(windows.done.0 - windows.distance);
-        if passed > windows.passed {
-            self.ledger.midway(windows.passed, passed, &windows.apart);
-            windows.passed = passed;
-            if windows.apart.is_empty() {
-                backlog.ids = backlog.ids.map(|(_, highest)| (passed, highest));
-            }
-        }
         let mut is_last = windows.is_only;
         if !std::mem::take(&mut windows.is_first) {
             let entries = match entries {
@@ -216,20 +255,22 @@ impl Log {
             windows.above = windows.waiting.last().map_or(windows.above, |last| last.id).max(windows.above);
         }
         let cut = if is_last { LogId(i64::MAX) } else { LogId(windows.above.0 - windows.distance) };
-        let (complete, waiting) = split(std::mem::take(&mut windows.waiting), cut);
+        let (mut found, waiting) = split(std::mem::take(&mut windows.waiting), cut);
         windows.waiting = waiting;
-        let mut found = units(complete);
         found.retain(|unit| unit.last() > windows.done);
         while windows.spread.front().is_some_and(|unit| unit.last() <= cut) {
             found.extend(windows.spread.pop_front());
         }
         found.sort_by_key(Unit::last);
-        backlog.queue = found.into();
+        windows.newest = found.last().map_or(windows.newest, Unit::last);
+        backlog.queue.extend(found);
         // What is resumed may have come further than its first window.
         windows.done = windows.done.max(cut);
         if is_last {
-            backlog.windows = None;
-            self.ledger.ends_at(backlog.queue.back().map(Unit::last));
+            windows.is_over = true;
+            self.ledger.ends_at(Some(windows.newest));
+        } else {
+            windows.marks.push_back((windows.newest, LogId(windows.done.0 - windows.distance)));
         }
         Ok(())
     }

@@ -52,17 +52,25 @@ impl Unit {
 }
 
 /// Groups pending rows into transactions and puts them in order of replay.
-pub fn units(mut entries: Vec<Entry>) -> Vec<Unit> {
-    let last = last_ids(&entries);
-    entries.sort_by_key(|entry| (last[&entry.txid], entry.id));
-    entries.chunk_by(|a, b| a.txid == b.txid).map(|rows| Unit::Listed(rows.to_vec())).collect()
+pub fn units(entries: Vec<Entry>) -> Vec<Unit> {
+    split(entries, LogId(i64::MAX)).0
 }
 
-/// Divides entries into those of transactions that end before the cut, and the rest, of which there may be more than was
-/// read.
-pub fn split(entries: Vec<Entry>, cut: LogId) -> (Vec<Entry>, Vec<Entry>) {
+/// The same for those that end before the cut, and the rows of the rest, of which there may be more than was read.
+pub fn split(entries: Vec<Entry>, cut: LogId) -> (Vec<Unit>, Vec<Entry>) {
     let last = last_ids(&entries);
-    entries.into_iter().partition(|entry| last[&entry.txid] <= cut)
+    let (mut complete, mut rest) = (Vec::with_capacity(entries.len()), Vec::new());
+    for entry in entries {
+        let last = last[&entry.txid];
+        if last <= cut {
+            complete.push((last, entry));
+        } else {
+            rest.push(entry);
+        }
+    }
+    complete.sort_unstable_by_key(|(last, entry)| (*last, entry.id));
+    let transactions = complete.chunk_by(|(a, _), (b, _)| a == b);
+    (transactions.map(|rows| Unit::Listed(rows.iter().map(|(_, entry)| *entry).collect())).collect(), rest)
 }
 
 /// Takes the next batch off the front: whole units, up to `rows` rows and `bytes` bytes, at least one.
@@ -116,7 +124,7 @@ mod tests {
     #[test]
     fn a_transaction_that_reaches_beyond_the_cut_waits() {
         let (complete, rest) = split(entries(&[(1, 7), (2, 8), (3, 7), (4, 9)]), LogId(2));
-        assert_eq!((complete, rest), (entries(&[(2, 8)]), entries(&[(1, 7), (3, 7), (4, 9)])));
+        assert_eq!((ids(&complete), rest), (vec![vec![2]], entries(&[(1, 7), (3, 7), (4, 9)])));
     }
 
     #[test]

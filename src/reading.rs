@@ -97,6 +97,8 @@ pub struct Pages {
     /// Up to here the unit in hand has been paged through.
     above: LogId,
     entries: VecDeque<Entry>,
+    /// Of the changes that were given last.
+    bytes: usize,
 }
 
 impl Reading {
@@ -273,7 +275,12 @@ impl Reading {
 
 impl Pages {
     pub fn new(batch: Batch) -> Pages {
-        Pages { batch, unit: 0, above: LogId(i64::MIN), entries: VecDeque::new() }
+        Pages { batch, unit: 0, above: LogId(i64::MIN), entries: VecDeque::new(), bytes: 0 }
+    }
+
+    /// About so many bytes those changes take that were given last.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The next changes, few enough to be held; `None` at the batch's end.
@@ -285,6 +292,7 @@ impl Pages {
             self.turn(reading, master)?;
         }
         let length = chunk_length(self.entries.iter());
+        self.bytes = self.entries.range(..length).map(|entry| entry.size).sum();
         reading.fetch(master, self.entries.drain(..length).map(|entry| entry.id)).map(Some)
     }
 

@@ -198,6 +198,9 @@ fn drain(
             if link.control.is_stopping() {
                 return Ok(total + drained);
             }
+            if let Some(ahead) = link.ahead.as_deref_mut().filter(|_| backlog.queue().is_empty()) {
+                link.log.extend(&mut link.master, &mut backlog, ahead)?;
+            }
             next = Some(batch_of(&mut backlog)).filter(|next| !next.is_empty());
             look_ahead(config, link, &mut dialing, &backlog, (&batch, next.as_ref()));
             let replayed = protocol.replay(link, &batch);
@@ -206,6 +209,7 @@ fn drain(
                 link.marking.stuck(&mut link.master, &link.log.ledger)?;
             }
             let replayed = replayed?;
+            link.log.replayed(&mut backlog, batch[batch.len() - 1].last());
             link.marking.keep_up(&mut link.master, &mut link.log.ledger, replayed)?;
             transactions += batch.len();
             drained += replayed;
