@@ -107,6 +107,30 @@ fn so_does_one_without_two_phase_commit() {
     die_in_mid_drain_and_go_on("TWO_PHASE=false", &["master-committed:2", "slave-committed:2", "noted:2", "begun:2"]);
 }
 
+/// Here no transaction spreads far, and every read ends in the midst of some.
+#[test]
+fn so_does_one_of_short_transactions_that_overlap() {
+    for (lines, steps) in [
+        ("", ["slave-committed", "prepared:2", "replayed:1", "master-committed:2"]),
+        ("RETENTION=0", ["slave-committed:2", "begun:2", "prepared", "slave-committed"]),
+    ] {
+        let pair = pair_with_tables();
+        pair.run("insert into t select -i, 'old' from generate_series(1, 20) i");
+        let (mut around, mut short) = (pair.master(), pair.master());
+        for number in 0..150 {
+            run(&mut around, "begin; update t set a = md5(a || 'around') where id = -1");
+            transactions(&mut short, 400 * number, 40, 10);
+            run(&mut around, &format!("update t set a = md5(a || 'around') where id = -2; {COUNT}; commit"));
+            run(&mut short, "update t set a = md5(a || 'short') where id in (-1, -2)");
+        }
+        for (death, step) in steps.iter().enumerate() {
+            assert!(dies_at(&pair, lines, step), "{step}");
+            run(&mut short, &format!("update t set a = a || ' {death}' where id in (-1, 10, 30000); {COUNT}"));
+        }
+        drain(&pair, lines);
+    }
+}
+
 // == Flags ==
 
 #[test]
