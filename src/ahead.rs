@@ -89,18 +89,19 @@ pub struct Reader {
     control: Control,
 }
 
-/// A session that is being opened while the pair has to look at the log yet.
+/// A session to read with that is being opened while the pair has to look at the log yet.
 pub struct Dialing(JoinHandle<Result<Session>>);
 
 impl Dialing {
     pub fn start(config: &Config) -> Result<Dialing> {
         let (label, server) = (label(config), config.master.clone());
-        let dial = {
-            let label = label.clone();
-            move || dial::connect(Side::Master, &server, &label)
+        let thread = thread::Builder::new().name(label.clone());
+        let dial = move || {
+            let mut session = dial::connect(Side::Master, &server, &label)?;
+            session.message("set the session up", sql::READ_BY_INDEX)?;
+            Ok(session)
         };
-        let spawned = thread::Builder::new().name(label).spawn(dial);
-        spawned.map(Dialing).map_err(|error| internal(&error.to_string()))
+        thread.spawn(dial).map(Dialing).map_err(|error| internal(&error.to_string()))
     }
 
     fn session(self) -> Result<Session> {
@@ -114,15 +115,13 @@ fn label(config: &Config) -> String {
 
 impl Reader {
     pub fn start(config: &Config, control: &Control, reading: Reading, dialing: Dialing) -> Result<Reader> {
-        let label = label(config);
-        let mut session = dialing.session()?;
-        session.message("set the session up", sql::READ_BY_INDEX)?;
+        let session = dialing.session()?;
         let (orders, inbox) = channel();
         let (outbox, answers) = channel();
         let shelf = Arc::new(Shelf::default());
         let outbox = Outbox { answers: outbox, shelf: Arc::clone(&shelf) };
         thread::Builder::new()
-            .name(label)
+            .name(label(config))
             .spawn(move || serve(session, reading, &inbox, &outbox))
             .map_err(|error| internal(&error.to_string()))?;
         let control = control.clone();

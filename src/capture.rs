@@ -136,23 +136,21 @@ impl Log {
         // Somebody may have moved the log's sequence a long way, and each block is looked up.
         let are_close = (highest.0 - start.0) / BLOCK <= MAX_BLOCKS
             && master.query_one("read the log", sql::CLOSE, &[&start.0, &highest.0, &BLOCK])?.get(0);
-        let (mut spread, mut transactions, mut end) = (VecDeque::new(), HashSet::new(), LogId(0));
-        let (distance, rows) = if are_close { (NEAR, 4 * FIRST_READ) } else { (DISTANCE, READ) };
-        if are_close {
-            end = highest;
-        } else {
-            let base = position.base.as_ref().map(Snapshot::as_str);
-            let parameters: [&(dyn ToSql + Sync); 4] = [&start.0, &snapshot.as_str(), &base, &DISTANCE];
-            for row in master.query("read the log", sql::SPREAD, &parameters)? {
-                let (first, last) = (LogId(row.get("first")), LogId(row.get("last")));
-                let Some(txid) = row.get::<_, Option<i64>>("txid").map(Txid) else {
-                    end = last;
-                    continue;
-                };
-                transactions.insert(txid);
-                if last > done {
-                    spread.push_back(Unit::Spread { txid, first, last, rows: row.get::<_, i64>("rows") as u64 });
-                }
+        let (distance, rows, mut end) =
+            if are_close { (NEAR, 4 * FIRST_READ, highest) } else { (DISTANCE, READ, LogId(0)) };
+        let (mut spread, mut transactions) = (VecDeque::new(), HashSet::new());
+        let base = position.base.as_ref().map(Snapshot::as_str);
+        let parameters: [&(dyn ToSql + Sync); 4] = [&start.0, &snapshot.as_str(), &base, &DISTANCE];
+        let found = if are_close { Vec::new() } else { master.query("read the log", sql::SPREAD, &parameters)? };
+        for row in found {
+            let (first, last) = (LogId(row.get("first")), LogId(row.get("last")));
+            let Some(txid) = row.get::<_, Option<i64>>("txid").map(Txid) else {
+                end = last;
+                continue;
+            };
+            transactions.insert(txid);
+            if last > done {
+                spread.push_back(Unit::Spread { txid, first, last, rows: row.get::<_, i64>("rows") as u64 });
             }
         }
         let apart = transactions.iter().map(Txid::to_string).collect();
