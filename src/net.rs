@@ -47,10 +47,9 @@ pub fn effect<'a>(changes: &'a [Change], table: impl Fn(&Change) -> Option<&'a T
             tables.push((relation, effects));
             tables.len() - 1
         });
-        if let (_, Some(effects)) = &mut tables[place]
-            && !changes.iter().all(|change| effects.add(change).is_some())
-        {
-            tables[place].1 = None;
+        let (_, effects) = &mut tables[place];
+        if effects.as_mut().is_some_and(|effects| !changes.iter().all(|change| effects.add(change).is_some())) {
+            *effects = None;
         }
     }
     let is_whole = tables.iter().all(|(_, effects)| effects.is_some());

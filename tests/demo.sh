@@ -20,8 +20,9 @@ load=
 watch=
 
 main() {
+    need_rust
     need_server
-    say "building pyreplica"
+    say "building pyreplica: some 130 crates, which takes a few minutes the first time"
     cargo build --release --quiet
     rundir=$(mktemp -d)
     trap clean_up EXIT

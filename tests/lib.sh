@@ -1,6 +1,16 @@
 # Shell functions that run.sh and demo.sh share: PostgreSQL from the distribution, and clusters that clean up.
 # Source it from the repository's root; it needs nothing but a POSIX shell.
 
+# Is Rust there, and new enough for Cargo.toml's rust-version? Asked before anything is installed or built.
+need_rust() {
+    oldest=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    found=$(rustc --version 2>/dev/null | cut -d ' ' -f 2)
+    [ "$(printf '%s\n' "$oldest" "${found:-0}" | sort -V | head -n 1)" != "$oldest" ] || return 0
+    echo "pyreplica needs Rust $oldest or newer, and finds ${found:-none}." >&2
+    echo "As root on Debian 13: apt-get install cargo. On Debian 12: apt-get install cargo-web. Elsewhere: https://rustup.rs" >&2
+    return 1
+}
+
 # Prints the directory of the server's programs: PG_BIN if set, else the newest that is installed.
 find_server() {
     for directory in ${PG_BIN:+"$PG_BIN"} $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -Vr) \

@@ -5,6 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 . tests/lib.sh
 
+need_rust
 need_server
 need_python
 need_openssl
