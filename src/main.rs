@@ -1,10 +1,11 @@
 //! `pyreplica`: the passwords out of sight, then what the arguments say.
 
-use pyreplica::{argv, cli};
+use pyreplica::config::arguments;
+use pyreplica::verbs::cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments = argv::arguments();
+    let arguments = arguments::arguments();
     let code = match cli::parse(arguments, |name| std::env::var(name).ok()) {
         Ok(command) => cli::run(command),
         Err(error) => cli::report(&error),

@@ -4,9 +4,9 @@ mod looking;
 
 pub use looking::*;
 
-use crate::names::{BatchNumber, quote_ident, quote_literal};
-use crate::position::Position;
-use crate::snapshot::Snapshot;
+use crate::backlog::position::Position;
+use crate::backlog::snapshot::Snapshot;
+use crate::base::names::{BatchNumber, quote_ident, quote_literal};
 
 pub mod copying;
 pub mod holding;

@@ -5,7 +5,7 @@
 mod harness;
 
 use harness::{Daemon, OwnCluster, Pair};
-use pyreplica::twophase::Step;
+use pyreplica::commit::twophase::Step;
 
 /// How often the protocol passes the step before the fault: the first batch ever, and one that finds numbers and rows of
 /// an earlier one.

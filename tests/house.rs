@@ -1,60 +1,93 @@
-//! The house rules that a grep can check: who imports what, how long a file may be, which floors have threads, what
-//! only one operating system has.
+//! The rules of the house that a program can check: which room uses which, who imports which crate, how long a file may be,
+//! who starts threads, what only one operating system has.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each crate and the one module that may know it.
+/// Each crate, and the one module that imports it.
 const OWNERS: &[(&str, &str)] = &[
-    ("postgres::", "db"),
-    ("fallible_iterator::", "db"),
-    ("rustls::", "tls"),
-    ("tokio_postgres_rustls::", "tls"),
-    ("rustls_native_certs::", "tls"),
-    ("x509_cert::", "tls"),
-    ("env_logger::", "logger"),
-    ("chrono::", "logger"),
-    ("signal_hook::", "signals"),
-    ("ctrlc::", "signals"),
-    ("lettre::", "mail"),
-    ("serde_json::", "output"),
+    ("postgres::", "server::session"),
+    ("fallible_iterator::", "server::session"),
+    ("rustls::", "server::tls"),
+    ("tokio_postgres_rustls::", "server::tls"),
+    ("rustls_native_certs::", "server::tls"),
+    ("x509_cert::", "server::tls"),
+    ("env_logger::", "process::logger"),
+    ("chrono::", "process::logger"),
+    ("signal_hook::", "process::signals"),
+    ("ctrlc::", "process::signals"),
+    ("lettre::", "daemon::mail"),
+    ("serde_json::", "process::output"),
+];
+
+/// Rooms and modules that start threads or sleep. Everything else runs on the thread of its caller.
+const WITH_THREADS: &[&str] = &[
+    "process::foreground",
+    "server::session",
+    "server::connect",
+    "server::connect_pair",
+    "backlog::prefetch",
+    "compare::servers",
+    "pair",
+    "copy",
+    "health::metrics",
+    "daemon",
+    "verbs",
 ];
 
 const LONGEST_FILE: usize = 400;
 
-/// A line of the code map in lib.rs.
-enum MapLine {
-    Floor(String),
-    Module(String),
+/// A file of a room, with the files of a folder of its name.
+#[derive(Clone, PartialEq)]
+struct Module {
+    room: String,
+    name: String,
+}
+
+impl Module {
+    fn path(&self) -> String {
+        format!("{}::{}", self.room, self.name)
+    }
 }
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-fn map() -> Vec<MapLine> {
-    let text = fs::read_to_string(source().join("lib.rs")).unwrap();
-    let line = |line: &str| {
-        let module = line.strip_prefix("pub mod ").and_then(|rest| rest.strip_suffix(';'));
-        let floor = line.strip_prefix("// ").or_else(|| line.strip_prefix("//! Ground")).map(|_| line);
-        module.map(|name| MapLine::Module(name.into())).or(floor.map(|title| MapLine::Floor(title.into())))
+/// The modules that a file declares, in its order.
+fn declared(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap();
+    let name = |line: &str| {
+        let line = line.strip_prefix("pub(crate) ").or(line.strip_prefix("pub ")).unwrap_or(line);
+        line.strip_prefix("mod ")?.strip_suffix(';').map(str::to_string)
     };
-    text.lines().filter_map(line).collect()
+    text.lines().filter_map(name).collect()
 }
 
-fn modules() -> Vec<String> {
-    let name = |line| match line {
-        MapLine::Module(name) => Some(name),
-        MapLine::Floor(_) => None,
+/// From the ground up, as lib.rs lists them.
+fn rooms() -> Vec<String> {
+    let mut rooms = declared(&source().join("lib.rs"));
+    rooms.retain(|room| source().join(room).join("mod.rs").exists());
+    rooms
+}
+
+/// All modules, rooms from the ground up, and in a room as its mod.rs lists them.
+fn modules() -> Vec<Module> {
+    let of = |room: String| {
+        let names = declared(&source().join(&room).join("mod.rs"));
+        names.into_iter().map(move |name| Module { room: room.clone(), name })
     };
-    map().into_iter().filter_map(name).collect()
+    rooms().into_iter().flat_map(of).collect()
 }
 
 /// The files of a module, its private submodules included.
-fn files_of(module: &str) -> Vec<PathBuf> {
-    let mut files = vec![source().join(format!("{module}.rs"))];
-    if let Ok(entries) = fs::read_dir(source().join(module)) {
-        files.extend(entries.map(|entry| entry.unwrap().path()));
+fn files_of(module: &Module) -> Vec<PathBuf> {
+    let room = source().join(&module.room);
+    let mut files = vec![room.join(format!("{}.rs", module.name))];
+    if let Ok(entries) = fs::read_dir(room.join(&module.name)) {
+        files.extend(
+            entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "rs")),
+        );
     }
     files
 }
@@ -70,16 +103,43 @@ fn code_of(file: &Path) -> String {
     }
 }
 
+fn uses(code: &str, path: &str) -> bool {
+    let is_end = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+    code.match_indices(path).any(|(at, _)| is_end(&code[at + path.len()..]))
+}
+
 #[test]
-fn a_module_uses_only_what_the_map_lists_above_it() {
+fn a_room_uses_only_the_rooms_that_lib_rs_lists_above_it() {
+    let rooms = rooms();
+    assert!(rooms.len() > 9, "lib.rs lists the rooms: {rooms:?}");
+    for module in modules() {
+        let floor = rooms.iter().position(|room| *room == module.room).unwrap();
+        for file in files_of(&module) {
+            let code = code_of(&file);
+            for higher in &rooms[floor + 1..] {
+                let uses = uses(&code, &format!("crate::{higher}"));
+                assert!(!uses, "{} uses the room {higher}, which lib.rs lists below its own", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_uses_only_the_files_of_its_room_that_mod_rs_lists_above_it() {
     let modules = modules();
     for (index, module) in modules.iter().enumerate() {
         for file in files_of(module) {
             let code = code_of(&file);
-            for later in &modules[index + 1..] {
-                let uses = code.contains(&format!("crate::{later}::")) || code.contains(&format!("crate::{later};"));
-                assert!(!uses, "{} uses {later}, which the map lists below it", file.display());
+            for later in modules[index + 1..].iter().filter(|later| later.room == module.room) {
+                let uses = uses(&code, &format!("crate::{}", later.path()));
+                assert!(!uses, "{} uses {}, which mod.rs lists below it", file.display(), later.name);
             }
+            let braces = format!("crate::{}::{{", module.room);
+            assert!(
+                !code.contains(&braces),
+                "{}: a use for each module, so that this test can read it",
+                file.display()
+            );
         }
     }
 }
@@ -94,48 +154,33 @@ fn each_crate_has_one_importer() {
                     line.match_indices(name)
                         .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
                 });
-                assert!(!uses || module == *owner, "{} uses {name}, which belongs to {owner}", file.display());
+                assert!(!uses || module.path() == *owner, "{} uses {name}, which belongs to {owner}", file.display());
             }
         }
     }
 }
 
 #[test]
-fn only_the_loop_and_the_shell_spawn_threads_or_sleep() {
-    for line in map() {
-        match line {
-            MapLine::Floor(title) if title.contains("Loop") => return,
-            MapLine::Floor(_) => {}
-            MapLine::Module(module) => {
-                for file in files_of(&module) {
-                    let code = code_of(&file);
-                    let has_threads =
-                        ["thread::spawn", "thread::Builder", "thread::sleep"].iter().any(|call| code.contains(call));
-                    assert!(!has_threads, "{} spawns a thread or sleeps", file.display());
-                }
-            }
+fn only_the_modules_listed_here_start_threads_or_sleep() {
+    let may = |module: &Module| WITH_THREADS.contains(&module.room.as_str()) || WITH_THREADS.contains(&&*module.path());
+    for module in modules().iter().filter(|module| !may(module)) {
+        for file in files_of(module) {
+            let code = code_of(&file);
+            let has_threads = ["thread::spawn", "thread::Builder", "thread::scope", "thread::sleep"];
+            assert!(
+                !has_threads.iter().any(|call| code.contains(call)),
+                "{} starts a thread or sleeps",
+                file.display()
+            );
         }
     }
-    panic!("the map in lib.rs has no floor called Loop");
 }
 
 #[test]
 fn files_stay_short() {
-    for module in modules() {
-        for file in files_of(&module) {
-            let lines = fs::read_to_string(&file).unwrap().lines().count();
-            assert!(lines <= LONGEST_FILE, "{} has {lines} lines", file.display());
-        }
-    }
-}
-
-#[test]
-fn every_module_is_on_the_map() {
-    let modules = modules();
-    for entry in fs::read_dir(source()).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_stem().unwrap().to_str().unwrap();
-        assert!(["lib", "main"].contains(&name) || modules.iter().any(|module| module == name), "{name} is not on it");
+    for file in modules().iter().flat_map(files_of) {
+        let lines = fs::read_to_string(&file).unwrap().lines().count();
+        assert!(lines <= LONGEST_FILE, "{} has {lines} lines", file.display());
     }
 }
 
@@ -160,14 +205,12 @@ fn is_for_unix_only(lines: &[&str], index: usize) -> bool {
 
 #[test]
 fn what_only_unix_has_stands_behind_cfg_unix() {
-    for module in modules() {
-        for file in files_of(&module) {
-            let text = fs::read_to_string(&file).unwrap();
-            let lines: Vec<&str> = text.lines().collect();
-            for (index, line) in lines.iter().enumerate().filter(|(_, line)| line.contains("os::unix")) {
-                let place = format!("{}:{}", file.display(), index + 1);
-                assert!(is_for_unix_only(&lines, index), "{place} is compiled on Windows too: {}", line.trim());
-            }
+    for file in modules().iter().flat_map(files_of) {
+        let text = fs::read_to_string(&file).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for (index, line) in lines.iter().enumerate().filter(|(_, line)| line.contains("os::unix")) {
+            let place = format!("{}:{}", file.display(), index + 1);
+            assert!(is_for_unix_only(&lines, index), "{place} is compiled on Windows too: {}", line.trim());
         }
     }
 }

@@ -4,7 +4,7 @@
 mod harness;
 
 use harness::{Daemon, OwnCluster, Pair};
-use pyreplica::twophase::Step;
+use pyreplica::commit::twophase::Step;
 
 const ONE_PHASE: &str = "TWO_PHASE=false";
 

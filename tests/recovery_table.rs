@@ -8,9 +8,9 @@ mod harness;
 
 use harness::Pair;
 use postgres::Client;
-use pyreplica::checks::origin;
-use pyreplica::names::{BatchNumber, Side};
-use pyreplica::recovery::GidFamily;
+use pyreplica::base::names::{BatchNumber, Side};
+use pyreplica::commit::recovery::GidFamily;
+use pyreplica::server::checks::origin;
 
 /// A pair that has replicated one batch, by which the master knows the slave.
 fn acquainted_pair() -> Pair {

@@ -1,6 +1,6 @@
 //! Statements of the initial copy.
 
-use crate::names::quote_ident;
+use crate::base::names::quote_ident;
 
 pub const CAPTURED: &str = include_str!("../../sql/query/captured.sql");
 pub const UNLOGGED: &str = include_str!("../../sql/query/unlogged.sql");

@@ -1,7 +1,7 @@
 //! Statements about what is put aside on the slave, and about what is passed over.
 
 use super::{FINGERPRINT, own};
-use crate::names::quote_ident;
+use crate::base::names::quote_ident;
 
 /// How many of the slave's tables are not there, and how many may not be used.
 pub const TABLES: &str = "select count(*) filter (where to_regclass(t) is null), \

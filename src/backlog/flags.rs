@@ -1,0 +1,166 @@
+//! Setting the flags of what has been replayed, and deleting what every slave has.
+//!
+//! The position is the truth; the flags follow it, for the eye and for the other slaves' daemons, which delete a row when
+//! all its flags are set. They are set in small transactions of their own, behind the replay and outside of two-phase
+//! commit, so slaves wait for each other here only, and never for long.
+
+use crate::backlog::position::Position;
+use crate::backlog::progress::Ledger;
+use crate::backlog::snapshot::Snapshot;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::LogId;
+use crate::config::settings::Config;
+use crate::server::session::{Session, ToSql};
+use crate::sql::{self, MarkQueries};
+use std::time::{Duration, Instant};
+
+/// Rows looked at in one step.
+const ROWS: i64 = 5_000;
+
+/// Rows whose flag is set before an error is told.
+const STUCK: i64 = 50_000;
+
+/// Ids that may lack their flag before replaying makes way for marking, and for how many steps at once at most. A backlog is
+/// worth being replayed first; a load without end is not, for the log would only grow.
+const BEHIND: u64 = 500_000;
+const STEPS: u64 = 10;
+
+/// Somebody holds the rows: they are tried again after this.
+const PAUSE: Duration = Duration::from_secs(60);
+
+pub struct Marking {
+    name: String,
+    field: String,
+    fields: Vec<String>,
+    retention: Duration,
+    queries: MarkQueries,
+    paused: Option<Instant>,
+    /// Where deleting goes on, and the lowest id that it has left since it began at the log's start.
+    purge_above: LogId,
+    kept: Option<LogId>,
+}
+
+impl Marking {
+    pub fn new(config: &Config, fields: &[String]) -> Marking {
+        let field = &config.slave_field;
+        Marking {
+            name: config.name.clone(),
+            field: field.clone(),
+            fields: fields.to_vec(),
+            retention: config.retention,
+            queries: MarkQueries::new(field, fields, !config.retention.is_zero()),
+            paused: None,
+            purge_above: LogId(0),
+            kept: None,
+        }
+    }
+
+    /// Sets flags of the next rows; true when there is nothing more to do for now.
+    pub fn step(&mut self, master: &mut Session, ledger: &mut Ledger) -> Result<bool> {
+        if self.paused.is_some_and(|since| since.elapsed() < PAUSE) {
+            return Ok(true);
+        }
+        let Some((above, up_to)) = ledger.unmarked().first() else { return Ok(true) };
+        let (base, current, midway) = ledger.replayed();
+        let (base, current) = (base.map(Snapshot::as_str), current.map(Snapshot::as_str));
+        let row = master.query_one(
+            "read the log",
+            &self.queries.due,
+            &[&above.0, &up_to.0, &ROWS, &base, &current, &midway.up_to.0, &midway.apart],
+        )?;
+        let (rows, last): (i64, Option<i64>) = (row.get("rows"), row.get("last"));
+        let due: Vec<i64> = row.get("due");
+        if !due.is_empty() && !self.change(master, &due, |queries| &queries.mark)? {
+            return Ok(true);
+        }
+        ledger.unmarked().done(last.filter(|_| rows == ROWS).map_or(up_to, LogId));
+        Ok(ledger.unmarked().first().is_none())
+    }
+
+    /// Keeps the flags from falling far behind while there is no end of changes to replay; `replayed` of them were.
+    pub fn keep_up(&mut self, master: &mut Session, ledger: &mut Ledger, replayed: u64) -> Result<()> {
+        let mut steps = (1 + replayed / ROWS as u64).min(STEPS);
+        while steps > 0 && ledger.unmarked().ids() > BEHIND && !self.step(master, ledger)? {
+            steps -= 1;
+        }
+        Ok(())
+    }
+
+    /// Sets the flags of what has been replayed of a drain that can't go on: whoever looks at the log to see why is not to
+    /// see that.
+    pub fn stuck(&mut self, master: &mut Session, ledger: &Ledger) -> Result<()> {
+        let Position { base, current: Some(current), last: Some(last), .. } = ledger.position() else { return Ok(()) };
+        let (above, base) = (ledger.start(current), base.as_ref().map(Snapshot::as_str));
+        let parameters: [&(dyn ToSql + Sync); 5] = [&above.0, &base, &current.as_str(), &last.0, &STUCK];
+        let due: Vec<i64> = master.query_one("read the log", &self.queries.stuck, &parameters)?.get("due");
+        for ids in due.chunks(ROWS as usize) {
+            self.change(master, ids, |queries| &queries.mark)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes some of the next rows that every slave has replayed some time ago; true when that is all for this time.
+    pub fn purge(&mut self, master: &mut Session, ledger: &Ledger) -> Result<bool> {
+        let seconds = self.retention.as_secs_f64();
+        let row = master.query_one("read the log", &self.queries.old, &[&self.purge_above.0, &seconds, &ROWS])?;
+        let (rows, old): (i64, i64) = (row.get("rows"), row.get("old"));
+        let last = row.get::<_, Option<i64>>("last").map_or(self.purge_above, LogId);
+        let passed: Vec<i64> = row.get("passed");
+        if !passed.is_empty() && !self.change(master, &passed, |queries| &queries.purge)? {
+            return Ok(true);
+        }
+        self.kept = self.kept.or(row.get::<_, Option<i64>>("kept").map(LogId));
+        let is_end = rows < ROWS || old == 0;
+        self.purge_above = if is_end {
+            // From the start again, or rather from what is the start by now: below the floor nothing appears any more.
+            let floor = ledger.position().floor;
+            self.kept.take().map_or(floor, |kept| LogId(kept.0 - 1).min(floor))
+        } else {
+            last
+        };
+        Ok(is_end || passed.is_empty())
+    }
+
+    /// The slaves that have something to replay, and since when.
+    pub fn waiting(&self, master: &mut Session) -> Result<Vec<(String, String)>> {
+        let mut waiting = Vec::new();
+        for (field, query) in &self.queries.waiting {
+            let since = master.query("look for the slaves' oldest changes", query, &[field])?;
+            waiting.extend(since.first().map(|row| (field.clone(), row.get(0))));
+        }
+        Ok(waiting)
+    }
+
+    /// Marks or deletes rows; false if somebody holds some of them.
+    fn change(&mut self, master: &mut Session, ids: &[i64], which: fn(&MarkQueries) -> &[String]) -> Result<bool> {
+        match self.attempt(master, ids, which) {
+            Ok(()) => Ok(true),
+            Err(error) if is_held(&error) => {
+                log::debug!(target: &self.name, "{error}");
+                master.message("roll back", "ROLLBACK")?;
+                self.paused = Some(Instant::now());
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Slaves come and go by columns of the log: none does while it is locked.
+    fn attempt(&mut self, master: &mut Session, ids: &[i64], which: fn(&MarkQueries) -> &[String]) -> Result<()> {
+        master.message("begin a transaction", sql::BEGIN_MARKING)?;
+        let rows = master.query("look at the log's columns", sql::SLAVE_FIELDS, &[])?;
+        let fields: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        if fields != self.fields {
+            self.queries = MarkQueries::new(&self.field, &fields, !self.retention.is_zero());
+            self.fields = fields;
+        }
+        for statement in which(&self.queries) {
+            master.execute("mark replayed changes", statement, &[&ids])?;
+        }
+        master.message("commit", "COMMIT").map(drop)
+    }
+}
+
+fn is_held(error: &Error) -> bool {
+    error.kind() == Kind::Contention && matches!(error.code(), Some("55P03" | "40P01"))
+}

@@ -1,0 +1,12 @@
+pub mod row;
+pub mod change;
+pub mod order;
+pub mod snapshot;
+pub mod horizon;
+pub mod position;
+pub mod id_ranges;
+pub mod progress;
+pub mod flags;
+pub mod reader;
+pub mod pending;
+pub mod prefetch;

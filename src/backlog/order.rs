@@ -1,0 +1,138 @@
+//! The order of replay: whole transactions, by their last change; inside one, by id.
+//!
+//! If a transaction Tb depends on Ta (it changed or referenced a row that Ta changed, or waited for its lock), then Ta had
+//! committed before Tb made that change, and the change drew its id after all of Ta's. So last(Ta) < last(Tb). Those that
+//! do not depend on each other commute. Hence replay by last(T) is right, it may be cut between any two transactions, and
+//! a transaction still open on the master has no visible dependants: it is simply not in the list yet.
+
+use crate::base::names::{LogId, Txid};
+use std::collections::{HashMap, VecDeque};
+
+/// One pending row of the log without its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub id: LogId,
+    pub txid: Txid,
+    /// About the bytes its payload takes, for cutting batches.
+    pub size: usize,
+    /// Passed over: its flag is set, or it was made by SKIP_USER or by a replica whose master is our slave.
+    pub skip: bool,
+}
+
+/// One whole master transaction, in the place it is replayed at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// All its rows, by id.
+    Listed(Vec<Entry>),
+    /// Too far apart to have been read as a whole: its rows are paged through when it is replayed.
+    Spread { txid: Txid, first: LogId, last: LogId, rows: u64 },
+}
+
+impl Unit {
+    pub fn last(&self) -> LogId {
+        match self {
+            Unit::Listed(entries) => entries.last().expect("a unit has a row").id,
+            Unit::Spread { last, .. } => *last,
+        }
+    }
+
+    pub fn rows(&self) -> u64 {
+        match self {
+            Unit::Listed(entries) => entries.len() as u64,
+            Unit::Spread { rows, .. } => *rows,
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Unit::Listed(entries) => entries.iter().map(|entry| entry.size).sum(),
+            Unit::Spread { .. } => usize::MAX,
+        }
+    }
+}
+
+/// Groups pending rows into transactions and puts them in order of replay.
+pub fn units(entries: Vec<Entry>) -> Vec<Unit> {
+    split(entries, LogId(i64::MAX)).0
+}
+
+/// The same for those that end before the cut, and the rows of the rest, of which there may be more than was read.
+pub fn split(entries: Vec<Entry>, cut: LogId) -> (Vec<Unit>, Vec<Entry>) {
+    let last = last_ids(&entries);
+    let (mut complete, mut rest) = (Vec::with_capacity(entries.len()), Vec::new());
+    for entry in entries {
+        let last = last[&entry.txid];
+        if last <= cut {
+            complete.push((last, entry));
+        } else {
+            rest.push(entry);
+        }
+    }
+    complete.sort_unstable_by_key(|(last, entry)| (*last, entry.id));
+    let transactions = complete.chunk_by(|(a, _), (b, _)| a == b);
+    (transactions.map(|rows| Unit::Listed(rows.iter().map(|(_, entry)| *entry).collect())).collect(), rest)
+}
+
+/// Takes the next batch off the front: whole units, up to `rows` rows and `bytes` bytes, at least one.
+pub fn next_batch(queue: &mut VecDeque<Unit>, rows: u64, bytes: usize) -> Vec<Unit> {
+    let mut batch = Vec::new();
+    let (mut taken_rows, mut taken_bytes) = (0u64, 0usize);
+    while let Some(unit) = queue.front() {
+        taken_rows += unit.rows();
+        taken_bytes = taken_bytes.saturating_add(unit.size());
+        if !batch.is_empty() && (taken_rows > rows || taken_bytes > bytes) {
+            break;
+        }
+        batch.extend(queue.pop_front());
+    }
+    batch
+}
+
+fn last_ids(entries: &[Entry]) -> HashMap<Txid, LogId> {
+    let mut last: HashMap<Txid, LogId> = HashMap::with_capacity(entries.len());
+    for entry in entries {
+        let known = last.entry(entry.txid).or_insert(entry.id);
+        *known = entry.id.max(*known);
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(rows: &[(i64, i64)]) -> Vec<Entry> {
+        rows.iter().map(|(id, txid)| Entry { id: LogId(*id), txid: Txid(*txid), size: 10, skip: false }).collect()
+    }
+
+    fn ids(units: &[Unit]) -> Vec<Vec<i64>> {
+        units
+            .iter()
+            .map(|unit| match unit {
+                Unit::Listed(entries) => entries.iter().map(|entry| entry.id.0).collect(),
+                Unit::Spread { .. } => panic!("not listed"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn interleaved_transactions_are_taken_apart_and_go_by_their_last_change() {
+        let order = units(entries(&[(1, 7), (2, 8), (3, 9), (4, 8), (5, 7)]));
+        assert_eq!(ids(&order), [vec![3], vec![2, 4], vec![1, 5]]);
+    }
+
+    #[test]
+    fn a_transaction_that_reaches_beyond_the_cut_waits() {
+        let (complete, rest) = split(entries(&[(1, 7), (2, 8), (3, 7), (4, 9)]), LogId(2));
+        assert_eq!((ids(&complete), rest), (vec![vec![2]], entries(&[(1, 7), (3, 7), (4, 9)])));
+    }
+
+    #[test]
+    fn a_batch_holds_whole_transactions_and_at_least_one() {
+        let mut queue = units(entries(&[(1, 7), (2, 7), (3, 7), (4, 8), (5, 9)])).into();
+        assert_eq!(ids(&next_batch(&mut queue, 2, 1000)), [vec![1, 2, 3]]);
+        assert_eq!(ids(&next_batch(&mut queue, 2, 15)), [vec![4]]);
+        assert_eq!(ids(&next_batch(&mut queue, 2, 1000)), [vec![5]]);
+        assert!(next_batch(&mut queue, 2, 1000).is_empty());
+    }
+}

@@ -1,0 +1,95 @@
+//! What one slave has replayed of the log, in a form that one row holds however much that is.
+
+use crate::backlog::snapshot::Snapshot;
+use crate::base::names::{BatchNumber, LogId};
+
+/// Replayed is what `base` shows, and of what `current` shows beyond it the transactions whose last id is `last` at most:
+/// that is the order of replay, see `order.rs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The last batch whose position this is.
+    pub batch: BatchNumber,
+    pub base: Option<Snapshot>,
+    /// What is being drained; it becomes the base when all of it has been replayed.
+    pub current: Option<Snapshot>,
+    /// Without a current snapshot it says nothing, but what the last batch ended with.
+    pub last: Option<LogId>,
+    /// Nothing that either snapshot shows has a higher id.
+    pub highest: LogId,
+    /// Rows at or below this id have been replayed, have their flag, and no further one can appear.
+    pub floor: LogId,
+}
+
+/// In the place of what there is not.
+const NONE: &str = "-";
+
+impl Position {
+    /// All of `current` has been replayed.
+    pub fn finish(&mut self) {
+        if let Some(finished) = self.current.take() {
+            self.base = Some(finished);
+        }
+        self.last = None;
+    }
+
+    /// For the slave's progress row, which knows the batch's number by itself.
+    pub fn encode(&self) -> String {
+        let snapshot = |snapshot: &Option<Snapshot>| snapshot.as_ref().map_or(NONE.to_string(), Snapshot::to_string);
+        let last = self.last.map_or(NONE.to_string(), |last| last.to_string());
+        format!("{} {} {last} {} {}", snapshot(&self.base), snapshot(&self.current), self.highest, self.floor)
+    }
+
+    /// `None` if the text was not written by `encode`.
+    pub fn decode(batch: BatchNumber, text: &str) -> Option<Position> {
+        let snapshot = |text: &str| match text {
+            NONE => Some(None),
+            text => Snapshot::parse(text).map(Some),
+        };
+        let id = |text: &str| text.parse().ok().map(LogId);
+        let words: Vec<&str> = text.split(' ').collect();
+        let [base, current, last, highest, floor] = words[..] else { return None };
+        Some(Position {
+            batch,
+            base: snapshot(base)?,
+            current: snapshot(current)?,
+            last: if last == NONE { None } else { Some(id(last)?) },
+            highest: id(highest)?,
+            floor: id(floor)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position() -> Position {
+        Position {
+            batch: BatchNumber(7),
+            base: Snapshot::parse("100:110:100,105"),
+            current: Snapshot::parse("120:120:"),
+            last: Some(LogId(55)),
+            highest: LogId(60),
+            floor: LogId(40),
+        }
+    }
+
+    #[test]
+    fn a_position_comes_back_as_it_was_written() {
+        let begun = Position { base: None, last: None, ..position() };
+        for position in [position(), begun] {
+            assert_eq!(Position::decode(BatchNumber(7), &position.encode()), Some(position));
+        }
+        assert_eq!(position().encode(), "100:110:100,105 120:120: 55 60 40");
+        for damaged in ["", "- - - 1", "- - - 1 x", "- - - 1 1 1", "1-5,7"] {
+            assert_eq!(Position::decode(BatchNumber(7), damaged), None, "{damaged}");
+        }
+    }
+
+    #[test]
+    fn what_is_drained_becomes_the_base() {
+        let mut position = position();
+        position.finish();
+        assert_eq!((position.base, position.current, position.last), (Snapshot::parse("120:120:"), None, None));
+    }
+}

@@ -1,0 +1,278 @@
+//! A thread that reads the log on a session of its own while the pair replays: the master works while the slave does.
+//!
+//! Only long batches are worth it. What is read ahead is bounded: the thread waits as soon as so many answers wait for the
+//! pair. When a batch fails, the reader is dropped together with all that it has read.
+
+use crate::backlog::change::Change;
+use crate::backlog::order::Entry;
+use crate::backlog::reader::{Batch, Pages, ReadAhead, Reading, Window};
+use crate::base::control::Control;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::Side;
+use crate::config::settings::Config;
+use crate::server::connect;
+use crate::server::session::Session;
+use crate::sql;
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// So many bytes of changes may wait to be taken, as the log stores them, or one piece of more; the thread holds another one in
+/// hand.
+const AHEAD_BYTES: usize = 3 << 20;
+
+/// While it waits, the pair looks up this often to see whether it has to stop.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+enum Order {
+    /// Answered by `Changes`, as often as it takes, and `End`.
+    Batch(Batch),
+    /// Answered by `Window`.
+    Window(Window),
+}
+
+enum Answer {
+    Changes(Vec<Change>, usize),
+    End,
+    Window(Vec<Entry>),
+}
+
+/// How much waits to be taken.
+#[derive(Default)]
+struct Shelf {
+    state: Mutex<Shelved>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Shelved {
+    bytes: usize,
+    is_closed: bool,
+}
+
+impl Shelf {
+    /// Waits for room; false if nobody will take it any more.
+    fn put(&self, bytes: usize) -> bool {
+        let is_full =
+            |shelved: &mut Shelved| !shelved.is_closed && shelved.bytes > 0 && shelved.bytes + bytes > AHEAD_BYTES;
+        let mut shelved = self.changed.wait_while(self.lock(), is_full).expect("no holder panics");
+        shelved.bytes += bytes;
+        !shelved.is_closed
+    }
+
+    fn take(&self, bytes: usize) {
+        self.lock().bytes -= bytes;
+        self.changed.notify_one();
+    }
+
+    fn close(&self) {
+        self.lock().is_closed = true;
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shelved> {
+        self.state.lock().expect("no holder panics")
+    }
+}
+
+/// The pair's side.
+pub struct Reader {
+    orders: Sender<Order>,
+    answers: Receiver<Result<Answer>>,
+    shelf: Arc<Shelf>,
+    /// Batches that are not read to their ends.
+    batches: VecDeque<Batch>,
+    awaits_window: bool,
+    window: Option<Vec<Entry>>,
+    control: Control,
+}
+
+/// A session to read with that is being opened while the pair has to look at the log yet.
+pub struct Dialing(JoinHandle<Result<Session>>);
+
+impl Dialing {
+    pub fn start(config: &Config) -> Result<Dialing> {
+        let (label, server) = (label(config), config.master.clone());
+        let thread = thread::Builder::new().name(label.clone());
+        let dial = move || {
+            let mut session = connect::connect(Side::Master, &server, &label)?;
+            session.message("set the session up", sql::READ_BY_INDEX)?;
+            Ok(session)
+        };
+        thread.spawn(dial).map(Dialing).map_err(|error| internal(&error.to_string()))
+    }
+
+    fn session(self) -> Result<Session> {
+        self.0.join().unwrap_or_else(|_| Err(internal("a thread panicked, as the line before says")))
+    }
+}
+
+fn label(config: &Config) -> String {
+    format!("{} reader", config.name)
+}
+
+impl Reader {
+    pub fn start(config: &Config, control: &Control, reading: Reading, dialing: Dialing) -> Result<Reader> {
+        let session = dialing.session()?;
+        let (orders, inbox) = channel();
+        let (outbox, answers) = channel();
+        let shelf = Arc::new(Shelf::default());
+        let outbox = Outbox { answers: outbox, shelf: Arc::clone(&shelf) };
+        thread::Builder::new()
+            .name(label(config))
+            .spawn(move || serve(session, reading, &inbox, &outbox))
+            .map_err(|error| internal(&error.to_string()))?;
+        let control = control.clone();
+        Ok(Reader { orders, answers, shelf, batches: VecDeque::new(), awaits_window: false, window: None, control })
+    }
+
+    /// An order that nobody takes any more has its reason among the answers.
+    fn give(&self, order: Order) {
+        drop(self.orders.send(order));
+    }
+
+    fn answer(&self) -> Result<Answer> {
+        loop {
+            match self.answers.recv_timeout(PATIENCE) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Disconnected) => return Err(internal("the reader has ended")),
+                Err(RecvTimeoutError::Timeout) if self.control.is_stopping() => {
+                    return Err(Error::new(Kind::Stopped, None, "finish the batch", "the daemon is stopping"));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+}
+
+impl ReadAhead for Reader {
+    fn order(&mut self, batch: &Batch) {
+        if !self.batches.iter().any(|known| Batch::ptr_eq(known, batch)) {
+            self.batches.push_back(batch.clone());
+            self.give(Order::Batch(batch.clone()));
+        }
+    }
+
+    fn order_window(&mut self, window: Window) {
+        if !self.awaits_window {
+            self.awaits_window = true;
+            self.give(Order::Window(window));
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.batches.is_empty() && !self.awaits_window
+    }
+
+    fn is_next(&self, batch: &Batch) -> bool {
+        self.batches.front().is_some_and(|next| Batch::ptr_eq(next, batch))
+    }
+
+    fn next(&mut self) -> Result<Option<Vec<Change>>> {
+        loop {
+            match self.answer()? {
+                Answer::Changes(changes, bytes) => {
+                    self.shelf.take(bytes);
+                    return Ok(Some(changes));
+                }
+                Answer::Window(entries) => self.window = Some(entries),
+                Answer::End => {
+                    self.batches.pop_front();
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn window(&mut self) -> Result<Option<Vec<Entry>>> {
+        if !std::mem::take(&mut self.awaits_window) {
+            return Ok(None);
+        }
+        match self.window.take() {
+            Some(entries) => Ok(Some(entries)),
+            None => match self.answer()? {
+                Answer::Window(entries) => Ok(Some(entries)),
+                Answer::Changes(..) | Answer::End => Err(internal("the reader gave a wrong answer")),
+            },
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shelf.close();
+    }
+}
+
+/// The thread's side.
+struct Outbox {
+    answers: Sender<Result<Answer>>,
+    shelf: Arc<Shelf>,
+}
+
+impl Outbox {
+    /// Whether the thread goes on.
+    fn hand_out(&self, answer: Result<Answer>) -> bool {
+        let goes_on = match &answer {
+            Ok(Answer::Changes(_, bytes)) => self.shelf.put(*bytes),
+            other => other.is_ok(),
+        };
+        self.answers.send(answer).is_ok() && goes_on
+    }
+}
+
+/// Ends with the first error, or when the pair has gone.
+fn serve(mut session: Session, mut reading: Reading, inbox: &Receiver<Order>, outbox: &Outbox) {
+    while let Ok(order) = inbox.recv() {
+        let goes_on = match order {
+            Order::Window(window) => outbox.hand_out(reading.window(&mut session, &window).map(Answer::Window)),
+            Order::Batch(batch) => read(&mut session, &mut reading, batch, outbox),
+        };
+        if !goes_on {
+            return;
+        }
+    }
+}
+
+fn read(session: &mut Session, reading: &mut Reading, batch: Batch, outbox: &Outbox) -> bool {
+    let mut pages = Pages::new(batch);
+    loop {
+        match pages.next(reading, session) {
+            Ok(Some(changes)) => {
+                if !outbox.hand_out(Ok(Answer::Changes(changes, pages.bytes()))) {
+                    return false;
+                }
+            }
+            end => return outbox.hand_out(end.map(|_| Answer::End)),
+        }
+    }
+}
+
+fn internal(why: &str) -> Error {
+    Error::new(Kind::Internal, None, "read the log ahead", why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_but_for_one_piece() {
+        let shelf = Shelf::default();
+        assert!(shelf.put(10 * AHEAD_BYTES));
+        shelf.take(10 * AHEAD_BYTES);
+        assert!(shelf.put(AHEAD_BYTES - 1) && shelf.put(1));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| shelf.put(1));
+            thread::sleep(Duration::from_millis(20));
+            assert_eq!(shelf.lock().bytes, AHEAD_BYTES);
+            shelf.take(1);
+            assert!(waiting.join().unwrap());
+            let waiting = scope.spawn(|| shelf.put(1));
+            shelf.close();
+            assert!(!waiting.join().unwrap(), "nobody will take it");
+        });
+    }
+}

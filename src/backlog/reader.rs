@@ -1,0 +1,375 @@
+//! Reading the log on one session: which rows are pending, and the changes themselves when their turn comes.
+//!
+//! The pair's own session looks for what is pending. The changes of a long batch are read on another one (`ahead.rs`), so
+//! that the master works while the slave does.
+
+use crate::backlog::change::{Change, Event};
+use crate::backlog::order::{Entry, Unit};
+use crate::backlog::row::{self, Row, Vocabulary};
+use crate::backlog::snapshot::Snapshot;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::{LogId, Side, Txid};
+use crate::config::settings::Config;
+use crate::server::session::{self, Session};
+use crate::sql::ReadQueries;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// How many ids a transaction may spread over and still be read as a whole; and what is so in nearly every backlog: less
+/// than three blocks.
+pub const DISTANCE: i64 = 10_000;
+pub const BLOCK: i64 = 500;
+pub const NEAR: i64 = 3 * BLOCK;
+
+/// Rows read at once, without payload: 32 bytes each here. First fewer, for the slave has nothing to do meanwhile.
+pub const READ: i64 = 40_000;
+pub const FIRST_READ: i64 = 5_000;
+
+/// So little payload comes with the look that finds it: rows, and bytes as they are stored.
+const LITTLE_ROWS: i64 = 20;
+const LITTLE_BYTES: i64 = 64 << 10;
+
+/// With the rows of a transaction that is read page by page the payload of those comes that take no more bytes than this.
+const SMALL_BYTES: i32 = 1_000;
+
+/// Limits of one fetch of payload.
+pub const CHUNK_ROWS: usize = 2_000;
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// A stored value above this size may be compressed, and then takes up to so many times its stored size in memory.
+const COMPRESSED_FROM: usize = 1_500;
+const COMPRESSION: usize = 12;
+
+/// Whole transactions that are replayed together.
+pub type Batch = Arc<Vec<Unit>>;
+
+/// Somebody who reads while changes read before are being replayed.
+pub trait ReadAhead {
+    /// Asks for the changes of a batch, after those asked for before.
+    fn order(&mut self, batch: &Batch);
+
+    /// Asks for the rows of the next window, once.
+    fn order_window(&mut self, window: Window);
+
+    /// Has everything been taken that was asked for?
+    fn is_idle(&self) -> bool;
+
+    /// Is this batch the next one that was asked for?
+    fn is_next(&self, batch: &Batch) -> bool;
+
+    /// The batch's next changes; `None` at its end.
+    fn next(&mut self) -> Result<Option<Vec<Change>>>;
+
+    /// The rows of the window, if it was asked for.
+    fn window(&mut self) -> Result<Option<Vec<Entry>>>;
+}
+
+/// Which rows to read of a backlog that is too long to be read at once.
+#[derive(Clone, Debug)]
+pub struct Window {
+    pub above: LogId,
+    /// So many at most.
+    pub rows: i64,
+    pub snapshot: Snapshot,
+    /// What this one shows has been replayed.
+    pub base: Option<Snapshot>,
+    /// Transactions to leave out.
+    pub apart: Vec<String>,
+}
+
+/// What it takes to read the log as one slave.
+#[derive(Clone)]
+pub struct Reading {
+    queries: Arc<ReadQueries>,
+    skip_user: Option<String>,
+    slave_identity: String,
+    /// Rows come in hstore's binary form.
+    is_packed: bool,
+    vocabulary: Vocabulary,
+    /// What came along with the rows that were listed last.
+    at_hand: HashMap<LogId, Change>,
+}
+
+/// How far the changes of a batch have been read.
+pub struct Pages {
+    batch: Batch,
+    unit: usize,
+    /// Up to here the unit in hand has been paged through.
+    above: LogId,
+    entries: VecDeque<Entry>,
+    /// Of the changes that were given last.
+    bytes: usize,
+}
+
+impl Reading {
+    pub fn new(config: &Config, hstore_schema: &str, master_encoding: &str, slave_identity: &str) -> Reading {
+        // Its lengths count bytes before they are converted from the database's encoding.
+        let is_packed = master_encoding == "UTF8";
+        Reading {
+            queries: Arc::new(ReadQueries::new(&config.slave_field, hstore_schema, is_packed)),
+            skip_user: config.skip_user.clone(),
+            slave_identity: slave_identity.to_string(),
+            is_packed,
+            vocabulary: Vocabulary::default(),
+            at_hand: HashMap::new(),
+        }
+    }
+
+    /// Passes over what the initial copy has brought of these tables.
+    pub fn pass_over(&mut self, copied: &[(String, Snapshot)]) {
+        Arc::make_mut(&mut self.queries).pass_over(copied);
+    }
+
+    /// What is pending above an id, and for the late transactions above an id of their own; and the snapshot that shows it,
+    /// which is the query's.
+    pub fn look(
+        &mut self,
+        master: &mut Session,
+        above: LogId,
+        late: impl Iterator<Item = (Txid, LogId)>,
+        base: Option<&Snapshot>,
+    ) -> Result<(Snapshot, Vec<Entry>)> {
+        let (late, bounds) = late.map(|(late, bound)| (late.to_string(), bound.0)).unzip();
+        let (shown, entries) = self.pending(master, (above, FIRST_READ), None, base, (late, bounds), &[])?;
+        let snapshot = Snapshot::parse(&shown)
+            .ok_or_else(|| unexpected(&format!("the server sent a snapshot that is none: {shown}")))?;
+        Ok((snapshot, entries))
+    }
+
+    /// What a former look's snapshot shows.
+    pub fn window(&mut self, master: &mut Session, window: &Window) -> Result<Vec<Entry>> {
+        let Window { above, rows, snapshot, base, apart } = window;
+        let (_, entries) =
+            self.pending(master, (*above, *rows), Some(snapshot), base.as_ref(), Default::default(), apart)?;
+        Ok(entries)
+    }
+
+    fn pending(
+        &mut self,
+        master: &mut Session,
+        (above, rows): (LogId, i64),
+        snapshot: Option<&Snapshot>,
+        base: Option<&Snapshot>,
+        (late, bounds): (Vec<String>, Vec<i64>),
+        apart: &[String],
+    ) -> Result<(String, Vec<Entry>)> {
+        let (snapshot, base) = (snapshot.map(Snapshot::as_str), base.map(Snapshot::as_str));
+        let (skip_user, slave_identity) = (self.skip_user.clone(), self.slave_identity.clone());
+        let parameters: [&(dyn session::ToSql + Sync); 11] = [
+            &above.0,
+            &skip_user,
+            &slave_identity,
+            &rows,
+            &snapshot,
+            &base,
+            &late,
+            &bounds,
+            &apart,
+            &LITTLE_ROWS,
+            &LITTLE_BYTES,
+        ];
+        let (mut shown, mut entries, mut changes) = (None, Vec::new(), Vec::new());
+        let queries = self.queries.clone();
+        master.each("read the log", &queries.pending, &parameters, |row| {
+            match row.get::<_, Option<&str>>("snapshot") {
+                Some(snapshot) => shown = Some(snapshot.to_string()),
+                None => entries.push(entry(&row)),
+            }
+            if row.get::<_, Option<&str>>("event").is_some() {
+                changes.push(self.change(&row));
+            }
+        })?;
+        let shown = shown.ok_or_else(|| unexpected("the server sent no snapshot"))?;
+        entries.sort_unstable_by_key(|entry| entry.id);
+        self.keep(changes)?;
+        Ok((shown, entries))
+    }
+
+    /// The next rows of a transaction that was not read as a whole.
+    fn page(&mut self, master: &mut Session, txid: Txid, above: LogId, last: LogId) -> Result<Vec<Entry>> {
+        let rows = master.query(
+            "read the log",
+            &self.queries.page,
+            &[
+                &above.0,
+                &self.skip_user,
+                &self.slave_identity,
+                &(CHUNK_ROWS as i64),
+                &txid.to_string(),
+                &last.0,
+                &SMALL_BYTES,
+            ],
+        )?;
+        let brought = rows.iter().filter(|row| row.get::<_, Option<&str>>("event").is_some());
+        let changes = brought.map(|row| self.change(row)).collect();
+        self.keep(changes)?;
+        Ok(rows.iter().map(entry).collect())
+    }
+
+    fn keep(&mut self, changes: Vec<Result<Change>>) -> Result<()> {
+        let by_id = |change: Result<Change>| change.map(|change| (change.id, change));
+        self.at_hand = changes.into_iter().map(by_id).collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    /// The changes themselves, in the order of these ids; without those whose flag is set.
+    pub fn fetch(&mut self, master: &mut Session, ids: impl Iterator<Item = LogId>) -> Result<Vec<Change>> {
+        let ids: Vec<LogId> = ids.collect();
+        let mut changes: Vec<Option<Change>> = ids.iter().map(|id| self.at_hand.remove(id)).collect();
+        let away = ids.iter().zip(0..).filter(|(_, place)| changes[*place].is_none());
+        let mut away: Vec<(LogId, usize)> = away.map(|(id, place)| (*id, place)).collect();
+        if !away.is_empty() {
+            away.sort_unstable();
+            self.bring(master, &away, &mut changes)?;
+        }
+        Ok(changes.into_iter().flatten().collect())
+    }
+
+    /// Fetches the changes with these ids, which are sorted, each to its place.
+    fn bring(&mut self, master: &mut Session, away: &[(LogId, usize)], changes: &mut [Option<Change>]) -> Result<()> {
+        let runs = away.chunk_by(|a, b| a.0.0 + 1 == b.0.0);
+        let (first, last): (Vec<i64>, Vec<i64>) = runs.map(|run| (run[0].0.0, run[run.len() - 1].0.0)).unzip();
+        let rows = master.query("fetch changes", &self.queries.fetch, &[&first, &last])?;
+        if rows.len() != away.len() {
+            return Err(unexpected("changes vanished from the log while they were being replayed"));
+        }
+        for row in rows {
+            let id = LogId(row.get("id"));
+            let known = away.binary_search_by_key(&id, |(id, _)| *id);
+            let place = away[known.map_err(|_| unexpected("the server sent a change that was not asked for"))?].1;
+            if !row.get::<_, bool>("skip") {
+                changes[place] = Some(self.change(&row)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, row: &session::Row) -> Result<Change> {
+        let letter: &str = row.get("event");
+        let event = Event::from_letter(letter)
+            .ok_or_else(|| unexpected(&format!("the log has an event '{letter}' that this version does not know")))?;
+        let relation: &str = row.get("relation");
+        Ok(Change {
+            id: LogId(row.get("id")),
+            txid: Txid(row.get::<_, session::Xid8>("txid").0),
+            event,
+            relation: relation.to_string(),
+            old: self.columns(row, "old", relation)?,
+            new: self.columns(row, "new", relation)?,
+            sql: row.get("sql"),
+            origin: row.get("origin"),
+        })
+    }
+
+    fn columns(&mut self, row: &session::Row, side: &str, relation: &str) -> Result<Row> {
+        if !self.is_packed {
+            return Ok(columns(row.get(side), relation, &mut self.vocabulary));
+        }
+        let packed: Option<&[u8]> = row.get(side);
+        let pairs = row::unpack(packed.unwrap_or_default());
+        let pairs = pairs.ok_or_else(|| unexpected("the log has a row that is no hstore"))?;
+        let names = self.vocabulary.names(relation, pairs.iter().map(|(name, _)| *name));
+        Ok(Row::new(names, pairs.iter().map(|(_, value)| *value)))
+    }
+}
+
+impl Pages {
+    pub fn new(batch: Batch) -> Pages {
+        Pages { batch, unit: 0, above: LogId(i64::MIN), entries: VecDeque::new(), bytes: 0 }
+    }
+
+    /// About so many bytes those changes take that were given last.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The next changes, few enough to be held; `None` at the batch's end.
+    pub fn next(&mut self, reading: &mut Reading, master: &mut Session) -> Result<Option<Vec<Change>>> {
+        while self.entries.is_empty() {
+            if self.unit == self.batch.len() {
+                return Ok(None);
+            }
+            self.turn(reading, master)?;
+        }
+        let length = chunk_length(self.entries.iter());
+        self.bytes = self.entries.range(..length).map(|entry| entry.size).sum();
+        reading.fetch(master, self.entries.drain(..length).map(|entry| entry.id)).map(Some)
+    }
+
+    /// The entries of the next units, or of the next page of one.
+    fn turn(&mut self, reading: &mut Reading, master: &mut Session) -> Result<()> {
+        let is_wanted = |entry: &&Entry| !entry.skip;
+        match &self.batch[self.unit] {
+            Unit::Listed(entries) => {
+                self.entries.extend(entries.iter().filter(is_wanted));
+                self.unit += 1;
+                while let Some(Unit::Listed(entries)) = self.batch.get(self.unit) {
+                    self.entries.extend(entries.iter().filter(is_wanted));
+                    self.unit += 1;
+                }
+            }
+            Unit::Spread { txid, first, last, .. } => {
+                let above = self.above.max(LogId(first.0 - 1));
+                let page = reading.page(master, *txid, above, *last)?;
+                match page.last() {
+                    Some(last) => self.above = last.id,
+                    None => (self.unit, self.above) = (self.unit + 1, LogId(i64::MIN)),
+                }
+                self.entries.extend(page.iter().filter(is_wanted));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A logged row as name, value, name, value.
+pub fn columns(pairs: Option<Vec<Option<&str>>>, relation: &str, vocabulary: &mut Vocabulary) -> Row {
+    let pairs = pairs.unwrap_or_default();
+    let names = pairs.iter().step_by(2).map(|name| name.unwrap_or_default());
+    Row::new(vocabulary.names(relation, names), pairs.iter().skip(1).step_by(2).copied())
+}
+
+/// How many of these entries are few enough to be held with their payload; at least one.
+fn chunk_length<'a>(entries: impl Iterator<Item = &'a Entry>) -> usize {
+    let mut bytes = 0;
+    let fits = |entry: &&Entry| {
+        bytes += entry.size;
+        bytes <= CHUNK_BYTES
+    };
+    entries.take(CHUNK_ROWS).take_while(fits).count().max(1)
+}
+
+fn entry(row: &session::Row) -> Entry {
+    let stored = row.get::<_, i32>("size") as usize;
+    Entry {
+        id: LogId(row.get("id")),
+        txid: Txid(row.get::<_, session::Xid8>("txid").0),
+        size: if stored > COMPRESSED_FROM { stored * COMPRESSION } else { stored },
+        skip: row.get("skip"),
+    }
+}
+
+fn unexpected(what: &str) -> Error {
+    Error::new(Kind::Internal, Some(Side::Master), "replay the log", what)
+        .with_hint("does another program write to replica_log? everything is rolled back and tried again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_bounded_in_rows_and_bytes_and_never_empty() {
+        let entry = |size| Entry { id: LogId(1), txid: Txid(1), size, skip: false };
+        let lengths = |mut entries: &[Entry]| {
+            let mut lengths = Vec::new();
+            while !entries.is_empty() {
+                lengths.push(chunk_length(entries.iter()));
+                entries = &entries[lengths[lengths.len() - 1]..];
+            }
+            lengths
+        };
+        assert_eq!(lengths(&vec![entry(1); CHUNK_ROWS + 1]), [CHUNK_ROWS, 1]);
+        assert_eq!(lengths(&[entry(CHUNK_BYTES + 1), entry(1), entry(CHUNK_BYTES)]), [1, 1, 1]);
+    }
+}

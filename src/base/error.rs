@@ -1,0 +1,175 @@
+//! What can go wrong, said for the operator: which operation, on which side, why, and what to do now.
+
+use crate::base::names::{LogId, Side, Txid};
+use std::fmt;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What sort of failure it is; this decides the exit code and whether another try makes sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The command line makes no sense.
+    Usage,
+    /// A config file or connection string cannot be read or understood.
+    Config,
+    /// The server cannot be reached, or the connection broke.
+    Connection,
+    /// The server refuses the login: password, pg_hba.conf, role or database.
+    Login,
+    /// Something that replication needs is not there: a table, a column, a setting, a right.
+    Setup,
+    /// Another daemon replicates this pair.
+    Busy,
+    /// One change cannot be replayed; everything before it has been.
+    Change,
+    /// A wait for a lock, or a deadlock: the next try may succeed.
+    Contention,
+    /// The operator has paused the pair.
+    Paused,
+    /// The operator asked the daemon to stop.
+    Stopped,
+    /// A broken promise of pyreplica's own, or an answer of the server nobody expected.
+    Internal,
+}
+
+/// The stable exit codes; the README prints this table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    Success = 0,
+    Internal = 1,
+    Usage = 2,
+    Config = 3,
+    Master = 4,
+    Slave = 5,
+    Change = 6,
+    Busy = 7,
+    /// What a verb looked at works, and somebody should see to it all the same.
+    Warned = 8,
+    /// What a verb looked at does not work, or not as it should.
+    Faulty = 9,
+    /// A verb was stopped before its end, by a signal or the end of a pipe.
+    Interrupted = 130,
+}
+
+/// An error with everything an operator needs. The `Display` is one line without full stop; the hint stands apart.
+/// Boxed, so that a `Result` stays small where nothing goes wrong.
+#[derive(Debug)]
+pub struct Error(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    kind: Kind,
+    side: Option<Side>,
+    operation: String,
+    detail: String,
+    hint: Option<String>,
+    code: Option<String>,
+    change: Option<(LogId, Txid)>,
+}
+
+impl Error {
+    /// `operation` says what was attempted ("connect", "prepare the batch"), `detail` why it failed.
+    pub fn new(kind: Kind, side: Option<Side>, operation: impl Into<String>, detail: impl fmt::Display) -> Self {
+        Error(Box::new(Parts {
+            kind,
+            side,
+            operation: operation.into(),
+            detail: detail.to_string(),
+            hint: None,
+            code: None,
+            change: None,
+        }))
+    }
+
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// The same for another reason.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.0.detail = detail.into();
+        self
+    }
+
+    /// Notes the SQLSTATE that the server gave.
+    #[must_use]
+    pub fn with_code(mut self, code: &str) -> Self {
+        self.0.code = Some(code.to_string());
+        self
+    }
+
+    /// Notes the change that cannot be replayed, and its transaction.
+    #[must_use]
+    pub fn with_change(mut self, id: LogId, txid: Txid) -> Self {
+        self.0.change = Some((id, txid));
+        self
+    }
+
+    pub fn change(&self) -> Option<(LogId, Txid)> {
+        self.0.change
+    }
+
+    /// Would the same thing go wrong again at once? A lost connection or a lock says nothing about what was sent.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self.0.kind,
+            Kind::Connection | Kind::Login | Kind::Contention | Kind::Stopped | Kind::Busy | Kind::Paused
+        )
+    }
+
+    /// The SQLSTATE, if it was a server that refused.
+    pub fn code(&self) -> Option<&str> {
+        self.0.code.as_deref()
+    }
+
+    /// What was attempted, without the side.
+    pub fn operation(&self) -> &str {
+        &self.0.operation
+    }
+
+    /// Why it failed, without the operation.
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    pub fn side(&self) -> Option<Side> {
+        self.0.side
+    }
+
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        match (self.0.kind, self.0.side) {
+            (Kind::Usage, _) => ExitCode::Usage,
+            (Kind::Config, _) => ExitCode::Config,
+            (Kind::Change, _) => ExitCode::Change,
+            (Kind::Busy | Kind::Paused, _) => ExitCode::Busy,
+            (Kind::Stopped, _) => ExitCode::Success,
+            (Kind::Internal, _) => ExitCode::Internal,
+            (_, Some(Side::Slave)) => ExitCode::Slave,
+            (_, Some(Side::Master)) => ExitCode::Master,
+            (_, None) => ExitCode::Config,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(side) = self.0.side {
+            write!(f, "{side}: ")?;
+        }
+        write!(f, "cannot {}: {}", self.0.operation, self.0.detail)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,4 @@
+pub mod names;
+pub mod backoff;
+pub mod error;
+pub mod control;

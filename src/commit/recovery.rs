@@ -1,0 +1,152 @@
+//! What to do with what a broken batch left behind: a pure table over what each server says.
+
+use crate::base::names::{BatchNumber, Side};
+use std::fmt;
+
+/// The name of one prepared transaction: `pyreplica:NAME:FIELD:master:42:1f2e3d4c5b6a7988`.
+///
+/// Several pairs and databases share `pg_prepared_xacts`. Pair name, slave field, side and number tell the operator what
+/// it is; the origin, a digest of which log on which server the batch was read from, makes it unique in its cluster.
+///
+/// Whose it is depends on the log and the slave's field alone: a pair that was renamed after a crash, or is started from
+/// the command line now, must settle what it left under its former name. Otherwise its rows would wait on the slave for
+/// ever, or be rolled back there as soon as another batch had been noted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GidFamily {
+    name: String,
+    field: String,
+    origin: String,
+}
+
+/// `GIDSIZE` of PostgreSQL is 200 bytes with its terminator, of which a field, as a column, takes 63 at most. That leaves
+/// so much for the pair's name.
+const MAX_NAME: usize = 60;
+
+impl GidFamily {
+    pub fn new(name: &str, field: &str, origin: u64) -> Self {
+        GidFamily { name: shortened(name), field: field.to_string(), origin: format!("{origin:016x}") }
+    }
+
+    pub fn gid(&self, side: Side, number: BatchNumber) -> String {
+        format!("pyreplica:{}:{}:{side}:{number}:{}", self.name, self.field, self.origin)
+    }
+
+    /// The number, if this transaction is one of this slave's on that side. Anybody else's is never touched.
+    pub fn number(&self, side: Side, gid: &str) -> Option<BatchNumber> {
+        let (field, number, origin) = GidFamily::read(side, gid)?;
+        (field == self.field && origin == self.origin).then_some(number)
+    }
+
+    /// Whether it may be one of this slave's, for somebody who cannot ask the master which log that is about.
+    pub fn may_be_own(field: &str, side: Side, gid: &str) -> bool {
+        GidFamily::read(side, gid).is_some_and(|(read, ..)| read == field)
+    }
+
+    /// Field, number and origin of a batch. A name holds no colon; a field may, and is what is left.
+    fn read(side: Side, gid: &str) -> Option<(&str, BatchNumber, &str)> {
+        let (_name, rest) = gid.strip_prefix("pyreplica:")?.split_once(':')?;
+        let (rest, origin) = rest.rsplit_once(':')?;
+        let (rest, number) = rest.rsplit_once(':')?;
+        let field = rest.strip_suffix(&side.to_string())?.strip_suffix(':')?;
+        number.parse().ok().map(|number| (field, BatchNumber(number), origin))
+    }
+}
+
+/// Cuts at a character boundary and leaves out what would make the gid ambiguous.
+fn shortened(name: &str) -> String {
+    let mut short = String::new();
+    for c in name.chars().map(|c| if c == ':' || c.is_control() { '_' } else { c }) {
+        if short.len() + c.len_utf8() > MAX_NAME {
+            break;
+        }
+        short.push(c);
+    }
+    short
+}
+
+/// What settles one batch number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Both prepared: the batch was complete, both commit.
+    CommitBoth,
+    /// The slave never prepared, so nothing of it is there to keep: the position is taken back.
+    RollBackMaster,
+    /// The master has committed this very batch: the slave follows.
+    CommitSlave,
+    /// The master has not committed this batch: the slave prepared too late, after the master was rolled back.
+    RollBackSlave,
+}
+
+/// Decides for one batch number. `committed` is the number in the master's row for this slave.
+///
+/// That nothing is prepared on the master proves nothing: it may have committed or have been rolled back. Its row tells.
+pub fn decide(number: BatchNumber, on_master: bool, on_slave: bool, committed: BatchNumber) -> Option<Action> {
+    match (on_master, on_slave) {
+        (true, true) => Some(Action::CommitBoth),
+        (true, false) => Some(Action::RollBackMaster),
+        (false, true) if number == committed => Some(Action::CommitSlave),
+        (false, true) => Some(Action::RollBackSlave),
+        (false, false) => None,
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Action::CommitBoth => "prepared on both sides: commit both",
+            Action::RollBackMaster => "prepared on the master only: roll it back",
+            Action::CommitSlave => "committed on the master: commit on the slave",
+            Action::RollBackSlave => "not committed on the master: roll back on the slave",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_of_the_recovery_table() {
+        let (seven, eight) = (BatchNumber(7), BatchNumber(8));
+        assert_eq!(decide(seven, true, true, eight), Some(Action::CommitBoth));
+        assert_eq!(decide(seven, true, false, seven), Some(Action::RollBackMaster));
+        assert_eq!(decide(seven, false, true, seven), Some(Action::CommitSlave));
+        assert_eq!(decide(seven, false, true, eight), Some(Action::RollBackSlave));
+        assert_eq!(decide(seven, false, false, seven), None);
+    }
+
+    #[test]
+    fn a_gid_names_its_number_to_its_own_family_only() {
+        let ours = GidFamily::new("somedb", "replicated", 0xabc);
+        let gid = ours.gid(Side::Slave, BatchNumber(42));
+        assert_eq!(gid, "pyreplica:somedb:replicated:slave:42:0000000000000abc");
+        assert_eq!(ours.number(Side::Slave, &gid), Some(BatchNumber(42)));
+        assert_eq!(ours.number(Side::Master, &gid), None);
+        assert_eq!(GidFamily::new("somedb", "replicated", 0xabd).number(Side::Slave, &gid), None);
+        assert_eq!(GidFamily::new("somedb", "slave2", 0xabc).number(Side::Slave, &gid), None);
+    }
+
+    #[test]
+    fn a_slave_knows_its_gids_under_another_name_but_not_those_of_another_field() {
+        let ours = GidFamily::new("somedb", "a", 0xabc);
+        let gid = |name, field| GidFamily::new(name, field, 0xabc).gid(Side::Master, BatchNumber(42));
+        assert_eq!(ours.number(Side::Master, &gid("former:name", "a")), Some(BatchNumber(42)));
+        for field in ["b", "a:master", "a:master:7", "master:a", "", ":a", "a_b", "a:b"] {
+            assert_eq!(ours.number(Side::Master, &gid("somedb", field)), None, "{field}");
+            let other = GidFamily::new("somedb", field, 0xabc);
+            assert_eq!(other.number(Side::Master, &gid("somedb", field)), Some(BatchNumber(42)), "{field}");
+            assert_eq!(other.number(Side::Master, &gid("somedb", "a")), None, "{field}");
+            assert!(GidFamily::may_be_own(field, Side::Master, &gid("somedb", field)), "{field}");
+            assert!(!GidFamily::may_be_own("a", Side::Master, &gid("somedb", field)), "{field}");
+            assert!(!GidFamily::may_be_own(field, Side::Slave, &gid("somedb", field)), "{field}");
+        }
+    }
+
+    #[test]
+    fn a_gid_never_exceeds_what_the_server_takes() {
+        let long = GidFamily::new(&"é:".repeat(100), &"f".repeat(63), u64::MAX);
+        let gid = long.gid(Side::Master, BatchNumber(i64::MAX));
+        assert!(gid.len() < 200, "{} bytes: {gid}", gid.len());
+        assert_eq!(long.number(Side::Master, &gid), Some(BatchNumber(i64::MAX)));
+    }
+}

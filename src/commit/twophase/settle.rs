@@ -1,0 +1,65 @@
+//! Settling what a broken batch left behind.
+
+use super::{Link, Protocol, finish};
+use crate::backlog::position::Position;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::{BatchNumber, Side};
+use crate::commit::recovery::{Action, decide};
+use crate::server::session::Session;
+use crate::sql;
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Protocol {
+    /// Settles whatever a former connection left behind.
+    pub fn recover(&mut self, link: &mut Link) -> Result<()> {
+        let on_master = self.prepared(&mut link.master)?;
+        let on_slave = self.prepared(&mut link.slave)?;
+        let numbers: BTreeSet<BatchNumber> = on_master.keys().chain(on_slave.keys()).copied().collect();
+        for number in numbers {
+            let committed = self.committed(&mut link.master)?;
+            let (there, here) = (on_master.get(&number), on_slave.get(&number));
+            let Some(action) = decide(number, there.is_some(), here.is_some(), committed) else { continue };
+            log::warn!(target: &self.name, "Recovering batch {number}: {action}");
+            let command = match action {
+                Action::CommitBoth | Action::CommitSlave => "COMMIT PREPARED",
+                Action::RollBackMaster | Action::RollBackSlave => "ROLLBACK PREPARED",
+            };
+            // Every action is about all that is prepared; the master goes first.
+            for (session, gid) in [(&mut link.master, there), (&mut link.slave, here)] {
+                if let Some(gid) = gid {
+                    finish(session, command, number, gid)?;
+                }
+            }
+        }
+        self.recover_progress(link)?;
+        // What was in doubt may have been a batch that put something there.
+        link.replayer.holding.look_at_quarantine(&mut link.slave)
+    }
+
+    /// This slave's transactions that a server keeps prepared; a gid may hold a former name of the pair.
+    fn prepared(&self, session: &mut Session) -> Result<BTreeMap<BatchNumber, String>> {
+        let rows = session.query("look for in-doubt transactions", sql::PREPARED, &[])?;
+        let gids = rows.iter().map(|row| row.get::<_, String>(0));
+        Ok(gids.filter_map(|gid| Some((self.gids.number(session.side(), &gid)?, gid))).collect())
+    }
+
+    /// Without two-phase commit: copies the position that the master lost.
+    fn recover_progress(&self, link: &mut Link) -> Result<()> {
+        let Some(master) = &self.progress else { return Ok(()) };
+        let row = link.slave.query_one("read the progress", sql::PROGRESS, &[master])?;
+        let (progress, position): (i64, String) = (row.get("batch"), row.get("position"));
+        let committed = self.committed(&mut link.master)?;
+        if progress <= committed.0 {
+            // Numbers that the slave never saw: batches of two-phase commit before.
+            return link
+                .slave
+                .execute("note the progress", sql::NOTE_PROGRESS, &[master, &committed.0, &"", &progress])
+                .map(drop);
+        }
+        log::warn!(target: &self.name, "Recovering batch {progress}: committed on the slave: note it on the master");
+        let position = Position::decode(BatchNumber(progress), &position).ok_or_else(|| {
+            Error::new(Kind::Internal, Some(Side::Slave), "read the progress", "replica_progress.position is damaged")
+        })?;
+        link.log.ledger.write(&mut link.master, &position, committed)
+    }
+}

@@ -1,0 +1,33 @@
+//! What the daemons have prepared on the slave: a position may cover it already, while no row shows it yet.
+
+use super::Both;
+use crate::base::error::Result;
+use crate::server::session::Session;
+use crate::sql;
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// How long the wait for what is prepared on the slave takes at most; in doubt, it stays.
+const PREPARED_TRIES: u32 = 50;
+const PREPARED_PAUSE: Duration = Duration::from_millis(20);
+
+/// Waits for what is prepared on the slave by now; false if some of it stays so.
+pub fn prepared_is_over(both: &mut dyn Both) -> Result<bool> {
+    let mut waited_for = prepared(both.slave())?;
+    for _ in 0..PREPARED_TRIES {
+        if waited_for.is_empty() {
+            return Ok(true);
+        }
+        both.pause(PREPARED_PAUSE)?;
+        let left = prepared(both.slave())?;
+        waited_for.retain(|gid| left.contains(gid));
+    }
+    Ok(waited_for.is_empty())
+}
+
+/// What the daemons have prepared on the slave.
+fn prepared(slave: &mut Session) -> Result<HashSet<String>> {
+    let rows = slave.query("look at prepared transactions", sql::PREPARED, &[])?;
+    let gids = rows.iter().map(|row| row.get::<_, String>(0));
+    Ok(gids.filter(|gid| gid.starts_with("pyreplica:") && gid.contains(":slave:")).collect())
+}

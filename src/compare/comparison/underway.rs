@@ -1,0 +1,170 @@
+//! Changes of rows that are in a log and have not been replayed, or that are put aside: they explain why a row differs.
+
+use crate::base::error::Result;
+use crate::base::names::{quote_ident, quote_literal};
+use crate::commit::twophase::Protocol;
+use crate::compare::digest::{Key, Source};
+use crate::config::settings::Config;
+use crate::server::checks;
+use crate::server::session::Session;
+use crate::sql::{self, holding};
+use std::collections::HashSet;
+
+/// How to ask both logs. The slave has one if it is a master too: what was changed there is on its way to others.
+#[derive(Clone, Debug)]
+pub struct Underway {
+    master: Log,
+    slave: Option<Log>,
+    /// What is put aside on the slave: tables on hold, and the quarantine. The position has moved past it.
+    held: Option<Log>,
+    pub master_identity: String,
+    pub field: String,
+}
+
+#[derive(Clone, Debug)]
+struct Log {
+    /// A query's beginning, which gives the name "waiting" to what has not been replayed.
+    waiting: String,
+    /// How a value is got out of a row there: "$row" stands for "old" or "new", "$name" for the column's name as a literal.
+    value: String,
+}
+
+impl Underway {
+    pub fn new(config: &Config, master: &mut Session, slave: &mut Session) -> Result<Underway> {
+        let identity = |session: &mut Session| -> Result<String> {
+            Ok(session.query_one("look at the server", sql::IDENTITY, &[])?.get(0))
+        };
+        let (master_identity, slave_identity) = (identity(master)?, identity(slave)?);
+        if master_identity == slave_identity {
+            return Err(checks::same_database());
+        }
+        let origin = checks::origin(&master_identity, checks::log_oid(master)?);
+        checks::slave_fields(config, master)?;
+        let skip_user = config.skip_user.as_deref().map_or("NULL".to_string(), quote_literal);
+        let own = quote_ident(&config.slave_field);
+        let waiting = sql::UNDERWAY
+            .replace("l.replicated", &format!("l.{own}"))
+            .replace("$field", &quote_literal(&config.slave_field))
+            .replace("$skip_user", &skip_user)
+            .replace("$slave", &quote_literal(&slave_identity));
+        let holds: bool = slave.query_one("look for what is put aside", holding::HAS_HELD, &[])?.get(0);
+        let hands_on: bool = slave.query_one("look for a log on the slave", sql::HAS_LOG, &[])?.get(0);
+        let slave = if hands_on { slave_log(slave, &master_identity)? } else { None };
+        let master = Log { waiting, value: hstore_value(master)? };
+        let held = holds.then(|| held_log(&Protocol::progress_key(origin, &config.slave_field)));
+        Ok(Underway { master, slave, held, master_identity, field: config.slave_field.clone() })
+    }
+
+    /// The numbers of those keys whose rows have changes on their way to the slave.
+    pub fn on_master(
+        &self,
+        session: &mut Session,
+        table: &str,
+        source: &Source,
+        keys: &[Key],
+    ) -> Result<HashSet<usize>> {
+        self.master.ask(session, table, source, keys)
+    }
+
+    /// The same for changes made on the slave, on their way to somewhere else.
+    pub fn on_slave(
+        &self,
+        session: &mut Session,
+        table: &str,
+        source: &Source,
+        keys: &[Key],
+    ) -> Result<HashSet<usize>> {
+        ask(self.slave.as_ref(), session, table, source, keys)
+    }
+
+    /// Those whose rows have changes that are put aside on the slave.
+    pub fn put_aside(
+        &self,
+        session: &mut Session,
+        table: &str,
+        source: &Source,
+        keys: &[Key],
+    ) -> Result<HashSet<usize>> {
+        ask(self.held.as_ref(), session, table, source, keys).map_err(|error| match error.code() {
+            Some("42501") => error.with_hint("for the role of DSN1: GRANT SELECT ON replica_held TO ...;"),
+            _ => error,
+        })
+    }
+}
+
+impl Log {
+    fn ask(&self, session: &mut Session, table: &str, source: &Source, keys: &[Key]) -> Result<HashSet<usize>> {
+        let relation = quote_literal(table);
+        let columns = |row: &str| {
+            let values: Vec<String> = source
+                .key
+                .iter()
+                .enumerate()
+                .map(|(n, column)| {
+                    let value = self.value.replace("$row", row).replace("$name", &quote_literal(&column.name));
+                    format!("({value})::{} AS k{n}", column.base_type)
+                })
+                .collect();
+            values.join(", ")
+        };
+        let joins: Vec<String> = (0..source.key.len()).map(|n| format!("p.k{n} = c.k{n}")).collect();
+        let sql = format!(
+            "{} SELECT DISTINCT c.n FROM {} JOIN ( \
+             SELECT {} FROM waiting l WHERE l.relation = {relation} AND l.event IN ('U', 'D') UNION ALL \
+             SELECT {} FROM waiting l WHERE l.relation = {relation} AND l.event IN ('I', 'U')) p ON {} \
+             UNION SELECT -1 FROM waiting l WHERE l.event = 'S' OR l.event = 'T' AND to_regclass(l.relation) IN \
+             (SELECT to_regclass({relation}) UNION SELECT relid FROM pg_partition_tree(to_regclass({relation})))",
+            self.waiting,
+            source.key_list(keys),
+            columns("old"),
+            columns("new"),
+            joins.join(" AND ")
+        );
+        let rows = session.text_rows("look at the log", &sql)?;
+        let numbers: Vec<i64> = rows.iter().filter_map(|row| row.first()?.as_deref()?.parse().ok()).collect();
+        if numbers.contains(&-1) {
+            return Ok((0..keys.len()).collect());
+        }
+        Ok(numbers.into_iter().map(|n| n as usize).collect())
+    }
+}
+
+/// A log that there may not be.
+fn ask(log: Option<&Log>, session: &mut Session, table: &str, source: &Source, keys: &[Key]) -> Result<HashSet<usize>> {
+    log.map_or(Ok(HashSet::new()), |log| log.ask(session, table, source, keys))
+}
+
+/// Flags follow a moment behind, which is well enough here: a change that has arrived counts as being on its way once more.
+fn slave_log(slave: &mut Session, master_identity: &str) -> Result<Option<Log>> {
+    let fields = slave.query("look at the slave's log", sql::SLAVE_FIELDS, &[])?;
+    let flags: Vec<String> =
+        fields.iter().map(|row| format!("NOT coalesce(l.{}, true)", quote_ident(row.get(0)))).collect();
+    // The Python original's log says nothing about rows.
+    if flags.is_empty() || slave.query("look at the slave's log", sql::LOG, &[])?[0].get::<_, Option<u32>>(1).is_none()
+    {
+        return Ok(None);
+    }
+    let waiting = format!(
+        "WITH waiting AS MATERIALIZED (SELECT l.event, l.relation, l.old, l.new FROM public.replica_log l \
+         WHERE ({}) AND l.origin IS DISTINCT FROM {})",
+        flags.join(" OR "),
+        quote_literal(master_identity)
+    );
+    Ok(Some(Log { waiting, value: hstore_value(slave)? }))
+}
+
+fn hstore_value(session: &mut Session) -> Result<String> {
+    let schema: String = session.query_one("look for hstore", sql::HSTORE_SCHEMA, &[])?.get(0);
+    Ok(format!("l.$row OPERATOR({}.->) $name", quote_ident(&schema)))
+}
+
+/// Rows are arrays there: name, value, name, value.
+fn held_log(pair: &str) -> Log {
+    let waiting = format!(
+        "WITH waiting AS MATERIALIZED (SELECT l.event, l.relation, l.old, l.new FROM public.replica_held l \
+         WHERE l.master = {})",
+        quote_literal(pair)
+    );
+    let value = "SELECT l.$row[i + 1] FROM generate_series(1, cardinality(l.$row), 2) i WHERE l.$row[i] = $name";
+    Log { waiting, value: value.into() }
+}

@@ -1,0 +1,233 @@
+//! One side of a table that is compared: the queries that digest ranges of its keys, and those that look at single rows.
+//!
+//! A row's digest is one of its text, which both sides' sessions write alike: columns by name, in the master's order. The
+//! digests of a range are added up, so it does not matter in which order a server reads it.
+//!
+//! Ranges follow one upon the other, each from above one key up to another, from the lowest possible to the highest. Should
+//! the sides sort keys differently after all, a row of the slave still falls into one range at least, and the equal sums of
+//! all ranges still mean equal rows; what is lost is only the good use of the ranges.
+
+use crate::base::names::{quote_ident, quote_literal};
+
+/// The values of a row's key, as text.
+pub type Key = Vec<String>;
+
+/// How a row's text becomes a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hash {
+    /// PostgreSQL's own, where both servers have been seen to compute the same.
+    Fast,
+    Md5,
+    /// For servers with other encodings: both digest UTF-8.
+    Md5OfUtf8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyColumn {
+    pub name: String,
+    /// The type without modifier.
+    pub base_type: String,
+    /// The sides sort its values differently, so they are compared by their bytes.
+    pub by_bytes: bool,
+}
+
+/// Keys above one and up to another; without a bound, all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    pub above: Option<Key>,
+    pub up_to: Option<Key>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Quoted and qualified, with ONLY where the table can have children that are tables of their own.
+    pub target: String,
+    pub key: Vec<KeyColumn>,
+    /// The columns that are compared.
+    pub columns: Vec<String>,
+    pub hash: Hash,
+    /// Which of the rows are meant: a condition on "t".
+    pub condition: Option<String>,
+    /// Where the operators of the key's types are.
+    pub search_path: String,
+}
+
+impl Source {
+    /// (how many rows, the sum of their digests).
+    pub fn digest(&self, range: &Range) -> String {
+        format!("SELECT count(*), coalesce(sum({}), 0) FROM {} AS t{}", self.hash(), self.target, self.wheres(range))
+    }
+
+    /// The key that comes so many rows into a range, if it is that long.
+    pub fn key_at(&self, range: &Range, rows: u64) -> String {
+        format!(
+            "SELECT {} FROM {} AS t{} ORDER BY {} OFFSET {} LIMIT 1",
+            self.key_names(),
+            self.target,
+            self.wheres(range),
+            self.key_order("t."),
+            rows.saturating_sub(1)
+        )
+    }
+
+    /// Every so many rows a key.
+    pub fn keys_at_every(&self, range: &Range, rows: u64) -> String {
+        format!(
+            "SELECT {} FROM (SELECT {}, row_number() OVER (ORDER BY {}) AS \"pyreplica n\" FROM {} AS t{}) t \
+             WHERE \"pyreplica n\" % {rows} = 0 ORDER BY \"pyreplica n\"",
+            self.key_names(),
+            self.key_names(),
+            self.key_order("t."),
+            self.target,
+            self.wheres(range)
+        )
+    }
+
+    /// (key, digest) of every row.
+    pub fn rows(&self, range: &Range) -> String {
+        format!("SELECT {}, {} FROM {} AS t{}", self.key_names(), self.hash(), self.target, self.wheres(range))
+    }
+
+    /// (number of the key, digest, version) of the rows that there are. A row's version changes when it is written.
+    pub fn look_up(&self, keys: &[Key]) -> String {
+        format!(
+            "SELECT c.n, {}, t.tableoid::text || ' ' || t.ctid::text || ' ' || t.xmin::text FROM {}",
+            self.hash(),
+            self.joined(keys)
+        )
+    }
+
+    /// (number of the key, value, value, ...) of the rows that there are.
+    pub fn values(&self, keys: &[Key]) -> String {
+        let columns: String = self.columns.iter().map(|name| format!(", t.{}", quote_ident(name))).collect();
+        format!("SELECT c.n{columns} FROM {}", self.joined(keys))
+    }
+
+    /// `(VALUES (0, 'a'::type), ...) AS c (n, k0)`
+    pub fn key_list(&self, keys: &[Key]) -> String {
+        let rows: Vec<String> = keys
+            .iter()
+            .enumerate()
+            .map(|(n, key)| {
+                let values: String =
+                    key.iter().enumerate().map(|(k, value)| format!(", {}", self.literal(k, value))).collect();
+                format!("({n}{values})")
+            })
+            .collect();
+        let names: String = (0..self.key.len()).map(|n| format!(", k{n}")).collect();
+        format!("(VALUES {}) AS c (n{names})", rows.join(", "))
+    }
+
+    /// A row's key is a given one.
+    pub fn finds(&self, key: &Key) -> String {
+        let terms: Vec<String> = (self.key.iter().zip(key).enumerate())
+            .map(|(n, (column, value))| format!("{} = {}", quote_ident(&column.name), self.literal(n, value)))
+            .collect();
+        terms.join(" AND ")
+    }
+
+    fn joined(&self, keys: &[Key]) -> String {
+        let terms: Vec<String> = self
+            .key
+            .iter()
+            .enumerate()
+            .map(|(n, column)| format!("t.{} = c.k{n}", quote_ident(&column.name)))
+            .collect();
+        format!(
+            "{} JOIN {} AS t ON {}{}",
+            self.key_list(keys),
+            self.target,
+            terms.join(" AND "),
+            self.condition.as_ref().map(|condition| format!(" AND {condition}")).unwrap_or_default()
+        )
+    }
+
+    fn hash(&self) -> String {
+        let columns: Vec<String> = self.columns.iter().map(|name| format!("t.{}", quote_ident(name))).collect();
+        let row = format!("ROW({})::text", columns.join(", "));
+        match self.hash {
+            Hash::Fast => format!("hashtextextended({row} COLLATE \"C\", 0)"),
+            Hash::Md5 => format!("('x' || left(md5({row}), 16))::bit(64)::bigint"),
+            Hash::Md5OfUtf8 => format!("('x' || left(md5(convert_to({row}, 'UTF8')), 16))::bit(64)::bigint"),
+        }
+    }
+
+    fn key_names(&self) -> String {
+        let texts: Vec<String> = self.key.iter().map(|column| format!("t.{}", quote_ident(&column.name))).collect();
+        texts.join(", ")
+    }
+
+    fn key_order(&self, prefix: &str) -> String {
+        let columns: Vec<String> = self
+            .key
+            .iter()
+            .map(|column| format!("{prefix}{}{}", quote_ident(&column.name), collation(column)))
+            .collect();
+        columns.join(", ")
+    }
+
+    fn literal(&self, n: usize, value: &str) -> String {
+        format!("{}::{}", quote_literal(value), self.key[n].base_type)
+    }
+
+    fn wheres(&self, range: &Range) -> String {
+        let bound = |operator: &str, key: &Key| {
+            let values: Vec<String> = key.iter().enumerate().map(|(n, value)| self.literal(n, value)).collect();
+            let (left, right) = (self.key_order("t."), values.join(", "));
+            if key.len() == 1 { format!("{left} {operator} {right}") } else { format!("({left}) {operator} ({right})") }
+        };
+        let above = range.above.as_ref().map(|key| bound(">", key));
+        let up_to = range.up_to.as_ref().map(|key| bound("<=", key));
+        let terms: Vec<String> = [above, up_to, self.condition.clone()].into_iter().flatten().collect();
+        if terms.is_empty() { String::new() } else { format!(" WHERE {}", terms.join(" AND ")) }
+    }
+}
+
+fn collation(column: &KeyColumn) -> &'static str {
+    if column.by_bytes { " COLLATE \"C\"" } else { "" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source() -> Source {
+        let column = |name: &str, base_type: &str, by_bytes| KeyColumn {
+            name: name.into(),
+            base_type: base_type.into(),
+            by_bytes,
+        };
+        Source {
+            target: "ONLY \"public\".\"t\"".into(),
+            key: vec![column("id", "integer", false), column("Name", "text", true)],
+            columns: vec!["id".into(), "Name".into(), "v".into()],
+            hash: Hash::Fast,
+            condition: None,
+            search_path: "pg_catalog".into(),
+        }
+    }
+
+    fn key(id: &str, name: &str) -> Key {
+        vec![id.into(), name.into()]
+    }
+
+    #[test]
+    fn a_range_is_above_one_key_and_up_to_another() {
+        let range = Range { above: Some(key("1", "a'b")), up_to: Some(key("2", "c")) };
+        assert_eq!(
+            source().digest(&range),
+            "SELECT count(*), coalesce(sum(hashtextextended(ROW(t.\"id\", t.\"Name\", t.\"v\")::text COLLATE \"C\", 0)), 0) \
+             FROM ONLY \"public\".\"t\" AS t WHERE (t.\"id\", t.\"Name\" COLLATE \"C\") > ('1'::integer, 'a''b'::text) \
+             AND (t.\"id\", t.\"Name\" COLLATE \"C\") <= ('2'::integer, 'c'::text)"
+        );
+        assert!(source().digest(&Range::default()).ends_with(" AS t"));
+    }
+
+    #[test]
+    fn keys_are_looked_up_by_their_own_type() {
+        let sql = source().look_up(&[key("1", "a"), key("2", "b")]);
+        assert!(sql.contains("(VALUES (0, '1'::integer, 'a'::text), (1, '2'::integer, 'b'::text)) AS c (n, k0, k1)"));
+        assert!(sql.ends_with("JOIN ONLY \"public\".\"t\" AS t ON t.\"id\" = c.k0 AND t.\"Name\" = c.k1"), "{sql}");
+        assert_eq!(source().finds(&key("1", "a")), "\"id\" = '1'::integer AND \"Name\" = 'a'::text");
+    }
+}

@@ -1,0 +1,4 @@
+pub mod digest;
+pub mod comparison;
+pub mod repair;
+pub mod servers;

@@ -1,0 +1,154 @@
+//! Config files on disk: which ones there are, and what each of them says.
+
+use crate::base::error::{Error, Kind, Result};
+use crate::config::settings::Config;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What came of a list of files and directories: a bad file does not take the good ones down with it.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub configs: Vec<Config>,
+    /// Where each of the configs stands; none of those from the command line.
+    pub files: Vec<PathBuf>,
+    pub errors: Vec<Error>,
+    /// The file or directory that each of the errors is about.
+    pub bad: Vec<PathBuf>,
+}
+
+/// Reads each file, and each `*.conf` of each directory in the order of their names.
+pub fn load(paths: &[PathBuf]) -> Loaded {
+    let mut loaded = Loaded::default();
+    let mut sources: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        match expand(path) {
+            Ok(files) => sources.extend(files),
+            Err(error) => loaded.refuse(path.clone(), error),
+        }
+    }
+    for path in sources {
+        match read(&path).and_then(|config| refuse_twin(config, &path, &loaded.configs, &loaded.files)) {
+            Ok(config) => {
+                loaded.configs.push(config);
+                loaded.files.push(path);
+            }
+            Err(error) => loaded.refuse(path, error),
+        }
+    }
+    loaded
+}
+
+impl Loaded {
+    fn refuse(&mut self, path: PathBuf, error: Error) {
+        self.bad.push(path);
+        self.errors.push(error);
+    }
+}
+
+fn expand(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let list = || -> io::Result<Vec<PathBuf>> { fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect() };
+    let mut files = list().map_err(|e| unreadable(path, e))?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "conf"));
+    files.sort();
+    if files.is_empty() {
+        return Err(unreadable(path, "no *.conf file in this directory")
+            .with_hint("copy sample.conf there under a name that ends in .conf, and fill it in"));
+    }
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<Config> {
+    let text = fs::read_to_string(path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => unreadable(path, "there is no such file or directory")
+            .with_hint("name a config file, a directory of them, or two connection strings: see pyreplica --help"),
+        _ => unreadable(path, e),
+    })?;
+    Config::parse(&text)
+        .map_err(|e| Error::new(Kind::Config, None, "use the config file", format!("{}:{e}", path.display())))
+}
+
+/// Two threads for one pair would only wait for each other.
+fn refuse_twin(config: Config, path: &Path, others: &[Config], files: &[PathBuf]) -> Result<Config> {
+    let same = |other: &Config| {
+        (&other.name, &other.master, &other.slave, &other.slave_field)
+            == (&config.name, &config.master, &config.slave, &config.slave_field)
+    };
+    match others.iter().position(same) {
+        Some(index) => Err(unreadable(path, format!("replicates the same pair as {}", files[index].display()))),
+        None => Ok(config),
+    }
+}
+
+fn unreadable(path: &Path, why: impl std::fmt::Display) -> Error {
+    Error::new(Kind::Config, None, "use the config file", format!("{}: {why}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory of its own for one test, gone at the end of it.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(test: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("pyreplica-{test}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Scratch(path)
+        }
+
+        fn write(&self, file: &str, text: &str) {
+            fs::write(self.0.join(file), text).unwrap();
+        }
+
+        fn load(&self) -> Loaded {
+            load(std::slice::from_ref(&self.0))
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn pair(name: &str) -> String {
+        format!("[MAIN]\nNAME={name}\nDSN0=host=x\nDSN1=host=y\n")
+    }
+
+    #[test]
+    fn a_directory_gives_its_conf_files_in_order_and_a_bad_one_is_skipped_with_file_line_and_key() {
+        let dir = Scratch::new("order");
+        dir.write("b.conf", &pair("b"));
+        dir.write("a.conf", &pair("a"));
+        dir.write("c.conf", &format!("{}DEBUG_LEVEL=9\n", pair("c")));
+        dir.write("a.conf.bak", "nonsense");
+        let loaded = dir.load();
+        let names: Vec<&str> = loaded.configs.iter().map(|config| config.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(loaded.errors.len(), 1);
+        let error = loaded.errors[0].to_string();
+        assert!(error.ends_with("/c.conf:5: DEBUG_LEVEL: must be 0 to 3"), "{error}");
+    }
+
+    #[test]
+    fn a_pair_that_stands_in_two_files_runs_once() {
+        let dir = Scratch::new("twins");
+        dir.write("a.conf", &pair("a"));
+        dir.write("b.conf", &pair("a"));
+        let loaded = dir.load();
+        assert_eq!(loaded.configs.len(), 1);
+        assert!(loaded.errors[0].to_string().contains("b.conf: replicates the same pair as"));
+    }
+
+    #[test]
+    fn an_empty_directory_and_a_missing_file_are_errors() {
+        let dir = Scratch::new("empty");
+        assert!(dir.load().errors[0].to_string().contains("no *.conf file"));
+        assert_eq!(load(&[dir.0.join("none.conf")]).errors.len(), 1);
+    }
+}

@@ -1,0 +1,274 @@
+//! What an initial copy copies, and how: which columns, in which format, by which two COPY statements.
+//!
+//! A table is matched by its schema and name, a column by its name. Generated columns of the slave are left out, for it
+//! makes them itself; identity columns take their values. The binary format is for tables whose columns all have the same
+//! built-in type on both sides, in databases of the same encoding; everything else travels as text, as replay does it.
+
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::{Side, quote_ident, quote_literal};
+use crate::server::session::{Row, Session};
+use crate::sql::copying;
+use std::collections::HashMap;
+
+/// Problems named in one error.
+const NAMED: usize = 10;
+
+/// A table of the master whose changes are logged.
+#[derive(Clone, Debug)]
+pub struct Captured {
+    /// As the log names it: quoted where necessary, with its schema.
+    pub relation: String,
+    is_partitioned: bool,
+    schema: String,
+    name: String,
+    is_conditional: bool,
+}
+
+/// How one table is copied.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub relation: String,
+    /// The slave's table, with ONLY where it can have children that are tables of their own.
+    pub target: String,
+    /// What the master's statistics say: good for telling how far the copy is, and no more.
+    pub rows: u64,
+    pub bytes: u64,
+    /// As LOCK TABLE names the master's table.
+    pub source: String,
+    pub out: String,
+    pub into: String,
+    pub is_binary: bool,
+    /// The slave has triggers on it that run without the replica role.
+    pub is_watched: bool,
+}
+
+/// What a plan takes into account beside the tables.
+pub struct Surroundings {
+    pub master_encoding: String,
+    pub slave_encoding: String,
+    /// Where hstore is installed on the master.
+    pub hstore_schema: String,
+}
+
+struct Column<'a> {
+    name: &'a str,
+    type_oid: i64,
+    modifier: i32,
+    is_plain: bool,
+    is_generated: bool,
+}
+
+impl Captured {
+    /// As LOCK TABLE names it: with its partitions, without tables that merely inherit from it.
+    pub fn locked(&self) -> String {
+        only(&self.quoted(), self.is_partitioned)
+    }
+
+    /// All of it in quotes.
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", quote_ident(&self.schema), quote_ident(&self.name))
+    }
+}
+
+/// The tables that are to be copied: all that are logged, or those among them that the operator names.
+pub fn choose(master: &mut Session, wanted: &[String]) -> Result<(Vec<Captured>, Vec<String>)> {
+    let rows = master.query("look for logged tables", copying::CAPTURED, &[])?;
+    let all: Vec<Captured> = rows
+        .iter()
+        .map(|row| Captured {
+            relation: row.get("relation"),
+            is_partitioned: row.get("partitioned"),
+            schema: row.get("schema"),
+            name: row.get("name"),
+            is_conditional: row.get("conditional"),
+        })
+        .collect();
+    let chosen = if wanted.is_empty() { all } else { named(&all, wanted)? };
+    if chosen.is_empty() {
+        return Err(Error::new(
+            Kind::Setup,
+            Some(Side::Master),
+            "copy",
+            "no table has the trigger that logs its changes",
+        )
+        .with_hint("create the triggers first: pyreplica install DSN0"));
+    }
+    let (conditional, copied): (Vec<Captured>, Vec<Captured>) =
+        chosen.into_iter().partition(|table| table.is_conditional);
+    if copied.is_empty() {
+        let detail = conditional.iter().map(conditional_note).collect::<Vec<String>>().join("; ");
+        return Err(Error::new(Kind::Setup, Some(Side::Master), "copy", detail));
+    }
+    let mut notes: Vec<String> = conditional.iter().map(conditional_note).collect();
+    if wanted.is_empty() {
+        let rows = master.query("look for tables that are not logged", copying::UNLOGGED, &[])?;
+        let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        if !names.is_empty() {
+            notes.push(format!("without a trigger, and so not copied: {}", listed(&names)));
+        }
+    }
+    Ok((copied, notes))
+}
+
+/// How each of these tables is to be copied, the largest first. One error for everything that can't be.
+pub fn make(
+    master: &mut Session,
+    slave: &mut Session,
+    tables: &[Captured],
+    around: &Surroundings,
+) -> Result<Vec<Plan>> {
+    let relations: Vec<&str> = tables.iter().map(|table| table.relation.as_str()).collect();
+    let tables: HashMap<&str, &Captured> = tables.iter().map(|table| (table.relation.as_str(), table)).collect();
+    let targets = slave.query("look at the tables", copying::TARGET, &[&relations])?;
+    let targets: HashMap<&str, &Row> = targets.iter().map(|row| (row.get("relation"), row)).collect();
+    let (mut plans, mut problems, mut missing) = (Vec::new(), Vec::new(), 0);
+    for source in &master.query("look at the tables", copying::SOURCE, &[&relations])? {
+        let table = tables[source.get::<_, &str>("relation")];
+        let Some(target) = targets.get(table.relation.as_str()) else {
+            missing += 1;
+            problems.push(format!("there is no table {}", table.relation));
+            continue;
+        };
+        match plan(table, source, target, around) {
+            Ok(plan) => plans.push(plan),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() {
+        return Ok(plans);
+    }
+    let hint = if missing > 0 {
+        "let the copy bring the schema too: pyreplica copy --schema ..., or create the tables there"
+    } else {
+        "give the slave's tables the master's columns"
+    };
+    Err(Error::new(Kind::Setup, Some(Side::Slave), "copy", listed(&problems)).with_hint(hint))
+}
+
+/// Some of many, for one line.
+pub fn listed(texts: &[String]) -> String {
+    match texts.len().checked_sub(NAMED) {
+        None | Some(0) => texts.join(", "),
+        Some(more) => format!("{}, and {more} more", texts[..NAMED].join(", ")),
+    }
+}
+
+fn conditional_note(table: &Captured) -> String {
+    format!("{} is left out: its trigger has a WHEN of its own, so copy by hand what is to be copied", table.relation)
+}
+
+/// By the name alone, or with the schema, as the log has it or without quotes.
+fn named(all: &[Captured], wanted: &[String]) -> Result<Vec<Captured>> {
+    let mut chosen: Vec<Captured> = Vec::new();
+    for name in wanted {
+        let is_meant = |table: &&Captured| {
+            table.relation == *name || table.name == *name || format!("{}.{}", table.schema, table.name) == *name
+        };
+        let found: Vec<&Captured> = all.iter().filter(is_meant).collect();
+        match found[..] {
+            [table] if chosen.iter().any(|other| other.relation == table.relation) => {}
+            [table] => chosen.push(table.clone()),
+            [] => {
+                let detail = format!("no table {name} has the trigger that logs its changes");
+                return Err(Error::new(Kind::Setup, Some(Side::Master), "copy", detail)
+                    .with_hint(format!("put it there first: SELECT py_log_create_tg({});", quote_literal(name))));
+            }
+            _ => {
+                let names: Vec<&str> = found.iter().map(|table| table.relation.as_str()).collect();
+                let detail = format!("{name} may be {}", names.join(" or "));
+                return Err(Error::new(Kind::Usage, None, "copy", detail).with_hint("give the schema too"));
+            }
+        }
+    }
+    Ok(chosen)
+}
+
+fn plan(table: &Captured, source: &Row, target: &Row, around: &Surroundings) -> std::result::Result<Plan, String> {
+    let (from, to) = (columns(source), columns(target));
+    let withheld: Vec<&str> = source.get("withheld");
+    let mut chosen: Vec<(&Column, &Column)> = Vec::new();
+    for column in from.iter().filter(|column| !withheld.contains(&column.name)) {
+        match to.iter().find(|other| other.name == column.name) {
+            Some(other) if other.is_generated => {}
+            Some(other) => chosen.push((column, other)),
+            None if column.is_generated => {}
+            None => return Err(format!("the table {} has no column {}", table.relation, quote_ident(column.name))),
+        }
+    }
+    let is_transformed: bool = source.get("transformed");
+    let is_binary = around.master_encoding == around.slave_encoding
+        && around.master_encoding != "SQL_ASCII"
+        && !is_transformed
+        && chosen.iter().all(|(a, b)| a.is_plain && a.type_oid == b.type_oid && a.modifier == b.modifier);
+    let format = if is_binary {
+        "FORMAT binary".to_string()
+    } else if around.master_encoding == around.slave_encoding {
+        // As it is: not by way of another encoding.
+        format!("FORMAT text, ENCODING {}", quote_literal(&around.master_encoding))
+    } else {
+        "FORMAT text".to_string()
+    };
+    let names: Vec<String> = chosen.iter().map(|(column, _)| quote_ident(column.name)).collect();
+    let names = names.join(", ");
+    let qualified = table.quoted();
+    let needs_query = table.is_partitioned || chosen.iter().any(|(column, _)| column.is_generated);
+    let rows = if is_transformed || source.get("filtered") {
+        let value = |name| format!("{}.fetchval(s.pairs, {})", quote_ident(&around.hstore_schema), quote_literal(name));
+        let values: Vec<String> = chosen.iter().map(|(column, _)| value(column.name)).collect();
+        format!("({})", sent(table, &qualified, &names, is_transformed.then(|| values.join(", "))))
+    } else if needs_query {
+        format!("(SELECT {names} FROM {})", only(&qualified, table.is_partitioned))
+    } else {
+        format!("{qualified} ({names})")
+    };
+    Ok(Plan {
+        relation: table.relation.clone(),
+        target: only(&qualified, target.get("partitioned")),
+        rows: source.get::<_, i64>("rows") as u64,
+        bytes: source.get::<_, i64>("bytes") as u64,
+        source: table.locked(),
+        is_binary,
+        out: format!("COPY {rows} TO STDOUT WITH ({format})"),
+        into: format!("COPY {qualified} ({names}) FROM STDIN WITH ({format})"),
+        is_watched: target.get("watched"),
+    })
+}
+
+/// What filters and transforms let through, by the very functions that the trigger calls. `values`: where there are
+/// transforms, each column's value by what they make of a row.
+fn sent(table: &Captured, qualified: &str, names: &str, values: Option<String>) -> String {
+    let (name, relation) = (quote_literal(&table.name), quote_literal(&table.relation));
+    let from = format!(
+        "{} x WHERE pyreplica.admit({name}, {relation}, 'INSERT', null::{qualified}, x) IS NOT NULL",
+        only(qualified, table.is_partitioned)
+    );
+    match values {
+        None => format!("SELECT {names} FROM {from}"),
+        Some(values) => format!(
+            "SELECT {values} FROM (SELECT pyreplica.send({name}, {relation}, OPERATOR(pyreplica.%%) x, x) AS pairs \
+             FROM {from} OFFSET 0) s"
+        ),
+    }
+}
+
+fn only(qualified: &str, is_partitioned: bool) -> String {
+    if is_partitioned { qualified.to_string() } else { format!("ONLY {qualified}") }
+}
+
+fn columns(row: &Row) -> Vec<Column<'_>> {
+    let names: Vec<&str> = row.get("names");
+    let types: Vec<i64> = row.get("type_oids");
+    let modifiers: Vec<i32> = row.get("modifiers");
+    let generated: Vec<bool> = row.get("generated");
+    // The slave's query has none: the master's say whether a type is built in.
+    let plain: Vec<bool> = row.try_get("plain").unwrap_or_else(|_| vec![true; names.len()]);
+    let rest = types.into_iter().zip(modifiers).zip(plain).zip(generated);
+    let columns = names.into_iter().zip(rest).map(|(name, (((type_oid, modifier), is_plain), is_generated))| Column {
+        name,
+        type_oid,
+        modifier,
+        is_plain,
+        is_generated,
+    });
+    columns.collect()
+}

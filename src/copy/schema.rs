@@ -1,0 +1,245 @@
+//! Bringing the schema to an empty slave, by PostgreSQL's own pg_dump and pg_restore.
+//!
+//! What pyreplica has put into the master is left out: the slave of a dump would log what is replayed there, to nobody.
+//! Owners and privileges are left out too, for the roles need not be there: everything belongs to DSN1's role.
+
+use crate::base::control::Control;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::Side;
+use crate::config::dsn::Dsn;
+use crate::config::settings::Config;
+use crate::copy::plan::{Captured, listed};
+use crate::server::session::Session;
+use crate::sql::{self, copying};
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+/// Where the packages put the programs of several versions: Debian's, and those of postgresql.org for Red Hat.
+const DIRECTORIES: [(&str, &str); 2] = [("/usr/lib/postgresql", "bin"), ("/usr", "pgsql-")];
+
+/// How often a program is asked whether it has ended.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Lines of a program's complaint that are worth telling.
+const COMPLAINT: usize = 3;
+
+/// Of one version, both.
+#[derive(Debug)]
+struct Programs {
+    dump: PathBuf,
+    restore: PathBuf,
+    version: u32,
+}
+
+/// A directory that nobody else looks into, gone with this.
+struct Scratch(PathBuf);
+
+/// Brings the schema if the slave has none of the tables; says what was done. `parts`: only these tables, not everything.
+pub fn bring(
+    config: &Config,
+    (master, slave): (&mut Session, &mut Session),
+    tables: &[Captured],
+    parts: bool,
+    control: &Control,
+) -> Result<String> {
+    let relations: Vec<&str> = tables.iter().map(|table| table.relation.as_str()).collect();
+    let there = slave.query("look at the tables", copying::TARGET, &[&relations])?;
+    let there: Vec<String> = there.iter().map(|row| row.get("relation")).collect();
+    let missing: Vec<&Captured> = tables.iter().filter(|table| !there.contains(&table.relation)).collect();
+    if missing.is_empty() {
+        return Ok("the slave has all tables already: the schema is left as it is".to_string());
+    }
+    if !parts && !there.is_empty() {
+        let detail = format!("the slave has some of the tables already: {}", listed(&there));
+        return Err(Error::new(Kind::Setup, Some(Side::Slave), "bring the schema", detail)
+            .with_hint("drop them, or create the others by hand and run the copy without --schema"));
+    }
+    let version: i32 = master.query_one("look at the server", sql::IDENTITY, &[])?.get(3);
+    let programs = find(version as u32 / 10_000)?;
+    let own: HashSet<(u32, u32)> = master
+        .query("look for pyreplica's own", copying::OWN_OBJECTS, &[])?
+        .iter()
+        .map(|row| (row.get("catalog"), row.get("oid")))
+        .collect();
+    let scratch = Scratch::new()?;
+    let (dump, list, chosen) = (scratch.0.join("schema"), scratch.0.join("list"), scratch.0.join("chosen"));
+
+    let mut command = Command::new(&programs.dump);
+    command.args(["--format=custom", "--schema-only", "--no-owner", "--no-privileges", "--no-tablespaces"]);
+    command.args(["--no-publications", "--no-subscriptions", "--exclude-schema=pyreplica"]);
+    if parts {
+        let missing: Vec<&str> = missing.iter().map(|table| table.relation.as_str()).collect();
+        let names = master.query("look for partitions", copying::WITH_PARTITIONS, &[&missing])?;
+        command.args(names.iter().map(|row| format!("--table={}", row.get::<_, &str>(0))));
+    }
+    command.arg("--file").arg(&dump);
+    run(Side::Master, "read the schema", command, Some(&config.master), control, &scratch)?;
+
+    let mut command = Command::new(&programs.restore);
+    command.arg("--list").arg("--file").arg(&list).arg(&dump);
+    run(Side::Master, "read the schema", command, None, control, &scratch)?;
+    let text = fs::read(&list).map_err(|e| local("read the schema", &e))?;
+    let (kept, objects) = without_own(&String::from_utf8_lossy(&text), &own);
+    fs::write(&chosen, kept).map_err(|e| local("write the schema", &e))?;
+
+    let mut command = Command::new(&programs.restore);
+    command.args(["--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges"]);
+    command.arg("--use-list").arg(&chosen).arg(&dump);
+    run(Side::Slave, "write the schema", command, Some(&config.slave), control, &scratch)?;
+    Ok(format!("the schema is there: {objects} objects, by pg_dump {}", programs.version))
+}
+
+/// The lines of a list that are not about pyreplica's own objects, and how many. A line: `215; 1259 16385 TABLE public t joe`,
+/// and if it is about a comment: `3470; 0 0 COMMENT public TABLE t joe`.
+fn without_own(list: &str, own: &HashSet<(u32, u32)>) -> (String, usize) {
+    let lines = list.lines().filter(|line| !line.starts_with(';') && !line.is_empty());
+    let is_own = |line: &&str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let number = |place: usize| words.get(place).and_then(|word: &&str| word.parse::<u32>().ok());
+        number(1).zip(number(2)).is_some_and(|object| own.contains(&object))
+    };
+    let (own, others): (Vec<&str>, Vec<&str>) = lines.partition(is_own);
+    let comment = |line: &&str| {
+        let mut words = line.splitn(6, ' ').skip(3);
+        Some(format!(" COMMENT {1} {0} {2}", words.next()?, words.next()?, words.next()?))
+    };
+    let comments: Vec<String> = own.iter().filter_map(comment).collect();
+    let is_others = |line: &&str| {
+        // That a sequence belongs to a column is no object of its own.
+        let is_owned_by = line.contains(" SEQUENCE OWNED BY public ")
+            && line.split(' ').any(|word| word.starts_with("replica_log_") || word.starts_with("py_log_"));
+        !is_owned_by && !comments.iter().any(|comment| line.ends_with(comment))
+    };
+    let kept: Vec<&str> = others.into_iter().filter(is_others).collect();
+    (kept.iter().map(|line| format!("{line}\n")).collect(), kept.len())
+}
+
+/// The oldest programs that can read this master: what they write suits an older slave best.
+fn find(wanted: u32) -> Result<Programs> {
+    let mut directories: Vec<PathBuf> = Vec::new();
+    for (parent, part) in DIRECTORIES {
+        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+            let is_version = entry.file_name().to_string_lossy().starts_with(part);
+            directories.push(if is_version { entry.path().join("bin") } else { entry.path().join(part) });
+        }
+    }
+    let in_path = [PathBuf::new()];
+    let found = in_path.iter().chain(&directories).filter_map(|directory| {
+        let (dump, restore) = (directory.join("pg_dump"), directory.join("pg_restore"));
+        let version = version(&dump)?;
+        version_fits(version, self::version(&restore)).then_some(Programs { dump, restore, version })
+    });
+    let found: Vec<Programs> = found.collect();
+    let newest = found.iter().map(|programs| programs.version).max();
+    let fit = found.into_iter().filter(|programs| programs.version >= wanted).min_by_key(|programs| programs.version);
+    fit.ok_or_else(|| {
+        let detail = match newest {
+            Some(newest) => format!("pg_dump is of version {newest}, and the master of version {wanted}"),
+            None => "there are no pg_dump and pg_restore on this machine".to_string(),
+        };
+        Error::new(Kind::Setup, None, "bring the schema", detail).with_hint(format!(
+            "install PostgreSQL's client programs, version {wanted} or later (Debian: postgresql-client-{wanted}), or \
+             create the tables on the slave by hand and run the copy without --schema"
+        ))
+    })
+}
+
+fn version_fits(dump: u32, restore: Option<u32>) -> bool {
+    restore == Some(dump)
+}
+
+/// `pg_dump (PostgreSQL) 15.4 (Debian ...)`.
+fn version(program: &Path) -> Option<u32> {
+    let output = Command::new(program).arg("--version").stderr(Stdio::null()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let digits = text.split_once("(PostgreSQL) ")?.1;
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits[..end].parse().ok()
+}
+
+/// Runs one of the programs to its end, or to the operator's signal. The password goes by the environment, which only the
+/// same user can see.
+fn run(
+    side: Side,
+    operation: &str,
+    mut command: Command,
+    dsn: Option<&Dsn>,
+    control: &Control,
+    scratch: &Scratch,
+) -> Result<()> {
+    let said = scratch.0.join("said");
+    if let Some(dsn) = dsn {
+        command.arg(format!("--dbname={}", dsn.without_password().to_conninfo()));
+        if let Some(password) = dsn.get("password") {
+            command.env("PGPASSWORD", password);
+        }
+    }
+    let stderr = File::create(&said).map_err(|e| local(operation, &e))?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+    let mut child = command.spawn().map_err(|e| local(operation, &e))?;
+    loop {
+        if let Some(status) = child.try_wait().map_err(|e| local(operation, &e))? {
+            if status.success() {
+                return Ok(());
+            }
+            let text = String::from_utf8_lossy(&fs::read(&said).unwrap_or_default()).into_owned();
+            let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).take(COMPLAINT).collect();
+            return Err(Error::new(Kind::Setup, Some(side), operation, lines.join(" / ")));
+        }
+        if control.is_stopping() {
+            // It may have ended in this very moment.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(Error::new(Kind::Stopped, None, operation, "stopped by a signal"));
+        }
+        thread::sleep(POLL);
+    }
+}
+
+impl Scratch {
+    fn new() -> Result<Scratch> {
+        let path = std::env::temp_dir().join(format!("pyreplica-schema-{}", std::process::id()));
+        let mut builder = fs::DirBuilder::new();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::DirBuilderExt;
+            builder.mode(0o700);
+        }
+        builder.create(&path).map_err(|e| local("make a directory for the schema", &e))?;
+        Ok(Scratch(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left of it holds no data and no password.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn local(operation: &str, error: &std::io::Error) -> Error {
+    Error::new(Kind::Config, None, operation, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pyreplicas_own_is_left_out_of_a_schema() {
+        let list = "; comment\n;\n215; 1259 16385 TABLE public replica_log joe\n216; 1259 16390 TABLE public t joe\n\
+                    3461; 0 0 SEQUENCE OWNED BY public replica_log_id_seq joe\n\
+                    3462; 0 0 SEQUENCE OWNED BY public t_id_seq joe\n3470; 2620 16400 TRIGGER public t !replica_tg joe\n\
+                    2; 3079 16500 EXTENSION - plpython3u \n3471; 0 0 COMMENT - EXTENSION plpython3u \n\
+                    3472; 0 0 COMMENT public TABLE replica_log joe\n3473; 0 0 COMMENT public TABLE t joe\n";
+        let own = HashSet::from([(1259, 16385), (2620, 16400), (3079, 16500)]);
+        let (kept, count) = without_own(list, &own);
+        let expected = "216; 1259 16390 TABLE public t joe\n3462; 0 0 SEQUENCE OWNED BY public t_id_seq joe\n\
+                        3473; 0 0 COMMENT public TABLE t joe\n";
+        assert_eq!((kept.as_str(), count), (expected, 3));
+    }
+}

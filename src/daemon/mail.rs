@@ -1,0 +1,183 @@
+//! Handing a mail to the mail server; the only importer of lettre. Every step has a time-out.
+
+use crate::config::settings::{Protection, Smtp};
+use lettre::address::Envelope;
+use lettre::message::header::{ContentType, HeaderName, HeaderValue};
+use lettre::message::{Mailbox, Message};
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
+use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::response::Category;
+use lettre::transport::smtp::{Error, SmtpTransport};
+use lettre::{Address, Transport};
+use std::error::Error as _;
+use std::fmt;
+use std::io::ErrorKind;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long the mail server may take to be reached, and then for each answer. Some look for spam before they answer.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A mail as it is to be sent; who gets it is the section's business.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter {
+    pub subject: String,
+    pub body: String,
+}
+
+/// Why a mail was not sent.
+#[derive(Debug)]
+pub struct Refusal {
+    reason: String,
+    is_final: bool,
+}
+
+/// Sends mails by one `[SMTP]` section.
+pub struct Mailer {
+    smtp: Smtp,
+    host: String,
+}
+
+impl Mailer {
+    pub fn new(smtp: Smtp) -> Mailer {
+        Mailer { smtp, host: host_name() }
+    }
+
+    /// Sends a mail to all recipients. Those that the server does not want are returned, with its reason, unless it wants
+    /// none.
+    pub fn send(&self, letter: &Letter) -> Result<Vec<String>, Refusal> {
+        let (message, envelope) = self.compose(letter)?;
+        let (transport, text) = (self.transport()?, message.formatted());
+        let error = match transport.send_raw(&envelope, &text) {
+            Ok(_) => return Ok(Vec::new()),
+            Err(error) => error,
+        };
+        if envelope.to().len() == 1 || !is_about_a_mailbox(&error) {
+            return Err(Refusal::from(error));
+        }
+        // A server that refuses one recipient has taken the mail for nobody: each gets one of their own.
+        let mut refused = Vec::new();
+        for address in envelope.to() {
+            let alone = Envelope::new(envelope.from().cloned(), vec![address.clone()]).map_err(Refusal::ours)?;
+            if let Err(error) = transport.send_raw(&alone, &text) {
+                refused.push(format!("{address}: {}", Refusal::from(error)));
+            }
+        }
+        if refused.len() == envelope.to().len() {
+            return Err(Refusal::new(refused.join("; "), true));
+        }
+        Ok(refused)
+    }
+
+    fn compose(&self, letter: &Letter) -> Result<(Message, Envelope), Refusal> {
+        let mailbox = |text: &String| text.parse::<Mailbox>().map_err(|e| Refusal::ours(format!("{text}: {e}")));
+        let from = mailbox(&self.smtp.from_addr)?;
+        let to: Vec<Mailbox> = self.smtp.to_addrs.iter().map(mailbox).collect::<Result<_, _>>()?;
+        let addresses: Vec<Address> = to.iter().map(|mailbox| mailbox.email.clone()).collect();
+        let envelope = Envelope::new(Some(from.email.clone()), addresses).map_err(Refusal::ours)?;
+        let automatic = HeaderName::new_from_ascii_str("Auto-Submitted");
+        let mut builder = Message::builder().from(from).subject(&*letter.subject).message_id(Some(self.message_id()));
+        for mailbox in to {
+            builder = builder.to(mailbox);
+        }
+        let message = builder
+            .raw_header(HeaderValue::new(automatic, "auto-generated".to_string()))
+            .header(ContentType::TEXT_PLAIN)
+            .body(letter.body.clone())
+            .map_err(Refusal::ours)?;
+        Ok((message, envelope))
+    }
+
+    fn message_id(&self) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let host: String = self.host.chars().filter(|c| c.is_ascii_alphanumeric() || ".-".contains(*c)).collect();
+        format!("<{:x}.{:x}@{host}>", now.as_nanos(), std::process::id())
+    }
+
+    /// Made anew for each mail: a certificate file may have been replaced since.
+    fn transport(&self) -> Result<SmtpTransport, Refusal> {
+        let smtp = &self.smtp;
+        let tls = match smtp.protection {
+            Protection::Clear => Tls::None,
+            Protection::IfOffered => Tls::Opportunistic(self.tls_parameters()?),
+            Protection::Starttls => Tls::Required(self.tls_parameters()?),
+            Protection::Tls => Tls::Wrapper(self.tls_parameters()?),
+        };
+        let mut builder = SmtpTransport::builder_dangerous(&smtp.host).port(smtp.port).tls(tls).timeout(Some(TIMEOUT));
+        if let Some(login) = &smtp.login {
+            builder = builder.credentials(Credentials::new(login.username.clone(), login.password.clone()));
+        }
+        if self.host.contains('.') {
+            builder = builder.hello_name(ClientId::Domain(self.host.clone()));
+        }
+        Ok(builder.build())
+    }
+
+    fn tls_parameters(&self) -> Result<TlsParameters, Refusal> {
+        let mut builder = TlsParameters::builder(self.smtp.host.clone());
+        if self.smtp.protection == Protection::IfOffered {
+            builder = builder
+                .certificate_store(CertificateStore::None)
+                .dangerous_accept_invalid_certs(true)
+                .dangerous_accept_invalid_hostnames(true);
+        } else if let Some(path) = &self.smtp.ca_file {
+            let wrong = |e: &dyn fmt::Display| Refusal::ours(format!("CA_FILE {}: {e}", path.display()));
+            let pem = std::fs::read(path).map_err(|e| wrong(&e))?;
+            builder = builder
+                .certificate_store(CertificateStore::None)
+                .add_root_certificate(Certificate::from_pem(&pem).map_err(|e| wrong(&e))?);
+        }
+        builder.build().map_err(Refusal::from)
+    }
+}
+
+impl Refusal {
+    /// Whether another try is of no use.
+    pub fn is_final(&self) -> bool {
+        self.is_final
+    }
+
+    pub fn new(reason: impl Into<String>, is_final: bool) -> Refusal {
+        Refusal { reason: reason.into(), is_final }
+    }
+
+    /// Something on our side is wrong. The operator may mend it while the mail waits.
+    fn ours(reason: impl fmt::Display) -> Refusal {
+        Refusal::new(reason.to_string(), false)
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        let mut sources = std::iter::successors(error.source(), |source| (*source).source());
+        let is_late = sources.any(|source| {
+            let io = source.downcast_ref::<std::io::Error>();
+            io.is_some_and(|io| matches!(io.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock))
+        });
+        let reason = match is_late {
+            true => format!("no answer within {} s", TIMEOUT.as_secs()),
+            false => error.to_string(),
+        };
+        Refusal::new(reason, error.is_permanent())
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+/// The name of this machine, as its administrator knows it.
+pub fn host_name() -> String {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let variable = |name: &str| std::env::var(name).ok();
+    let name = kernel.or_else(|| variable("HOSTNAME")).or_else(|| variable("COMPUTERNAME"));
+    name.map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_string())
+}
+
+/// A refusal for good of the kind x5x: a recipient, the sender, or the mail. Not of a login, which is not to be repeated
+/// for each recipient.
+fn is_about_a_mailbox(error: &Error) -> bool {
+    error.is_permanent() && error.status().is_some_and(|code| code.category == Category::MailSystem)
+}

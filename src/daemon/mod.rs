@@ -1,0 +1,5 @@
+pub mod notices;
+pub mod mail;
+pub mod outbox;
+pub mod report;
+pub mod supervisor;

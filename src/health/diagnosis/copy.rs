@@ -1,0 +1,39 @@
+//! A copy to the slave that keeps daemons away, or a table's changes.
+
+use super::{Level, Report, Worker};
+use crate::base::names::Side;
+use crate::pair::copied;
+use crate::server::session::Session;
+use crate::sql;
+
+const SUBJECT: &str = "copy";
+
+pub(super) fn examine(report: &mut Report, key: &str, source: &str, worker: Worker, slave: &mut Session) {
+    let side = Some(Side::Slave);
+    let asked = copied::unfinished(slave, key);
+    let Some(unfinished) = report.tried(side, SUBJECT, asked) else { return };
+    let asked = tables_on_hold(slave, key);
+    let Some(tables) = report.tried(side, SUBJECT, asked) else { return };
+    match &unfinished {
+        Some(copy) if worker == Worker::Copy => drop(report.add(Level::Note, side, SUBJECT, copy.under_way())),
+        Some(copy) => {
+            report.add(Level::Failure, side, SUBJECT, copy).advise(copy.hint(source));
+        }
+        None if tables.is_empty() => drop(report.add(Level::Ok, side, SUBJECT, "none is unfinished")),
+        None => {}
+    }
+    if !tables.is_empty() {
+        let text = format!("being copied, and their changes are put aside on the slave until that has ended: {tables}");
+        report
+            .add(Level::Warning, side, SUBJECT, text)
+            .advise(format!("if no copy is at work, run it again: pyreplica copy --table ... {source}"));
+    }
+}
+
+/// The tables whose changes are put aside for a copy.
+fn tables_on_hold(slave: &mut Session, key: &str) -> crate::base::error::Result<String> {
+    if !slave.query_one("look for what is put aside", sql::PUT_ASIDE, &[])?.get::<_, bool>("held") {
+        return Ok(String::new());
+    }
+    Ok(slave.query_one("count what is put aside", sql::HELD, &[&key])?.get(3))
+}

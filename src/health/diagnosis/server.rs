@@ -1,0 +1,173 @@
+//! One server by itself, and the master's log and daemon.
+
+use super::{Level, Report, Worker};
+use crate::base::names::{BatchNumber, Side, quote_literal};
+use crate::config::settings::Config;
+use crate::server::checks;
+use crate::server::session::Session;
+use crate::sql;
+
+/// The newest major version that pyreplica was tested with.
+const NEWEST_VERSION: i32 = 18;
+
+const OLDEST_VERSION: i32 = 13;
+
+pub(super) fn examine(report: &mut Report, config: &Config, session: &mut Session) {
+    let side = Some(session.side());
+    let asked = session.query_one("look at the server", sql::IDENTITY, &[]);
+    let Some(row) = report.tried(side, "version", asked) else { return };
+    let version = row.get::<_, i32>(3) / 10_000;
+    let text = format!("PostgreSQL {version}");
+    if version < OLDEST_VERSION {
+        report.add(Level::Failure, side, "version", format!("{text} is too old")).advise("upgrade it to 13 or later");
+    } else if version > NEWEST_VERSION {
+        report.add(
+            Level::Note,
+            side,
+            "version",
+            format!("{text} is newer than what pyreplica was tested with, 13 to 18"),
+        );
+    } else {
+        report.add(Level::Ok, side, "version", text);
+    }
+    if row.get::<_, bool>(4) {
+        report
+            .add(Level::Failure, side, "recovery", "the server is a standby, which is read-only")
+            .advise("connect to its primary, or make it one: SELECT pg_promote();");
+    } else {
+        report.add(Level::Ok, side, "recovery", "the server is no standby");
+    }
+    let subjects = [
+        ("two-phase commit", if config.two_phase { "transactions can be prepared" } else { "not used" }),
+        ("open transactions", "none is older than an hour"),
+        ("notify queue", "next to empty"),
+        ("durability", "what is committed is on disk"),
+    ];
+    report.ask(session, &subjects, sql::DOCTOR_SERVER, &[&config.two_phase]);
+    if version >= 15 {
+        report.ask(session, &[("collation", "as when the indexes were built")], sql::DOCTOR_COLLATION, &[]);
+    }
+}
+
+/// The log's origin; none if there is no log that could be read.
+pub(super) fn examine_log(report: &mut Report, config: &Config, master: &mut Session) -> Option<u64> {
+    let log = match checks::log_oid(master) {
+        Ok(log) => log,
+        Err(error) => {
+            let advice = format!("pyreplica install {}", shell_quoted(&config.master.without_password().to_conninfo()));
+            report.failed("log", &error).advise(advice);
+            return None;
+        }
+    };
+    let missing = master.query("look at the rights", sql::MISSING_RIGHTS, &[]);
+    let missing = report.tried(Some(Side::Master), "rights", missing)?;
+    if !missing.is_empty() {
+        let finding =
+            report.add(Level::Failure, Some(Side::Master), "rights", "the role lacks rights on pyreplica's tables");
+        finding.mends = missing.iter().map(|row| row.get(0)).collect();
+        finding.advise("as their owner");
+        return None;
+    }
+    report.add(Level::Ok, Some(Side::Master), "rights", "the role may read and mark the log");
+    let identity = master.query_one("look at the server", sql::IDENTITY, &[]);
+    let identity: String = report.tried(Some(Side::Master), "log", identity)?.get(0);
+    let rows = master.query("look at the log's columns", sql::SLAVE_FIELDS, &[]);
+    let fields: Vec<String> = report.tried(Some(Side::Master), "log", rows)?.iter().map(|row| row.get(0)).collect();
+    let field = &config.slave_field;
+    if !fields.contains(field) {
+        let text = format!("replica_log has no boolean column for SLAVE_FIELD={field}");
+        let add = format!("SELECT public.py_log_add_slave({});", quote_literal(field));
+        report.add(Level::Failure, Some(Side::Master), "log", text).mend(add);
+        return None;
+    }
+    report.ask(master, &[("log", "installed, with a column for this slave")], sql::DOCTOR_LOG, &[field]);
+    examine_size(report, config, master, &fields);
+    let subjects = [
+        ("disabled triggers", "none of those that log"),
+        ("trigger order", "what logs fires first"),
+        ("superfluous triggers", "no change is logged twice"),
+    ];
+    report.ask(master, &subjects, sql::DOCTOR_TRIGGERS, &[]);
+    Some(checks::origin(&identity, log))
+}
+
+/// Who is at work?
+pub(super) fn examine_daemon(report: &mut Report, config: &Config, source: &str, master: &mut Session) -> Worker {
+    let side = Some(Side::Master);
+    let field = &config.slave_field;
+    examine_error(report, field, master);
+    let rows = master.query("look for the daemon", sql::DAEMON, &[field]);
+    let Some(rows) = report.tried(side, "daemon", rows) else { return Worker::None };
+    if let Some(row) = rows.iter().find(|row| row.get("copies")) {
+        let pid: i32 = row.get("pid");
+        let text = format!("none: a copy to the slave is under way (server process {pid})");
+        report.add(Level::Note, side, "daemon", text).advise(format!("when it has ended: pyreplica {source}"));
+        return Worker::Copy;
+    }
+    if let Some(row) = rows.first() {
+        let (pid, application, client): (i32, &str, &str) = (row.get("pid"), row.get("application"), row.get("client"));
+        let since = row.get::<_, Option<&str>>("since").map(|since| format!(" since {since}")).unwrap_or_default();
+        let from = if client.is_empty() { String::new() } else { format!(" from {client}") };
+        report.add(
+            Level::Ok,
+            side,
+            "daemon",
+            format!("connected{since}{from} as {application:?} (server process {pid})"),
+        );
+        return Worker::Daemon;
+    }
+    let batch = master.query("read the last batch", sql::LAST_BATCH, &[field]);
+    let Some(rows) = report.tried(side, "daemon", batch) else { return Worker::None };
+    let last = rows.first().filter(|row| BatchNumber(row.get(0)) > BatchNumber(0));
+    let level = if last.is_some() { Level::Warning } else { Level::Note };
+    let since = last.map(|row| format!("; the last batch was committed at {}", row.get::<_, &str>("ts")));
+    report
+        .add(level, side, "daemon", format!("no daemon replicates this pair now{}", since.unwrap_or_default()))
+        .advise(format!("start it: pyreplica {source}"));
+    Worker::None
+}
+
+/// What the daemon fails with, if it does.
+fn examine_error(report: &mut Report, field: &String, master: &mut Session) {
+    let may = master.query_one("look for errors", sql::MAY_NOTE_ERRORS, &[]).map(|row| row.get::<_, bool>(0));
+    let Some(true) = report.tried(Some(Side::Master), "last error", may) else { return };
+    let rows = master.query("look for errors", sql::LAST_ERROR, &[field]);
+    let Some(rows) = report.tried(Some(Side::Master), "last error", rows) else { return };
+    match rows.first().filter(|row| row.get::<_, Option<&str>>("recovered").is_none()) {
+        Some(row) => {
+            let (since, message): (&str, &str) = (row.get("since"), row.get("message"));
+            let finding = report.add(Level::Failure, None, "last error", format!("failing since {since}: {message}"));
+            finding.advice = row.get("hint");
+        }
+        None => drop(report.add(Level::Ok, None, "last error", "none that lasts")),
+    }
+}
+
+fn examine_size(report: &mut Report, config: &Config, master: &mut Session, fields: &[String]) {
+    let side = Some(Side::Master);
+    let asked = master.query_one("look at the size of the log", sql::LOG_SIZE, &[]);
+    let Some(row) = report.tried(side, "log size", asked) else { return };
+    let size = row.get::<_, i64>(0) as u64;
+    let text = format!("{} MiB", size >> 20);
+    if size <= config.log_warning {
+        report.add(Level::Ok, side, "log size", text);
+        return;
+    }
+    let mut holders = Vec::new();
+    for field in fields {
+        let asked = master.query("look for the oldest change", &sql::waiting(field), &[field]);
+        let Some(rows) = report.tried(side, "log size", asked) else { continue };
+        holders.extend(
+            rows.first().map(|row| format!("{field} has not replayed changes since {}", row.get::<_, String>(0))),
+        );
+    }
+    let holders = if holders.is_empty() { "no slave has anything to replay".to_string() } else { holders.join(", ") };
+    report
+        .add(Level::Warning, side, "log size", format!("{text}, more than LOG_WARNING: {holders}"))
+        .advise("start the slave that is away, or remove it: SELECT py_log_remove_slave('...')");
+}
+
+/// One word for a shell.
+fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}

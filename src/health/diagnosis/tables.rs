@@ -1,0 +1,284 @@
+//! The tables: logged on the master, and on the slave such that what is logged fits.
+
+use super::{Level, Report, takes_replica_role};
+use crate::base::error::Result;
+use crate::base::names::{Side, quote_ident, quote_literal};
+use crate::config::settings::Config;
+use crate::server::session::{Row, Session};
+use crate::sql;
+use std::collections::{BTreeMap, HashSet};
+
+/// What separates the columns of a unique index in the answer.
+const SEPARATOR: &str = "\u{1}";
+
+struct Table {
+    schema: String,
+    name: String,
+    relation: String,
+    key: Vec<String>,
+    /// Columns that could be the key.
+    candidate: Vec<String>,
+    columns: Vec<Column>,
+    unique: Vec<String>,
+    is_logged: bool,
+    is_by_hand: bool,
+}
+
+struct Column {
+    name: String,
+    shown: String,
+    plain: String,
+    not_null: bool,
+    generated: bool,
+    expression: Option<String>,
+    identity: String,
+    is_filled: bool,
+    is_loose: bool,
+}
+
+type Catalog = BTreeMap<(String, String), Table>;
+
+/// `has_log`: the master's part is installed.
+pub(super) fn examine(
+    report: &mut Report,
+    config: &Config,
+    has_log: bool,
+    mut master: Option<&mut Session>,
+    slave: Option<&mut Session>,
+) {
+    let on_master = master.as_mut().and_then(|master| {
+        let asked = catalog(master);
+        report.tried(Some(Side::Master), "tables", asked)
+    });
+    let Some(slave) = slave else {
+        logging(report, has_log, on_master.as_ref(), None);
+        return;
+    };
+    let asked = catalog(slave);
+    let on_slave = report.tried(Some(Side::Slave), "tables", asked);
+    logging(report, has_log, on_master.as_ref(), on_slave.as_ref());
+    replaying(report, config, slave, on_master.as_ref());
+    let (Some(on_master), Some(on_slave)) = (on_master, on_slave) else { return };
+    // Whoever may not read what is left out is told too much.
+    let left_out: HashSet<(String, String)> = match master.filter(|_| has_log) {
+        Some(master) => {
+            let rows = master.query("look at the transforms", sql::LEFT_OUT, &[]).unwrap_or_default();
+            rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+        }
+        None => HashSet::new(),
+    };
+    let before = report.findings.len();
+    for table in on_master.values().filter(|table| table.is_logged) {
+        match on_slave.get(&(table.schema.clone(), table.name.clone())) {
+            Some(other) => compare(report, table, other, |column| {
+                [&table.name, &table.relation]
+                    .iter()
+                    .any(|name| left_out.contains(&(name.to_string(), column.to_string())))
+            }),
+            None => missing(report, table, on_slave.keys().any(|(schema, _)| *schema == table.schema)),
+        }
+    }
+    if report.findings.len() == before {
+        let logged = on_master.values().filter(|table| table.is_logged).count();
+        report.add(
+            Level::Ok,
+            None,
+            "tables",
+            format!("on the slave as on the master, of those that are logged: {logged}"),
+        );
+    }
+}
+
+/// Which tables of the master are not logged.
+fn logging(report: &mut Report, has_log: bool, on_master: Option<&Catalog>, on_slave: Option<&Catalog>) {
+    let Some(on_master) = on_master else { return };
+    let side = Some(Side::Master);
+    let mut is_fine = true;
+    for (place, table) in
+        on_master.iter().filter(|(_, table)| !table.is_logged || (table.key.is_empty() && !table.is_by_hand))
+    {
+        // What is not on the slave either is perhaps not to be replicated at all.
+        let level = match on_slave {
+            Some(there) if !there.contains_key(place) => Level::Note,
+            _ => Level::Warning,
+        };
+        let create = format!(
+            "SELECT public.py_log_create_tg({}, {}{});",
+            quote_literal(&table.schema),
+            quote_literal(&table.name),
+            if ["row", "statement"].contains(&table.name.as_str()) { ", 'row'" } else { "" }
+        );
+        let Table { relation, .. } = table;
+        if table.key.is_empty() {
+            is_fine = false;
+            let text = format!("{relation} has no primary key: its changes are not replicated");
+            let finding = report.add(level, side, "keys", text);
+            if table.candidate.is_empty() {
+                finding.advise(format!("give it one, on both sides, and then the trigger: {create}"));
+            } else {
+                finding.mend(format!("ALTER TABLE {relation} ADD PRIMARY KEY ({});", list(&table.candidate)));
+                finding.mends.extend(has_log.then_some(create));
+                finding.advise("the key on the slave too");
+            }
+        } else if has_log {
+            is_fine = false;
+            let text = format!("{relation} has no trigger: its changes are not replicated");
+            report.add(level, side, "triggers", text).mend(create).advise("what it holds already: pyreplica copy");
+        }
+    }
+    if is_fine && has_log {
+        report.add(Level::Ok, side, "triggers", format!("on all tables: {}", on_master.len()));
+    }
+}
+
+/// What would hinder replay on the slave.
+fn replaying(report: &mut Report, config: &Config, slave: &mut Session, on_master: Option<&Catalog>) {
+    let side = Some(Side::Slave);
+    let takes = takes_replica_role(slave);
+    let Some(takes) = report.tried(side, "replica role", takes) else { return };
+    if takes {
+        report.add(Level::Ok, side, "replica role", "triggers and cascades of the slave stand still");
+    } else {
+        let role = slave.query_one("ask for the role", sql::ROLE_AND_VERSION, &[]);
+        let text = "the role may not set session_replication_role: triggers and cascades of the slave run too";
+        let finding = report.add(Level::Warning, side, "replica role", text);
+        match role.map(|row| (row.get::<_, String>(0), row.get::<_, i32>(1))) {
+            Ok((role, version)) if version >= 150_000 => {
+                finding.mend(format!("GRANT SET ON PARAMETER session_replication_role TO {};", quote_ident(&role)));
+            }
+            _ => drop(finding.advise("before PostgreSQL 15 only a superuser may; docs/rights.md says what that means")),
+        }
+    }
+    if !config.two_phase {
+        match crate::server::checks::progress_table(slave) {
+            Ok(()) => drop(report.add(Level::Ok, side, "progress", "there is a table for it")),
+            Err(error) => drop(report.failed("progress", &error)),
+        }
+    }
+    let Some(on_master) = on_master else { return };
+    let logged = || on_master.values().filter(|table| table.is_logged);
+    let schemas: Vec<&str> = logged().map(|table| table.schema.as_str()).collect();
+    let names: Vec<&str> = logged().map(|table| table.name.as_str()).collect();
+    let subjects =
+        [("rights", "the role may write to every table"), ("row security", "none"), ("slave triggers", "none fires")];
+    report.ask(slave, &subjects, sql::DOCTOR_SLAVE, &[&schemas, &takes, &names]);
+}
+
+fn missing(report: &mut Report, table: &Table, has_schema: bool) {
+    let Table { relation, .. } = table;
+    let text = format!("{relation} is logged on the master and missing on the slave");
+    let finding = report.add(Level::Failure, Some(Side::Slave), "tables", text);
+    if !has_schema && table.schema != "public" {
+        finding.mend(format!("CREATE SCHEMA IF NOT EXISTS {};", quote_ident(&table.schema)));
+    }
+    let mut parts: Vec<String> = table.columns.iter().map(definition).collect();
+    if !table.key.is_empty() {
+        parts.push(format!("PRIMARY KEY ({})", list(&table.key)));
+    }
+    finding.mend(format!("CREATE TABLE {relation} ({});", parts.join(", ")));
+    finding.advise("defaults, indexes and constraints: pg_dump --schema-only; its rows: pyreplica copy");
+}
+
+fn compare(report: &mut Report, table: &Table, other: &Table, is_left_out: impl Fn(&str) -> bool) {
+    let Table { relation, .. } = table;
+    let side = Some(Side::Slave);
+    for column in table.columns.iter().filter(|column| !column.generated && !is_left_out(&column.name)) {
+        let name = quote_ident(&column.name);
+        let Some(there) = other.columns.iter().find(|there| there.name == column.name) else {
+            let text = format!("{relation} lacks the column {name}");
+            let add = format!("ALTER TABLE {relation} ADD COLUMN {name} {};", column.shown);
+            report.add(Level::Failure, side, "columns", text).mend(add);
+            continue;
+        };
+        if there.plain != column.plain && !there.generated {
+            let text = format!("{relation}.{name} is {} on the slave, {} on the master", there.shown, column.shown);
+            report.add(Level::Warning, side, "columns", text).mend(format!(
+                "ALTER TABLE {relation} ALTER COLUMN {name} TYPE {0} USING {name}::pg_catalog.text::{0};",
+                column.shown
+            ));
+        }
+        if there.is_loose != column.is_loose
+            && table.unique.iter().any(|set| set.split(SEPARATOR).any(|c| c == column.name))
+        {
+            let text = format!("{relation}.{name} is unique, under collations that differ in what is equal");
+            report.add(Level::Warning, side, "columns", text).advise("give it the same collation on both sides");
+        }
+    }
+    for column in other.columns.iter().filter(|there| there.not_null && !there.is_filled && !there.generated) {
+        if !table.columns.iter().any(|here| here.name == column.name) || is_left_out(&column.name) {
+            let name = quote_ident(&column.name);
+            let text = format!("{relation}.{name} must not be null on the slave, and the master sends nothing for it");
+            let mend = format!("ALTER TABLE {relation} ALTER COLUMN {name} DROP NOT NULL;");
+            report.add(Level::Failure, side, "columns", text).mend(mend);
+        }
+    }
+    let mut key = table.key.clone();
+    key.sort_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
+    let is_unique = |set: &String| {
+        let mut columns: Vec<&str> = set.split(SEPARATOR).collect();
+        columns.sort_unstable();
+        columns == key
+    };
+    if !key.is_empty() && !table.is_by_hand && !other.unique.iter().any(is_unique) {
+        let text = format!("{relation} is not unique on the slave by the master's key ({})", list(&table.key));
+        let mend = if other.key.is_empty() {
+            format!("ALTER TABLE {relation} ADD PRIMARY KEY ({});", list(&table.key))
+        } else {
+            format!("CREATE UNIQUE INDEX ON {relation} ({});", list(&table.key))
+        };
+        report.add(Level::Warning, side, "keys", text).mend(mend);
+    }
+}
+
+/// A column as CREATE TABLE takes it.
+fn definition(column: &Column) -> String {
+    let mut text = format!("{} {}", quote_ident(&column.name), column.shown);
+    match (&column.expression, column.identity.as_str()) {
+        (Some(expression), _) => text += &format!(" GENERATED ALWAYS AS ({expression}) STORED"),
+        (None, "a") => text += " GENERATED ALWAYS AS IDENTITY",
+        (None, "d") => text += " GENERATED BY DEFAULT AS IDENTITY",
+        (None, _) if column.not_null => text += " NOT NULL",
+        (None, _) => {}
+    }
+    text
+}
+
+fn list(columns: &[String]) -> String {
+    columns.iter().map(|column| quote_ident(column)).collect::<Vec<_>>().join(", ")
+}
+
+fn catalog(session: &mut Session) -> Result<Catalog> {
+    let rows = session.query("look at the tables", sql::DOCTOR_CATALOG, &[])?;
+    Ok(rows.iter().map(|row| ((row.get("schema"), row.get("name")), table(row))).collect())
+}
+
+fn table(row: &Row) -> Table {
+    let texts = |name| row.get::<_, Option<Vec<String>>>(name).unwrap_or_default();
+    let flags = |name| row.get::<_, Option<Vec<bool>>>(name).unwrap_or_default();
+    let (shown, plain, identity) = (texts("types"), texts("plain"), texts("identity"));
+    let expressions = row.get::<_, Option<Vec<Option<String>>>>("expressions").unwrap_or_default();
+    let (not_null, generated) = (flags("notnull"), flags("generated"));
+    let (filled, loose) = (flags("filled"), flags("loose"));
+    let columns = texts("names").into_iter().enumerate().map(|(n, name)| Column {
+        name,
+        shown: shown[n].clone(),
+        plain: plain[n].clone(),
+        not_null: not_null[n],
+        generated: generated[n],
+        expression: expressions[n].clone(),
+        identity: identity[n].clone(),
+        is_filled: filled[n],
+        is_loose: loose[n],
+    });
+    Table {
+        schema: row.get("schema"),
+        name: row.get("name"),
+        relation: row.get("relation"),
+        key: texts("key"),
+        candidate: texts("candidate"),
+        columns: columns.collect(),
+        unique: texts("unique"),
+        is_logged: row.get("logged"),
+        is_by_hand: row.get("by_hand"),
+    }
+}

@@ -1,0 +1,210 @@
+//! What `pyreplica status` tells, over HTTP: `/metrics` for Prometheus and `/health` for whoever restarts things.
+//!
+//! One request at a time, each with a time limit and a bound, on a thread that replication does not know of: a client that is
+//! slow or bad waits, or is sent away, and hurts nobody. The databases are asked on another thread, so that a server that
+//! hangs is told as such. What they say is kept for a moment, so that requests cost them nothing however many come.
+
+use crate::base::control::Control;
+use crate::config::settings::Config;
+use crate::health::vitals::{self, Vitals};
+use crate::process::logger::OWN_TARGET;
+use crate::server::connect_pair::{self, Sides};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a client may take to say what it wants, all in all, and how long each write may take.
+const CLIENT_TIME: Duration = Duration::from_secs(2);
+
+/// A request that is longer is none.
+const LONGEST_REQUEST: usize = 8192;
+
+/// How long the databases may take to answer before the client is told that they don't.
+const DATABASE_TIME: Duration = Duration::from_secs(10);
+
+/// An answer of the databases serves all requests of this time.
+const FRESH_TIME: Duration = Duration::from_secs(1);
+
+/// The pause after a connection could not be accepted, for lack of files for instance.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// The pairs of each address that is served.
+#[derive(Default)]
+pub struct Served(BTreeMap<SocketAddr, Pairs>);
+
+/// Other ones after the config files have been read again.
+type Pairs = Arc<Mutex<Arc<Vec<Config>>>>;
+
+impl Served {
+    /// Serves each address that a config file names, for the pairs that name it; one that no file names any more has none.
+    /// Replication does without what can't be served.
+    pub fn serve<'a>(&mut self, configs: impl Iterator<Item = &'a Config>) {
+        let mut wanted: BTreeMap<SocketAddr, Vec<Config>> = self.0.keys().map(|known| (*known, Vec::new())).collect();
+        for config in configs {
+            if let Some(address) = config.metrics {
+                wanted.entry(address).or_default().push(config.clone());
+            }
+        }
+        for (address, pairs) in wanted {
+            match self.0.get(&address) {
+                Some(known) => *known.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(pairs),
+                None => self.start(address, Arc::new(Mutex::new(Arc::new(pairs)))),
+            }
+        }
+    }
+
+    fn start(&mut self, address: SocketAddr, pairs: Pairs) {
+        let shared = pairs.clone();
+        let started = TcpListener::bind(address).and_then(|listener| {
+            let body = move || listen(&listener, shared);
+            thread::Builder::new().name("metrics".into()).spawn(body)
+        });
+        match started {
+            Ok(_) => {
+                log::info!(target: OWN_TARGET, "Serving http://{address}/metrics and /health");
+                self.0.insert(address, pairs);
+            }
+            Err(e) => log::warn!(
+                target: OWN_TARGET,
+                "cannot serve METRICS={address}: {e}; replication goes on without. hint: another port, or stop what has it"
+            ),
+        }
+    }
+}
+
+/// The pairs of one address, and what was last found out about them.
+struct Desk {
+    pairs: Pairs,
+    latest: Option<(Instant, Vec<Vitals>)>,
+    /// An answer that nobody waits for any more; it is asked for once, so that threads don't pile up.
+    pending: Option<Receiver<Vec<Vitals>>>,
+}
+
+struct Answer {
+    status: &'static str,
+    body: String,
+}
+
+fn listen(listener: &TcpListener, pairs: Pairs) {
+    let mut desk = Desk { pairs, latest: None, pending: None };
+    loop {
+        match listener.accept() {
+            // A client that goes away before it has its answer has only itself to blame.
+            Ok((stream, _)) => drop(attend(stream, &mut desk)),
+            Err(e) => {
+                log::debug!(target: OWN_TARGET, "cannot accept a connection for metrics: {e}");
+                thread::sleep(ACCEPT_PAUSE);
+            }
+        }
+    }
+}
+
+fn attend(mut stream: TcpStream, desk: &mut Desk) -> io::Result<()> {
+    stream.set_write_timeout(Some(CLIENT_TIME))?;
+    let request = read_request(&mut stream)?;
+    let mut words = request.split([' ', '\r', '\n']);
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let path = target.split('?').next().unwrap_or_default();
+    let answer = match (method, path) {
+        ("GET" | "HEAD", "/metrics") => desk.metrics(),
+        ("GET" | "HEAD", "/health") => desk.health(),
+        ("GET" | "HEAD", "/") => Answer { status: "200 OK", body: "pyreplica: /metrics, /health\n".to_string() },
+        ("GET" | "HEAD", _) => Answer { status: "404 Not Found", body: "there are /metrics and /health\n".to_string() },
+        _ => Answer { status: "405 Method Not Allowed", body: "GET, please\n".to_string() },
+    };
+    let Answer { status, body } = answer;
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n",
+        body.len()
+    );
+    let body = if method == "HEAD" { "" } else { &body };
+    stream.write_all(format!("{head}{body}").as_bytes())
+}
+
+/// Up to the empty line; an error if it does not come in time.
+fn read_request(stream: &mut TcpStream) -> io::Result<String> {
+    let until = Instant::now() + CLIENT_TIME;
+    let mut request = Vec::new();
+    let mut buffer = [0; 1024];
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || request.len() > LONGEST_REQUEST {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut buffer)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => request.extend_from_slice(&buffer[..length]),
+        }
+    }
+    Ok(String::from_utf8_lossy(&request).into_owned())
+}
+
+impl Desk {
+    fn metrics(&mut self) -> Answer {
+        match self.ask() {
+            Some(pairs) => Answer { status: "200 OK", body: vitals::exposition(pairs) },
+            None => silent(),
+        }
+    }
+
+    fn health(&mut self) -> Answer {
+        let Some(pairs) = self.ask() else { return silent() };
+        let mut body = String::new();
+        for pair in pairs {
+            body += &format!("{}: {}\n", pair.name, pair.state());
+            for problem in &pair.problems {
+                body += &format!("  {}\n", problem.text.replace(char::is_control, " "));
+                body += &problem.hint.as_ref().map_or(String::new(), |hint| format!("  hint: {hint}\n"));
+            }
+        }
+        let status = if pairs.iter().all(Vitals::is_healthy) { "200 OK" } else { "503 Service Unavailable" };
+        Answer { status, body }
+    }
+
+    /// What the databases say; None if they don't in time.
+    fn ask(&mut self) -> Option<&[Vitals]> {
+        if self.latest.as_ref().is_none_or(|(when, _)| when.elapsed() >= FRESH_TIME) {
+            let answer = self.pending.take().or_else(|| start(&self.pairs))?;
+            match answer.recv_timeout(DATABASE_TIME) {
+                Ok(pairs) => self.latest = Some((Instant::now(), pairs)),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.pending = Some(answer);
+                    return None;
+                }
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+        self.latest.as_ref().map(|(_, pairs)| pairs.as_slice())
+    }
+}
+
+fn silent() -> Answer {
+    let body = format!("the databases do not answer within {} s\n", DATABASE_TIME.as_secs());
+    Answer { status: "503 Service Unavailable", body }
+}
+
+/// Asks about all pairs at the same time: one whose server is down takes as long as connecting may.
+fn start(pairs: &Pairs) -> Option<Receiver<Vec<Vitals>>> {
+    let (sender, answer) = channel();
+    let pairs = pairs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let body = move || {
+        let vitals: Vec<Vitals> = thread::scope(|scope| {
+            let asked: Vec<_> = pairs.iter().map(|config| scope.spawn(|| look(config))).collect();
+            asked.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        });
+        // Nobody may be waiting by then.
+        drop(sender.send(vitals));
+    };
+    thread::Builder::new().name("metrics look".into()).spawn(body).ok().map(|_| answer)
+}
+
+fn look(config: &Config) -> Vitals {
+    let Sides { master, slave } = connect_pair::open(config, "metrics", &Control::default());
+    vitals::look(config, "with its config file", master, slave)
+}

@@ -1,0 +1,3 @@
+pub mod diagnosis;
+pub mod vitals;
+pub mod metrics;

@@ -1,0 +1,259 @@
+//! What of all that was found somebody should see to, in words that say what to do.
+
+use super::{Lag, LastError, Problem, Vitals};
+use crate::config::settings::Config;
+use std::time::Duration;
+
+/// A batch of a daemon at work is prepared for milliseconds; after this it is stuck.
+const DOUBT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A daemon tries again after a minute at most, and an attempt that takes long has it connected.
+const ATTEMPT_PATIENCE: Duration = Duration::from_secs(300);
+
+/// A daemon that has replayed nothing for so long while something waits has a large transaction in hand, or is stuck.
+const WORK_PATIENCE: Duration = Duration::from_secs(300);
+
+/// No transaction of the application's should take so long.
+const OPEN_PATIENCE: Duration = Duration::from_secs(3600);
+
+impl Vitals {
+    pub(super) fn judge(&mut self, config: &Config, source: &str) {
+        let failing = self.error.as_ref().filter(|error| error.recovered.is_none());
+        let found = [
+            failing.map(failure),
+            self.absence(failing, source),
+            self.idleness(failing, source),
+            self.doubts(source),
+            self.aside.is_paused.then(|| warning("paused by the operator", format!("pyreplica resume {source}"))),
+            self.unfinished_copy(source),
+            self.tables_in_copy(source),
+            self.held(source),
+            self.open_transactions(source),
+            self.large_log(config, source),
+        ];
+        self.problems.extend(found.into_iter().flatten());
+    }
+
+    /// Between two attempts that fail a daemon is not connected either.
+    fn absence(&self, failing: Option<&LastError>, source: &str) -> Option<Problem> {
+        if !self.reached[0] || self.daemon.is_some() || self.is_copying {
+            return None;
+        }
+        let start = format!("is it running? start it: pyreplica {source}");
+        match failing {
+            Some(error) if error.idle < ATTEMPT_PATIENCE => None,
+            Some(error) => Some(warning(
+                format!("no daemon is connected to the master, and none has tried since {}", error.last),
+                start,
+            )),
+            None => {
+                let waiting = self.lag.as_ref().map_or("0".to_string(), Lag::amount);
+                let since =
+                    self.last_batch().map_or(String::new(), |at| format!("; the last batch was committed at {at}"));
+                Some(warning(
+                    format!("no daemon is connected to the master; changes that wait: {waiting}{since}"),
+                    start,
+                ))
+            }
+        }
+    }
+
+    fn idleness(&self, failing: Option<&LastError>, source: &str) -> Option<Problem> {
+        let (daemon, lag) = (self.daemon.as_ref()?, self.lag.as_ref()?);
+        let idle = lag.idle.unwrap_or(WORK_PATIENCE);
+        let is_stuck = lag.changes > 0 && lag.seconds >= WORK_PATIENCE.as_secs_f64() && idle >= WORK_PATIENCE;
+        if !is_stuck || failing.is_some() || self.aside.is_paused {
+            return None;
+        }
+        let from = if daemon.client.is_empty() { String::new() } else { format!(", from {}", daemon.client) };
+        let text = format!(
+            "a daemon is connected (server process {} on the master{from}) and has committed nothing for {} s, although \
+             changes have waited for {:.0} s",
+            daemon.pid,
+            idle.as_secs(),
+            lag.seconds
+        );
+        let hint = format!(
+            "pyreplica doctor {source} tells whether it waits for a lock; its log, whether it has a large transaction in \
+             hand. If it hangs, or its machine is gone: end it, and on the master SELECT pg_terminate_backend({});",
+            daemon.pid
+        );
+        Some(warning(text, hint))
+    }
+
+    fn doubts(&self, source: &str) -> Option<Problem> {
+        let doubt = self.doubt.as_ref().filter(|doubt| doubt.batches > 0)?;
+        if self.daemon.is_some() && doubt.oldest < DOUBT_PATIENCE {
+            return None;
+        }
+        let named: Vec<String> =
+            doubt.transactions.iter().map(|(side, gid)| format!("'{gid}' on the {side}")).collect();
+        let text = format!(
+            "batches in doubt: {}, the oldest for {} s: {}",
+            doubt.batches,
+            doubt.oldest.as_secs(),
+            named.join(", ")
+        );
+        let hint = match (self.reached, &self.daemon) {
+            ([true, true], Some(_)) => {
+                format!(
+                    "the daemon settles them when it connects anew: restart it; pyreplica doctor {source} tells how"
+                )
+            }
+            ([true, true], None) => format!("the daemon settles them when it connects: start it: pyreplica {source}"),
+            _ => "don't settle them by hand: that takes both servers. The daemon settles them when it connects to both"
+                .into(),
+        };
+        Some(warning(text, hint))
+    }
+
+    fn unfinished_copy(&self, source: &str) -> Option<Problem> {
+        let copy = self.copy.as_ref()?;
+        Some(if self.is_copying {
+            warning(copy.under_way(), "when it has ended, start the daemon")
+        } else {
+            Problem { is_failure: true, text: copy.to_string(), hint: Some(copy.hint(source)) }
+        })
+    }
+
+    fn tables_in_copy(&self, source: &str) -> Option<Problem> {
+        let tables = Some(&self.aside.copying_tables).filter(|tables| !tables.is_empty())?;
+        Some(if self.is_copying {
+            warning(
+                format!("being copied, and their changes put aside meanwhile: {tables}"),
+                "wait for the end of the copy",
+            )
+        } else {
+            let text = format!("a copy was interrupted, and the changes of these tables are put aside: {tables}");
+            warning(text, format!("run it again: pyreplica copy --table ... {source}"))
+        })
+    }
+
+    fn held(&self, source: &str) -> Option<Problem> {
+        let held = self.aside.held.filter(|held| *held > 0)?;
+        Some(warning(
+            format!("changes that were put aside and not replayed: {held}"),
+            format!("pyreplica pending {source}"),
+        ))
+    }
+
+    fn open_transactions(&self, source: &str) -> Option<Problem> {
+        let open = self.open.as_ref().filter(|open| open.transactions > 0 && open.oldest >= OPEN_PATIENCE)?;
+        let text = format!(
+            "transactions on the master that have changed something and are not over: {}, the oldest for {} s; what they \
+             have changed is replayed after their end, and is not counted",
+            open.transactions,
+            open.oldest.as_secs()
+        );
+        Some(warning(text, format!("pyreplica doctor {source} names them")))
+    }
+
+    fn large_log(&self, config: &Config, source: &str) -> Option<Problem> {
+        let bytes = self.lag.as_ref().map(|lag| lag.log_bytes).filter(|bytes| *bytes > config.log_warning)?;
+        let text = format!("the master's log has grown to {} MiB, more than LOG_WARNING", bytes >> 20);
+        Some(warning(text, format!("pyreplica doctor {source} tells for which slave it is kept")))
+    }
+
+    fn last_batch(&self) -> Option<&String> {
+        self.lag.as_ref()?.replayed_at.as_ref()
+    }
+}
+
+fn failure(error: &LastError) -> Problem {
+    let LastError { since, attempts, last, message, hint, .. } = error;
+    let text = format!("failing since {since} (attempts: {attempts}, last at {last}): {message}");
+    Problem { is_failure: true, text, hint: hint.clone() }
+}
+
+fn warning(text: impl Into<String>, hint: impl Into<String>) -> Problem {
+    Problem { is_failure: false, text: text.into(), hint: Some(hint.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Count, Daemon, Doubt, Open};
+    use super::*;
+    use crate::base::names::Side;
+    use crate::config::dsn::Dsn;
+
+    fn sound() -> Vitals {
+        let lag = Lag {
+            changes: 0,
+            count: Count::Exact,
+            seconds: 0.0,
+            batch: 7,
+            replayed_at: Some("then".into()),
+            idle: Some(Duration::from_secs(9000)),
+            last: Some(1),
+            transaction: None,
+            highest: 1,
+            log_bytes: 0,
+        };
+        Vitals {
+            reached: [true, true],
+            daemon: Some(Daemon { pid: 4711, client: "10.0.0.7".into() }),
+            lag: Some(lag),
+            ..Vitals::default()
+        }
+    }
+
+    /// What is said of it, in one text.
+    fn said(mut vitals: Vitals) -> String {
+        let dsn = Dsn::parse("host=x").unwrap();
+        vitals.judge(&Config::for_pair(dsn.clone(), dsn), "shop.conf");
+        let told = |problem: &Problem| format!("{}: {}; ", problem.text, problem.hint.as_deref().unwrap_or("?"));
+        vitals.problems.iter().map(told).collect()
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_quiet_pair() {
+        assert_eq!(said(sound()), "");
+    }
+
+    #[test]
+    fn a_daemon_that_is_connected_and_does_nothing_is_told_with_what_ends_its_session() {
+        let mut vitals = sound();
+        let lag = vitals.lag.as_mut().unwrap();
+        (lag.changes, lag.seconds) = (3, 400.0);
+        let text = said(vitals);
+        assert!(
+            text.contains("process 4711 on the master, from 10.0.0.7) and has committed nothing for 9000 s"),
+            "{text}"
+        );
+        assert!(text.contains("SELECT pg_terminate_backend(4711);"), "{text}");
+    }
+
+    #[test]
+    fn a_daemon_that_failed_and_is_gone_since_is_told() {
+        let error = |idle| LastError {
+            since: "monday".into(),
+            since_epoch: 0.0,
+            last: "tuesday".into(),
+            idle: Duration::from_secs(idle),
+            attempts: 2,
+            message: "slave: cannot replay".into(),
+            hint: None,
+            change: None,
+            recovered: None,
+        };
+        let text = said(Vitals { daemon: None, error: Some(error(30)), ..sound() });
+        assert!(text.contains("failing since monday") && !text.contains("start it"), "{text}");
+        let text = said(Vitals { daemon: None, error: Some(error(3000)), ..sound() });
+        assert!(text.contains("none has tried since tuesday: is it running? start it: pyreplica shop.conf"), "{text}");
+    }
+
+    #[test]
+    fn a_batch_that_stays_in_doubt_and_a_transaction_that_stays_open_are_told() {
+        let doubt = |age| Doubt {
+            batches: 1,
+            oldest: Duration::from_secs(age),
+            transactions: vec![(Side::Slave, "pyreplica:x".into())],
+        };
+        assert_eq!(said(Vitals { doubt: Some(doubt(1)), ..sound() }), "");
+        let text = said(Vitals { doubt: Some(doubt(61)), ..sound() });
+        assert!(text.contains("for 61 s: 'pyreplica:x' on the slave") && text.contains("restart it"), "{text}");
+        let open = |age| Some(Open { transactions: 1, oldest: Duration::from_secs(age) });
+        assert_eq!(said(Vitals { open: open(60), ..sound() }), "");
+        assert!(said(Vitals { open: open(7200), ..sound() }).contains("not over: 1, the oldest for 7200 s"));
+    }
+}

@@ -1,0 +1,105 @@
+//! For people and for programs.
+
+use super::{Count, Vitals};
+use crate::process::output::{Json, Table, json};
+use std::collections::HashMap;
+
+/// A line for each pair, and below what somebody should see to. `rates`: changes a second, by pair.
+pub fn as_table(pairs: &[Vitals], rates: &HashMap<String, f64>) -> String {
+    let headings = [
+        "PAIR",
+        "STATE",
+        ">BEHIND",
+        ">SECONDS",
+        ">PER SECOND",
+        ">LAST REPLAYED",
+        "AT",
+        ">IN DOUBT",
+        ">CONFLICTS",
+        ">LOG",
+    ];
+    let mut table = Table::new(&headings);
+    let number = |number: Option<u64>| number.map_or("-".to_string(), |number| number.to_string());
+    for pair in pairs {
+        let lag = pair.lag.as_ref();
+        let text = |of: &dyn Fn(&super::Lag) -> String| lag.map_or("-".to_string(), of);
+        table.row([
+            pair.name.clone(),
+            pair.state().to_string(),
+            text(&|lag| lag.amount()),
+            text(&|lag| format!("{:.1}", lag.seconds)),
+            rates.get(&pair.name).map_or("-".to_string(), |rate| format!("{rate:.0}")),
+            text(&|lag| match (lag.last, &lag.transaction) {
+                (Some(last), Some(transaction)) => format!("{last} (transaction {transaction})"),
+                (Some(last), None) => last.to_string(),
+                (None, _) => "-".to_string(),
+            }),
+            text(&|lag| lag.replayed_at.clone().unwrap_or_else(|| "-".to_string())),
+            number(pair.doubt.as_ref().map(|doubt| doubt.batches)),
+            number(pair.aside.conflicts),
+            text(&|lag| format!("{} MiB", lag.log_bytes >> 20)),
+        ]);
+    }
+    let mut text = table.text();
+    for pair in pairs {
+        for problem in &pair.problems {
+            let line = format!("{}: {}", pair.name, problem.text);
+            text += &format!("\n{}\n", line.replace(char::is_control, " "));
+            text += &problem
+                .hint
+                .as_ref()
+                .map_or(String::new(), |hint| format!("  hint: {}\n", hint.replace(char::is_control, " ")));
+        }
+        if let Some((error, at)) = pair.error.as_ref().and_then(|error| Some((error, error.recovered.as_ref()?))) {
+            let line = format!("{}: failed from {} to {at}: {}", pair.name, error.since, error.message);
+            text += &format!("\n{}\n", line.replace(char::is_control, " "));
+        }
+    }
+    text
+}
+
+pub fn as_json(pair: &Vitals, rate: Option<f64>) -> Json {
+    let lag = pair.lag.as_ref().map(|lag| {
+        json!({
+            "changes": lag.changes, "estimated": lag.count != Count::Exact, "seconds": lag.seconds,
+            "last_replayed": lag.last, "last_transaction": lag.transaction, "replayed_at": lag.replayed_at, "last_logged": lag.highest,
+            "batch": lag.batch, "log_bytes": lag.log_bytes,
+        })
+    });
+    let error = pair.error.as_ref().map(|error| {
+        json!({
+            "message": error.message, "hint": error.hint, "since": error.since, "last": error.last,
+            "attempts": error.attempts, "change": error.change, "recovered": error.recovered,
+        })
+    });
+    let problems: Vec<Json> = pair
+        .problems
+        .iter()
+        .map(|p| json!({ "level": if p.is_failure { "failure" } else { "warning" }, "text": p.text, "hint": p.hint }))
+        .collect();
+    json!({
+        "pair": pair.name,
+        "field": pair.field,
+        "state": pair.state(),
+        "master_reached": pair.reached[0],
+        "slave_reached": pair.reached[1],
+        "daemon_connected": pair.daemon.is_some(),
+        "lag": lag,
+        "rate": rate,
+        "error": error,
+        "open_transactions": pair.open.as_ref().map(|open| open.transactions),
+        "open_seconds": pair.open.as_ref().map(|open| open.oldest.as_secs()),
+        "in_doubt": pair.doubt.as_ref().map(|doubt| doubt.batches),
+        "conflicts": pair.aside.conflicts,
+        "last_conflict": pair.aside.last_conflict,
+        "put_aside": pair.aside.held,
+        "paused": pair.aside.is_paused,
+        "paused_tables": pair.aside.paused_tables,
+        "copying": pair.is_copying,
+        "copying_tables": pair.aside.copying_tables,
+        "unfinished_copy": pair.copy.as_ref().map(|copy| {
+            json!({ "tables": copy.tables, "loaded": copy.loaded, "since": copy.since })
+        }),
+        "problems": problems,
+    })
+}

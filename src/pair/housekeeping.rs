@@ -1,0 +1,100 @@
+//! What a pair does beside replaying: setting the flags of what it has replayed, and once a minute deleting what every slave
+//! replayed some time ago, and a look at the size of the log.
+
+use crate::base::error::Result;
+use crate::commit::twophase::Link;
+use crate::config::settings::Config;
+use crate::sql::{self, holding};
+use std::time::{Duration, Instant};
+
+/// The pause between two rounds.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Changes that arrive meanwhile wait no longer than this.
+const TIME_SLICE: Duration = Duration::from_millis(100);
+
+/// A log that has grown too large is warned of anew only after it has shrunk to this part of the limit.
+const SHRUNK_PERCENT: u64 = 80;
+
+#[derive(Default)]
+pub struct Housekeeping {
+    last: Option<Instant>,
+    warned: bool,
+    warning: Option<String>,
+}
+
+impl Housekeeping {
+    /// Does a round if it is time for one; false if a slice of time did not suffice, and another call is wanted soon.
+    pub fn run(&mut self, config: &Config, link: &mut Link) -> Result<bool> {
+        let until = Instant::now() + TIME_SLICE;
+        if !mark(link, until)? {
+            return Ok(false);
+        }
+        link.log.ledger.keep_floor(&mut link.master)?;
+        if self.last.is_some_and(|last| last.elapsed() < INTERVAL) {
+            return Ok(true);
+        }
+        if !purge(link, until)? {
+            return Ok(false);
+        }
+        self.last = Some(Instant::now());
+        forget_conflicts(config, link)?;
+        self.look_at_the_size(config, link)?;
+        Ok(true)
+    }
+
+    /// What the operator should look at; already logged.
+    pub fn take_warning(&mut self) -> Option<String> {
+        self.warning.take()
+    }
+
+    fn look_at_the_size(&mut self, config: &Config, link: &mut Link) -> Result<()> {
+        let size = link.master.query_one("look at the size of the log", sql::LOG_SIZE, &[])?.get::<_, i64>(0) as u64;
+        if size < config.log_warning / 100 * SHRUNK_PERCENT {
+            self.warned = false;
+        }
+        if size <= config.log_warning || self.warned {
+            return Ok(());
+        }
+        self.warned = true;
+        let waiting = link.marking.waiting(&mut link.master)?;
+        let slaves: Vec<String> =
+            waiting.iter().map(|(field, since)| format!("{field} has not replayed changes since {since}")).collect();
+        let slaves = if slaves.is_empty() { "no slave has anything to replay".into() } else { slaves.join(", ") };
+        let warning = format!(
+            "replica_log has grown to {} MiB: {slaves}. hint: start the slave that is away, or remove it: \
+             SELECT py_log_remove_slave('...')",
+            size >> 20
+        );
+        log::warn!(target: &config.name, "{warning}");
+        self.warning = Some(warning);
+        Ok(())
+    }
+}
+
+/// Keeps the table of conflicts short.
+fn forget_conflicts(config: &Config, link: &mut Link) -> Result<()> {
+    let Some(pair) = link.replayer.holding.pair() else { return Ok(()) };
+    let kept = config.conflicts_kept as i64;
+    link.slave.execute("forget old conflicts", holding::FORGET_CONFLICTS, &[&pair, &kept]).map(drop)
+}
+
+/// True when every flag is set.
+fn mark(link: &mut Link, until: Instant) -> Result<bool> {
+    while Instant::now() < until && !link.control.is_stopping() {
+        if link.marking.step(&mut link.master, &mut link.log.ledger)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// True when nothing more is to be deleted.
+fn purge(link: &mut Link, until: Instant) -> Result<bool> {
+    while Instant::now() < until && !link.control.is_stopping() {
+        if link.marking.purge(&mut link.master, &link.log.ledger)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

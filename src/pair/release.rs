@@ -1,0 +1,299 @@
+//! Putting tables and pairs on hold, and putting back what is held: by a session of its own on the slave, whether the
+//! daemon is at work or not.
+//!
+//! All of it is about the slave alone, so one ordinary transaction there does it or does not. What is on hold changes under
+//! an exclusive lock of `replica_hold`, which waits for the daemon's batch in hand (`held.rs` says why). What a table has
+//! held is replayed in pieces without that lock, while the daemon goes on holding what comes; only the last piece is
+//! replayed under the lock, in the transaction that lifts the hold. So every change is replayed once, in order.
+
+use crate::backlog::change::Change;
+use crate::base::control::Control;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::{Side, Txid};
+use crate::commit::twophase::Protocol;
+use crate::config::settings::Config;
+use crate::process::failpoint;
+use crate::replay::hold::{self, Holding, WHOLE_PAIR};
+use crate::replay::replayer::Replayer;
+use crate::server::checks::{identity_and_origin, take_replica_role};
+use crate::server::connect_pair;
+use crate::server::session::{Row, Session, ToSql};
+use crate::sql::{self, holding};
+
+/// Held changes that are replayed at once, in rows and in bytes as they are stored.
+const PIECE_ROWS: i64 = 1_000;
+const PIECE_BYTES: i64 = 1 << 20;
+
+/// Somebody who only looks does not wait for long.
+const BRIEFLY: &str = "SET LOCAL lock_timeout = '1s'";
+
+/// Both sides of a pair, for somebody who puts changes aside or back.
+pub struct Release {
+    pub master: Session,
+    pub slave: Session,
+    /// As the slave's tables name it.
+    pub pair: String,
+    /// What was made there does not come back.
+    pub slave_identity: String,
+    /// Where hstore is installed on the master.
+    pub hstore_schema: String,
+    replayer: Replayer,
+    control: Control,
+}
+
+/// What came of trying a transaction again.
+#[derive(Debug)]
+pub enum Retried {
+    Replayed(u64),
+    /// Nothing was done, for this reason.
+    Waits(String),
+    Failed(Error),
+    /// It is not in quarantine any more.
+    Gone,
+}
+
+impl Release {
+    pub fn open(config: &Config, verb: &str, control: &Control) -> Result<Release> {
+        let (mut master, mut slave) = connect_pair::open_both(config, verb, control)?;
+        let (identity, origin) = identity_and_origin(&mut master)?;
+        let slave_identity = slave.query_one("look at the server", sql::IDENTITY, &[])?.get(0);
+        let hstore_schema = master.query_one("look for hstore", sql::HSTORE_SCHEMA, &[])?.get(0);
+        if !hold::are_usable(&mut slave)? {
+            let detail = "its tables for what is put aside are missing, or the role lacks rights on them";
+            return Err(Error::new(Kind::Setup, Some(Side::Slave), "put changes aside or back", detail).with_hint(
+                "run sql/slave-install.sql on the slave, and GRANT SELECT, INSERT, UPDATE, DELETE ON replica_hold, \
+                 replica_held, replica_conflict, replica_skipped to the role; then restart the daemon",
+            ));
+        }
+        slave.set_up(&identity)?;
+        let deferring = !take_replica_role(&mut slave)?;
+        let pair = Protocol::progress_key(origin, &config.slave_field);
+        let replayer = Replayer::new(config, &identity, deferring, Holding::of_a_verb(&pair));
+        Ok(Release { master, slave, pair, slave_identity, hstore_schema, replayer, control: control.clone() })
+    }
+
+    /// Puts a table, named as the log names it, or the whole pair on hold; false if it was already. When this returns, every
+    /// change that the slave has not got by then is held.
+    pub fn hold(&mut self, relation: &str, why: &str) -> Result<bool> {
+        let held =
+            self.exclusively(|this| this.slave.execute("hold", holding::HOLD, &[&this.pair, &relation, &why]))?;
+        self.tell()?;
+        Ok(held > 0)
+    }
+
+    /// Lets the whole pair go on; false if it was not paused. What tables hold, they go on holding.
+    pub fn resume_pair(&mut self) -> Result<bool> {
+        let resumed = self.exclusively(|this| {
+            this.slave.execute("resume", holding::UNHOLD, &[&this.pair, &WHOLE_PAIR.to_string()])
+        })?;
+        self.tell()?;
+        Ok(resumed > 0)
+    }
+
+    /// Replays what a table has held and lets it go on. With a snapshot of the master, which a copy of the table has been
+    /// taken with, what that shows is dropped instead; the caller sees to it that none of it is still pending there.
+    /// `progress` is told how many changes have been replayed so far.
+    pub fn resume_table(
+        &mut self,
+        relation: &str,
+        snapshot: Option<&str>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<u64> {
+        let mut total = 0;
+        loop {
+            let (piece, is_all) = self.transaction(|this| this.put_piece_back(relation, snapshot))?;
+            total += piece;
+            if is_all {
+                break;
+            }
+            progress(total);
+        }
+        total += self.exclusively(|this| {
+            let mut last = 0;
+            loop {
+                let (piece, is_all) = this.put_piece_back(relation, snapshot)?;
+                last += piece;
+                if is_all {
+                    break;
+                }
+            }
+            this.slave.execute("resume", holding::UNHOLD, &[&this.pair, &relation])?;
+            Ok(last)
+        })?;
+        self.tell()?;
+        Ok(total)
+    }
+
+    /// The transactions in quarantine, in the order of replay.
+    pub fn quarantined(&mut self) -> Result<Vec<Row>> {
+        self.slave.query("look at the quarantine", holding::QUARANTINED, &[&self.pair])
+    }
+
+    /// Replays a transaction from quarantine, whole or not at all.
+    pub fn retry(&mut self, txid: Txid) -> Result<Retried> {
+        let number = txid.to_string();
+        let outcome = self.exclusively(|this| {
+            let pair = this.pair.clone();
+            let parameters: [&(dyn ToSql + Sync); 2] = [&pair, &number];
+            if let Some(row) = this.slave.query("look at the quarantine", holding::WAITS_FOR, &parameters)?.first() {
+                let before: i64 = row.get(0);
+                return Ok(Retried::Waits(format!("it depends on transaction {before}, which is in quarantine")));
+            }
+            if let Some(row) = this.slave.query("look at what is on hold", holding::HELD_BACK, &parameters)?.first() {
+                let relation: String = row.get(0);
+                return Ok(Retried::Waits(format!("{relation} is on hold: pyreplica resume lets it go on")));
+            }
+            let replayed = this.replay_quarantined(&number)?;
+            this.slave.execute("empty the quarantine", holding::FORGET_QUARANTINED, &parameters)?;
+            Ok(if replayed == 0 { Retried::Gone } else { Retried::Replayed(replayed) })
+        });
+        match outcome {
+            // Of no single change is what the slave finds out at the commit, where it checks foreign keys.
+            Err(error) if error.side() == Some(Side::Slave) && !error.is_transient() => {
+                let change = error.change().map(|(id, _)| format!("change {id}: ")).unwrap_or_default();
+                let said = format!("{change}{}", error.detail());
+                self.slave.execute("note the error", holding::NOTE_ERROR, &[&self.pair, &number, &said])?;
+                Ok(Retried::Failed(error))
+            }
+            other => {
+                self.tell()?;
+                other
+            }
+        }
+    }
+
+    /// What replaying these changes would come to now; nothing of it stays.
+    pub fn try_out(&mut self, changes: Vec<Change>) -> Result<()> {
+        let body = || {
+            self.replayer.begin(&mut self.slave)?;
+            self.slave.message("wait for locks", BRIEFLY)?;
+            self.replayer.apply(&mut self.master, &mut self.slave, changes)?;
+            self.replayer.check_unique(&mut self.slave)
+        };
+        let outcome = body();
+        self.slave.message("roll back", "ROLLBACK")?;
+        self.replayer.take_conflicts();
+        outcome
+    }
+
+    /// Changes that are held, each with the instruction it stands for.
+    pub fn show(&mut self, places: &[i64]) -> Result<Vec<String>> {
+        self.transaction(|this| {
+            let changes = hold::read(&mut this.slave, places)?;
+            this.replayer.show(&mut this.master, &mut this.slave, &changes)
+        })
+    }
+
+    /// Gives held changes up, whole transactions or single ones of them.
+    pub fn skip_held(&mut self, places: &[i64], reason: Option<&str>) -> Result<u64> {
+        let skipped = self.exclusively(|this| {
+            let skipped = this.slave.execute("give changes up", holding::SKIP_HELD, &[&this.pair, &places, &reason])?;
+            if skipped == places.len() as u64 {
+                return Ok(skipped);
+            }
+            let detail = "somebody else has replayed some of these changes, or given them up, meanwhile";
+            Err(Error::new(Kind::Busy, Some(Side::Slave), "skip what was put aside", detail)
+                .with_hint("none of them was skipped: pyreplica pending shows which are left"))
+        })?;
+        self.tell()?;
+        Ok(skipped)
+    }
+
+    /// What was unusual about the changes replayed since the last call.
+    pub fn take_conflicts(&mut self) -> Vec<String> {
+        self.replayer.take_conflicts()
+    }
+
+    /// Tells the daemon, and whoever replicates this slave.
+    pub fn tell(&mut self) -> Result<()> {
+        self.master.message("wake the daemon", sql::NOTIFY)?;
+        self.master.message("wake the daemon", sql::NOTIFY_MENDED)?;
+        self.slave.message("wake the slave's own replicas", sql::NOTIFY).map(drop)
+    }
+
+    /// A transaction that no batch overlaps with.
+    fn exclusively<T>(&mut self, work: impl FnOnce(&mut Release) -> Result<T>) -> Result<T> {
+        self.transaction(|this| {
+            let locked = this.slave.message("wait for the batch in hand", holding::LOCK);
+            locked.map_err(|error| match error.kind() {
+                Kind::Contention => error.with_hint(
+                    "a batch is under way or in doubt: the daemon ends it, and settles what is in doubt when it connects; \
+                     then try again. pyreplica doctor tells which",
+                ),
+                _ => error,
+            })?;
+            work(this)
+        })
+    }
+
+    fn transaction<T>(&mut self, work: impl FnOnce(&mut Release) -> Result<T>) -> Result<T> {
+        let body = || {
+            self.replayer.begin(&mut self.slave)?;
+            let done = work(self)?;
+            self.replayer.check_unique(&mut self.slave)?;
+            failpoint::reached("release-done");
+            self.slave.message("commit", "COMMIT")?;
+            failpoint::reached("release-committed");
+            Ok(done)
+        };
+        let outcome = body();
+        if outcome.is_err() {
+            // Best effort: a session that cannot roll back is lost, and its server does it.
+            drop(self.slave.message("roll back", "ROLLBACK"));
+        }
+        outcome
+    }
+
+    /// Replays the next held changes of a table; how many, and whether those were all at the moment.
+    fn put_piece_back(&mut self, relation: &str, snapshot: Option<&str>) -> Result<(u64, bool)> {
+        self.slave.query("wait for others who do the same", holding::LOCK_RELEASE, &[&self.pair])?;
+        if let Some(snapshot) = snapshot {
+            self.slave.execute("drop what was copied", holding::DROP_VISIBLE, &[&self.pair, &relation, &snapshot])?;
+        }
+        let next =
+            self.slave.query("look at what is held", holding::NEXT_HELD, &[&self.pair, &relation, &PIECE_ROWS])?;
+        let places = piece(&next);
+        let count = self.replay(&places)?;
+        self.slave.execute("forget what was held", holding::FORGET_HELD, &[&places])?;
+        Ok((count, places.len() == next.len() && next.len() < PIECE_ROWS as usize))
+    }
+
+    fn replay_quarantined(&mut self, txid: &String) -> Result<u64> {
+        let (mut total, mut last) = (0, i64::MIN);
+        loop {
+            let next = self.slave.query(
+                "look at the quarantine",
+                holding::NEXT_QUARANTINED,
+                &[&self.pair, txid, &PIECE_ROWS, &last],
+            )?;
+            let places = piece(&next);
+            let Some(place) = places.last() else { return Ok(total) };
+            last = *place;
+            total += self.replay(&places)?;
+        }
+    }
+
+    fn replay(&mut self, places: &[i64]) -> Result<u64> {
+        self.control.check()?;
+        let changes = hold::read(&mut self.slave, places)?;
+        let count = changes.len() as u64;
+        let replayed = self.replayer.apply(&mut self.master, &mut self.slave, changes);
+        replayed.map_err(|error| match error.change() {
+            Some((id, _)) => error
+                .with_hint(format!("mend the slave by hand and try again, or give the change up: pyreplica skip {id}")),
+            None => error,
+        })?;
+        Ok(count)
+    }
+}
+
+/// The places at the beginning of a list that go out together.
+fn piece(rows: &[Row]) -> Vec<i64> {
+    let mut bytes = 0;
+    let fits = |row: &&Row| {
+        bytes += i64::from(row.get::<_, i32>("size"));
+        bytes <= PIECE_BYTES
+    };
+    let length = rows.iter().take_while(fits).count().max(1).min(rows.len());
+    rows[..length].iter().map(|row| row.get("place")).collect()
+}

@@ -1,0 +1,208 @@
+//! The log: one line a message, `NAME Sun Jun  1 14:52:32 2008 message`; the only importer of env_logger and chrono.
+//!
+//! A record's target is the pair's name, and each pair has its own level. To standard output, as the original did, so
+//! that what replicates and what is wrong with a command line can be told apart; or to a file, reopened when asked.
+
+use crate::base::error::Error;
+use chrono::{DateTime, Local};
+use env_logger::{Builder, Logger, Target};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+/// The target of what belongs to no pair.
+pub const OWN_TARGET: &str = "pyreplica";
+
+/// As Python's `time.ctime` writes it.
+const TIME_FORMAT: &str = "%a %b %e %H:%M:%S %Y";
+
+/// Starts logging: `levels` is the DEBUG_LEVEL of each pair by name. To be called once, before the first thread.
+pub fn init<'a>(file: Option<&Path>, levels: impl IntoIterator<Item = (&'a str, u8)>) -> io::Result<()> {
+    let sink = match file {
+        Some(path) => Sink::File { path: path.to_path_buf(), file: open(path)? },
+        None => Sink::Stdout,
+    };
+    assert!(SINK.set(Mutex::new(sink)).is_ok(), "logging starts once");
+    set_levels(levels);
+    log::set_logger(&Switch).expect("logging starts once");
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        log::error!(target: thread.name().unwrap_or(OWN_TARGET), "{panic}");
+    }));
+    Ok(())
+}
+
+/// Changes the level of each pair, also while others log.
+pub fn set_levels<'a>(levels: impl IntoIterator<Item = (&'a str, u8)>) {
+    let logger = builder(levels).target(Target::Pipe(Box::new(Output))).build();
+    log::set_max_level(logger.filter());
+    *LOGGER.write().unwrap_or_else(PoisonError::into_inner) = Some(logger);
+}
+
+/// Logs an error, and on a line of its own what to do now.
+pub fn error(name: &str, error: &Error) {
+    match error.hint() {
+        Some(hint) => log::error!(target: name, "{error}\nhint: {hint}"),
+        None => log::error!(target: name, "{error}"),
+    }
+}
+
+/// The local time as the log lines write it.
+pub fn time() -> String {
+    Local::now().format(TIME_FORMAT).to_string()
+}
+
+/// Opens the log file anew under its name. When that fails, the old file goes on being used.
+pub fn reopen() {
+    if let Err(e) = try_reopen() {
+        log::warn!(target: OWN_TARGET, "cannot reopen the log file: {e}");
+    }
+}
+
+/// The original's levels: what they add to warnings and errors.
+fn level_filter(debug_level: u8) -> LevelFilter {
+    match debug_level {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        2 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    }
+}
+
+fn builder<'a>(levels: impl IntoIterator<Item = (&'a str, u8)>) -> Builder {
+    let mut builder = Builder::new();
+    let levels: Vec<_> = levels.into_iter().map(|(name, debug_level)| (name, level_filter(debug_level))).collect();
+    let loudest = levels.iter().map(|(_, level)| *level).max().unwrap_or(LevelFilter::Info);
+    // Other crates only warn. env_logger takes the longest directive that a target starts with; since every target of
+    // ours has a directive of its own, a pair "db" decides nothing for a pair "db2".
+    builder.filter_level(LevelFilter::Warn).filter_module(OWN_TARGET, loudest);
+    for (name, level) in levels {
+        builder.filter_module(name, level);
+    }
+    builder.format(|out, record| {
+        let line = format_line(record.target(), &Local::now(), record.level(), &record.args().to_string());
+        out.write_all(line.as_bytes())
+    });
+    builder
+}
+
+/// A message of several lines goes on behind a tab: no message can pass for a second one.
+fn format_line(name: &str, time: &DateTime<Local>, level: Level, message: &str) -> String {
+    let severity = match level {
+        Level::Error => "ERROR: ",
+        Level::Warn => "WARNING: ",
+        _ => "",
+    };
+    let message = message.trim_end().replace("\r\n", "\n").replace(['\n', '\r'], "\n\t");
+    format!("{name} {} {severity}{message}\n", time.format(TIME_FORMAT))
+}
+
+static LOGGER: RwLock<Option<Logger>> = RwLock::new(None);
+
+/// Hands on to the logger of the moment.
+struct Switch;
+
+impl Log for Switch {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        let logger = LOGGER.read().unwrap_or_else(PoisonError::into_inner);
+        logger.as_ref().is_some_and(|logger| logger.enabled(metadata))
+    }
+
+    fn log(&self, record: &Record) {
+        if let Some(logger) = &*LOGGER.read().unwrap_or_else(PoisonError::into_inner) {
+            logger.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        if let Some(logger) = &*LOGGER.read().unwrap_or_else(PoisonError::into_inner) {
+            logger.flush();
+        }
+    }
+}
+
+static SINK: OnceLock<Mutex<Sink>> = OnceLock::new();
+
+enum Sink {
+    Stdout,
+    File { path: PathBuf, file: File },
+}
+
+/// What env_logger writes to: whatever the sink is at that moment. A full disk loses lines, not the daemon: env_logger
+/// drops the error.
+struct Output;
+
+impl Write for Output {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match &mut *sink()? {
+            Sink::Stdout => io::stdout().lock().write(line),
+            Sink::File { file, .. } => file.write(line),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut *sink()? {
+            Sink::Stdout => io::stdout().lock().flush(),
+            Sink::File { .. } => Ok(()),
+        }
+    }
+}
+
+fn sink() -> io::Result<MutexGuard<'static, Sink>> {
+    let sink = SINK.get().ok_or_else(|| io::Error::other("logging has not started"))?;
+    Ok(sink.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn try_reopen() -> io::Result<()> {
+    if let Sink::File { path, file } = &mut *sink()? {
+        *file = open(path)?;
+    }
+    Ok(())
+}
+
+/// In append mode, so that several writers and a truncating log rotation do not write over each other.
+fn open(path: &Path) -> io::Result<File> {
+    let describe = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    OpenOptions::new().append(true).create(true).open(path).map_err(describe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeZone;
+    use log::{Log, Metadata};
+
+    fn line(level: Level, message: &str) -> String {
+        let time = Local.with_ymd_and_hms(2008, 6, 1, 14, 52, 32).unwrap();
+        format_line("mydb", &time, level, message)
+    }
+
+    #[test]
+    fn a_line_looks_like_the_originals() {
+        assert_eq!(line(Level::Info, "Waiting for 'NOTIFY'"), "mydb Sun Jun  1 14:52:32 2008 Waiting for 'NOTIFY'\n");
+    }
+
+    #[test]
+    fn warnings_and_errors_say_what_they_are() {
+        assert!(line(Level::Warn, "x").ends_with(" 2008 WARNING: x\n"));
+        assert!(line(Level::Error, "x").ends_with(" 2008 ERROR: x\n"));
+    }
+
+    #[test]
+    fn further_lines_of_a_message_are_indented() {
+        assert!(line(Level::Error, "a\nDETAIL: b\r\nhint: c\n").ends_with(" ERROR: a\n\tDETAIL: b\n\thint: c\n"));
+    }
+
+    #[test]
+    fn every_pair_has_its_own_level_even_if_one_name_starts_with_another() {
+        let logger = builder([("db", 2), ("db2", 0), ("py", 1)]).build();
+        let shows = |target, level| logger.enabled(&Metadata::builder().target(target).level(level).build());
+        assert!(shows("db", Level::Debug) && !shows("db", Level::Trace));
+        assert!(shows("db2", Level::Warn) && !shows("db2", Level::Info));
+        assert!(shows("pyreplica", Level::Debug), "what belongs to no pair is as loud as the loudest pair");
+        assert!(!shows("py", Level::Debug));
+        assert!(!shows("tokio_postgres::connect", Level::Info));
+    }
+}

@@ -1,0 +1,277 @@
+//! Changes as SQL: what the log shows, and the prepared statements that replay them.
+
+use crate::backlog::change::{Change, Event};
+use crate::backlog::row::Row;
+use crate::base::names::{quote_ident, quote_literal};
+use crate::replay::table::{Misfit, Table};
+
+/// What one prepared statement is made for. Changes of one shape differ in their values only.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    table: u32,
+    event: Event,
+    /// Columns that are written.
+    written: Vec<u16>,
+    /// Which of the table's keys finds the row.
+    key: u16,
+    /// Whether an UPDATE insists on the old values.
+    guarded: bool,
+}
+
+/// Marks a guarded value of a missing column; every changed column of an UPDATE has its old value in the log.
+const NULL: &str = "NULL";
+
+impl Shape {
+    /// `guarded` makes an UPDATE find its row only if the columns it changes hold the values they held on the master.
+    pub fn of(change: &Change, table: &Table, guarded: bool) -> Result<Shape, Misfit> {
+        let written = if change.event == Event::Delete { Vec::new() } else { table.written(change)? };
+        let key = if change.event == Event::Insert { 0 } else { table.key(change)? };
+        // A filter on UPDATE withholds some: the next one that passes is logged without old values and sets every column.
+        let guarded = guarded && written.iter().all(|p| change.old.has(&table.column(*p).name));
+        Ok(Shape { table: table.number, event: change.event, written, key, guarded })
+    }
+
+    /// An UPDATE whose changed columns are all computed by the slave itself.
+    pub fn is_empty(&self) -> bool {
+        self.event == Event::Update && self.written.is_empty()
+    }
+
+    /// The columns whose old values an UPDATE insists on; those of the key find the row already.
+    fn guards<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = u16> + 'a {
+        let key = &table.keys[usize::from(self.key)];
+        self.written.iter().copied().filter(move |position| self.guarded && !key.contains(position))
+    }
+
+    /// Whether it takes two statements in one.
+    pub fn is_twofold(&self, table: &Table) -> bool {
+        self.event == Event::Update && self.written.iter().any(|p| table.column(*p).identity_always)
+    }
+
+    /// `PREPARE name (types) AS ...`
+    pub fn prepare(&self, name: &str, table: &Table) -> String {
+        self.prepared(name, table, |statement| statement)
+    }
+
+    /// The same of a statement that fails, by a division by zero, unless it touches exactly one row. Not for what is twofold.
+    pub fn insist(&self, name: &str, table: &Table) -> String {
+        self.prepared(name, table, |statement| {
+            format!(
+                "WITH done AS ({statement} RETURNING 1) \
+                 SELECT 1 OPERATOR(pg_catalog./) (pg_catalog.count(*) OPERATOR(pg_catalog.=) 1)::pg_catalog.int4 FROM done"
+            )
+        })
+    }
+
+    fn prepared(&self, name: &str, table: &Table, finish: impl Fn(String) -> String) -> String {
+        let mut parameters = Parameters::default();
+        let body = finish(match self.event {
+            Event::Insert => self.insert(table, &mut parameters),
+            Event::Delete => {
+                format!("DELETE FROM {} WHERE {}", table.target, self.condition(table, &mut parameters))
+            }
+            _ if self.is_twofold(table) => self.replace(table, &mut parameters),
+            _ => self.update(table, &mut parameters),
+        });
+        let types = parameters.types.join(", ");
+        if types.is_empty() {
+            format!("PREPARE {name} AS {body}")
+        } else {
+            format!("PREPARE {name} ({types}) AS {body}")
+        }
+    }
+
+    fn insert(&self, table: &Table, parameters: &mut Parameters) -> String {
+        if self.written.is_empty() {
+            return format!("INSERT INTO {} DEFAULT VALUES", table.plain_target());
+        }
+        let columns: Vec<String> = self.written.iter().map(|p| quote_ident(&table.column(*p).name)).collect();
+        let values: Vec<String> = self.written.iter().map(|p| parameters.add(&table.column(*p).base_type)).collect();
+        format!(
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({})",
+            table.plain_target(),
+            columns.join(", "),
+            values.join(", ")
+        )
+    }
+
+    fn update(&self, table: &Table, parameters: &mut Parameters) -> String {
+        let set: Vec<String> = self
+            .written
+            .iter()
+            .map(|p| table.column(*p))
+            .map(|column| format!("{} = {}", quote_ident(&column.name), parameters.add(&column.base_type)))
+            .collect();
+        format!("UPDATE {} SET {} WHERE {}", table.target, set.join(", "), self.condition(table, parameters))
+    }
+
+    /// An identity column that is GENERATED ALWAYS takes a value in an INSERT only.
+    fn replace(&self, table: &Table, parameters: &mut Parameters) -> String {
+        let kept: Vec<u16> = (0..table.columns.len() as u16).filter(|p| !table.column(*p).generated).collect();
+        let columns: Vec<String> = kept.iter().map(|p| quote_ident(&table.column(*p).name)).collect();
+        // Parameters are numbered in the order that `execute` gives the values in: the written columns first.
+        let values: Vec<(u16, String)> =
+            self.written.iter().map(|p| (*p, parameters.add(&table.column(*p).base_type))).collect();
+        let selected: Vec<String> = kept
+            .iter()
+            .map(|p| match values.iter().find(|(written, _)| written == p) {
+                Some((_, parameter)) => parameter.clone(),
+                None => format!("gone.{}", quote_ident(&table.column(*p).name)),
+            })
+            .collect();
+        format!(
+            "WITH gone AS (DELETE FROM {} WHERE {} RETURNING *) \
+             INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM gone",
+            table.target,
+            self.condition(table, parameters),
+            table.plain_target(),
+            columns.join(", "),
+            selected.join(", ")
+        )
+    }
+
+    fn condition(&self, table: &Table, parameters: &mut Parameters) -> String {
+        let key = table.keys[usize::from(self.key)].iter().map(|p| table.column(*p));
+        let mut terms: Vec<String> = key
+            .map(|column| {
+                let value = parameters.add(&column.base_type);
+                format!("{} {} {value}", quote_ident(&column.name), column.operator("="))
+            })
+            .collect();
+        if self.event == Event::Update {
+            for position in self.guards(table) {
+                let column = table.column(position);
+                let parameter = parameters.add(&column.base_type);
+                terms.push(same(&quote_ident(&column.name), &format!("{parameter}::{}", column.full_type)));
+            }
+        }
+        terms.join(" AND ")
+    }
+
+    /// `EXECUTE name (values)`
+    pub fn execute(&self, name: &str, change: &Change, table: &Table, message: &mut String) {
+        message.push_str("EXECUTE ");
+        message.push_str(name);
+        let mut separator = '(';
+        let mut push = |row: &Row, position: u16| {
+            message.push(separator);
+            separator = ',';
+            push_value(message, row.get(&table.column(position).name).flatten());
+        };
+        self.written.iter().for_each(|p| push(&change.new, *p));
+        if self.event != Event::Insert {
+            table.keys[usize::from(self.key)].iter().for_each(|p| push(&change.old, *p));
+        }
+        if self.event == Event::Update {
+            self.guards(table).for_each(|p| push(&change.old, p));
+        }
+        if separator == ',' {
+            message.push(')');
+        }
+    }
+}
+
+#[derive(Default)]
+struct Parameters {
+    types: Vec<String>,
+}
+
+impl Parameters {
+    fn add(&mut self, base_type: &str) -> String {
+        self.types.push(base_type.to_string());
+        format!("${}", self.types.len())
+    }
+}
+
+/// Exact equality of two expressions, NULLs included, for types without `=` too: their texts are the same.
+fn same(left: &str, right: &str) -> String {
+    format!("{left}::pg_catalog.text COLLATE \"C\" IS NOT DISTINCT FROM ({right})::pg_catalog.text COLLATE \"C\"")
+}
+
+fn push_value(message: &mut String, value: Option<&str>) {
+    let Some(text) = value else {
+        message.push_str(NULL);
+        return;
+    };
+    message.push('\'');
+    let mut parts = text.split('\'');
+    message.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        message.push_str("''");
+        message.push_str(part);
+    }
+    message.push('\'');
+}
+
+/// More of an instruction than this is not shown: the log is to be read, and a mail too.
+const SHOWN_BYTES: usize = 2_000;
+
+/// The instruction that a change stands for, as the log shows it:
+/// `UPDATE "test" SET "a"='123' WHERE "id1"='1' AND "id2"='2'`.
+pub fn instruction(change: &Change, table: Option<&Table>) -> String {
+    let mut shown = whole_instruction(change, table);
+    if shown.len() > SHOWN_BYTES {
+        let length = shown.len();
+        let end = (0..=SHOWN_BYTES).rev().find(|end| shown.is_char_boundary(*end)).unwrap_or(0);
+        shown.truncate(end);
+        shown.push_str(&format!("... ({length} bytes)"));
+    }
+    shown
+}
+
+fn whole_instruction(change: &Change, table: Option<&Table>) -> String {
+    let Some(table) = table else {
+        return match change.event {
+            Event::Statement => change.sql.clone(),
+            _ => format!("{:?} {}", change.event, change.relation).to_uppercase(),
+        };
+    };
+    let shown = &table.shown;
+    match change.event {
+        Event::Statement => change.sql.clone(),
+        Event::Truncate => format!("TRUNCATE {shown}"),
+        Event::Insert => {
+            let positions = table.positions_in(&change.new);
+            let names: Vec<String> = positions.iter().map(|p| quote_ident(&table.column(*p).name)).collect();
+            let values: Vec<String> =
+                positions.iter().map(|p| literal(change.new.get(&table.column(*p).name))).collect();
+            format!("INSERT INTO {shown} ({}) VALUES ({})", names.join(", "), values.join(", "))
+        }
+        Event::Update => {
+            let changed: Vec<u16> = table.positions_in(&change.new);
+            let changed = changed.into_iter().filter(|p| change.changes(&table.column(*p).name));
+            format!(
+                "UPDATE {shown} SET {} WHERE {}",
+                pairs(changed, &change.new, table, ", "),
+                shown_key(change, table)
+            )
+        }
+        Event::Delete => format!("DELETE FROM {shown} WHERE {}", shown_key(change, table)),
+    }
+}
+
+fn shown_key(change: &Change, table: &Table) -> String {
+    let key = match table.key(change) {
+        Ok(key) => table.keys[usize::from(key)].clone(),
+        Err(_) => table.positions_in(&change.old),
+    };
+    pairs(key.into_iter(), &change.old, table, " AND ")
+}
+
+/// `"a"='1', "b"=NULL`
+fn pairs(positions: impl Iterator<Item = u16>, row: &Row, table: &Table, separator: &str) -> String {
+    let pairs: Vec<String> = positions
+        .map(|p| &table.column(p).name)
+        .map(|name| format!("{}={}", quote_ident(name), literal(row.get(name))))
+        .collect();
+    pairs.join(separator)
+}
+
+fn literal(value: Option<Option<&str>>) -> String {
+    match value {
+        Some(Some(text)) => quote_literal(text),
+        _ => NULL.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

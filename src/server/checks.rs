@@ -1,0 +1,209 @@
+//! What must be so before replication starts. Each check that fails is one clear line: what, which side, what to do.
+
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::{Side, quote_ident, quote_literal};
+use crate::config::settings::Config;
+use crate::server::session::Session;
+use crate::sql;
+
+/// What the checks have found out about the pair.
+#[derive(Debug)]
+pub struct Findings {
+    /// `system identifier/database oid`.
+    pub master_identity: String,
+    pub slave_identity: String,
+    pub master_encoding: String,
+    pub slave_encoding: String,
+    /// A digest of which log is read: server, database and installation.
+    pub origin: u64,
+    /// The columns of `replica_log` that mark slaves, in order, ours among them.
+    pub fields: Vec<String>,
+    /// Where hstore is installed on the master.
+    pub hstore_schema: String,
+}
+
+struct Server {
+    identity: String,
+    encoding: String,
+    max_prepared: i32,
+}
+
+pub fn check(config: &Config, master: &mut Session, slave: &mut Session) -> Result<Findings> {
+    let (on_master, on_slave) = (server(master)?, server(slave)?);
+    if on_master.identity == on_slave.identity {
+        return Err(same_database());
+    }
+    let log = log_oid(master)?;
+    let fields = slave_fields(config, master)?;
+    rights(master)?;
+    if config.two_phase {
+        prepared_transactions(Side::Master, &on_master)?;
+        prepared_transactions(Side::Slave, &on_slave)?;
+    } else {
+        progress_table(slave)?;
+    }
+    exclude_others(config, master)?;
+    master.execute("register the slave", sql::SLAVE_ROW, &[&config.slave_field])?;
+    Ok(Findings {
+        origin: origin(&on_master.identity, log),
+        master_identity: on_master.identity,
+        slave_identity: on_slave.identity,
+        master_encoding: on_master.encoding,
+        slave_encoding: on_slave.encoding,
+        fields,
+        hstore_schema: master.query_one("look for hstore", sql::HSTORE_SCHEMA, &[])?.get(0),
+    })
+}
+
+/// What is said to an operator whose two connection strings lead to one place.
+pub fn same_database() -> Error {
+    setup(None, "replicate", "DSN0 and DSN1 are the same database")
+        .with_hint("DSN0 is the master, DSN1 the slave; they may be two databases of one server, but not one database")
+}
+
+/// The master's identity, and what names its log in `replica_progress` and the like.
+pub fn identity_and_origin(master: &mut Session) -> Result<(String, u64)> {
+    let identity = server(master)?.identity;
+    let origin = origin(&identity, log_oid(master)?);
+    Ok((identity, origin))
+}
+
+/// Names a log by a number that gids and progress rows can hold: `identity` is `system identifier/database oid`, `log`
+/// the oid of `replica_log`.
+pub fn origin(identity: &str, log: u32) -> u64 {
+    digest(&format!("{identity}/{log}"))
+}
+
+/// Refuses to use tables of pyreplica's names that somebody else may have put there.
+pub fn refuse_strangers(session: &mut Session) -> Result<()> {
+    let Some(row) = session.query("look whose the tables are", sql::STRANGER, &[])?.into_iter().next() else {
+        return Ok(());
+    };
+    let (name, owner): (String, String) = (row.get("name"), row.get("owner"));
+    let detail = format!("public.{name} belongs to {owner}, who is not known to have installed pyreplica");
+    Err(setup(Some(session.side()), "use pyreplica's tables", &detail).with_hint(format!(
+        "if somebody has put it there, DROP or rename it, and run the script again; if it is what it should be: ALTER TABLE \
+         public.{name} OWNER TO ... the owner of the database"
+    )))
+}
+
+/// Keeps triggers, cascades and foreign key checks from running on the slave; false if the role may not do that.
+pub fn take_replica_role(slave: &mut Session) -> Result<bool> {
+    match slave.message("take the replica role", sql::REPLICA_ROLE) {
+        Ok(_) => Ok(true),
+        Err(error) if error.code() == Some("42501") => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The log's oid, if it is there and of this version.
+pub fn log_oid(master: &mut Session) -> Result<u32> {
+    let row = master.query_one("look for the log", sql::LOG, &[])?;
+    let (log, slaves): (Option<u32>, Option<u32>) = (row.get(0), row.get(1));
+    match (log, slaves) {
+        (Some(log), Some(_)) => Ok(log),
+        (None, _) => Err(setup(Some(Side::Master), "read the log", "there is no table replica_log")
+            .with_hint("install it with: psql ... -f sql/master-install.sql, or: pyreplica install DSN0")),
+        (_, None) => {
+            Err(setup(Some(Side::Master), "read the log", "replica_log was made by another version of pyreplica")
+                .with_hint("run this version's sql/master-install.sql there, or: pyreplica install DSN0"))
+        }
+    }
+}
+
+/// Is there, for TWO_PHASE=false, a table that the role may write to?
+pub fn progress_table(slave: &mut Session) -> Result<()> {
+    if !slave.query_one("look for the progress row", sql::HAS_PROGRESS, &[])?.get::<_, bool>(0) {
+        let detail = "there is no table replica_progress of this version, which TWO_PHASE=false needs";
+        return Err(setup(Some(Side::Slave), "keep the progress", detail)
+            .with_hint("install it on the slave with: psql ... -f sql/slave-install.sql"));
+    }
+    let missing: String = slave.query_one("look at the rights", sql::MISSING_PROGRESS_RIGHTS, &[])?.get(0);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(setup(Some(Side::Slave), "keep the progress", "the role lacks rights on replica_progress")
+        .with_hint(format!("as its owner: {missing}")))
+}
+
+fn server(session: &mut Session) -> Result<Server> {
+    let row = session.query_one("look at the server", sql::IDENTITY, &[])?;
+    if row.get::<_, i32>(3) < 130_000 {
+        return Err(
+            setup(Some(session.side()), "replicate", "the server is older than PostgreSQL 13").with_hint("upgrade it")
+        );
+    }
+    if row.get::<_, bool>(4) {
+        return Err(setup(Some(session.side()), "replicate", "the server is a read-only standby")
+            .with_hint("connect to its primary; a standby cannot take part in logical replication by triggers"));
+    }
+    Ok(Server { identity: row.get(0), encoding: row.get(1), max_prepared: row.get(2) })
+}
+
+/// The columns of `replica_log` that mark slaves; the pair's own is among them.
+pub fn slave_fields(config: &Config, master: &mut Session) -> Result<Vec<String>> {
+    let rows = master.query("look at the log's columns", sql::SLAVE_FIELDS, &[])?;
+    let fields: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let field = &config.slave_field;
+    if !fields.contains(field) {
+        let own = quote_ident(field);
+        let what = format!("replica_log has no boolean column {own}, which SLAVE_FIELD names");
+        return Err(setup(Some(Side::Master), "read the log", &what)
+            .with_hint(format!("add it on the master: SELECT py_log_add_slave({});", quote_literal(field))));
+    }
+    if !master.query_one("look for the index", sql::HAS_INDEX, &[])?.get::<_, bool>(0) {
+        log::warn!(
+            target: &config.name,
+            "master: every look reads the whole log, for lack of an index: CREATE INDEX ON replica_log (id);"
+        );
+    }
+    Ok(fields)
+}
+
+fn rights(master: &mut Session) -> Result<()> {
+    let missing = master.query("look at the rights", sql::MISSING_RIGHTS, &[])?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let grants: Vec<String> = missing.iter().map(|row| row.get(0)).collect();
+    Err(setup(Some(Side::Master), "read and mark the log", "the role lacks rights on pyreplica's tables")
+        .with_hint(format!("as their owner: {}", grants.join(" "))))
+}
+
+fn prepared_transactions(side: Side, server: &Server) -> Result<()> {
+    if server.max_prepared > 0 {
+        return Ok(());
+    }
+    Err(setup(Some(side), "use two-phase commit", "max_prepared_transactions is 0").with_hint(format!(
+        "on the {side}: ALTER SYSTEM SET max_prepared_transactions = 10; and restart that server. \
+         Without two-phase commit: TWO_PHASE=false in the config file"
+    )))
+}
+
+fn exclude_others(config: &Config, master: &mut Session) -> Result<()> {
+    if master.query_one("lock the pair", sql::LOCK_SLAVE, &[&config.slave_field])?.get(0) {
+        return Ok(());
+    }
+    let field = quote_literal(&config.slave_field);
+    let rows = master.query("look for the daemon", sql::DAEMON, &[&config.slave_field])?;
+    let other = rows.first().map(|row| {
+        let (pid, client, application): (i32, &str, &str) = (row.get("pid"), row.get("client"), row.get("application"));
+        let from = if client.is_empty() { "the master's own machine" } else { client };
+        (pid, format!(" (server process {pid}, from {from}, as {application:?})"))
+    });
+    let (end, named) = other.map_or_else(Default::default, |(pid, named)| {
+        (format!(" If its machine is gone: SELECT pg_terminate_backend({pid}); on the master"), named)
+    });
+    let detail = format!("another daemon replicates this master's {field} already{named}");
+    let hint = format!("stop the other one, or give this slave a SLAVE_FIELD of its own.{end}");
+    Err(Error::new(Kind::Busy, Some(Side::Master), "replicate", detail).with_hint(hint))
+}
+
+fn setup(side: Option<Side>, operation: &str, detail: &str) -> Error {
+    Error::new(Kind::Setup, side, operation, detail)
+}
+
+/// FNV-1a: the same on every machine and in every version, which `std`'s hashes do not promise.
+fn digest(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

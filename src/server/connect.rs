@@ -1,0 +1,68 @@
+//! Connecting within a limit. The blocking client waits for ever for a server that accepts a connection and then says
+//! nothing, so each attempt has a thread of its own, and the pair stops waiting for it in time.
+
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::Side;
+use crate::config::dsn::Dsn;
+use crate::server::checks::refuse_strangers;
+use crate::server::session::Session;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+/// An attempt that nobody waits for any more, though its server may still answer.
+struct Pending {
+    what: String,
+    outcome: Receiver<Result<Session>>,
+}
+
+/// A hung server is asked once: the next try goes on waiting for the attempt before it, so that threads don't pile up.
+static PENDING: Mutex<Vec<Pending>> = Mutex::new(Vec::new());
+
+/// Opens a session on one side. `label` tells sessions apart in `pg_stat_activity`.
+pub fn connect(side: Side, dsn: &Dsn, label: &str) -> Result<Session> {
+    let limit = Session::time_to_connect(side, dsn)?;
+    let what = format!("{side} {label} {dsn}");
+    let attempt = match take_pending(&what) {
+        Some(attempt) => attempt,
+        None => Pending { outcome: start(side, dsn.clone(), label.to_string())?, what },
+    };
+    match attempt.outcome.recv_timeout(limit) {
+        Ok(outcome) => outcome,
+        Err(RecvTimeoutError::Disconnected) => Err(internal("the thread panicked, as the log line before says")),
+        Err(RecvTimeoutError::Timeout) => {
+            pending().push(attempt);
+            let detail = format!("no answer within {} s", limit.as_secs());
+            Err(Error::new(Kind::Connection, Some(side), format!("connect to {dsn}"), detail).with_hint(
+                "is the server hung, stopped or behind a firewall that swallows packets? connect_timeout= sets the limit",
+            ))
+        }
+    }
+}
+
+fn start(side: Side, dsn: Dsn, label: String) -> Result<Receiver<Result<Session>>> {
+    let (sender, outcome) = channel();
+    // Nobody may be waiting by then: the session ends with the message that holds it.
+    let open = move || {
+        let mut session = Session::connect(side, &dsn, &label, "")?;
+        refuse_strangers(&mut session)?;
+        Ok(session)
+    };
+    let attempt = move || drop(sender.send(open()));
+    thread::Builder::new().name("connect".into()).spawn(attempt).map_err(internal)?;
+    Ok(outcome)
+}
+
+fn take_pending(what: &str) -> Option<Pending> {
+    let mut pending = pending();
+    let place = pending.iter().position(|attempt| attempt.what == what)?;
+    Some(pending.swap_remove(place))
+}
+
+fn pending() -> std::sync::MutexGuard<'static, Vec<Pending>> {
+    PENDING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn internal(why: impl std::fmt::Display) -> Error {
+    Error::new(Kind::Internal, None, "connect", why)
+}

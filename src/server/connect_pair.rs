@@ -1,0 +1,46 @@
+//! Both servers of a pair, for a verb: without the daemon's locks and the replica role, and reportable when one is down.
+
+use crate::base::control::Control;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::Side;
+use crate::config::settings::Config;
+use crate::server::connect;
+use crate::server::session::Session;
+use std::thread;
+
+/// What came of connecting to each side.
+pub struct Sides {
+    pub master: Result<Session>,
+    pub slave: Result<Session>,
+}
+
+/// Connects to both at the same time, so that two servers that are down take no longer than one. `verb` becomes part of
+/// `application_name`. The control cancels what the sessions do.
+pub fn open(config: &Config, verb: &str, control: &Control) -> Sides {
+    let label = format!("{} {verb}", config.name);
+    let dial = |side, dsn| connect::connect(side, dsn, &label);
+    let (master, slave) = thread::scope(|scope| {
+        let master = thread::Builder::new()
+            .name("master".into())
+            .spawn_scoped(scope, || dial(Side::Master, &config.master))
+            .map_err(|e| failed(Side::Master, &e.to_string()));
+        let slave = dial(Side::Slave, &config.slave);
+        let joined = |thread: thread::ScopedJoinHandle<'_, Result<Session>>| {
+            thread.join().unwrap_or_else(|_| Err(failed(Side::Master, "the thread panicked")))
+        };
+        (master.and_then(joined), slave)
+    });
+    let sides = Sides { master, slave };
+    control.set_cancellers([&sides.master, &sides.slave].into_iter().flatten().map(Session::canceller).collect());
+    sides
+}
+
+/// The same for a verb that is of no use without both.
+pub fn open_both(config: &Config, verb: &str, control: &Control) -> Result<(Session, Session)> {
+    let Sides { master, slave } = open(config, verb, control);
+    Ok((master?, slave?))
+}
+
+fn failed(side: Side, why: &str) -> Error {
+    Error::new(Kind::Internal, Some(side), "connect", why)
+}

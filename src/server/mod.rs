@@ -1,0 +1,6 @@
+pub mod libpq;
+pub mod tls;
+pub mod session;
+pub mod checks;
+pub mod connect;
+pub mod connect_pair;

@@ -1,0 +1,309 @@
+//! A session on one of the two servers, over the blocking API of the postgres crate, which only this module imports.
+
+mod client;
+mod refusal;
+mod settings;
+mod stream;
+
+use crate::base::control::Canceller;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::Side;
+use crate::config::dsn::Dsn;
+use crate::server::libpq;
+use crate::server::tls::{self, Connector, Tls, Use};
+use crate::sql;
+use client::{Client, Failure};
+use postgres::config::SslMode;
+use postgres::types::{FromSql, Type};
+use postgres::{Config, SimpleQueryMessage, Statement};
+use std::collections::HashMap;
+use std::panic;
+use std::thread;
+use std::time::Duration;
+
+pub use postgres::Row;
+pub use postgres::types::ToSql;
+
+/// SQLSTATE of a server that is starting up or shutting down: another one may be ready.
+const STARTING_UP: &str = "57P03";
+
+/// A transaction's number as the server has it: its way to a bigint there leads through text, which is a third of the cost
+/// of reading the log.
+pub struct Xid8(pub i64);
+
+impl<'a> FromSql<'a> for Xid8 {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> std::result::Result<Xid8, Box<dyn std::error::Error + Sync + Send>> {
+        i64::from_sql(&Type::INT8, raw).map(Xid8)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::XID8
+    }
+}
+
+/// A text row of a simple query: one value a column.
+pub type TextRow = Vec<Option<String>>;
+
+pub struct Session {
+    side: Side,
+    connected: Connected,
+    statements: HashMap<String, Statement>,
+}
+
+struct Connected {
+    client: Client,
+    /// For cancel requests, which open a connection of their own.
+    tls: Connector,
+}
+
+impl Session {
+    /// Connects and sets the session up. `label` becomes part of `application_name`, so that `pg_stat_activity` tells
+    /// which pair a session belongs to; `origin` is what the trigger notes for changes made in the session.
+    pub fn connect(side: Side, dsn: &Dsn, label: &str, origin: &str) -> Result<Session> {
+        let connected = connect_any(side, &libpq::complete(dsn)?, label)?;
+        let mut session = Session { side, connected, statements: HashMap::new() };
+        session.set_up(origin)?;
+        Ok(session)
+    }
+
+    /// How long connecting may take: one server may use up `connect_timeout`, or ten seconds.
+    pub fn time_to_connect(side: Side, dsn: &Dsn) -> Result<Duration> {
+        let mut total = Duration::ZERO;
+        for host in &libpq::complete(dsn)? {
+            total = total.saturating_add(settings::of(side, host, "")?.1);
+        }
+        Ok(total)
+    }
+
+    /// Gives the session its settings, also after a free statement may have changed them.
+    pub fn set_up(&mut self, origin: &str) -> Result<()> {
+        // DEALLOCATE ALL does not spare the session's own statements.
+        self.statements.clear();
+        self.query("set the session up", sql::SESSION, &[&origin]).map(drop)
+    }
+
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Runs a query whose statement is prepared once a session.
+    pub fn query(&mut self, operation: &str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
+        let run = |session: &mut Session| {
+            let statement = session.prepared(sql)?;
+            session.client().query(&statement, params)
+        };
+        run(self).map_err(|error| self.error(operation, &error))
+    }
+
+    /// Runs a query of which only one row is held at a time.
+    pub fn each(
+        &mut self,
+        operation: &str,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+        take: impl FnMut(Row),
+    ) -> Result<()> {
+        let run = |session: &mut Session| {
+            let statement = session.prepared(sql)?;
+            session.client().each(&statement, params, take)
+        };
+        run(self).map_err(|error| self.error(operation, &error))
+    }
+
+    /// The one row of a query that always has one.
+    pub fn query_one(&mut self, operation: &str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row> {
+        let rows = self.query(operation, sql, params)?;
+        rows.into_iter()
+            .next()
+            .ok_or_else(|| Error::new(Kind::Internal, Some(self.side), operation, "the server sent no row"))
+    }
+
+    /// Runs a statement that is prepared once a session; how many rows it touched.
+    pub fn execute(&mut self, operation: &str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64> {
+        let run = |session: &mut Session| {
+            let statement = session.prepared(sql)?;
+            session.client().execute(&statement, params)
+        };
+        run(self).map_err(|error| self.error(operation, &error))
+    }
+
+    /// Sends statements as one message; how many rows each of them touched.
+    pub fn message(&mut self, operation: &str, sql: &str) -> Result<Vec<u64>> {
+        let answers = self.client().simple_query(sql).map_err(|error| self.error(operation, &error))?;
+        let counts = answers.iter().filter_map(|answer| match answer {
+            SimpleQueryMessage::CommandComplete(count) => Some(*count),
+            _ => None,
+        });
+        Ok(counts.collect())
+    }
+
+    /// Asks the server, and has something else done until the answer is there. That is for a thread of its own to do: where
+    /// all processors are busy a new thread waits, and the server would wait with it for the message.
+    pub fn ask_while<A, T: Send>(
+        &mut self,
+        ask: impl FnOnce(&mut Session) -> A,
+        work: impl FnOnce() -> T + Send,
+    ) -> (A, T) {
+        thread::scope(|scope| {
+            let working = scope.spawn(work);
+            let answer = ask(self);
+            (answer, working.join().unwrap_or_else(|panic| panic::resume_unwind(panic)))
+        })
+    }
+
+    /// The rows of one statement, as text.
+    pub fn text_rows(&mut self, operation: &str, sql: &str) -> Result<Vec<TextRow>> {
+        let answers = self.client().simple_query(sql).map_err(|error| self.error(operation, &error))?;
+        let rows = answers.iter().filter_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|n| row.get(n).map(str::to_string)).collect()),
+            _ => None,
+        });
+        Ok(rows.collect())
+    }
+
+    /// Waits for a notification; false when none came in time.
+    pub fn wait_for_notification(&mut self, timeout: Duration) -> Result<bool> {
+        match self.client().wait_for_notification(timeout) {
+            Ok(false) if self.client().is_closed() => Err(self.closed("wait for notifications")),
+            Ok(came) => Ok(came),
+            Err(error) => Err(self.error("wait for notifications", &error)),
+        }
+    }
+
+    /// Reads and drops the notifications that have come, without waiting for any; whether there were some.
+    pub fn forget_notifications(&mut self) -> Result<bool> {
+        let forgotten = self.client().forget_notifications();
+        let came = forgotten.map_err(|error| self.error("read notifications", &error))?;
+        if self.client().is_closed() { Err(self.closed("read notifications")) } else { Ok(came) }
+    }
+
+    /// Something that makes the server give up this session's statement in hand, from another thread.
+    pub fn canceller(&self) -> Canceller {
+        let Connected { client, tls } = &self.connected;
+        let cancel = client.canceller(tls.clone());
+        Box::new(move || {
+            if let Err(error) = cancel() {
+                log::debug!(target: "pyreplica", "cannot cancel: {error}");
+            }
+        })
+    }
+
+    pub fn backend_pid(&mut self) -> Result<i32> {
+        Ok(self.query_one("ask for the process id", "select pg_backend_pid()", &[])?.get(0))
+    }
+
+    fn client(&mut self) -> &mut Client {
+        &mut self.connected.client
+    }
+
+    fn prepared(&mut self, sql: &str) -> std::result::Result<Statement, postgres::Error> {
+        if let Some(statement) = self.statements.get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client().prepare(sql)?;
+        self.statements.insert(sql.to_string(), statement.clone());
+        Ok(statement)
+    }
+
+    fn closed(&self, operation: &str) -> Error {
+        Error::new(Kind::Connection, Some(self.side), operation, "the server closed the connection")
+            .with_hint(WENT_AWAY)
+    }
+
+    fn error(&self, operation: &str, error: &postgres::Error) -> Error {
+        match error.as_db_error() {
+            Some(server) => refusal::from_server(self.side, operation, server),
+            None => Error::new(Kind::Connection, Some(self.side), operation, error).with_hint(WENT_AWAY),
+        }
+    }
+}
+
+const WENT_AWAY: &str = "is the server still running there, and the network up? its log tells why it ended the session";
+
+/// Tries the hosts in turn, as libpq does: the next one when a server cannot be had, not when it refuses the login.
+fn connect_any(side: Side, hosts: &[Dsn], label: &str) -> Result<Connected> {
+    let mut failed: Option<Error> = None;
+    for dsn in hosts {
+        let error = match connect_host(side, dsn, label) {
+            Ok(connected) => return Ok(connected),
+            Err(error) => error,
+        };
+        let is_final = error.kind() == Kind::Config || error.code().is_some_and(|code| code != STARTING_UP);
+        let error = match failed {
+            Some(before) => refusal::both(&before, error, &format!("at {}", place(dsn))),
+            None => error,
+        };
+        if is_final {
+            return Err(error);
+        }
+        failed = Some(error);
+    }
+    Err(failed.expect("a completed connection string has a host"))
+}
+
+/// Tries every address of the host, each with its own time limit.
+fn connect_host(side: Side, dsn: &Dsn, label: &str) -> Result<Connected> {
+    let tls = Tls::of(side, dsn)?;
+    let (config, _) = settings::of(side, dsn, label)?;
+    let refused = |failure| refusal::no_connection(side, dsn, &failure);
+    let addresses = match dsn.get("host") {
+        Some(host) if dsn.get("hostaddr").is_none() && !host.starts_with('/') => {
+            client::resolve(host).map_err(refused)?
+        }
+        _ => Vec::new(),
+    };
+    if addresses.is_empty() {
+        return connect_address(side, dsn, &config, &tls);
+    }
+    let mut failed = None;
+    for address in addresses {
+        let mut config = config.clone();
+        config.hostaddr(address);
+        match connect_address(side, dsn, &config, &tls) {
+            Err(error) if error.code().is_none_or(|code| code == STARTING_UP) => failed = Some(error),
+            settled => return settled,
+        }
+    }
+    Err(failed.expect("there is an address"))
+}
+
+/// Makes the attempts that sslmode asks for; the second one only where it may help.
+fn connect_address(side: Side, dsn: &Dsn, config: &Config, tls: &Tls) -> Result<Connected> {
+    let mut failed: Option<Error> = None;
+    for attempt in tls.attempts {
+        let mut config = config.clone();
+        config.ssl_mode(match attempt {
+            Use::Never => SslMode::Disable,
+            Use::IfOffered => SslMode::Prefer,
+            Use::Always => SslMode::Require,
+        });
+        let failure = match Client::connect(&config, &tls.connector) {
+            Ok(client) => return Ok(Connected { client, tls: tls.connector.clone() }),
+            Err(failure) => failure,
+        };
+        let is_curable = match &failure {
+            Failure::Refused(error) => {
+                let is_about_tls = tls::diagnose(error).is_some();
+                let refuses_login = error.code().is_some_and(|code| code.code().starts_with("28"));
+                is_about_tls || (refuses_login && (*attempt == Use::Never || tls.has_seen_certificate()))
+            }
+            Failure::Unresolved(_) => false,
+        };
+        let error = refusal::no_connection(side, dsn, &failure);
+        let way = if *attempt == Use::Never { "without TLS" } else { "with TLS" };
+        let error = match failed {
+            Some(before) => refusal::both(&before, error, way),
+            None => error,
+        };
+        if !is_curable {
+            return Err(error);
+        }
+        failed = Some(error);
+    }
+    Err(failed.expect("every mode makes an attempt"))
+}
+
+fn place(dsn: &Dsn) -> String {
+    let host = dsn.get("host").or(dsn.get("hostaddr")).unwrap_or_default();
+    format!("{host}:{}", dsn.get("port").unwrap_or_default())
+}

@@ -1,0 +1,94 @@
+//! What the server, the network or TLS said no with, put into words for the operator.
+
+use super::client::Failure;
+use crate::base::error::{Error, Kind};
+use crate::base::names::Side;
+use crate::config::dsn::Dsn;
+use crate::server::tls;
+use postgres::error::DbError;
+
+/// Why there is no connection.
+pub(super) fn no_connection(side: Side, dsn: &Dsn, failure: &Failure) -> Error {
+    let operation = format!("connect to {dsn}");
+    if let Failure::Refused(error) = failure {
+        if let Some(server) = error.as_db_error() {
+            return from_server(side, &operation, server);
+        }
+        if let Some(tls::Diagnosis { detail, hint }) = tls::diagnose(error) {
+            return Error::new(Kind::Login, Some(side), operation, detail).with_hint(hint);
+        }
+    }
+    let reason = failure.to_string();
+    // The crate says why a login cannot even be tried as a configuration error; a missing password is the usual one.
+    if reason.contains("password missing") {
+        return Error::new(Kind::Login, Some(side), operation, "the server asks for a password and none is given")
+            .with_hint("put it into the connection string, into PGPASSWORD or into ~/.pgpass");
+    }
+    if reason.contains("did not use channel binding") {
+        return Error::new(Kind::Login, Some(side), operation, "the login was not bound to the TLS channel").with_hint(
+            "channel_binding=require needs TLS, and a scram-sha-256 line for this role in the server's pg_hba.conf",
+        );
+    }
+    let hint = match failure {
+        Failure::Unresolved(_) => "is the host name right, and does it resolve on this machine?",
+        Failure::Refused(_) => {
+            "is the server running there, and does it accept connections from here (listen_addresses, firewall)?"
+        }
+    };
+    Error::new(Kind::Connection, Some(side), operation, reason).with_hint(hint)
+}
+
+/// The failure of the second of two attempts, with what the first one said; `second_way` tells them apart.
+pub(super) fn both(first: &Error, second: Error, second_way: &str) -> Error {
+    if first.detail() == second.detail() {
+        return second;
+    }
+    let detail = format!("{}; {second_way}: {}", first.detail(), second.detail());
+    second.with_detail(detail).with_hint(first.hint().unwrap_or_default())
+}
+
+pub(super) fn from_server(side: Side, operation: &str, error: &DbError) -> Error {
+    let code = error.code().code();
+    let kind = match code {
+        "57P01" | "57P02" | "57P03" | "57P05" | "53300" | "25P03" | "25P04" => Kind::Connection,
+        "3D000" => Kind::Login,
+        "40001" | "40P01" | "55P03" | "57014" => Kind::Contention,
+        "42501" | "42P01" | "42883" | "3F000" | "25006" => Kind::Setup,
+        _ if code.starts_with("08") || code.starts_with("53") => Kind::Connection,
+        _ if code.starts_with("28") => Kind::Login,
+        _ => Kind::Internal,
+    };
+    let mut detail = error.message().to_string();
+    if let Some(more) = error.detail() {
+        detail.push_str(&format!(" ({})", more.replace('\n', " ")));
+    }
+    let hint = match code {
+        "28P01" => Some("wrong password: look at the connection string, PGPASSWORD and ~/.pgpass"),
+        "28000" if detail.contains("client certificate") => {
+            Some("name a certificate and its key by sslcert= and sslkey= (~/.postgresql/postgresql.crt and .key)")
+        }
+        "28000" if detail.contains("certificate authentication") => {
+            Some("the certificate's CN must be the role's name, or pg_ident.conf must map it")
+        }
+        "28000" if detail.contains("no encryption") => {
+            Some("pg_hba.conf of that server wants TLS for this role (hostssl): sslmode=require or stricter")
+        }
+        "3D000" => Some("create the database there, or name another one: dbname= in the connection string"),
+        "53100" => Some("that server's disk is full: make room there; it is tried again"),
+        "53200" if operation.starts_with("prepare transaction") => Some(
+            "all of that server's max_prepared_transactions are in use: settle those that nobody needs (SELECT * FROM \
+             pg_prepared_xacts), or raise it and restart that server; it is tried again",
+        ),
+        "53300" => Some("end sessions on that server, or raise its max_connections and restart it; it is tried again"),
+        "55P03" => Some("somebody else keeps a lock there: pyreplica doctor names who does; it is tried again"),
+        "57P01" | "57P02" => Some("the server was stopped, or the session ended by somebody: is it running again?"),
+        "57P03" => Some("the server is starting, stopping or recovering: its log tells; it is tried again"),
+        "28000" => Some("no such role, or pg_hba.conf of that server does not let it in from here"),
+        _ => error.hint(),
+    };
+    let result = Error::new(kind, Some(side), operation, detail).with_code(code);
+    match hint {
+        Some(hint) => result.with_hint(hint),
+        None => result,
+    }
+}

@@ -1,0 +1,140 @@
+//! A completed connection string, as settings of the client.
+
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::Side;
+use crate::config::dsn::Dsn;
+use postgres::Config;
+use postgres::config::{ChannelBinding, SslNegotiation, TargetSessionAttrs};
+use std::time::Duration;
+
+/// A server that does not answer within this time is unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// libpq takes 0 and less as "wait for ever"; this is as good.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// libpq's lower bound, so that a slow start is not taken for a dead server.
+const SHORTEST_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A dead network is noticed after idle + retries * interval; the system's default is two hours.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(3);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// The same for data that is never acknowledged.
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Everything but TLS, which differs from attempt to attempt; and how long one attempt may take.
+pub(super) fn of(side: Side, dsn: &Dsn, label: &str) -> Result<(Config, Duration)> {
+    let mut config = Config::new();
+    config
+        .application_name(&format!("pyreplica {label}"))
+        .keepalives_idle(KEEPALIVE_IDLE)
+        .keepalives_interval(KEEPALIVE_INTERVAL)
+        .keepalives_retries(KEEPALIVE_RETRIES)
+        .tcp_user_timeout(USER_TIMEOUT)
+        .notice_callback(|notice| log::trace!(target: "pyreplica", "{}: {}", notice.severity(), notice.message()));
+    let mut limit = CONNECT_TIMEOUT;
+    for (key, value) in dsn.iter().filter(|(_, value)| !value.is_empty()) {
+        let applied = match key {
+            "connect_timeout" => connect_timeout(value).map(|given| limit = given),
+            _ => apply(&mut config, key, value),
+        };
+        let shown = if Dsn::is_secret(key) { key.to_string() } else { format!("{key}={value}") };
+        applied.map_err(|reason| Error::new(Kind::Config, Some(side), format!("use {shown}"), reason))?;
+    }
+    // Without a host name the address stands for it; verify-full, which compares names, has been refused by then.
+    if let (None, Some(address)) = (dsn.get("host"), dsn.get("hostaddr")) {
+        config.host(address);
+    }
+    config.connect_timeout(limit);
+    Ok((config, limit))
+}
+
+fn connect_timeout(value: &str) -> std::result::Result<Duration, String> {
+    match value.trim().parse::<i64>().map_err(|_| "this is not a number")? {
+        seconds if seconds > 0 => Ok(Duration::from_secs(seconds as u64).clamp(SHORTEST_CONNECT_TIMEOUT, FOR_EVER)),
+        _ => Ok(FOR_EVER),
+    }
+}
+
+/// One libpq keyword. What only steers how libpq itself works has no effect; what would promise something that is not
+/// kept is refused.
+fn apply(config: &mut Config, key: &str, value: &str) -> std::result::Result<(), String> {
+    let number = || value.trim().parse::<u64>().map_err(|_| "this is not a number".to_string());
+    let seconds = || number().map(Duration::from_secs);
+    let only = |allowed: &[&str], reason: &str| {
+        if allowed.contains(&value) { Ok(()) } else { Err(reason.to_string()) }
+    };
+    match key {
+        "host" => drop(config.host(value)),
+        "hostaddr" => drop(config.hostaddr(value.parse().map_err(|_| "this is not an IP address")?)),
+        "port" => drop(config.port(value.trim().parse().map_err(|_| "this is not a port number")?)),
+        "dbname" => drop(config.dbname(value)),
+        "user" => drop(config.user(value)),
+        "password" => drop(config.password(value)),
+        "options" => drop(config.options(value)),
+        "keepalives" => drop(config.keepalives(value != "0")),
+        "keepalives_idle" => drop(config.keepalives_idle(seconds()?)),
+        "keepalives_interval" => drop(config.keepalives_interval(seconds()?)),
+        "keepalives_count" => drop(config.keepalives_retries(number()? as u32)),
+        "tcp_user_timeout" => drop(config.tcp_user_timeout(number().map(Duration::from_millis)?)),
+        "target_session_attrs" => match value {
+            "any" => drop(config.target_session_attrs(TargetSessionAttrs::Any)),
+            "read-write" | "primary" => drop(config.target_session_attrs(TargetSessionAttrs::ReadWrite)),
+            _ => return Err("replication writes on both sides: any, read-write or primary".into()),
+        },
+        "channel_binding" => match value {
+            "disable" => drop(config.channel_binding(ChannelBinding::Disable)),
+            "prefer" => drop(config.channel_binding(ChannelBinding::Prefer)),
+            "require" => drop(config.channel_binding(ChannelBinding::Require)),
+            _ => return Err("this is disable, prefer or require".into()),
+        },
+        "sslnegotiation" if value == "direct" => drop(config.ssl_negotiation(SslNegotiation::Direct)),
+        "sslpassword" => {
+            return Err("keys with a passphrase are not supported: write one without by openssl pkey".into());
+        }
+        "sslcrldir" => return Err("directories of revocation lists are not supported: name a file by sslcrl".into()),
+        "sslcertmode" => only(&["disable", "allow"], "only disable and allow are supported")?,
+        "sslkeylogfile" | "requirepeer" | "require_auth" => return Err("this is not supported".into()),
+        "gssencmode" => only(&["disable", "prefer"], "GSSAPI is not supported: disable or prefer")?,
+        "min_protocol_version" => only(&["3.0"], "protocol 3.0 is spoken, as by every server")?,
+        "replication" => only(&["false", "off", "no", "0"], "this client does not speak the replication protocol")?,
+        "load_balance_hosts" => only(&["disable", "random"], "this is disable or random")?,
+        _ => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(dsn: &str) -> Result<(Config, Duration)> {
+        of(Side::Master, &Dsn::parse(dsn).unwrap(), "test")
+    }
+
+    #[test]
+    fn the_time_for_a_connection_is_bounded_unless_asked_otherwise() {
+        let limit = |dsn| settings(dsn).unwrap().1;
+        assert_eq!(limit("host=a"), CONNECT_TIMEOUT);
+        assert_eq!(limit("connect_timeout=1"), SHORTEST_CONNECT_TIMEOUT);
+        assert_eq!(limit("connect_timeout=30"), Duration::from_secs(30));
+        assert_eq!(limit("connect_timeout=0"), FOR_EVER);
+        assert_eq!(limit("connect_timeout=-1"), FOR_EVER);
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_refused_and_no_secret_is_shown() {
+        for dsn in ["gssencmode=require", "require_auth=scram-sha-256", "requirepeer=joe", "sslcrldir=/x"] {
+            assert_eq!(settings(dsn).unwrap_err().kind(), Kind::Config, "{dsn}");
+        }
+        let error = settings("sslpassword=hunter2").unwrap_err().to_string();
+        assert!(error.contains("sslpassword") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn empty_values_count_as_left_out() {
+        assert!(settings("sslpassword='' require_auth='' channel_binding='' target_session_attrs=''").is_ok());
+    }
+}

@@ -1,0 +1,244 @@
+//! TLS as psql does it: what each `sslmode` means, which files it reads, what it checks. The only importer of rustls.
+//!
+//! Verification follows from the root certificates alone, as in libpq: when there are any, a server that cannot prove
+//! itself by them is refused in every mode; `verify-ca` and `verify-full` merely insist that there are some, and
+//! `verify-full` compares the host name as well. `prefer` and `allow` may then still end up without TLS, so they
+//! protect from nobody.
+
+mod diagnosis;
+mod files;
+mod names;
+mod verifier;
+
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::Side;
+use crate::config::dsn::Dsn;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, SupportedProtocolVersion};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use verifier::Verifier;
+
+pub use diagnosis::{Diagnosis, diagnose};
+pub use tokio_postgres_rustls::MakeRustlsConnect as Connector;
+
+/// What a server that is reached by TLS from the first byte on must be told, so that it knows the protocol.
+const ALPN: &[u8] = b"postgresql";
+
+/// How one attempt to connect uses TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    Never,
+    /// The server is asked; without an offer the connection is plain.
+    IfOffered,
+    Always,
+}
+
+/// How to connect to one host.
+pub struct Tls {
+    /// The attempts to make, in order, for as long as another one may help.
+    pub attempts: &'static [Use],
+    /// TLS from the first byte on (`sslnegotiation=direct`, servers from PostgreSQL 17).
+    pub is_direct: bool,
+    pub connector: Connector,
+    seen_certificate: Arc<AtomicBool>,
+}
+
+impl Tls {
+    /// Reads what the connection string of one host says, and the files it names; they are read for every connection,
+    /// so that renewed certificates count without a restart.
+    pub fn of(side: Side, dsn: &Dsn) -> Result<Tls> {
+        let mode = Mode::of(dsn).map_err(|reason| wrong(side, reason))?;
+        let is_direct = match dsn.get("sslnegotiation") {
+            None | Some("" | "postgres") => false,
+            Some("direct") if mode < Mode::Require => {
+                let weak = "sslnegotiation=direct needs sslmode=require, verify-ca or verify-full";
+                return Err(wrong(side, weak.into()));
+            }
+            Some("direct") => true,
+            Some(_) => return Err(wrong(side, "sslnegotiation is postgres or direct".into())),
+        };
+        let seen_certificate = Arc::new(AtomicBool::new(false));
+        // libpq ignores sslmode for sockets: who may write to their directory is trusted.
+        if mode == Mode::Disable || is_socket(dsn) {
+            let config = configure(None, dsn, Verifier::trusting(Arc::clone(&seen_certificate)));
+            let connector = Connector::new(config.map_err(|reason| wrong(side, reason))?);
+            return Ok(Tls { attempts: &[Use::Never], is_direct: false, connector, seen_certificate });
+        }
+        match prepare(mode, dsn, Arc::clone(&seen_certificate), is_direct) {
+            Ok(connector) => Ok(Tls { attempts: mode.attempts(), is_direct, connector, seen_certificate }),
+            Err(reason) if mode < Mode::Require => {
+                // What libpq does, though not as silently.
+                log::warn!(target: "pyreplica", "{side}: no TLS, because {reason}");
+                Tls::of(side, &dsn.clone().with("sslmode", "disable"))
+            }
+            Err(reason) => Err(wrong(side, reason)),
+        }
+    }
+
+    /// Whether an attempt got as far as a certificate of the server: only then did it use TLS.
+    pub fn has_seen_certificate(&self) -> bool {
+        self.seen_certificate.load(Ordering::Relaxed)
+    }
+}
+
+/// `sslmode`, from the most lenient to the strictest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Mode {
+    Disable,
+    Allow,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+impl Mode {
+    fn of(dsn: &Dsn) -> std::result::Result<Mode, String> {
+        let with_system_roots = dsn.get("sslrootcert") == Some(files::SYSTEM);
+        let mode = match dsn.get("sslmode").unwrap_or_default() {
+            "" if with_system_roots => Mode::VerifyFull,
+            "" | "prefer" => Mode::Prefer,
+            "disable" => Mode::Disable,
+            "allow" => Mode::Allow,
+            "require" => Mode::Require,
+            "verify-ca" => Mode::VerifyCa,
+            "verify-full" => Mode::VerifyFull,
+            other => {
+                let modes = "disable, allow, prefer, require, verify-ca or verify-full";
+                return Err(format!("sslmode \"{other}\" is unknown: it is {modes}"));
+            }
+        };
+        // Anybody can have a certificate of a public authority for a name of his own.
+        if with_system_roots && mode != Mode::VerifyFull {
+            return Err("sslrootcert=system needs sslmode=verify-full".into());
+        }
+        let is_given = |key| dsn.get(key).is_some_and(|value| !value.is_empty());
+        if mode == Mode::VerifyFull && is_given("hostaddr") && !is_given("host") {
+            return Err("sslmode=verify-full compares the host name, so host= must be given beside hostaddr=".into());
+        }
+        Ok(mode)
+    }
+
+    fn attempts(self) -> &'static [Use] {
+        match self {
+            Mode::Disable => &[Use::Never],
+            Mode::Allow => &[Use::Never, Use::Always],
+            Mode::Prefer => &[Use::IfOffered, Use::Never],
+            Mode::Require | Mode::VerifyCa | Mode::VerifyFull => &[Use::Always],
+        }
+    }
+}
+
+fn wrong(side: Side, reason: String) -> Error {
+    Error::new(Kind::Config, Some(side), "set up TLS", reason)
+}
+
+fn is_socket(dsn: &Dsn) -> bool {
+    dsn.get("hostaddr").is_none_or(str::is_empty) && dsn.get("host").is_some_and(|host| host.starts_with(['/', '@']))
+}
+
+fn prepare(mode: Mode, dsn: &Dsn, seen: Arc<AtomicBool>, is_direct: bool) -> std::result::Result<Connector, String> {
+    let trust = files::trust(dsn, mode >= Mode::VerifyCa)?;
+    let verifier = match trust {
+        Some(trust) => Verifier::checking(trust, mode == Mode::VerifyFull, seen)?,
+        None => Verifier::trusting(seen),
+    };
+    let mut config = configure(files::identity(dsn)?, dsn, verifier)?;
+    if is_direct {
+        config.alpn_protocols = vec![ALPN.to_vec()];
+    }
+    Ok(Connector::new(config))
+}
+
+fn configure(
+    identity: Option<files::Identity>,
+    dsn: &Dsn,
+    verifier: Verifier,
+) -> std::result::Result<ClientConfig, String> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&protocol_versions(dsn)?)
+        .map_err(|e| format!("these protocol versions cannot be had: {e}"))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(files::Identity { chain, key, source }) => builder
+            .with_client_auth_cert(chain, key)
+            .map_err(|e| format!("the client certificate and key of {source} cannot be used: {e}"))?,
+    };
+    config.enable_sni = dsn.get("sslsni") != Some("0");
+    Ok(config)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// The versions that both bounds leave; older ones than 1.2, which libpq can be made to speak, are not to be had here.
+fn protocol_versions(dsn: &Dsn) -> std::result::Result<Vec<&'static SupportedProtocolVersion>, String> {
+    let rank = |key: &str, default: u8| match dsn.get(key).unwrap_or_default() {
+        "" => Ok(default),
+        value => ["tlsv1", "tlsv1.1", "tlsv1.2", "tlsv1.3"]
+            .iter()
+            .position(|name| value.eq_ignore_ascii_case(name))
+            .map(|position| position as u8)
+            .ok_or_else(|| format!("{key} \"{value}\" is unknown: it is TLSv1.2 or TLSv1.3")),
+    };
+    let (lowest, highest) = (rank("ssl_min_protocol_version", 2)?, rank("ssl_max_protocol_version", 3)?);
+    if lowest > highest {
+        return Err("ssl_min_protocol_version is above ssl_max_protocol_version".into());
+    }
+    if highest < 2 {
+        return Err("ssl_max_protocol_version is below TLSv1.2, the oldest version that is supported".into());
+    }
+    let versions = [(2, &TLS12), (3, &TLS13)];
+    Ok(versions.into_iter().filter(|(rank, _)| (lowest..=highest).contains(rank)).map(|(_, version)| version).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(dsn: &str) -> std::result::Result<Mode, String> {
+        Mode::of(&Dsn::parse(dsn).unwrap())
+    }
+
+    fn versions(dsn: &str) -> std::result::Result<usize, String> {
+        protocol_versions(&Dsn::parse(dsn).unwrap()).map(|versions| versions.len())
+    }
+
+    #[test]
+    fn prefer_is_the_default_and_full_verification_that_of_the_systems_roots() {
+        assert_eq!(mode("host=a"), Ok(Mode::Prefer));
+        assert_eq!(mode("host=a sslrootcert=system"), Ok(Mode::VerifyFull));
+        assert!(mode("host=a sslrootcert=system sslmode=verify-ca").unwrap_err().contains("needs sslmode=verify-full"));
+        assert!(mode("sslmode=full").unwrap_err().contains("verify-full"));
+    }
+
+    #[test]
+    fn an_address_is_no_name_to_compare() {
+        assert!(mode("hostaddr=::1 sslmode=verify-full").unwrap_err().contains("host= must be given"));
+        assert_eq!(mode("hostaddr=::1 sslmode=verify-ca"), Ok(Mode::VerifyCa));
+    }
+
+    #[test]
+    fn protocol_bounds_read_as_in_libpq() {
+        assert_eq!(versions(""), Ok(2));
+        assert_eq!(versions("ssl_min_protocol_version=TLSv1"), Ok(2));
+        assert_eq!(versions("ssl_min_protocol_version=TLSv1.3"), Ok(1));
+        assert_eq!(versions("ssl_max_protocol_version=tlsv1.2"), Ok(1));
+        assert!(versions("ssl_min_protocol_version=TLSv1.3 ssl_max_protocol_version=TLSv1.2").is_err());
+        assert!(versions("ssl_min_protocol_version=TLSv1 ssl_max_protocol_version=TLSv1.1").is_err());
+        assert!(versions("ssl_min_protocol_version=3").is_err());
+    }
+
+    #[test]
+    fn a_socket_is_never_encrypted_and_direct_tls_needs_a_strict_mode() {
+        let of = |text: &str| Tls::of(Side::Master, &Dsn::parse(text).unwrap());
+        assert_eq!(of("host=/tmp sslmode=verify-full").unwrap().attempts, [Use::Never]);
+        assert!(of("host=a sslnegotiation=direct").is_err());
+        assert!(of("host=a sslmode=require sslnegotiation=direct").unwrap().is_direct);
+    }
+}

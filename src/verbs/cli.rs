@@ -1,0 +1,319 @@
+//! The command line: a verb with its options, or the pairs to replicate.
+
+mod help;
+
+use crate::base::error::{Error, ExitCode, Kind, Result};
+use crate::config::files::{self, Loaded};
+use crate::config::settings::{Config, DEBUG_LEVELS};
+use crate::daemon::supervisor::{self, Failure, Mode, Reload};
+use crate::process::foreground;
+use crate::process::logger::{self, OWN_TARGET};
+use crate::process::output;
+use crate::process::user;
+use crate::verbs::comparing;
+use crate::verbs::copy;
+use crate::verbs::doctor;
+use crate::verbs::install;
+use crate::verbs::pause;
+use crate::verbs::pending;
+use crate::verbs::retry;
+use crate::verbs::skip;
+use crate::verbs::status;
+use crate::verbs::verb::{self, Call, Opt, Source, Value, Verb, usage};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Everything but replication itself, in the order of the help.
+static VERBS: [&Verb; 11] = [
+    &install::VERB,
+    &copy::VERB,
+    &doctor::VERB,
+    &status::VERB,
+    &comparing::COMPARE,
+    &comparing::REPAIR,
+    &pending::VERB,
+    &skip::VERB,
+    &retry::VERB,
+    &pause::PAUSE,
+    &pause::RESUME,
+];
+
+static REPLICATION: [Opt; 4] = [
+    Opt { name: "--once", value: Value::None },
+    Opt { name: "--log", value: Value::Path("a file") },
+    Opt { name: "--user", value: Value::Text("a user name") },
+    Opt { name: "--debug", value: Value::Number(*DEBUG_LEVELS.start() as u64..=*DEBUG_LEVELS.end() as u64) },
+];
+
+/// What the operator wants.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// This text.
+    Help(&'static str),
+    Version,
+    Run(&'static Verb, Call),
+    Replicate(Source, Options),
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    pub once: bool,
+    pub log: Option<PathBuf>,
+    pub debug: Option<u8>,
+    /// Whom root lets do the work.
+    pub user: Option<String>,
+}
+
+/// Understands the arguments; `variable` looks up DSN0 and DSN1 in the environment.
+pub fn parse(arguments: Vec<OsString>, variable: impl Fn(&str) -> Option<String>) -> Result<Command> {
+    let first = arguments.first().and_then(|word| word.to_str());
+    if first == Some("help") {
+        return help_on(&arguments[1..]).map(Command::Help);
+    }
+    if let Some(verb) = first.and_then(find_verb) {
+        let call = verb.parse(arguments.into_iter().skip(1).collect(), variable)?;
+        return Ok(call.map_or(Command::Help(verb.help), |call| Command::Run(verb, call)));
+    }
+    let split = verb::split(arguments, &REPLICATION)?;
+    if split.version {
+        return Ok(Command::Version);
+    }
+    if split.help {
+        return Ok(Command::Help(help::MAIN));
+    }
+    refuse_verbs(&split.words)?;
+    let call = Call { source: verb::find_source(split.words, variable)?, changes: Vec::new(), options: split.options };
+    let options = Options {
+        once: call.has("--once"),
+        log: call.path("--log"),
+        debug: call.number("--debug").map(|level| level as u8),
+        user: call.text("--user").map(str::to_string),
+    };
+    Ok(Command::Replicate(call.source, options))
+}
+
+/// Does what is wanted. Errors are reported here, so that they reach the log file when there is one.
+pub fn run(command: Command) -> ExitCode {
+    match command {
+        Command::Help(text) => print(text),
+        Command::Version => print(concat!("pyreplica ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Run(verb, call) => match foreground::run(move |control| (verb.run)(&call, control)) {
+            Ok(code) => code,
+            // The operator knows: it was Ctrl-C, or the end of a pipe.
+            Err(error) if error.kind() == Kind::Stopped => ExitCode::Interrupted,
+            Err(error) => report(&error),
+        },
+        Command::Replicate(source, options) => match drop_rights(&options) {
+            Ok(()) => replicate(source, &options),
+            Err(error) => report(&error),
+        },
+    }
+}
+
+/// Tells the terminal what went wrong and what to do now.
+pub fn report(error: &Error) -> ExitCode {
+    report_as("pyreplica", error)
+}
+
+fn find_verb(name: &str) -> Option<&'static Verb> {
+    VERBS.iter().copied().find(|verb| verb.name == name)
+}
+
+fn help_on(words: &[OsString]) -> Result<&'static str> {
+    let name = |word: &OsString| word.to_str().and_then(find_verb);
+    match words {
+        [] => Ok(help::MAIN),
+        [word] if name(word).is_some() => Ok(name(word).expect("it was found").help),
+        _ => Err(usage(format!("help knows these topics: {}", VERBS.map(|verb| verb.name).join(", ")))),
+    }
+}
+
+/// A verb that stands behind an option, or is spelled wrong, must not start replication of what follows it.
+fn refuse_verbs(words: &[OsString]) -> Result<()> {
+    for word in words.iter().filter_map(|word| word.to_str()) {
+        if find_verb(word).is_some() {
+            return Err(usage(format!("the verb comes first: pyreplica {word} ... (a file of that name is ./{word})")));
+        }
+    }
+    match words.first().and_then(|word| word.to_str()) {
+        Some(word) if word.chars().all(|c| c.is_ascii_alphabetic() || c == '-') && !Path::new(word).exists() => {
+            Err(usage(format!("{word} is neither a verb nor a file")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Before anything is read or opened: nothing of that is to be done by root.
+fn drop_rights(options: &Options) -> Result<()> {
+    match &options.user {
+        Some(name) => user::become_user(name, options.log.as_deref()),
+        None => Ok(()),
+    }
+}
+
+fn replicate(source: Source, options: &Options) -> ExitCode {
+    match source {
+        Source::Pair { master, slave } => {
+            let mode = if options.once { Mode::Once } else { Mode::UntilItWorks };
+            let configs = vec![Config::for_pair(master, slave)];
+            run_pairs(Loaded { configs, ..Loaded::default() }, mode, options, None)
+        }
+        Source::Master(_) => unreachable!("only verbs take a master alone"),
+        Source::Files(paths) => {
+            let mode = if options.once { Mode::Once } else { Mode::Forever };
+            let loaded = files::load(&paths);
+            let level = options.debug;
+            let reload: Reload = Box::new(move || {
+                let mut loaded = files::load(&paths);
+                set_level(&mut loaded, level);
+                loaded
+            });
+            run_pairs(loaded, mode, options, (mode == Mode::Forever).then_some(reload))
+        }
+    }
+}
+
+fn set_level(loaded: &mut Loaded, level: Option<u8>) {
+    if let Some(level) = level {
+        loaded.configs.iter_mut().for_each(|config| config.debug_level = level);
+    }
+}
+
+/// Some config files may be of no use; the others run.
+fn run_pairs(mut loaded: Loaded, mode: Mode, options: &Options, reload: Option<Reload>) -> ExitCode {
+    set_level(&mut loaded, options.debug);
+    let levels = loaded.configs.iter().map(|config| (config.name.as_str(), config.debug_level));
+    if let Err(e) = logger::init(options.log.as_deref(), levels) {
+        return report(&Error::new(Kind::Config, None, "open the log file", e));
+    }
+    let end_with = |error: &Error| fail("pyreplica", OWN_TARGET, error, options);
+    if loaded.configs.is_empty() {
+        return worst(loaded.errors.iter().map(end_with));
+    }
+    loaded.errors.iter().for_each(|error| logger::error(OWN_TARGET, error));
+    // A daemon that was told to stop has done well, whatever it had to skip; a single drain has left something out.
+    let skipped = loaded.errors.iter().filter(|_| mode == Mode::Once).map(Error::exit_code);
+    let skipped: Vec<ExitCode> = skipped.collect();
+    let is_one = loaded.configs.len() == 1;
+    match supervisor::run(loaded, mode, reload) {
+        Ok(failures) => {
+            let ended = failures.iter().map(|Failure { name, error }| {
+                let who = if is_one { "pyreplica".to_string() } else { format!("pyreplica: {name}") };
+                fail(&who, name, error, options)
+            });
+            worst(skipped.into_iter().chain(ended))
+        }
+        Err(error) => end_with(&error),
+    }
+}
+
+/// On the terminal, and in the log file too when there is one: an init script sends the terminal nowhere.
+fn fail(who: &str, target: &str, error: &Error, options: &Options) -> ExitCode {
+    if options.log.is_some() {
+        logger::error(target, error);
+    }
+    report_as(who, error)
+}
+
+fn report_as(who: &str, error: &Error) -> ExitCode {
+    let hint = error.hint().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+    output::complain(&format!("{who}: {error}\n{hint}"));
+    error.exit_code()
+}
+
+fn print(text: &str) -> ExitCode {
+    // Help has been of use to whoever stops reading it.
+    drop(output::print(text));
+    ExitCode::Success
+}
+
+/// The highest code, as the help says.
+fn worst(codes: impl Iterator<Item = ExitCode>) -> ExitCode {
+    codes.max_by_key(|code| *code as u8).unwrap_or(ExitCode::Success)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::dsn::Dsn;
+
+    fn parsed(line: &[&str]) -> Result<Command> {
+        parse(line.iter().map(OsString::from).collect(), |_| None)
+    }
+
+    fn error(line: &[&str]) -> String {
+        parsed(line).unwrap_err().to_string()
+    }
+
+    fn pair(master: &str, slave: &str) -> Source {
+        Source::Pair { master: Dsn::parse(master).unwrap(), slave: Dsn::parse(slave).unwrap() }
+    }
+
+    #[test]
+    fn two_connection_strings_are_a_pair_and_options_stand_anywhere() {
+        let options = Options { once: true, log: Some("l".into()), debug: Some(3), user: None };
+        assert_eq!(
+            parsed(&["--debug=3", "host=a", "--log", "l", "postgres://b", "--once"]).unwrap(),
+            Command::Replicate(pair("host=a", "host=b"), options)
+        );
+    }
+
+    #[test]
+    fn without_words_the_environment_decides_and_then_the_default_directory() {
+        let both = parse(Vec::new(), |name| Some(format!("dbname={name}"))).unwrap();
+        assert_eq!(both, Command::Replicate(pair("dbname=DSN0", "dbname=DSN1"), Options::default()));
+        let one = parse(Vec::new(), |name| (name == "DSN0").then(|| "host=a".to_string()));
+        assert!(one.unwrap_err().to_string().contains("DSN1 is not"));
+        let none = Command::Replicate(Source::Files(vec!["/etc/pyreplica".into()]), Options::default());
+        assert_eq!(parsed(&[]).unwrap(), none);
+    }
+
+    #[test]
+    fn help_is_to_be_had_for_everything() {
+        for line in [&["--help"][..], &["-h"], &["help"], &["host=a", "--help"]] {
+            assert_eq!(parsed(line).unwrap(), Command::Help(help::MAIN));
+        }
+        for verb in VERBS {
+            for line in [&[verb.name, "--help"][..], &["help", verb.name], &[verb.name, "host=a", "-h"]] {
+                assert_eq!(parsed(line).unwrap(), Command::Help(verb.help));
+            }
+            let usage = format!("usage:\n  pyreplica {} ", verb.name);
+            assert!(verb.help.contains(&usage) && verb.help.contains("\nexample:\n"), "{}", verb.help);
+            assert!(help::MAIN.contains(&format!("\n  pyreplica {} ", verb.name)), "{} is not in the help", verb.name);
+            let declared = |option: &&Opt| verb.help.contains(&format!("  {}", option.name));
+            assert!(verb.options.iter().all(|option| declared(&option)), "{}", verb.help);
+        }
+        assert_eq!(parsed(&["-V"]).unwrap(), Command::Version);
+    }
+
+    #[test]
+    fn a_verb_comes_first_and_a_file_of_its_name_has_a_path() {
+        let Command::Run(verb, call) = parsed(&["doctor", "./doctor", "--json"]).unwrap() else { panic!("no verb") };
+        assert_eq!((verb.name, &call.source), ("doctor", &Source::Files(vec!["./doctor".into()])));
+        assert!(error(&["--debug", "3", "doctor", "x.conf"]).contains("the verb comes first"));
+        assert!(error(&["x.conf", "doctor"]).contains("the verb comes first"));
+        assert!(error(&["docter", "x.conf"]).contains("docter is neither a verb nor a file"));
+        assert!(matches!(parsed(&["./doctor"]).unwrap(), Command::Replicate(..)));
+    }
+
+    #[test]
+    fn a_wrong_line_says_what_is_wrong() {
+        assert!(error(&["--foo"]).contains("unknown option --foo"));
+        assert!(error(&["--once=1"]).contains("--once wants no value"));
+        assert!(error(&["--log"]).contains("--log wants a file"));
+        assert!(error(&["--debug", "4"]).contains("--debug wants 0 to 3"));
+        assert!(error(&["host=a"]).contains("two connection strings"));
+        assert!(error(&["host=a", "x.conf"]).contains("two connection strings"));
+        assert!(error(&["install"]).contains("one connection string"));
+        assert!(error(&["install", "host=a", "--once"]).contains("unknown option --once"));
+        assert!(error(&["help", "me"]).contains("topics: install, copy, doctor"));
+    }
+
+    #[test]
+    fn a_wrong_connection_string_says_whose_it_is() {
+        assert_eq!(
+            error(&["host=a", "hots=b"]),
+            "slave: cannot understand the connection string: unknown keyword \"hots\""
+        );
+    }
+}

@@ -1,0 +1,285 @@
+//! `pyreplica compare` and `pyreplica repair`: do both sides hold the same rows, and if not, make it so.
+
+mod report;
+
+use crate::base::control::Control;
+use crate::base::error::{Error, ExitCode, Result};
+use crate::compare::comparison::{Both, Counts, Difference, Outlook, Plan, begin, compare, plans};
+use crate::compare::repair::{self, Repaired, TOGETHER};
+use crate::compare::servers::Servers;
+use crate::config::settings::Config;
+use crate::process::output;
+use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
+use report::{Finding, Mended, Report, Shown};
+use std::time::Duration;
+
+pub const COMPARE: Verb = Verb {
+    name: "compare",
+    help: COMPARE_HELP,
+    options: &[JSON, TABLE, ROWS, WAIT, PAUSE],
+    words: Words::Pairs,
+    run: run_compare,
+};
+
+pub const REPAIR: Verb = Verb {
+    name: "repair",
+    help: REPAIR_HELP,
+    options: &[JSON, TABLE, DRY_RUN, WAIT, PAUSE],
+    words: Words::Pairs,
+    run: run_repair,
+};
+
+const TABLE: Opt = Opt { name: "--table", value: Value::Text("a table") };
+const ROWS: Opt = Opt { name: "--rows", value: Value::Number(0..=10_000) };
+const WAIT: Opt = Opt { name: "--wait", value: Value::Number(0..=3_600) };
+const PAUSE: Opt = Opt { name: "--pause", value: Value::Number(0..=60_000) };
+const DRY_RUN: Opt = Opt { name: "--dry-run", value: Value::None };
+
+const DEFAULT_ROWS: u64 = 20;
+const DEFAULT_WAIT: u64 = 30;
+
+/// Rows that the slave refused at first, kept for another try.
+const MAX_REFUSED: usize = 10_000;
+
+const COMPARE_HELP: &str = "\
+pyreplica compare tells whether master and slave hold the same rows
+
+usage:
+  pyreplica compare [OPTIONS] [FILE.conf... | DIR | DSN0 DSN1]
+
+Every table whose changes are logged is compared, while both sides and the
+daemon go on. A row that differs and has a change on its way to the slave
+counts as pending, not as a difference. It needs the right to SELECT from the
+tables on both sides.
+
+options:
+  --table NAME  this table only; may be given several times
+  --rows N      show so many rows of each table that differ (default: 20); all
+                are counted
+  --wait N      wait at most N seconds a table for changes that are on their
+                way (default: 30)
+  --pause N     rest N milliseconds between two ranges of rows
+  --json        one document for programs instead of tables for people
+
+example:
+  pyreplica compare --table orders /etc/pyreplica/shop.conf
+
+exit codes:
+  0 no row differs                     8 some rows or tables stay unknown
+  9 rows or tables differ
+";
+
+const REPAIR_HELP: &str = "\
+pyreplica repair makes rows of the slave what they are on the master
+
+usage:
+  pyreplica repair [OPTIONS] FILE.conf
+  pyreplica repair [OPTIONS] DSN0 DSN1
+
+Compares as `pyreplica compare` does, and writes to the slave what differs. The
+daemon may go on: rows that have a change on its way are left to it. Nothing
+of it is logged, and no trigger of the slave runs. It needs the right to write
+the tables on the slave and to set session_replication_role there.
+
+options:
+  --dry-run     print the statements for the slave instead of running them
+  --table NAME  this table only; may be given several times
+  --wait N      wait at most N seconds a table for changes that are on their
+                way (default: 30)
+  --pause N     rest N milliseconds between two ranges of rows
+  --json        one document for programs instead of a table for people
+
+example:
+  pyreplica repair --dry-run --table orders /etc/pyreplica/shop.conf
+
+exit codes:
+  0 the tables are equal now           8 some rows or tables stay unknown
+  9 something could not be repaired
+";
+
+struct Settings {
+    tables: Vec<String>,
+    shown: u64,
+    patience: Duration,
+    pause: Duration,
+    json: bool,
+}
+
+impl Settings {
+    fn of(call: &Call) -> Settings {
+        Settings {
+            tables: call.texts("--table").map(str::to_string).collect(),
+            shown: call.number("--rows").unwrap_or(DEFAULT_ROWS),
+            patience: Duration::from_secs(call.number("--wait").unwrap_or(DEFAULT_WAIT)),
+            pause: Duration::from_millis(call.number("--pause").unwrap_or(0)),
+            json: call.has("--json"),
+        }
+    }
+}
+
+fn run_compare(call: &Call, control: &Control) -> Result<ExitCode> {
+    let settings = Settings::of(call);
+    let loaded = call.pairs();
+    if let Some(error) = loaded.errors.into_iter().next() {
+        return Err(error);
+    }
+    let mut report = Report::default();
+    for config in &loaded.configs {
+        report.pair(&config.name);
+        let mut servers = Servers::open(config, "compare", control, settings.pause)?;
+        for outlook in outlooks(config, &mut servers, &settings)? {
+            report.add(match outlook {
+                Outlook::Comparable(plan) => compare_table(&mut servers, &plan, &settings)?,
+                Outlook::LeftOut(omission) => Finding::omitted(omission),
+            });
+        }
+    }
+    print(&report, &settings)?;
+    Ok(report.exit_code())
+}
+
+fn outlooks(config: &Config, servers: &mut Servers, settings: &Settings) -> Result<Vec<Outlook>> {
+    let (master, slave) = servers.sessions();
+    plans(config, master, slave, &settings.tables)
+}
+
+fn compare_table(servers: &mut Servers, plan: &Plan, settings: &Settings) -> Result<Finding> {
+    let mut shown: Vec<Shown> = Vec::new();
+    let counts = compare(servers, plan, settings.patience, &mut |both, found| {
+        let room = (settings.shown as usize).saturating_sub(shown.len()).min(found.len());
+        if room > 0 {
+            let values = repair::values(both, plan, &found[..room])?;
+            shown.extend(found.into_iter().zip(values).map(|(row, values)| Shown { row, values }));
+        }
+        Ok(())
+    });
+    Ok(Finding::compared(plan, counts.map_err(|error| allow(error, plan))?, shown))
+}
+
+fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
+    let settings = Settings::of(call);
+    let config = call.pair()?;
+    let dry = call.has("--dry-run");
+    let mut servers = Servers::open(&config, "repair", control, settings.pause)?;
+    let outlooks = outlooks(&config, &mut servers, &settings)?;
+    let mut report = Report::default();
+    report.pair(&config.name);
+    if dry && !settings.json {
+        output::print(
+            "-- to be run on the slave, by a role that may set session_replication_role\n\
+                       BEGIN;\nSET LOCAL session_replication_role = replica;\n",
+        )?;
+    }
+    for outlook in outlooks {
+        let plan = match outlook {
+            Outlook::Comparable(plan) => plan,
+            Outlook::LeftOut(omission) => {
+                report.add(Finding::omitted(omission));
+                continue;
+            }
+        };
+        report.add(if dry {
+            print_statements(&mut servers, &plan, &settings)?
+        } else {
+            repair_table(&mut servers, &plan, &settings)?
+        });
+    }
+    if dry && !settings.json {
+        servers.quiet();
+        output::print("COMMIT;\n")?;
+    } else {
+        print(&report, &settings)?;
+    }
+    Ok(report.exit_code())
+}
+
+fn print_statements(servers: &mut Servers, plan: &Plan, settings: &Settings) -> Result<Finding> {
+    let obstacle = repair::obstacle(plan);
+    let mut statements = Vec::new();
+    let counts = compare(servers, plan, settings.patience, &mut |both, found| {
+        if obstacle.is_some() {
+            return Ok(());
+        }
+        for some in found.chunks(TOGETHER) {
+            let now = repair::statements(both, plan, some)?;
+            if settings.json {
+                statements.extend(now);
+            } else {
+                output::print(&now.iter().map(|statement| format!("{statement};\n")).collect::<String>())?;
+            }
+        }
+        Ok(())
+    });
+    let mut finding = Finding::compared(plan, counts.map_err(|error| allow(error, plan))?, Vec::new());
+    finding.statements = statements;
+    finding.notes.extend(obstacle);
+    Ok(finding)
+}
+
+fn repair_table(servers: &mut Servers, plan: &Plan, settings: &Settings) -> Result<Finding> {
+    if let Some(obstacle) = repair::obstacle(plan) {
+        let mut finding = compare_table(servers, plan, settings)?;
+        finding.notes.push(obstacle);
+        return Ok(finding);
+    }
+    repair::prepare(servers.slave(), plan)?;
+    let mut mended = Mended::default();
+    let mut refused: Vec<Difference> = Vec::new();
+    let mut refusal: Option<Error> = None;
+    let counts: Result<Counts> = compare(servers, plan, settings.patience, &mut |both, found| {
+        for some in found.chunks(TOGETHER) {
+            let Repaired { written, in_flight, refused: some, refusal: why } = repair::repair(both, plan, some, false)?;
+            mended.written += written;
+            mended.in_flight += in_flight;
+            if refused.len() + some.len() > MAX_REFUSED {
+                return Err(why.expect("a refusal has a reason"));
+            }
+            refused.extend(some);
+            refusal = why.or(refusal.take());
+        }
+        Ok(())
+    });
+    let counts = counts.map_err(|error| allow(error, plan))?;
+    // What was in the way of a row may have been written since. At last, values that have to change places.
+    begin(servers, plan)?;
+    for anew in [false, true] {
+        while !refused.is_empty() {
+            let before = refused.len();
+            let mut left = Vec::new();
+            let chunk = if anew { MAX_REFUSED } else { TOGETHER };
+            for some in refused.chunks(chunk) {
+                let repaired = repair::repair(servers, plan, some, anew)?;
+                mended.written += repaired.written;
+                mended.in_flight += repaired.in_flight;
+                left.extend(repaired.refused);
+                refusal = repaired.refusal.or(refusal);
+            }
+            refused = left;
+            if refused.len() == before {
+                break;
+            }
+        }
+    }
+    mended.refused = refused.len() as u64;
+    let mut finding = Finding::compared(plan, counts, Vec::new());
+    if let Some(error) = refusal.filter(|_| !refused.is_empty()) {
+        finding.notes.push(format!("the slave refuses rows: {}", error.detail()));
+    }
+    finding.mended = Some(mended);
+    Ok(finding)
+}
+
+fn print(report: &Report, settings: &Settings) -> Result<()> {
+    if settings.json { output::print_json(&report.json()) } else { output::print(&report.text()) }
+}
+
+/// Comparing takes rights that replicating does not: those to read the master's tables.
+fn allow(error: Error, plan: &Plan) -> Error {
+    match error.code() {
+        Some("42501") => {
+            let right = format!("for the role that connects there: GRANT SELECT ON {} TO ...;", plan.table);
+            error.with_hint(right)
+        }
+        _ => error,
+    }
+}

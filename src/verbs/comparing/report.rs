@@ -1,0 +1,285 @@
+//! What comparing and repairing have found, for people and for programs.
+
+use crate::base::error::ExitCode;
+use crate::base::names::quote_ident;
+use crate::compare::comparison::{Counts, Difference, Omission, Plan, Sort, What};
+use crate::compare::repair::Values;
+use crate::process::output::{Json, Table, json};
+
+/// A longer value is cut where people read it, and so is one for programs: the row itself is in the databases.
+const LONGEST_SHOWN: usize = 60;
+const LONGEST_VALUE: usize = 4_000;
+
+#[derive(Default)]
+pub struct Report {
+    pairs: Vec<(String, Vec<Finding>)>,
+}
+
+/// What has come of one table.
+pub struct Finding {
+    table: String,
+    state: State,
+    counts: Counts,
+    key: Vec<String>,
+    shown: Vec<Shown>,
+    lacks_columns: bool,
+    pub notes: Vec<String>,
+    pub mended: Option<Mended>,
+    pub statements: Vec<String>,
+}
+
+/// A row that differs.
+pub struct Shown {
+    pub row: Difference,
+    pub values: Vec<Values>,
+}
+
+/// What repairing has done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mended {
+    pub written: u64,
+    pub in_flight: u64,
+    pub refused: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Equal,
+    /// What differs has changes on their way.
+    Pending,
+    LeftOut,
+    /// Left out, though its rows should be on the slave; or rows of it were under change at every look.
+    Unknown,
+    Repaired,
+    Different,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            State::Equal => "equal",
+            State::Pending => "pending",
+            State::LeftOut => "left out",
+            State::Unknown => "unknown",
+            State::Repaired => "repaired",
+            State::Different => "different",
+        }
+    }
+}
+
+impl Finding {
+    /// A table that could not be compared.
+    pub fn omitted(omission: Omission) -> Finding {
+        Finding {
+            table: omission.table,
+            state: match omission.sort {
+                Sort::ByDesign => State::LeftOut,
+                Sort::Keyless => State::Unknown,
+                Sort::Absent => State::Different,
+            },
+            counts: Counts::default(),
+            key: Vec::new(),
+            shown: Vec::new(),
+            lacks_columns: false,
+            notes: vec![omission.reason],
+            mended: None,
+            statements: Vec::new(),
+        }
+    }
+
+    pub fn compared(plan: &Plan, counts: Counts, shown: Vec<Shown>) -> Finding {
+        let mut notes = plan.notes.clone();
+        if counts.pending > 0 {
+            notes.push(format!("{} rows differ and have a change on its way", counts.pending));
+        }
+        if counts.unsettled > 0 {
+            notes.push(format!("{} rows were under change at every look", counts.unsettled));
+        }
+        if !plan.lacking.is_empty() {
+            let names: Vec<String> = plan.lacking.iter().map(|name| quote_ident(name)).collect();
+            notes.push(format!("the slave lacks {}", names.join(", ")));
+        }
+        let state = match () {
+            () if counts.differences() > 0 || !plan.lacking.is_empty() => State::Different,
+            () if counts.unsettled > 0 => State::Unknown,
+            () if counts.pending > 0 => State::Pending,
+            () => State::Equal,
+        };
+        Finding {
+            table: plan.table.clone(),
+            state,
+            counts,
+            key: plan.master.key.iter().map(|column| column.name.clone()).collect(),
+            shown,
+            lacks_columns: !plan.lacking.is_empty(),
+            notes,
+            mended: None,
+            statements: Vec::new(),
+        }
+    }
+
+    fn state(&self) -> State {
+        match self.mended {
+            Some(mended) if mended.refused > 0 => State::Different,
+            Some(mended) if mended.in_flight > 0 => State::Unknown,
+            Some(_) if self.state == State::Different && !self.lacks_columns => State::Repaired,
+            _ => self.state,
+        }
+    }
+
+    fn json(&self) -> Json {
+        let counts = &self.counts;
+        let mut table = json!({
+            "table": self.table,
+            "state": self.state().name(),
+            "rows": { "master": counts.rows.0, "slave": counts.rows.1 },
+            "missing": counts.missing,
+            "extra": counts.extra,
+            "different": counts.different,
+            "pending": counts.pending,
+            "unsettled": counts.unsettled,
+            "notes": self.notes,
+            "differences": self.shown.iter().map(|shown| self.difference(shown)).collect::<Vec<_>>(),
+        });
+        if let Some(mended) = self.mended {
+            table["repaired"] = mended.written.into();
+            table["in_flight"] = mended.in_flight.into();
+            table["refused"] = mended.refused.into();
+        }
+        if !self.statements.is_empty() {
+            table["statements"] = self.statements.clone().into();
+        }
+        table
+    }
+
+    fn difference(&self, shown: &Shown) -> Json {
+        let key: Json =
+            self.key.iter().zip(&shown.row.key).map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let value = |value: &Option<String>| value.as_deref().map(|text| cut(text, LONGEST_VALUE));
+        let columns: Vec<Json> = shown
+            .values
+            .iter()
+            .map(|v| json!({ "column": v.column, "master": value(&v.master), "slave": value(&v.slave) }))
+            .collect();
+        json!({ "key": key, "what": word(shown.row.what), "columns": columns })
+    }
+
+    fn lines(&self, lines: &mut Vec<String>) {
+        for shown in &self.shown {
+            let key: Vec<String> = (self.key.iter().zip(&shown.row.key))
+                .map(|(name, value)| format!("{}={}", quote_ident(name), cut(value, LONGEST_SHOWN)))
+                .collect();
+            let text = |value: &Option<String>| match value {
+                Some(text) => format!("'{}'", cut(text, LONGEST_SHOWN)),
+                None => "NULL".to_string(),
+            };
+            let columns: Vec<String> = shown
+                .values
+                .iter()
+                .map(|v| format!("{} is {}, on the slave {}", quote_ident(&v.column), text(&v.master), text(&v.slave)))
+                .collect();
+            let rest = if columns.is_empty() { String::new() } else { format!(": {}", columns.join("; ")) };
+            lines.push(format!("{} {} {}{rest}", self.table, key.join(", "), word(shown.row.what)));
+        }
+        let differences = self.counts.differences();
+        if !self.shown.is_empty() && differences > self.shown.len() as u64 {
+            lines.push(format!("{} and {} more rows", self.table, differences - self.shown.len() as u64));
+        }
+    }
+}
+
+impl Report {
+    /// What is added from now on is about this pair.
+    pub fn pair(&mut self, name: &str) {
+        self.pairs.push((name.to_string(), Vec::new()));
+    }
+
+    pub fn add(&mut self, finding: Finding) {
+        self.pairs.last_mut().expect("a pair was named").1.push(finding);
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        let code = |finding: &Finding| match finding.state() {
+            State::Equal | State::Pending | State::LeftOut | State::Repaired => ExitCode::Success,
+            State::Unknown => ExitCode::Warned,
+            State::Different => ExitCode::Faulty,
+        };
+        self.findings().map(code).max_by_key(|code| *code as u8).unwrap_or(ExitCode::Success)
+    }
+
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for (name, findings) in &self.pairs {
+            if self.pairs.len() > 1 {
+                text += &format!("{name}:\n");
+            }
+            let mended = findings.iter().any(|finding| finding.mended.is_some());
+            let mut table = Table::new(if mended {
+                &["TABLE", "STATE", ">ROWS", ">MISSING", ">EXTRA", ">DIFFERENT", ">REPAIRED", "NOTES"]
+            } else {
+                &["TABLE", "STATE", ">ROWS", ">MISSING", ">EXTRA", ">DIFFERENT", "NOTES"]
+            });
+            for finding in findings {
+                table.row(cells(finding, mended));
+            }
+            text += &table.text();
+            let mut lines = Vec::new();
+            findings.iter().for_each(|finding| finding.lines(&mut lines));
+            for line in lines {
+                text += &format!("{}\n", line.replace(char::is_control, "?"));
+            }
+        }
+        text
+    }
+
+    pub fn json(&self) -> Json {
+        let pairs: Vec<Json> = self
+            .pairs
+            .iter()
+            .map(|(name, findings)| {
+                json!({ "pair": name, "tables": findings.iter().map(Finding::json).collect::<Vec<_>>() })
+            })
+            .collect();
+        let is_equal = |finding: &Finding| matches!(finding.state(), State::Equal | State::LeftOut | State::Repaired);
+        json!({ "equal": self.findings().all(is_equal), "pairs": pairs })
+    }
+
+    fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.pairs.iter().flat_map(|(_, findings)| findings)
+    }
+}
+
+fn cells(finding: &Finding, mended: bool) -> Vec<String> {
+    let counts = &finding.counts;
+    let mut cells = vec![finding.table.clone(), finding.state().name().to_string()];
+    if matches!(finding.state, State::LeftOut) || finding.key.is_empty() {
+        cells.extend(std::iter::repeat_n(String::new(), if mended { 5 } else { 4 }));
+    } else {
+        let numbers = [counts.rows.0, counts.missing, counts.extra, counts.different];
+        cells.extend(numbers.map(|number| number.to_string()));
+        if mended {
+            cells.push(finding.mended.map_or(String::new(), |mended| mended.written.to_string()));
+        }
+    }
+    let mut notes = finding.notes.clone();
+    if let Some(left) = finding.mended.map(|mended| mended.in_flight).filter(|left| *left > 0) {
+        notes.push(format!("{left} rows were left to the daemon, which has changes of them: run it again then"));
+    }
+    cells.push(notes.join("; "));
+    cells
+}
+
+fn word(what: What) -> &'static str {
+    match what {
+        What::Missing => "missing",
+        What::Extra => "extra",
+        What::Different => "different",
+    }
+}
+
+fn cut(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_string(),
+    }
+}

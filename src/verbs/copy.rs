@@ -1,0 +1,234 @@
+//! `pyreplica copy`: fills a slave, or one of its tables, while the master works.
+
+use crate::base::control::Control;
+use crate::base::error::{ExitCode, Result};
+use crate::copy::copier::{self, Board, Loaded, News, Outcome, Wish};
+use crate::process::output::{self, Progress, json};
+use crate::verbs::install::install;
+use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
+use std::time::Duration;
+
+pub const VERB: Verb = Verb {
+    name: "copy",
+    help: HELP,
+    options: &[
+        Opt { name: "--table", value: Value::Text("a table") },
+        Opt { name: "--jobs", value: Value::Number(1..=64) },
+        Opt { name: "--install", value: Value::None },
+        Opt { name: "--schema", value: Value::None },
+        Opt { name: "--truncate", value: Value::None },
+        Opt { name: "--restart", value: Value::None },
+        JSON,
+    ],
+    words: Words::Pairs,
+    run,
+};
+
+const HELP: &str = "\
+pyreplica copy fills a slave while the master works
+
+usage:
+  pyreplica copy [OPTION...] [FILE.conf | DSN0 DSN1]
+
+Copies all tables whose changes are logged, as one snapshot of the master shows
+them, and the sequences. When the daemon is started afterwards, it replays what
+the snapshot does not show, and nothing else. Nobody has to stop writing. If it
+is interrupted it is run again, and goes on with the tables that are missing.
+
+options:
+  --jobs N      copy N tables at a time (default: 1)
+  --install     prepare the master first, as pyreplica install does
+  --schema      create the tables on the slave first, by pg_dump and pg_restore
+  --table NAME  only this table, again or for the first time (repeatable)
+  --truncate    empty the slave's tables first; otherwise they must be empty
+  --restart     forget a copy that was interrupted, and begin anew
+  --json        one document for programs instead of text for people
+
+example:
+  pyreplica copy --install --schema 'host=db1 dbname=shop' 'host=db2 dbname=shop'
+  pyreplica 'host=db1 dbname=shop' 'host=db2 dbname=shop' &
+  pyreplica compare 'host=db1 dbname=shop' 'host=db2 dbname=shop'
+";
+
+/// Characters of the bar.
+const BAR: usize = 20;
+
+fn run(call: &Call, control: &Control) -> Result<ExitCode> {
+    let config = call.pair()?;
+    let wish = Wish {
+        tables: call.texts("--table").map(str::to_string).collect(),
+        jobs: call.number("--jobs").unwrap_or(1) as usize,
+        truncate: call.has("--truncate"),
+        restart: call.has("--restart"),
+        schema: call.has("--schema"),
+    };
+    let mut progress = Progress::default();
+    let mut notes = Vec::new();
+    if call.has("--install") {
+        install(&config.master, control, &mut |told| {
+            output::complain(&format!("{told}\n"));
+            notes.push(told.to_string());
+            Ok(())
+        })?;
+    }
+    let outcome = copier::run(&config, &wish, control, &mut |news| match news {
+        News::Note(note) => {
+            progress.end();
+            output::complain(&format!("{note}\n"));
+            notes.push(note);
+        }
+        News::Progress(board) => progress.show(|| line(board)),
+        News::Waiting(table, changes) => progress
+            .show(|| format!("{table} is loaded; waiting for the daemon, which has {changes} of its changes to go")),
+        News::Loaded(table) => {
+            progress.end();
+            output::complain(&format!("{}\n", told(table)));
+        }
+    })?;
+    drop(progress);
+    if call.has("--json") {
+        print_json(&outcome, &notes)?
+    } else {
+        output::print(&summary(&outcome, wish.tables.is_empty()))?
+    }
+    Ok(ExitCode::Success)
+}
+
+fn print_json(outcome: &Outcome, notes: &[String]) -> Result<()> {
+    let tables: Vec<_> = outcome
+        .loaded
+        .iter()
+        .map(|table| {
+            json!({ "table": table.relation, "rows": table.rows, "bytes": table.bytes,
+                    "seconds": table.took.as_secs_f64(), "by": "this run" })
+        })
+        .chain(
+            outcome
+                .kept
+                .iter()
+                .map(|table| json!({ "table": table.relation, "rows": table.rows, "by": "a former run" })),
+        )
+        .collect();
+    output::print_json(&json!({ "tables": tables, "sequences": outcome.sequences, "notes": notes }))
+}
+
+fn summary(outcome: &Outcome, is_whole: bool) -> String {
+    let rows: u64 = outcome.loaded.iter().map(|table| table.rows).sum();
+    let bytes: u64 = outcome.loaded.iter().map(|table| table.bytes).sum();
+    let kept = match outcome.kept.len() {
+        0 => String::new(),
+        kept => format!(" ({kept} more by a former run)"),
+    };
+    let next = match (is_whole, outcome.is_live) {
+        (true, _) => {
+            "the slave's position is the snapshot of the copy: start the daemon, and it replays what came later"
+        }
+        (false, true) => "the daemon goes on with them",
+        (false, false) => "start the daemon, and it replays what came later",
+    };
+    format!(
+        "copied {}{kept}, {}, {}, and {}\n{next}\n",
+        several(outcome.loaded.len() as u64, "table"),
+        several(rows, "row"),
+        amount(bytes),
+        several(outcome.sequences, "sequence")
+    )
+}
+
+fn told(table: &Loaded) -> String {
+    let rate = table.bytes as f64 / table.took.as_secs_f64().max(0.001);
+    format!(
+        "{}: {}, {} in {:.1} s, {}/s",
+        table.relation.replace(char::is_control, "?"),
+        several(table.rows, "row"),
+        amount(table.bytes),
+        table.took.as_secs_f64(),
+        amount(rate as u64)
+    )
+}
+
+fn line(board: &Board) -> String {
+    let full = (board.share * BAR as f64) as usize;
+    let seconds = board.elapsed.as_secs_f64();
+    let left = if board.share > 0.01 {
+        format!("{} left", clock(Duration::from_secs_f64(seconds * (1.0 - board.share) / board.share)))
+    } else {
+        "time left unknown".to_string()
+    };
+    format!(
+        "[{}{}] {:.0}%  {} of {} tables  {} rows  {}  {}/s  {left}",
+        "#".repeat(full),
+        ".".repeat(BAR - full.min(BAR)),
+        board.share * 100.0,
+        board.done,
+        board.tables,
+        grouped(board.rows),
+        amount(board.bytes),
+        amount((board.bytes as f64 / seconds.max(0.001)) as u64)
+    )
+}
+
+fn several(number: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
+/// 1234567 as 1,234,567.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn amount(bytes: u64) -> String {
+    let (mut number, mut unit) = (bytes as f64, "bytes");
+    for larger in ["kB", "MB", "GB", "TB"] {
+        if number < 1000.0 {
+            break;
+        }
+        (number, unit) = (number / 1000.0, larger);
+    }
+    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{number:.1} {unit}") }
+}
+
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds / 3600 {
+        0 => format!("{}:{:02}", seconds / 60, seconds % 60),
+        hours => format!("{hours}:{:02}:{:02}", seconds % 3600 / 60, seconds % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_says_how_far_and_how_long() {
+        let board = Board {
+            tables: 12,
+            done: 3,
+            rows: 1_234_567,
+            bytes: 84_000_000,
+            share: 0.25,
+            elapsed: Duration::from_secs(30),
+        };
+        assert_eq!(
+            line(&board),
+            "[#####...............] 25%  3 of 12 tables  1,234,567 rows  84.0 MB  2.8 MB/s  1:30 left"
+        );
+        let unknown = Board { share: 0.0, bytes: 999, elapsed: Duration::ZERO, ..board };
+        assert!(line(&unknown).ends_with("999 bytes  999.0 kB/s  time left unknown"), "{}", line(&unknown));
+    }
+
+    #[test]
+    fn times_and_numbers_are_for_people() {
+        assert_eq!([0, 999, 1000, 1_000_000].map(grouped), ["0", "999", "1,000", "1,000,000"]);
+        assert_eq!([59, 61, 3600].map(|s| clock(Duration::from_secs(s))), ["0:59", "1:01", "1:00:00"]);
+    }
+}

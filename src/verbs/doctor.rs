@@ -1,0 +1,102 @@
+//! `pyreplica doctor`: what replication needs, checked on both sides, with what mends it.
+
+use crate::base::control::Control;
+use crate::base::error::{Error, ExitCode, Result};
+use crate::config::files::Loaded;
+use crate::config::settings::Config;
+use crate::health::diagnosis::{Finding, Level, diagnose};
+use crate::process::output::{self, Json, json};
+use crate::server::connect_pair::{self, Sides};
+use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
+
+pub const VERB: Verb = Verb {
+    name: "doctor",
+    help: HELP,
+    options: &[JSON, Opt { name: "--brief", value: Value::None }],
+    words: Words::Pairs,
+    run,
+};
+
+const HELP: &str = "\
+pyreplica doctor checks everything that replication needs, on both sides
+
+usage:
+  pyreplica doctor [OPTIONS] [FILE.conf... | DIR | DSN0 DSN1]
+
+Changes nothing. Each line is ok, a note, a warning or a failure; below it stand
+the statements that mend it, with the side to run them on. It does what it can
+with one side down, before anything is installed, and for any role.
+
+options:
+  --brief       leave out what is ok
+  --json        one document for programs instead of lines for people
+
+exit codes: 0 nothing worse than a note, 8 warnings, 9 failures
+
+example:
+  pyreplica doctor /etc/pyreplica/shop.conf
+";
+
+fn run(call: &Call, control: &Control) -> Result<ExitCode> {
+    let Loaded { configs, errors, .. } = call.pairs();
+    let mut worst = if errors.is_empty() { Level::Ok } else { Level::Failure };
+    let mut documents: Vec<Json> = Vec::new();
+    for config in &configs {
+        let Sides { master, slave } = connect_pair::open(config, "doctor", control);
+        let findings = diagnose(config, &call.words_for(config), master, slave);
+        control.check()?;
+        worst = worst.max(findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok));
+        if call.has("--json") {
+            documents.push(as_json(config, &findings));
+        } else {
+            output::print(&as_text(config, &findings, call.has("--brief")))?;
+        }
+    }
+    if call.has("--json") {
+        let unusable: Vec<String> = errors.iter().map(Error::to_string).collect();
+        output::print_json(&json!({ "level": worst.to_string(), "pairs": documents, "unusable": unusable }))?;
+    } else {
+        errors.iter().try_for_each(|error| output::print(&format!("failure  {error}\n")))?;
+    }
+    Ok(match worst {
+        Level::Ok | Level::Note => ExitCode::Success,
+        Level::Warning => ExitCode::Warned,
+        Level::Failure => ExitCode::Faulty,
+    })
+}
+
+fn as_text(config: &Config, findings: &[Finding], is_brief: bool) -> String {
+    let mut text = format!("{}: {} -> {}\n", config.name, config.master, config.slave);
+    let shown: Vec<&Finding> = findings.iter().filter(|finding| !is_brief || finding.level > Level::Ok).collect();
+    let width = shown.iter().map(|finding| finding.subject.len()).max().unwrap_or(0);
+    for finding in shown {
+        let side = finding.side.map_or("both".to_string(), |side| side.to_string());
+        let line =
+            format!("{:<7}  {side:<6}  {:<width$}  {}", finding.level.to_string(), finding.subject, finding.text);
+        text += &format!("{}\n", line.replace(char::is_control, "?"));
+        for mend in &finding.mends {
+            text += &format!("           {side}=> {mend}\n");
+        }
+        if let Some(advice) = &finding.advice {
+            text += &format!("           hint: {}\n", advice.replace(char::is_control, " "));
+        }
+    }
+    text
+}
+
+fn as_json(config: &Config, findings: &[Finding]) -> Json {
+    let checks: Vec<Json> = findings
+        .iter()
+        .map(|finding| {
+            json!({
+                "level": finding.level.to_string(),
+                "side": finding.side.map(|side| side.to_string()),
+                "check": finding.subject,
+                "text": finding.text,
+                "mends": finding.mends,
+                "hint": finding.advice,
+            })
+        })
+        .collect();
+    json!({ "pair": config.name, "checks": checks })
+}

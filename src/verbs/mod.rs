@@ -1,0 +1,11 @@
+pub mod verb;
+pub mod install;
+pub mod doctor;
+pub mod status;
+pub mod comparing;
+pub mod copy;
+pub mod pause;
+pub mod pending;
+pub mod skip;
+pub mod retry;
+pub mod cli;

@@ -1,0 +1,234 @@
+//! `pyreplica pending`: what waits to be replayed, as SQL, and what it is that fails.
+//!
+//! Nothing tells the operator about a change that fails as surely as trying it. So the first transaction that waits is
+//! replayed on the slave and taken back, unless it is long or holds a free statement, which may do anything.
+
+use crate::backlog::change::Change;
+use crate::backlog::reader::Reading;
+use crate::base::control::Control;
+use crate::base::error::{Error, ExitCode, Result};
+use crate::base::names::LogId;
+use crate::config::settings::Config;
+use crate::pair::release::Release;
+use crate::process::output::{self, Json, Table, json};
+use crate::server::session::Row;
+use crate::sql::holding::{self, SkipQueries};
+use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
+
+pub const VERB: Verb = Verb {
+    name: "pending",
+    help: HELP,
+    options: &[Opt { name: "--limit", value: Value::Number(1..=100_000) }, JSON],
+    words: Words::Pairs,
+    run,
+};
+
+const HELP: &str = "\
+pyreplica pending shows what waits to be replayed, as SQL, in the order of replay
+
+usage:
+  pyreplica pending [--limit N] [--json] [FILE.conf... | DIR | DSN0 DSN1]
+
+The first transaction is tried on the slave and taken back, so that a change that fails is marked with what the slave says
+about it now. What is put aside on the slave is shown too: paused tables, transactions in quarantine.
+
+options:
+  --limit N     show so many changes (20)
+  --json        one document for programs
+
+example:
+  pyreplica pending --limit 5 /etc/pyreplica/shop.conf
+";
+
+const LIMIT: u64 = 20;
+
+/// Rows of the log that are looked at.
+const READ: i64 = 40_000;
+
+/// A transaction with more changes is not tried.
+const TRIED: i64 = 1_000;
+
+fn run(call: &Call, control: &Control) -> Result<ExitCode> {
+    let loaded = call.pairs();
+    let limit = call.number("--limit").unwrap_or(LIMIT) as i64;
+    let mut documents: Vec<Json> = Vec::new();
+    for config in &loaded.configs {
+        let found = Found::of(config, limit, control)?;
+        if call.has("--json") {
+            documents.push(found.json(&config.name));
+        } else {
+            output::print(&found.text(&config.name))?;
+        }
+    }
+    if call.has("--json") {
+        output::print_json(&json!({ "pairs": documents }))?;
+    }
+    loaded.errors.into_iter().next().map_or(Ok(ExitCode::Success), Err)
+}
+
+struct Shown {
+    id: i64,
+    txid: i64,
+    state: &'static str,
+    sql: String,
+    error: Option<String>,
+}
+
+struct Found {
+    changes: Vec<Shown>,
+    /// How many wait in the master's log, and whether there may be more.
+    waiting: i64,
+    has_more: bool,
+    quarantined: i64,
+    /// What was said about the first transaction that waits, of whatever change.
+    error: Option<String>,
+    holds: Vec<Hold>,
+}
+
+/// What is on hold.
+struct Hold {
+    /// Empty for the pair.
+    table: String,
+    why: String,
+    changes: i64,
+    /// Nobody knows of changes that were left behind.
+    since: Option<String>,
+    who: Option<String>,
+}
+
+impl Found {
+    fn of(config: &Config, limit: i64, control: &Control) -> Result<Found> {
+        let mut release = Release::open(config, "pending", control)?;
+        let queries = SkipQueries::new(&config.slave_field, &release.hstore_schema);
+        let rows = release.master.query(
+            "look at what waits",
+            &queries.waiting,
+            &[&config.slave_field, &config.skip_user, &release.slave_identity, &READ, &limit],
+        )?;
+        let error = fails(config, &mut release, &rows)?;
+        let culprit = error.as_ref().and_then(Error::change).map(|(id, _)| id.0);
+        let changes = rows.iter().map(|row| {
+            let id: i64 = row.get("id");
+            let error = error.as_ref().filter(|_| culprit == Some(id)).map(|error| error.detail().to_string());
+            let state = if error.is_some() { "fails" } else { "waits" };
+            Shown { id, txid: row.get("txid"), state, sql: row.get("sql"), error }
+        });
+        let mut changes: Vec<Shown> = changes.collect();
+        let (waiting, reached) =
+            rows.first().map_or((0, 0), |row| (row.get::<_, i64>("waiting"), row.get::<_, i64>("reached")));
+        let quarantined = quarantine(&mut release, limit, &mut changes)?;
+        let pair = release.pair.clone();
+        let holds = release.slave.query("look at what is held", holding::HELD_COUNTS, &[&pair])?;
+        let hold = |row: &Row| Hold {
+            table: row.get("relation"),
+            why: row.get("why"),
+            changes: row.get("changes"),
+            since: row.get("since"),
+            who: row.get("who"),
+        };
+        Ok(Found {
+            changes,
+            waiting,
+            has_more: reached >= READ,
+            quarantined,
+            error: error.map(|error| error.to_string()),
+            holds: holds.iter().map(hold).collect(),
+        })
+    }
+
+    fn text(&self, pair: &str) -> String {
+        let or_more = if self.has_more { " or more" } else { "" };
+        let mut text = format!("{pair}: {}{or_more} changes wait, {} in quarantine\n", self.waiting, self.quarantined);
+        for Hold { table, why, changes, since, who } in &self.holds {
+            let what = if table.is_empty() { "the pair" } else { table };
+            let since = since.as_deref().map_or(String::new(), |since| format!(" since {since}"));
+            let who = who.as_deref().map_or(String::new(), |who| format!(", by {who}"));
+            text += &format!("{what} is {why}{since}{who}: {changes} changes held\n");
+        }
+        if !self.changes.is_empty() {
+            let mut table = Table::new(&[">ID", ">TRANSACTION", "STATE", "SQL"]);
+            for change in &self.changes {
+                table.row([&change.id.to_string(), &change.txid.to_string(), change.state, &change.sql]);
+            }
+            text += &table.text();
+        }
+        for change in self.changes.iter().filter(|change| change.state == "fails") {
+            let error = change.error.as_deref().unwrap_or_default();
+            text += &format!("change {} fails: {error}\n", change.id);
+        }
+        let mut told: Vec<&str> = Vec::new();
+        for change in self.changes.iter().filter(|change| change.state == "quarantined") {
+            let error = change.error.as_deref().unwrap_or_default();
+            if !told.contains(&error) {
+                text += &format!("transaction {} is in quarantine: {error}\n", change.txid);
+                told.push(error);
+            }
+        }
+        match &self.error {
+            Some(error) if !self.changes.iter().any(|change| change.state == "fails") => {
+                text + &format!("the first transaction fails: {error}\n")
+            }
+            _ => text,
+        }
+    }
+
+    fn json(&self, pair: &str) -> Json {
+        let changes: Vec<Json> = self.changes.iter().map(Shown::json).collect();
+        let holds = self.holds.iter().map(|Hold { table, why, changes, since, who }| {
+            let table = Some(table).filter(|table| !table.is_empty());
+            json!({ "table": table, "why": why, "changes": changes, "since": since, "who": who })
+        });
+        json!({
+            "pair": pair, "waiting": self.waiting, "more": self.has_more, "quarantined": self.quarantined,
+            "error": self.error, "held": holds.collect::<Vec<Json>>(), "changes": changes,
+        })
+    }
+}
+
+impl Shown {
+    fn json(&self) -> Json {
+        json!({
+            "id": self.id, "transaction": self.txid, "state": self.state, "sql": self.sql, "error": self.error,
+        })
+    }
+}
+
+/// What the slave says about the first transaction, if it refuses it.
+fn fails(config: &Config, release: &mut Release, rows: &[Row]) -> Result<Option<Error>> {
+    let Some(first) = rows.first() else { return Ok(None) };
+    let txid: i64 = first.get("txid");
+    let own: Vec<&Row> = rows.iter().filter(|row| row.get::<_, i64>("txid") == txid).collect();
+    if first.get::<_, i64>("size") > TRIED || own.iter().any(|row| row.get::<_, &str>("event") == "S") {
+        return Ok(None);
+    }
+    let changes = fetch(config, release, txid)?;
+    if changes.iter().any(|change| change.relation.is_empty()) {
+        return Ok(None);
+    }
+    match release.try_out(changes) {
+        // The daemon may be at work on it.
+        Err(error) if error.is_transient() => Ok(None),
+        Err(error) => Ok(Some(error)),
+        Ok(()) => Ok(None),
+    }
+}
+
+fn fetch(config: &Config, release: &mut Release, txid: i64) -> Result<Vec<Change>> {
+    let rows = release.master.query("read the transaction", holding::OF_TRANSACTION, &[&txid.to_string()])?;
+    let ids = rows.iter().map(|row| LogId(row.get(0)));
+    // The form that any encoding allows; and the ids are known.
+    Reading::new(config, &release.hstore_schema, "", "").fetch(&mut release.master, ids)
+}
+
+/// Adds the first changes in quarantine; how many there are.
+fn quarantine(release: &mut Release, limit: i64, changes: &mut Vec<Shown>) -> Result<i64> {
+    let pair = release.pair.clone();
+    let rows = release.slave.query("look at the quarantine", holding::FIRST_QUARANTINED, &[&pair, &limit])?;
+    let places: Vec<i64> = rows.iter().map(|row| row.get("place")).collect();
+    let shown = release.show(&places)?;
+    for (row, sql) in rows.iter().zip(shown) {
+        let (id, txid, error) = (row.get("id"), row.get("txid"), row.get("error"));
+        changes.push(Shown { id, txid, state: "quarantined", sql, error });
+    }
+    Ok(rows.first().map_or(0, |row| row.get("all")))
+}

@@ -1,0 +1,103 @@
+//! `pyreplica retry`: trying transactions in quarantine again, in the order of replay, each whole or not at all.
+
+use crate::base::control::Control;
+use crate::base::error::{Error, ExitCode, Kind, Result};
+use crate::base::names::{Side, Txid};
+use crate::pair::release::{Release, Retried};
+use crate::process::output::{self, Json, Table, json};
+use crate::server::session::Row;
+use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
+
+pub const VERB: Verb = Verb {
+    name: "retry",
+    help: HELP,
+    options: &[Opt { name: "--transaction", value: Value::Number(1..=u64::MAX >> 1) }, JSON],
+    words: Words::ChangesAndPairs,
+    run,
+};
+
+const HELP: &str = "\
+pyreplica retry replays what is in quarantine, whole transactions in the order of replay
+
+usage:
+  pyreplica retry [ID...] [--transaction TXID]... [--json] [FILE.conf... | DIR | DSN0 DSN1]
+
+Without ID and --transaction it tries all of them, and a daemon that waits after a failure tries at once. One that depends on another, which is still in quarantine, waits for it.
+A transaction that fails again stays, with its new error. Exit code 6 if any stays.
+
+options:
+  --transaction TXID
+                this transaction only; may be given several times
+  --json        one document for programs
+
+example:
+  pyreplica retry /etc/pyreplica/shop.conf
+";
+
+fn run(call: &Call, control: &Control) -> Result<ExitCode> {
+    let loaded = call.pairs();
+    let is_choosy = !call.changes.is_empty() || call.has("--transaction");
+    let configs = if is_choosy { vec![call.pair()?] } else { loaded.configs };
+    let mut documents: Vec<Json> = Vec::new();
+    let mut table = Table::new(&["PAIR", ">TRANSACTION", ">CHANGES", "OUTCOME"]);
+    let mut worst = ExitCode::Success;
+    for config in &configs {
+        let mut release = Release::open(config, "retry", control)?;
+        // Whoever has mended the slave by hand need not wait for the daemon's next try either.
+        release.tell()?;
+        for row in wanted(call, release.quarantined()?)? {
+            let txid = Txid(row.get("txid"));
+            let (outcome, error) = match release.retry(txid)? {
+                Retried::Replayed(_) => ("replayed", None),
+                Retried::Gone => ("taken out by somebody else meanwhile", None),
+                Retried::Waits(why) => ("waits", Some(why)),
+                Retried::Failed(error) => ("fails", Some(told(&error))),
+            };
+            worst = if error.is_some() { ExitCode::Change } else { worst };
+            let warnings = release.take_conflicts();
+            if !call.has("--json") {
+                warnings.iter().for_each(|warning| output::complain(&format!("{warning}\n")));
+            }
+            let changes: i64 = row.get("changes");
+            let said = error.as_ref().map_or(outcome.to_string(), |error| format!("{outcome}: {error}"));
+            table.row([&config.name, &txid.to_string(), &changes.to_string(), &said]);
+            documents.push(json!({
+                "pair": config.name, "transaction": txid.0, "changes": changes, "outcome": outcome, "error": error,
+                "warnings": warnings,
+            }));
+        }
+    }
+    if call.has("--json") {
+        output::print_json(&json!({ "transactions": documents }))?;
+    } else if table.is_empty() {
+        output::print("nothing is in quarantine\n")?;
+    } else {
+        output::print(&table.text())?;
+    }
+    loaded.errors.into_iter().next().map_or(Ok(worst), Err)
+}
+
+fn told(error: &Error) -> String {
+    match error.change() {
+        Some((id, _)) => format!("change {id}: {}", error.detail()),
+        None => error.to_string(),
+    }
+}
+
+/// Those that the operator has named, or all.
+fn wanted(call: &Call, rows: Vec<Row>) -> Result<Vec<Row>> {
+    let named: Vec<i64> = call.texts("--transaction").filter_map(|text| text.parse().ok()).collect();
+    if named.is_empty() && call.changes.is_empty() {
+        return Ok(rows);
+    }
+    let holds = |row: &Row, id: &i64| row.get::<_, Vec<i64>>("ids").contains(id);
+    let is_named = |row: &Row| named.contains(&row.get("txid")) || call.changes.iter().any(|id| holds(row, id));
+    let missing =
+        call.changes.iter().find(|id| !rows.iter().any(|row| holds(row, id))).map(|id| format!("change {id}"));
+    let is_unknown = |txid: &&i64| !rows.iter().any(|row| row.get::<_, i64>("txid") == **txid);
+    match missing.or_else(|| named.iter().find(is_unknown).map(|txid| format!("transaction {txid}"))) {
+        Some(what) => Err(Error::new(Kind::Usage, Some(Side::Slave), "retry", format!("{what} is not in quarantine"))
+            .with_hint("pyreplica pending shows what is")),
+        None => Ok(rows.into_iter().filter(is_named).collect()),
+    }
+}

@@ -1,0 +1,178 @@
+//! `pyreplica status`: how each pair is doing.
+
+use crate::base::control::Control;
+use crate::base::error::{Error, ExitCode, Kind, Result};
+use crate::base::names::Side;
+use crate::config::files::Loaded;
+use crate::config::settings::Config;
+use crate::health::vitals::{self, Place, Vitals};
+use crate::process::output::{self, Json, json};
+use crate::server::connect;
+use crate::server::connect_pair::{self, Sides};
+use crate::server::session::Session;
+use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+pub const VERB: Verb = Verb {
+    name: "status",
+    help: HELP,
+    options: &[
+        JSON,
+        Opt { name: "--watch", value: Value::Optional(1..=3600) },
+        Opt { name: "--prometheus", value: Value::None },
+    ],
+    words: Words::Pairs,
+    run,
+};
+
+const HELP: &str = "\
+pyreplica status tells how each pair is doing
+
+usage:
+  pyreplica status [OPTIONS] [FILE.conf... | DIR | DSN0 DSN1]
+
+It asks the databases, so it works wherever they can be reached, and while the
+daemon is down. BEHIND is the number of changes that wait, SECONDS the age of
+the oldest of them. Below the table stands what somebody should see to.
+
+options:
+  --watch[=N]   again every N seconds (default: 2), until Ctrl-C
+  --json        one document for programs instead of a table for people
+  --prometheus  the metrics of docs/status.md, for the node exporter's textfile
+                collector
+
+exit codes: 0 all is well, 8 somebody should see to something, 9 it fails
+
+example:
+  pyreplica status --watch /etc/pyreplica
+";
+
+/// Between two looks, when nobody says it.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long status, when it looks only once, waits for two batches to be committed.
+const RATE_TIME: Duration = Duration::from_secs(3);
+
+/// Where fewer changes wait, they are replayed before that.
+const RATE_CHANGES: u64 = 100;
+
+/// Between two looks meanwhile.
+const RATE_PAUSE: Duration = Duration::from_millis(250);
+
+/// From the first batch on that is committed so long after another, the rate is good enough.
+const RATE_SPAN: f64 = 1.0;
+
+/// The last replayed change of each pair at one moment.
+type Places = HashMap<String, (Instant, i64)>;
+
+fn run(call: &Call, control: &Control) -> Result<ExitCode> {
+    let loaded = call.pairs();
+    if !call.has("--watch") {
+        let pairs = look(call, &loaded, control)?;
+        // A collector has rates of its own.
+        let rates = if call.has("--prometheus") { HashMap::new() } else { look_again(&loaded, &pairs, control)? };
+        show(call, &loaded, &pairs, &rates)?;
+        return Ok(judge(&loaded, &pairs));
+    }
+    let interval = call.number("--watch").map_or(WATCH_INTERVAL, Duration::from_secs);
+    let mut before = Places::new();
+    loop {
+        let pairs = match look(call, &loaded, control) {
+            Err(error) if error.kind() == Kind::Stopped => return Ok(ExitCode::Success),
+            pairs => pairs?,
+        };
+        let rates = rates(&pairs, &mut before);
+        if !call.has("--json") && !call.has("--prometheus") {
+            output::clear()?;
+        }
+        show(call, &loaded, &pairs, &rates)?;
+        if control.pause(interval) {
+            return Ok(ExitCode::Success);
+        }
+    }
+}
+
+fn look(call: &Call, loaded: &Loaded, control: &Control) -> Result<Vec<Vitals>> {
+    let mut pairs = Vec::new();
+    for config in &loaded.configs {
+        let Sides { master, slave } = connect_pair::open(config, "status", control);
+        control.check()?;
+        pairs.push(vitals::look(config, &call.words_for(config), master, slave));
+    }
+    control.check().map(|()| pairs)
+}
+
+/// How fast the daemons that have something to do are doing it: by the master's clock from one commit to another, since
+/// between two looks a batch may be committed or not.
+fn look_again(loaded: &Loaded, pairs: &[Vitals], control: &Control) -> Result<HashMap<String, f64>> {
+    let has_work = |pair: &Vitals| {
+        pair.state() == "replicating" && pair.lag.as_ref().is_some_and(|lag| lag.changes >= RATE_CHANGES)
+    };
+    let busy = loaded.configs.iter().zip(pairs).filter(|(_, pair)| has_work(pair)).map(|(config, _)| config);
+    let mut rates = HashMap::new();
+    let mut watched: Vec<(&Config, Session, Option<Place>)> = Vec::new();
+    for config in busy {
+        // Whatever is wrong, the first look has told it.
+        let opened = connect::connect(Side::Master, &config.master, &format!("{} status", config.name));
+        watched.extend(opened.ok().map(|session| (config, session, None)));
+    }
+    let end = Instant::now() + RATE_TIME;
+    while !watched.is_empty() && Instant::now() < end {
+        watched.retain_mut(|(config, master, first)| {
+            let now = match vitals::place(master, &config.slave_field) {
+                Ok(Some(now)) => now,
+                Ok(None) => return true,
+                Err(_) => return false,
+            };
+            let former = *first.get_or_insert(now);
+            let span = now.noted - former.noted;
+            if now.batch != former.batch && span > 0.0 {
+                rates.insert(config.name.clone(), (now.last - former.last).max(0) as f64 / span);
+            }
+            span < RATE_SPAN
+        });
+        if control.pause(RATE_PAUSE) {
+            break;
+        }
+    }
+    control.check().map(|()| rates)
+}
+
+fn show(call: &Call, loaded: &Loaded, pairs: &[Vitals], rates: &HashMap<String, f64>) -> Result<()> {
+    if call.has("--prometheus") {
+        loaded.errors.iter().for_each(|error| output::complain(&format!("pyreplica: {error}\n")));
+        return output::print(&vitals::exposition(pairs));
+    }
+    if call.has("--json") {
+        let documents: Vec<Json> =
+            pairs.iter().map(|pair| vitals::as_json(pair, rates.get(&pair.name).copied())).collect();
+        let unusable: Vec<String> = loaded.errors.iter().map(Error::to_string).collect();
+        return output::print_json(&json!({ "pairs": documents, "unusable": unusable }));
+    }
+    let unusable = loaded.errors.iter().map(|error| format!("\n{error}\n"));
+    output::print(&(vitals::as_table(pairs, rates) + &unusable.collect::<String>()))
+}
+
+fn judge(loaded: &Loaded, pairs: &[Vitals]) -> ExitCode {
+    let problems = || pairs.iter().flat_map(|pair| &pair.problems);
+    if !loaded.errors.is_empty() || problems().any(|problem| problem.is_failure) {
+        ExitCode::Faulty
+    } else if problems().next().is_some() {
+        ExitCode::Warned
+    } else {
+        ExitCode::Success
+    }
+}
+
+/// Changes a second since the look before, by the ids: those that transactions took and rolled back count too.
+fn rates(pairs: &[Vitals], before: &mut Places) -> HashMap<String, f64> {
+    let mut rates = HashMap::new();
+    for pair in pairs {
+        let Some(last) = pair.lag.as_ref().and_then(|lag| lag.last) else { continue };
+        if let Some((when, former)) = before.insert(pair.name.clone(), (Instant::now(), last)) {
+            rates.insert(pair.name.clone(), (last - former).max(0) as f64 / when.elapsed().as_secs_f64().max(0.001));
+        }
+    }
+    rates
+}

@@ -1,0 +1,360 @@
+//! What a verb of the command line is: its words, its options, its help, what it does.
+//!
+//! A verb is one module with one `pub const VERB: Verb`, listed in `cli.rs`. It declares its options there; the command
+//! line is checked against them before the verb is called, so a verb asks for values and never for their spelling.
+//!
+//! What a verb needs stands elsewhere: `sides.rs` opens both servers, `output.rs` has tables, JSON and progress, `errand.rs`
+//! runs it so that Ctrl-C ends it. A verb that waits looks at its `Control`, and returns `Kind::Stopped` when told to stop.
+
+use crate::base::control::Control;
+use crate::base::error::{Error, ExitCode, Kind, Result};
+use crate::base::names::Side;
+use crate::config::dsn::Dsn;
+use crate::config::files::{self, Loaded};
+use crate::config::settings::Config;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+/// Where the config files are when nobody says anything; on Windows, as in the original's service.py.
+const DEFAULT_DIRECTORY: &str = if cfg!(windows) { "C:/pyreplica" } else { "/etc/pyreplica" };
+
+/// Every verb that tells something has it.
+pub const JSON: Opt = Opt { name: "--json", value: Value::None };
+
+pub struct Verb {
+    pub name: &'static str,
+    /// What `--help` prints: what the verb does, its usage, its options, an example.
+    pub help: &'static str,
+    pub options: &'static [Opt],
+    pub words: Words,
+    /// Stops soon once the control says so; errors are reported by the caller.
+    pub run: fn(&Call, &Control) -> Result<ExitCode>,
+}
+
+/// What stands on the command line beside the options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Words {
+    /// Config files, directories, or two connection strings; without any, as for replication.
+    Pairs,
+    /// The same behind the numbers of changes, as many as wanted.
+    ChangesAndPairs,
+    /// The connection string of a master.
+    Master,
+}
+
+#[derive(Debug)]
+pub struct Opt {
+    /// With its dashes.
+    pub name: &'static str,
+    pub value: Value,
+}
+
+/// What an option wants after it, or after a `=`.
+#[derive(Debug)]
+pub enum Value {
+    /// It stands alone.
+    None,
+    /// "a table": what the operator is told that it wants.
+    Text(&'static str),
+    /// A path need not be UTF-8.
+    Path(&'static str),
+    Number(RangeInclusive<u64>),
+    /// `--watch` or `--watch=5`: never a word of its own, which may be a config file.
+    Optional(RangeInclusive<u64>),
+    OneOf(&'static [&'static str]),
+}
+
+/// Which pairs it is about.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Source {
+    Pair { master: Dsn, slave: Dsn },
+    Files(Vec<PathBuf>),
+    Master(Dsn),
+}
+
+/// One use of a verb, checked.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Call {
+    pub source: Source,
+    /// The numbers of changes.
+    pub changes: Vec<i64>,
+    pub options: Vec<(&'static str, Option<OsString>)>,
+}
+
+/// The arguments with the options taken out.
+#[derive(Default)]
+pub struct Split {
+    pub words: Vec<OsString>,
+    pub help: bool,
+    pub version: bool,
+    pub options: Vec<(&'static str, Option<OsString>)>,
+}
+
+impl Verb {
+    /// Understands what stands behind the verb. `None`: the operator asks for help.
+    pub fn parse(
+        &'static self,
+        arguments: Vec<OsString>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Call>> {
+        let hint = |error: Error| match error.kind() {
+            Kind::Usage => error.with_hint(format!("pyreplica help {} lists what there is", self.name)),
+            _ => error,
+        };
+        let split = split(arguments, self.options).map_err(hint)?;
+        if split.help {
+            return Ok(None);
+        }
+        if split.version {
+            return Err(hint(usage(format!("{} takes no --version", self.name))));
+        }
+        let mut words = split.words;
+        let number = |word: &OsString| word.to_str().and_then(|text| text.parse::<i64>().ok());
+        let changes: Vec<i64> = match self.words {
+            Words::ChangesAndPairs => words.iter().map_while(number).collect(),
+            _ => Vec::new(),
+        };
+        words.drain(..changes.len());
+        let source = match self.words {
+            Words::Pairs | Words::ChangesAndPairs => find_source(words, variable),
+            Words::Master => match &words[..] {
+                [dsn] => parse_dsn(dsn, Side::Master).map(Source::Master),
+                _ => Err(usage(format!("{} wants one connection string, the master's", self.name))),
+            },
+        };
+        Ok(Some(Call { source: source.map_err(hint)?, changes, options: split.options }))
+    }
+}
+
+impl PartialEq for Verb {
+    fn eq(&self, other: &Verb) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Verb {}
+
+impl fmt::Debug for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Call {
+    /// Was the option given?
+    pub fn has(&self, name: &str) -> bool {
+        self.options.iter().any(|(given, _)| *given == name)
+    }
+
+    /// The value of an option; of one that is given twice, the last.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.texts(name).last()
+    }
+
+    /// The values of an option that may be given several times.
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.given(name).filter_map(OsStr::to_str)
+    }
+
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.text(name).and_then(|text| text.parse().ok())
+    }
+
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        self.given(name).last().map(PathBuf::from)
+    }
+
+    /// The pairs that it is about, and which config files are of no use.
+    pub fn pairs(&self) -> Loaded {
+        match &self.source {
+            Source::Pair { master, slave } => {
+                Loaded { configs: vec![Config::for_pair(master.clone(), slave.clone())], ..Loaded::default() }
+            }
+            Source::Files(paths) => files::load(paths),
+            Source::Master(_) => Loaded::default(),
+        }
+    }
+
+    /// The one pair that it is about, for a verb that writes; an error if there is more than one, or a bad file.
+    pub fn pair(&self) -> Result<Config> {
+        let Loaded { mut configs, errors, .. } = self.pairs();
+        if let Some(error) = errors.into_iter().next() {
+            return Err(error);
+        }
+        match (configs.pop(), configs.len()) {
+            (Some(config), 0) => Ok(config),
+            (_, others) => Err(usage(format!("this is about one pair, and there are {}", others + 1))
+                .with_hint("name its config file")),
+        }
+    }
+
+    /// How the operator would name one of the pairs on a command line; never with a password.
+    pub fn words_for(&self, config: &Config) -> String {
+        match &self.source {
+            Source::Files(paths) if paths.len() == 1 => paths[0].display().to_string(),
+            Source::Files(_) => format!("the config file of {}", config.name),
+            Source::Pair { .. } | Source::Master(_) => format!("'{}' '{}'", config.master, config.slave),
+        }
+    }
+
+    fn given(&self, name: &str) -> impl Iterator<Item = &OsStr> {
+        self.options.iter().filter(move |(given, _)| *given == name).filter_map(|(_, value)| value.as_deref())
+    }
+}
+
+/// Takes the options out, wherever they stand, and checks their values.
+pub fn split(arguments: Vec<OsString>, options: &'static [Opt]) -> Result<Split> {
+    let mut split = Split::default();
+    let mut rest = arguments.into_iter().peekable();
+    while let Some(word) = rest.next() {
+        let text = word.to_str().unwrap_or_default();
+        if !text.starts_with('-') {
+            split.words.push(word);
+            continue;
+        }
+        let (name, attached) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(OsString::from(value))),
+            None => (text, None),
+        };
+        match (name, options.iter().find(|option| option.name == name)) {
+            (_, Some(option)) => {
+                let value = match (&option.value, attached) {
+                    (Value::None, Some(_)) => return Err(usage(format!("{name} wants no value"))),
+                    (Value::None, None) => None,
+                    // A number behind it is meant for it, whatever files there are.
+                    (Value::Optional(range), None) => rest.next_if(|word| is_number_in(word, range)),
+                    (kind, attached) => Some(checked(name, kind, attached.or_else(|| rest.next()))?),
+                };
+                split.options.push((option.name, value));
+            }
+            ("-h" | "--help", None) if attached.is_none() => split.help = true,
+            ("-V" | "--version", None) if attached.is_none() => split.version = true,
+            _ => return Err(usage(format!("unknown option {name}"))),
+        }
+    }
+    Ok(split)
+}
+
+/// Which pairs these words name; `variable` looks up DSN0 and DSN1 in the environment.
+pub fn find_source(words: Vec<OsString>, variable: impl Fn(&str) -> Option<String>) -> Result<Source> {
+    let is_dsn = |word: &OsString| word.to_str().is_some_and(Dsn::looks_like);
+    match &words[..] {
+        [] => match (variable("DSN0"), variable("DSN1")) {
+            (Some(master), Some(slave)) => pair(master.as_ref(), slave.as_ref()),
+            (Some(_), None) => Err(usage("DSN0 is set and DSN1 is not")),
+            (None, Some(_)) => Err(usage("DSN1 is set and DSN0 is not")),
+            (None, None) => Ok(Source::Files(vec![PathBuf::from(DEFAULT_DIRECTORY)])),
+        },
+        [master, slave] if is_dsn(master) && is_dsn(slave) => pair(master, slave),
+        _ if words.iter().any(is_dsn) => {
+            Err(usage("expected two connection strings, the master's and the slave's, or config files"))
+        }
+        _ => Ok(Source::Files(words.into_iter().map(PathBuf::from).collect())),
+    }
+}
+
+pub fn usage(why: impl fmt::Display) -> Error {
+    Error::new(Kind::Usage, None, "understand the command line", why).with_hint("pyreplica --help lists what there is")
+}
+
+fn is_number_in(word: &OsStr, range: &RangeInclusive<u64>) -> bool {
+    word.to_str().and_then(|text| text.parse().ok()).is_some_and(|number| range.contains(&number))
+}
+
+fn checked(name: &str, kind: &Value, given: Option<OsString>) -> Result<OsString> {
+    let text = given.as_deref().and_then(OsStr::to_str);
+    let is_in = |range: &RangeInclusive<u64>| given.as_deref().is_some_and(|word| is_number_in(word, range));
+    let (is_right, wanted) = match kind {
+        Value::None => (false, "no value".to_string()),
+        Value::Text(what) => (text.is_some_and(|text| !text.is_empty()), what.to_string()),
+        Value::Path(what) => (given.as_deref().is_some_and(|path| !path.is_empty()), what.to_string()),
+        Value::Number(range) | Value::Optional(range) => {
+            (is_in(range), format!("{} to {}", range.start(), range.end()))
+        }
+        Value::OneOf(words) => (text.is_some_and(|text| words.contains(&text)), words.join(" or ")),
+    };
+    given.filter(|_| is_right).ok_or_else(|| usage(format!("{name} wants {wanted}")))
+}
+
+fn pair(master: &OsStr, slave: &OsStr) -> Result<Source> {
+    Ok(Source::Pair { master: parse_dsn(master, Side::Master)?, slave: parse_dsn(slave, Side::Slave)? })
+}
+
+fn parse_dsn(word: &OsStr, side: Side) -> Result<Dsn> {
+    let wrong = |why: &str| Error::new(Kind::Config, Some(side), "understand the connection string", why);
+    let text = word.to_str().ok_or_else(|| wrong("it is not UTF-8 text"))?;
+    Dsn::parse(text).map_err(|e| wrong(&e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static VERB: Verb = Verb {
+        name: "test",
+        help: "",
+        options: &[
+            JSON,
+            Opt { name: "--table", value: Value::Text("a table") },
+            Opt { name: "--jobs", value: Value::Number(1..=8) },
+            Opt { name: "--watch", value: Value::Optional(1..=60) },
+            Opt { name: "--for", value: Value::OneOf(&["people", "programs"]) },
+        ],
+        words: Words::Pairs,
+        run: |_, _| Ok(ExitCode::Success),
+    };
+
+    fn call(line: &[&str]) -> Result<Option<Call>> {
+        VERB.parse(line.iter().map(OsString::from).collect(), |_| None)
+    }
+
+    fn error(line: &[&str]) -> String {
+        call(line).unwrap_err().detail().to_string()
+    }
+
+    #[test]
+    fn a_verb_gets_its_options_and_sources_in_any_order() {
+        let call =
+            call(&["--table", "a", "x.conf", "--jobs=2", "--json", "--table=b", "--watch", "y.conf"]).unwrap().unwrap();
+        assert_eq!(call.source, Source::Files(vec!["x.conf".into(), "y.conf".into()]));
+        assert_eq!(call.texts("--table").collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!((call.text("--table"), call.number("--jobs"), call.number("--watch")), (Some("b"), Some(2), None));
+        assert!(call.has("--json") && call.has("--watch") && !call.has("--for"));
+    }
+
+    #[test]
+    fn a_number_behind_an_option_that_may_have_one_belongs_to_it() {
+        let call = call(&["--watch", "5", "x.conf"]).unwrap().unwrap();
+        assert_eq!((&call.source, call.number("--watch")), (&Source::Files(vec!["x.conf".into()]), Some(5)));
+    }
+
+    #[test]
+    fn an_option_that_the_verb_lacks_or_a_value_that_it_does_not_take_is_refused() {
+        assert_eq!(error(&["--once"]), "unknown option --once");
+        assert_eq!(error(&["--json=1"]), "--json wants no value");
+        assert_eq!(error(&["--table"]), "--table wants a table");
+        assert_eq!(error(&["--jobs", "9"]), "--jobs wants 1 to 8");
+        assert_eq!(error(&["--watch=x"]), "--watch wants 1 to 60");
+        assert_eq!(error(&["--for", "me"]), "--for wants people or programs");
+        let hint = call(&["--once"]).unwrap_err().hint().map(str::to_string);
+        assert_eq!(hint.as_deref(), Some("pyreplica help test lists what there is"));
+    }
+
+    #[test]
+    fn help_is_no_call() {
+        assert!(call(&["x.conf", "--help"]).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_verb_for_one_pair_refuses_two() {
+        let call =
+            Call { source: Source::Files(vec!["/nonexistent".into()]), changes: Vec::new(), options: Vec::new() };
+        assert_eq!(call.pair().unwrap_err().kind(), Kind::Config);
+        let dsn = Dsn::parse("dbname=a").unwrap();
+        let call =
+            Call { source: Source::Pair { master: dsn.clone(), slave: dsn }, changes: Vec::new(), options: Vec::new() };
+        assert_eq!(call.pair().unwrap().name, "a");
+    }
+}
