@@ -1,6 +1,5 @@
 //! pyreplica: a trigger-based, asynchronous PostgreSQL master-slave replicator.
 
-pub mod sql;
 pub mod base;
 pub mod process;
 pub mod config;

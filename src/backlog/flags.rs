@@ -7,11 +7,13 @@
 use crate::backlog::position::Position;
 use crate::backlog::progress::Ledger;
 use crate::backlog::snapshot::Snapshot;
+use crate::backlog::sql;
+use crate::backlog::sql::MarkQueries;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::LogId;
 use crate::config::settings::Config;
 use crate::server::session::{Session, ToSql};
-use crate::sql::{self, MarkQueries};
+use crate::server::sql as server_sql;
 use std::time::{Duration, Instant};
 
 /// Rows looked at in one step.
@@ -148,7 +150,7 @@ impl Marking {
     /// Slaves come and go by columns of the log: none does while it is locked.
     fn attempt(&mut self, master: &mut Session, ids: &[i64], which: fn(&MarkQueries) -> &[String]) -> Result<()> {
         master.message("begin a transaction", sql::BEGIN_MARKING)?;
-        let rows = master.query("look at the log's columns", sql::SLAVE_FIELDS, &[])?;
+        let rows = master.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
         let fields: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         if fields != self.fields {
             self.queries = MarkQueries::new(&self.field, &fields, !self.retention.is_zero());

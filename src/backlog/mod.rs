@@ -5,6 +5,7 @@ pub mod snapshot;
 pub mod horizon;
 pub mod position;
 pub mod id_ranges;
+pub mod sql;
 pub mod progress;
 pub mod flags;
 pub mod reader;

@@ -22,12 +22,12 @@ use crate::backlog::order::{Entry, Unit, split, units};
 use crate::backlog::progress::Ledger;
 use crate::backlog::reader::{BLOCK, DISTANCE, FIRST_READ, NEAR, READ, ReadAhead, Reading, Window};
 use crate::backlog::snapshot::Snapshot;
+use crate::backlog::sql;
 use crate::base::error::Result;
 use crate::base::names::{LogId, Txid};
 use crate::config::settings::Config;
 use crate::server::checks::Findings;
 use crate::server::session::{Session, ToSql};
-use crate::sql;
 use std::collections::{HashSet, VecDeque};
 
 /// A backlog of more blocks has fifty million changes, or gaps.

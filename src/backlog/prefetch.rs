@@ -6,13 +6,13 @@
 use crate::backlog::change::Change;
 use crate::backlog::order::Entry;
 use crate::backlog::reader::{Batch, Pages, ReadAhead, Reading, Window};
+use crate::backlog::sql;
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
 use crate::config::settings::Config;
 use crate::server::connect;
 use crate::server::session::Session;
-use crate::sql;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};

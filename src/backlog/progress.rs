@@ -11,12 +11,12 @@ use crate::backlog::horizon::Horizon;
 use crate::backlog::id_ranges::Spans;
 use crate::backlog::position::Position;
 use crate::backlog::snapshot::Snapshot;
+use crate::backlog::sql;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, LogId, Side, Txid};
 use crate::config::settings::Config;
 use crate::server::checks::Findings;
 use crate::server::session::{Session, ToSql};
-use crate::sql;
 
 /// So many ids are walked over in milliseconds.
 const FAR: i64 = 10_000;

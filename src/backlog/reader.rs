@@ -7,11 +7,11 @@ use crate::backlog::change::{Change, Event};
 use crate::backlog::order::{Entry, Unit};
 use crate::backlog::row::{self, Row, Vocabulary};
 use crate::backlog::snapshot::Snapshot;
+use crate::backlog::sql::ReadQueries;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{LogId, Side, Txid};
 use crate::config::settings::Config;
 use crate::server::session::{self, Session};
-use crate::sql::ReadQueries;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 

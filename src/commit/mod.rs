@@ -1,2 +1,3 @@
+pub mod sql;
 pub mod recovery;
 pub mod twophase;

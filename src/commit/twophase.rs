@@ -39,11 +39,11 @@ use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, LogId, Side, Txid, quote_literal};
 use crate::commit::recovery::GidFamily;
+use crate::commit::sql;
 use crate::config::settings::{Config, OnError};
 use crate::replay::replayer::Replayer;
 use crate::server::checks::Findings;
 use crate::server::session::Session;
-use crate::sql;
 use std::fmt;
 use std::sync::Arc;
 

@@ -24,8 +24,8 @@ mod underway;
 
 use crate::base::error::Result;
 use crate::compare::digest::{Key, Range, Source};
+use crate::compare::sql;
 use crate::server::session::{Session, TextRow};
-use crate::sql;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 

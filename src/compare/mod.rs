@@ -1,3 +1,4 @@
+pub mod sql;
 pub mod digest;
 pub mod comparison;
 pub mod repair;

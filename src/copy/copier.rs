@@ -24,21 +24,25 @@ mod sequences;
 
 use crate::backlog::position::Position;
 use crate::backlog::snapshot::Snapshot;
+use crate::backlog::sql as backlog_sql;
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, LogId, Side};
+use crate::commit::sql as commit_sql;
 use crate::commit::twophase::Link;
 use crate::config::settings::Config;
 use crate::copy::plan::{self, Captured, Plan, Surroundings, listed};
 use crate::copy::schema;
+use crate::copy::sql;
 use crate::pair::copied::{self, Copied, State};
 use crate::pair::release::Release;
 use crate::pair::replicator;
+use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
 use crate::replay::hold;
 use crate::server::connect;
 use crate::server::session::Session;
-use crate::sql::{self, copying};
+use crate::server::sql as server_sql;
 
 pub use load::{Board, Loaded};
 
@@ -115,9 +119,9 @@ fn alone(
     control: &Control,
     tell: &mut dyn FnMut(News),
 ) -> Result<Outcome> {
-    link.master.query("tell that a copy is under way", copying::LOCK_COPY, &[&config.slave_field])?;
-    link.slave.query("set the session up", sql::COMMIT_DURABLY, &[])?;
-    link.master.query("set the session up", sql::COMMIT_DURABLY, &[])?;
+    link.master.query("tell that a copy is under way", sql::LOCK_COPY, &[&config.slave_field])?;
+    link.slave.query("set the session up", pair_sql::COMMIT_DURABLY, &[])?;
+    link.master.query("set the session up", pair_sql::COMMIT_DURABLY, &[])?;
     let (tables, notes) = plan::choose(&mut link.master, &wish.tables)?;
     notes.into_iter().for_each(|note| tell(News::Note(note)));
     if wish.schema {
@@ -158,7 +162,7 @@ fn alone(
         Release::open(config, "copy", control)?.resume_table(&relation, Some(snapshot), &mut |_| ())?;
     }
     // A daemon that is refused because of this session's lock would go on waiting.
-    link.master.message("let the daemon go on", copying::END_COPY)?;
+    link.master.message("let the daemon go on", sql::END_COPY)?;
     Ok(Outcome { loaded, kept: scope.kept, sequences, is_live: false })
 }
 
@@ -178,7 +182,7 @@ fn scope(wish: &Wish, link: &mut Link, tables: Vec<Captured>) -> Result<Scope> {
         return Ok(Scope { key, is_whole: false, todo: tables, kept, forgotten, batch });
     }
     let Some(begun) = unfinished.map(|table| table.batch) else {
-        let batch = BatchNumber(link.master.query_one("number the copy", sql::NEXT_BATCH, &[])?.get(0));
+        let batch = BatchNumber(link.master.query_one("number the copy", commit_sql::NEXT_BATCH, &[])?.get(0));
         let forgotten = former.into_iter().map(|table| table.relation).collect();
         return Ok(Scope { key, is_whole: true, todo: tables, kept: Vec::new(), forgotten, batch });
     };
@@ -209,7 +213,7 @@ impl Keeper {
             Some("42501") => error.with_hint("DSN0's role needs the right to SELECT from every table that is copied"),
             _ => error,
         })?;
-        let row = session.query_one("take a snapshot", copying::EXPORT_SNAPSHOT, &[])?;
+        let row = session.query_one("take a snapshot", sql::EXPORT_SNAPSHOT, &[])?;
         let shown: &str = row.get(1);
         let snapshot = Snapshot::parse(shown).ok_or_else(|| {
             Error::new(Kind::Internal, Some(Side::Master), "take a snapshot", format!("that is none: {shown}"))
@@ -220,16 +224,16 @@ impl Keeper {
 
 fn surroundings(master: &mut Session, slave: &mut Session) -> Result<Surroundings> {
     Ok(Surroundings {
-        master_encoding: master.query_one("look at the server", sql::IDENTITY, &[])?.get(1),
-        slave_encoding: slave.query_one("look at the server", sql::IDENTITY, &[])?.get(1),
-        hstore_schema: master.query_one("look for hstore", sql::HSTORE_SCHEMA, &[])?.get(0),
+        master_encoding: master.query_one("look at the server", server_sql::IDENTITY, &[])?.get(1),
+        slave_encoding: slave.query_one("look at the server", server_sql::IDENTITY, &[])?.get(1),
+        hstore_schema: master.query_one("look for hstore", server_sql::HSTORE_SCHEMA, &[])?.get(0),
     })
 }
 
 /// What would make the load fail, or harm the slave, is found before anything happens. `begun`: a copy that was interrupted
 /// may have filled these.
 fn check(wish: &Wish, slave: &mut Session, plans: &[Plan], begun: &[String]) -> Result<()> {
-    let role: String = slave.query_one("look at the role", copying::ROLE_SETTING, &[])?.get(0);
+    let role: String = slave.query_one("look at the role", sql::ROLE_SETTING, &[])?.get(0);
     let watched: Vec<String> = plans.iter().filter(|plan| plan.is_watched).map(|plan| plan.relation.clone()).collect();
     if role != "replica" && !watched.is_empty() {
         let detail = format!("foreign keys or triggers would fire on {}", listed(&watched));
@@ -266,10 +270,10 @@ fn register(wish: &Wish, link: &mut Link, scope: &Scope, plans: &[Plan]) -> Resu
     let slave = &mut link.slave;
     let mut work = || {
         slave.message("begin a transaction", "BEGIN")?;
-        slave.execute("note the copy", copying::FORGET_COPIES, &[&scope.key, &scope.forgotten])?;
+        slave.execute("note the copy", pair_sql::FORGET_COPIES, &[&scope.key, &scope.forgotten])?;
         slave.execute(
             "note the copy",
-            copying::WANT_COPY,
+            sql::WANT_COPY,
             &[&scope.key, &wanted, &scope.is_whole, &scope.batch.0, &"wanted"],
         )?;
         if wish.truncate && scope.is_whole {
@@ -307,7 +311,7 @@ fn settle(link: &mut Link, scope: &Scope) -> Result<()> {
     };
     let former = link.log.ledger.position().clone();
     // Asked for after the snapshots were taken, so none of them shows a higher one.
-    let highest: i64 = link.master.query_one("look at the log's end", sql::HIGHEST_ID, &[])?.get(0);
+    let highest: i64 = link.master.query_one("look at the log's end", backlog_sql::HIGHEST_ID, &[])?.get(0);
     let position = Position {
         batch: scope.batch,
         base: Some(base.clone()),
@@ -321,11 +325,11 @@ fn settle(link: &mut Link, scope: &Scope) -> Result<()> {
     let is_covered = |table: &&Copied| table.snapshot.as_ref().is_some_and(|snapshot| base.covers(snapshot));
     let covered: Vec<&str> = copied.iter().filter(is_covered).map(|table| table.relation.as_str()).collect();
     link.slave.message("begin a transaction", "BEGIN")?;
-    link.slave.execute("end the copy", copying::FORGET_COPIES, &[&scope.key, &covered])?;
-    link.slave.execute("end the copy", copying::PASS_COPIES, &[&scope.key])?;
+    link.slave.execute("end the copy", pair_sql::FORGET_COPIES, &[&scope.key, &covered])?;
+    link.slave.execute("end the copy", sql::PASS_COPIES, &[&scope.key])?;
     if hold::are_usable(&mut link.slave)? {
-        link.slave.execute("end the copy", copying::DROP_ALL_HELD, &[&scope.key])?;
-        link.slave.execute("end the copy", copying::END_HOLDS, &[&scope.key])?;
+        link.slave.execute("end the copy", sql::DROP_ALL_HELD, &[&scope.key])?;
+        link.slave.execute("end the copy", sql::END_HOLDS, &[&scope.key])?;
     }
     link.slave.message("commit", "COMMIT").map(drop)
 }

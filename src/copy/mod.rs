@@ -1,3 +1,4 @@
+pub mod sql;
 pub mod plan;
 pub mod schema;
 pub mod copier;

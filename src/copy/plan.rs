@@ -6,8 +6,8 @@
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
+use crate::copy::sql;
 use crate::server::session::{Row, Session};
-use crate::sql::copying;
 use std::collections::HashMap;
 
 /// Problems named in one error.
@@ -72,7 +72,7 @@ impl Captured {
 
 /// The tables that are to be copied: all that are logged, or those among them that the operator names.
 pub fn choose(master: &mut Session, wanted: &[String]) -> Result<(Vec<Captured>, Vec<String>)> {
-    let rows = master.query("look for logged tables", copying::CAPTURED, &[])?;
+    let rows = master.query("look for logged tables", sql::CAPTURED, &[])?;
     let all: Vec<Captured> = rows
         .iter()
         .map(|row| Captured {
@@ -101,7 +101,7 @@ pub fn choose(master: &mut Session, wanted: &[String]) -> Result<(Vec<Captured>,
     }
     let mut notes: Vec<String> = conditional.iter().map(conditional_note).collect();
     if wanted.is_empty() {
-        let rows = master.query("look for tables that are not logged", copying::UNLOGGED, &[])?;
+        let rows = master.query("look for tables that are not logged", sql::UNLOGGED, &[])?;
         let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         if !names.is_empty() {
             notes.push(format!("without a trigger, and so not copied: {}", listed(&names)));
@@ -119,10 +119,10 @@ pub fn make(
 ) -> Result<Vec<Plan>> {
     let relations: Vec<&str> = tables.iter().map(|table| table.relation.as_str()).collect();
     let tables: HashMap<&str, &Captured> = tables.iter().map(|table| (table.relation.as_str(), table)).collect();
-    let targets = slave.query("look at the tables", copying::TARGET, &[&relations])?;
+    let targets = slave.query("look at the tables", sql::TARGET, &[&relations])?;
     let targets: HashMap<&str, &Row> = targets.iter().map(|row| (row.get("relation"), row)).collect();
     let (mut plans, mut problems, mut missing) = (Vec::new(), Vec::new(), 0);
-    for source in &master.query("look at the tables", copying::SOURCE, &[&relations])? {
+    for source in &master.query("look at the tables", sql::SOURCE, &[&relations])? {
         let table = tables[source.get::<_, &str>("relation")];
         let Some(target) = targets.get(table.relation.as_str()) else {
             missing += 1;

@@ -9,8 +9,9 @@ use crate::base::names::Side;
 use crate::config::dsn::Dsn;
 use crate::config::settings::Config;
 use crate::copy::plan::{Captured, listed};
+use crate::copy::sql;
 use crate::server::session::Session;
-use crate::sql::{self, copying};
+use crate::server::sql as server_sql;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -47,7 +48,7 @@ pub fn bring(
     control: &Control,
 ) -> Result<String> {
     let relations: Vec<&str> = tables.iter().map(|table| table.relation.as_str()).collect();
-    let there = slave.query("look at the tables", copying::TARGET, &[&relations])?;
+    let there = slave.query("look at the tables", sql::TARGET, &[&relations])?;
     let there: Vec<String> = there.iter().map(|row| row.get("relation")).collect();
     let missing: Vec<&Captured> = tables.iter().filter(|table| !there.contains(&table.relation)).collect();
     if missing.is_empty() {
@@ -58,10 +59,10 @@ pub fn bring(
         return Err(Error::new(Kind::Setup, Some(Side::Slave), "bring the schema", detail)
             .with_hint("drop them, or create the others by hand and run the copy without --schema"));
     }
-    let version: i32 = master.query_one("look at the server", sql::IDENTITY, &[])?.get(3);
+    let version: i32 = master.query_one("look at the server", server_sql::IDENTITY, &[])?.get(3);
     let programs = find(version as u32 / 10_000)?;
     let own: HashSet<(u32, u32)> = master
-        .query("look for pyreplica's own", copying::OWN_OBJECTS, &[])?
+        .query("look for pyreplica's own", sql::OWN_OBJECTS, &[])?
         .iter()
         .map(|row| (row.get("catalog"), row.get("oid")))
         .collect();
@@ -73,7 +74,7 @@ pub fn bring(
     command.args(["--no-publications", "--no-subscriptions", "--exclude-schema=pyreplica"]);
     if parts {
         let missing: Vec<&str> = missing.iter().map(|table| table.relation.as_str()).collect();
-        let names = master.query("look for partitions", copying::WITH_PARTITIONS, &[&missing])?;
+        let names = master.query("look for partitions", sql::WITH_PARTITIONS, &[&missing])?;
         command.args(names.iter().map(|row| format!("--table={}", row.get::<_, &str>(0))));
     }
     command.arg("--file").arg(&dump);

@@ -1,3 +1,4 @@
+pub mod sql;
 pub mod notices;
 pub mod mail;
 pub mod outbox;

@@ -4,9 +4,10 @@
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
 use crate::config::settings::Config;
+use crate::daemon::sql;
+use crate::health::sql as health_sql;
 use crate::server::connect;
 use crate::server::session::{Session, ToSql};
-use crate::sql;
 
 /// Longer messages, such as a statement with a large value, are cut.
 const LONGEST_TEXT: usize = 4000;
@@ -51,7 +52,7 @@ fn note(config: &Config, error: &Error) -> Result<()> {
 
 fn with_master(config: &Config, note: impl Fn(&mut Session) -> Result<u64>) -> Result<()> {
     let mut master = connect::connect(Side::Master, &config.master, &format!("{} report", config.name))?;
-    if master.query_one("look for errors", sql::MAY_NOTE_ERRORS, &[])?.get(0) {
+    if master.query_one("look for errors", health_sql::MAY_NOTE_ERRORS, &[])?.get(0) {
         note(&mut master)?;
     }
     Ok(())

@@ -13,9 +13,9 @@ use crate::base::error::{Error, Result};
 use crate::base::names::Side;
 use crate::commit::twophase::Protocol;
 use crate::config::settings::Config;
+use crate::health::sql;
 use crate::server::checks;
 use crate::server::session::{Session, ToSql};
-use crate::sql;
 use std::fmt;
 
 pub use doubt::prepared;

@@ -1,3 +1,4 @@
+pub mod sql;
 pub mod diagnosis;
 pub mod vitals;
 pub mod metrics;

@@ -7,16 +7,18 @@ mod judge;
 mod lag;
 mod show;
 
+use crate::backlog::sql as backlog_sql;
 use crate::base::error::{Error, Result};
 use crate::base::names::{BatchNumber, Side};
 use crate::commit::recovery::GidFamily;
 use crate::commit::twophase::Protocol;
 use crate::config::settings::Config;
 use crate::health::diagnosis;
+use crate::health::sql;
 use crate::pair::copied::{self, Unfinished};
 use crate::server::checks;
 use crate::server::session::Session;
-use crate::sql;
+use crate::server::sql as server_sql;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -152,7 +154,7 @@ impl Vitals {
     fn opened(&mut self, place: usize, session: Result<Session>) -> Option<Session> {
         let opened = session.and_then(|mut session| {
             session.message("set the session up", sql::LOOK_ONLY)?;
-            session.message("set the session up", sql::READ_BY_INDEX)?;
+            session.message("set the session up", backlog_sql::READ_BY_INDEX)?;
             Ok(session)
         });
         match opened {
@@ -177,9 +179,9 @@ impl Vitals {
 
     fn ask_master(&mut self, config: &Config, master: &mut Session) -> Result<u64> {
         let log = checks::log_oid(master)?;
-        let identity: String = master.query_one("look at the server", sql::IDENTITY, &[])?.get(0);
+        let identity: String = master.query_one("look at the server", server_sql::IDENTITY, &[])?.get(0);
         let field = &config.slave_field;
-        let rows = master.query("look for the daemon", sql::DAEMON, &[field])?;
+        let rows = master.query("look for the daemon", server_sql::DAEMON, &[field])?;
         self.daemon = rows
             .iter()
             .find(|row| !row.get::<_, bool>("copies"))
@@ -199,14 +201,14 @@ impl Vitals {
 
     fn ask_slave(&mut self, master: &str, slave: &mut Session) -> Result<()> {
         let aside = &mut self.aside;
-        let there = slave.query_one("look for what is put aside", sql::PUT_ASIDE, &[])?;
+        let there = slave.query_one("look for what is put aside", sql::MAY_SEE_HELD, &[])?;
         if there.get("conflicts") {
             let row = slave.query_one("count the conflicts", sql::CONFLICTS, &[&master])?;
             aside.conflicts = Some(row.get::<_, i64>(0) as u64);
             aside.last_conflict = row.get(1);
         }
         if there.get("held") {
-            let row = slave.query_one("count what is put aside", sql::HELD, &[&master])?;
+            let row = slave.query_one("count what is put aside", sql::HELD_SUMMARY, &[&master])?;
             aside.held = Some(row.get::<_, i64>(0) as u64);
             aside.paused_tables = row.get(1);
             aside.is_paused = row.get(2);

@@ -16,8 +16,8 @@ use crate::backlog::position::Position;
 use crate::backlog::snapshot::Snapshot;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, Side};
+use crate::pair::sql;
 use crate::server::session::Session;
-use crate::sql::copying;
 use std::fmt;
 
 /// A table's row in `replica_copy`.
@@ -80,10 +80,10 @@ impl fmt::Display for Unfinished {
 
 /// The copy of all tables that keeps daemons away. None if there is none, or the role may not look.
 pub fn unfinished(slave: &mut Session, key: &str) -> Result<Option<Unfinished>> {
-    if !slave.query_one("look for a copy", copying::MAY_SEE_COPY, &[])?.get::<_, bool>(0) {
+    if !slave.query_one("look for a copy", sql::MAY_SEE_COPY, &[])?.get::<_, bool>(0) {
         return Ok(None);
     }
-    let row = slave.query_one("look for a copy", copying::UNFINISHED_COPY, &[&key])?;
+    let row = slave.query_one("look for a copy", sql::UNFINISHED_COPY, &[&key])?;
     let since: Option<String> = row.get("since");
     let count = |name| row.get::<_, i64>(name) as u64;
     Ok(since.map(|since| Unfinished { tables: count("tables"), loaded: count("loaded"), since }))
@@ -111,17 +111,17 @@ pub fn passing(slave: &mut Session, key: &str, position: &Position) -> Result<Ve
     let (passed, passing): (Vec<_>, Vec<_>) = snapshots.partition(|(_, snapshot)| covered(snapshot));
     let passed: Vec<String> = passed.into_iter().map(|(relation, _)| relation).collect();
     if !passed.is_empty() {
-        slave.execute("forget a copy", copying::FORGET_COPIES, &[&key, &passed])?;
+        slave.execute("forget a copy", sql::FORGET_COPIES, &[&key, &passed])?;
     }
     Ok(passing)
 }
 
 /// Everything that has been noted of copies from this master.
 pub fn read(slave: &mut Session, key: &str) -> Result<Vec<Copied>> {
-    if !slave.query_one("look for a copy", copying::HAS_COPY, &[])?.get::<_, bool>(0) {
+    if !slave.query_one("look for a copy", sql::HAS_COPY, &[])?.get::<_, bool>(0) {
         return Ok(Vec::new());
     }
-    let rows = slave.query("look for a copy", copying::COPIED, &[&key])?;
+    let rows = slave.query("look for a copy", sql::COPIED, &[&key])?;
     let copied = rows.iter().map(|row| {
         let snapshot = row.get::<_, Option<&str>>("snapshot").map(|text| Snapshot::parse(text).ok_or_else(damaged));
         let state = match row.get::<_, &str>("state") {
@@ -144,10 +144,10 @@ pub fn read(slave: &mut Session, key: &str) -> Result<Vec<Copied>> {
 
 /// Makes the table, unless it is there.
 pub fn create(slave: &mut Session) -> Result<()> {
-    if slave.query_one("look for a copy", copying::HAS_COPY, &[])?.get(0) {
+    if slave.query_one("look for a copy", sql::HAS_COPY, &[])?.get(0) {
         return Ok(());
     }
-    slave.message("create the table replica_copy", copying::SLAVE_COPY).map(drop).map_err(|error| {
+    slave.message("create the table replica_copy", sql::SLAVE_COPY).map(drop).map_err(|error| {
         // The script is one transaction, which the error has left open.
         let _ = slave.message("roll back", "ROLLBACK");
         error.with_hint("run sql/slave-copy.sql there as somebody who may create tables in the schema public")

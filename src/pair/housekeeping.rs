@@ -4,7 +4,7 @@
 use crate::base::error::Result;
 use crate::commit::twophase::Link;
 use crate::config::settings::Config;
-use crate::sql::{self, holding};
+use crate::pair::sql;
 use std::time::{Duration, Instant};
 
 /// The pause between two rounds.
@@ -76,7 +76,7 @@ impl Housekeeping {
 fn forget_conflicts(config: &Config, link: &mut Link) -> Result<()> {
     let Some(pair) = link.replayer.holding.pair() else { return Ok(()) };
     let kept = config.conflicts_kept as i64;
-    link.slave.execute("forget old conflicts", holding::FORGET_CONFLICTS, &[&pair, &kept]).map(drop)
+    link.slave.execute("forget old conflicts", sql::FORGET_CONFLICTS, &[&pair, &kept]).map(drop)
 }
 
 /// True when every flag is set.

@@ -1,3 +1,4 @@
+pub mod sql;
 pub mod pace;
 pub mod housekeeping;
 pub mod copied;

@@ -12,13 +12,15 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, Txid};
 use crate::commit::twophase::Protocol;
 use crate::config::settings::Config;
+use crate::pair::sql;
 use crate::process::failpoint;
 use crate::replay::hold::{self, Holding, WHOLE_PAIR};
 use crate::replay::replayer::Replayer;
+use crate::replay::sql as replay_sql;
 use crate::server::checks::{identity_and_origin, take_replica_role};
 use crate::server::connect_pair;
 use crate::server::session::{Row, Session, ToSql};
-use crate::sql::{self, holding};
+use crate::server::sql as server_sql;
 
 /// Held changes that are replayed at once, in rows and in bytes as they are stored.
 const PIECE_ROWS: i64 = 1_000;
@@ -56,8 +58,8 @@ impl Release {
     pub fn open(config: &Config, verb: &str, control: &Control) -> Result<Release> {
         let (mut master, mut slave) = connect_pair::open_both(config, verb, control)?;
         let (identity, origin) = identity_and_origin(&mut master)?;
-        let slave_identity = slave.query_one("look at the server", sql::IDENTITY, &[])?.get(0);
-        let hstore_schema = master.query_one("look for hstore", sql::HSTORE_SCHEMA, &[])?.get(0);
+        let slave_identity = slave.query_one("look at the server", server_sql::IDENTITY, &[])?.get(0);
+        let hstore_schema = master.query_one("look for hstore", server_sql::HSTORE_SCHEMA, &[])?.get(0);
         if !hold::are_usable(&mut slave)? {
             let detail = "its tables for what is put aside are missing, or the role lacks rights on them";
             return Err(Error::new(Kind::Setup, Some(Side::Slave), "put changes aside or back", detail).with_hint(
@@ -75,17 +77,15 @@ impl Release {
     /// Puts a table, named as the log names it, or the whole pair on hold; false if it was already. When this returns, every
     /// change that the slave has not got by then is held.
     pub fn hold(&mut self, relation: &str, why: &str) -> Result<bool> {
-        let held =
-            self.exclusively(|this| this.slave.execute("hold", holding::HOLD, &[&this.pair, &relation, &why]))?;
+        let held = self.exclusively(|this| this.slave.execute("hold", sql::HOLD, &[&this.pair, &relation, &why]))?;
         self.tell()?;
         Ok(held > 0)
     }
 
     /// Lets the whole pair go on; false if it was not paused. What tables hold, they go on holding.
     pub fn resume_pair(&mut self) -> Result<bool> {
-        let resumed = self.exclusively(|this| {
-            this.slave.execute("resume", holding::UNHOLD, &[&this.pair, &WHOLE_PAIR.to_string()])
-        })?;
+        let resumed =
+            self.exclusively(|this| this.slave.execute("resume", sql::UNHOLD, &[&this.pair, &WHOLE_PAIR.to_string()]))?;
         self.tell()?;
         Ok(resumed > 0)
     }
@@ -117,7 +117,7 @@ impl Release {
                     break;
                 }
             }
-            this.slave.execute("resume", holding::UNHOLD, &[&this.pair, &relation])?;
+            this.slave.execute("resume", sql::UNHOLD, &[&this.pair, &relation])?;
             Ok(last)
         })?;
         self.tell()?;
@@ -126,7 +126,7 @@ impl Release {
 
     /// The transactions in quarantine, in the order of replay.
     pub fn quarantined(&mut self) -> Result<Vec<Row>> {
-        self.slave.query("look at the quarantine", holding::QUARANTINED, &[&self.pair])
+        self.slave.query("look at the quarantine", replay_sql::QUARANTINED, &[&self.pair])
     }
 
     /// Replays a transaction from quarantine, whole or not at all.
@@ -135,16 +135,16 @@ impl Release {
         let outcome = self.exclusively(|this| {
             let pair = this.pair.clone();
             let parameters: [&(dyn ToSql + Sync); 2] = [&pair, &number];
-            if let Some(row) = this.slave.query("look at the quarantine", holding::WAITS_FOR, &parameters)?.first() {
+            if let Some(row) = this.slave.query("look at the quarantine", sql::WAITS_FOR, &parameters)?.first() {
                 let before: i64 = row.get(0);
                 return Ok(Retried::Waits(format!("it depends on transaction {before}, which is in quarantine")));
             }
-            if let Some(row) = this.slave.query("look at what is on hold", holding::HELD_BACK, &parameters)?.first() {
+            if let Some(row) = this.slave.query("look at what is on hold", sql::HELD_BACK, &parameters)?.first() {
                 let relation: String = row.get(0);
                 return Ok(Retried::Waits(format!("{relation} is on hold: pyreplica resume lets it go on")));
             }
             let replayed = this.replay_quarantined(&number)?;
-            this.slave.execute("empty the quarantine", holding::FORGET_QUARANTINED, &parameters)?;
+            this.slave.execute("empty the quarantine", sql::FORGET_QUARANTINED, &parameters)?;
             Ok(if replayed == 0 { Retried::Gone } else { Retried::Replayed(replayed) })
         });
         match outcome {
@@ -152,7 +152,7 @@ impl Release {
             Err(error) if error.side() == Some(Side::Slave) && !error.is_transient() => {
                 let change = error.change().map(|(id, _)| format!("change {id}: ")).unwrap_or_default();
                 let said = format!("{change}{}", error.detail());
-                self.slave.execute("note the error", holding::NOTE_ERROR, &[&self.pair, &number, &said])?;
+                self.slave.execute("note the error", sql::NOTE_HELD_ERROR, &[&self.pair, &number, &said])?;
                 Ok(Retried::Failed(error))
             }
             other => {
@@ -187,7 +187,7 @@ impl Release {
     /// Gives held changes up, whole transactions or single ones of them.
     pub fn skip_held(&mut self, places: &[i64], reason: Option<&str>) -> Result<u64> {
         let skipped = self.exclusively(|this| {
-            let skipped = this.slave.execute("give changes up", holding::SKIP_HELD, &[&this.pair, &places, &reason])?;
+            let skipped = this.slave.execute("give changes up", sql::SKIP_HELD, &[&this.pair, &places, &reason])?;
             if skipped == places.len() as u64 {
                 return Ok(skipped);
             }
@@ -214,7 +214,7 @@ impl Release {
     /// A transaction that no batch overlaps with.
     fn exclusively<T>(&mut self, work: impl FnOnce(&mut Release) -> Result<T>) -> Result<T> {
         self.transaction(|this| {
-            let locked = this.slave.message("wait for the batch in hand", holding::LOCK);
+            let locked = this.slave.message("wait for the batch in hand", sql::LOCK);
             locked.map_err(|error| match error.kind() {
                 Kind::Contention => error.with_hint(
                     "a batch is under way or in doubt: the daemon ends it, and settles what is in doubt when it connects; \
@@ -246,15 +246,14 @@ impl Release {
 
     /// Replays the next held changes of a table; how many, and whether those were all at the moment.
     fn put_piece_back(&mut self, relation: &str, snapshot: Option<&str>) -> Result<(u64, bool)> {
-        self.slave.query("wait for others who do the same", holding::LOCK_RELEASE, &[&self.pair])?;
+        self.slave.query("wait for others who do the same", sql::LOCK_RELEASE, &[&self.pair])?;
         if let Some(snapshot) = snapshot {
-            self.slave.execute("drop what was copied", holding::DROP_VISIBLE, &[&self.pair, &relation, &snapshot])?;
+            self.slave.execute("drop what was copied", sql::DROP_VISIBLE, &[&self.pair, &relation, &snapshot])?;
         }
-        let next =
-            self.slave.query("look at what is held", holding::NEXT_HELD, &[&self.pair, &relation, &PIECE_ROWS])?;
+        let next = self.slave.query("look at what is held", sql::NEXT_HELD, &[&self.pair, &relation, &PIECE_ROWS])?;
         let places = piece(&next);
         let count = self.replay(&places)?;
-        self.slave.execute("forget what was held", holding::FORGET_HELD, &[&places])?;
+        self.slave.execute("forget what was held", sql::FORGET_HELD, &[&places])?;
         Ok((count, places.len() == next.len() && next.len() < PIECE_ROWS as usize))
     }
 
@@ -263,7 +262,7 @@ impl Release {
         loop {
             let next = self.slave.query(
                 "look at the quarantine",
-                holding::NEXT_QUARANTINED,
+                sql::NEXT_QUARANTINED,
                 &[&self.pair, txid, &PIECE_ROWS, &last],
             )?;
             let places = piece(&next);

@@ -5,21 +5,24 @@ use crate::backlog::order::{Unit, next_batch};
 use crate::backlog::pending::{Backlog, Log};
 use crate::backlog::prefetch::{Dialing, Reader};
 use crate::backlog::reader::{Batch, CHUNK_ROWS};
+use crate::backlog::sql as backlog_sql;
 use crate::base::control::{Control, Woken};
 use crate::base::error::{Kind, Result};
 use crate::base::names::Side;
+use crate::commit::sql as commit_sql;
 use crate::commit::twophase::{Link, Protocol};
 use crate::config::settings::Config;
 use crate::pair::copied;
 use crate::pair::housekeeping::Housekeeping;
 use crate::pair::listener::{FIRST_PAUSE, Listener};
 use crate::pair::pace::Pace;
+use crate::pair::sql;
 use crate::process::failpoint;
 use crate::replay::hold::Holding;
 use crate::replay::replayer::Replayer;
 use crate::server::checks::{Findings, check, take_replica_role};
 use crate::server::connect;
-use crate::sql;
+use crate::server::sql as server_sql;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -290,7 +293,7 @@ pub fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, P
     let Findings { master_encoding, slave_encoding, .. } = &findings;
     log::debug!(target: name, "Encoding for this connections are {master_encoding} {slave_encoding}");
 
-    master.message("set the session up", sql::READ_BY_INDEX)?;
+    master.message("set the session up", backlog_sql::READ_BY_INDEX)?;
     slave.set_up(&findings.master_identity)?;
     let replica_role = take_replica_role(&mut slave)?;
     if !replica_role {
@@ -302,13 +305,13 @@ pub fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, P
     }
     let pair = Protocol::progress_key(findings.origin, &config.slave_field);
     if !config.two_phase {
-        slave.execute("register the master", sql::PROGRESS_ROW, &[&pair])?;
+        slave.execute("register the master", commit_sql::PROGRESS_ROW, &[&pair])?;
         for session in [&mut master, &mut slave] {
             session.query("set the session up", sql::COMMIT_DURABLY, &[])?;
         }
     }
     let holding = Holding::open(name, &pair, &mut slave)?;
-    let hands_on = slave.query_one("look for a log on the slave", sql::HAS_LOG, &[])?.get(0);
+    let hands_on = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);
     let mut link = Link {
         master,
         slave,

@@ -17,9 +17,9 @@ use crate::backlog::row::{Row, Vocabulary, text_array};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{LogId, Side, Txid, quote_literal};
 use crate::replay::conflict::Met;
+use crate::replay::sql;
 use crate::replay::table::Table;
 use crate::server::session::{Session, ToSql};
-use crate::sql::{self, holding};
 use keys::{Numbers, numbers};
 use std::collections::{BTreeSet, HashMap};
 
@@ -91,7 +91,7 @@ impl Holding {
     pub fn found(&mut self, holds: u64, slave: &mut Session) -> Result<()> {
         self.tables.clear();
         let Some(pair) = self.pair.as_ref().filter(|_| holds > 0 && !self.is_blind) else { return Ok(()) };
-        for row in slave.query("look at what is on hold", holding::HOLDS, &[pair])? {
+        for row in slave.query("look at what is on hold", sql::HOLDS, &[pair])? {
             let (relation, why): (String, String) = (row.get("relation"), row.get("why"));
             if relation == WHOLE_PAIR {
                 let (who, since): (String, String) = (row.get("who"), row.get("since"));
@@ -127,7 +127,7 @@ impl Holding {
     /// Somebody may have emptied it; nobody but the daemon fills it, perhaps by a batch that recovery has committed.
     pub fn look_at_quarantine(&mut self, slave: &mut Session) -> Result<()> {
         let Some(pair) = &self.pair else { return Ok(()) };
-        self.is_quarantine = slave.query_one("look at the quarantine", holding::IS_QUARANTINED, &[pair])?.get(0);
+        self.is_quarantine = slave.query_one("look at the quarantine", sql::IS_QUARANTINED, &[pair])?.get(0);
         Ok(())
     }
 
@@ -157,7 +157,7 @@ impl Holding {
         let Some(pair) = &self.pair else { return Ok(None) };
         let needed: BTreeSet<i64> = changes.iter().flat_map(|change| numbers(change, table(change)).needed).collect();
         let needed: Vec<i64> = needed.into_iter().collect();
-        let found = slave.query("look at the quarantine", holding::DEPENDS, &[pair, &needed])?;
+        let found = slave.query("look at the quarantine", sql::DEPENDS, &[pair, &needed])?;
         Ok(found.first().map(|row| {
             let (id, txid): (i64, i64) = (row.get("id"), row.get("txid"));
             format!("depends on change {id} of transaction {txid}, which is in quarantine")
@@ -188,7 +188,7 @@ impl Holding {
         let done = text(|met| Some(met.done));
         let parameters: [&(dyn ToSql + Sync); 10] =
             [pair, &ids, &txids, &relations, &kinds, &keys, &expected, &found, &new, &done];
-        slave.execute("note conflicts", holding::RECORD, &parameters).map(drop)
+        slave.execute("note conflicts", sql::RECORD, &parameters).map(drop)
     }
 
     fn put<'a>(
@@ -224,7 +224,7 @@ impl Holding {
         slave
             .execute(
                 "put changes aside",
-                holding::PUT_ASIDE,
+                sql::PUT_ASIDE,
                 &[
                     pair,
                     &ids,
@@ -248,7 +248,7 @@ impl Holding {
 /// Whether the slave's tables are there and may be used; makes them if they are missing and the role may.
 pub fn are_usable(slave: &mut Session) -> Result<bool> {
     let look = |slave: &mut Session| -> Result<(i64, i64)> {
-        let row = slave.query_one("look for the slave's tables", holding::TABLES, &[])?;
+        let row = slave.query_one("look for the slave's tables", sql::TABLES, &[])?;
         Ok((row.get(0), row.get(1)))
     };
     let (missing, denied) = look(slave)?;
@@ -269,7 +269,7 @@ pub fn are_usable(slave: &mut Session) -> Result<bool> {
 /// Changes that are held, in the order of their places.
 pub fn read(slave: &mut Session, places: &[i64]) -> Result<Vec<Change>> {
     let mut vocabulary = Vocabulary::default();
-    let rows = slave.query("read what is held", holding::HELD, &[&places])?;
+    let rows = slave.query("read what is held", sql::HELD, &[&places])?;
     rows.iter()
         .map(|row| {
             let (relation, letter): (&str, &str) = (row.get("relation"), row.get("event"));

@@ -1,3 +1,4 @@
+pub mod sql;
 pub mod table;
 pub mod statements;
 pub mod sets;

@@ -18,11 +18,12 @@ use crate::config::conflict_policy::Policies;
 use crate::config::settings::Config;
 use crate::replay::conflict;
 use crate::replay::hold::Holding;
+use crate::replay::sql;
 use crate::replay::statements::instruction;
 use crate::replay::table::Table;
 use crate::replay::table_cache::Tables;
 use crate::server::session::Session;
-use crate::sql;
+use crate::server::sql as server_sql;
 use message::{Message, Statements};
 use pipeline::Sets;
 use std::collections::BTreeMap;
@@ -301,7 +302,7 @@ impl Replayer {
         let block = format!("begin execute {}; end", quote_literal(&change.sql));
         message.push_str(&format!("DO {}; {}", quote_literal(&block), sql::OWN_ROLE));
         if !self.deferring {
-            message.push_str(&format!("{}; {}", sql::REPLICA_ROLE, sql::LOOK_UP));
+            message.push_str(&format!("{}; {}", server_sql::REPLICA_ROLE, sql::LOOK_UP));
         }
         slave.message("replay", &message).map_err(|error| self.rejected(change, error))?;
         self.tables.unlock();

@@ -9,9 +9,9 @@ use crate::backlog::row::Names;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_literal};
 use crate::config::conflict_policy::{Action, Conflict, Policies};
+use crate::replay::sql;
 use crate::replay::table::{Column, Table};
 use crate::server::session::{Row, Session};
-use crate::sql;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ impl Tables {
         let (fingerprints, relations) = (array(fingerprints), array(fresh.iter().copied()));
         let name = self.insistence.take().unwrap_or_else(|| {
             let name = self.fresh_name();
-            statements.push(format!("PREPARE {name} (text[], text[]) AS {}", sql::holding::insist(nothing)));
+            statements.push(format!("PREPARE {name} (text[], text[]) AS {}", sql::insist(nothing)));
             name
         });
         statements.push(format!("EXECUTE {name} ({relations}, {fingerprints})"));

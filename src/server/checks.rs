@@ -4,7 +4,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
 use crate::config::settings::Config;
 use crate::server::session::Session;
-use crate::sql;
+use crate::server::sql;
 
 /// What the checks have found out about the pair.
 #[derive(Debug)]

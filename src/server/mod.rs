@@ -1,3 +1,4 @@
+pub mod sql;
 pub mod libpq;
 pub mod tls;
 pub mod session;

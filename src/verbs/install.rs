@@ -6,7 +6,7 @@ use crate::base::names::Side;
 use crate::config::dsn::Dsn;
 use crate::process::output;
 use crate::server::connect;
-use crate::sql;
+use crate::verbs::sql;
 use crate::verbs::verb::{Call, Source, Verb, Words};
 
 pub const VERB: Verb = Verb { name: "install", help: HELP, options: &[], words: Words::Master, run };

@@ -1,3 +1,4 @@
+pub mod sql;
 pub mod verb;
 pub mod install;
 pub mod doctor;

@@ -10,8 +10,9 @@ use crate::config::settings::Config;
 use crate::pair::release::Release;
 use crate::process::output::{self, Json, Progress, json};
 use crate::replay::hold::{PAUSED, WHOLE_PAIR};
+use crate::replay::sql as replay_sql;
 use crate::server::session::Session;
-use crate::sql::holding;
+use crate::verbs::sql;
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
 
 pub const PAUSE: Verb =
@@ -133,13 +134,13 @@ fn all(call: &Call) -> Result<Vec<Config>> {
 
 fn reason(release: &mut Release, relation: &str) -> Result<Option<String>> {
     let pair = release.pair.clone();
-    let rows = release.slave.query("look at what is on hold", holding::HOLDS, &[&pair])?;
+    let rows = release.slave.query("look at what is on hold", replay_sql::HOLDS, &[&pair])?;
     Ok(rows.iter().find(|row| row.get::<_, &str>("relation") == relation).map(|row| row.get("why")))
 }
 
 /// The table as the log names it.
 pub fn find_table(master: &mut Session, name: &str) -> Result<String> {
-    let found: Option<String> = master.query_one("look for the table", holding::FIND_TABLE, &[&name])?.get(0);
+    let found: Option<String> = master.query_one("look for the table", sql::FIND_TABLE, &[&name])?.get(0);
     found.ok_or_else(|| {
         let detail = format!("there is no table {}", quote_literal(name));
         Error::new(Kind::Usage, Some(Side::Master), "find the table", detail).with_hint(

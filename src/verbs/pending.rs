@@ -12,7 +12,8 @@ use crate::config::settings::Config;
 use crate::pair::release::Release;
 use crate::process::output::{self, Json, Table, json};
 use crate::server::session::Row;
-use crate::sql::holding::{self, SkipQueries};
+use crate::verbs::sql;
+use crate::verbs::sql::SkipQueries;
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
 
 pub const VERB: Verb = Verb {
@@ -118,7 +119,7 @@ impl Found {
             rows.first().map_or((0, 0), |row| (row.get::<_, i64>("waiting"), row.get::<_, i64>("reached")));
         let quarantined = quarantine(&mut release, limit, &mut changes)?;
         let pair = release.pair.clone();
-        let holds = release.slave.query("look at what is held", holding::HELD_COUNTS, &[&pair])?;
+        let holds = release.slave.query("look at what is held", sql::HELD_COUNTS, &[&pair])?;
         let hold = |row: &Row| Hold {
             table: row.get("relation"),
             why: row.get("why"),
@@ -214,7 +215,7 @@ fn fails(config: &Config, release: &mut Release, rows: &[Row]) -> Result<Option<
 }
 
 fn fetch(config: &Config, release: &mut Release, txid: i64) -> Result<Vec<Change>> {
-    let rows = release.master.query("read the transaction", holding::OF_TRANSACTION, &[&txid.to_string()])?;
+    let rows = release.master.query("read the transaction", sql::OF_TRANSACTION, &[&txid.to_string()])?;
     let ids = rows.iter().map(|row| LogId(row.get(0)));
     // The form that any encoding allows; and the ids are known.
     Reading::new(config, &release.hstore_schema, "", "").fetch(&mut release.master, ids)
@@ -223,7 +224,7 @@ fn fetch(config: &Config, release: &mut Release, txid: i64) -> Result<Vec<Change
 /// Adds the first changes in quarantine; how many there are.
 fn quarantine(release: &mut Release, limit: i64, changes: &mut Vec<Shown>) -> Result<i64> {
     let pair = release.pair.clone();
-    let rows = release.slave.query("look at the quarantine", holding::FIRST_QUARANTINED, &[&pair, &limit])?;
+    let rows = release.slave.query("look at the quarantine", sql::FIRST_QUARANTINED, &[&pair, &limit])?;
     let places: Vec<i64> = rows.iter().map(|row| row.get("place")).collect();
     let shown = release.show(&places)?;
     for (row, sql) in rows.iter().zip(shown) {

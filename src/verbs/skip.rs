@@ -12,7 +12,8 @@ use crate::pair::release::Release;
 use crate::process::failpoint;
 use crate::process::output::{self, Table, json};
 use crate::server::session::Row;
-use crate::sql::holding::{self, SkipQueries};
+use crate::verbs::sql;
+use crate::verbs::sql::SkipQueries;
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words, usage};
 use std::io::{self, BufRead, IsTerminal};
 
@@ -108,7 +109,7 @@ fn choose(
 ) -> Result<Vec<Chosen>> {
     let numbers: Vec<String> = transactions.iter().map(i64::to_string).collect();
     let pair = release.pair.clone();
-    let held = release.slave.query("look at what is held", holding::FIND_HELD, &[&pair, &ids, &transactions])?;
+    let held = release.slave.query("look at what is held", sql::FIND_HELD, &[&pair, &ids, &transactions])?;
     let places: Vec<i64> = held.iter().map(|row| row.get("place")).collect();
     let shown = release.show(&places)?;
     let held = held.iter().zip(shown).map(|(row, sql)| Chosen {
@@ -178,7 +179,7 @@ fn skip_pending(
 ) -> Result<()> {
     release.master.message("begin a transaction", "BEGIN")?;
     let mut body = || {
-        release.master.execute("wait for the batch in hand", holding::STOP_BATCH, &[&field])?;
+        release.master.execute("wait for the batch in hand", sql::STOP_BATCH, &[&field])?;
         refuse_in_doubt(release, field)?;
         for row in pending(release, queries, field, ids, &[])? {
             refuse_done(&row)?;
@@ -205,9 +206,10 @@ fn skip_pending(
 
 /// Without two-phase commit the slave may be ahead, until the daemon's next start.
 fn refuse_in_doubt(release: &mut Release, field: &str) -> Result<()> {
-    let batch: i64 = release.master.query_one("read the last batch", crate::sql::COMMITTED_BATCH, &[&field])?.get(0);
+    let batch: i64 =
+        release.master.query_one("read the last batch", crate::commit::sql::COMMITTED_BATCH, &[&field])?.get(0);
     let pair = release.pair.clone();
-    if !release.slave.query_one("read the progress", holding::IS_AHEAD, &[&pair, &batch])?.get::<_, bool>(0) {
+    if !release.slave.query_one("read the progress", sql::IS_AHEAD, &[&pair, &batch])?.get::<_, bool>(0) {
         return Ok(());
     }
     Err(Error::new(Kind::Busy, Some(Side::Slave), "skip", "the last batch is not known on the master yet")

@@ -5,8 +5,8 @@ use crate::backlog::position::Position;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, Side};
 use crate::commit::recovery::{Action, decide};
+use crate::commit::sql;
 use crate::server::session::Session;
-use crate::sql;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Protocol {

@@ -4,9 +4,9 @@ use super::underway::Underway;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
 use crate::compare::digest::{Hash, KeyColumn, Source};
+use crate::compare::sql;
 use crate::config::settings::Config;
 use crate::server::session::{Row, Session};
-use crate::sql;
 use std::collections::HashMap;
 
 /// One table of the master, as far as comparing it is concerned.

@@ -2,8 +2,8 @@
 
 use super::Both;
 use crate::base::error::Result;
+use crate::commit::sql as commit_sql;
 use crate::server::session::Session;
-use crate::sql;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub fn prepared_is_over(both: &mut dyn Both) -> Result<bool> {
 
 /// What the daemons have prepared on the slave.
 fn prepared(slave: &mut Session) -> Result<HashSet<String>> {
-    let rows = slave.query("look at prepared transactions", sql::PREPARED, &[])?;
+    let rows = slave.query("look at prepared transactions", commit_sql::PREPARED, &[])?;
     let gids = rows.iter().map(|row| row.get::<_, String>(0));
     Ok(gids.filter(|gid| gid.starts_with("pyreplica:") && gid.contains(":slave:")).collect())
 }

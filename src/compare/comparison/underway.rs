@@ -4,10 +4,12 @@ use crate::base::error::Result;
 use crate::base::names::{quote_ident, quote_literal};
 use crate::commit::twophase::Protocol;
 use crate::compare::digest::{Key, Source};
+use crate::compare::sql;
 use crate::config::settings::Config;
+use crate::replay::sql as replay_sql;
 use crate::server::checks;
 use crate::server::session::Session;
-use crate::sql::{self, holding};
+use crate::server::sql as server_sql;
 use std::collections::HashSet;
 
 /// How to ask both logs. The slave has one if it is a master too: what was changed there is on its way to others.
@@ -32,7 +34,7 @@ struct Log {
 impl Underway {
     pub fn new(config: &Config, master: &mut Session, slave: &mut Session) -> Result<Underway> {
         let identity = |session: &mut Session| -> Result<String> {
-            Ok(session.query_one("look at the server", sql::IDENTITY, &[])?.get(0))
+            Ok(session.query_one("look at the server", server_sql::IDENTITY, &[])?.get(0))
         };
         let (master_identity, slave_identity) = (identity(master)?, identity(slave)?);
         if master_identity == slave_identity {
@@ -47,8 +49,8 @@ impl Underway {
             .replace("$field", &quote_literal(&config.slave_field))
             .replace("$skip_user", &skip_user)
             .replace("$slave", &quote_literal(&slave_identity));
-        let holds: bool = slave.query_one("look for what is put aside", holding::HAS_HELD, &[])?.get(0);
-        let hands_on: bool = slave.query_one("look for a log on the slave", sql::HAS_LOG, &[])?.get(0);
+        let holds: bool = slave.query_one("look for what is put aside", replay_sql::HAS_HELD, &[])?.get(0);
+        let hands_on: bool = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);
         let slave = if hands_on { slave_log(slave, &master_identity)? } else { None };
         let master = Log { waiting, value: hstore_value(master)? };
         let held = holds.then(|| held_log(&Protocol::progress_key(origin, &config.slave_field)));
@@ -136,11 +138,12 @@ fn ask(log: Option<&Log>, session: &mut Session, table: &str, source: &Source, k
 
 /// Flags follow a moment behind, which is well enough here: a change that has arrived counts as being on its way once more.
 fn slave_log(slave: &mut Session, master_identity: &str) -> Result<Option<Log>> {
-    let fields = slave.query("look at the slave's log", sql::SLAVE_FIELDS, &[])?;
+    let fields = slave.query("look at the slave's log", server_sql::SLAVE_FIELDS, &[])?;
     let flags: Vec<String> =
         fields.iter().map(|row| format!("NOT coalesce(l.{}, true)", quote_ident(row.get(0)))).collect();
     // The Python original's log says nothing about rows.
-    if flags.is_empty() || slave.query("look at the slave's log", sql::LOG, &[])?[0].get::<_, Option<u32>>(1).is_none()
+    if flags.is_empty()
+        || slave.query("look at the slave's log", server_sql::LOG, &[])?[0].get::<_, Option<u32>>(1).is_none()
     {
         return Ok(None);
     }
@@ -154,7 +157,7 @@ fn slave_log(slave: &mut Session, master_identity: &str) -> Result<Option<Log>> 
 }
 
 fn hstore_value(session: &mut Session) -> Result<String> {
-    let schema: String = session.query_one("look for hstore", sql::HSTORE_SCHEMA, &[])?.get(0);
+    let schema: String = session.query_one("look for hstore", server_sql::HSTORE_SCHEMA, &[])?.get(0);
     Ok(format!("l.$row OPERATOR({}.->) $name", quote_ident(&schema)))
 }
 

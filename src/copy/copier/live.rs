@@ -12,15 +12,18 @@ use super::{Keeper, News, Outcome, Wish, check, sequences, surroundings, unfinis
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_literal};
+use crate::commit::sql as commit_sql;
 use crate::config::settings::Config;
 use crate::copy::plan::{self, Captured};
 use crate::copy::schema;
+use crate::copy::sql;
 use crate::pair::copied::{self, Copied};
 use crate::pair::release::Release;
+use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
 use crate::replay::hold::{self, COPYING};
+use crate::replay::sql as replay_sql;
 use crate::server::session::{Session, ToSql};
-use crate::sql::{self, copying, holding};
 use std::time::Duration;
 
 /// How often a batch of the daemon's is waited for, 10 s each time (lock_timeout).
@@ -31,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) fn run(config: &Config, wish: &Wish, control: &Control, tell: &mut dyn FnMut(News)) -> Result<Outcome> {
     let mut release = Release::open(config, "copy", control)?;
-    release.master.query("tell that a copy is under way", copying::LOCK_COPY, &[&config.slave_field])?;
+    release.master.query("tell that a copy is under way", sql::LOCK_COPY, &[&config.slave_field])?;
     let key = release.pair.clone();
     let (tables, notes) = plan::choose(&mut release.master, &wish.tables)?;
     notes.into_iter().for_each(|note| tell(News::Note(note)));
@@ -55,14 +58,14 @@ pub(super) fn run(config: &Config, wish: &Wish, control: &Control, tell: &mut dy
         hold(&mut release, relation, control, tell)?;
     }
     let batch: i64 =
-        release.master.query_one("read the last batch", sql::COMMITTED_BATCH, &[&config.slave_field])?.get(0);
+        release.master.query_one("read the last batch", commit_sql::COMMITTED_BATCH, &[&config.slave_field])?.get(0);
     let parameters: [&(dyn ToSql + Sync); 5] = [&key, &relations, &false, &batch, &"held"];
-    release.slave.execute("note the copy", copying::WANT_COPY, &parameters)?;
+    release.slave.execute("note the copy", sql::WANT_COPY, &parameters)?;
     failpoint::reached("copy-held");
     let mut keeper = Keeper::open(config, &tables)?;
     // What comes after the snapshot and is on the disk: `copied.rs` says why.
-    release.master.query("set the session up", sql::COMMIT_DURABLY, &[])?;
-    release.master.message("make the snapshot last", copying::LEAVE_A_TRACE)?;
+    release.master.query("set the session up", pair_sql::COMMIT_DURABLY, &[])?;
+    release.master.message("make the snapshot last", sql::LEAVE_A_TRACE)?;
     let plans = plan::make(&mut keeper.session, &mut release.slave, &tables, &around)?;
     let way = Way {
         config,
@@ -96,7 +99,7 @@ pub(super) fn on_hold(slave: &mut Session, key: &str, tables: &[Captured]) -> Re
         return Ok(Vec::new());
     }
     let mut left = Vec::new();
-    for row in slave.query("look at what is on hold", holding::HOLDS, &[&key])? {
+    for row in slave.query("look at what is on hold", replay_sql::HOLDS, &[&key])? {
         let relation: String = row.get("relation");
         if !tables.iter().any(|table| table.relation == relation) {
             continue;
@@ -133,7 +136,7 @@ fn wait_for_daemon(
     control: &Control,
     tell: &mut dyn FnMut(News),
 ) -> Result<()> {
-    let unpassed = copying::unpassed(&config.slave_field);
+    let unpassed = sql::unpassed(&config.slave_field);
     loop {
         let left = release.master.query_one(
             "look how far the slave is",

@@ -11,11 +11,14 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_literal};
 use crate::config::settings::Config;
 use crate::copy::plan::Plan;
+use crate::copy::sql;
+use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
+use crate::replay::sql as replay_sql;
 use crate::server::checks::take_replica_role;
 use crate::server::connect;
 use crate::server::session::{Session, ToSql};
-use crate::sql::{self, copying};
+use crate::server::sql as server_sql;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -114,7 +117,7 @@ pub(super) fn all(
     }
     control.set_cancellers(pipes.iter().flat_map(Pipe::cancellers).collect());
     let gauges = plans.iter().map(|_| Gauge::default()).collect();
-    let drops_held = pipes[0].slave.query_one("look for held changes", copying::HAS_HELD, &[])?.get(0);
+    let drops_held = pipes[0].slave.query_one("look for held changes", sql::MAY_DROP_HELD, &[])?.get(0);
     let shared = Shared { way, plans, gauges, next: AtomicUsize::new(0), control, drops_held };
     let started = Instant::now();
     let (mut loaded, mut failed): (Vec<Loaded>, Vec<(String, Error)>) = (Vec::new(), Vec::new());
@@ -167,11 +170,11 @@ impl Pipe {
             }
         };
         let mut slave = connect::connect(Side::Slave, &way.config.slave, &label)?;
-        let identity: String = master.query_one("look at the server", sql::IDENTITY, &[])?.get(0);
+        let identity: String = master.query_one("look at the server", server_sql::IDENTITY, &[])?.get(0);
         slave.set_up(&identity)?;
         // Whether it may was looked at: if not, no table has anything that would fire.
         take_replica_role(&mut slave)?;
-        slave.query("set the session up", sql::COMMIT_DURABLY, &[])?;
+        slave.query("set the session up", pair_sql::COMMIT_DURABLY, &[])?;
         Ok(Pipe { master, slave })
     }
 
@@ -243,7 +246,7 @@ impl Shared<'_> {
             other => other?,
         };
         let parameters: [&(dyn ToSql + Sync); 2] = [&self.way.keeper, &plan.relation];
-        if pipe.master.query_one("look at the locks", copying::KEEPS_LOCK, &parameters)?.get(0) {
+        if pipe.master.query_one("look at the locks", sql::KEEPS_LOCK, &parameters)?.get(0) {
             return Ok(true);
         }
         let detail = format!("the session that kept {} as the snapshot shows it is gone", plan.relation);
@@ -254,12 +257,12 @@ impl Shared<'_> {
         let (way, plan, gauge) = (self.way, &self.plans[index], &self.gauges[index]);
         let started = Instant::now();
         pipe.slave.message("begin a transaction", "BEGIN")?;
-        let row = pipe.slave.query_one("note the copy", copying::BEGIN_LOAD, &[&way.key, &plan.relation])?;
+        let row = pipe.slave.query_one("note the copy", sql::BEGIN_LOAD, &[&way.key, &plan.relation])?;
         if !matches!(row.get(0), "wanted" | "held") {
             let detail = format!("a former copy has loaded {} in this very moment", plan.relation);
             return Err(Error::new(Kind::Contention, Some(Side::Slave), "copy", detail).with_hint("run it again"));
         }
-        pipe.slave.message("set the session up", sql::ITS_PATH)?;
+        pipe.slave.message("set the session up", replay_sql::ITS_PATH)?;
         if way.delete_first {
             pipe.slave.message("empty the table", &format!("DELETE FROM {}", plan.target))?;
         }
@@ -271,16 +274,16 @@ impl Shared<'_> {
             gauge.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
             if self.control.is_stopping() { Err(stopped()) } else { Ok(()) }
         })?;
-        pipe.slave.message("set the session up", sql::OWN_PATH)?;
+        pipe.slave.message("set the session up", replay_sql::OWN_PATH)?;
         let snapshot = way.snapshot.as_str();
         pipe.slave.execute(
             "note the copy",
-            copying::END_LOAD,
+            sql::END_LOAD,
             &[&way.key, &plan.relation, &way.done, &snapshot, &(rows as i64)],
         )?;
         if self.drops_held {
             let parameters: [&(dyn ToSql + Sync); 3] = [&way.key, &plan.relation, &snapshot];
-            pipe.slave.execute("drop what is held and copied", copying::DROP_HELD, &parameters)?;
+            pipe.slave.execute("drop what is held and copied", sql::DROP_HELD, &parameters)?;
         }
         failpoint::reached("copy-noted");
         pipe.slave.message("commit", "COMMIT")?;

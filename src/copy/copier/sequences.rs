@@ -4,8 +4,8 @@ use super::News;
 use crate::base::error::Result;
 use crate::base::names::quote_literal;
 use crate::copy::plan::listed;
+use crate::copy::sql;
 use crate::server::session::Session;
-use crate::sql::copying;
 use std::collections::HashMap;
 
 /// Sets all sequences, or those of some tables; how many. What cannot be set is told, and keeps nothing from going on.
@@ -15,8 +15,8 @@ pub(super) fn bring(
     of: Option<Vec<String>>,
     tell: &mut dyn FnMut(News),
 ) -> Result<u64> {
-    let there = master.query("look at the sequences", copying::SEQUENCES, &[&of])?;
-    let here = slave.query("look at the sequences", copying::SEQUENCES, &[&None::<Vec<String>>])?;
+    let there = master.query("look at the sequences", sql::SEQUENCES, &[&of])?;
+    let here = slave.query("look at the sequences", sql::SEQUENCES, &[&None::<Vec<String>>])?;
     let here: HashMap<String, i64> = here.iter().map(|row| (row.get("sequence"), row.get("increment"))).collect();
     let mut set = 0;
     let (mut missing, mut secret, mut interleaved) = (Vec::new(), Vec::new(), Vec::new());

@@ -2,9 +2,9 @@
 
 use super::{Level, Report, Worker};
 use crate::base::names::Side;
+use crate::health::sql;
 use crate::pair::copied;
 use crate::server::session::Session;
-use crate::sql;
 
 const SUBJECT: &str = "copy";
 
@@ -32,8 +32,8 @@ pub(super) fn examine(report: &mut Report, key: &str, source: &str, worker: Work
 
 /// The tables whose changes are put aside for a copy.
 fn tables_on_hold(slave: &mut Session, key: &str) -> crate::base::error::Result<String> {
-    if !slave.query_one("look for what is put aside", sql::PUT_ASIDE, &[])?.get::<_, bool>("held") {
+    if !slave.query_one("look for what is put aside", sql::MAY_SEE_HELD, &[])?.get::<_, bool>("held") {
         return Ok(String::new());
     }
-    Ok(slave.query_one("count what is put aside", sql::HELD, &[&key])?.get(3))
+    Ok(slave.query_one("count what is put aside", sql::HELD_SUMMARY, &[&key])?.get(3))
 }

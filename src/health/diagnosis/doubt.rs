@@ -4,9 +4,10 @@ use super::{Level, Report};
 use crate::base::error::Result;
 use crate::base::names::{BatchNumber, Side, quote_literal};
 use crate::commit::recovery::{Action, GidFamily, decide};
+use crate::commit::sql as commit_sql;
 use crate::config::settings::Config;
+use crate::health::sql;
 use crate::server::session::Session;
-use crate::sql;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub(super) fn examine<'a>(
         let Some(found) = report.tried(Some(side), SUBJECT, asked) else { continue };
         asked_sides.push(side);
         if side == Side::Master && family.is_some() {
-            let asked = session.query("read the last batch", sql::COMMITTED_BATCH, &[field]);
+            let asked = session.query("read the last batch", commit_sql::COMMITTED_BATCH, &[field]);
             committed = asked.ok().and_then(|rows| rows.first().map(|row| BatchNumber(row.get(0))));
         }
         let mut has_any = false;

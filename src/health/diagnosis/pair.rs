@@ -3,8 +3,9 @@
 use super::{Level, Report};
 use crate::base::error::Result;
 use crate::base::names::quote_literal;
+use crate::health::sql;
 use crate::server::session::Session;
-use crate::sql;
+use crate::server::sql as server_sql;
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -89,7 +90,8 @@ fn sequences(report: &mut Report, master: &mut Session, slave: &mut Session) {
         Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
     };
     // On a slave that is a master too they are meant to differ.
-    let is_master = slave.query_one("look for a log on the slave", sql::HAS_LOG, &[]).map(|row| row.get::<_, bool>(0));
+    let is_master =
+        slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[]).map(|row| row.get::<_, bool>(0));
     let Some(false) = report.tried(None, "sequences", is_master) else { return };
     let both = ask(master).and_then(|on_master| Ok((on_master, ask(slave)?)));
     let Some((on_master, on_slave)) = report.tried(None, "sequences", both) else { return };

@@ -1,11 +1,14 @@
 //! One server by itself, and the master's log and daemon.
 
 use super::{Level, Report, Worker};
+use crate::backlog::sql as backlog_sql;
 use crate::base::names::{BatchNumber, Side, quote_literal};
 use crate::config::settings::Config;
+use crate::health::sql;
+use crate::pair::sql as pair_sql;
 use crate::server::checks;
 use crate::server::session::Session;
-use crate::sql;
+use crate::server::sql as server_sql;
 
 /// The newest major version that pyreplica was tested with.
 const NEWEST_VERSION: i32 = 18;
@@ -14,7 +17,7 @@ const OLDEST_VERSION: i32 = 13;
 
 pub(super) fn examine(report: &mut Report, config: &Config, session: &mut Session) {
     let side = Some(session.side());
-    let asked = session.query_one("look at the server", sql::IDENTITY, &[]);
+    let asked = session.query_one("look at the server", server_sql::IDENTITY, &[]);
     let Some(row) = report.tried(side, "version", asked) else { return };
     let version = row.get::<_, i32>(3) / 10_000;
     let text = format!("PostgreSQL {version}");
@@ -59,7 +62,7 @@ pub(super) fn examine_log(report: &mut Report, config: &Config, master: &mut Ses
             return None;
         }
     };
-    let missing = master.query("look at the rights", sql::MISSING_RIGHTS, &[]);
+    let missing = master.query("look at the rights", server_sql::MISSING_RIGHTS, &[]);
     let missing = report.tried(Some(Side::Master), "rights", missing)?;
     if !missing.is_empty() {
         let finding =
@@ -69,9 +72,9 @@ pub(super) fn examine_log(report: &mut Report, config: &Config, master: &mut Ses
         return None;
     }
     report.add(Level::Ok, Some(Side::Master), "rights", "the role may read and mark the log");
-    let identity = master.query_one("look at the server", sql::IDENTITY, &[]);
+    let identity = master.query_one("look at the server", server_sql::IDENTITY, &[]);
     let identity: String = report.tried(Some(Side::Master), "log", identity)?.get(0);
-    let rows = master.query("look at the log's columns", sql::SLAVE_FIELDS, &[]);
+    let rows = master.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[]);
     let fields: Vec<String> = report.tried(Some(Side::Master), "log", rows)?.iter().map(|row| row.get(0)).collect();
     let field = &config.slave_field;
     if !fields.contains(field) {
@@ -96,7 +99,7 @@ pub(super) fn examine_daemon(report: &mut Report, config: &Config, source: &str,
     let side = Some(Side::Master);
     let field = &config.slave_field;
     examine_error(report, field, master);
-    let rows = master.query("look for the daemon", sql::DAEMON, &[field]);
+    let rows = master.query("look for the daemon", server_sql::DAEMON, &[field]);
     let Some(rows) = report.tried(side, "daemon", rows) else { return Worker::None };
     if let Some(row) = rows.iter().find(|row| row.get("copies")) {
         let pid: i32 = row.get("pid");
@@ -145,7 +148,7 @@ fn examine_error(report: &mut Report, field: &String, master: &mut Session) {
 
 fn examine_size(report: &mut Report, config: &Config, master: &mut Session, fields: &[String]) {
     let side = Some(Side::Master);
-    let asked = master.query_one("look at the size of the log", sql::LOG_SIZE, &[]);
+    let asked = master.query_one("look at the size of the log", pair_sql::LOG_SIZE, &[]);
     let Some(row) = report.tried(side, "log size", asked) else { return };
     let size = row.get::<_, i64>(0) as u64;
     let text = format!("{} MiB", size >> 20);
@@ -155,7 +158,7 @@ fn examine_size(report: &mut Report, config: &Config, master: &mut Session, fiel
     }
     let mut holders = Vec::new();
     for field in fields {
-        let asked = master.query("look for the oldest change", &sql::waiting(field), &[field]);
+        let asked = master.query("look for the oldest change", &backlog_sql::waiting(field), &[field]);
         let Some(rows) = report.tried(side, "log size", asked) else { continue };
         holders.extend(
             rows.first().map(|row| format!("{field} has not replayed changes since {}", row.get::<_, String>(0))),

@@ -4,8 +4,8 @@ use super::{Level, Report, takes_replica_role};
 use crate::base::error::Result;
 use crate::base::names::{Side, quote_ident, quote_literal};
 use crate::config::settings::Config;
+use crate::health::sql;
 use crate::server::session::{Row, Session};
-use crate::sql;
 use std::collections::{BTreeMap, HashSet};
 
 /// What separates the columns of a unique index in the answer.

@@ -3,8 +3,9 @@
 use super::seconds;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_literal};
+use crate::health::sql;
 use crate::server::session::{Row, Session};
-use crate::sql;
+use crate::server::sql as server_sql;
 use std::time::Duration;
 
 /// So many rows of the log are looked at: some tenths of a second. What is beyond is estimated by the ids.
@@ -68,7 +69,7 @@ pub fn place(master: &mut Session, field: &str) -> Result<Option<Place>> {
 }
 
 pub(super) fn of(master: &mut Session, field: &str) -> Result<Lag> {
-    let columns = master.query("look at the log's columns", sql::SLAVE_FIELDS, &[])?;
+    let columns = master.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
     if !columns.iter().any(|row| row.get::<_, &str>(0) == field) {
         let what = format!("replica_log has no column for SLAVE_FIELD={field}");
         let hint = format!("on the master: SELECT py_log_add_slave({});", quote_literal(field));

@@ -5,9 +5,9 @@ use crate::backlog::change::Change;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
 use crate::replay::conflict::Met;
+use crate::replay::sql;
 use crate::replay::statements::instruction;
 use crate::server::session::Session;
-use crate::sql;
 
 /// Looked at in one query.
 const UNIQUE_CHECKS: usize = 200;

@@ -5,9 +5,9 @@ use super::{MESSAGE_BYTES, MESSAGE_CHANGES, NEXT_SAVEPOINT, Replayer, SAVEPOINT,
 use crate::backlog::change::{Change, Event};
 use crate::base::error::Result;
 use crate::replay::conflict::{self, misfit_error};
+use crate::replay::sql;
 use crate::replay::statements::Shape;
 use crate::server::session::Session;
-use crate::sql;
 
 const PREPARING: &str = "SAVEPOINT pyreplica_prepare;";
 const PREPARED: &str = "RELEASE SAVEPOINT pyreplica_prepare";
@@ -34,7 +34,7 @@ impl Replayer {
         let holds = self.holding.holds();
         let conditions = self.tables.insist(changes, holds.as_deref())?;
         let mut opening = vec![format!("BEGIN; {}", sql::LOOK_UP.trim_end_matches(';'))];
-        opening.extend(holds.is_some().then(|| sql::holding::KEEP.to_string()));
+        opening.extend(holds.is_some().then(|| sql::KEEP.to_string()));
         opening.extend(conditions);
         let opening = format!("{}; {}{}", opening.join("; "), self.note_origin(&changes[0]), sql::ITS_PATH);
         let mut message = Message::new("", 0);

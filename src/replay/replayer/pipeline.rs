@@ -9,9 +9,9 @@ use crate::backlog::change::{Change, Event};
 use crate::base::error::Result;
 use crate::replay::net_effect::{self, Group, TableEffect};
 use crate::replay::sets;
+use crate::replay::sql;
 use crate::replay::table::Table;
 use crate::server::session::Session;
-use crate::sql;
 use std::collections::HashSet;
 
 /// From so many rows on, COPY saves more than its additional round trips cost.

@@ -9,21 +9,8 @@ pub const TARGET: &str = include_str!("../../sql/query/target.sql");
 pub const SEQUENCES: &str = include_str!("../../sql/query/sequences.sql");
 pub const OWN_OBJECTS: &str = include_str!("../../sql/query/own.sql");
 pub const WITH_PARTITIONS: &str = include_str!("../../sql/query/partitions.sql");
-pub const SLAVE_COPY: &str = include_str!("../../sql/slave-copy.sql");
-
-pub const HAS_COPY: &str = "select to_regclass('public.replica_copy') is not null";
 
 pub const END_COPY: &str = "select pg_advisory_unlock_all(); notify replica_mended";
-
-pub const MAY_SEE_COPY: &str =
-    "select coalesce(has_table_privilege(to_regclass('public.replica_copy')::oid, 'select'), false)";
-
-/// Until all of them are there no daemon replicates.
-pub const UNFINISHED_COPY: &str = "select count(*) as tables, count(*) filter (where state = 'loaded') as loaded, \
-     min(ts)::timestamptz(0)::text as since from public.replica_copy where master = $1 and state in ('wanted', 'loaded')";
-
-pub const COPIED: &str = "select relation, state, whole, batch, snapshot, rows from public.replica_copy \
-     where master = $1 order by relation";
 
 pub const WANT_COPY: &str = "insert into public.replica_copy (master, relation, state, whole, batch) \
      select $1, r, $5, $3, $4 from unnest($2::text[]) r \
@@ -41,8 +28,6 @@ pub const END_LOAD: &str = "update public.replica_copy set state = $3, snapshot 
      where master = $1 and relation = $2";
 
 pub const PASS_COPIES: &str = "update public.replica_copy set state = 'passing' where master = $1 and state = 'loaded'";
-
-pub const FORGET_COPIES: &str = "delete from public.replica_copy where master = $1 and relation = any ($2)";
 
 /// A snapshot, to be shared and to be remembered.
 pub const EXPORT_SNAPSHOT: &str = "select pg_export_snapshot(), pg_current_snapshot()::text";
@@ -63,7 +48,8 @@ pub fn unpassed(field: &str) -> String {
     include_str!("../../sql/query/unpassed.sql").replace("l.replicated", &format!("l.{}", quote_ident(field)))
 }
 
-pub const HAS_HELD: &str = "select coalesce(has_table_privilege(to_regclass('public.replica_held'), 'delete'), false)";
+pub const MAY_DROP_HELD: &str =
+    "select coalesce(has_table_privilege(to_regclass('public.replica_held'), 'delete'), false)";
 
 /// What has been put aside of a table and is in a copy of it.
 pub const DROP_HELD: &str = "delete from public.replica_held where master = $1 and relation = $2 \

@@ -1,102 +1,18 @@
-//! Every statement that is not made up on the way: the scripts an operator runs too, and the daemon's queries.
-
-mod looking;
-
-pub use looking::*;
+//! Statements that read the log, move the position and set the flags.
 
 use crate::backlog::position::Position;
 use crate::backlog::snapshot::Snapshot;
 use crate::base::names::{BatchNumber, quote_ident, quote_literal};
-
-pub mod copying;
-pub mod holding;
-
-pub const MASTER_INSTALL: &str = include_str!("../sql/master-install.sql");
-pub const SLAVE_INSTALL: &str = include_str!("../sql/slave-install.sql");
-
-/// The trigger on every table that is not pyreplica's own, whatever its schema. Partitions come with their root.
-pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg(n.nspname::text, c.relname::text) \
-     from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-     where c.relkind in ('r', 'p') and not c.relispartition and n.nspname !~ '^pg_' \
-     and n.nspname <> 'information_schema' \
-     and c.oid not in ('public.replica_log'::regclass, 'public.replica_slave'::regclass, 'public.replica_error'::regclass, \
-     'public.py_log_filter'::regclass, 'public.py_log_transform'::regclass) \
-     and c.oid is distinct from to_regclass('public.replica_progress') \
-     and c.oid is distinct from to_regclass('public.replica_hold') \
-     and c.oid is distinct from to_regclass('public.replica_held') \
-     and c.oid is distinct from to_regclass('public.replica_copy') \
-     and c.oid is distinct from to_regclass('public.replica_conflict') \
-     and c.oid is distinct from to_regclass('public.replica_skipped') order by n.nspname, c.relname";
-
-pub const SESSION: &str = include_str!("../sql/query/session.sql");
-pub const STRANGER: &str = include_str!("../sql/query/stranger.sql");
-pub const FINGERPRINT: &str = include_str!("../sql/query/fingerprint.sql");
-pub const TABLE: &str = include_str!("../sql/query/table.sql");
-pub const LINKS: &str = include_str!("../sql/query/links.sql");
-pub const KEY: &str = include_str!("../sql/query/key.sql");
-pub const COMPARABLE: &str = include_str!("../sql/query/comparable.sql");
-pub const REPLICATED: &str = include_str!("../sql/query/replicated.sql");
-pub const UNDERWAY: &str = include_str!("../sql/query/underway.sql");
-pub const COLUMNS: &str = include_str!("../sql/query/columns.sql");
-
-/// Triggers, cascades and foreign key checks do not run in such a session.
-pub const REPLICA_ROLE: &str = "set session_replication_role = replica";
-
-/// Rows are looked up by the index of their key, one after the other: what the planner believes of a table that has grown
-/// a moment ago would have it read the whole table for each set of changes.
-pub const LOOK_UP: &str = "set local enable_seqscan = off; set local enable_hashjoin = off; \
-     set local enable_mergejoin = off; set local plan_cache_mode = force_generic_plan;";
-
-/// What the application has set for the daemon's role: for statements that write rows, since functions of the application run
-/// with them, in triggers and checks. Nothing in such a statement is looked for in that path.
-pub const ITS_PATH: &str = "set local search_path to default;";
-
-/// For a session that has been without.
-pub const OWN_SESSION_PATH: &str = "set search_path = pg_catalog, pg_temp";
-
-/// What the session has otherwise (`session.sql`).
-pub const OWN_PATH: &str = "set local search_path = pg_catalog, pg_temp;";
-
-/// For free statements, which are about anything.
-pub const PLAN_FREELY: &str = "set local enable_seqscan to default; set local enable_hashjoin to default; \
-     set local enable_mergejoin to default; set local plan_cache_mode to default; set local search_path to default;";
-
-/// Who the daemon is, whatever a free statement has made of it.
-pub const OWN_ROLE: &str = "reset session authorization; reset role;";
 
 /// The log is read by its index and in the order of that, however small the planner believes it to be. As that is known, no
 /// look is planned anew, which takes longer than the look.
 pub const READ_BY_INDEX: &str =
     "set enable_seqscan = off; set enable_bitmapscan = off; set plan_cache_mode = force_generic_plan";
 
-pub const LISTEN: &str = "listen replicas";
-
-/// The trigger does not signal changes that a daemon makes, since a NOTIFY cannot be prepared: the daemon does, for the
-/// replicas of its slave, once the changes are committed.
-pub const NOTIFY: &str = "notify replicas";
-
-/// For a daemon that waits for its next try after a failure: no writer signals this, only who has mended something.
-pub const LISTEN_FOR_MENDING: &str = "listen replica_mended";
-pub const NOTIFY_MENDED: &str = "notify replica_mended";
-
-/// Whether the trigger asks for this slave's lock; makes it so if it can.
-pub const CAN_WAKE: &str = "select public.py_log_can_wake($1)";
-
-/// 0x70797267 is "pyrg". The trigger tries the same lock in shared mode.
-pub const LOCK_SLEEPER: &str = "select pg_try_advisory_lock(1887007335, hashtext($1))";
-
-pub const UNLOCK_SLEEPER: &str = "select pg_advisory_unlock(1887007335, hashtext($1))";
-
-pub const HAS_LOG: &str = "select to_regclass('public.replica_log') is not null";
-
-pub const KEEPALIVE: &str = "select now()::text";
-
 /// Slaves come and go by columns of the log: none does while rows are being marked or deleted, which waits for nobody for
 /// long, nor for the disk: if it gets lost, it is done again.
 pub const BEGIN_MARKING: &str = "begin; set local lock_timeout = '1s'; set local synchronous_commit = off; \
      lock table public.replica_log in row exclusive mode";
-
-pub const NEXT_BATCH: &str = "select nextval('public.replica_batch_seq')";
 
 /// 0x70797267 is "pyrg". Of several slaves' daemons that find the log restored, one takes care of it.
 pub const BEGIN_ADOPTING: &str = "begin; select pg_advisory_xact_lock(1887007335, 0)";
@@ -105,71 +21,17 @@ pub const CURRENT_SNAPSHOT: &str = "select pg_current_snapshot()::text";
 
 pub const HIGHEST_ID: &str = "select coalesce(max(id), 0) from public.replica_log";
 
-/// Which server and database this is, its encoding, its version, and how many transactions it can keep prepared.
-pub const IDENTITY: &str = "select (select system_identifier from pg_control_system()) || '/' || oid, \
-     pg_encoding_to_char(encoding)::text, current_setting('max_prepared_transactions')::int, \
-     current_setting('server_version_num')::int, pg_is_in_recovery() \
-     from pg_database where datname = current_database()";
-
-/// The log's oid tells one installation from a later one in the same database; the second column is null if an earlier
-/// version has made it.
-pub const LOG: &str = "select to_regclass('public.replica_log')::oid, (select attrelid from pg_attribute \
-     where attrelid = to_regclass('public.replica_slave') and attname = 'base' \
-       and to_regprocedure('public.py_log_can_wake(text)') is not null)";
-
-/// The columns that mark slaves.
-pub const SLAVE_FIELDS: &str = "select attname::text from pg_attribute \
-     where attrelid = to_regclass('public.replica_log') and attnum > 0 and not attisdropped \
-     and atttypid = 'boolean'::regtype order by attnum";
-
-pub const HSTORE_SCHEMA: &str = "select n.nspname::text from pg_extension e \
-     join pg_namespace n on n.oid = e.extnamespace where e.extname = 'hstore'";
-
-/// The GRANTs that the daemon's role lacks on the master.
-pub const MISSING_RIGHTS: &str = include_str!("../sql/query/rights.sql");
-
-/// An earlier version's has no position.
-pub const HAS_PROGRESS: &str = "select exists (select from pg_attribute \
-     where attrelid = to_regclass('public.replica_progress') and attname = 'position')";
-
-/// The GRANTs that the daemon's role lacks on the slave's progress table, in one text.
-pub const MISSING_PROGRESS_RIGHTS: &str = "select coalesce(string_agg(format('GRANT %s ON public.replica_progress TO \
-     %I;', upper(privilege), current_user), ' '), '') from unnest(array['select', 'insert', 'update']) privilege \
-     where not has_table_privilege('public.replica_progress', privilege)";
-
-/// 0x70797265 is "pyre". Two daemons of one slave exclude each other with it, on the master.
-pub const LOCK_SLAVE: &str = "select pg_try_advisory_lock(1887007333, hashtext($1))";
-
-/// Whether a daemon replicates to this slave: it holds the lock above.
-pub const DAEMON_RUNS: &str = "select exists (select from pg_locks where locktype = 'advisory' \
-     and database = (select oid from pg_database where datname = current_database()) and classid = 1887007333 \
-     and objid = (hashtext($1)::bigint & 4294967295)::oid and objsubid = 2 and granted)";
-
-/// Whether there is an index by id; without one every look reads the whole log.
-pub const HAS_INDEX: &str = "select exists (select from pg_index i join pg_attribute a on a.attrelid = i.indrelid \
-     and a.attnum = i.indkey[0] where i.indrelid = to_regclass('public.replica_log') and i.indisvalid \
-     and i.indpred is null and a.attname = 'id')";
-
-pub const LOG_SIZE: &str = "select pg_total_relation_size('public.replica_log')";
-
-/// The look comes first: ON CONFLICT alone waits for a transaction in doubt that has changed the row, and this runs before
-/// recovery.
-pub const SLAVE_ROW: &str = "insert into public.replica_slave (field, batch) select $1::text::name, 0 \
-     where not exists (select from public.replica_slave where field = $1::text::name) on conflict (field) do nothing";
-
-pub const COMMITTED_BATCH: &str = "select batch from public.replica_slave where field = $1::text::name";
-
 pub const KEEP_FLOOR: &str = "update public.replica_slave set floor = $3 where field = $1::text::name and batch = $2 \
      returning ctid::text";
 
-pub const POSITION: &str = include_str!("../sql/query/position.sql");
+pub const POSITION: &str = include_str!("../../sql/query/position.sql");
 
 /// A transaction of our own, and its number.
 pub const OWN_TRANSACTION: &str = "select pg_current_xact_id()::text::bigint";
 
 /// Has the log been restored from a cluster with other transaction numbers?
-pub const RESTORED: &str = include_str!("../sql/query/restored.sql");
-pub const RENUMBER: &str = include_str!("../sql/query/renumber.sql");
+pub const RESTORED: &str = include_str!("../../sql/query/restored.sql");
+pub const RENUMBER: &str = include_str!("../../sql/query/renumber.sql");
 
 /// The slaves whose position is about another database than this one.
 pub const FOREIGN_POSITIONS: &str = "select field::text from public.replica_slave where identity is distinct from $1 \
@@ -178,22 +40,6 @@ pub const FOREIGN_POSITIONS: &str = "select field::text from public.replica_slav
 pub const FORGET_POSITIONS: &str = "update public.replica_slave set identity = $1, base = null, current = null, \
      last = null, highest = null, floor = null where identity is distinct from $1 \
      and (base is not null or current is not null or field = $2::text::name)";
-
-/// An asynchronous commit could be lost after the other side's.
-pub const COMMIT_DURABLY: &str = "select set_config('synchronous_commit', 'on', false) \
-     where current_setting('synchronous_commit') = 'off'";
-
-pub const PREPARED: &str = "select gid from pg_prepared_xacts where database = current_database() order by prepared";
-
-pub const PROGRESS: &str = "select batch, position from public.replica_progress where master = $1";
-
-pub const PROGRESS_ROW: &str = "insert into public.replica_progress (master, batch, position) values ($1, 0, '') \
-     on conflict (master) do nothing";
-
-/// Only if the row still says what the daemon believes: a commit that was under way when a connection broke is waited
-/// for here, and then seen.
-pub const NOTE_PROGRESS: &str = "update public.replica_progress set batch = $2, position = $3, ts = now() \
-     where master = $1 and batch = $4";
 
 /// The queries that read the log, with the slave's own column in the place of "l.replicated".
 #[derive(Clone)]
@@ -204,8 +50,8 @@ pub struct ReadQueries {
 }
 
 /// Passes over a long backlog.
-pub const CLOSE: &str = include_str!("../sql/query/close.sql");
-pub const SPREAD: &str = include_str!("../sql/query/spread.sql");
+pub const CLOSE: &str = include_str!("../../sql/query/close.sql");
+pub const SPREAD: &str = include_str!("../../sql/query/spread.sql");
 
 impl ReadQueries {
     /// `hstore_schema`: where the extension is installed; `packed`: in its binary form.
@@ -213,9 +59,9 @@ impl ReadQueries {
         let form = format!("{}.{}", quote_ident(hstore_schema), if packed { "hstore_send" } else { "hstore_to_array" });
         let own = |sql| own(field, sql).replace("public.hstore_send", &form);
         ReadQueries {
-            pending: own(include_str!("../sql/query/pending.sql")),
-            page: own(include_str!("../sql/query/page.sql")),
-            fetch: own(include_str!("../sql/query/fetch.sql")),
+            pending: own(include_str!("../../sql/query/pending.sql")),
+            page: own(include_str!("../../sql/query/page.sql")),
+            fetch: own(include_str!("../../sql/query/fetch.sql")),
         }
     }
 
@@ -254,10 +100,10 @@ impl MarkQueries {
         let all: Vec<String> = fields.iter().map(|field| flag(field)).collect();
         let all = all.join(" and ");
         MarkQueries {
-            due: own(field, include_str!("../sql/query/due.sql")),
-            stuck: own(field, include_str!("../sql/query/stuck.sql")),
+            due: own(field, include_str!("../../sql/query/due.sql")),
+            stuck: own(field, include_str!("../../sql/query/stuck.sql")),
             mark: marks(field, fields, keep),
-            old: include_str!("../sql/query/old.sql").replace("l.replicated", &format!("({all})")),
+            old: include_str!("../../sql/query/old.sql").replace("l.replicated", &format!("({all})")),
             purge: vec![format!("delete from public.replica_log l where id = any ($1) and {all}")],
             waiting: fields.iter().map(|field| (field.clone(), waiting(field))).collect(),
         }
@@ -275,7 +121,7 @@ pub fn first_pending(field: &str) -> String {
 
 /// Sets the flags of what a slave's position says is replayed.
 pub fn passed(field: &str) -> String {
-    own(field, include_str!("../sql/query/passed.sql"))
+    own(field, include_str!("../../sql/query/passed.sql"))
 }
 
 /// SQLSTATE of `note_position` when the row is not as that batch has left it: a division by the number of rows.
@@ -312,7 +158,7 @@ pub fn note_position(
     )
 }
 
-fn own(field: &str, sql: &str) -> String {
+pub fn own(field: &str, sql: &str) -> String {
     let own = quote_ident(field);
     sql.replace("l.replicated", &format!("l.{own}")).replace("set replicated", &format!("set {own}"))
 }

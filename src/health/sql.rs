@@ -1,6 +1,6 @@
-//! What the verbs ask that look and write nothing, and what the daemon leaves for them.
+//! Statements of doctor and status, which look and write nothing.
 
-use super::own;
+use crate::backlog::sql::own;
 
 /// For verbs that look and write nothing; names of types come with their schema, and no look takes for ever.
 pub const LOOK_ONLY: &str = "set default_transaction_read_only = on; set search_path = pg_catalog; \
@@ -30,9 +30,6 @@ pub const PLACE: &str = "select batch, last, extract(epoch from ts)::float8 as n
 
 pub const OPEN_TRANSACTIONS: &str = include_str!("../../sql/query/status/open.sql");
 
-/// The daemon's session on the master.
-pub const DAEMON: &str = include_str!("../../sql/query/status/daemon.sql");
-
 pub const ALL_PREPARED: &str = "select gid, database::text, owner::text, \
      extract(epoch from now() - prepared)::bigint as age, database = current_database() as here \
      from pg_prepared_xacts order by prepared";
@@ -53,7 +50,7 @@ pub const DATABASE: &str = "select (select system_identifier from pg_control_sys
 pub const LEFT_OUT: &str = "select relname, field from public.py_log_transform where expression is null";
 
 /// Whether there is a record of conflicts and of what is put aside, for this role: a slave of an older version has none.
-pub const PUT_ASIDE: &str = "select \
+pub const MAY_SEE_HELD: &str = "select \
      coalesce(has_table_privilege(to_regclass('public.replica_conflict')::oid, 'select'), false) as conflicts, \
      coalesce(has_table_privilege(to_regclass('public.replica_held')::oid, 'select') \
          and has_table_privilege(to_regclass('public.replica_hold')::oid, 'select'), false) as held";
@@ -62,7 +59,7 @@ pub const PUT_ASIDE: &str = "select \
 pub const CONFLICTS: &str =
     "select count(*), max(ts)::timestamptz(0)::text from public.replica_conflict where master = $1";
 
-pub const HELD: &str = "select (select count(*) from public.replica_held where master = $1), \
+pub const HELD_SUMMARY: &str = "select (select count(*) from public.replica_held where master = $1), \
      coalesce((select string_agg(nullif(relation, ''), ', ' order by relation) from public.replica_hold \
                where master = $1 and why <> 'copying'), ''), \
      exists (select from public.replica_hold where master = $1 and relation = ''), \
@@ -70,14 +67,10 @@ pub const HELD: &str = "select (select count(*) from public.replica_held where m
                where master = $1 and why = 'copying'), '')";
 
 pub const LAST_ERROR: &str = include_str!("../../sql/query/status/error.sql");
-pub const NOTE_ERROR: &str = include_str!("../../sql/query/status/note_error.sql");
 
 /// Whether the daemon may leave its failures there: a log of an older version no place for them.
 pub const MAY_NOTE_ERRORS: &str = "select count(*) = 3 from unnest(array['select', 'insert', 'update']) privilege \
      where has_table_privilege(to_regclass('public.replica_error')::oid, privilege)";
-
-pub const NOTE_RECOVERY: &str = "update public.replica_error set recovered = now() \
-     where field = $1::text::name and recovered is null";
 
 /// How far a slave is behind.
 pub fn lag(field: &str) -> String {

@@ -1,0 +1,98 @@
+//! Statements of a pair at work: locks, signals, holds, an initial copy that is not finished.
+
+pub const LISTEN: &str = "listen replicas";
+
+/// The trigger does not signal changes that a daemon makes, since a NOTIFY cannot be prepared: the daemon does, for the
+/// replicas of its slave, once the changes are committed.
+pub const NOTIFY: &str = "notify replicas";
+
+/// For a daemon that waits for its next try after a failure: no writer signals this, only who has mended something.
+pub const LISTEN_FOR_MENDING: &str = "listen replica_mended";
+
+pub const NOTIFY_MENDED: &str = "notify replica_mended";
+
+/// Whether the trigger asks for this slave's lock; makes it so if it can.
+pub const CAN_WAKE: &str = "select public.py_log_can_wake($1)";
+
+/// 0x70797267 is "pyrg". The trigger tries the same lock in shared mode.
+pub const LOCK_SLEEPER: &str = "select pg_try_advisory_lock(1887007335, hashtext($1))";
+
+pub const UNLOCK_SLEEPER: &str = "select pg_advisory_unlock(1887007335, hashtext($1))";
+
+pub const KEEPALIVE: &str = "select now()::text";
+
+pub const LOG_SIZE: &str = "select pg_total_relation_size('public.replica_log')";
+
+/// An asynchronous commit could be lost after the other side's.
+pub const COMMIT_DURABLY: &str = "select set_config('synchronous_commit', 'on', false) \
+     where current_setting('synchronous_commit') = 'off'";
+
+pub const SLAVE_COPY: &str = include_str!("../../sql/slave-copy.sql");
+
+pub const HAS_COPY: &str = "select to_regclass('public.replica_copy') is not null";
+
+pub const MAY_SEE_COPY: &str =
+    "select coalesce(has_table_privilege(to_regclass('public.replica_copy')::oid, 'select'), false)";
+
+/// Until all of them are there no daemon replicates.
+pub const UNFINISHED_COPY: &str = "select count(*) as tables, count(*) filter (where state = 'loaded') as loaded, \
+     min(ts)::timestamptz(0)::text as since from public.replica_copy where master = $1 and state in ('wanted', 'loaded')";
+
+pub const COPIED: &str = "select relation, state, whole, batch, snapshot, rows from public.replica_copy \
+     where master = $1 order by relation";
+
+pub const FORGET_COPIES: &str = "delete from public.replica_copy where master = $1 and relation = any ($2)";
+
+/// No batch is under way then that has not seen what is written next.
+pub const LOCK: &str = "lock table public.replica_hold in access exclusive mode";
+
+pub const HOLD: &str = "insert into public.replica_hold (master, relation, why) values ($1, $2, $3) \
+     on conflict (master, relation) do nothing";
+
+pub const UNHOLD: &str = "delete from public.replica_hold where master = $1 and relation = $2";
+
+/// 0x70797268 is "pyrh". One at a time puts back what is held of a pair.
+pub const LOCK_RELEASE: &str = "select pg_advisory_xact_lock(1887007336, hashtext($1))";
+
+/// All but the newest conflicts of a pair.
+pub const FORGET_CONFLICTS: &str = "delete from public.replica_conflict where master = $1 \
+     and id <= (select max(id) - $2 from public.replica_conflict where master = $1)";
+
+/// The next changes held of a table, and about how large each is.
+pub const NEXT_HELD: &str = "select place, coalesce(pg_column_size(old), 0) + coalesce(pg_column_size(new), 0) \
+     + pg_column_size(sql) as size from public.replica_held \
+     where master = $1 and relation = $2 and why <> 'quarantined' order by place limit $3";
+
+/// The same for the changes of a transaction in quarantine; $4 is the place of the one before.
+pub const NEXT_QUARANTINED: &str = "select place, coalesce(pg_column_size(old), 0) + coalesce(pg_column_size(new), 0) \
+     + pg_column_size(sql) as size from public.replica_held \
+     where master = $1 and txid = $2::text::xid8 and why = 'quarantined' and place > $4 order by place limit $3";
+
+pub const FORGET_HELD: &str = "delete from public.replica_held where place = any ($1)";
+
+/// What a copy of the table has brought along already.
+pub const DROP_VISIBLE: &str = "delete from public.replica_held where master = $1 and relation = $2 \
+     and why <> 'quarantined' and pg_visible_in_snapshot(txid, $3::text::pg_snapshot)";
+
+/// The transaction before this one in quarantine that it waits for.
+pub const WAITS_FOR: &str = "select e.txid::text::bigint as txid from public.replica_held h \
+     join public.replica_held e on e.master = h.master and e.why = 'quarantined' and e.txid <> h.txid \
+         and e.place < h.place and e.keys && h.needs \
+     where h.master = $1 and h.why = 'quarantined' and h.txid = $2::text::xid8 order by e.place limit 1";
+
+/// A table of this transaction in quarantine that is on hold.
+pub const HELD_BACK: &str = "select h.relation from public.replica_held h \
+     join public.replica_hold o on o.master = h.master and o.relation in (h.relation, '') \
+     where h.master = $1 and h.why = 'quarantined' and h.txid = $2::text::xid8 limit 1";
+
+pub const FORGET_QUARANTINED: &str =
+    "delete from public.replica_held where master = $1 and why = 'quarantined' and txid = $2::text::xid8";
+
+pub const NOTE_HELD_ERROR: &str = "update public.replica_held set error = $3 \
+     where master = $1 and why = 'quarantined' and txid = $2::text::xid8";
+
+/// Gives held changes up, and says by whom and why.
+pub const SKIP_HELD: &str = "with given_up as (delete from public.replica_held where master = $1 and place = any ($2) \
+         returning *) \
+     insert into public.replica_skipped (master, id, txid, relation, event, old, new, sql, error, reason) \
+     select master, id, txid, relation, event, old, new, sql, error, $3 from given_up order by place";
