@@ -7,7 +7,7 @@
 //!   -> COMMIT PREPARED master -> COMMIT PREPARED slave
 //! ```
 //!
-//! Of a few changes the first two lines are one message to each server, both at once (`lone.rs`).
+//! Of a few changes the first two lines are one message to each server, both at once (`one_message.rs`).
 //!
 //! Up to the first PREPARE a failure leaves nothing behind. From then on, what is prepared survives any crash, and
 //! recovery reads it back: gid by gid, before the first drain of every connection, by the table in `recovery.rs`.
@@ -47,9 +47,9 @@ use crate::server::session::Session;
 use std::fmt;
 use std::sync::Arc;
 
-mod aside;
-mod lone;
-mod settle;
+mod quarantine;
+mod one_message;
+mod recover;
 
 /// The points of the protocol at which something can be made to happen to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,7 +216,7 @@ impl Protocol {
         }
         (self.seam)(Step::Begun);
         let applied = if link.replayer.holding.is_quarantine() {
-            aside::work_with_care(link, units)?
+            quarantine::work_with_care(link, units)?
         } else {
             work(link, units)?
         };

@@ -20,7 +20,7 @@
 
 mod plan;
 mod prepared;
-mod underway;
+mod in_progress;
 
 use crate::base::error::Result;
 use crate::compare::digest::{Key, Range, Source};

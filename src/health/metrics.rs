@@ -6,7 +6,7 @@
 
 use crate::base::control::Control;
 use crate::config::settings::Config;
-use crate::health::vitals::{self, Vitals};
+use crate::health::status::{self, Vitals};
 use crate::process::logger::OWN_TARGET;
 use crate::server::connect_pair::{self, Sides};
 use std::collections::BTreeMap;
@@ -148,7 +148,7 @@ fn read_request(stream: &mut TcpStream) -> io::Result<String> {
 impl Desk {
     fn metrics(&mut self) -> Answer {
         match self.ask() {
-            Some(pairs) => Answer { status: "200 OK", body: vitals::exposition(pairs) },
+            Some(pairs) => Answer { status: "200 OK", body: status::exposition(pairs) },
             None => silent(),
         }
     }
@@ -206,5 +206,5 @@ fn start(pairs: &Pairs) -> Option<Receiver<Vec<Vitals>>> {
 
 fn look(config: &Config) -> Vitals {
     let Sides { master, slave } = connect_pair::open(config, "metrics", &Control::default());
-    vitals::look(config, "with its config file", master, slave)
+    status::look(config, "with its config file", master, slave)
 }

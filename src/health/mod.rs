@@ -1,4 +1,4 @@
 pub mod sql;
-pub mod diagnosis;
-pub mod vitals;
+pub mod doctor;
+pub mod status;
 pub mod metrics;

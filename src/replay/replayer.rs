@@ -28,8 +28,8 @@ use message::{Message, Statements};
 use pipeline::Sets;
 use std::collections::BTreeMap;
 
-mod aside;
-mod few;
+mod quarantine;
+mod prepared;
 mod message;
 mod pipeline;
 

@@ -10,7 +10,7 @@ use crate::process::foreground;
 use crate::process::logger::{self, OWN_TARGET};
 use crate::process::output;
 use crate::process::user;
-use crate::verbs::comparing;
+use crate::verbs::compare;
 use crate::verbs::copy;
 use crate::verbs::doctor;
 use crate::verbs::install;
@@ -29,8 +29,8 @@ static VERBS: [&Verb; 11] = [
     &copy::VERB,
     &doctor::VERB,
     &status::VERB,
-    &comparing::COMPARE,
-    &comparing::REPAIR,
+    &compare::COMPARE,
+    &compare::REPAIR,
     &pending::VERB,
     &skip::VERB,
     &retry::VERB,

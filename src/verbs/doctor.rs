@@ -4,7 +4,7 @@ use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Result};
 use crate::config::files::Loaded;
 use crate::config::settings::Config;
-use crate::health::diagnosis::{Finding, Level, diagnose};
+use crate::health::doctor::{Finding, Level, diagnose};
 use crate::process::output::{self, Json, json};
 use crate::server::connect_pair::{self, Sides};
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};

@@ -3,7 +3,7 @@ pub mod verb;
 pub mod install;
 pub mod doctor;
 pub mod status;
-pub mod comparing;
+pub mod compare;
 pub mod copy;
 pub mod pause;
 pub mod pending;

@@ -5,7 +5,7 @@ use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::names::Side;
 use crate::config::files::Loaded;
 use crate::config::settings::Config;
-use crate::health::vitals::{self, Place, Vitals};
+use crate::health::status::{self, Place, Vitals};
 use crate::process::output::{self, Json, json};
 use crate::server::connect;
 use crate::server::connect_pair::{self, Sides};
@@ -98,7 +98,7 @@ fn look(call: &Call, loaded: &Loaded, control: &Control) -> Result<Vec<Vitals>> 
     for config in &loaded.configs {
         let Sides { master, slave } = connect_pair::open(config, "status", control);
         control.check()?;
-        pairs.push(vitals::look(config, &call.words_for(config), master, slave));
+        pairs.push(status::look(config, &call.words_for(config), master, slave));
     }
     control.check().map(|()| pairs)
 }
@@ -120,7 +120,7 @@ fn look_again(loaded: &Loaded, pairs: &[Vitals], control: &Control) -> Result<Ha
     let end = Instant::now() + RATE_TIME;
     while !watched.is_empty() && Instant::now() < end {
         watched.retain_mut(|(config, master, first)| {
-            let now = match vitals::place(master, &config.slave_field) {
+            let now = match status::place(master, &config.slave_field) {
                 Ok(Some(now)) => now,
                 Ok(None) => return true,
                 Err(_) => return false,
@@ -142,16 +142,16 @@ fn look_again(loaded: &Loaded, pairs: &[Vitals], control: &Control) -> Result<Ha
 fn show(call: &Call, loaded: &Loaded, pairs: &[Vitals], rates: &HashMap<String, f64>) -> Result<()> {
     if call.has("--prometheus") {
         loaded.errors.iter().for_each(|error| output::complain(&format!("pyreplica: {error}\n")));
-        return output::print(&vitals::exposition(pairs));
+        return output::print(&status::exposition(pairs));
     }
     if call.has("--json") {
         let documents: Vec<Json> =
-            pairs.iter().map(|pair| vitals::as_json(pair, rates.get(&pair.name).copied())).collect();
+            pairs.iter().map(|pair| status::as_json(pair, rates.get(&pair.name).copied())).collect();
         let unusable: Vec<String> = loaded.errors.iter().map(Error::to_string).collect();
         return output::print_json(&json!({ "pairs": documents, "unusable": unusable }));
     }
     let unusable = loaded.errors.iter().map(|error| format!("\n{error}\n"));
-    output::print(&(vitals::as_table(pairs, rates) + &unusable.collect::<String>()))
+    output::print(&(status::as_table(pairs, rates) + &unusable.collect::<String>()))
 }
 
 fn judge(loaded: &Loaded, pairs: &[Vitals]) -> ExitCode {

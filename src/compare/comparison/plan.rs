@@ -1,6 +1,6 @@
 //! Which tables can be compared, by which key and columns, and why others cannot.
 
-use super::underway::Underway;
+use super::in_progress::Underway;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
 use crate::compare::digest::{Hash, KeyColumn, Source};

@@ -5,7 +5,7 @@
 mod exposition;
 mod judge;
 mod lag;
-mod show;
+mod as_text;
 
 use crate::backlog::sql as backlog_sql;
 use crate::base::error::{Error, Result};
@@ -13,7 +13,7 @@ use crate::base::names::{BatchNumber, Side};
 use crate::commit::recovery::GidFamily;
 use crate::commit::twophase::Protocol;
 use crate::config::settings::Config;
-use crate::health::diagnosis;
+use crate::health::doctor;
 use crate::health::sql;
 use crate::pair::copied::{self, Unfinished};
 use crate::server::checks;
@@ -24,7 +24,7 @@ use std::time::Duration;
 
 pub use exposition::exposition;
 pub use lag::{Count, Lag, Place, place};
-pub use show::{as_json, as_table};
+pub use as_text::{as_json, as_table};
 
 /// What was found out about one pair. What is None could not be found out.
 #[derive(Debug, Default)]
@@ -246,7 +246,7 @@ fn in_doubt(config: &Config, origin: Option<u64>, sessions: &mut [&mut Session])
     let mut numbers: BTreeSet<BatchNumber> = BTreeSet::new();
     let mut doubt = Doubt::default();
     for session in sessions {
-        for prepared in diagnosis::prepared(session)?.into_iter().filter(|prepared| prepared.is_here) {
+        for prepared in doctor::prepared(session)?.into_iter().filter(|prepared| prepared.is_here) {
             match &family {
                 Some(family) => match family.number(prepared.side, &prepared.gid) {
                     Some(number) => drop(numbers.insert(number)),

@@ -4,7 +4,7 @@
 //! one side down, with nothing installed, with few rights.
 
 mod copy;
-mod doubt;
+mod in_doubt;
 mod pair;
 mod server;
 mod tables;
@@ -18,7 +18,7 @@ use crate::server::checks;
 use crate::server::session::{Session, ToSql};
 use std::fmt;
 
-pub use doubt::prepared;
+pub use in_doubt::prepared;
 
 /// How bad a finding is. A note is worth knowing and needs no hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,7 +74,7 @@ pub fn diagnose(config: &Config, source: &str, master: Result<Session>, slave: R
         _ => Worker::None,
     };
     let sessions = [&mut master, &mut slave].into_iter().flatten();
-    doubt::examine(&mut report, config, log, worker == Worker::Daemon, sessions);
+    in_doubt::examine(&mut report, config, log, worker == Worker::Daemon, sessions);
     if let (Some(origin), Some(slave)) = (log, &mut slave) {
         copy::examine(&mut report, &Protocol::progress_key(origin, &config.slave_field), source, worker, slave);
     }
