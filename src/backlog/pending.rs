@@ -19,8 +19,9 @@
 //! The payload is fetched in chunks of bounded size, when its turn comes (`reading.rs`).
 
 use crate::backlog::order::{Entry, Unit, split, units};
+use crate::backlog::prefetch::Prefetcher;
 use crate::backlog::progress::Ledger;
-use crate::backlog::reader::{BLOCK, DISTANCE, FIRST_READ, NEAR, READ, ReadAhead, Reading, Window};
+use crate::backlog::reader::{BLOCK, DISTANCE, FIRST_READ, NEAR, READ, Reading, Window};
 use crate::backlog::snapshot::Snapshot;
 use crate::backlog::sql;
 use crate::base::error::Result;
@@ -181,7 +182,7 @@ impl Log {
         &mut self,
         master: &mut Session,
         backlog: &mut Backlog,
-        mut ahead: Option<&mut (dyn ReadAhead + 'static)>,
+        mut ahead: Option<&mut Prefetcher>,
     ) -> Result<()> {
         if let Some(beginning) = backlog.beginning.take() {
             backlog.windows = Some(self.windows(master, &backlog.snapshot, beginning)?);
@@ -198,12 +199,7 @@ impl Log {
 
     /// Adds the window that was asked for, if one was, before the last units in hand have been replayed: the reader need not
     /// wait for that.
-    pub fn extend(
-        &mut self,
-        master: &mut Session,
-        backlog: &mut Backlog,
-        ahead: &mut (dyn ReadAhead + 'static),
-    ) -> Result<()> {
+    pub fn extend(&mut self, master: &mut Session, backlog: &mut Backlog, ahead: &mut Prefetcher) -> Result<()> {
         match ahead.window()? {
             None => Ok(()),
             entries => self.read_window(master, backlog, entries),

@@ -5,7 +5,7 @@
 
 use crate::backlog::change::Change;
 use crate::backlog::order::Entry;
-use crate::backlog::reader::{Batch, Pages, ReadAhead, Reading, Window};
+use crate::backlog::reader::{Batch, Pages, Reading, Window};
 use crate::backlog::sql;
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
@@ -26,7 +26,7 @@ const AHEAD_BYTES: usize = 3 << 20;
 /// While it waits, the pair looks up this often to see whether it has to stop.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-enum Order {
+enum Request {
     /// Answered by `Changes`, as often as it takes, and `End`.
     Batch(Batch),
     /// Answered by `Window`.
@@ -78,8 +78,8 @@ impl Shelf {
 }
 
 /// The pair's side.
-pub struct Reader {
-    orders: Sender<Order>,
+pub struct Prefetcher {
+    requests: Sender<Request>,
     answers: Receiver<Result<Answer>>,
     shelf: Arc<Shelf>,
     /// Batches that are not read to their ends.
@@ -90,10 +90,10 @@ pub struct Reader {
 }
 
 /// A session to read with that is being opened while the pair has to look at the log yet.
-pub struct Dialing(JoinHandle<Result<Session>>);
+pub struct Connecting(JoinHandle<Result<Session>>);
 
-impl Dialing {
-    pub fn start(config: &Config) -> Result<Dialing> {
+impl Connecting {
+    pub fn start(config: &Config) -> Result<Connecting> {
         let (label, server) = (label(config), config.master.clone());
         let thread = thread::Builder::new().name(label.clone());
         let dial = move || {
@@ -101,7 +101,7 @@ impl Dialing {
             session.message("set the session up", sql::READ_BY_INDEX)?;
             Ok(session)
         };
-        thread.spawn(dial).map(Dialing).map_err(|error| internal(&error.to_string()))
+        thread.spawn(dial).map(Connecting).map_err(|error| internal(&error.to_string()))
     }
 
     fn session(self) -> Result<Session> {
@@ -113,10 +113,10 @@ fn label(config: &Config) -> String {
     format!("{} reader", config.name)
 }
 
-impl Reader {
-    pub fn start(config: &Config, control: &Control, reading: Reading, dialing: Dialing) -> Result<Reader> {
-        let session = dialing.session()?;
-        let (orders, inbox) = channel();
+impl Prefetcher {
+    pub fn start(config: &Config, control: &Control, reading: Reading, connecting: Connecting) -> Result<Prefetcher> {
+        let session = connecting.session()?;
+        let (requests, inbox) = channel();
         let (outbox, answers) = channel();
         let shelf = Arc::new(Shelf::default());
         let outbox = Outbox { answers: outbox, shelf: Arc::clone(&shelf) };
@@ -125,12 +125,20 @@ impl Reader {
             .spawn(move || serve(session, reading, &inbox, &outbox))
             .map_err(|error| internal(&error.to_string()))?;
         let control = control.clone();
-        Ok(Reader { orders, answers, shelf, batches: VecDeque::new(), awaits_window: false, window: None, control })
+        Ok(Prefetcher {
+            requests,
+            answers,
+            shelf,
+            batches: VecDeque::new(),
+            awaits_window: false,
+            window: None,
+            control,
+        })
     }
 
     /// An order that nobody takes any more has its reason among the answers.
-    fn give(&self, order: Order) {
-        drop(self.orders.send(order));
+    fn give(&self, request: Request) {
+        drop(self.requests.send(request));
     }
 
     fn answer(&self) -> Result<Answer> {
@@ -147,30 +155,35 @@ impl Reader {
     }
 }
 
-impl ReadAhead for Reader {
-    fn order(&mut self, batch: &Batch) {
+impl Prefetcher {
+    /// Asks for the changes of a batch, after those asked for before.
+    pub fn request(&mut self, batch: &Batch) {
         if !self.batches.iter().any(|known| Batch::ptr_eq(known, batch)) {
             self.batches.push_back(batch.clone());
-            self.give(Order::Batch(batch.clone()));
+            self.give(Request::Batch(batch.clone()));
         }
     }
 
-    fn order_window(&mut self, window: Window) {
+    /// Asks for the rows of the next window, once.
+    pub fn request_window(&mut self, window: Window) {
         if !self.awaits_window {
             self.awaits_window = true;
-            self.give(Order::Window(window));
+            self.give(Request::Window(window));
         }
     }
 
-    fn is_idle(&self) -> bool {
+    /// Has everything been taken that was asked for?
+    pub fn is_idle(&self) -> bool {
         self.batches.is_empty() && !self.awaits_window
     }
 
-    fn is_next(&self, batch: &Batch) -> bool {
+    /// Is this batch the next one that was asked for?
+    pub fn is_next(&self, batch: &Batch) -> bool {
         self.batches.front().is_some_and(|next| Batch::ptr_eq(next, batch))
     }
 
-    fn next(&mut self) -> Result<Option<Vec<Change>>> {
+    /// The batch's next changes; `None` at its end.
+    pub fn next(&mut self) -> Result<Option<Vec<Change>>> {
         loop {
             match self.answer()? {
                 Answer::Changes(changes, bytes) => {
@@ -186,7 +199,8 @@ impl ReadAhead for Reader {
         }
     }
 
-    fn window(&mut self) -> Result<Option<Vec<Entry>>> {
+    /// The rows of the window, if it was asked for.
+    pub fn window(&mut self) -> Result<Option<Vec<Entry>>> {
         if !std::mem::take(&mut self.awaits_window) {
             return Ok(None);
         }
@@ -200,7 +214,7 @@ impl ReadAhead for Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for Prefetcher {
     fn drop(&mut self) {
         self.shelf.close();
     }
@@ -224,11 +238,11 @@ impl Outbox {
 }
 
 /// Ends with the first error, or when the pair has gone.
-fn serve(mut session: Session, mut reading: Reading, inbox: &Receiver<Order>, outbox: &Outbox) {
-    while let Ok(order) = inbox.recv() {
-        let goes_on = match order {
-            Order::Window(window) => outbox.hand_out(reading.window(&mut session, &window).map(Answer::Window)),
-            Order::Batch(batch) => read(&mut session, &mut reading, batch, outbox),
+fn serve(mut session: Session, mut reading: Reading, inbox: &Receiver<Request>, outbox: &Outbox) {
+    while let Ok(request) = inbox.recv() {
+        let goes_on = match request {
+            Request::Window(window) => outbox.hand_out(reading.window(&mut session, &window).map(Answer::Window)),
+            Request::Batch(batch) => read(&mut session, &mut reading, batch, outbox),
         };
         if !goes_on {
             return;

@@ -43,27 +43,6 @@ const COMPRESSION: usize = 12;
 /// Whole transactions that are replayed together.
 pub type Batch = Arc<Vec<Unit>>;
 
-/// Somebody who reads while changes read before are being replayed.
-pub trait ReadAhead {
-    /// Asks for the changes of a batch, after those asked for before.
-    fn order(&mut self, batch: &Batch);
-
-    /// Asks for the rows of the next window, once.
-    fn order_window(&mut self, window: Window);
-
-    /// Has everything been taken that was asked for?
-    fn is_idle(&self) -> bool;
-
-    /// Is this batch the next one that was asked for?
-    fn is_next(&self, batch: &Batch) -> bool;
-
-    /// The batch's next changes; `None` at its end.
-    fn next(&mut self) -> Result<Option<Vec<Change>>>;
-
-    /// The rows of the window, if it was asked for.
-    fn window(&mut self) -> Result<Option<Vec<Entry>>>;
-}
-
 /// Which rows to read of a backlog that is too long to be read at once.
 #[derive(Clone, Debug)]
 pub struct Window {

@@ -34,7 +34,8 @@ use crate::backlog::flags::Marking;
 use crate::backlog::order::Unit;
 use crate::backlog::pending::Log;
 use crate::backlog::position::Position;
-use crate::backlog::reader::{Batch, Pages, ReadAhead};
+use crate::backlog::prefetch::Prefetcher;
+use crate::backlog::reader::{Batch, Pages};
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, LogId, Side, Txid, quote_literal};
@@ -93,7 +94,7 @@ pub struct Link<'a> {
     pub marking: Marking,
     pub replayer: Replayer,
     /// Reads the changes of long batches.
-    pub ahead: Option<Box<dyn ReadAhead>>,
+    pub ahead: Option<Prefetcher>,
     /// The master's log and the slave's column in it, as the slave's tables name them.
     pub pair: String,
     /// The slave is a master too, so replayed changes may be for others.

@@ -22,9 +22,9 @@ use crate::server::sql as server_sql;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+pub use as_text::{as_json, as_table};
 pub use exposition::exposition;
 pub use lag::{Count, Lag, Place, place};
-pub use as_text::{as_json, as_table};
 
 /// What was found out about one pair. What is None could not be found out.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use crate::backlog::flags::Marking;
 use crate::backlog::order::{Unit, next_batch};
 use crate::backlog::pending::{Backlog, Log};
-use crate::backlog::prefetch::{Dialing, Reader};
+use crate::backlog::prefetch::{Connecting, Prefetcher};
 use crate::backlog::reader::{Batch, CHUNK_ROWS};
 use crate::backlog::sql as backlog_sql;
 use crate::base::control::{Control, Woken};
@@ -184,14 +184,14 @@ fn drain(
         let mut backlog = link.log.look(&mut link.master)?;
         // What was read for a drain that was broken off is of no use.
         drop(link.ahead.take_if(|ahead| !ahead.is_idle()));
-        let mut dialing = (backlog.is_long() && link.ahead.is_none()).then(|| Dialing::start(config));
+        let mut connecting = (backlog.is_long() && link.ahead.is_none()).then(|| Connecting::start(config));
         let (mut transactions, mut drained) = (0, 0);
         let mut next = None;
         loop {
             let batch = match next.take() {
                 Some(batch) => batch,
                 None => {
-                    link.log.more(&mut link.master, &mut backlog, link.ahead.as_deref_mut())?;
+                    link.log.more(&mut link.master, &mut backlog, link.ahead.as_mut())?;
                     batch_of(&mut backlog)
                 }
             };
@@ -201,11 +201,11 @@ fn drain(
             if link.control.is_stopping() {
                 return Ok(total + drained);
             }
-            if let Some(ahead) = link.ahead.as_deref_mut().filter(|_| backlog.queue().is_empty()) {
+            if let Some(ahead) = link.ahead.as_mut().filter(|_| backlog.queue().is_empty()) {
                 link.log.extend(&mut link.master, &mut backlog, ahead)?;
             }
             next = Some(batch_of(&mut backlog)).filter(|next| !next.is_empty());
-            look_ahead(config, link, &mut dialing, &backlog, (&batch, next.as_ref()));
+            look_ahead(config, link, &mut connecting, &backlog, (&batch, next.as_ref()));
             let replayed = protocol.replay(link, &batch);
             protocol.take_conflicts().into_iter().for_each(|conflict| progress(Progress::Conflict(conflict)));
             if replayed.as_ref().is_err_and(|error| error.change().is_some()) {
@@ -244,7 +244,7 @@ fn batch_of(backlog: &mut Backlog) -> Batch {
 fn look_ahead(
     config: &Config,
     link: &mut Link,
-    dialing: &mut Option<Result<Dialing>>,
+    connecting: &mut Option<Result<Connecting>>,
     backlog: &Backlog,
     (batch, next): (&Batch, Option<&Batch>),
 ) {
@@ -254,20 +254,22 @@ fn look_ahead(
         return;
     }
     if link.ahead.is_none() && (next.is_some() || batch.iter().map(Unit::rows).sum::<u64>() > CHUNK_ROWS as u64) {
-        let dialing = dialing.take().unwrap_or_else(|| Dialing::start(config));
-        match dialing.and_then(|dialing| Reader::start(config, link.control, link.log.reading.clone(), dialing)) {
-            Ok(reader) => link.ahead = Some(Box::new(reader)),
+        let connecting = connecting.take().unwrap_or_else(|| Connecting::start(config));
+        match connecting
+            .and_then(|connecting| Prefetcher::start(config, link.control, link.log.reading.clone(), connecting))
+        {
+            Ok(reader) => link.ahead = Some(reader),
             Err(error) => log::debug!(target: &config.name, "Reading nothing ahead: {error}"),
         }
     }
     let Some(ahead) = &mut link.ahead else { return };
-    ahead.order(batch);
+    ahead.request(batch);
     // Before the next batch, or the slave would wait for it behind that.
     if let Some(window) = link.log.next_window(backlog) {
-        ahead.order_window(window);
+        ahead.request_window(window);
     }
     if let Some(next) = next {
-        ahead.order(next);
+        ahead.request(next);
     }
 }
 
