@@ -5,10 +5,10 @@
 //! commit, so slaves wait for each other here only, and never for long.
 
 use crate::backlog::position::Position;
-use crate::backlog::progress::Ledger;
+use crate::backlog::progress::SlaveProgress;
 use crate::backlog::snapshot::Snapshot;
 use crate::backlog::sql;
-use crate::backlog::sql::MarkQueries;
+use crate::backlog::sql::FlagQueries;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::LogId;
 use crate::config::settings::Config;
@@ -30,27 +30,27 @@ const STEPS: u64 = 10;
 /// Somebody holds the rows: they are tried again after this.
 const PAUSE: Duration = Duration::from_secs(60);
 
-pub struct Marking {
+pub struct FlagWriter {
     name: String,
     field: String,
     fields: Vec<String>,
     retention: Duration,
-    queries: MarkQueries,
+    queries: FlagQueries,
     paused: Option<Instant>,
     /// Where deleting goes on, and the lowest id that it has left since it began at the log's start.
     purge_above: LogId,
     kept: Option<LogId>,
 }
 
-impl Marking {
-    pub fn new(config: &Config, fields: &[String]) -> Marking {
+impl FlagWriter {
+    pub fn new(config: &Config, fields: &[String]) -> FlagWriter {
         let field = &config.slave_field;
-        Marking {
+        FlagWriter {
             name: config.name.clone(),
             field: field.clone(),
             fields: fields.to_vec(),
             retention: config.retention,
-            queries: MarkQueries::new(field, fields, !config.retention.is_zero()),
+            queries: FlagQueries::new(field, fields, !config.retention.is_zero()),
             paused: None,
             purge_above: LogId(0),
             kept: None,
@@ -58,7 +58,7 @@ impl Marking {
     }
 
     /// Sets flags of the next rows; true when there is nothing more to do for now.
-    pub fn step(&mut self, master: &mut Session, ledger: &mut Ledger) -> Result<bool> {
+    pub fn step(&mut self, master: &mut Session, ledger: &mut SlaveProgress) -> Result<bool> {
         if self.paused.is_some_and(|since| since.elapsed() < PAUSE) {
             return Ok(true);
         }
@@ -80,7 +80,7 @@ impl Marking {
     }
 
     /// Keeps the flags from falling far behind while there is no end of changes to replay; `replayed` of them were.
-    pub fn keep_up(&mut self, master: &mut Session, ledger: &mut Ledger, replayed: u64) -> Result<()> {
+    pub fn keep_up(&mut self, master: &mut Session, ledger: &mut SlaveProgress, replayed: u64) -> Result<()> {
         let mut steps = (1 + replayed / ROWS as u64).min(STEPS);
         while steps > 0 && ledger.unmarked().ids() > BEHIND && !self.step(master, ledger)? {
             steps -= 1;
@@ -90,7 +90,7 @@ impl Marking {
 
     /// Sets the flags of what has been replayed of a drain that can't go on: whoever looks at the log to see why is not to
     /// see that.
-    pub fn stuck(&mut self, master: &mut Session, ledger: &Ledger) -> Result<()> {
+    pub fn stuck(&mut self, master: &mut Session, ledger: &SlaveProgress) -> Result<()> {
         let Position { base, current: Some(current), last: Some(last), .. } = ledger.position() else { return Ok(()) };
         let (above, base) = (ledger.start(current), base.as_ref().map(Snapshot::as_str));
         let parameters: [&(dyn ToSql + Sync); 5] = [&above.0, &base, &current.as_str(), &last.0, &STUCK];
@@ -102,7 +102,7 @@ impl Marking {
     }
 
     /// Deletes some of the next rows that every slave has replayed some time ago; true when that is all for this time.
-    pub fn purge(&mut self, master: &mut Session, ledger: &Ledger) -> Result<bool> {
+    pub fn purge(&mut self, master: &mut Session, ledger: &SlaveProgress) -> Result<bool> {
         let seconds = self.retention.as_secs_f64();
         let row = master.query_one("read the log", &self.queries.old, &[&self.purge_above.0, &seconds, &ROWS])?;
         let (rows, old): (i64, i64) = (row.get("rows"), row.get("old"));
@@ -134,7 +134,7 @@ impl Marking {
     }
 
     /// Marks or deletes rows; false if somebody holds some of them.
-    fn change(&mut self, master: &mut Session, ids: &[i64], which: fn(&MarkQueries) -> &[String]) -> Result<bool> {
+    fn change(&mut self, master: &mut Session, ids: &[i64], which: fn(&FlagQueries) -> &[String]) -> Result<bool> {
         match self.attempt(master, ids, which) {
             Ok(()) => Ok(true),
             Err(error) if is_held(&error) => {
@@ -148,12 +148,12 @@ impl Marking {
     }
 
     /// Slaves come and go by columns of the log: none does while it is locked.
-    fn attempt(&mut self, master: &mut Session, ids: &[i64], which: fn(&MarkQueries) -> &[String]) -> Result<()> {
+    fn attempt(&mut self, master: &mut Session, ids: &[i64], which: fn(&FlagQueries) -> &[String]) -> Result<()> {
         master.message("begin a transaction", sql::BEGIN_MARKING)?;
         let rows = master.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
         let fields: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         if fields != self.fields {
-            self.queries = MarkQueries::new(&self.field, &fields, !self.retention.is_zero());
+            self.queries = FlagQueries::new(&self.field, &fields, !self.retention.is_zero());
             self.fields = fields;
         }
         for statement in which(&self.queries) {

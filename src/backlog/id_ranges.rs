@@ -11,11 +11,11 @@ const KEPT: usize = 64;
 
 /// Spans (above, up to), in order of id and apart from each other.
 #[derive(Debug, Default)]
-pub struct Spans {
+pub struct IdRanges {
     spans: VecDeque<(LogId, LogId)>,
 }
 
-impl Spans {
+impl IdRanges {
     /// Adds the ids above one and up to another.
     pub fn add(&mut self, above: LogId, up_to: LogId) {
         if above >= up_to {
@@ -65,13 +65,13 @@ impl Spans {
 mod tests {
     use super::*;
 
-    fn spans(added: &[(i64, i64)]) -> Spans {
-        let mut spans = Spans::default();
+    fn spans(added: &[(i64, i64)]) -> IdRanges {
+        let mut spans = IdRanges::default();
         added.iter().for_each(|(above, up_to)| spans.add(LogId(*above), LogId(*up_to)));
         spans
     }
 
-    fn shown(spans: &Spans) -> Vec<(i64, i64)> {
+    fn shown(spans: &IdRanges) -> Vec<(i64, i64)> {
         spans.spans.iter().map(|(above, up_to)| (above.0, up_to.0)).collect()
     }
 

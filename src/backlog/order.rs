@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 
 /// One pending row of the log without its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct LogEntry {
     pub id: LogId,
     pub txid: Txid,
     /// About the bytes its payload takes, for cutting batches.
@@ -21,43 +21,43 @@ pub struct Entry {
 
 /// One whole master transaction, in the place it is replayed at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub enum Transaction {
     /// All its rows, by id.
-    Listed(Vec<Entry>),
+    Listed(Vec<LogEntry>),
     /// Too far apart to have been read as a whole: its rows are paged through when it is replayed.
     Spread { txid: Txid, first: LogId, last: LogId, rows: u64 },
 }
 
-impl Unit {
+impl Transaction {
     pub fn last(&self) -> LogId {
         match self {
-            Unit::Listed(entries) => entries.last().expect("a unit has a row").id,
-            Unit::Spread { last, .. } => *last,
+            Transaction::Listed(entries) => entries.last().expect("a unit has a row").id,
+            Transaction::Spread { last, .. } => *last,
         }
     }
 
     pub fn rows(&self) -> u64 {
         match self {
-            Unit::Listed(entries) => entries.len() as u64,
-            Unit::Spread { rows, .. } => *rows,
+            Transaction::Listed(entries) => entries.len() as u64,
+            Transaction::Spread { rows, .. } => *rows,
         }
     }
 
     fn size(&self) -> usize {
         match self {
-            Unit::Listed(entries) => entries.iter().map(|entry| entry.size).sum(),
-            Unit::Spread { .. } => usize::MAX,
+            Transaction::Listed(entries) => entries.iter().map(|entry| entry.size).sum(),
+            Transaction::Spread { .. } => usize::MAX,
         }
     }
 }
 
 /// Groups pending rows into transactions and puts them in order of replay.
-pub fn units(entries: Vec<Entry>) -> Vec<Unit> {
+pub fn units(entries: Vec<LogEntry>) -> Vec<Transaction> {
     split(entries, LogId(i64::MAX)).0
 }
 
 /// The same for those that end before the cut, and the rows of the rest, of which there may be more than was read.
-pub fn split(entries: Vec<Entry>, cut: LogId) -> (Vec<Unit>, Vec<Entry>) {
+pub fn split(entries: Vec<LogEntry>, cut: LogId) -> (Vec<Transaction>, Vec<LogEntry>) {
     let last = last_ids(&entries);
     let (mut complete, mut rest) = (Vec::with_capacity(entries.len()), Vec::new());
     for entry in entries {
@@ -70,11 +70,11 @@ pub fn split(entries: Vec<Entry>, cut: LogId) -> (Vec<Unit>, Vec<Entry>) {
     }
     complete.sort_unstable_by_key(|(last, entry)| (*last, entry.id));
     let transactions = complete.chunk_by(|(a, _), (b, _)| a == b);
-    (transactions.map(|rows| Unit::Listed(rows.iter().map(|(_, entry)| *entry).collect())).collect(), rest)
+    (transactions.map(|rows| Transaction::Listed(rows.iter().map(|(_, entry)| *entry).collect())).collect(), rest)
 }
 
 /// Takes the next batch off the front: whole units, up to `rows` rows and `bytes` bytes, at least one.
-pub fn next_batch(queue: &mut VecDeque<Unit>, rows: u64, bytes: usize) -> Vec<Unit> {
+pub fn next_batch(queue: &mut VecDeque<Transaction>, rows: u64, bytes: usize) -> Vec<Transaction> {
     let mut batch = Vec::new();
     let (mut taken_rows, mut taken_bytes) = (0u64, 0usize);
     while let Some(unit) = queue.front() {
@@ -88,7 +88,7 @@ pub fn next_batch(queue: &mut VecDeque<Unit>, rows: u64, bytes: usize) -> Vec<Un
     batch
 }
 
-fn last_ids(entries: &[Entry]) -> HashMap<Txid, LogId> {
+fn last_ids(entries: &[LogEntry]) -> HashMap<Txid, LogId> {
     let mut last: HashMap<Txid, LogId> = HashMap::with_capacity(entries.len());
     for entry in entries {
         let known = last.entry(entry.txid).or_insert(entry.id);
@@ -101,16 +101,16 @@ fn last_ids(entries: &[Entry]) -> HashMap<Txid, LogId> {
 mod tests {
     use super::*;
 
-    fn entries(rows: &[(i64, i64)]) -> Vec<Entry> {
-        rows.iter().map(|(id, txid)| Entry { id: LogId(*id), txid: Txid(*txid), size: 10, skip: false }).collect()
+    fn entries(rows: &[(i64, i64)]) -> Vec<LogEntry> {
+        rows.iter().map(|(id, txid)| LogEntry { id: LogId(*id), txid: Txid(*txid), size: 10, skip: false }).collect()
     }
 
-    fn ids(units: &[Unit]) -> Vec<Vec<i64>> {
+    fn ids(units: &[Transaction]) -> Vec<Vec<i64>> {
         units
             .iter()
             .map(|unit| match unit {
-                Unit::Listed(entries) => entries.iter().map(|entry| entry.id.0).collect(),
-                Unit::Spread { .. } => panic!("not listed"),
+                Transaction::Listed(entries) => entries.iter().map(|entry| entry.id.0).collect(),
+                Transaction::Spread { .. } => panic!("not listed"),
             })
             .collect()
     }

@@ -18,10 +18,10 @@
 //!
 //! The payload is fetched in chunks of bounded size, when its turn comes (`reading.rs`).
 
-use crate::backlog::order::{Entry, Unit, split, units};
+use crate::backlog::order::{LogEntry, Transaction, split, units};
 use crate::backlog::prefetch::Prefetcher;
-use crate::backlog::progress::Ledger;
-use crate::backlog::reader::{BLOCK, DISTANCE, FIRST_READ, NEAR, READ, Reading, Window};
+use crate::backlog::progress::SlaveProgress;
+use crate::backlog::reader::{BLOCK, DISTANCE, FIRST_READ, LogReader, NEAR, READ, Window};
 use crate::backlog::snapshot::Snapshot;
 use crate::backlog::sql;
 use crate::base::error::Result;
@@ -35,21 +35,21 @@ use std::collections::{HashSet, VecDeque};
 const MAX_BLOCKS: i64 = 100_000;
 
 /// The log, as one slave sees it.
-pub struct Log {
-    pub ledger: Ledger,
-    pub reading: Reading,
+pub struct SlaveLog {
+    pub ledger: SlaveProgress,
+    pub reading: LogReader,
 }
 
 /// What one look at the log found, in the order of replay.
 pub struct Backlog {
-    queue: VecDeque<Unit>,
+    queue: VecDeque<Transaction>,
     snapshot: Snapshot,
     /// A former drain's snapshot: there may be more to see by now.
     is_resumed: bool,
     /// The ids of what was read: above one and up to another.
     ids: Option<(LogId, LogId)>,
     /// What the first look has read, if that is not all: until it is known how far transactions spread.
-    beginning: Option<Vec<Entry>>,
+    beginning: Option<Vec<LogEntry>>,
     windows: Option<Windows>,
 }
 
@@ -65,7 +65,7 @@ struct Windows {
     /// and nothing but rows of those that spread comes after it.
     is_only: bool,
     /// Rows of transactions that may have more of them.
-    waiting: Vec<Entry>,
+    waiting: Vec<LogEntry>,
     /// Nothing comes after what has been read.
     is_over: bool,
     /// Transactions whose last row is at or below this id are in the queue, or out.
@@ -76,16 +76,16 @@ struct Windows {
     marks: VecDeque<(LogId, LogId)>,
     /// Up to here nothing is.
     passed: LogId,
-    spread: VecDeque<Unit>,
+    spread: VecDeque<Transaction>,
     /// All that spread, also those that are out.
     apart: Vec<String>,
 }
 
-impl Log {
-    pub fn new(config: &Config, findings: &Findings) -> Log {
+impl SlaveLog {
+    pub fn new(config: &Config, findings: &Findings) -> SlaveLog {
         let Findings { hstore_schema, master_encoding, slave_identity, .. } = findings;
-        let reading = Reading::new(config, hstore_schema, master_encoding, slave_identity);
-        Log { ledger: Ledger::new(config, findings), reading }
+        let reading = LogReader::new(config, hstore_schema, master_encoding, slave_identity);
+        SlaveLog { ledger: SlaveProgress::new(config, findings), reading }
     }
 
     /// Passes over what the initial copy has brought of these tables.
@@ -117,8 +117,8 @@ impl Log {
             self.ledger.drain(snapshot.clone(), ids.map(|(_, last)| last));
             let done = self.ledger.position().last;
             queue = units(entries).into();
-            queue.retain(|unit: &Unit| Some(unit.last()) > done);
-            self.ledger.ends_at(queue.back().map(Unit::last));
+            queue.retain(|unit: &Transaction| Some(unit.last()) > done);
+            self.ledger.ends_at(queue.back().map(Transaction::last));
         } else {
             let highest = LogId(master.query_one("look at the log's end", sql::HIGHEST_ID, &[])?.get(0));
             ids = ids.map(|(above, _)| (above, highest));
@@ -128,7 +128,7 @@ impl Log {
         Ok(Backlog { queue, snapshot, is_resumed, ids, beginning, windows: None })
     }
 
-    fn windows(&self, master: &mut Session, snapshot: &Snapshot, mut waiting: Vec<Entry>) -> Result<Windows> {
+    fn windows(&self, master: &mut Session, snapshot: &Snapshot, mut waiting: Vec<LogEntry>) -> Result<Windows> {
         let position = self.ledger.position();
         // Nothing below the first of them is pending.
         let start = waiting.first().map_or(LogId(0), |first| LogId(first.id.0 - 1));
@@ -151,7 +151,7 @@ impl Log {
             };
             transactions.insert(txid);
             if last > done {
-                spread.push_back(Unit::Spread { txid, first, last, rows: row.get::<_, i64>("rows") as u64 });
+                spread.push_back(Transaction::Spread { txid, first, last, rows: row.get::<_, i64>("rows") as u64 });
             }
         }
         let apart = transactions.iter().map(Txid::to_string).collect();
@@ -232,7 +232,12 @@ impl Log {
     }
 
     /// `entries`: those of the window, if they have been read already.
-    fn read_window(&mut self, master: &mut Session, backlog: &mut Backlog, entries: Option<Vec<Entry>>) -> Result<()> {
+    fn read_window(
+        &mut self,
+        master: &mut Session,
+        backlog: &mut Backlog,
+        entries: Option<Vec<LogEntry>>,
+    ) -> Result<()> {
         let Some(windows) = &mut backlog.windows else { return Ok(()) };
         let mut is_last = windows.is_only;
         if !std::mem::take(&mut windows.is_first) {
@@ -255,8 +260,8 @@ impl Log {
         while windows.spread.front().is_some_and(|unit| unit.last() <= cut) {
             found.extend(windows.spread.pop_front());
         }
-        found.sort_by_key(Unit::last);
-        windows.newest = found.last().map_or(windows.newest, Unit::last);
+        found.sort_by_key(Transaction::last);
+        windows.newest = found.last().map_or(windows.newest, Transaction::last);
         backlog.queue.extend(found);
         // What is resumed may have come further than its first window.
         windows.done = windows.done.max(cut);
@@ -277,7 +282,7 @@ impl Log {
 
 impl Backlog {
     /// What is to be replayed next, as far as it has been read.
-    pub fn queue(&mut self) -> &mut VecDeque<Unit> {
+    pub fn queue(&mut self) -> &mut VecDeque<Transaction> {
         &mut self.queue
     }
 

@@ -4,8 +4,8 @@
 //! pair. When a batch fails, the reader is dropped together with all that it has read.
 
 use crate::backlog::change::Change;
-use crate::backlog::order::Entry;
-use crate::backlog::reader::{Batch, Pages, Reading, Window};
+use crate::backlog::order::LogEntry;
+use crate::backlog::reader::{Batch, LogReader, Pages, Window};
 use crate::backlog::sql;
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
@@ -36,7 +36,7 @@ enum Request {
 enum Answer {
     Changes(Vec<Change>, usize),
     End,
-    Window(Vec<Entry>),
+    Window(Vec<LogEntry>),
 }
 
 /// How much waits to be taken.
@@ -85,7 +85,7 @@ pub struct Prefetcher {
     /// Batches that are not read to their ends.
     batches: VecDeque<Batch>,
     awaits_window: bool,
-    window: Option<Vec<Entry>>,
+    window: Option<Vec<LogEntry>>,
     control: Control,
 }
 
@@ -114,7 +114,7 @@ fn label(config: &Config) -> String {
 }
 
 impl Prefetcher {
-    pub fn start(config: &Config, control: &Control, reading: Reading, connecting: Connecting) -> Result<Prefetcher> {
+    pub fn start(config: &Config, control: &Control, reading: LogReader, connecting: Connecting) -> Result<Prefetcher> {
         let session = connecting.session()?;
         let (requests, inbox) = channel();
         let (outbox, answers) = channel();
@@ -200,7 +200,7 @@ impl Prefetcher {
     }
 
     /// The rows of the window, if it was asked for.
-    pub fn window(&mut self) -> Result<Option<Vec<Entry>>> {
+    pub fn window(&mut self) -> Result<Option<Vec<LogEntry>>> {
         if !std::mem::take(&mut self.awaits_window) {
             return Ok(None);
         }
@@ -238,7 +238,7 @@ impl Outbox {
 }
 
 /// Ends with the first error, or when the pair has gone.
-fn serve(mut session: Session, mut reading: Reading, inbox: &Receiver<Request>, outbox: &Outbox) {
+fn serve(mut session: Session, mut reading: LogReader, inbox: &Receiver<Request>, outbox: &Outbox) {
     while let Ok(request) = inbox.recv() {
         let goes_on = match request {
             Request::Window(window) => outbox.hand_out(reading.window(&mut session, &window).map(Answer::Window)),
@@ -250,7 +250,7 @@ fn serve(mut session: Session, mut reading: Reading, inbox: &Receiver<Request>, 
     }
 }
 
-fn read(session: &mut Session, reading: &mut Reading, batch: Batch, outbox: &Outbox) -> bool {
+fn read(session: &mut Session, reading: &mut LogReader, batch: Batch, outbox: &Outbox) -> bool {
     let mut pages = Pages::new(batch);
     loop {
         match pages.next(reading, session) {

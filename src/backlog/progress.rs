@@ -8,7 +8,7 @@
 //! the position says is replayed are set, the position is forgotten, and a log that came along is renumbered.
 
 use crate::backlog::horizon::Horizon;
-use crate::backlog::id_ranges::Spans;
+use crate::backlog::id_ranges::IdRanges;
 use crate::backlog::position::Position;
 use crate::backlog::snapshot::Snapshot;
 use crate::backlog::sql;
@@ -21,7 +21,7 @@ use crate::server::session::{Session, ToSql};
 /// So many ids are walked over in milliseconds.
 const FAR: i64 = 10_000;
 
-pub struct Ledger {
+pub struct SlaveProgress {
     name: String,
     field: String,
     fields: Vec<String>,
@@ -34,7 +34,7 @@ pub struct Ledger {
     next_place: Option<String>,
     horizon: Horizon,
     /// Where rows that have been replayed may lack their flag.
-    unmarked: Spans,
+    unmarked: IdRanges,
     midway: Midway,
     /// The drain that was under way when the row was read need not look below this.
     resumed_above: LogId,
@@ -57,8 +57,8 @@ impl Default for Midway {
     }
 }
 
-impl Ledger {
-    pub fn new(config: &Config, findings: &Findings) -> Ledger {
+impl SlaveProgress {
+    pub fn new(config: &Config, findings: &Findings) -> SlaveProgress {
         let nowhere = Position {
             batch: BatchNumber(0),
             base: None,
@@ -67,7 +67,7 @@ impl Ledger {
             highest: LogId(0),
             floor: LogId(0),
         };
-        Ledger {
+        SlaveProgress {
             name: config.name.clone(),
             field: config.slave_field.clone(),
             fields: findings.fields.clone(),
@@ -77,7 +77,7 @@ impl Ledger {
             place: None,
             next_place: None,
             horizon: Horizon::new(LogId(0)),
-            unmarked: Spans::default(),
+            unmarked: IdRanges::default(),
             midway: Midway::default(),
             resumed_above: LogId(0),
             is_announced: false,
@@ -105,7 +105,7 @@ impl Ledger {
         self.kept_floor = floor;
         self.is_announced = true;
         self.horizon = Horizon::new(floor);
-        self.unmarked = Spans::default();
+        self.unmarked = IdRanges::default();
         self.midway = Midway::default();
         self.resumed_above = floor;
         if self.position.base.is_some() || self.position.current.is_some() {
@@ -126,7 +126,7 @@ impl Ledger {
         &self.horizon
     }
 
-    pub fn unmarked(&mut self) -> &mut Spans {
+    pub fn unmarked(&mut self) -> &mut IdRanges {
         &mut self.unmarked
     }
 

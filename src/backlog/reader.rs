@@ -4,8 +4,8 @@
 //! that the master works while the slave does.
 
 use crate::backlog::change::{Change, Event};
-use crate::backlog::order::{Entry, Unit};
-use crate::backlog::row::{self, Row, Vocabulary};
+use crate::backlog::order::{LogEntry, Transaction};
+use crate::backlog::row::{self, ColumnLists, Row};
 use crate::backlog::snapshot::Snapshot;
 use crate::backlog::sql::ReadQueries;
 use crate::base::error::{Error, Kind, Result};
@@ -41,7 +41,7 @@ const COMPRESSED_FROM: usize = 1_500;
 const COMPRESSION: usize = 12;
 
 /// Whole transactions that are replayed together.
-pub type Batch = Arc<Vec<Unit>>;
+pub type Batch = Arc<Vec<Transaction>>;
 
 /// Which rows to read of a backlog that is too long to be read at once.
 #[derive(Clone, Debug)]
@@ -58,13 +58,13 @@ pub struct Window {
 
 /// What it takes to read the log as one slave.
 #[derive(Clone)]
-pub struct Reading {
+pub struct LogReader {
     queries: Arc<ReadQueries>,
     skip_user: Option<String>,
     slave_identity: String,
     /// Rows come in hstore's binary form.
     is_packed: bool,
-    vocabulary: Vocabulary,
+    vocabulary: ColumnLists,
     /// What came along with the rows that were listed last.
     at_hand: HashMap<LogId, Change>,
 }
@@ -75,21 +75,21 @@ pub struct Pages {
     unit: usize,
     /// Up to here the unit in hand has been paged through.
     above: LogId,
-    entries: VecDeque<Entry>,
+    entries: VecDeque<LogEntry>,
     /// Of the changes that were given last.
     bytes: usize,
 }
 
-impl Reading {
-    pub fn new(config: &Config, hstore_schema: &str, master_encoding: &str, slave_identity: &str) -> Reading {
+impl LogReader {
+    pub fn new(config: &Config, hstore_schema: &str, master_encoding: &str, slave_identity: &str) -> LogReader {
         // Its lengths count bytes before they are converted from the database's encoding.
         let is_packed = master_encoding == "UTF8";
-        Reading {
+        LogReader {
             queries: Arc::new(ReadQueries::new(&config.slave_field, hstore_schema, is_packed)),
             skip_user: config.skip_user.clone(),
             slave_identity: slave_identity.to_string(),
             is_packed,
-            vocabulary: Vocabulary::default(),
+            vocabulary: ColumnLists::default(),
             at_hand: HashMap::new(),
         }
     }
@@ -107,7 +107,7 @@ impl Reading {
         above: LogId,
         late: impl Iterator<Item = (Txid, LogId)>,
         base: Option<&Snapshot>,
-    ) -> Result<(Snapshot, Vec<Entry>)> {
+    ) -> Result<(Snapshot, Vec<LogEntry>)> {
         let (late, bounds) = late.map(|(late, bound)| (late.to_string(), bound.0)).unzip();
         let (shown, entries) = self.pending(master, (above, FIRST_READ), None, base, (late, bounds), &[])?;
         let snapshot = Snapshot::parse(&shown)
@@ -116,7 +116,7 @@ impl Reading {
     }
 
     /// What a former look's snapshot shows.
-    pub fn window(&mut self, master: &mut Session, window: &Window) -> Result<Vec<Entry>> {
+    pub fn window(&mut self, master: &mut Session, window: &Window) -> Result<Vec<LogEntry>> {
         let Window { above, rows, snapshot, base, apart } = window;
         let (_, entries) =
             self.pending(master, (*above, *rows), Some(snapshot), base.as_ref(), Default::default(), apart)?;
@@ -131,7 +131,7 @@ impl Reading {
         base: Option<&Snapshot>,
         (late, bounds): (Vec<String>, Vec<i64>),
         apart: &[String],
-    ) -> Result<(String, Vec<Entry>)> {
+    ) -> Result<(String, Vec<LogEntry>)> {
         let (snapshot, base) = (snapshot.map(Snapshot::as_str), base.map(Snapshot::as_str));
         let (skip_user, slave_identity) = (self.skip_user.clone(), self.slave_identity.clone());
         let parameters: [&(dyn session::ToSql + Sync); 11] = [
@@ -165,7 +165,7 @@ impl Reading {
     }
 
     /// The next rows of a transaction that was not read as a whole.
-    fn page(&mut self, master: &mut Session, txid: Txid, above: LogId, last: LogId) -> Result<Vec<Entry>> {
+    fn page(&mut self, master: &mut Session, txid: Txid, above: LogId, last: LogId) -> Result<Vec<LogEntry>> {
         let rows = master.query(
             "read the log",
             &self.queries.page,
@@ -263,7 +263,7 @@ impl Pages {
     }
 
     /// The next changes, few enough to be held; `None` at the batch's end.
-    pub fn next(&mut self, reading: &mut Reading, master: &mut Session) -> Result<Option<Vec<Change>>> {
+    pub fn next(&mut self, reading: &mut LogReader, master: &mut Session) -> Result<Option<Vec<Change>>> {
         while self.entries.is_empty() {
             if self.unit == self.batch.len() {
                 return Ok(None);
@@ -276,18 +276,18 @@ impl Pages {
     }
 
     /// The entries of the next units, or of the next page of one.
-    fn turn(&mut self, reading: &mut Reading, master: &mut Session) -> Result<()> {
-        let is_wanted = |entry: &&Entry| !entry.skip;
+    fn turn(&mut self, reading: &mut LogReader, master: &mut Session) -> Result<()> {
+        let is_wanted = |entry: &&LogEntry| !entry.skip;
         match &self.batch[self.unit] {
-            Unit::Listed(entries) => {
+            Transaction::Listed(entries) => {
                 self.entries.extend(entries.iter().filter(is_wanted));
                 self.unit += 1;
-                while let Some(Unit::Listed(entries)) = self.batch.get(self.unit) {
+                while let Some(Transaction::Listed(entries)) = self.batch.get(self.unit) {
                     self.entries.extend(entries.iter().filter(is_wanted));
                     self.unit += 1;
                 }
             }
-            Unit::Spread { txid, first, last, .. } => {
+            Transaction::Spread { txid, first, last, .. } => {
                 let above = self.above.max(LogId(first.0 - 1));
                 let page = reading.page(master, *txid, above, *last)?;
                 match page.last() {
@@ -302,25 +302,25 @@ impl Pages {
 }
 
 /// A logged row as name, value, name, value.
-pub fn columns(pairs: Option<Vec<Option<&str>>>, relation: &str, vocabulary: &mut Vocabulary) -> Row {
+pub fn columns(pairs: Option<Vec<Option<&str>>>, relation: &str, vocabulary: &mut ColumnLists) -> Row {
     let pairs = pairs.unwrap_or_default();
     let names = pairs.iter().step_by(2).map(|name| name.unwrap_or_default());
     Row::new(vocabulary.names(relation, names), pairs.iter().skip(1).step_by(2).copied())
 }
 
 /// How many of these entries are few enough to be held with their payload; at least one.
-fn chunk_length<'a>(entries: impl Iterator<Item = &'a Entry>) -> usize {
+fn chunk_length<'a>(entries: impl Iterator<Item = &'a LogEntry>) -> usize {
     let mut bytes = 0;
-    let fits = |entry: &&Entry| {
+    let fits = |entry: &&LogEntry| {
         bytes += entry.size;
         bytes <= CHUNK_BYTES
     };
     entries.take(CHUNK_ROWS).take_while(fits).count().max(1)
 }
 
-fn entry(row: &session::Row) -> Entry {
+fn entry(row: &session::Row) -> LogEntry {
     let stored = row.get::<_, i32>("size") as usize;
-    Entry {
+    LogEntry {
         id: LogId(row.get("id")),
         txid: Txid(row.get::<_, session::Xid8>("txid").0),
         size: if stored > COMPRESSED_FROM { stored * COMPRESSION } else { stored },
@@ -339,8 +339,8 @@ mod tests {
 
     #[test]
     fn a_chunk_is_bounded_in_rows_and_bytes_and_never_empty() {
-        let entry = |size| Entry { id: LogId(1), txid: Txid(1), size, skip: false };
-        let lengths = |mut entries: &[Entry]| {
+        let entry = |size| LogEntry { id: LogId(1), txid: Txid(1), size, skip: false };
+        let lengths = |mut entries: &[LogEntry]| {
             let mut lengths = Vec::new();
             while !entries.is_empty() {
                 lengths.push(chunk_length(entries.iter()));

@@ -7,18 +7,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The names of a row's columns. That two rows have the same ones is told by the pointer, mostly.
-pub type Names = Arc<[String]>;
+pub type ColumnNames = Arc<[String]>;
 
 #[derive(Clone, Debug)]
 pub struct Row {
-    names: Names,
+    names: ColumnNames,
     text: String,
     /// Where each value ends in `text`, and whether it is NULL.
     ends: Vec<(u32, bool)>,
 }
 
 impl Row {
-    pub fn new<'a>(names: Names, values: impl Iterator<Item = Option<&'a str>> + Clone) -> Row {
+    pub fn new<'a>(names: ColumnNames, values: impl Iterator<Item = Option<&'a str>> + Clone) -> Row {
         let length = values.clone().map(|value| value.map_or(0, str::len)).sum();
         let mut row = Row { ends: Vec::with_capacity(names.len()), names, text: String::with_capacity(length) };
         for value in values {
@@ -29,7 +29,7 @@ impl Row {
         row
     }
 
-    pub fn names(&self) -> &Names {
+    pub fn names(&self) -> &ColumnNames {
         &self.names
     }
 
@@ -111,15 +111,15 @@ impl<'a> FromIterator<(String, Option<&'a str>)> for Row {
 
 /// The lists of names in use, by table.
 #[derive(Clone, Default)]
-pub struct Vocabulary(HashMap<String, Vec<Names>>);
+pub struct ColumnLists(HashMap<String, Vec<ColumnNames>>);
 
 /// Lists kept for a table, whose large rows are logged with the changed columns only, and tables kept.
 const MAX_LISTS: usize = 16;
 const MAX_TABLES: usize = 10_000;
 
-impl Vocabulary {
+impl ColumnLists {
     /// The one list that holds these names.
-    pub fn names<'a>(&mut self, relation: &str, names: impl Iterator<Item = &'a str> + Clone) -> Names {
+    pub fn names<'a>(&mut self, relation: &str, names: impl Iterator<Item = &'a str> + Clone) -> ColumnNames {
         if !self.0.contains_key(relation) {
             if self.0.len() == MAX_TABLES {
                 self.0.clear();
@@ -133,7 +133,7 @@ impl Vocabulary {
         if lists.len() == MAX_LISTS {
             lists.clear();
         }
-        let list: Names = names.map(str::to_string).collect();
+        let list: ColumnNames = names.map(str::to_string).collect();
         lists.push(list.clone());
         list
     }
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn rows_of_a_table_share_their_names() {
-        let mut vocabulary = Vocabulary::default();
+        let mut vocabulary = ColumnLists::default();
         let first = vocabulary.names("public.t", ["a", "b"].into_iter());
         assert!(Arc::ptr_eq(&first, &vocabulary.names("public.t", ["a", "b"].into_iter())));
         assert!(!Arc::ptr_eq(&first, &vocabulary.names("public.t", ["a"].into_iter())));

@@ -80,7 +80,7 @@ impl ReadQueries {
 }
 
 /// What sets the flags of one slave, and what it takes to know those of the others.
-pub struct MarkQueries {
+pub struct FlagQueries {
     /// The rows whose flag is to be set.
     pub due: String,
     pub stuck: String,
@@ -93,13 +93,13 @@ pub struct MarkQueries {
     pub waiting: Vec<(String, String)>,
 }
 
-impl MarkQueries {
+impl FlagQueries {
     /// `fields`: the columns of all slaves; `keep`: whether changes stay in the log for a while after every slave has
     /// replayed them.
-    pub fn new(field: &str, fields: &[String], keep: bool) -> MarkQueries {
+    pub fn new(field: &str, fields: &[String], keep: bool) -> FlagQueries {
         let all: Vec<String> = fields.iter().map(|field| flag(field)).collect();
         let all = all.join(" and ");
-        MarkQueries {
+        FlagQueries {
             due: own(field, include_str!("../../sql/query/due.sql")),
             stuck: own(field, include_str!("../../sql/query/stuck.sql")),
             mark: marks(field, fields, keep),
@@ -208,7 +208,7 @@ mod tests {
     fn queries_read_and_mark_the_slaves_own_column_only() {
         let fields = FIELDS.map(String::from);
         let (log, marks) =
-            (ReadQueries::new("Slave 2", "extensions", true), MarkQueries::new("Slave 2", &fields, false));
+            (ReadQueries::new("Slave 2", "extensions", true), FlagQueries::new("Slave 2", &fields, false));
         for sql in [&log.pending, &log.page, &log.fetch, &marks.due, &passed("Slave 2")] {
             let statement: String = sql.lines().filter(|line| !line.starts_with("--")).collect();
             assert!(statement.contains("l.\"Slave 2\"") && !statement.contains("replicated"), "{sql}");
@@ -233,12 +233,12 @@ mod tests {
         let own = "not coalesce(l.\"Slave 2\", true) and id = any ($1)";
         let flagged = format!("update public.replica_log l set \"Slave 2\" = true where {own}");
         assert_eq!(
-            MarkQueries::new("Slave 2", &fields, false).mark,
+            FlagQueries::new("Slave 2", &fields, false).mark,
             [
                 format!("{flagged} and not (coalesce(l.\"replicated\", true) and coalesce(l.\"slave3\", true))"),
                 format!("delete from public.replica_log l where {own}")
             ]
         );
-        assert_eq!(MarkQueries::new("Slave 2", &fields, true).mark, [flagged]);
+        assert_eq!(FlagQueries::new("Slave 2", &fields, true).mark, [flagged]);
     }
 }

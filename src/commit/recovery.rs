@@ -66,7 +66,7 @@ fn shortened(name: &str) -> String {
 
 /// What settles one batch number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum Settlement {
     /// Both prepared: the batch was complete, both commit.
     CommitBoth,
     /// The slave never prepared, so nothing of it is there to keep: the position is taken back.
@@ -80,23 +80,23 @@ pub enum Action {
 /// Decides for one batch number. `committed` is the number in the master's row for this slave.
 ///
 /// That nothing is prepared on the master proves nothing: it may have committed or have been rolled back. Its row tells.
-pub fn decide(number: BatchNumber, on_master: bool, on_slave: bool, committed: BatchNumber) -> Option<Action> {
+pub fn decide(number: BatchNumber, on_master: bool, on_slave: bool, committed: BatchNumber) -> Option<Settlement> {
     match (on_master, on_slave) {
-        (true, true) => Some(Action::CommitBoth),
-        (true, false) => Some(Action::RollBackMaster),
-        (false, true) if number == committed => Some(Action::CommitSlave),
-        (false, true) => Some(Action::RollBackSlave),
+        (true, true) => Some(Settlement::CommitBoth),
+        (true, false) => Some(Settlement::RollBackMaster),
+        (false, true) if number == committed => Some(Settlement::CommitSlave),
+        (false, true) => Some(Settlement::RollBackSlave),
         (false, false) => None,
     }
 }
 
-impl fmt::Display for Action {
+impl fmt::Display for Settlement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Action::CommitBoth => "prepared on both sides: commit both",
-            Action::RollBackMaster => "prepared on the master only: roll it back",
-            Action::CommitSlave => "committed on the master: commit on the slave",
-            Action::RollBackSlave => "not committed on the master: roll back on the slave",
+            Settlement::CommitBoth => "prepared on both sides: commit both",
+            Settlement::RollBackMaster => "prepared on the master only: roll it back",
+            Settlement::CommitSlave => "committed on the master: commit on the slave",
+            Settlement::RollBackSlave => "not committed on the master: roll back on the slave",
         })
     }
 }
@@ -108,10 +108,10 @@ mod tests {
     #[test]
     fn every_row_of_the_recovery_table() {
         let (seven, eight) = (BatchNumber(7), BatchNumber(8));
-        assert_eq!(decide(seven, true, true, eight), Some(Action::CommitBoth));
-        assert_eq!(decide(seven, true, false, seven), Some(Action::RollBackMaster));
-        assert_eq!(decide(seven, false, true, seven), Some(Action::CommitSlave));
-        assert_eq!(decide(seven, false, true, eight), Some(Action::RollBackSlave));
+        assert_eq!(decide(seven, true, true, eight), Some(Settlement::CommitBoth));
+        assert_eq!(decide(seven, true, false, seven), Some(Settlement::RollBackMaster));
+        assert_eq!(decide(seven, false, true, seven), Some(Settlement::CommitSlave));
+        assert_eq!(decide(seven, false, true, eight), Some(Settlement::RollBackSlave));
         assert_eq!(decide(seven, false, false, seven), None);
     }
 

@@ -30,9 +30,9 @@
 //! recovery copies it. The row is updated only if it says what the daemon believes: a COMMIT still under way in an old
 //! backend holds the row, is waited for, and is then seen.
 
-use crate::backlog::flags::Marking;
-use crate::backlog::order::Unit;
-use crate::backlog::pending::Log;
+use crate::backlog::flags::FlagWriter;
+use crate::backlog::order::Transaction;
+use crate::backlog::pending::SlaveLog;
 use crate::backlog::position::Position;
 use crate::backlog::prefetch::Prefetcher;
 use crate::backlog::reader::{Batch, Pages};
@@ -90,8 +90,8 @@ pub type Seam = Box<dyn FnMut(Step)>;
 pub struct Link<'a> {
     pub master: Session,
     pub slave: Session,
-    pub log: Log,
-    pub marking: Marking,
+    pub log: SlaveLog,
+    pub marking: FlagWriter,
     pub replayer: Replayer,
     /// Reads the changes of long batches.
     pub ahead: Option<Prefetcher>,
@@ -152,7 +152,7 @@ impl Protocol {
         while let Err(error) = self.replay_up_to_error(link, &rest) {
             rest = self.put_in_quarantine(link, &rest, error)?;
         }
-        Ok(units.iter().map(Unit::rows).sum())
+        Ok(units.iter().map(Transaction::rows).sum())
     }
 
     fn replay_up_to_error(&mut self, link: &mut Link, units: &Batch) -> Result<()> {
@@ -202,7 +202,7 @@ impl Protocol {
     }
 
     fn batch(&mut self, link: &mut Link, units: &Batch) -> Result<()> {
-        let Some(last) = units.last().map(Unit::last) else { return Ok(()) };
+        let Some(last) = units.last().map(Transaction::last) else { return Ok(()) };
         if self.at_once(link, units, last)? {
             return Ok(());
         }
@@ -363,18 +363,18 @@ fn work(link: &mut Link, units: &Batch) -> Result<u64> {
     Ok(applied)
 }
 
-fn holds(unit: &Unit, id: LogId, transaction: Txid) -> bool {
+fn holds(unit: &Transaction, id: LogId, transaction: Txid) -> bool {
     match unit {
-        Unit::Listed(entries) => entries.iter().any(|entry| entry.id == id),
-        Unit::Spread { txid, .. } => *txid == transaction,
+        Transaction::Listed(entries) => entries.iter().any(|entry| entry.id == id),
+        Transaction::Spread { txid, .. } => *txid == transaction,
     }
 }
 
 /// A transaction that the slave refuses as a whole.
-fn blame(error: Error, unit: &Unit) -> Error {
+fn blame(error: Error, unit: &Transaction) -> Error {
     let (txid, first) = match unit {
-        Unit::Listed(entries) => (entries[0].txid, entries[0].id),
-        Unit::Spread { txid, first, .. } => (*txid, *first),
+        Transaction::Listed(entries) => (entries[0].txid, entries[0].id),
+        Transaction::Spread { txid, first, .. } => (*txid, *first),
     };
     let operation = format!("replay transaction {txid}, changes {first} to {}", unit.last());
     let blamed = Error::new(Kind::Change, error.side(), operation, error.detail()).with_change(first, txid);

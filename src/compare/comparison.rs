@@ -23,13 +23,14 @@ mod prepared;
 mod in_progress;
 
 use crate::base::error::Result;
-use crate::compare::digest::{Key, Range, Source};
+use crate::compare::digest::{DigestSource, Key, Range};
+use crate::compare::servers::Servers;
 use crate::compare::sql;
 use crate::server::session::{Session, TextRow};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-pub use plan::{Omission, Outlook, Plan, Sort, plans};
+pub use plan::{ComparePlan, Omission, Outlook, Sort, plans};
 pub use prepared::prepared_is_over;
 
 /// Rows to a range at first: enough that the way to the server does not count, few enough that no statement takes long.
@@ -51,20 +52,6 @@ const TOGETHER: usize = 1_000;
 /// Looks at a row that keeps changing, or whose change does not arrive, and the pause before the second one, which doubles.
 const ROUNDS: u32 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-
-/// Both servers, as the floor above has them: threads are its affair.
-pub trait Both {
-    /// Runs one message on each side at the same time.
-    fn ask(&mut self, operation: &str, master: &str, slave: &str) -> Result<(Vec<TextRow>, Vec<TextRow>)>;
-    fn master(&mut self) -> &mut Session;
-    fn slave(&mut self) -> &mut Session;
-    /// An error of `Kind::Stopped` when it is time to stop.
-    fn pause(&mut self, length: Duration) -> Result<()>;
-    /// How far it has come.
-    fn show(&mut self, text: &dyn Fn() -> String);
-    /// A step at which a test may want to make it stand still.
-    fn reached(&mut self, step: &str);
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
@@ -101,10 +88,10 @@ impl Counts {
 }
 
 /// Takes differences as they are found, some at a time.
-pub type Take<'a> = dyn FnMut(&mut dyn Both, Vec<Difference>) -> Result<()> + 'a;
+pub type Take<'a> = dyn FnMut(&mut Servers, Vec<Difference>) -> Result<()> + 'a;
 
 /// Compares one table. `patience`: how long to wait, in all, for changes that are on their way.
-pub fn compare(both: &mut dyn Both, plan: &Plan, patience: Duration, take: &mut Take) -> Result<Counts> {
+pub fn compare(both: &mut Servers, plan: &ComparePlan, patience: Duration, take: &mut Take) -> Result<Counts> {
     begin(both, plan)?;
     let mut comparison = Comparison { both, plan, patience, take, candidates: Vec::new(), counts: Counts::default() };
     comparison.walk()?;
@@ -113,14 +100,14 @@ pub fn compare(both: &mut dyn Both, plan: &Plan, patience: Duration, take: &mut 
 }
 
 /// What both sessions need before the first query about a table.
-pub fn begin(both: &mut dyn Both, plan: &Plan) -> Result<()> {
-    let set = |source: &Source| format!("SET search_path = {}", source.search_path);
+pub fn begin(both: &mut Servers, plan: &ComparePlan) -> Result<()> {
+    let set = |source: &DigestSource| format!("SET search_path = {}", source.search_path);
     both.ask("set the session up", &set(&plan.master), &set(&plan.slave)).map(drop)
 }
 
 struct Comparison<'a, 'b> {
-    both: &'a mut dyn Both,
-    plan: &'a Plan,
+    both: &'a mut Servers,
+    plan: &'a ComparePlan,
     patience: Duration,
     take: &'a mut Take<'b>,
     candidates: Vec<Key>,
@@ -194,7 +181,8 @@ impl Comparison<'_, '_> {
             parts.push(Range { above, up_to: end.clone() });
             above = end;
         }
-        let digests = |source: &Source| parts.iter().map(|part| source.digest(part)).collect::<Vec<_>>().join("; ");
+        let digests =
+            |source: &DigestSource| parts.iter().map(|part| source.digest(part)).collect::<Vec<_>>().join("; ");
         let (there, here) = self.both.ask("digest rows", &digests(&plan.master), &digests(&plan.slave))?;
         for ((part, there), here) in parts.iter().zip(there).zip(here) {
             if there != here {
@@ -346,7 +334,7 @@ impl Comparison<'_, '_> {
 /// a snapshot from before its end.
 pub fn in_one_snapshot<T>(
     session: &mut Session,
-    source: &Source,
+    source: &DigestSource,
     ask: impl FnOnce(&mut Session) -> Result<T>,
 ) -> Result<T> {
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE";
@@ -357,7 +345,7 @@ pub fn in_one_snapshot<T>(
 }
 
 /// What a side holds of these rows now, in the order of the keys.
-fn seen(session: &mut Session, source: &Source, keys: &[Key]) -> Result<Vec<Seen>> {
+fn seen(session: &mut Session, source: &DigestSource, keys: &[Key]) -> Result<Vec<Seen>> {
     let mut seen: Vec<Seen> = keys.iter().map(|_| Seen { digest: None, version: None }).collect();
     for row in session.text_rows("look at rows", &source.look_up(keys))? {
         let [Some(n), digest, version] = <[_; 3]>::try_from(row).unwrap_or_default() else { continue };
@@ -368,11 +356,11 @@ fn seen(session: &mut Session, source: &Source, keys: &[Key]) -> Result<Vec<Seen
     Ok(seen)
 }
 
-fn key(row: &TextRow, plan: &Plan) -> Key {
+fn key(row: &TextRow, plan: &ComparePlan) -> Key {
     row.iter().take(plan.master.key.len()).map(|value| value.clone().unwrap_or_default()).collect()
 }
 
-fn keyed(row: TextRow, plan: &Plan) -> (Key, Option<String>) {
+fn keyed(row: TextRow, plan: &ComparePlan) -> (Key, Option<String>) {
     (key(&row, plan), row.into_iter().last().flatten())
 }
 

@@ -39,7 +39,7 @@ pub struct Range {
 }
 
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct DigestSource {
     /// Quoted and qualified, with ONLY where the table can have children that are tables of their own.
     pub target: String,
     pub key: Vec<KeyColumn>,
@@ -52,7 +52,7 @@ pub struct Source {
     pub search_path: String,
 }
 
-impl Source {
+impl DigestSource {
     /// (how many rows, the sum of their digests).
     pub fn digest(&self, range: &Range) -> String {
         format!("SELECT count(*), coalesce(sum({}), 0) FROM {} AS t{}", self.hash(), self.target, self.wheres(range))
@@ -191,13 +191,13 @@ fn collation(column: &KeyColumn) -> &'static str {
 mod tests {
     use super::*;
 
-    fn source() -> Source {
+    fn source() -> DigestSource {
         let column = |name: &str, base_type: &str, by_bytes| KeyColumn {
             name: name.into(),
             base_type: base_type.into(),
             by_bytes,
         };
-        Source {
+        DigestSource {
             target: "ONLY \"public\".\"t\"".into(),
             key: vec![column("id", "integer", false), column("Name", "text", true)],
             columns: vec!["id".into(), "Name".into(), "v".into()],

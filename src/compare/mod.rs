@@ -1,5 +1,5 @@
 pub mod sql;
+pub mod servers;
 pub mod digest;
 pub mod comparison;
 pub mod repair;
-pub mod servers;

@@ -15,8 +15,9 @@
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
-use crate::compare::comparison::{Both, Difference, Plan, begin, in_one_snapshot, prepared_is_over};
-use crate::compare::digest::{Key, Source};
+use crate::compare::comparison::{ComparePlan, Difference, begin, in_one_snapshot, prepared_is_over};
+use crate::compare::digest::{DigestSource, Key};
+use crate::compare::servers::Servers;
 use crate::server::checks::take_replica_role;
 use crate::server::session::{Session, TextRow};
 use std::time::Duration;
@@ -41,7 +42,7 @@ pub struct Repaired {
 }
 
 /// Checks that the slave's session may do this, and sets it up.
-pub fn prepare(slave: &mut Session, plan: &Plan) -> Result<()> {
+pub fn prepare(slave: &mut Session, plan: &ComparePlan) -> Result<()> {
     slave.set_up(&plan.underway.master_identity)?;
     if take_replica_role(slave)? {
         return Ok(());
@@ -52,13 +53,13 @@ pub fn prepare(slave: &mut Session, plan: &Plan) -> Result<()> {
 }
 
 /// Why no row of this table can be written, if so.
-pub fn obstacle(plan: &Plan) -> Option<String> {
+pub fn obstacle(plan: &ComparePlan) -> Option<String> {
     plan.transformed
         .then(|| "its values are transformed on their way; the slave's cannot be told from the master's".into())
 }
 
 /// Repairs at most `TOGETHER` rows. `anew` replaces rows instead of updating them: unique values may have to change places.
-pub fn repair(both: &mut dyn Both, plan: &Plan, differences: &[Difference], anew: bool) -> Result<Repaired> {
+pub fn repair(both: &mut Servers, plan: &ComparePlan, differences: &[Difference], anew: bool) -> Result<Repaired> {
     begin(both, plan)?;
     lock(both, plan)?;
     both.reached("repair-locked");
@@ -71,7 +72,7 @@ pub fn repair(both: &mut dyn Both, plan: &Plan, differences: &[Difference], anew
 }
 
 /// The statements that would do it, were nothing under way.
-pub fn statements(both: &mut dyn Both, plan: &Plan, differences: &[Difference]) -> Result<Vec<String>> {
+pub fn statements(both: &mut Servers, plan: &ComparePlan, differences: &[Difference]) -> Result<Vec<String>> {
     let keys = keys(differences);
     let (there, here) = both.ask("look at rows", &plan.master.values(&keys), &plan.slave.values(&keys))?;
     let (there, here) = (placed(there, &keys), placed(here, &keys));
@@ -80,7 +81,7 @@ pub fn statements(both: &mut dyn Both, plan: &Plan, differences: &[Difference]) 
 }
 
 /// The values of the compared columns on both sides, for the operator: (column, master's, slave's) where they differ.
-pub fn values(both: &mut dyn Both, plan: &Plan, differences: &[Difference]) -> Result<Vec<Vec<Values>>> {
+pub fn values(both: &mut Servers, plan: &ComparePlan, differences: &[Difference]) -> Result<Vec<Vec<BothRows>>> {
     let keys = keys(differences);
     let (there, here) = both.ask("look at rows", &plan.master.values(&keys), &plan.slave.values(&keys))?;
     let (there, here) = (placed(there, &keys), placed(here, &keys));
@@ -89,22 +90,22 @@ pub fn values(both: &mut dyn Both, plan: &Plan, differences: &[Difference]) -> R
 
 /// One column in which a row differs.
 #[derive(Debug)]
-pub struct Values {
+pub struct BothRows {
     pub column: String,
     pub master: Option<String>,
     pub slave: Option<String>,
 }
 
-fn differing(source: &Source, there: Option<TextRow>, here: Option<TextRow>) -> Vec<Values> {
+fn differing(source: &DigestSource, there: Option<TextRow>, here: Option<TextRow>) -> Vec<BothRows> {
     let (Some(there), Some(here)) = (there, here) else { return Vec::new() };
     let columns = source.columns.iter().zip(there.into_iter().zip(here));
     columns
         .filter(|(_, (there, here))| there != here)
-        .map(|(column, (master, slave))| Values { column: column.clone(), master, slave })
+        .map(|(column, (master, slave))| BothRows { column: column.clone(), master, slave })
         .collect()
 }
 
-fn lock(both: &mut dyn Both, plan: &Plan) -> Result<()> {
+fn lock(both: &mut Servers, plan: &ComparePlan) -> Result<()> {
     let lock = format!("{LOCK} {} IN SHARE ROW EXCLUSIVE MODE", plan.slave.target);
     for attempt in 1.. {
         match both.slave().message("lock the table", &lock) {
@@ -124,7 +125,7 @@ fn lock(both: &mut dyn Both, plan: &Plan) -> Result<()> {
     unreachable!("the last attempt returns")
 }
 
-fn under_lock(both: &mut dyn Both, plan: &Plan, differences: &[Difference], anew: bool) -> Result<Repaired> {
+fn under_lock(both: &mut Servers, plan: &ComparePlan, differences: &[Difference], anew: bool) -> Result<Repaired> {
     let keys = keys(differences);
     // The slave's own log first: what it no longer holds by now, the snapshot that comes next shows.
     let mut underway = plan.underway.on_slave(both.slave(), &plan.table, &plan.slave, &keys)?;
@@ -190,7 +191,7 @@ fn attempt(slave: &mut Session, statements: &[String]) -> Result<Option<Error>> 
 }
 
 /// What makes the slave's row what the master's is; nothing if it is.
-fn mend(plan: &Plan, key: &Key, there: Option<&TextRow>, here: Option<&TextRow>, anew: bool) -> Vec<String> {
+fn mend(plan: &ComparePlan, key: &Key, there: Option<&TextRow>, here: Option<&TextRow>, anew: bool) -> Vec<String> {
     let target = &plan.slave.target;
     let delete = || format!("DELETE FROM {target} WHERE {}", plan.slave.finds(key));
     let changed = |there: &TextRow, here: &TextRow| -> Vec<usize> {
@@ -218,7 +219,7 @@ fn mend(plan: &Plan, key: &Key, there: Option<&TextRow>, here: Option<&TextRow>,
     }
 }
 
-fn insert(plan: &Plan, row: &TextRow) -> String {
+fn insert(plan: &ComparePlan, row: &TextRow) -> String {
     let target = plan.slave.target.strip_prefix("ONLY ").unwrap_or(&plan.slave.target);
     let columns: Vec<String> = plan.slave.columns.iter().map(|name| quote_ident(name)).collect();
     let values: Vec<String> = row.iter().map(literal).collect();

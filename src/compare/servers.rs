@@ -2,29 +2,28 @@
 
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
-use crate::compare::comparison::Both;
 use crate::config::settings::Config;
 use crate::process::failpoint;
-use crate::process::output::Progress;
+use crate::process::output::ProgressLine;
 use crate::server::connect_pair;
 use crate::server::session::{Session, TextRow};
 use std::thread;
 use std::time::Duration;
 
 /// A pair's two sessions, with a thread for the slave's whenever both are asked.
-pub struct Servers<'a> {
+pub struct Servers {
     master: Session,
     slave: Session,
-    control: &'a Control,
+    control: Control,
     /// Between two questions to both, so that others get their turn.
     pause: Duration,
-    progress: Progress,
+    progress: ProgressLine,
 }
 
-impl<'a> Servers<'a> {
-    pub fn open(config: &Config, verb: &str, control: &'a Control, pause: Duration) -> Result<Servers<'a>> {
+impl Servers {
+    pub fn open(config: &Config, verb: &str, control: &Control, pause: Duration) -> Result<Servers> {
         let (master, slave) = connect_pair::open_both(config, verb, control)?;
-        Ok(Servers { master, slave, control, pause, progress: Progress::default() })
+        Ok(Servers { master, slave, control: control.clone(), pause, progress: ProgressLine::default() })
     }
 
     pub fn sessions(&mut self) -> (&mut Session, &mut Session) {
@@ -35,10 +34,9 @@ impl<'a> Servers<'a> {
     pub fn quiet(&mut self) {
         self.progress.end();
     }
-}
 
-impl Both for Servers<'_> {
-    fn ask(&mut self, operation: &str, master: &str, slave: &str) -> Result<(Vec<TextRow>, Vec<TextRow>)> {
+    /// Runs one message on each side at the same time.
+    pub fn ask(&mut self, operation: &str, master: &str, slave: &str) -> Result<(Vec<TextRow>, Vec<TextRow>)> {
         if self.control.is_stopping() || (!self.pause.is_zero() && self.control.pause(self.pause)) {
             return Err(stopped());
         }
@@ -53,23 +51,26 @@ impl Both for Servers<'_> {
         answers.map_err(|error| if self.control.is_stopping() { stopped() } else { error })
     }
 
-    fn master(&mut self) -> &mut Session {
+    pub fn master(&mut self) -> &mut Session {
         &mut self.master
     }
 
-    fn slave(&mut self) -> &mut Session {
+    pub fn slave(&mut self) -> &mut Session {
         &mut self.slave
     }
 
-    fn pause(&mut self, length: Duration) -> Result<()> {
+    /// An error of `Kind::Stopped` when it is time to stop.
+    pub fn pause(&mut self, length: Duration) -> Result<()> {
         if self.control.pause(length) { Err(stopped()) } else { Ok(()) }
     }
 
-    fn show(&mut self, text: &dyn Fn() -> String) {
+    /// Shows how far it has come.
+    pub fn show(&mut self, text: &dyn Fn() -> String) {
         self.progress.show(text);
     }
 
-    fn reached(&mut self, step: &str) {
+    /// A step at which a test may pause the process.
+    pub fn reached(&mut self, step: &str) {
         failpoint::reached(step);
     }
 }

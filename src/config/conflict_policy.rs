@@ -25,7 +25,7 @@ pub enum Conflict {
 
 /// What to do then.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum ConflictAction {
     /// The master wins, and somebody is told.
     Warn,
     /// The slave wins.
@@ -37,14 +37,14 @@ pub enum Action {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Policies(Vec<Rule>);
+pub struct ConflictPolicies(Vec<Rule>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
     /// Schema and name.
     table: Option<(String, String)>,
     conflict: Option<Conflict>,
-    action: Action,
+    action: ConflictAction,
 }
 
 const CONFLICTS: [Conflict; 6] = [
@@ -58,17 +58,17 @@ const CONFLICTS: [Conflict; 6] = [
 
 const ACTIONS: &str = "warn, skip, error or newest(COLUMN)";
 
-impl Policies {
-    pub fn parse(text: &str) -> Result<Policies, String> {
+impl ConflictPolicies {
+    pub fn parse(text: &str) -> Result<ConflictPolicies, String> {
         let rules = words(text)?;
         let rules =
             rules.split(|word| *word == Word::Mark(',')).map(Rule::parse).collect::<Result<Vec<Rule>, String>>()?;
-        Ok(Policies(rules))
+        Ok(ConflictPolicies(rules))
     }
 
     /// `relation`: the table as the log names it. Where no rule names the conflict, what would overwrite a whole row of the
     /// slave, or cannot be told to do anything sensible, is an error, as it always was.
-    pub fn of(&self, relation: &str, conflict: Conflict) -> Action {
+    pub fn of(&self, relation: &str, conflict: Conflict) -> ConflictAction {
         let table = parts(relation);
         let fits = |rule: &&Rule| {
             (rule.table.is_none() || rule.table == table) && rule.conflict.is_none_or(|named| named == conflict)
@@ -78,9 +78,9 @@ impl Policies {
             Conflict::UpdateDiffers | Conflict::UpdateMissing | Conflict::DeleteMissing | Conflict::DeleteDiffers
         );
         match self.0.iter().rfind(fits) {
-            Some(Rule { conflict: None, action: Action::Warn, .. }) | None if exists => Action::Error,
+            Some(Rule { conflict: None, action: ConflictAction::Warn, .. }) | None if exists => ConflictAction::Error,
             Some(rule) => rule.action.clone(),
-            None => Action::Warn,
+            None => ConflictAction::Warn,
         }
     }
 
@@ -122,12 +122,12 @@ impl Rule {
             [front @ .., Word::Name(newest, false), Word::Mark('('), Word::Name(column, _), Word::Mark(')')]
                 if newest == "newest" =>
             {
-                (front, Action::Newest(column.clone()))
+                (front, ConflictAction::Newest(column.clone()))
             }
             [front @ .., Word::Name(word, false)] => match word.as_str() {
-                "warn" => (front, Action::Warn),
-                "skip" => (front, Action::Skip),
-                "error" => (front, Action::Error),
+                "warn" => (front, ConflictAction::Warn),
+                "skip" => (front, ConflictAction::Skip),
+                "error" => (front, ConflictAction::Error),
                 _ => return Err(format!("a rule ends with {ACTIONS}, not with {word}")),
             },
             _ => return Err(format!("a rule ends with {ACTIONS}")),
@@ -195,36 +195,36 @@ mod tests {
 
     #[test]
     fn the_last_rule_that_fits_wins() {
-        let policies = Policies::parse(
+        let policies = ConflictPolicies::parse(
             r#"newest(changed_at), Orders skip, insert_exists error, "My.S"."Ta""b" delete_missing warn"#,
         )
         .unwrap();
         let of = |relation, conflict| policies.of(relation, conflict);
-        assert_eq!(of("public.t", Conflict::UpdateDiffers), Action::Newest("changed_at".into()));
-        assert_eq!(of("public.orders", Conflict::UpdateDiffers), Action::Skip);
-        assert_eq!(of("public.orders", Conflict::InsertExists), Action::Error);
-        assert_eq!(of("other.orders", Conflict::UpdateMissing), Action::Newest("changed_at".into()));
-        assert_eq!(of(r#""My.S"."Ta""b""#, Conflict::DeleteMissing), Action::Warn);
+        assert_eq!(of("public.t", Conflict::UpdateDiffers), ConflictAction::Newest("changed_at".into()));
+        assert_eq!(of("public.orders", Conflict::UpdateDiffers), ConflictAction::Skip);
+        assert_eq!(of("public.orders", Conflict::InsertExists), ConflictAction::Error);
+        assert_eq!(of("other.orders", Conflict::UpdateMissing), ConflictAction::Newest("changed_at".into()));
+        assert_eq!(of(r#""My.S"."Ta""b""#, Conflict::DeleteMissing), ConflictAction::Warn);
         // As PostgreSQL takes a name without quotes.
-        let policies = Policies::parse("ÄAb skip").unwrap();
-        assert_eq!(policies.of("public.\"Äab\"", Conflict::UpdateDiffers), Action::Skip);
+        let policies = ConflictPolicies::parse("ÄAb skip").unwrap();
+        assert_eq!(policies.of("public.\"Äab\"", Conflict::UpdateDiffers), ConflictAction::Skip);
     }
 
     #[test]
     fn without_rules_all_is_as_it_always_was() {
-        for policies in [Policies::default(), Policies::parse("warn").unwrap()] {
-            assert_eq!(policies.of("public.t", Conflict::UpdateDiffers), Action::Warn);
-            assert_eq!(policies.of("public.t", Conflict::InsertExists), Action::Error);
+        for policies in [ConflictPolicies::default(), ConflictPolicies::parse("warn").unwrap()] {
+            assert_eq!(policies.of("public.t", Conflict::UpdateDiffers), ConflictAction::Warn);
+            assert_eq!(policies.of("public.t", Conflict::InsertExists), ConflictAction::Error);
             assert!(!policies.watches_deletes("public.t"));
         }
-        let named = Policies::parse("insert_exists warn, public.t delete_differs skip").unwrap();
-        assert_eq!(named.of("public.t", Conflict::InsertExists), Action::Warn);
+        let named = ConflictPolicies::parse("insert_exists warn, public.t delete_differs skip").unwrap();
+        assert_eq!(named.of("public.t", Conflict::InsertExists), ConflictAction::Warn);
         assert!(named.watches_deletes("public.t") && !named.watches_deletes("public.u"));
     }
 
     #[test]
     fn a_rule_that_makes_no_sense_is_refused() {
-        let error = |text| Policies::parse(text).unwrap_err();
+        let error = |text| ConflictPolicies::parse(text).unwrap_err();
         assert!(error("sikp").contains("not with sikp"));
         assert!(error("warn,").contains("no rule between two commas"));
         assert!(error("newest").contains("newest(COLUMN)"));

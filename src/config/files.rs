@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// What came of a list of files and directories: a bad file does not take the good ones down with it.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub struct LoadedConfigs {
     pub configs: Vec<Config>,
     /// Where each of the configs stands; none of those from the command line.
     pub files: Vec<PathBuf>,
@@ -18,8 +18,8 @@ pub struct Loaded {
 }
 
 /// Reads each file, and each `*.conf` of each directory in the order of their names.
-pub fn load(paths: &[PathBuf]) -> Loaded {
-    let mut loaded = Loaded::default();
+pub fn load(paths: &[PathBuf]) -> LoadedConfigs {
+    let mut loaded = LoadedConfigs::default();
     let mut sources: Vec<PathBuf> = Vec::new();
     for path in paths {
         match expand(path) {
@@ -39,7 +39,7 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
     loaded
 }
 
-impl Loaded {
+impl LoadedConfigs {
     fn refuse(&mut self, path: PathBuf, error: Error) {
         self.bad.push(path);
         self.errors.push(error);
@@ -105,7 +105,7 @@ mod tests {
             fs::write(self.0.join(file), text).unwrap();
         }
 
-        fn load(&self) -> Loaded {
+        fn load(&self) -> LoadedConfigs {
             load(std::slice::from_ref(&self.0))
         }
     }

@@ -6,7 +6,7 @@ mod smtp;
 
 pub use smtp::{Login, Protection, Smtp};
 
-use crate::config::conflict_policy::Policies;
+use crate::config::conflict_policy::ConflictPolicies;
 use crate::config::dsn::Dsn;
 use section::{Section, is_printable};
 use std::fmt;
@@ -101,7 +101,7 @@ pub struct Config {
     pub two_phase: bool,
     pub on_error: OnError,
     /// What to do about changes that meet something unexpected on the slave.
-    pub conflicts: Policies,
+    pub conflicts: ConflictPolicies,
     /// How many rows `replica_conflict` holds; none are written if this is zero.
     pub conflicts_kept: u64,
     pub smtp: Option<Smtp>,
@@ -147,8 +147,8 @@ impl Config {
                 Some(_) => return Err(main.error("ON_ERROR", "must be stop or quarantine")),
             },
             conflicts: match main.text("CONFLICT") {
-                Some(rules) => Policies::parse(&rules).map_err(|what| main.error("CONFLICT", what))?,
-                None => Policies::default(),
+                Some(rules) => ConflictPolicies::parse(&rules).map_err(|what| main.error("CONFLICT", what))?,
+                None => ConflictPolicies::default(),
             },
             conflicts_kept: main.number("CONFLICTS_KEPT", 0..=1 << 40)?.unwrap_or(DEFAULT_CONFLICTS_KEPT),
             smtp: Smtp::from_section(&Section { name: "SMTP", entries: &entries })?,
@@ -173,7 +173,7 @@ impl Config {
             log_warning: DEFAULT_LOG_WARNING,
             two_phase: true,
             on_error: OnError::Stop,
-            conflicts: Policies::default(),
+            conflicts: ConflictPolicies::default(),
             conflicts_kept: DEFAULT_CONFLICTS_KEPT,
             smtp: None,
             metrics: None,

@@ -31,7 +31,7 @@ use crate::base::names::{BatchNumber, LogId, Side};
 use crate::commit::sql as commit_sql;
 use crate::commit::twophase::Link;
 use crate::config::settings::Config;
-use crate::copy::plan::{self, Captured, Plan, Surroundings, listed};
+use crate::copy::plan::{self, Captured, CopyPlan, Surroundings, listed};
 use crate::copy::schema;
 use crate::copy::sql;
 use crate::pair::copied::{self, Copied, State};
@@ -44,7 +44,7 @@ use crate::server::connect;
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
 
-pub use load::{Board, Loaded};
+pub use load::{Board, LoadedTable};
 
 /// What the operator wants.
 #[derive(Clone, Debug, Default)]
@@ -64,14 +64,14 @@ pub struct Wish {
 pub enum News<'a> {
     Note(String),
     Progress(&'a Board),
-    Loaded(&'a Loaded),
+    LoadedTable(&'a LoadedTable),
     /// For the daemon: so many changes of a table are to be passed yet.
     Waiting(&'a str, u64),
 }
 
 #[derive(Debug)]
 pub struct Outcome {
-    pub loaded: Vec<Loaded>,
+    pub loaded: Vec<LoadedTable>,
     /// Loaded by a former run.
     pub kept: Vec<Copied>,
     pub sequences: u64,
@@ -232,7 +232,7 @@ fn surroundings(master: &mut Session, slave: &mut Session) -> Result<Surrounding
 
 /// What would make the load fail, or harm the slave, is found before anything happens. `begun`: a copy that was interrupted
 /// may have filled these.
-fn check(wish: &Wish, slave: &mut Session, plans: &[Plan], begun: &[String]) -> Result<()> {
+fn check(wish: &Wish, slave: &mut Session, plans: &[CopyPlan], begun: &[String]) -> Result<()> {
     let role: String = slave.query_one("look at the role", sql::ROLE_SETTING, &[])?.get(0);
     let watched: Vec<String> = plans.iter().filter(|plan| plan.is_watched).map(|plan| plan.relation.clone()).collect();
     if role != "replica" && !watched.is_empty() {
@@ -261,7 +261,7 @@ fn check(wish: &Wish, slave: &mut Session, plans: &[Plan], begun: &[String]) -> 
 }
 
 /// Notes what is wanted, and empties the tables: from here on no daemon replicates to the slave until it is there.
-fn register(wish: &Wish, link: &mut Link, scope: &Scope, plans: &[Plan]) -> Result<()> {
+fn register(wish: &Wish, link: &mut Link, scope: &Scope, plans: &[CopyPlan]) -> Result<()> {
     // Also if nothing in it changes: it is what comes after the snapshot and is on the disk.
     let former = link.log.ledger.position().clone();
     let position = Position { batch: scope.batch, ..former.clone() };
@@ -284,7 +284,7 @@ fn register(wish: &Wish, link: &mut Link, scope: &Scope, plans: &[Plan]) -> Resu
     work()
 }
 
-fn empty(slave: &mut Session, plans: &[Plan]) -> Result<()> {
+fn empty(slave: &mut Session, plans: &[CopyPlan]) -> Result<()> {
     let targets: Vec<&str> = plans.iter().map(|plan| plan.target.as_str()).collect();
     if targets.is_empty() {
         return Ok(());

@@ -26,7 +26,7 @@ pub struct Captured {
 
 /// How one table is copied.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct CopyPlan {
     pub relation: String,
     /// The slave's table, with ONLY where it can have children that are tables of their own.
     pub target: String,
@@ -116,7 +116,7 @@ pub fn make(
     slave: &mut Session,
     tables: &[Captured],
     around: &Surroundings,
-) -> Result<Vec<Plan>> {
+) -> Result<Vec<CopyPlan>> {
     let relations: Vec<&str> = tables.iter().map(|table| table.relation.as_str()).collect();
     let tables: HashMap<&str, &Captured> = tables.iter().map(|table| (table.relation.as_str(), table)).collect();
     let targets = slave.query("look at the tables", sql::TARGET, &[&relations])?;
@@ -183,7 +183,7 @@ fn named(all: &[Captured], wanted: &[String]) -> Result<Vec<Captured>> {
     Ok(chosen)
 }
 
-fn plan(table: &Captured, source: &Row, target: &Row, around: &Surroundings) -> std::result::Result<Plan, String> {
+fn plan(table: &Captured, source: &Row, target: &Row, around: &Surroundings) -> std::result::Result<CopyPlan, String> {
     let (from, to) = (columns(source), columns(target));
     let withheld: Vec<&str> = source.get("withheld");
     let mut chosen: Vec<(&Column, &Column)> = Vec::new();
@@ -221,7 +221,7 @@ fn plan(table: &Captured, source: &Row, target: &Row, around: &Surroundings) -> 
     } else {
         format!("{qualified} ({names})")
     };
-    Ok(Plan {
+    Ok(CopyPlan {
         relation: table.relation.clone(),
         target: only(&qualified, target.get("partitioned")),
         rows: source.get::<_, i64>("rows") as u64,

@@ -29,20 +29,20 @@ pub struct Tally {
 
 /// The problems of one pair; `P` is what makes two failures the same problem.
 #[derive(Debug)]
-pub struct Ledger<P> {
+pub struct ProblemLog<P> {
     cases: Vec<Case<P>>,
 }
 
 /// Texts to be told together: the first few, and how many there were.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Heap {
+pub struct NoticeBatch {
     pub first: Vec<String>,
     pub count: u64,
 }
 
 /// Collects texts until it is time to tell them.
 #[derive(Debug, Default)]
-pub struct Pile {
+pub struct NoticeQueue {
     first: Vec<String>,
     count: u64,
     due: Option<Instant>,
@@ -65,13 +65,13 @@ struct Case<P> {
     mails: VecDeque<Instant>,
 }
 
-impl<P> Default for Ledger<P> {
+impl<P> Default for ProblemLog<P> {
     fn default() -> Self {
-        Ledger { cases: Vec::new() }
+        ProblemLog { cases: Vec::new() }
     }
 }
 
-impl<P: PartialEq> Ledger<P> {
+impl<P: PartialEq> ProblemLog<P> {
     /// A problem occurred, or went on. Some when that is to be told.
     pub fn failed(&mut self, problem: P, what: &str, now: Instant) -> Option<Tally> {
         let case = self.case(problem, now);
@@ -135,7 +135,7 @@ impl<P: PartialEq> Ledger<P> {
     }
 }
 
-impl Pile {
+impl NoticeQueue {
     pub fn add(&mut self, text: String, now: Instant) {
         self.count += 1;
         if self.first.len() < KEPT {
@@ -157,10 +157,10 @@ impl Pile {
     }
 
     /// Everything collected, which is then forgotten.
-    pub fn take(&mut self, now: Instant) -> Option<Heap> {
+    pub fn take(&mut self, now: Instant) -> Option<NoticeBatch> {
         self.due.take()?;
         self.told = Some((now, self.told.map_or(0, |(_, times)| times) + 1));
-        Some(Heap { first: std::mem::take(&mut self.first), count: std::mem::take(&mut self.count) })
+        Some(NoticeBatch { first: std::mem::take(&mut self.first), count: std::mem::take(&mut self.count) })
     }
 }
 
@@ -171,20 +171,20 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     /// Fails once a minute from `from` on, `times` times; the minutes at which that was told, with the count.
-    fn told(ledger: &mut Ledger<&str>, start: Instant, from: u32, times: u32) -> Vec<(u32, u64)> {
+    fn told(ledger: &mut ProblemLog<&str>, start: Instant, from: u32, times: u32) -> Vec<(u32, u64)> {
         let minutes = from..from + times;
         minutes.filter_map(|m| ledger.failed("a", "a!", start + MINUTE * m).map(|tally| (m, tally.failures))).collect()
     }
 
     #[test]
     fn a_problem_that_lasts_is_told_at_once_and_then_hourly_with_a_count() {
-        let mut ledger = Ledger::default();
+        let mut ledger = ProblemLog::default();
         assert_eq!(told(&mut ledger, Instant::now(), 0, 200), [(0, 1), (60, 61), (120, 121), (180, 181)]);
     }
 
     #[test]
     fn what_was_told_is_told_once_more_when_it_is_over() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let (mut ledger, start) = (ProblemLog::default(), Instant::now());
         told(&mut ledger, start, 0, 5);
         let over = ledger.over(start + MINUTE * 7);
         assert_eq!(over, [("a!".to_string(), Tally { failures: 5, lasting: MINUTE * 7 })]);
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn different_problems_are_told_apart() {
-        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        let (mut ledger, now) = (ProblemLog::default(), Instant::now());
         assert!(ledger.failed(("slave", 1), "", now).is_some());
         assert!(ledger.failed(("slave", 2), "", now).is_some());
         assert!(ledger.failed(("slave", 1), "in other words", now).is_none());
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_problem_that_comes_and_goes_is_told_three_times_an_hour() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let (mut ledger, start) = (ProblemLog::default(), Instant::now());
         let mut mails = Vec::new();
         for minute in 0..=60 {
             let now = start + MINUTE * minute;
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn the_ledger_is_bounded() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let (mut ledger, start) = (ProblemLog::default(), Instant::now());
         for id in 0..1000 {
             assert!(ledger.failed(id, "", start + Duration::from_secs(id)).is_some());
         }
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn texts_of_a_short_time_are_one_heap_with_the_first_few() {
-        let (mut pile, start) = (Pile::default(), Instant::now());
+        let (mut pile, start) = (NoticeQueue::default(), Instant::now());
         assert_eq!((pile.due(), pile.take(start)), (None, None));
         for number in 0..1000 {
             pile.add(number.to_string(), start + Duration::from_millis(number));
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_texts_is_told_less_and_less_often_until_it_ends() {
-        let (mut pile, start) = (Pile::default(), Instant::now());
+        let (mut pile, start) = (NoticeQueue::default(), Instant::now());
         let mut told = Vec::new();
         for second in 0..7200 {
             let now = start + Duration::from_secs(second);

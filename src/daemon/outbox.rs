@@ -6,7 +6,7 @@ use crate::base::error::{Error, Kind};
 use crate::base::names::{LogId, Side};
 use crate::config::settings::{Config, Smtp};
 use crate::daemon::mail::{self, Letter, Mailer, Refusal};
-use crate::daemon::notices::{Heap, Ledger, Pile, Tally};
+use crate::daemon::notices::{NoticeBatch, NoticeQueue, ProblemLog, Tally};
 use crate::process::logger;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ const COLUMN: usize = 10;
 
 /// The handle of one pair's mails; clones refer to the same. Without an `[SMTP]` section it does nothing.
 #[derive(Clone, Default)]
-pub struct Postman {
+pub struct Outbox {
     office: Option<Arc<Office>>,
 }
 
@@ -42,8 +42,8 @@ struct Office {
 
 #[derive(Default)]
 struct Desk {
-    problems: Ledger<Problem>,
-    warnings: Pile,
+    problems: ProblemLog<Problem>,
+    warnings: NoticeQueue,
     /// Whether a conflict is among the warnings.
     has_conflict: bool,
     waiting: VecDeque<Letter>,
@@ -52,8 +52,8 @@ struct Desk {
     is_closing: bool,
 }
 
-impl Postman {
-    pub fn new(config: &Config) -> Postman {
+impl Outbox {
+    pub fn new(config: &Config) -> Outbox {
         let office = config.smtp.clone().map(|smtp| Office {
             pair: config.name.clone(),
             smtp,
@@ -62,7 +62,7 @@ impl Postman {
             desk: Mutex::default(),
             bell: Condvar::new(),
         });
-        Postman { office: office.map(Arc::new) }
+        Outbox { office: office.map(Arc::new) }
     }
 
     /// Whether there is anything to deliver, ever.
@@ -228,7 +228,7 @@ impl Office {
         }
     }
 
-    fn post_heap(&self, heap: &Heap, has_conflict: bool) {
+    fn post_heap(&self, heap: &NoticeBatch, has_conflict: bool) {
         let what = match heap.count {
             1 => "a warning".to_string(),
             count => format!("{count} warnings"),

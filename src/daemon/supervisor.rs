@@ -11,13 +11,13 @@
 use crate::base::backoff;
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
-use crate::config::files::Loaded;
+use crate::config::files::LoadedConfigs;
 use crate::config::settings::Config;
-use crate::daemon::outbox::Postman;
+use crate::daemon::outbox::Outbox;
 use crate::daemon::report;
 use crate::health::metrics::Served;
 use crate::pair::listener::Respite;
-use crate::pair::replicator::{self, Progress};
+use crate::pair::replicator::{self, Milestone};
 use crate::process::logger::{self, OWN_TARGET};
 use crate::process::signals::{Signal, Signals};
 use std::io;
@@ -58,10 +58,10 @@ pub struct Failure {
 }
 
 /// Reads the config files again.
-pub type Reload = Box<dyn Fn() -> Loaded>;
+pub type Reload = Box<dyn Fn() -> LoadedConfigs>;
 
 /// Runs all pairs until each has ended or the operator stops them; returns those that failed for good.
-pub fn run(mut loaded: Loaded, mode: Mode, reload: Option<Reload>) -> Result<Vec<Failure>> {
+pub fn run(mut loaded: LoadedConfigs, mode: Mode, reload: Option<Reload>) -> Result<Vec<Failure>> {
     let (sender, events) = channel();
     watch_signals(sender.clone()).map_err(|e| Error::new(Kind::Internal, None, "watch for signals", e))?;
     let task: Task = match mode {
@@ -84,12 +84,12 @@ pub fn run(mut loaded: Loaded, mode: Mode, reload: Option<Reload>) -> Result<Vec
 }
 
 /// What a pair's thread does from beginning to end.
-type Task = Arc<dyn Fn(&Config, &Control, &Postman) -> Result<()> + Send + Sync>;
+type Task = Arc<dyn Fn(&Config, &Control, &Outbox) -> Result<()> + Send + Sync>;
 
 /// What the supervisor keeps of a pair.
 struct Pair {
     control: Control,
-    postman: Postman,
+    postman: Outbox,
     has_ended: bool,
     config: Config,
     /// Where its settings stand, if they may be read again.
@@ -146,7 +146,7 @@ fn watch_signals(stop: Sender<Event>) -> io::Result<()> {
 }
 
 fn supervise(
-    loaded: Loaded,
+    loaded: LoadedConfigs,
     task: &Task,
     sender: &Sender<Event>,
     events: &Receiver<Event>,
@@ -254,7 +254,7 @@ fn next_event(events: &Receiver<Event>, stage: &Stage) -> Option<Event> {
 
 fn start(number: usize, config: Config, file: Option<PathBuf>, task: &Task, sender: &Sender<Event>) -> Pair {
     let kept = config.clone();
-    let (control, postman) = (Control::default(), Postman::new(&config));
+    let (control, postman) = (Control::default(), Outbox::new(&config));
     if postman.has_work() {
         deliver(&config.name, &postman, sender.clone());
     }
@@ -277,7 +277,7 @@ fn start(number: usize, config: Config, file: Option<PathBuf>, task: &Task, send
 }
 
 /// On a thread of its own: a mail server takes its time.
-fn deliver(name: &str, postman: &Postman, sender: Sender<Event>) {
+fn deliver(name: &str, postman: &Outbox, sender: Sender<Event>) {
     let (post, delivered) = (postman.clone(), sender.clone());
     let body = move || {
         // The panic is in the log already; without mails the pair goes on as well as with them.
@@ -311,10 +311,10 @@ fn drain_once(config: &Config, control: &Control) -> Result<()> {
 fn keep_running(
     config: &Config,
     control: &Control,
-    postman: &Postman,
+    postman: &Outbox,
     give_up: bool,
     leave: &dyn Fn(&Config, Option<&Error>),
-    run: impl Fn(&Config, &Control, &mut dyn FnMut(Progress)) -> Result<()>,
+    run: impl Fn(&Config, &Control, &mut dyn FnMut(Milestone)) -> Result<()>,
 ) -> Result<()> {
     postman.started();
     let mut has_worked = false;
@@ -324,9 +324,9 @@ fn keep_running(
     let mut respite = Respite::default();
     loop {
         let mut progress = |step| match step {
-            Progress::Connected => has_worked = true,
+            Milestone::Connected => has_worked = true,
             // Not sooner: a change that fails every time is to be tried less and less often.
-            Progress::Drained => {
+            Milestone::Drained => {
                 attempt = 0;
                 respite.end();
                 if std::mem::take(&mut has_failed) {
@@ -334,8 +334,8 @@ fn keep_running(
                 }
                 postman.drained();
             }
-            Progress::Conflict(text) => postman.conflict(&text),
-            Progress::Warning(text) => postman.warn(&text),
+            Milestone::Conflict(text) => postman.conflict(&text),
+            Milestone::Warning(text) => postman.warn(&text),
         };
         let Err(error) = guarded(|| run(config, control, &mut progress)) else {
             return Ok(());

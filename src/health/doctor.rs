@@ -54,13 +54,13 @@ pub struct Finding {
 
 /// What has been found so far.
 #[derive(Default)]
-pub struct Report {
+pub struct Diagnosis {
     findings: Vec<Finding>,
 }
 
 /// Looks at everything that can be looked at. `source` names the pair on a command line.
 pub fn diagnose(config: &Config, source: &str, master: Result<Session>, slave: Result<Session>) -> Vec<Finding> {
-    let mut report = Report::default();
+    let mut report = Diagnosis::default();
     let mut master = report.opened(Side::Master, master);
     let mut slave = report.opened(Side::Slave, slave);
     for session in [&mut master, &mut slave].into_iter().flatten() {
@@ -85,7 +85,7 @@ pub fn diagnose(config: &Config, source: &str, master: Result<Session>, slave: R
     report.findings
 }
 
-impl Report {
+impl Diagnosis {
     /// Adds a finding; what mends it is added by the caller.
     fn add(&mut self, level: Level, side: Option<Side>, subject: &str, text: impl fmt::Display) -> &mut Finding {
         self.findings.push(Finding {

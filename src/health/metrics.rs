@@ -6,9 +6,9 @@
 
 use crate::base::control::Control;
 use crate::config::settings::Config;
-use crate::health::status::{self, Vitals};
+use crate::health::status::{self, PairStatus};
 use crate::process::logger::OWN_TARGET;
-use crate::server::connect_pair::{self, Sides};
+use crate::server::connect_pair::{self, BothSides};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -79,9 +79,9 @@ impl Served {
 /// The pairs of one address, and what was last found out about them.
 struct Desk {
     pairs: Pairs,
-    latest: Option<(Instant, Vec<Vitals>)>,
+    latest: Option<(Instant, Vec<PairStatus>)>,
     /// An answer that nobody waits for any more; it is asked for once, so that threads don't pile up.
-    pending: Option<Receiver<Vec<Vitals>>>,
+    pending: Option<Receiver<Vec<PairStatus>>>,
 }
 
 struct Answer {
@@ -163,12 +163,12 @@ impl Desk {
                 body += &problem.hint.as_ref().map_or(String::new(), |hint| format!("  hint: {hint}\n"));
             }
         }
-        let status = if pairs.iter().all(Vitals::is_healthy) { "200 OK" } else { "503 Service Unavailable" };
+        let status = if pairs.iter().all(PairStatus::is_healthy) { "200 OK" } else { "503 Service Unavailable" };
         Answer { status, body }
     }
 
     /// What the databases say; None if they don't in time.
-    fn ask(&mut self) -> Option<&[Vitals]> {
+    fn ask(&mut self) -> Option<&[PairStatus]> {
         if self.latest.as_ref().is_none_or(|(when, _)| when.elapsed() >= FRESH_TIME) {
             let answer = self.pending.take().or_else(|| start(&self.pairs))?;
             match answer.recv_timeout(DATABASE_TIME) {
@@ -190,11 +190,11 @@ fn silent() -> Answer {
 }
 
 /// Asks about all pairs at the same time: one whose server is down takes as long as connecting may.
-fn start(pairs: &Pairs) -> Option<Receiver<Vec<Vitals>>> {
+fn start(pairs: &Pairs) -> Option<Receiver<Vec<PairStatus>>> {
     let (sender, answer) = channel();
     let pairs = pairs.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let body = move || {
-        let vitals: Vec<Vitals> = thread::scope(|scope| {
+        let vitals: Vec<PairStatus> = thread::scope(|scope| {
             let asked: Vec<_> = pairs.iter().map(|config| scope.spawn(|| look(config))).collect();
             asked.into_iter().filter_map(|thread| thread.join().ok()).collect()
         });
@@ -204,7 +204,7 @@ fn start(pairs: &Pairs) -> Option<Receiver<Vec<Vitals>>> {
     thread::Builder::new().name("metrics look".into()).spawn(body).ok().map(|_| answer)
 }
 
-fn look(config: &Config) -> Vitals {
-    let Sides { master, slave } = connect_pair::open(config, "metrics", &Control::default());
+fn look(config: &Config) -> PairStatus {
+    let BothSides { master, slave } = connect_pair::open(config, "metrics", &Control::default());
     status::look(config, "with its config file", master, slave)
 }

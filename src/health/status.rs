@@ -28,7 +28,7 @@ pub use lag::{Count, Lag, Place, place};
 
 /// What was found out about one pair. What is None could not be found out.
 #[derive(Debug, Default)]
-pub struct Vitals {
+pub struct PairStatus {
     pub name: String,
     pub field: String,
     /// Whether the master and the slave could be reached.
@@ -106,8 +106,9 @@ pub struct Problem {
 }
 
 /// Looks at the pair. `source` names it on a command line.
-pub fn look(config: &Config, source: &str, master: Result<Session>, slave: Result<Session>) -> Vitals {
-    let mut vitals = Vitals { name: config.name.clone(), field: config.slave_field.clone(), ..Vitals::default() };
+pub fn look(config: &Config, source: &str, master: Result<Session>, slave: Result<Session>) -> PairStatus {
+    let mut vitals =
+        PairStatus { name: config.name.clone(), field: config.slave_field.clone(), ..PairStatus::default() };
     let mut master = vitals.opened(0, master);
     let mut slave = vitals.opened(1, slave);
     let origin = match master.as_mut().map(|master| vitals.ask_master(config, master)) {
@@ -132,7 +133,7 @@ pub fn look(config: &Config, source: &str, master: Result<Session>, slave: Resul
     vitals
 }
 
-impl Vitals {
+impl PairStatus {
     /// One word for how it is.
     pub fn state(&self) -> &'static str {
         let is_failing = self.error.as_ref().is_some_and(|error| error.recovered.is_none());

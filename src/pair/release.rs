@@ -14,7 +14,7 @@ use crate::commit::twophase::Protocol;
 use crate::config::settings::Config;
 use crate::pair::sql;
 use crate::process::failpoint;
-use crate::replay::hold::{self, Holding, WHOLE_PAIR};
+use crate::replay::hold::{self, Holds, WHOLE_PAIR};
 use crate::replay::replayer::Replayer;
 use crate::replay::sql as replay_sql;
 use crate::server::checks::{identity_and_origin, take_replica_role};
@@ -70,7 +70,7 @@ impl Release {
         slave.set_up(&identity)?;
         let deferring = !take_replica_role(&mut slave)?;
         let pair = Protocol::progress_key(origin, &config.slave_field);
-        let replayer = Replayer::new(config, &identity, deferring, Holding::of_a_verb(&pair));
+        let replayer = Replayer::new(config, &identity, deferring, Holds::of_a_verb(&pair));
         Ok(Release { master, slave, pair, slave_identity, hstore_schema, replayer, control: control.clone() })
     }
 

@@ -1,8 +1,8 @@
 //! One pair: connect, recover, listen, drain, wait.
 
-use crate::backlog::flags::Marking;
-use crate::backlog::order::{Unit, next_batch};
-use crate::backlog::pending::{Backlog, Log};
+use crate::backlog::flags::FlagWriter;
+use crate::backlog::order::{Transaction, next_batch};
+use crate::backlog::pending::{Backlog, SlaveLog};
 use crate::backlog::prefetch::{Connecting, Prefetcher};
 use crate::backlog::reader::{Batch, CHUNK_ROWS};
 use crate::backlog::sql as backlog_sql;
@@ -18,7 +18,7 @@ use crate::pair::listener::{FIRST_PAUSE, Listener};
 use crate::pair::pace::Pace;
 use crate::pair::sql;
 use crate::process::failpoint;
-use crate::replay::hold::Holding;
+use crate::replay::hold::Holds;
 use crate::replay::replayer::Replayer;
 use crate::server::checks::{Findings, check, take_replica_role};
 use crate::server::connect;
@@ -32,7 +32,7 @@ const BATCH_BYTES: usize = 16 << 20;
 
 /// How far a pair has come since it was started, and what it met on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum Milestone {
     /// Both sides are connected, checked and recovered.
     Connected,
     /// Everything that was pending has been replayed.
@@ -45,11 +45,11 @@ pub enum Progress {
 
 /// Replicates until the control says stop, or until something fails; the caller decides about another try, and is told
 /// how far this one got.
-pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Milestone)) -> Result<()> {
     let (mut link, mut protocol) = ready(config, control)?;
     // LISTEN comes before the first look at the log: a change is either seen by a look or announced after it.
     let mut listener = if config.poll.is_some() { None } else { Some(Listener::start(config, control)?) };
-    progress(Progress::Connected);
+    progress(Milestone::Connected);
     let mut housekeeping = Housekeeping::default();
     let mut quiet_since = Instant::now();
     let mut pace = Pace::default();
@@ -80,10 +80,10 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Progress
             break;
         }
         if pause.is_none() {
-            progress(Progress::Drained);
+            progress(Milestone::Drained);
         }
         let is_clean = housekeeping.run(config, &mut link)?;
-        housekeeping.take_warning().into_iter().for_each(|warning| progress(Progress::Warning(warning)));
+        housekeeping.take_warning().into_iter().for_each(|warning| progress(Milestone::Warning(warning)));
         if is_clean {
             let since = Instant::now();
             await_work(config, &mut link, &mut protocol, listener.as_mut(), &mut quiet_since, pause.is_some())?;
@@ -177,7 +177,7 @@ fn drain(
     link: &mut Link,
     protocol: &mut Protocol,
     pace: &mut Pace,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(Milestone),
 ) -> Result<u64> {
     let mut total = 0;
     loop {
@@ -207,7 +207,7 @@ fn drain(
             next = Some(batch_of(&mut backlog)).filter(|next| !next.is_empty());
             look_ahead(config, link, &mut connecting, &backlog, (&batch, next.as_ref()));
             let replayed = protocol.replay(link, &batch);
-            protocol.take_conflicts().into_iter().for_each(|conflict| progress(Progress::Conflict(conflict)));
+            protocol.take_conflicts().into_iter().for_each(|conflict| progress(Milestone::Conflict(conflict)));
             if replayed.as_ref().is_err_and(|error| error.change().is_some()) {
                 link.marking.stuck(&mut link.master, &link.log.ledger)?;
             }
@@ -253,7 +253,8 @@ fn look_ahead(
         link.ahead = None;
         return;
     }
-    if link.ahead.is_none() && (next.is_some() || batch.iter().map(Unit::rows).sum::<u64>() > CHUNK_ROWS as u64) {
+    if link.ahead.is_none() && (next.is_some() || batch.iter().map(Transaction::rows).sum::<u64>() > CHUNK_ROWS as u64)
+    {
         let connecting = connecting.take().unwrap_or_else(|| Connecting::start(config));
         match connecting
             .and_then(|connecting| Prefetcher::start(config, link.control, link.log.reading.clone(), connecting))
@@ -312,13 +313,13 @@ pub fn connect<'a>(config: &Config, control: &'a Control) -> Result<(Link<'a>, P
             session.query("set the session up", sql::COMMIT_DURABLY, &[])?;
         }
     }
-    let holding = Holding::open(name, &pair, &mut slave)?;
+    let holding = Holds::open(name, &pair, &mut slave)?;
     let hands_on = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);
     let mut link = Link {
         master,
         slave,
-        log: Log::new(config, &findings),
-        marking: Marking::new(config, &findings.fields),
+        log: SlaveLog::new(config, &findings),
+        marking: FlagWriter::new(config, &findings.fields),
         replayer: Replayer::new(config, &findings.master_identity, !replica_role, holding),
         ahead: None,
         pair,

@@ -13,16 +13,16 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 const PROGRESS_REFRESH: Duration = Duration::from_millis(200);
 
 /// Rows under headings, each column as wide as its widest cell.
-pub struct Table {
+pub struct TextTable {
     headings: Vec<String>,
     right: Vec<bool>,
     rows: Vec<Vec<String>>,
 }
 
-impl Table {
+impl TextTable {
     /// A heading that begins with `>` stands, with its column, on the right: for numbers.
-    pub fn new(headings: &[&str]) -> Table {
-        Table {
+    pub fn new(headings: &[&str]) -> TextTable {
+        TextTable {
             headings: headings.iter().map(|heading| heading.trim_start_matches('>').to_string()).collect(),
             right: headings.iter().map(|heading| heading.starts_with('>')).collect(),
             rows: Vec::new(),
@@ -81,18 +81,18 @@ pub fn clear() -> Result<()> {
 }
 
 /// How far something has come that takes its time: on stderr, so that stdout holds the result alone.
-pub struct Progress {
+pub struct ProgressLine {
     shown: Option<Instant>,
     is_terminal: bool,
 }
 
-impl Default for Progress {
-    fn default() -> Progress {
-        Progress { shown: None, is_terminal: io::stderr().is_terminal() }
+impl Default for ProgressLine {
+    fn default() -> ProgressLine {
+        ProgressLine { shown: None, is_terminal: io::stderr().is_terminal() }
     }
 }
 
-impl Progress {
+impl ProgressLine {
     /// Shows the line that `text` makes, if it is time for one.
     pub fn show(&mut self, text: impl FnOnce() -> String) {
         let pause = if self.is_terminal { PROGRESS_REFRESH } else { PROGRESS_INTERVAL };
@@ -112,7 +112,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.end();
     }
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_table_is_aligned_and_no_cell_breaks_it() {
-        let mut table = Table::new(&["TABLE", ">ROWS", "STATE"]);
+        let mut table = TextTable::new(&["TABLE", ">ROWS", "STATE"]);
         table.row(["public.a", "7", "ok"]);
         table.row(["public.\u{e9}tag\u{e8}re\n", "1000", ""]);
         assert_eq!(
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_table_without_rows_is_its_headings() {
-        let table = Table::new(&["A", ">B"]);
+        let table = TextTable::new(&["A", ">B"]);
         assert!(table.is_empty());
         assert_eq!(table.text(), "A  B\n");
     }

@@ -7,7 +7,7 @@
 use crate::backlog::change::{Change, Event};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{LogId, Side, Txid, quote_ident, quote_literal};
-use crate::config::conflict_policy::{Conflict, Policies};
+use crate::config::conflict_policy::{Conflict, ConflictPolicies};
 use crate::replay::statements::Shape;
 use crate::replay::table::{Misfit, Table};
 use crate::server::session::{Session, TextRow};
@@ -56,7 +56,7 @@ pub fn replay_one(
     table: &Table,
     change: &Change,
     name: &str,
-    policies: &Policies,
+    policies: &ConflictPolicies,
 ) -> Result<Option<Met>> {
     let shape = Shape::of(change, table, true).map_err(|misfit| misfit_error(change, table, &misfit))?;
     if shape.is_empty() {

@@ -13,7 +13,7 @@
 
 use crate::backlog::change::{Change, Event};
 use crate::backlog::reader::columns;
-use crate::backlog::row::{Row, Vocabulary, text_array};
+use crate::backlog::row::{ColumnLists, Row, text_array};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{LogId, Side, Txid, quote_literal};
 use crate::replay::conflict::Met;
@@ -39,7 +39,7 @@ const RESUME: &str = "pyreplica resume lets it go on";
 
 /// What a pair holds, as far as the batch in hand must know.
 #[derive(Default)]
-pub struct Holding {
+pub struct Holds {
     /// The pair, as the slave's tables name it; `None` if the slave has no such tables.
     pair: Option<String>,
     is_blind: bool,
@@ -51,9 +51,9 @@ pub struct Holding {
     doomed: Option<(Txid, String)>,
 }
 
-impl Holding {
+impl Holds {
     /// Looks whether the slave has the tables, and makes them if they are missing and the role may.
-    pub fn open(name: &str, pair: &str, slave: &mut Session) -> Result<Holding> {
+    pub fn open(name: &str, pair: &str, slave: &mut Session) -> Result<Holds> {
         if !are_usable(slave)? {
             log::warn!(
                 target: name,
@@ -61,14 +61,14 @@ impl Holding {
                  role lacks rights. hint: run sql/slave-install.sql there, and GRANT SELECT, INSERT, UPDATE, DELETE ON \
                  replica_hold, replica_held, replica_conflict, replica_skipped to the daemon's role; then restart it"
             );
-            return Ok(Holding::default());
+            return Ok(Holds::default());
         }
-        Ok(Holding { pair: Some(pair.to_string()), ..Holding::default() })
+        Ok(Holds { pair: Some(pair.to_string()), ..Holds::default() })
     }
 
     /// For a verb, which knows what it does: nothing is looked at.
-    pub fn of_a_verb(pair: &str) -> Holding {
-        Holding { pair: Some(pair.to_string()), is_blind: true, ..Holding::default() }
+    pub fn of_a_verb(pair: &str) -> Holds {
+        Holds { pair: Some(pair.to_string()), is_blind: true, ..Holds::default() }
     }
 
     /// The pair, if the slave has the tables.
@@ -268,7 +268,7 @@ pub fn are_usable(slave: &mut Session) -> Result<bool> {
 
 /// Changes that are held, in the order of their places.
 pub fn read(slave: &mut Session, places: &[i64]) -> Result<Vec<Change>> {
-    let mut vocabulary = Vocabulary::default();
+    let mut vocabulary = ColumnLists::default();
     let rows = slave.query("read what is held", sql::HELD, &[&places])?;
     rows.iter()
         .map(|row| {

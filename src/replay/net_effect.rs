@@ -9,8 +9,8 @@
 //! is left out altogether as soon as one of its changes does not fit.
 
 use crate::backlog::change::{Change, Event};
-use crate::backlog::row::{Names, Row};
-use crate::replay::sets::{SetShape, Values};
+use crate::backlog::row::{ColumnNames, Row};
+use crate::replay::sets::{RowValues, SetShape};
 use crate::replay::table::Table;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -63,7 +63,7 @@ pub fn effect<'a>(changes: &'a [Change], table: impl Fn(&Change) -> Option<&'a T
 struct Effect<'a> {
     key: Vec<&'a str>,
     /// A row that was there before has been deleted; what it held, where an earlier change said so.
-    deleted: Option<Values<'a>>,
+    deleted: Option<RowValues<'a>>,
     now: Now<'a>,
 }
 
@@ -71,10 +71,10 @@ enum Now<'a> {
     /// As it was, or not there any more if it has been deleted.
     Untouched,
     Updated {
-        set: Values<'a>,
-        held: Values<'a>,
+        set: RowValues<'a>,
+        held: RowValues<'a>,
     },
-    Inserted(Values<'a>),
+    Inserted(RowValues<'a>),
     /// Was not there before, was inserted, and deleted again.
     Gone,
 }
@@ -89,7 +89,7 @@ struct Effects<'a> {
 
 /// Where the columns of logged rows with these names are in the table.
 struct Mapping {
-    names: Names,
+    names: ColumnNames,
     positions: Vec<Option<u16>>,
     /// The places of the key's columns.
     key: Option<Vec<usize>>,
@@ -131,7 +131,7 @@ impl<'a> Effects<'a> {
         }
     }
 
-    fn mapping(&mut self, names: &Names) -> usize {
+    fn mapping(&mut self, names: &ColumnNames) -> usize {
         if let Some(place) = self.mappings.iter().position(|mapping| Arc::ptr_eq(&mapping.names, names)) {
             return place;
         }
@@ -143,9 +143,9 @@ impl<'a> Effects<'a> {
     }
 
     /// All values of a new row.
-    fn all(&mut self, row: &'a Row) -> Option<Values<'a>> {
+    fn all(&mut self, row: &'a Row) -> Option<RowValues<'a>> {
         let mapping = self.mapping(row.names());
-        let mut values = Values::with_capacity(row.len());
+        let mut values = RowValues::with_capacity(row.len());
         for (place, position) in self.mappings[mapping].positions.iter().enumerate() {
             let position = (*position)?;
             if !self.table.column(position).generated {
@@ -156,12 +156,12 @@ impl<'a> Effects<'a> {
     }
 
     /// What an UPDATE sets, and what those columns held.
-    fn update(&mut self, change: &'a Change) -> Option<(Values<'a>, Values<'a>)> {
+    fn update(&mut self, change: &'a Change) -> Option<(RowValues<'a>, RowValues<'a>)> {
         let (old, new) = (&change.old, &change.new);
         let mapping = self.mapping(new.names());
         let whole = Arc::ptr_eq(old.names(), new.names());
         let key = &self.table.keys[usize::from(self.key)];
-        let (mut set, mut held) = (Values::new(), Values::new());
+        let (mut set, mut held) = (RowValues::new(), RowValues::new());
         for (place, position) in self.mappings[mapping].positions.iter().enumerate() {
             let value = new.at(place);
             let before = if whole { Some(old.at(place)) } else { old.get(&new.names()[place]) };
@@ -188,17 +188,17 @@ impl<'a> Effects<'a> {
         let mut stages: [Stage; 4] = Default::default();
         let (table, key) = (self.table.number, self.key);
         for Effect { key: values, deleted, now } in self.effects {
-            let mut emit = |stage: usize, event, written: Values<'a>, held: Values<'a>| {
+            let mut emit = |stage: usize, event, written: RowValues<'a>, held: RowValues<'a>| {
                 stages[stage].add(SetShape::of(table, key, event), written, &values, held);
             };
             if let Some(held) = deleted {
-                emit(1, Event::Delete, Values::new(), held);
+                emit(1, Event::Delete, RowValues::new(), held);
             }
             match now {
                 Now::Untouched => {}
-                Now::Gone => emit(0, Event::Delete, Values::new(), Values::new()),
+                Now::Gone => emit(0, Event::Delete, RowValues::new(), RowValues::new()),
                 Now::Updated { set, held } => emit(2, Event::Update, set, held),
-                Now::Inserted(all) => emit(3, Event::Insert, all, Values::new()),
+                Now::Inserted(all) => emit(3, Event::Insert, all, RowValues::new()),
             }
         }
         stages[0].groups.iter_mut().for_each(|group| group.found = false);
@@ -214,7 +214,7 @@ struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    fn add(&mut self, mut shape: SetShape, mut written: Values<'a>, key: &[&'a str], mut held: Values<'a>) {
+    fn add(&mut self, mut shape: SetShape, mut written: RowValues<'a>, key: &[&'a str], mut held: RowValues<'a>) {
         written.sort_unstable_by_key(|(position, _)| *position);
         held.sort_unstable_by_key(|(position, _)| *position);
         shape.written.extend(written.iter().map(|(position, _)| *position));
@@ -235,7 +235,7 @@ impl<'a> Stage<'a> {
 }
 
 impl<'a> Effect<'a> {
-    fn insert(&mut self, values: Values<'a>) -> Option<()> {
+    fn insert(&mut self, values: RowValues<'a>) -> Option<()> {
         match self.now {
             Now::Untouched | Now::Gone => self.now = Now::Inserted(values),
             Now::Updated { .. } | Now::Inserted(_) => return None,
@@ -243,7 +243,7 @@ impl<'a> Effect<'a> {
         Some(())
     }
 
-    fn update(&mut self, set: Values<'a>, held: Values<'a>) -> Option<()> {
+    fn update(&mut self, set: RowValues<'a>, held: RowValues<'a>) -> Option<()> {
         match &mut self.now {
             Now::Untouched if self.deleted.is_none() => self.now = Now::Updated { set, held },
             Now::Untouched | Now::Gone => return None,
@@ -262,7 +262,7 @@ impl<'a> Effect<'a> {
 
     fn delete(&mut self, old: impl Fn(u16) -> Option<Option<&'a str>>) -> Option<()> {
         match std::mem::replace(&mut self.now, Now::Untouched) {
-            Now::Untouched if self.deleted.is_none() => self.deleted = Some(Values::new()),
+            Now::Untouched if self.deleted.is_none() => self.deleted = Some(RowValues::new()),
             Now::Untouched | Now::Gone => return None,
             Now::Inserted(values) => {
                 follows(&values, old)?;
@@ -281,15 +281,15 @@ impl<'a> Effect<'a> {
 
 /// Whether a change is about the row that these values were given to: what it says the row held is what was given. It is
 /// not where several rows share what a trigger made by hand calls a key.
-fn follows<'a>(given: &Values<'a>, held: impl Fn(u16) -> Option<Option<&'a str>>) -> Option<()> {
+fn follows<'a>(given: &RowValues<'a>, held: impl Fn(u16) -> Option<Option<&'a str>>) -> Option<()> {
     given.iter().all(|(position, value)| held(*position).is_none_or(|held| held == *value)).then_some(())
 }
 
-fn lookup<'a>(values: &Values<'a>, position: u16) -> Option<Option<&'a str>> {
+fn lookup<'a>(values: &RowValues<'a>, position: u16) -> Option<Option<&'a str>> {
     values.iter().find(|(known, _)| *known == position).map(|(_, value)| *value)
 }
 
-fn put<'a>(values: &mut Values<'a>, position: u16, value: Option<&'a str>) {
+fn put<'a>(values: &mut RowValues<'a>, position: u16, value: Option<&'a str>) {
     match values.iter_mut().find(|(known, _)| *known == position) {
         Some((_, known)) => *known = value,
         None => values.push((position, value)),

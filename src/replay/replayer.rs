@@ -14,14 +14,14 @@
 use crate::backlog::change::{Change, Event};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{LogId, Txid, quote_literal};
-use crate::config::conflict_policy::Policies;
+use crate::config::conflict_policy::ConflictPolicies;
 use crate::config::settings::Config;
 use crate::replay::conflict;
-use crate::replay::hold::Holding;
+use crate::replay::hold::Holds;
 use crate::replay::sql;
 use crate::replay::statements::instruction;
 use crate::replay::table::Table;
-use crate::replay::table_cache::Tables;
+use crate::replay::table_cache::TableCache;
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
 use message::{Message, Statements};
@@ -63,11 +63,11 @@ pub struct Replayer {
     origin: String,
     /// The session may not take the replica role: constraints are deferred instead.
     deferring: bool,
-    tables: Tables,
+    tables: TableCache,
     /// What is put aside instead.
-    pub holding: Holding,
+    pub holding: Holds,
     /// Who wins where the slave is not what it should be.
-    policies: Policies,
+    policies: ConflictPolicies,
     keeps_conflicts: bool,
     statements: Statements,
     /// Composed, and to be sent while the next is composed.
@@ -84,12 +84,12 @@ pub struct Replayer {
 }
 
 impl Replayer {
-    pub fn new(config: &Config, origin: &str, deferring: bool, holding: Holding) -> Replayer {
+    pub fn new(config: &Config, origin: &str, deferring: bool, holding: Holds) -> Replayer {
         Replayer {
             name: config.name.clone(),
             origin: origin.to_string(),
             deferring,
-            tables: Tables::new(&config.conflicts),
+            tables: TableCache::new(&config.conflicts),
             holding,
             policies: config.conflicts.clone(),
             keeps_conflicts: config.conflicts_kept > 0,

@@ -6,7 +6,7 @@ use crate::base::names::{quote_ident, quote_literal};
 use crate::replay::table::Table;
 
 /// Values by column.
-pub type Values<'a> = Vec<(u16, Option<&'a str>)>;
+pub type RowValues<'a> = Vec<(u16, Option<&'a str>)>;
 
 /// From so many rows on, it is looked for columns with one value: another statement is to be prepared for them.
 const MANY: usize = 100;

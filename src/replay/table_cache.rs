@@ -5,10 +5,10 @@
 //! nobody tells the daemon when a column is added, renamed, dropped or retyped.
 
 use crate::backlog::change::{Change, Event};
-use crate::backlog::row::Names;
+use crate::backlog::row::ColumnNames;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_literal};
-use crate::config::conflict_policy::{Action, Conflict, Policies};
+use crate::config::conflict_policy::{Conflict, ConflictAction, ConflictPolicies};
 use crate::replay::sql;
 use crate::replay::table::{Column, Table};
 use crate::server::session::{Row, Session};
@@ -16,14 +16,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 #[derive(Default)]
-pub struct Tables {
+pub struct TableCache {
     known: HashMap<String, Table>,
     locked: HashSet<String>,
     /// What the server said when a table could not be locked.
     refused: HashMap<String, (String, Option<String>)>,
-    policies: Policies,
+    policies: ConflictPolicies,
     /// Columns of old and new rows that their table has, all of them. No two tables share these lists.
-    fitting: Vec<(Names, Names)>,
+    fitting: Vec<(ColumnNames, ColumnNames)>,
     made: u32,
     /// The statement that asks for fingerprints and the one that insists on them, as far as they are prepared, and how many
     /// there have been.
@@ -35,9 +35,9 @@ pub struct Tables {
 /// Kept of these.
 const MAX_FITTING: usize = 16;
 
-impl Tables {
-    pub fn new(policies: &Policies) -> Tables {
-        Tables { policies: policies.clone(), ..Tables::default() }
+impl TableCache {
+    pub fn new(policies: &ConflictPolicies) -> TableCache {
+        TableCache { policies: policies.clone(), ..TableCache::default() }
     }
 
     /// The transaction that held the locks is over, or a statement in it may have changed the tables.
@@ -210,7 +210,7 @@ impl Tables {
             let mut table = Table::new(self.made, fingerprint, name, row.get("partitioned"), columns(row), &candidates);
             constrain(&mut table, row);
             let action = self.policies.of(relation, Conflict::UpdateDiffers);
-            table.whole_rows = matches!(action, Action::Newest(_));
+            table.whole_rows = matches!(action, ConflictAction::Newest(_));
             self.known.insert(relation.to_string(), table);
         }
         Ok(())
@@ -218,8 +218,9 @@ impl Tables {
 
     /// Whether the change's table, as it is known, has all of its columns.
     fn fits(&mut self, change: &Change) -> bool {
-        let is_known =
-            |(old, new): &(Names, Names)| Arc::ptr_eq(old, change.old.names()) && Arc::ptr_eq(new, change.new.names());
+        let is_known = |(old, new): &(ColumnNames, ColumnNames)| {
+            Arc::ptr_eq(old, change.old.names()) && Arc::ptr_eq(new, change.new.names())
+        };
         if self.fitting.iter().any(is_known) {
             return true;
         }

@@ -9,14 +9,14 @@ use crate::server::session::Session;
 use std::thread;
 
 /// What came of connecting to each side.
-pub struct Sides {
+pub struct BothSides {
     pub master: Result<Session>,
     pub slave: Result<Session>,
 }
 
 /// Connects to both at the same time, so that two servers that are down take no longer than one. `verb` becomes part of
 /// `application_name`. The control cancels what the sessions do.
-pub fn open(config: &Config, verb: &str, control: &Control) -> Sides {
+pub fn open(config: &Config, verb: &str, control: &Control) -> BothSides {
     let label = format!("{} {verb}", config.name);
     let dial = |side, dsn| connect::connect(side, dsn, &label);
     let (master, slave) = thread::scope(|scope| {
@@ -30,14 +30,14 @@ pub fn open(config: &Config, verb: &str, control: &Control) -> Sides {
         };
         (master.and_then(joined), slave)
     });
-    let sides = Sides { master, slave };
+    let sides = BothSides { master, slave };
     control.set_cancellers([&sides.master, &sides.slave].into_iter().flatten().map(Session::canceller).collect());
     sides
 }
 
 /// The same for a verb that is of no use without both.
 pub fn open_both(config: &Config, verb: &str, control: &Control) -> Result<(Session, Session)> {
-    let Sides { master, slave } = open(config, verb, control);
+    let BothSides { master, slave } = open(config, verb, control);
     Ok((master?, slave?))
 }
 

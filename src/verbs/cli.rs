@@ -3,7 +3,7 @@
 mod help;
 
 use crate::base::error::{Error, ExitCode, Kind, Result};
-use crate::config::files::{self, Loaded};
+use crate::config::files::{self, LoadedConfigs};
 use crate::config::settings::{Config, DEBUG_LEVELS};
 use crate::daemon::supervisor::{self, Failure, Mode, Reload};
 use crate::process::foreground;
@@ -19,7 +19,7 @@ use crate::verbs::pending;
 use crate::verbs::retry;
 use crate::verbs::skip;
 use crate::verbs::status;
-use crate::verbs::verb::{self, Call, Opt, Source, Value, Verb, usage};
+use crate::verbs::verb::{self, Call, Opt, PairSource, Value, Verb, usage};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -52,7 +52,7 @@ pub enum Command {
     Help(&'static str),
     Version,
     Run(&'static Verb, Call),
-    Replicate(Source, Options),
+    Replicate(PairSource, Options),
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -151,15 +151,15 @@ fn drop_rights(options: &Options) -> Result<()> {
     }
 }
 
-fn replicate(source: Source, options: &Options) -> ExitCode {
+fn replicate(source: PairSource, options: &Options) -> ExitCode {
     match source {
-        Source::Pair { master, slave } => {
+        PairSource::Pair { master, slave } => {
             let mode = if options.once { Mode::Once } else { Mode::UntilItWorks };
             let configs = vec![Config::for_pair(master, slave)];
-            run_pairs(Loaded { configs, ..Loaded::default() }, mode, options, None)
+            run_pairs(LoadedConfigs { configs, ..LoadedConfigs::default() }, mode, options, None)
         }
-        Source::Master(_) => unreachable!("only verbs take a master alone"),
-        Source::Files(paths) => {
+        PairSource::Master(_) => unreachable!("only verbs take a master alone"),
+        PairSource::Files(paths) => {
             let mode = if options.once { Mode::Once } else { Mode::Forever };
             let loaded = files::load(&paths);
             let level = options.debug;
@@ -173,14 +173,14 @@ fn replicate(source: Source, options: &Options) -> ExitCode {
     }
 }
 
-fn set_level(loaded: &mut Loaded, level: Option<u8>) {
+fn set_level(loaded: &mut LoadedConfigs, level: Option<u8>) {
     if let Some(level) = level {
         loaded.configs.iter_mut().for_each(|config| config.debug_level = level);
     }
 }
 
 /// Some config files may be of no use; the others run.
-fn run_pairs(mut loaded: Loaded, mode: Mode, options: &Options, reload: Option<Reload>) -> ExitCode {
+fn run_pairs(mut loaded: LoadedConfigs, mode: Mode, options: &Options, reload: Option<Reload>) -> ExitCode {
     set_level(&mut loaded, options.debug);
     let levels = loaded.configs.iter().map(|config| (config.name.as_str(), config.debug_level));
     if let Err(e) = logger::init(options.log.as_deref(), levels) {
@@ -245,8 +245,8 @@ mod tests {
         parsed(line).unwrap_err().to_string()
     }
 
-    fn pair(master: &str, slave: &str) -> Source {
-        Source::Pair { master: Dsn::parse(master).unwrap(), slave: Dsn::parse(slave).unwrap() }
+    fn pair(master: &str, slave: &str) -> PairSource {
+        PairSource::Pair { master: Dsn::parse(master).unwrap(), slave: Dsn::parse(slave).unwrap() }
     }
 
     #[test]
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(both, Command::Replicate(pair("dbname=DSN0", "dbname=DSN1"), Options::default()));
         let one = parse(Vec::new(), |name| (name == "DSN0").then(|| "host=a".to_string()));
         assert!(one.unwrap_err().to_string().contains("DSN1 is not"));
-        let none = Command::Replicate(Source::Files(vec!["/etc/pyreplica".into()]), Options::default());
+        let none = Command::Replicate(PairSource::Files(vec!["/etc/pyreplica".into()]), Options::default());
         assert_eq!(parsed(&[]).unwrap(), none);
     }
 
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn a_verb_comes_first_and_a_file_of_its_name_has_a_path() {
         let Command::Run(verb, call) = parsed(&["doctor", "./doctor", "--json"]).unwrap() else { panic!("no verb") };
-        assert_eq!((verb.name, &call.source), ("doctor", &Source::Files(vec!["./doctor".into()])));
+        assert_eq!((verb.name, &call.source), ("doctor", &PairSource::Files(vec!["./doctor".into()])));
         assert!(error(&["--debug", "3", "doctor", "x.conf"]).contains("the verb comes first"));
         assert!(error(&["x.conf", "doctor"]).contains("the verb comes first"));
         assert!(error(&["docter", "x.conf"]).contains("docter is neither a verb nor a file"));

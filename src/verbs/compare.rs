@@ -4,13 +4,13 @@ mod report;
 
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Result};
-use crate::compare::comparison::{Both, Counts, Difference, Outlook, Plan, begin, compare, plans};
+use crate::compare::comparison::{ComparePlan, Counts, Difference, Outlook, begin, compare, plans};
 use crate::compare::repair::{self, Repaired, TOGETHER};
 use crate::compare::servers::Servers;
 use crate::config::settings::Config;
 use crate::process::output;
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
-use report::{Finding, Mended, Report, Shown};
+use report::{CompareReport, Mended, Shown, TableResult};
 use std::time::Duration;
 
 pub const COMPARE: Verb = Verb {
@@ -123,14 +123,14 @@ fn run_compare(call: &Call, control: &Control) -> Result<ExitCode> {
     if let Some(error) = loaded.errors.into_iter().next() {
         return Err(error);
     }
-    let mut report = Report::default();
+    let mut report = CompareReport::default();
     for config in &loaded.configs {
         report.pair(&config.name);
         let mut servers = Servers::open(config, "compare", control, settings.pause)?;
         for outlook in outlooks(config, &mut servers, &settings)? {
             report.add(match outlook {
                 Outlook::Comparable(plan) => compare_table(&mut servers, &plan, &settings)?,
-                Outlook::LeftOut(omission) => Finding::omitted(omission),
+                Outlook::LeftOut(omission) => TableResult::omitted(omission),
             });
         }
     }
@@ -143,7 +143,7 @@ fn outlooks(config: &Config, servers: &mut Servers, settings: &Settings) -> Resu
     plans(config, master, slave, &settings.tables)
 }
 
-fn compare_table(servers: &mut Servers, plan: &Plan, settings: &Settings) -> Result<Finding> {
+fn compare_table(servers: &mut Servers, plan: &ComparePlan, settings: &Settings) -> Result<TableResult> {
     let mut shown: Vec<Shown> = Vec::new();
     let counts = compare(servers, plan, settings.patience, &mut |both, found| {
         let room = (settings.shown as usize).saturating_sub(shown.len()).min(found.len());
@@ -153,7 +153,7 @@ fn compare_table(servers: &mut Servers, plan: &Plan, settings: &Settings) -> Res
         }
         Ok(())
     });
-    Ok(Finding::compared(plan, counts.map_err(|error| allow(error, plan))?, shown))
+    Ok(TableResult::compared(plan, counts.map_err(|error| allow(error, plan))?, shown))
 }
 
 fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
@@ -162,7 +162,7 @@ fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
     let dry = call.has("--dry-run");
     let mut servers = Servers::open(&config, "repair", control, settings.pause)?;
     let outlooks = outlooks(&config, &mut servers, &settings)?;
-    let mut report = Report::default();
+    let mut report = CompareReport::default();
     report.pair(&config.name);
     if dry && !settings.json {
         output::print(
@@ -174,7 +174,7 @@ fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
         let plan = match outlook {
             Outlook::Comparable(plan) => plan,
             Outlook::LeftOut(omission) => {
-                report.add(Finding::omitted(omission));
+                report.add(TableResult::omitted(omission));
                 continue;
             }
         };
@@ -193,7 +193,7 @@ fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
     Ok(report.exit_code())
 }
 
-fn print_statements(servers: &mut Servers, plan: &Plan, settings: &Settings) -> Result<Finding> {
+fn print_statements(servers: &mut Servers, plan: &ComparePlan, settings: &Settings) -> Result<TableResult> {
     let obstacle = repair::obstacle(plan);
     let mut statements = Vec::new();
     let counts = compare(servers, plan, settings.patience, &mut |both, found| {
@@ -210,13 +210,13 @@ fn print_statements(servers: &mut Servers, plan: &Plan, settings: &Settings) -> 
         }
         Ok(())
     });
-    let mut finding = Finding::compared(plan, counts.map_err(|error| allow(error, plan))?, Vec::new());
+    let mut finding = TableResult::compared(plan, counts.map_err(|error| allow(error, plan))?, Vec::new());
     finding.statements = statements;
     finding.notes.extend(obstacle);
     Ok(finding)
 }
 
-fn repair_table(servers: &mut Servers, plan: &Plan, settings: &Settings) -> Result<Finding> {
+fn repair_table(servers: &mut Servers, plan: &ComparePlan, settings: &Settings) -> Result<TableResult> {
     if let Some(obstacle) = repair::obstacle(plan) {
         let mut finding = compare_table(servers, plan, settings)?;
         finding.notes.push(obstacle);
@@ -261,7 +261,7 @@ fn repair_table(servers: &mut Servers, plan: &Plan, settings: &Settings) -> Resu
         }
     }
     mended.refused = refused.len() as u64;
-    let mut finding = Finding::compared(plan, counts, Vec::new());
+    let mut finding = TableResult::compared(plan, counts, Vec::new());
     if let Some(error) = refusal.filter(|_| !refused.is_empty()) {
         finding.notes.push(format!("the slave refuses rows: {}", error.detail()));
     }
@@ -269,12 +269,12 @@ fn repair_table(servers: &mut Servers, plan: &Plan, settings: &Settings) -> Resu
     Ok(finding)
 }
 
-fn print(report: &Report, settings: &Settings) -> Result<()> {
+fn print(report: &CompareReport, settings: &Settings) -> Result<()> {
     if settings.json { output::print_json(&report.json()) } else { output::print(&report.text()) }
 }
 
 /// Comparing takes rights that replicating does not: those to read the master's tables.
-fn allow(error: Error, plan: &Plan) -> Error {
+fn allow(error: Error, plan: &ComparePlan) -> Error {
     match error.code() {
         Some("42501") => {
             let right = format!("for the role that connects there: GRANT SELECT ON {} TO ...;", plan.table);

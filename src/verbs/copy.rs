@@ -2,8 +2,8 @@
 
 use crate::base::control::Control;
 use crate::base::error::{ExitCode, Result};
-use crate::copy::copier::{self, Board, Loaded, News, Outcome, Wish};
-use crate::process::output::{self, Progress, json};
+use crate::copy::copier::{self, Board, LoadedTable, News, Outcome, Wish};
+use crate::process::output::{self, ProgressLine, json};
 use crate::verbs::install::install;
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
 use std::time::Duration;
@@ -62,7 +62,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
         restart: call.has("--restart"),
         schema: call.has("--schema"),
     };
-    let mut progress = Progress::default();
+    let mut progress = ProgressLine::default();
     let mut notes = Vec::new();
     if call.has("--install") {
         install(&config.master, control, &mut |told| {
@@ -80,7 +80,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
         News::Progress(board) => progress.show(|| line(board)),
         News::Waiting(table, changes) => progress
             .show(|| format!("{table} is loaded; waiting for the daemon, which has {changes} of its changes to go")),
-        News::Loaded(table) => {
+        News::LoadedTable(table) => {
             progress.end();
             output::complain(&format!("{}\n", told(table)));
         }
@@ -135,7 +135,7 @@ fn summary(outcome: &Outcome, is_whole: bool) -> String {
     )
 }
 
-fn told(table: &Loaded) -> String {
+fn told(table: &LoadedTable) -> String {
     let rate = table.bytes as f64 / table.took.as_secs_f64().max(0.001);
     format!(
         "{}: {}, {} in {:.1} s, {}/s",

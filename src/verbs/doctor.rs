@@ -2,11 +2,11 @@
 
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Result};
-use crate::config::files::Loaded;
+use crate::config::files::LoadedConfigs;
 use crate::config::settings::Config;
 use crate::health::doctor::{Finding, Level, diagnose};
 use crate::process::output::{self, Json, json};
-use crate::server::connect_pair::{self, Sides};
+use crate::server::connect_pair::{self, BothSides};
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
 
 pub const VERB: Verb = Verb {
@@ -38,11 +38,11 @@ example:
 ";
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
-    let Loaded { configs, errors, .. } = call.pairs();
+    let LoadedConfigs { configs, errors, .. } = call.pairs();
     let mut worst = if errors.is_empty() { Level::Ok } else { Level::Failure };
     let mut documents: Vec<Json> = Vec::new();
     for config in &configs {
-        let Sides { master, slave } = connect_pair::open(config, "doctor", control);
+        let BothSides { master, slave } = connect_pair::open(config, "doctor", control);
         let findings = diagnose(config, &call.words_for(config), master, slave);
         control.check()?;
         worst = worst.max(findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok));

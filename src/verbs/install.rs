@@ -7,7 +7,7 @@ use crate::config::dsn::Dsn;
 use crate::process::output;
 use crate::server::connect;
 use crate::verbs::sql;
-use crate::verbs::verb::{Call, Source, Verb, Words};
+use crate::verbs::verb::{Call, PairSource, Verb, Words};
 
 pub const VERB: Verb = Verb { name: "install", help: HELP, options: &[], words: Words::Master, run };
 
@@ -27,7 +27,7 @@ example:
 ";
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
-    let Source::Master(dsn) = &call.source else { unreachable!("the command line was checked") };
+    let PairSource::Master(dsn) = &call.source else { unreachable!("the command line was checked") };
     install(dsn, control, &mut |told| output::print(&format!("{told}\n")))?;
     Ok(ExitCode::Success)
 }

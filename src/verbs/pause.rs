@@ -8,7 +8,7 @@ use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::names::{Side, quote_literal};
 use crate::config::settings::Config;
 use crate::pair::release::Release;
-use crate::process::output::{self, Json, Progress, json};
+use crate::process::output::{self, Json, ProgressLine, json};
 use crate::replay::hold::{PAUSED, WHOLE_PAIR};
 use crate::replay::sql as replay_sql;
 use crate::server::session::Session;
@@ -90,11 +90,11 @@ fn for_each(
     call: &Call,
     control: &Control,
     verb: &str,
-    mut act: impl FnMut(&mut Release, &str, &mut Progress) -> Result<(String, u64)>,
+    mut act: impl FnMut(&mut Release, &str, &mut ProgressLine) -> Result<(String, u64)>,
 ) -> Result<ExitCode> {
     let configs = if call.has("--table") { vec![call.pair()?] } else { all(call)? };
     let mut documents: Vec<Json> = Vec::new();
-    let mut progress = Progress::default();
+    let mut progress = ProgressLine::default();
     for config in &configs {
         let mut release = Release::open(config, verb, control)?;
         let tables = call.texts("--table").map(|table| find_table(&mut release.master, table));

@@ -4,13 +4,13 @@
 //! replayed on the slave and taken back, unless it is long or holds a free statement, which may do anything.
 
 use crate::backlog::change::Change;
-use crate::backlog::reader::Reading;
+use crate::backlog::reader::LogReader;
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Result};
 use crate::base::names::LogId;
 use crate::config::settings::Config;
 use crate::pair::release::Release;
-use crate::process::output::{self, Json, Table, json};
+use crate::process::output::{self, Json, TextTable, json};
 use crate::server::session::Row;
 use crate::verbs::sql;
 use crate::verbs::sql::SkipQueries;
@@ -147,7 +147,7 @@ impl Found {
             text += &format!("{what} is {why}{since}{who}: {changes} changes held\n");
         }
         if !self.changes.is_empty() {
-            let mut table = Table::new(&[">ID", ">TRANSACTION", "STATE", "SQL"]);
+            let mut table = TextTable::new(&[">ID", ">TRANSACTION", "STATE", "SQL"]);
             for change in &self.changes {
                 table.row([&change.id.to_string(), &change.txid.to_string(), change.state, &change.sql]);
             }
@@ -218,7 +218,7 @@ fn fetch(config: &Config, release: &mut Release, txid: i64) -> Result<Vec<Change
     let rows = release.master.query("read the transaction", sql::OF_TRANSACTION, &[&txid.to_string()])?;
     let ids = rows.iter().map(|row| LogId(row.get(0)));
     // The form that any encoding allows; and the ids are known.
-    Reading::new(config, &release.hstore_schema, "", "").fetch(&mut release.master, ids)
+    LogReader::new(config, &release.hstore_schema, "", "").fetch(&mut release.master, ids)
 }
 
 /// Adds the first changes in quarantine; how many there are.

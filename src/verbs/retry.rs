@@ -4,7 +4,7 @@ use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::names::{Side, Txid};
 use crate::pair::release::{Release, Retried};
-use crate::process::output::{self, Json, Table, json};
+use crate::process::output::{self, Json, TextTable, json};
 use crate::server::session::Row;
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
 
@@ -39,7 +39,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let is_choosy = !call.changes.is_empty() || call.has("--transaction");
     let configs = if is_choosy { vec![call.pair()?] } else { loaded.configs };
     let mut documents: Vec<Json> = Vec::new();
-    let mut table = Table::new(&["PAIR", ">TRANSACTION", ">CHANGES", "OUTCOME"]);
+    let mut table = TextTable::new(&["PAIR", ">TRANSACTION", ">CHANGES", "OUTCOME"]);
     let mut worst = ExitCode::Success;
     for config in &configs {
         let mut release = Release::open(config, "retry", control)?;

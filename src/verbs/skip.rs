@@ -10,7 +10,7 @@ use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::names::Side;
 use crate::pair::release::Release;
 use crate::process::failpoint;
-use crate::process::output::{self, Table, json};
+use crate::process::output::{self, TextTable, json};
 use crate::server::session::Row;
 use crate::verbs::sql;
 use crate::verbs::sql::SkipQueries;
@@ -217,7 +217,7 @@ fn refuse_in_doubt(release: &mut Release, field: &str) -> Result<()> {
 }
 
 fn confirm(chosen: &[Chosen]) -> Result<bool> {
-    let mut table = Table::new(&[">ID", ">TRANSACTION", "SQL"]);
+    let mut table = TextTable::new(&[">ID", ">TRANSACTION", "SQL"]);
     for change in chosen {
         table.row([&change.id.to_string(), &change.txid.to_string(), &change.sql]);
     }

@@ -3,12 +3,12 @@
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::names::Side;
-use crate::config::files::Loaded;
+use crate::config::files::LoadedConfigs;
 use crate::config::settings::Config;
-use crate::health::status::{self, Place, Vitals};
+use crate::health::status::{self, PairStatus, Place};
 use crate::process::output::{self, Json, json};
 use crate::server::connect;
-use crate::server::connect_pair::{self, Sides};
+use crate::server::connect_pair::{self, BothSides};
 use crate::server::session::Session;
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
 use std::collections::HashMap;
@@ -93,10 +93,10 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     }
 }
 
-fn look(call: &Call, loaded: &Loaded, control: &Control) -> Result<Vec<Vitals>> {
+fn look(call: &Call, loaded: &LoadedConfigs, control: &Control) -> Result<Vec<PairStatus>> {
     let mut pairs = Vec::new();
     for config in &loaded.configs {
-        let Sides { master, slave } = connect_pair::open(config, "status", control);
+        let BothSides { master, slave } = connect_pair::open(config, "status", control);
         control.check()?;
         pairs.push(status::look(config, &call.words_for(config), master, slave));
     }
@@ -105,8 +105,8 @@ fn look(call: &Call, loaded: &Loaded, control: &Control) -> Result<Vec<Vitals>> 
 
 /// How fast the daemons that have something to do are doing it: by the master's clock from one commit to another, since
 /// between two looks a batch may be committed or not.
-fn look_again(loaded: &Loaded, pairs: &[Vitals], control: &Control) -> Result<HashMap<String, f64>> {
-    let has_work = |pair: &Vitals| {
+fn look_again(loaded: &LoadedConfigs, pairs: &[PairStatus], control: &Control) -> Result<HashMap<String, f64>> {
+    let has_work = |pair: &PairStatus| {
         pair.state() == "replicating" && pair.lag.as_ref().is_some_and(|lag| lag.changes >= RATE_CHANGES)
     };
     let busy = loaded.configs.iter().zip(pairs).filter(|(_, pair)| has_work(pair)).map(|(config, _)| config);
@@ -139,7 +139,7 @@ fn look_again(loaded: &Loaded, pairs: &[Vitals], control: &Control) -> Result<Ha
     control.check().map(|()| rates)
 }
 
-fn show(call: &Call, loaded: &Loaded, pairs: &[Vitals], rates: &HashMap<String, f64>) -> Result<()> {
+fn show(call: &Call, loaded: &LoadedConfigs, pairs: &[PairStatus], rates: &HashMap<String, f64>) -> Result<()> {
     if call.has("--prometheus") {
         loaded.errors.iter().for_each(|error| output::complain(&format!("pyreplica: {error}\n")));
         return output::print(&status::exposition(pairs));
@@ -154,7 +154,7 @@ fn show(call: &Call, loaded: &Loaded, pairs: &[Vitals], rates: &HashMap<String, 
     output::print(&(status::as_table(pairs, rates) + &unusable.collect::<String>()))
 }
 
-fn judge(loaded: &Loaded, pairs: &[Vitals]) -> ExitCode {
+fn judge(loaded: &LoadedConfigs, pairs: &[PairStatus]) -> ExitCode {
     let problems = || pairs.iter().flat_map(|pair| &pair.problems);
     if !loaded.errors.is_empty() || problems().any(|problem| problem.is_failure) {
         ExitCode::Faulty
@@ -166,7 +166,7 @@ fn judge(loaded: &Loaded, pairs: &[Vitals]) -> ExitCode {
 }
 
 /// Changes a second since the look before, by the ids: those that transactions took and rolled back count too.
-fn rates(pairs: &[Vitals], before: &mut Places) -> HashMap<String, f64> {
+fn rates(pairs: &[PairStatus], before: &mut Places) -> HashMap<String, f64> {
     let mut rates = HashMap::new();
     for pair in pairs {
         let Some(last) = pair.lag.as_ref().and_then(|lag| lag.last) else { continue };

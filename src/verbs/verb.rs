@@ -10,7 +10,7 @@ use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::names::Side;
 use crate::config::dsn::Dsn;
-use crate::config::files::{self, Loaded};
+use crate::config::files::{self, LoadedConfigs};
 use crate::config::settings::Config;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -68,7 +68,7 @@ pub enum Value {
 
 /// Which pairs it is about.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum PairSource {
     Pair { master: Dsn, slave: Dsn },
     Files(Vec<PathBuf>),
     Master(Dsn),
@@ -77,7 +77,7 @@ pub enum Source {
 /// One use of a verb, checked.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Call {
-    pub source: Source,
+    pub source: PairSource,
     /// The numbers of changes.
     pub changes: Vec<i64>,
     pub options: Vec<(&'static str, Option<OsString>)>,
@@ -120,7 +120,7 @@ impl Verb {
         let source = match self.words {
             Words::Pairs | Words::ChangesAndPairs => find_source(words, variable),
             Words::Master => match &words[..] {
-                [dsn] => parse_dsn(dsn, Side::Master).map(Source::Master),
+                [dsn] => parse_dsn(dsn, Side::Master).map(PairSource::Master),
                 _ => Err(usage(format!("{} wants one connection string, the master's", self.name))),
             },
         };
@@ -167,19 +167,20 @@ impl Call {
     }
 
     /// The pairs that it is about, and which config files are of no use.
-    pub fn pairs(&self) -> Loaded {
+    pub fn pairs(&self) -> LoadedConfigs {
         match &self.source {
-            Source::Pair { master, slave } => {
-                Loaded { configs: vec![Config::for_pair(master.clone(), slave.clone())], ..Loaded::default() }
-            }
-            Source::Files(paths) => files::load(paths),
-            Source::Master(_) => Loaded::default(),
+            PairSource::Pair { master, slave } => LoadedConfigs {
+                configs: vec![Config::for_pair(master.clone(), slave.clone())],
+                ..LoadedConfigs::default()
+            },
+            PairSource::Files(paths) => files::load(paths),
+            PairSource::Master(_) => LoadedConfigs::default(),
         }
     }
 
     /// The one pair that it is about, for a verb that writes; an error if there is more than one, or a bad file.
     pub fn pair(&self) -> Result<Config> {
-        let Loaded { mut configs, errors, .. } = self.pairs();
+        let LoadedConfigs { mut configs, errors, .. } = self.pairs();
         if let Some(error) = errors.into_iter().next() {
             return Err(error);
         }
@@ -193,9 +194,9 @@ impl Call {
     /// How the operator would name one of the pairs on a command line; never with a password.
     pub fn words_for(&self, config: &Config) -> String {
         match &self.source {
-            Source::Files(paths) if paths.len() == 1 => paths[0].display().to_string(),
-            Source::Files(_) => format!("the config file of {}", config.name),
-            Source::Pair { .. } | Source::Master(_) => format!("'{}' '{}'", config.master, config.slave),
+            PairSource::Files(paths) if paths.len() == 1 => paths[0].display().to_string(),
+            PairSource::Files(_) => format!("the config file of {}", config.name),
+            PairSource::Pair { .. } | PairSource::Master(_) => format!("'{}' '{}'", config.master, config.slave),
         }
     }
 
@@ -238,20 +239,20 @@ pub fn split(arguments: Vec<OsString>, options: &'static [Opt]) -> Result<Split>
 }
 
 /// Which pairs these words name; `variable` looks up DSN0 and DSN1 in the environment.
-pub fn find_source(words: Vec<OsString>, variable: impl Fn(&str) -> Option<String>) -> Result<Source> {
+pub fn find_source(words: Vec<OsString>, variable: impl Fn(&str) -> Option<String>) -> Result<PairSource> {
     let is_dsn = |word: &OsString| word.to_str().is_some_and(Dsn::looks_like);
     match &words[..] {
         [] => match (variable("DSN0"), variable("DSN1")) {
             (Some(master), Some(slave)) => pair(master.as_ref(), slave.as_ref()),
             (Some(_), None) => Err(usage("DSN0 is set and DSN1 is not")),
             (None, Some(_)) => Err(usage("DSN1 is set and DSN0 is not")),
-            (None, None) => Ok(Source::Files(vec![PathBuf::from(DEFAULT_DIRECTORY)])),
+            (None, None) => Ok(PairSource::Files(vec![PathBuf::from(DEFAULT_DIRECTORY)])),
         },
         [master, slave] if is_dsn(master) && is_dsn(slave) => pair(master, slave),
         _ if words.iter().any(is_dsn) => {
             Err(usage("expected two connection strings, the master's and the slave's, or config files"))
         }
-        _ => Ok(Source::Files(words.into_iter().map(PathBuf::from).collect())),
+        _ => Ok(PairSource::Files(words.into_iter().map(PathBuf::from).collect())),
     }
 }
 
@@ -278,8 +279,8 @@ fn checked(name: &str, kind: &Value, given: Option<OsString>) -> Result<OsString
     given.filter(|_| is_right).ok_or_else(|| usage(format!("{name} wants {wanted}")))
 }
 
-fn pair(master: &OsStr, slave: &OsStr) -> Result<Source> {
-    Ok(Source::Pair { master: parse_dsn(master, Side::Master)?, slave: parse_dsn(slave, Side::Slave)? })
+fn pair(master: &OsStr, slave: &OsStr) -> Result<PairSource> {
+    Ok(PairSource::Pair { master: parse_dsn(master, Side::Master)?, slave: parse_dsn(slave, Side::Slave)? })
 }
 
 fn parse_dsn(word: &OsStr, side: Side) -> Result<Dsn> {
@@ -318,7 +319,7 @@ mod tests {
     fn a_verb_gets_its_options_and_sources_in_any_order() {
         let call =
             call(&["--table", "a", "x.conf", "--jobs=2", "--json", "--table=b", "--watch", "y.conf"]).unwrap().unwrap();
-        assert_eq!(call.source, Source::Files(vec!["x.conf".into(), "y.conf".into()]));
+        assert_eq!(call.source, PairSource::Files(vec!["x.conf".into(), "y.conf".into()]));
         assert_eq!(call.texts("--table").collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!((call.text("--table"), call.number("--jobs"), call.number("--watch")), (Some("b"), Some(2), None));
         assert!(call.has("--json") && call.has("--watch") && !call.has("--for"));
@@ -327,7 +328,7 @@ mod tests {
     #[test]
     fn a_number_behind_an_option_that_may_have_one_belongs_to_it() {
         let call = call(&["--watch", "5", "x.conf"]).unwrap().unwrap();
-        assert_eq!((&call.source, call.number("--watch")), (&Source::Files(vec!["x.conf".into()]), Some(5)));
+        assert_eq!((&call.source, call.number("--watch")), (&PairSource::Files(vec!["x.conf".into()]), Some(5)));
     }
 
     #[test]
@@ -350,11 +351,14 @@ mod tests {
     #[test]
     fn a_verb_for_one_pair_refuses_two() {
         let call =
-            Call { source: Source::Files(vec!["/nonexistent".into()]), changes: Vec::new(), options: Vec::new() };
+            Call { source: PairSource::Files(vec!["/nonexistent".into()]), changes: Vec::new(), options: Vec::new() };
         assert_eq!(call.pair().unwrap_err().kind(), Kind::Config);
         let dsn = Dsn::parse("dbname=a").unwrap();
-        let call =
-            Call { source: Source::Pair { master: dsn.clone(), slave: dsn }, changes: Vec::new(), options: Vec::new() };
+        let call = Call {
+            source: PairSource::Pair { master: dsn.clone(), slave: dsn },
+            changes: Vec::new(),
+            options: Vec::new(),
+        };
         assert_eq!(call.pair().unwrap().name, "a");
     }
 }

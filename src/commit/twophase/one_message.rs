@@ -5,7 +5,7 @@
 //! taken back, and the batch goes the ordinary way, which finds out what is the matter and says so.
 
 use super::{Link, Protocol, Step};
-use crate::backlog::order::Unit;
+use crate::backlog::order::Transaction;
 use crate::backlog::reader::{Batch, Pages};
 use crate::base::error::Result;
 use crate::base::names::{LogId, Side};
@@ -17,7 +17,7 @@ const DOUBTFUL: u32 = 100;
 impl Protocol {
     /// False if the batch has to go the ordinary way; nothing of it has happened then.
     pub(super) fn at_once(&mut self, link: &mut Link, units: &Batch, last: LogId) -> Result<bool> {
-        let rows: u64 = units.iter().map(Unit::rows).sum();
+        let rows: u64 = units.iter().map(Transaction::rows).sum();
         // What the reader has been asked for must be taken from it.
         let is_ordered = link.ahead.as_ref().is_some_and(|ahead| !ahead.is_idle());
         if self.progress.is_some() || link.replayer.holding.is_quarantine() || is_ordered || rows >= FEW_CHANGES {

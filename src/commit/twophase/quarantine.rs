@@ -3,7 +3,7 @@
 
 use super::{Link, Protocol, holds};
 use crate::backlog::change::Change;
-use crate::backlog::order::Unit;
+use crate::backlog::order::Transaction;
 use crate::backlog::reader::{Batch, Pages};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Txid;
@@ -28,7 +28,7 @@ impl Protocol {
 }
 
 /// Replays units one by one, or puts them aside; how many changes went to the slave.
-pub(super) fn work_with_care(link: &mut Link, units: &[Unit]) -> Result<u64> {
+pub(super) fn work_with_care(link: &mut Link, units: &[Transaction]) -> Result<u64> {
     link.replayer.holding.look_at_quarantine(&mut link.slave)?;
     let mut applied = 0;
     for unit in units {
@@ -54,17 +54,17 @@ pub(super) fn work_with_care(link: &mut Link, units: &[Unit]) -> Result<u64> {
     Ok(applied)
 }
 
-fn txid(unit: &Unit) -> Txid {
+fn txid(unit: &Transaction) -> Txid {
     match unit {
-        Unit::Listed(entries) => entries[0].txid,
-        Unit::Spread { txid, .. } => *txid,
+        Transaction::Listed(entries) => entries[0].txid,
+        Transaction::Spread { txid, .. } => *txid,
     }
 }
 
 /// Reads a unit piece by piece, as long as it is asked to go on.
 fn each_chunk(
     link: &mut Link,
-    unit: &Unit,
+    unit: &Transaction,
     visit: &mut dyn FnMut(&mut Link, Vec<Change>) -> Result<bool>,
 ) -> Result<()> {
     let mut pages = Pages::new(Arc::new(vec![unit.clone()]));

@@ -4,7 +4,7 @@ use super::{Link, Protocol, finish};
 use crate::backlog::position::Position;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, Side};
-use crate::commit::recovery::{Action, decide};
+use crate::commit::recovery::{Settlement, decide};
 use crate::commit::sql;
 use crate::server::session::Session;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,8 +21,8 @@ impl Protocol {
             let Some(action) = decide(number, there.is_some(), here.is_some(), committed) else { continue };
             log::warn!(target: &self.name, "Recovering batch {number}: {action}");
             let command = match action {
-                Action::CommitBoth | Action::CommitSlave => "COMMIT PREPARED",
-                Action::RollBackMaster | Action::RollBackSlave => "ROLLBACK PREPARED",
+                Settlement::CommitBoth | Settlement::CommitSlave => "COMMIT PREPARED",
+                Settlement::RollBackMaster | Settlement::RollBackSlave => "ROLLBACK PREPARED",
             };
             // Every action is about all that is prepared; the master goes first.
             for (session, gid) in [(&mut link.master, there), (&mut link.slave, here)] {

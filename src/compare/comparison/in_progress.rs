@@ -3,7 +3,7 @@
 use crate::base::error::Result;
 use crate::base::names::{quote_ident, quote_literal};
 use crate::commit::twophase::Protocol;
-use crate::compare::digest::{Key, Source};
+use crate::compare::digest::{DigestSource, Key};
 use crate::compare::sql;
 use crate::config::settings::Config;
 use crate::replay::sql as replay_sql;
@@ -62,7 +62,7 @@ impl Underway {
         &self,
         session: &mut Session,
         table: &str,
-        source: &Source,
+        source: &DigestSource,
         keys: &[Key],
     ) -> Result<HashSet<usize>> {
         self.master.ask(session, table, source, keys)
@@ -73,7 +73,7 @@ impl Underway {
         &self,
         session: &mut Session,
         table: &str,
-        source: &Source,
+        source: &DigestSource,
         keys: &[Key],
     ) -> Result<HashSet<usize>> {
         ask(self.slave.as_ref(), session, table, source, keys)
@@ -84,7 +84,7 @@ impl Underway {
         &self,
         session: &mut Session,
         table: &str,
-        source: &Source,
+        source: &DigestSource,
         keys: &[Key],
     ) -> Result<HashSet<usize>> {
         ask(self.held.as_ref(), session, table, source, keys).map_err(|error| match error.code() {
@@ -95,7 +95,7 @@ impl Underway {
 }
 
 impl Log {
-    fn ask(&self, session: &mut Session, table: &str, source: &Source, keys: &[Key]) -> Result<HashSet<usize>> {
+    fn ask(&self, session: &mut Session, table: &str, source: &DigestSource, keys: &[Key]) -> Result<HashSet<usize>> {
         let relation = quote_literal(table);
         let columns = |row: &str| {
             let values: Vec<String> = source
@@ -132,7 +132,13 @@ impl Log {
 }
 
 /// A log that there may not be.
-fn ask(log: Option<&Log>, session: &mut Session, table: &str, source: &Source, keys: &[Key]) -> Result<HashSet<usize>> {
+fn ask(
+    log: Option<&Log>,
+    session: &mut Session,
+    table: &str,
+    source: &DigestSource,
+    keys: &[Key],
+) -> Result<HashSet<usize>> {
     log.map_or(Ok(HashSet::new()), |log| log.ask(session, table, source, keys))
 }
 

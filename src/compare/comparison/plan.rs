@@ -3,7 +3,7 @@
 use super::in_progress::Underway;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
-use crate::compare::digest::{Hash, KeyColumn, Source};
+use crate::compare::digest::{DigestSource, Hash, KeyColumn};
 use crate::compare::sql;
 use crate::config::settings::Config;
 use crate::server::session::{Row, Session};
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 /// One table of the master, as far as comparing it is concerned.
 pub enum Outlook {
-    Comparable(Box<Plan>),
+    Comparable(Box<ComparePlan>),
     LeftOut(Omission),
 }
 
@@ -33,11 +33,11 @@ pub enum Sort {
 }
 
 /// How one table is compared.
-pub struct Plan {
+pub struct ComparePlan {
     /// As the log writes it: quoted where it must be, and qualified.
     pub table: String,
-    pub master: Source,
-    pub slave: Source,
+    pub master: DigestSource,
+    pub slave: DigestSource,
     /// What the operator should know about the result.
     pub notes: Vec<String>,
     /// Columns of the master that the slave lacks.
@@ -155,7 +155,7 @@ fn plan(
     table: &Row,
     sides: &Sides,
     key: Vec<String>,
-) -> Result<Plan> {
+) -> Result<ComparePlan> {
     let name: String = table.get("relation");
     let transforms: Vec<String> = table.get("transforms");
     let filters: Vec<String> = table.get("filters");
@@ -192,7 +192,7 @@ fn plan(
         .iter()
         .map(|column| Ok(pair.sorting(master, sides.master, column)? != pair.sorting(slave, sides.slave, column)?))
         .collect::<Result<Vec<bool>>>()?;
-    let source = |row: &Row, condition| Source {
+    let source = |row: &Row, condition| DigestSource {
         target: target(row),
         key: key_columns(row, &key, &by_bytes),
         columns: columns.clone(),
@@ -206,7 +206,7 @@ fn plan(
     let always: Vec<bool> = sides.slave.get("identity_always");
     let identity_always =
         on_slave.iter().zip(always).filter(|(_, always)| *always).map(|(name, _)| name.clone()).collect();
-    Ok(Plan {
+    Ok(ComparePlan {
         master: source(sides.master, condition),
         slave: source(sides.slave, None),
         underway: pair.underway.clone(),

@@ -1,8 +1,8 @@
 //! What the daemons have prepared on the slave: a position may cover it already, while no row shows it yet.
 
-use super::Both;
 use crate::base::error::Result;
 use crate::commit::sql as commit_sql;
+use crate::compare::servers::Servers;
 use crate::server::session::Session;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,7 +12,7 @@ const PREPARED_TRIES: u32 = 50;
 const PREPARED_PAUSE: Duration = Duration::from_millis(20);
 
 /// Waits for what is prepared on the slave by now; false if some of it stays so.
-pub fn prepared_is_over(both: &mut dyn Both) -> Result<bool> {
+pub fn prepared_is_over(both: &mut Servers) -> Result<bool> {
     let mut waited_for = prepared(both.slave())?;
     for _ in 0..PREPARED_TRIES {
         if waited_for.is_empty() {

@@ -10,7 +10,7 @@ use crate::base::control::{Canceller, Control};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_literal};
 use crate::config::settings::Config;
-use crate::copy::plan::Plan;
+use crate::copy::plan::CopyPlan;
 use crate::copy::sql;
 use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
@@ -52,7 +52,7 @@ pub(super) struct Way<'a> {
 
 /// A table that this run has loaded.
 #[derive(Clone, Debug)]
-pub struct Loaded {
+pub struct LoadedTable {
     pub relation: String,
     pub rows: u64,
     pub bytes: u64,
@@ -86,7 +86,7 @@ struct Pipe {
 
 struct Shared<'a> {
     way: &'a Way<'a>,
-    plans: &'a [Plan],
+    plans: &'a [CopyPlan],
     gauges: Vec<Gauge>,
     next: AtomicUsize,
     control: &'a Control,
@@ -94,7 +94,7 @@ struct Shared<'a> {
     drops_held: bool,
 }
 
-type Report = (usize, Result<Loaded>);
+type Report = (usize, Result<LoadedTable>);
 
 /// Who loads a table, and how what the others could not lock comes to the keeper.
 enum Part {
@@ -107,10 +107,10 @@ enum Part {
 pub(super) fn all(
     way: &Way,
     keeper: Session,
-    plans: &[Plan],
+    plans: &[CopyPlan],
     control: &Control,
     tell: &mut dyn FnMut(News),
-) -> Result<Vec<Loaded>> {
+) -> Result<Vec<LoadedTable>> {
     let mut pipes = vec![Pipe::open(way, Some(keeper))?];
     for _ in 1..way.jobs.clamp(1, plans.len().max(1)) {
         pipes.push(Pipe::open(way, None)?);
@@ -120,7 +120,7 @@ pub(super) fn all(
     let drops_held = pipes[0].slave.query_one("look for held changes", sql::MAY_DROP_HELD, &[])?.get(0);
     let shared = Shared { way, plans, gauges, next: AtomicUsize::new(0), control, drops_held };
     let started = Instant::now();
-    let (mut loaded, mut failed): (Vec<Loaded>, Vec<(String, Error)>) = (Vec::new(), Vec::new());
+    let (mut loaded, mut failed): (Vec<LoadedTable>, Vec<(String, Error)>) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
         let (sender, reports) = channel();
         let (leave, left) = channel();
@@ -138,7 +138,7 @@ pub(super) fn all(
         loop {
             match reports.recv_timeout(TELL) {
                 Ok((_, Ok(table))) => {
-                    tell(News::Loaded(&table));
+                    tell(News::LoadedTable(&table));
                     loaded.push(table);
                 }
                 Ok((index, Err(error))) => failed.push((plans[index].relation.clone(), error)),
@@ -232,7 +232,7 @@ impl Shared<'_> {
     }
 
     /// False if the table's lock is not to be had now.
-    fn begin(&self, pipe: &mut Pipe, part: &Part, plan: &Plan) -> Result<bool> {
+    fn begin(&self, pipe: &mut Pipe, part: &Part, plan: &CopyPlan) -> Result<bool> {
         pipe.master.message("begin a table", BEGIN_TABLE)?;
         if let Part::Keeper(_) = part {
             return Ok(true);
@@ -253,7 +253,7 @@ impl Shared<'_> {
         Err(Error::new(Kind::Connection, Some(Side::Master), "copy", detail))
     }
 
-    fn load(&self, pipe: &mut Pipe, index: usize) -> Result<Loaded> {
+    fn load(&self, pipe: &mut Pipe, index: usize) -> Result<LoadedTable> {
         let (way, plan, gauge) = (self.way, &self.plans[index], &self.gauges[index]);
         let started = Instant::now();
         pipe.slave.message("begin a transaction", "BEGIN")?;
@@ -291,7 +291,7 @@ impl Shared<'_> {
         gauge.rows.store(rows, Ordering::Relaxed);
         gauge.is_done.store(true, Ordering::Relaxed);
         let bytes = gauge.bytes.load(Ordering::Relaxed);
-        Ok(Loaded { relation: plan.relation.clone(), rows, bytes, took: started.elapsed() })
+        Ok(LoadedTable { relation: plan.relation.clone(), rows, bytes, took: started.elapsed() })
     }
 
     fn board(&self, started: Instant) -> Board {
@@ -315,7 +315,7 @@ impl Shared<'_> {
 }
 
 /// Also an empty table takes a moment.
-fn weight(plan: &Plan) -> u64 {
+fn weight(plan: &CopyPlan) -> u64 {
     plan.bytes + 8192
 }
 

@@ -5,9 +5,9 @@ use std::cell::RefCell;
 const SMTP: &str = "[SMTP]\nSERVER=localhost\nFROM_ADDR=a@b.c\nTO_ADDRS=a@b.c\nPASSWORD=hunter2\nUSERNAME=joe\n";
 const SUBJECTS: &str = "START_SUBJECT=start\nSTOP_SUBJECT=stop\nERROR_SUBJECT=error\nWARNING_SUBJECT=warning\n";
 
-fn postman(subjects: &str) -> Postman {
+fn postman(subjects: &str) -> Outbox {
     let main = "[MAIN]\nNAME=mydb\nDSN0=host=m password=hunter2\nDSN1=postgresql://joe:hunter2@s/x\n";
-    Postman::new(&Config::parse(&format!("{main}{SMTP}{subjects}")).unwrap())
+    Outbox::new(&Config::parse(&format!("{main}{SMTP}{subjects}")).unwrap())
 }
 
 fn refused(id: i64, detail: &str) -> Error {
@@ -17,7 +17,7 @@ fn refused(id: i64, detail: &str) -> Error {
 }
 
 /// Closes the postman and returns what it would send.
-fn sent(postman: &Postman) -> Vec<Letter> {
+fn sent(postman: &Outbox) -> Vec<Letter> {
     let letters = RefCell::new(Vec::new());
     postman.close();
     postman.office.as_ref().unwrap().deliver(|letter| {
@@ -80,7 +80,7 @@ fn what_has_no_subject_is_not_sent() {
     postman.failed(&refused(5, ""));
     postman.stopped("by a signal");
     assert_eq!(subjects(&sent(&postman)), ["error"]);
-    assert!(!Postman::default().has_work());
+    assert!(!Outbox::default().has_work());
 }
 
 #[test]

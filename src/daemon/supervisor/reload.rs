@@ -4,14 +4,14 @@
 
 use super::{Event, FINISH_TIME, Pair, Stage, Task, Wish, start};
 use crate::base::control::Control;
-use crate::config::files::Loaded;
+use crate::config::files::LoadedConfigs;
 use crate::process::logger::{self, OWN_TARGET};
 use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::thread;
 
 /// Does what the files say now; how many pairs with mails have started.
-pub(super) fn apply(pairs: &mut Vec<Pair>, loaded: Loaded, task: &Task, sender: &Sender<Event>) -> usize {
+pub(super) fn apply(pairs: &mut Vec<Pair>, loaded: LoadedConfigs, task: &Task, sender: &Sender<Event>) -> usize {
     log::info!(target: OWN_TARGET, "Reading the config files again");
     loaded.errors.iter().for_each(|error| logger::error(OWN_TARGET, error));
     let levels = loaded.configs.iter().map(|config| (config.name.clone(), config.debug_level));
@@ -61,7 +61,7 @@ pub(super) fn go_on(pairs: &mut [Pair], number: usize, stage: &Stage, task: &Tas
 }
 
 /// The pair is to run with these settings.
-fn want(pair: &mut Pair, loaded: &Loaded, index: usize) {
+fn want(pair: &mut Pair, loaded: &LoadedConfigs, index: usize) {
     let config = &loaded.configs[index];
     match &pair.wish {
         // It is on its way out already.
@@ -76,7 +76,7 @@ fn want(pair: &mut Pair, loaded: &Loaded, index: usize) {
 }
 
 /// The file itself, or the directory it stands in.
-fn is_bad(file: &Path, loaded: &Loaded) -> bool {
+fn is_bad(file: &Path, loaded: &LoadedConfigs) -> bool {
     loaded.bad.iter().any(|bad| file.starts_with(bad))
 }
 

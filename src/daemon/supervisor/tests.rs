@@ -22,7 +22,7 @@ fn supervised(task: Task, stops: usize, apart: Duration) -> (Vec<Failure>, Durat
         }
     });
     let start = Instant::now();
-    let loaded = Loaded { configs: vec![config("a"), config("b")], ..Loaded::default() };
+    let loaded = LoadedConfigs { configs: vec![config("a"), config("b")], ..LoadedConfigs::default() };
     (supervise(loaded, &task, &sender, &events, None, &mut Served::default()), start.elapsed())
 }
 
@@ -99,26 +99,19 @@ fn loop_forever() -> Result<()> {
 #[test]
 fn the_two_dsn_command_line_gives_up_only_before_the_first_connection() {
     let result =
-        keep_running(
-            &config("a"),
-            &Control::default(),
-            &Postman::default(),
-            true,
-            &|_, _| (),
-            |_, _, _| Err(failure()),
-        );
+        keep_running(&config("a"), &Control::default(), &Outbox::default(), true, &|_, _| (), |_, _, _| Err(failure()));
     assert!(result.is_err());
 
     let runs = AtomicUsize::new(0);
     let result = keep_running(
         &config("a"),
         &Control::default(),
-        &Postman::default(),
+        &Outbox::default(),
         true,
         &|_, _| (),
         |_, control, progress| {
             if runs.fetch_add(1, Ordering::SeqCst) == 0 {
-                progress(Progress::Connected);
+                progress(Milestone::Connected);
             } else {
                 control.stop();
             }
@@ -133,7 +126,7 @@ fn the_two_dsn_command_line_gives_up_only_before_the_first_connection() {
 fn a_pair_of_a_config_file_is_tried_again_even_after_a_panic() {
     let runs = AtomicUsize::new(0);
     let result =
-        keep_running(&config("a"), &Control::default(), &Postman::default(), false, &|_, _| (), |_, control, _| {
+        keep_running(&config("a"), &Control::default(), &Outbox::default(), false, &|_, _| (), |_, control, _| {
             if runs.fetch_add(1, Ordering::SeqCst) == 0 {
                 panic!("one of ours");
             }

@@ -1,6 +1,6 @@
 //! A copy to the slave that keeps daemons away, or a table's changes.
 
-use super::{Level, Report, Worker};
+use super::{Diagnosis, Level, Worker};
 use crate::base::names::Side;
 use crate::health::sql;
 use crate::pair::copied;
@@ -8,7 +8,7 @@ use crate::server::session::Session;
 
 const SUBJECT: &str = "copy";
 
-pub(super) fn examine(report: &mut Report, key: &str, source: &str, worker: Worker, slave: &mut Session) {
+pub(super) fn examine(report: &mut Diagnosis, key: &str, source: &str, worker: Worker, slave: &mut Session) {
     let side = Some(Side::Slave);
     let asked = copied::unfinished(slave, key);
     let Some(unfinished) = report.tried(side, SUBJECT, asked) else { return };

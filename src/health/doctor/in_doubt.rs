@@ -1,9 +1,9 @@
 //! Transactions that are prepared and neither committed nor rolled back: ours, and others' that hold back vacuum.
 
-use super::{Level, Report};
+use super::{Diagnosis, Level};
 use crate::base::error::Result;
 use crate::base::names::{BatchNumber, Side, quote_literal};
-use crate::commit::recovery::{Action, GidFamily, decide};
+use crate::commit::recovery::{GidFamily, Settlement, decide};
 use crate::commit::sql as commit_sql;
 use crate::config::settings::Config;
 use crate::health::sql;
@@ -31,7 +31,7 @@ pub struct Prepared {
 }
 
 pub(super) fn examine<'a>(
-    report: &mut Report,
+    report: &mut Diagnosis,
     config: &Config,
     origin: Option<u64>,
     is_running: bool,
@@ -76,7 +76,7 @@ pub(super) fn examine<'a>(
 
 /// A batch of the pair's. `committed`, the number in the master's row, is known if both sides could be asked.
 fn doubtful(
-    report: &mut Report,
+    report: &mut Diagnosis,
     number: BatchNumber,
     parts: &[Prepared],
     committed: Option<BatchNumber>,
@@ -97,8 +97,8 @@ fn doubtful(
     let who =
         if is_running { "the daemon settles it when it connects anew" } else { "start the daemon: it settles it" };
     let command = match action {
-        Action::CommitBoth | Action::CommitSlave => "COMMIT PREPARED",
-        Action::RollBackMaster | Action::RollBackSlave => "ROLLBACK PREPARED",
+        Settlement::CommitBoth | Settlement::CommitSlave => "COMMIT PREPARED",
+        Settlement::RollBackMaster | Settlement::RollBackSlave => "ROLLBACK PREPARED",
     };
     // The master's part was read first, and is the first to be settled.
     let steps: Vec<String> =
@@ -123,7 +123,7 @@ pub fn prepared(session: &mut Session) -> Result<Vec<Prepared>> {
 }
 
 /// It may be a batch of the pair's: the master, which could tell, can't be asked.
-fn orphaned(report: &mut Report, prepared: &Prepared) {
+fn orphaned(report: &mut Diagnosis, prepared: &Prepared) {
     let Prepared { side, gid, age, .. } = prepared;
     let text = format!("'{gid}' is in doubt since {} s", age.as_secs());
     report.add(Level::Warning, Some(*side), SUBJECT, text).advise(
@@ -132,7 +132,7 @@ fn orphaned(report: &mut Report, prepared: &Prepared) {
     );
 }
 
-fn foreign(report: &mut Report, prepared: &Prepared) {
+fn foreign(report: &mut Diagnosis, prepared: &Prepared) {
     let Prepared { side, gid, database, owner, age, .. } = prepared;
     let gid = quote_literal(gid);
     let text = format!(

@@ -1,6 +1,6 @@
 //! In what the two servers differ that matters.
 
-use super::{Level, Report};
+use super::{Diagnosis, Level};
 use crate::base::error::Result;
 use crate::base::names::quote_literal;
 use crate::health::sql;
@@ -15,7 +15,7 @@ const CLOCK_NOTE: f64 = 1.0;
 /// And from which somebody's clock is simply wrong.
 const CLOCK_WARNING: f64 = 60.0;
 
-pub(super) fn examine(report: &mut Report, master: &mut Session, slave: &mut Session) {
+pub(super) fn examine(report: &mut Diagnosis, master: &mut Session, slave: &mut Session) {
     let ask = |session: &mut Session| -> Result<(String, String, String)> {
         let row = session.query_one("look at the database", sql::DATABASE, &[])?;
         Ok((row.get("identity"), row.get("encoding"), row.get("locale")))
@@ -55,7 +55,7 @@ pub(super) fn examine(report: &mut Report, master: &mut Session, slave: &mut Ses
     sequences(report, master, slave);
 }
 
-fn encodings(report: &mut Report, master: &str, slave: &str) {
+fn encodings(report: &mut Diagnosis, master: &str, slave: &str) {
     let text = format!("{master} on the master, {slave} on the slave");
     if master == slave {
         report.add(Level::Ok, None, "encoding", master);
@@ -84,7 +84,7 @@ fn clocks(master: &mut Session, slave: &mut Session) -> Result<(f64, f64)> {
 }
 
 /// They are not replicated, which whoever makes the slave a master must know.
-fn sequences(report: &mut Report, master: &mut Session, slave: &mut Session) {
+fn sequences(report: &mut Diagnosis, master: &mut Session, slave: &mut Session) {
     let ask = |session: &mut Session| -> Result<Vec<(String, i64, bool)>> {
         let rows = session.query("look at the sequences", sql::DOCTOR_SEQUENCES, &[])?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())

@@ -1,6 +1,6 @@
 //! One server by itself, and the master's log and daemon.
 
-use super::{Level, Report, Worker};
+use super::{Diagnosis, Level, Worker};
 use crate::backlog::sql as backlog_sql;
 use crate::base::names::{BatchNumber, Side, quote_literal};
 use crate::config::settings::Config;
@@ -15,7 +15,7 @@ const NEWEST_VERSION: i32 = 18;
 
 const OLDEST_VERSION: i32 = 13;
 
-pub(super) fn examine(report: &mut Report, config: &Config, session: &mut Session) {
+pub(super) fn examine(report: &mut Diagnosis, config: &Config, session: &mut Session) {
     let side = Some(session.side());
     let asked = session.query_one("look at the server", server_sql::IDENTITY, &[]);
     let Some(row) = report.tried(side, "version", asked) else { return };
@@ -53,7 +53,7 @@ pub(super) fn examine(report: &mut Report, config: &Config, session: &mut Sessio
 }
 
 /// The log's origin; none if there is no log that could be read.
-pub(super) fn examine_log(report: &mut Report, config: &Config, master: &mut Session) -> Option<u64> {
+pub(super) fn examine_log(report: &mut Diagnosis, config: &Config, master: &mut Session) -> Option<u64> {
     let log = match checks::log_oid(master) {
         Ok(log) => log,
         Err(error) => {
@@ -95,7 +95,7 @@ pub(super) fn examine_log(report: &mut Report, config: &Config, master: &mut Ses
 }
 
 /// Who is at work?
-pub(super) fn examine_daemon(report: &mut Report, config: &Config, source: &str, master: &mut Session) -> Worker {
+pub(super) fn examine_daemon(report: &mut Diagnosis, config: &Config, source: &str, master: &mut Session) -> Worker {
     let side = Some(Side::Master);
     let field = &config.slave_field;
     examine_error(report, field, master);
@@ -131,7 +131,7 @@ pub(super) fn examine_daemon(report: &mut Report, config: &Config, source: &str,
 }
 
 /// What the daemon fails with, if it does.
-fn examine_error(report: &mut Report, field: &String, master: &mut Session) {
+fn examine_error(report: &mut Diagnosis, field: &String, master: &mut Session) {
     let may = master.query_one("look for errors", sql::MAY_NOTE_ERRORS, &[]).map(|row| row.get::<_, bool>(0));
     let Some(true) = report.tried(Some(Side::Master), "last error", may) else { return };
     let rows = master.query("look for errors", sql::LAST_ERROR, &[field]);
@@ -146,7 +146,7 @@ fn examine_error(report: &mut Report, field: &String, master: &mut Session) {
     }
 }
 
-fn examine_size(report: &mut Report, config: &Config, master: &mut Session, fields: &[String]) {
+fn examine_size(report: &mut Diagnosis, config: &Config, master: &mut Session, fields: &[String]) {
     let side = Some(Side::Master);
     let asked = master.query_one("look at the size of the log", pair_sql::LOG_SIZE, &[]);
     let Some(row) = report.tried(side, "log size", asked) else { return };

@@ -1,6 +1,6 @@
 //! The tables: logged on the master, and on the slave such that what is logged fits.
 
-use super::{Level, Report, takes_replica_role};
+use super::{Diagnosis, Level, takes_replica_role};
 use crate::base::error::Result;
 use crate::base::names::{Side, quote_ident, quote_literal};
 use crate::config::settings::Config;
@@ -40,7 +40,7 @@ type Catalog = BTreeMap<(String, String), Table>;
 
 /// `has_log`: the master's part is installed.
 pub(super) fn examine(
-    report: &mut Report,
+    report: &mut Diagnosis,
     config: &Config,
     has_log: bool,
     mut master: Option<&mut Session>,
@@ -90,7 +90,7 @@ pub(super) fn examine(
 }
 
 /// Which tables of the master are not logged.
-fn logging(report: &mut Report, has_log: bool, on_master: Option<&Catalog>, on_slave: Option<&Catalog>) {
+fn logging(report: &mut Diagnosis, has_log: bool, on_master: Option<&Catalog>, on_slave: Option<&Catalog>) {
     let Some(on_master) = on_master else { return };
     let side = Some(Side::Master);
     let mut is_fine = true;
@@ -132,7 +132,7 @@ fn logging(report: &mut Report, has_log: bool, on_master: Option<&Catalog>, on_s
 }
 
 /// What would hinder replay on the slave.
-fn replaying(report: &mut Report, config: &Config, slave: &mut Session, on_master: Option<&Catalog>) {
+fn replaying(report: &mut Diagnosis, config: &Config, slave: &mut Session, on_master: Option<&Catalog>) {
     let side = Some(Side::Slave);
     let takes = takes_replica_role(slave);
     let Some(takes) = report.tried(side, "replica role", takes) else { return };
@@ -164,7 +164,7 @@ fn replaying(report: &mut Report, config: &Config, slave: &mut Session, on_maste
     report.ask(slave, &subjects, sql::DOCTOR_SLAVE, &[&schemas, &takes, &names]);
 }
 
-fn missing(report: &mut Report, table: &Table, has_schema: bool) {
+fn missing(report: &mut Diagnosis, table: &Table, has_schema: bool) {
     let Table { relation, .. } = table;
     let text = format!("{relation} is logged on the master and missing on the slave");
     let finding = report.add(Level::Failure, Some(Side::Slave), "tables", text);
@@ -179,7 +179,7 @@ fn missing(report: &mut Report, table: &Table, has_schema: bool) {
     finding.advise("defaults, indexes and constraints: pg_dump --schema-only; its rows: pyreplica copy");
 }
 
-fn compare(report: &mut Report, table: &Table, other: &Table, is_left_out: impl Fn(&str) -> bool) {
+fn compare(report: &mut Diagnosis, table: &Table, other: &Table, is_left_out: impl Fn(&str) -> bool) {
     let Table { relation, .. } = table;
     let side = Some(Side::Slave);
     for column in table.columns.iter().filter(|column| !column.generated && !is_left_out(&column.name)) {

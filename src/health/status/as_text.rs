@@ -1,11 +1,11 @@
 //! For people and for programs.
 
-use super::{Count, Vitals};
-use crate::process::output::{Json, Table, json};
+use super::{Count, PairStatus};
+use crate::process::output::{Json, TextTable, json};
 use std::collections::HashMap;
 
 /// A line for each pair, and below what somebody should see to. `rates`: changes a second, by pair.
-pub fn as_table(pairs: &[Vitals], rates: &HashMap<String, f64>) -> String {
+pub fn as_table(pairs: &[PairStatus], rates: &HashMap<String, f64>) -> String {
     let headings = [
         "PAIR",
         "STATE",
@@ -18,7 +18,7 @@ pub fn as_table(pairs: &[Vitals], rates: &HashMap<String, f64>) -> String {
         ">CONFLICTS",
         ">LOG",
     ];
-    let mut table = Table::new(&headings);
+    let mut table = TextTable::new(&headings);
     let number = |number: Option<u64>| number.map_or("-".to_string(), |number| number.to_string());
     for pair in pairs {
         let lag = pair.lag.as_ref();
@@ -58,7 +58,7 @@ pub fn as_table(pairs: &[Vitals], rates: &HashMap<String, f64>) -> String {
     text
 }
 
-pub fn as_json(pair: &Vitals, rate: Option<f64>) -> Json {
+pub fn as_json(pair: &PairStatus, rate: Option<f64>) -> Json {
     let lag = pair.lag.as_ref().map(|lag| {
         json!({
             "changes": lag.changes, "estimated": lag.count != Count::Exact, "seconds": lag.seconds,

@@ -1,8 +1,8 @@
 //! For Prometheus: its text format, version 0.0.4. The names are stable.
 
-use super::Vitals;
+use super::PairStatus;
 
-type Measure = fn(&Vitals) -> Vec<(&'static str, f64)>;
+type Measure = fn(&PairStatus) -> Vec<(&'static str, f64)>;
 
 struct Metric {
     name: &'static str,
@@ -66,7 +66,7 @@ const METRICS: &[Metric] = &[
 ];
 
 /// One sample a pair and metric, all samples of a metric together, as the format wants it.
-pub fn exposition(pairs: &[Vitals]) -> String {
+pub fn exposition(pairs: &[PairStatus]) -> String {
     let mut text = String::new();
     for Metric { name, kind, help, measure } in METRICS {
         text += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
@@ -108,7 +108,11 @@ mod tests {
 
     #[test]
     fn each_metric_is_explained_once_and_labels_are_escaped() {
-        let pair = |name: &str| Vitals { name: name.to_string(), field: "replicated".to_string(), ..Vitals::default() };
+        let pair = |name: &str| PairStatus {
+            name: name.to_string(),
+            field: "replicated".to_string(),
+            ..PairStatus::default()
+        };
         let text = exposition(&[pair("a \"b\" \\"), pair("c")]);
         assert_eq!(text.matches("# TYPE pyreplica_up gauge\n").count(), 1);
         assert!(text.contains("pyreplica_up{pair=\"a \\\"b\\\" \\\\\",field=\"replicated\"} 0\n"), "{text}");

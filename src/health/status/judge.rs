@@ -1,6 +1,6 @@
 //! What of all that was found somebody should see to, in words that say what to do.
 
-use super::{Lag, LastError, Problem, Vitals};
+use super::{Lag, LastError, PairStatus, Problem};
 use crate::config::settings::Config;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const WORK_PATIENCE: Duration = Duration::from_secs(300);
 /// No transaction of the application's should take so long.
 const OPEN_PATIENCE: Duration = Duration::from_secs(3600);
 
-impl Vitals {
+impl PairStatus {
     pub(super) fn judge(&mut self, config: &Config, source: &str) {
         let failing = self.error.as_ref().filter(|error| error.recovered.is_none());
         let found = [
@@ -176,7 +176,7 @@ mod tests {
     use crate::base::names::Side;
     use crate::config::dsn::Dsn;
 
-    fn sound() -> Vitals {
+    fn sound() -> PairStatus {
         let lag = Lag {
             changes: 0,
             count: Count::Exact,
@@ -189,16 +189,16 @@ mod tests {
             highest: 1,
             log_bytes: 0,
         };
-        Vitals {
+        PairStatus {
             reached: [true, true],
             daemon: Some(Daemon { pid: 4711, client: "10.0.0.7".into() }),
             lag: Some(lag),
-            ..Vitals::default()
+            ..PairStatus::default()
         }
     }
 
     /// What is said of it, in one text.
-    fn said(mut vitals: Vitals) -> String {
+    fn said(mut vitals: PairStatus) -> String {
         let dsn = Dsn::parse("host=x").unwrap();
         vitals.judge(&Config::for_pair(dsn.clone(), dsn), "shop.conf");
         let told = |problem: &Problem| format!("{}: {}; ", problem.text, problem.hint.as_deref().unwrap_or("?"));
@@ -236,9 +236,9 @@ mod tests {
             change: None,
             recovered: None,
         };
-        let text = said(Vitals { daemon: None, error: Some(error(30)), ..sound() });
+        let text = said(PairStatus { daemon: None, error: Some(error(30)), ..sound() });
         assert!(text.contains("failing since monday") && !text.contains("start it"), "{text}");
-        let text = said(Vitals { daemon: None, error: Some(error(3000)), ..sound() });
+        let text = said(PairStatus { daemon: None, error: Some(error(3000)), ..sound() });
         assert!(text.contains("none has tried since tuesday: is it running? start it: pyreplica shop.conf"), "{text}");
     }
 
@@ -249,11 +249,11 @@ mod tests {
             oldest: Duration::from_secs(age),
             transactions: vec![(Side::Slave, "pyreplica:x".into())],
         };
-        assert_eq!(said(Vitals { doubt: Some(doubt(1)), ..sound() }), "");
-        let text = said(Vitals { doubt: Some(doubt(61)), ..sound() });
+        assert_eq!(said(PairStatus { doubt: Some(doubt(1)), ..sound() }), "");
+        let text = said(PairStatus { doubt: Some(doubt(61)), ..sound() });
         assert!(text.contains("for 61 s: 'pyreplica:x' on the slave") && text.contains("restart it"), "{text}");
         let open = |age| Some(Open { transactions: 1, oldest: Duration::from_secs(age) });
-        assert_eq!(said(Vitals { open: open(60), ..sound() }), "");
-        assert!(said(Vitals { open: open(7200), ..sound() }).contains("not over: 1, the oldest for 7200 s"));
+        assert_eq!(said(PairStatus { open: open(60), ..sound() }), "");
+        assert!(said(PairStatus { open: open(7200), ..sound() }).contains("not over: 1, the oldest for 7200 s"));
     }
 }

@@ -5,7 +5,7 @@ use crate::backlog::change::{Change, Event};
 use crate::backlog::row::{Row, text_array};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
-use crate::config::conflict_policy::{Action, Conflict, Policies};
+use crate::config::conflict_policy::{Conflict, ConflictAction, ConflictPolicies};
 use crate::replay::statements::{Shape, instruction};
 use crate::replay::table::Table;
 use crate::server::session::Session;
@@ -20,7 +20,7 @@ pub(super) struct Case<'a> {
     pub change: &'a Change,
     /// Free for a prepared statement.
     pub name: &'a str,
-    pub policies: &'a Policies,
+    pub policies: &'a ConflictPolicies,
 }
 
 impl Case<'_> {
@@ -35,14 +35,14 @@ impl Case<'_> {
             Ok(Some(self.met(Conflict::UpdateDiffers, Some(found), &text, done, is_warning)))
         };
         match &action {
-            Action::Error => Err(self.refused(&format!("the row is not what it was on the master: {what}"))),
-            Action::Skip => met(KEPT, false),
-            Action::Newest(column) if self.is_newer(slave, found, column)? => {
+            ConflictAction::Error => Err(self.refused(&format!("the row is not what it was on the master: {what}"))),
+            ConflictAction::Skip => met(KEPT, false),
+            ConflictAction::Newest(column) if self.is_newer(slave, found, column)? => {
                 self.overwrite(slave, found)?;
                 met(APPLIED, false)
             }
-            Action::Newest(_) => met(KEPT, false),
-            Action::Warn => {
+            ConflictAction::Newest(_) => met(KEPT, false),
+            ConflictAction::Warn => {
                 if candidates.len() == 1 {
                     let shape = Shape::of(self.change, self.table, false);
                     let shape = shape.map_err(|misfit| misfit_error(self.change, self.table, &misfit))?;
@@ -59,8 +59,8 @@ impl Case<'_> {
     pub fn missing(&self, conflict: Conflict) -> Result<Met> {
         let what = "the row is missing on the slave";
         match self.action(conflict) {
-            Action::Error => Err(self.refused(what)),
-            action => Ok(self.met(conflict, None, what, NOTHING, action == Action::Warn)),
+            ConflictAction::Error => Err(self.refused(what)),
+            action => Ok(self.met(conflict, None, what, NOTHING, action == ConflictAction::Warn)),
         }
     }
 
@@ -87,7 +87,7 @@ impl Case<'_> {
         let insert = self.change.event == Event::Insert;
         let conflict = if insert { Conflict::InsertExists } else { Conflict::UpdateExists };
         let action = self.action(conflict);
-        if action == Action::Error {
+        if action == ConflictAction::Error {
             return Err(error);
         }
         let candidates = if insert { candidates(slave, self.table, self.change)? } else { Vec::new() };
@@ -97,13 +97,13 @@ impl Case<'_> {
             Ok(self.met(conflict, found, &text, done, is_warning))
         };
         match (&action, found) {
-            (Action::Skip, _) => met(KEPT, false),
+            (ConflictAction::Skip, _) => met(KEPT, false),
             // Another unique constraint than the key's, or an UPDATE: two rows can't become one.
             (_, None) => Err(error),
-            (Action::Newest(column), Some(row)) if !self.is_newer(slave, row, column)? => met(KEPT, false),
+            (ConflictAction::Newest(column), Some(row)) if !self.is_newer(slave, row, column)? => met(KEPT, false),
             (_, Some(row)) => {
                 self.overwrite(slave, row)?;
-                met(APPLIED, action == Action::Warn)
+                met(APPLIED, action == ConflictAction::Warn)
             }
         }
     }
@@ -113,22 +113,24 @@ impl Case<'_> {
         let candidates = candidates(slave, self.table, self.change)?;
         let Some(found) = best(&candidates) else { return self.missing(Conflict::DeleteMissing).map(Some) };
         let what = differences(found);
-        let action = if what.is_empty() { Action::Warn } else { self.action(Conflict::DeleteDiffers) };
+        let action = if what.is_empty() { ConflictAction::Warn } else { self.action(Conflict::DeleteDiffers) };
         let met = |done, is_warning| {
             Some(self.met(Conflict::DeleteDiffers, Some(found), &format!("{what}; {done}"), done, is_warning))
         };
         match action {
-            Action::Error => return Err(self.refused(&format!("the row is not what it was on the master: {what}"))),
-            Action::Skip => return Ok(met(KEPT, false)),
+            ConflictAction::Error => {
+                return Err(self.refused(&format!("the row is not what it was on the master: {what}")));
+            }
+            ConflictAction::Skip => return Ok(met(KEPT, false)),
             // A row that is gone on one side has no value to compare: the DELETE wins.
-            Action::Newest(_) | Action::Warn => {}
+            ConflictAction::Newest(_) | ConflictAction::Warn => {}
         }
         if candidates.len() == 1 {
             once(slave, self.name, shape, self.table, self.change)?;
         } else {
             at_place(slave, self.table, self.change, &found.place)?;
         }
-        Ok(if what.is_empty() { None } else { met("the row was deleted", action == Action::Warn) })
+        Ok(if what.is_empty() { None } else { met("the row was deleted", action == ConflictAction::Warn) })
     }
 
     pub fn met(
@@ -159,7 +161,7 @@ impl Case<'_> {
         }
     }
 
-    fn action(&self, conflict: Conflict) -> Action {
+    fn action(&self, conflict: Conflict) -> ConflictAction {
         self.policies.of(&self.change.relation, conflict)
     }
 

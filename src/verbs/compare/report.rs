@@ -2,21 +2,21 @@
 
 use crate::base::error::ExitCode;
 use crate::base::names::quote_ident;
-use crate::compare::comparison::{Counts, Difference, Omission, Plan, Sort, What};
-use crate::compare::repair::Values;
-use crate::process::output::{Json, Table, json};
+use crate::compare::comparison::{ComparePlan, Counts, Difference, Omission, Sort, What};
+use crate::compare::repair::BothRows;
+use crate::process::output::{Json, TextTable, json};
 
 /// A longer value is cut where people read it, and so is one for programs: the row itself is in the databases.
 const LONGEST_SHOWN: usize = 60;
 const LONGEST_VALUE: usize = 4_000;
 
 #[derive(Default)]
-pub struct Report {
-    pairs: Vec<(String, Vec<Finding>)>,
+pub struct CompareReport {
+    pairs: Vec<(String, Vec<TableResult>)>,
 }
 
 /// What has come of one table.
-pub struct Finding {
+pub struct TableResult {
     table: String,
     state: State,
     counts: Counts,
@@ -31,7 +31,7 @@ pub struct Finding {
 /// A row that differs.
 pub struct Shown {
     pub row: Difference,
-    pub values: Vec<Values>,
+    pub values: Vec<BothRows>,
 }
 
 /// What repairing has done.
@@ -67,10 +67,10 @@ impl State {
     }
 }
 
-impl Finding {
+impl TableResult {
     /// A table that could not be compared.
-    pub fn omitted(omission: Omission) -> Finding {
-        Finding {
+    pub fn omitted(omission: Omission) -> TableResult {
+        TableResult {
             table: omission.table,
             state: match omission.sort {
                 Sort::ByDesign => State::LeftOut,
@@ -87,7 +87,7 @@ impl Finding {
         }
     }
 
-    pub fn compared(plan: &Plan, counts: Counts, shown: Vec<Shown>) -> Finding {
+    pub fn compared(plan: &ComparePlan, counts: Counts, shown: Vec<Shown>) -> TableResult {
         let mut notes = plan.notes.clone();
         if counts.pending > 0 {
             notes.push(format!("{} rows differ and have a change on its way", counts.pending));
@@ -105,7 +105,7 @@ impl Finding {
             () if counts.pending > 0 => State::Pending,
             () => State::Equal,
         };
-        Finding {
+        TableResult {
             table: plan.table.clone(),
             state,
             counts,
@@ -188,18 +188,18 @@ impl Finding {
     }
 }
 
-impl Report {
+impl CompareReport {
     /// What is added from now on is about this pair.
     pub fn pair(&mut self, name: &str) {
         self.pairs.push((name.to_string(), Vec::new()));
     }
 
-    pub fn add(&mut self, finding: Finding) {
+    pub fn add(&mut self, finding: TableResult) {
         self.pairs.last_mut().expect("a pair was named").1.push(finding);
     }
 
     pub fn exit_code(&self) -> ExitCode {
-        let code = |finding: &Finding| match finding.state() {
+        let code = |finding: &TableResult| match finding.state() {
             State::Equal | State::Pending | State::LeftOut | State::Repaired => ExitCode::Success,
             State::Unknown => ExitCode::Warned,
             State::Different => ExitCode::Faulty,
@@ -214,7 +214,7 @@ impl Report {
                 text += &format!("{name}:\n");
             }
             let mended = findings.iter().any(|finding| finding.mended.is_some());
-            let mut table = Table::new(if mended {
+            let mut table = TextTable::new(if mended {
                 &["TABLE", "STATE", ">ROWS", ">MISSING", ">EXTRA", ">DIFFERENT", ">REPAIRED", "NOTES"]
             } else {
                 &["TABLE", "STATE", ">ROWS", ">MISSING", ">EXTRA", ">DIFFERENT", "NOTES"]
@@ -237,19 +237,20 @@ impl Report {
             .pairs
             .iter()
             .map(|(name, findings)| {
-                json!({ "pair": name, "tables": findings.iter().map(Finding::json).collect::<Vec<_>>() })
+                json!({ "pair": name, "tables": findings.iter().map(TableResult::json).collect::<Vec<_>>() })
             })
             .collect();
-        let is_equal = |finding: &Finding| matches!(finding.state(), State::Equal | State::LeftOut | State::Repaired);
+        let is_equal =
+            |finding: &TableResult| matches!(finding.state(), State::Equal | State::LeftOut | State::Repaired);
         json!({ "equal": self.findings().all(is_equal), "pairs": pairs })
     }
 
-    fn findings(&self) -> impl Iterator<Item = &Finding> {
+    fn findings(&self) -> impl Iterator<Item = &TableResult> {
         self.pairs.iter().flat_map(|(_, findings)| findings)
     }
 }
 
-fn cells(finding: &Finding, mended: bool) -> Vec<String> {
+fn cells(finding: &TableResult, mended: bool) -> Vec<String> {
     let counts = &finding.counts;
     let mut cells = vec![finding.table.clone(), finding.state().name().to_string()];
     if matches!(finding.state, State::LeftOut) || finding.key.is_empty() {
