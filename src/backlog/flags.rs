@@ -58,12 +58,12 @@ impl FlagWriter {
     }
 
     /// Sets flags of the next rows; true when there is nothing more to do for now.
-    pub fn step(&mut self, master: &mut Session, ledger: &mut SlaveProgress) -> Result<bool> {
+    pub fn step(&mut self, master: &mut Session, progress: &mut SlaveProgress) -> Result<bool> {
         if self.paused.is_some_and(|since| since.elapsed() < PAUSE) {
             return Ok(true);
         }
-        let Some((above, up_to)) = ledger.unmarked().first() else { return Ok(true) };
-        let (base, current, midway) = ledger.replayed();
+        let Some((above, up_to)) = progress.unmarked().first() else { return Ok(true) };
+        let (base, current, midway) = progress.replayed();
         let (base, current) = (base.map(Snapshot::as_str), current.map(Snapshot::as_str));
         let row = master.query_one(
             "read the log",
@@ -75,14 +75,14 @@ impl FlagWriter {
         if !due.is_empty() && !self.change(master, &due, |queries| &queries.mark)? {
             return Ok(true);
         }
-        ledger.unmarked().done(last.filter(|_| rows == ROWS).map_or(up_to, LogId));
-        Ok(ledger.unmarked().first().is_none())
+        progress.unmarked().done(last.filter(|_| rows == ROWS).map_or(up_to, LogId));
+        Ok(progress.unmarked().first().is_none())
     }
 
     /// Keeps the flags from falling far behind while there is no end of changes to replay; `replayed` of them were.
-    pub fn keep_up(&mut self, master: &mut Session, ledger: &mut SlaveProgress, replayed: u64) -> Result<()> {
+    pub fn keep_up(&mut self, master: &mut Session, progress: &mut SlaveProgress, replayed: u64) -> Result<()> {
         let mut steps = (1 + replayed / ROWS as u64).min(STEPS);
-        while steps > 0 && ledger.unmarked().ids() > BEHIND && !self.step(master, ledger)? {
+        while steps > 0 && progress.unmarked().ids() > BEHIND && !self.step(master, progress)? {
             steps -= 1;
         }
         Ok(())
@@ -90,9 +90,11 @@ impl FlagWriter {
 
     /// Sets the flags of what has been replayed of a drain that can't go on: whoever looks at the log to see why is not to
     /// see that.
-    pub fn stuck(&mut self, master: &mut Session, ledger: &SlaveProgress) -> Result<()> {
-        let Position { base, current: Some(current), last: Some(last), .. } = ledger.position() else { return Ok(()) };
-        let (above, base) = (ledger.start(current), base.as_ref().map(Snapshot::as_str));
+    pub fn stuck(&mut self, master: &mut Session, progress: &SlaveProgress) -> Result<()> {
+        let Position { base, current: Some(current), last: Some(last), .. } = progress.position() else {
+            return Ok(());
+        };
+        let (above, base) = (progress.start(current), base.as_ref().map(Snapshot::as_str));
         let parameters: [&(dyn ToSql + Sync); 5] = [&above.0, &base, &current.as_str(), &last.0, &STUCK];
         let due: Vec<i64> = master.query_one("read the log", &self.queries.stuck, &parameters)?.get("due");
         for ids in due.chunks(ROWS as usize) {
@@ -102,7 +104,7 @@ impl FlagWriter {
     }
 
     /// Deletes some of the next rows that every slave has replayed some time ago; true when that is all for this time.
-    pub fn purge(&mut self, master: &mut Session, ledger: &SlaveProgress) -> Result<bool> {
+    pub fn purge(&mut self, master: &mut Session, progress: &SlaveProgress) -> Result<bool> {
         let seconds = self.retention.as_secs_f64();
         let row = master.query_one("read the log", &self.queries.old, &[&self.purge_above.0, &seconds, &ROWS])?;
         let (rows, old): (i64, i64) = (row.get("rows"), row.get("old"));
@@ -115,7 +117,7 @@ impl FlagWriter {
         let is_end = rows < ROWS || old == 0;
         self.purge_above = if is_end {
             // From the start again, or rather from what is the start by now: below the floor nothing appears any more.
-            let floor = ledger.position().floor;
+            let floor = progress.position().floor;
             self.kept.take().map_or(floor, |kept| LogId(kept.0 - 1).min(floor))
         } else {
             last

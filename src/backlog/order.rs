@@ -31,8 +31,30 @@ pub enum Transaction {
 impl Transaction {
     pub fn last(&self) -> LogId {
         match self {
-            Transaction::Listed(entries) => entries.last().expect("a unit has a row").id,
+            Transaction::Listed(entries) => entries.last().expect("a transaction has a row").id,
             Transaction::Spread { last, .. } => *last,
+        }
+    }
+
+    pub fn first(&self) -> LogId {
+        match self {
+            Transaction::Listed(entries) => entries[0].id,
+            Transaction::Spread { first, .. } => *first,
+        }
+    }
+
+    pub fn txid(&self) -> Txid {
+        match self {
+            Transaction::Listed(entries) => entries[0].txid,
+            Transaction::Spread { txid, .. } => *txid,
+        }
+    }
+
+    /// Is this change, of this transaction, one of its own?
+    pub fn holds(&self, change: LogId, transaction: Txid) -> bool {
+        match self {
+            Transaction::Listed(entries) => entries.iter().any(|entry| entry.id == change),
+            Transaction::Spread { txid, .. } => *txid == transaction,
         }
     }
 
@@ -52,7 +74,7 @@ impl Transaction {
 }
 
 /// Groups pending rows into transactions and puts them in order of replay.
-pub fn units(entries: Vec<LogEntry>) -> Vec<Transaction> {
+pub fn in_order(entries: Vec<LogEntry>) -> Vec<Transaction> {
     split(entries, LogId(i64::MAX)).0
 }
 
@@ -73,13 +95,13 @@ pub fn split(entries: Vec<LogEntry>, cut: LogId) -> (Vec<Transaction>, Vec<LogEn
     (transactions.map(|rows| Transaction::Listed(rows.iter().map(|(_, entry)| *entry).collect())).collect(), rest)
 }
 
-/// Takes the next batch off the front: whole units, up to `rows` rows and `bytes` bytes, at least one.
+/// Takes the next batch off the front: whole transactions, up to `rows` rows and `bytes` bytes, at least one.
 pub fn next_batch(queue: &mut VecDeque<Transaction>, rows: u64, bytes: usize) -> Vec<Transaction> {
     let mut batch = Vec::new();
     let (mut taken_rows, mut taken_bytes) = (0u64, 0usize);
-    while let Some(unit) = queue.front() {
-        taken_rows += unit.rows();
-        taken_bytes = taken_bytes.saturating_add(unit.size());
+    while let Some(transaction) = queue.front() {
+        taken_rows += transaction.rows();
+        taken_bytes = taken_bytes.saturating_add(transaction.size());
         if !batch.is_empty() && (taken_rows > rows || taken_bytes > bytes) {
             break;
         }
@@ -105,10 +127,10 @@ mod tests {
         rows.iter().map(|(id, txid)| LogEntry { id: LogId(*id), txid: Txid(*txid), size: 10, skip: false }).collect()
     }
 
-    fn ids(units: &[Transaction]) -> Vec<Vec<i64>> {
-        units
+    fn ids(transactions: &[Transaction]) -> Vec<Vec<i64>> {
+        transactions
             .iter()
-            .map(|unit| match unit {
+            .map(|transaction| match transaction {
                 Transaction::Listed(entries) => entries.iter().map(|entry| entry.id.0).collect(),
                 Transaction::Spread { .. } => panic!("not listed"),
             })
@@ -117,7 +139,7 @@ mod tests {
 
     #[test]
     fn interleaved_transactions_are_taken_apart_and_go_by_their_last_change() {
-        let order = units(entries(&[(1, 7), (2, 8), (3, 9), (4, 8), (5, 7)]));
+        let order = in_order(entries(&[(1, 7), (2, 8), (3, 9), (4, 8), (5, 7)]));
         assert_eq!(ids(&order), [vec![3], vec![2, 4], vec![1, 5]]);
     }
 
@@ -129,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_batch_holds_whole_transactions_and_at_least_one() {
-        let mut queue = units(entries(&[(1, 7), (2, 7), (3, 7), (4, 8), (5, 9)])).into();
+        let mut queue = in_order(entries(&[(1, 7), (2, 7), (3, 7), (4, 8), (5, 9)])).into();
         assert_eq!(ids(&next_batch(&mut queue, 2, 1000)), [vec![1, 2, 3]]);
         assert_eq!(ids(&next_batch(&mut queue, 2, 15)), [vec![4]]);
         assert_eq!(ids(&next_batch(&mut queue, 2, 1000)), [vec![5]]);

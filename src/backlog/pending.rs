@@ -18,7 +18,7 @@
 //!
 //! The payload is fetched in chunks of bounded size, when its turn comes (`reading.rs`).
 
-use crate::backlog::order::{LogEntry, Transaction, split, units};
+use crate::backlog::order::{LogEntry, Transaction, in_order, split};
 use crate::backlog::prefetch::Prefetcher;
 use crate::backlog::progress::SlaveProgress;
 use crate::backlog::reader::{BLOCK, DISTANCE, FIRST_READ, LogReader, NEAR, READ, Window};
@@ -36,8 +36,8 @@ const MAX_BLOCKS: i64 = 100_000;
 
 /// The log, as one slave sees it.
 pub struct SlaveLog {
-    pub ledger: SlaveProgress,
-    pub reading: LogReader,
+    pub progress: SlaveProgress,
+    pub reader: LogReader,
 }
 
 /// What one look at the log found, in the order of replay.
@@ -84,52 +84,52 @@ struct Windows {
 impl SlaveLog {
     pub fn new(config: &Config, findings: &Findings) -> SlaveLog {
         let Findings { hstore_schema, master_encoding, slave_identity, .. } = findings;
-        let reading = LogReader::new(config, hstore_schema, master_encoding, slave_identity);
-        SlaveLog { ledger: SlaveProgress::new(config, findings), reading }
+        let reader = LogReader::new(config, hstore_schema, master_encoding, slave_identity);
+        SlaveLog { progress: SlaveProgress::new(config, findings), reader }
     }
 
     /// Passes over what the initial copy has brought of these tables.
     pub fn pass_over(&mut self, copied: &[(String, Snapshot)]) {
         if !copied.is_empty() {
-            self.reading.pass_over(copied);
+            self.reader.pass_over(copied);
         }
     }
 
     /// Looks at what is left of a drain that was interrupted, or else at everything that is visible now.
     pub fn look(&mut self, master: &mut Session) -> Result<Backlog> {
-        let position = self.ledger.position();
+        let position = self.progress.position();
         let resumed = position.current.clone();
         let is_resumed = resumed.is_some();
         let (snapshot, entries) = match resumed {
             Some(snapshot) => {
-                let window = self.window(self.ledger.start(&snapshot), FIRST_READ, &snapshot, &[]);
-                let entries = self.reading.window(master, &window)?;
+                let window = self.window(self.progress.start(&snapshot), FIRST_READ, &snapshot, &[]);
+                let entries = self.reader.window(master, &window)?;
                 (snapshot, entries)
             }
             None => {
-                let horizon = self.ledger.horizon();
-                self.reading.look(master, horizon.above(), horizon.late(), position.base.as_ref())?
+                let horizon = self.progress.horizon();
+                self.reader.look(master, horizon.above(), horizon.late(), position.base.as_ref())?
             }
         };
         let (mut queue, mut beginning) = (VecDeque::new(), None);
         let mut ids = entries.first().zip(entries.last()).map(|(first, last)| (LogId(first.id.0 - 1), last.id));
         if entries.len() < FIRST_READ as usize {
-            self.ledger.drain(snapshot.clone(), ids.map(|(_, last)| last));
-            let done = self.ledger.position().last;
-            queue = units(entries).into();
-            queue.retain(|unit: &Transaction| Some(unit.last()) > done);
-            self.ledger.ends_at(queue.back().map(Transaction::last));
+            self.progress.drain(snapshot.clone(), ids.map(|(_, last)| last));
+            let done = self.progress.position().last;
+            queue = in_order(entries).into();
+            queue.retain(|transaction: &Transaction| Some(transaction.last()) > done);
+            self.progress.ends_at(queue.back().map(Transaction::last));
         } else {
             let highest = LogId(master.query_one("look at the log's end", sql::HIGHEST_ID, &[])?.get(0));
             ids = ids.map(|(above, _)| (above, highest));
-            self.ledger.drain(snapshot.clone(), Some(highest));
+            self.progress.drain(snapshot.clone(), Some(highest));
             beginning = Some(entries);
         }
         Ok(Backlog { queue, snapshot, is_resumed, ids, beginning, windows: None })
     }
 
     fn windows(&self, master: &mut Session, snapshot: &Snapshot, mut waiting: Vec<LogEntry>) -> Result<Windows> {
-        let position = self.ledger.position();
+        let position = self.progress.position();
         // Nothing below the first of them is pending.
         let start = waiting.first().map_or(LogId(0), |first| LogId(first.id.0 - 1));
         let done = position.last.unwrap_or(LogId(0));
@@ -176,7 +176,7 @@ impl SlaveLog {
         })
     }
 
-    /// Sees to it that there are units to replay next; if there are none then, everything that the look saw is out when those
+    /// Sees to it that there are transactions to replay next; if there are none then, everything that the look saw is out when those
     /// that were there before are.
     pub fn more(
         &mut self,
@@ -197,7 +197,7 @@ impl SlaveLog {
         Ok(())
     }
 
-    /// Adds the window that was asked for, if one was, before the last units in hand have been replayed: the reader need not
+    /// Adds the window that was asked for, if one was, before the last transactions in hand have been replayed: the reader need not
     /// wait for that.
     pub fn extend(&mut self, master: &mut Session, backlog: &mut Backlog, ahead: &mut Prefetcher) -> Result<()> {
         match ahead.window()? {
@@ -206,19 +206,19 @@ impl SlaveLog {
         }
     }
 
-    /// The window that will be read when the units in hand are out.
+    /// The window that will be read when the transactions in hand are out.
     pub fn next_window(&self, backlog: &Backlog) -> Option<Window> {
         let windows = backlog.windows.as_ref().filter(|windows| !windows.is_first && !windows.is_over)?;
         Some(self.window(windows.above, windows.rows, &backlog.snapshot, &windows.apart))
     }
 
-    /// All units up to this row have been replayed.
+    /// All transactions up to this row have been replayed.
     pub fn replayed(&mut self, backlog: &mut Backlog, last: LogId) {
         let Some(windows) = &mut backlog.windows else { return };
         let out = windows.marks.partition_point(|(newest, _)| *newest <= last);
         let Some((_, passed)) = windows.marks.drain(..out).next_back() else { return };
         if passed > windows.passed {
-            self.ledger.midway(windows.passed, passed, &windows.apart);
+            self.progress.midway(windows.passed, passed, &windows.apart);
             windows.passed = passed;
             if windows.apart.is_empty() {
                 backlog.ids = backlog.ids.map(|(_, highest)| (passed, highest));
@@ -227,7 +227,7 @@ impl SlaveLog {
     }
 
     fn window(&self, above: LogId, rows: i64, snapshot: &Snapshot, apart: &[String]) -> Window {
-        let base = self.ledger.position().base.clone();
+        let base = self.progress.position().base.clone();
         Window { above, rows, snapshot: snapshot.clone(), base, apart: apart.to_vec() }
     }
 
@@ -245,7 +245,7 @@ impl SlaveLog {
                 Some(entries) => entries,
                 None => {
                     let window = self.window(windows.above, windows.rows, &backlog.snapshot, &windows.apart);
-                    self.reading.window(master, &window)?
+                    self.reader.window(master, &window)?
                 }
             };
             is_last = entries.len() < windows.rows as usize;
@@ -256,8 +256,8 @@ impl SlaveLog {
         let cut = if is_last { LogId(i64::MAX) } else { LogId(windows.above.0 - windows.distance) };
         let (mut found, waiting) = split(std::mem::take(&mut windows.waiting), cut);
         windows.waiting = waiting;
-        found.retain(|unit| unit.last() > windows.done);
-        while windows.spread.front().is_some_and(|unit| unit.last() <= cut) {
+        found.retain(|transaction| transaction.last() > windows.done);
+        while windows.spread.front().is_some_and(|transaction| transaction.last() <= cut) {
             found.extend(windows.spread.pop_front());
         }
         found.sort_by_key(Transaction::last);
@@ -267,7 +267,7 @@ impl SlaveLog {
         windows.done = windows.done.max(cut);
         if is_last {
             windows.is_over = true;
-            self.ledger.ends_at(Some(windows.newest));
+            self.progress.ends_at(Some(windows.newest));
         } else {
             windows.marks.push_back((windows.newest, LogId(windows.done.0 - windows.distance)));
         }
@@ -276,7 +276,7 @@ impl SlaveLog {
 
     /// Everything that the look saw has been replayed.
     pub fn drained(&mut self, backlog: &Backlog) {
-        self.ledger.drained(backlog.ids);
+        self.progress.drained(backlog.ids);
     }
 }
 

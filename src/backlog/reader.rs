@@ -72,8 +72,8 @@ pub struct LogReader {
 /// How far the changes of a batch have been read.
 pub struct Pages {
     batch: Batch,
-    unit: usize,
-    /// Up to here the unit in hand has been paged through.
+    transaction: usize,
+    /// Up to here the transaction in hand has been paged through.
     above: LogId,
     entries: VecDeque<LogEntry>,
     /// Of the changes that were given last.
@@ -254,7 +254,7 @@ impl LogReader {
 
 impl Pages {
     pub fn new(batch: Batch) -> Pages {
-        Pages { batch, unit: 0, above: LogId(i64::MIN), entries: VecDeque::new(), bytes: 0 }
+        Pages { batch, transaction: 0, above: LogId(i64::MIN), entries: VecDeque::new(), bytes: 0 }
     }
 
     /// About so many bytes those changes take that were given last.
@@ -265,7 +265,7 @@ impl Pages {
     /// The next changes, few enough to be held; `None` at the batch's end.
     pub fn next(&mut self, reading: &mut LogReader, master: &mut Session) -> Result<Option<Vec<Change>>> {
         while self.entries.is_empty() {
-            if self.unit == self.batch.len() {
+            if self.transaction == self.batch.len() {
                 return Ok(None);
             }
             self.turn(reading, master)?;
@@ -275,16 +275,16 @@ impl Pages {
         reading.fetch(master, self.entries.drain(..length).map(|entry| entry.id)).map(Some)
     }
 
-    /// The entries of the next units, or of the next page of one.
+    /// The entries of the next transactions, or of the next page of one.
     fn turn(&mut self, reading: &mut LogReader, master: &mut Session) -> Result<()> {
         let is_wanted = |entry: &&LogEntry| !entry.skip;
-        match &self.batch[self.unit] {
+        match &self.batch[self.transaction] {
             Transaction::Listed(entries) => {
                 self.entries.extend(entries.iter().filter(is_wanted));
-                self.unit += 1;
-                while let Some(Transaction::Listed(entries)) = self.batch.get(self.unit) {
+                self.transaction += 1;
+                while let Some(Transaction::Listed(entries)) = self.batch.get(self.transaction) {
                     self.entries.extend(entries.iter().filter(is_wanted));
-                    self.unit += 1;
+                    self.transaction += 1;
                 }
             }
             Transaction::Spread { txid, first, last, .. } => {
@@ -292,7 +292,7 @@ impl Pages {
                 let page = reading.page(master, *txid, above, *last)?;
                 match page.last() {
                     Some(last) => self.above = last.id,
-                    None => (self.unit, self.above) = (self.unit + 1, LogId(i64::MIN)),
+                    None => (self.transaction, self.above) = (self.transaction + 1, LogId(i64::MIN)),
                 }
                 self.entries.extend(page.iter().filter(is_wanted));
             }

@@ -38,10 +38,12 @@ use crate::backlog::prefetch::Prefetcher;
 use crate::backlog::reader::{Batch, Pages};
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::names::{BatchNumber, LogId, Side, Txid, quote_literal};
+use crate::base::names::{BatchNumber, Side, quote_literal};
 use crate::commit::recovery::GidFamily;
 use crate::commit::sql;
 use crate::config::settings::{Config, OnError};
+use crate::process::failpoint;
+use crate::replay::hold::Holds;
 use crate::replay::replayer::Replayer;
 use crate::server::checks::Findings;
 use crate::server::session::Session;
@@ -83,61 +85,70 @@ impl fmt::Display for Step {
     }
 }
 
-/// The one seam for fault injection: called at every step, and does nothing unless a test asks for it.
-pub type Seam = Box<dyn FnMut(Step)>;
-
-/// Both sessions and everything that belongs to them.
-pub struct Link<'a> {
+/// A connected pair: both sessions and everything that belongs to them.
+pub struct Pair {
+    name: String,
+    field: String,
     pub master: Session,
     pub slave: Session,
     pub log: SlaveLog,
-    pub marking: FlagWriter,
+    pub flags: FlagWriter,
     pub replayer: Replayer,
     /// Reads the changes of long batches.
-    pub ahead: Option<Prefetcher>,
+    pub prefetcher: Option<Prefetcher>,
     /// The master's log and the slave's column in it, as the slave's tables name them.
-    pub pair: String,
+    pub key: String,
     /// The slave is a master too, so replayed changes may be for others.
-    pub hands_on: bool,
-    pub control: &'a Control,
-}
-
-pub struct Protocol {
-    name: String,
-    field: String,
+    pub feeds_others: bool,
+    pub control: Control,
     gids: GidFamily,
-    /// The master in the slave's progress row, if two-phase commit is off.
-    progress: Option<String>,
-    /// A transaction that cannot be replayed is put aside.
+    two_phase: bool,
+    /// ON_ERROR = quarantine.
     quarantine: bool,
-    /// The next batch's, drawn when there was time.
+    /// The next batch's number, drawn while nobody waited for it.
     number: Option<BatchNumber>,
     /// What was unusual about the batches committed so far.
     conflicts: Vec<String>,
-    /// So many batches are not tried in one message, since one has failed so.
+    /// For so many batches the single message is not tried, since one of them has failed so.
     doubts: u32,
-    seam: Seam,
 }
 
-impl Protocol {
-    pub fn new(config: &Config, findings: &Findings, seam: Seam) -> Protocol {
-        let (name, field, origin) = (&config.name, &config.slave_field, findings.origin);
-        Protocol {
-            name: name.clone(),
-            field: field.clone(),
-            gids: GidFamily::new(name, field, origin),
-            progress: (!config.two_phase).then(|| Protocol::progress_key(origin, field)),
+/// The pair as tables of the slave name it: the master's log, and the slave's column in it.
+pub fn pair_key(origin: u64, field: &str) -> String {
+    format!("{origin:016x} {field}")
+}
+
+impl Pair {
+    /// `deferring`: the slave's session may not take the replica role.
+    pub fn new(
+        config: &Config,
+        findings: &Findings,
+        (master, slave): (Session, Session),
+        holds: Holds,
+        deferring: bool,
+        feeds_others: bool,
+        control: &Control,
+    ) -> Pair {
+        let (name, field) = (config.name.clone(), config.slave_field.clone());
+        Pair {
+            master,
+            slave,
+            log: SlaveLog::new(config, findings),
+            flags: FlagWriter::new(config, &findings.fields),
+            replayer: Replayer::new(config, &findings.master_identity, deferring, holds),
+            prefetcher: None,
+            key: pair_key(findings.origin, &field),
+            feeds_others,
+            control: control.clone(),
+            gids: GidFamily::new(&name, &field, findings.origin),
+            two_phase: config.two_phase,
             quarantine: config.on_error == OnError::Quarantine,
             number: None,
             conflicts: Vec::new(),
             doubts: 0,
-            seam,
+            name,
+            field,
         }
-    }
-
-    /// The master, as the slave's progress row names it.
-    pub fn progress_key(origin: u64, field: &str) -> String {
-        format!("{origin:016x} {field}")
     }
 
     /// What was unusual since the last call, already logged; also when a later batch has failed.
@@ -147,143 +158,138 @@ impl Protocol {
 
     /// Replays whole transactions and commits them on both sides. When one of them holds a change that cannot be
     /// replayed, those before it are replayed and committed all the same, and the error says which change it is.
-    pub fn replay(&mut self, link: &mut Link, units: &Batch) -> Result<u64> {
-        let mut rest = units.clone();
-        while let Err(error) = self.replay_up_to_error(link, &rest) {
-            rest = self.put_in_quarantine(link, &rest, error)?;
+    pub fn replay(&mut self, transactions: &Batch) -> Result<u64> {
+        let mut rest = transactions.clone();
+        while let Err(error) = self.replay_up_to_error(&rest) {
+            rest = self.put_in_quarantine(&rest, error)?;
         }
-        Ok(units.iter().map(Transaction::rows).sum())
+        Ok(transactions.iter().map(Transaction::rows).sum())
     }
 
-    fn replay_up_to_error(&mut self, link: &mut Link, units: &Batch) -> Result<()> {
-        let error = match self.attempt(link, units) {
+    fn replay_up_to_error(&mut self, transactions: &Batch) -> Result<()> {
+        let error = match self.attempt(transactions) {
             Ok(()) => return Ok(()),
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => error,
         };
         match error.change() {
             Some((id, txid)) => {
-                let before = units.iter().position(|unit| holds(unit, id, txid)).unwrap_or(0);
+                let before = transactions.iter().position(|transaction| transaction.holds(id, txid)).unwrap_or(0);
                 if before > 0 {
                     // One of those may fail too: at the end of the batch, which this attempt has not reached.
-                    self.replay_up_to_error(link, &Arc::new(units[..before].to_vec()))?;
+                    self.replay_up_to_error(&Arc::new(transactions[..before].to_vec()))?;
                 }
                 Err(error)
             }
             // Refused as a whole, at PREPARE or by a deferred constraint: alone, the transaction to blame is found.
             None if error.side() != Some(Side::Slave) => Err(error),
-            None if units.len() > 1 => {
-                for unit in units.iter() {
-                    self.replay(link, &Arc::new(vec![unit.clone()]))?;
+            None if transactions.len() > 1 => {
+                for transaction in transactions.iter() {
+                    self.replay(&Arc::new(vec![transaction.clone()]))?;
                 }
                 Ok(())
             }
-            None => Err(blame(error, &units[0])),
+            None => Err(blame(error, &transactions[0])),
         }
     }
 
-    fn attempt(&mut self, link: &mut Link, units: &Batch) -> Result<()> {
-        let outcome = self.batch(link, units);
+    fn attempt(&mut self, transactions: &Batch) -> Result<()> {
+        let outcome = self.batch(transactions);
         if outcome.is_err() {
-            link.ahead = None;
+            self.prefetcher = None;
             // Best effort: a session that cannot roll back is lost, and its server does it.
-            for session in [&mut link.master, &mut link.slave] {
+            for session in [&mut self.master, &mut self.slave] {
                 if let Err(error) = session.message("roll back", "ROLLBACK") {
                     log::debug!(target: &self.name, "{error}");
                 }
             }
             return outcome;
         }
-        for conflict in link.replayer.take_conflicts() {
+        for conflict in self.replayer.take_conflicts() {
             log::warn!(target: &self.name, "{conflict}");
             self.conflicts.push(conflict);
         }
         Ok(())
     }
 
-    fn batch(&mut self, link: &mut Link, units: &Batch) -> Result<()> {
-        let Some(last) = units.last().map(Transaction::last) else { return Ok(()) };
-        if self.at_once(link, units, last)? {
+    fn batch(&mut self, transactions: &Batch) -> Result<()> {
+        let Some(last) = transactions.last().map(Transaction::last) else { return Ok(()) };
+        if self.at_once(transactions, last)? {
             return Ok(());
         }
-        let number = self.next_number(&mut link.master)?;
-        let position = link.log.ledger.after(number, last);
-        if self.progress.is_some() {
-            link.log.ledger.announce(&mut link.master)?;
+        let number = self.next_number()?;
+        let position = self.log.progress.after(number, last);
+        if !self.two_phase {
+            self.log.progress.announce(&mut self.master)?;
         }
-        link.replayer.begin(&mut link.slave)?;
-        if let Some(master) = &self.progress {
-            self.note_progress(link, master, &position)?;
+        self.replayer.begin(&mut self.slave)?;
+        if !self.two_phase {
+            self.note_progress(&position)?;
         }
-        (self.seam)(Step::Begun);
-        let applied = if link.replayer.holding.is_quarantine() {
-            quarantine::work_with_care(link, units)?
+        failpoint::reached(Step::Begun);
+        let applied = if self.replayer.holds.is_quarantine() {
+            self.work_with_care(transactions)?
         } else {
-            work(link, units)?
+            self.work(transactions)?
         };
-        link.replayer.check_unique(&mut link.slave)?;
-        (self.seam)(Step::Replayed);
-        if applied > 0 && self.progress.is_none() {
-            self.commit_both(link, &position)?;
+        self.replayer.check_unique(&mut self.slave)?;
+        failpoint::reached(Step::Replayed);
+        if applied > 0 && self.two_phase {
+            self.commit_both(&position)?;
         } else {
-            link.log.ledger.note(&mut link.master, &position)?;
-            (self.seam)(Step::Noted);
+            self.log.progress.note(&mut self.master, &position)?;
+            failpoint::reached(Step::Noted);
             // With nothing but changes to skip there is nothing on the slave that could get lost.
-            let end = if self.progress.is_some() { "COMMIT" } else { "ROLLBACK" };
-            link.slave.message("end the transaction", end)?;
-            (self.seam)(Step::SlaveCommitted);
-            link.master.message("commit", "COMMIT")?;
-            (self.seam)(Step::MasterCommitted);
+            let end = if !self.two_phase { "COMMIT" } else { "ROLLBACK" };
+            self.slave.message("end the transaction", end)?;
+            failpoint::reached(Step::SlaveCommitted);
+            self.master.message("commit", "COMMIT")?;
+            failpoint::reached(Step::MasterCommitted);
         }
-        self.committed_batch(link, position);
+        self.committed_batch(position);
         Ok(())
     }
 
-    fn next_number(&mut self, master: &mut Session) -> Result<BatchNumber> {
-        self.number.take().map_or_else(|| draw_number(master), Ok)
+    fn next_number(&mut self) -> Result<BatchNumber> {
+        self.number.take().map_or_else(|| draw_number(&mut self.master), Ok)
     }
 
-    fn committed_batch(&mut self, link: &mut Link, position: Position) {
-        link.log.ledger.committed(position);
+    fn committed_batch(&mut self, position: Position) {
+        self.log.progress.committed(position);
         // Now nobody waits for it. If it cannot be had, the next statement tells why.
-        self.number = draw_number(&mut link.master).ok();
+        self.number = draw_number(&mut self.master).ok();
     }
 
-    fn commit_both(&mut self, link: &mut Link, position: &Position) -> Result<()> {
+    fn commit_both(&mut self, position: &Position) -> Result<()> {
         let number = position.batch;
         let operation = format!("prepare transaction batch {number}");
-        match self.prepare_both(link, &operation, &self.prepare(Side::Slave, number), position)? {
+        let message = self.prepare(Side::Slave, number);
+        match self.prepare_both(&operation, &message, position)? {
             Some(refusal) => Err(refusal),
-            None => self.commit_prepared(link, number),
+            None => self.commit_prepared(number),
         }
     }
 
     /// Sends the slave's message, which ends in PREPARE, while the master notes the position and prepares that: two flushes to
     /// disk, of which neither waits for the other. If the slave refuses, what it said: nothing is prepared then.
-    fn prepare_both(
-        &self,
-        link: &mut Link,
-        operation: &str,
-        message: &str,
-        position: &Position,
-    ) -> Result<Option<Error>> {
+    fn prepare_both(&mut self, operation: &str, message: &str, position: &Position) -> Result<Option<Error>> {
         let number = position.batch;
-        let Link { master, slave, log, .. } = link;
-        let (ledger, on_master) = (&mut log.ledger, self.prepare(Side::Master, number));
+        let on_master = self.prepare(Side::Master, number);
+        let Pair { master, slave, log, .. } = self;
         let (on_slave, noted) = slave.ask_while(
             |slave| slave.message(operation, message),
-            || ledger.note_and_prepare(master, position, &on_master),
+            || log.progress.note_and_prepare(master, position, &on_master),
         );
         // Who is heard to refuse has prepared nothing, and nothing of it can appear later. Of whom nothing is heard, recovery
         // finds out.
         match (noted, on_slave) {
             (Ok(()), Ok(_)) => Ok(None),
             (Ok(()), Err(refusal)) if refusal.code().is_some() || !refusal.is_transient() => {
-                self.finish(master, "ROLLBACK PREPARED", number)?;
+                self.finish(Side::Master, "ROLLBACK PREPARED", number)?;
                 Ok(Some(refusal))
             }
             (Err(error), Ok(_)) if !error.is_transient() => {
-                self.finish(slave, "ROLLBACK PREPARED", number)?;
+                self.finish(Side::Slave, "ROLLBACK PREPARED", number)?;
                 Err(error)
             }
             (Err(error), _) | (_, Err(error)) => Err(error),
@@ -294,32 +300,39 @@ impl Protocol {
         format!("PREPARE TRANSACTION {}", quote_literal(&self.gids.gid(side, number)))
     }
 
-    fn commit_prepared(&mut self, link: &mut Link, number: BatchNumber) -> Result<()> {
-        (self.seam)(Step::Prepared);
-        self.finish(&mut link.master, "COMMIT PREPARED", number)?;
-        (self.seam)(Step::MasterCommitted);
-        self.finish(&mut link.slave, "COMMIT PREPARED", number)?;
-        (self.seam)(Step::SlaveCommitted);
+    fn commit_prepared(&mut self, number: BatchNumber) -> Result<()> {
+        failpoint::reached(Step::Prepared);
+        self.finish(Side::Master, "COMMIT PREPARED", number)?;
+        failpoint::reached(Step::MasterCommitted);
+        self.finish(Side::Slave, "COMMIT PREPARED", number)?;
+        failpoint::reached(Step::SlaveCommitted);
         Ok(())
     }
 
     /// `COMMIT PREPARED 'gid'` and its like, of a batch of this connection.
-    fn finish(&self, session: &mut Session, command: &str, number: BatchNumber) -> Result<()> {
-        let gid = self.gids.gid(session.side(), number);
-        finish(session, command, number, &gid)
+    fn finish(&mut self, side: Side, command: &str, number: BatchNumber) -> Result<()> {
+        let gid = self.gids.gid(side, number);
+        finish(self.session(side), command, number, &gid)
+    }
+
+    fn session(&mut self, side: Side) -> &mut Session {
+        match side {
+            Side::Master => &mut self.master,
+            Side::Slave => &mut self.slave,
+        }
     }
 
     /// The number in the master's row for this slave.
-    fn committed(&self, master: &mut Session) -> Result<BatchNumber> {
-        Ok(BatchNumber(master.query_one("read the last batch", sql::COMMITTED_BATCH, &[&self.field])?.get(0)))
+    fn committed(&mut self) -> Result<BatchNumber> {
+        Ok(BatchNumber(self.master.query_one("read the last batch", sql::COMMITTED_BATCH, &[&self.field])?.get(0)))
     }
 
-    fn note_progress(&self, link: &mut Link, master: &str, position: &Position) -> Result<()> {
-        let committed = link.log.ledger.position().batch;
-        let noted = link.slave.execute(
+    fn note_progress(&mut self, position: &Position) -> Result<()> {
+        let committed = self.log.progress.position().batch;
+        let noted = self.slave.execute(
             "note the progress",
             sql::NOTE_PROGRESS,
-            &[&master, &position.batch.0, &position.encode(), &committed.0],
+            &[&self.key, &position.batch.0, &position.encode(), &committed.0],
         )?;
         if noted == 1 {
             return Ok(());
@@ -330,6 +343,27 @@ impl Protocol {
             "note the progress",
             "a former batch was still being committed",
         ))
+    }
+
+    /// Replays everything in these transactions; how many changes went to the slave.
+    fn work(&mut self, transactions: &Batch) -> Result<u64> {
+        let mut applied = 0;
+        let mut pages = Pages::new(transactions.clone());
+        let mut ahead = self.prefetcher.take_if(|ahead| ahead.is_next(transactions));
+        loop {
+            if self.control.is_stopping() {
+                return Err(Error::new(Kind::Stopped, None, "finish the batch", "the daemon is stopping"));
+            }
+            let changes = match &mut ahead {
+                Some(ahead) => ahead.next()?,
+                None => pages.next(&mut self.log.reader, &mut self.master)?,
+            };
+            let Some(changes) = changes else { break };
+            applied += changes.len() as u64;
+            self.replayer.apply(&mut self.master, &mut self.slave, changes)?;
+        }
+        self.prefetcher = ahead.or(self.prefetcher.take());
+        Ok(applied)
     }
 }
 
@@ -342,41 +376,10 @@ fn finish(session: &mut Session, command: &str, number: BatchNumber, gid: &str) 
     session.message(&operation, &format!("{command} {}", quote_literal(gid))).map(drop)
 }
 
-/// Replays everything in these units; how many changes went to the slave.
-fn work(link: &mut Link, units: &Batch) -> Result<u64> {
-    let mut applied = 0;
-    let mut pages = Pages::new(units.clone());
-    let mut ahead = link.ahead.take_if(|ahead| ahead.is_next(units));
-    loop {
-        if link.control.is_stopping() {
-            return Err(Error::new(Kind::Stopped, None, "finish the batch", "the daemon is stopping"));
-        }
-        let changes = match &mut ahead {
-            Some(ahead) => ahead.next()?,
-            None => pages.next(&mut link.log.reading, &mut link.master)?,
-        };
-        let Some(changes) = changes else { break };
-        applied += changes.len() as u64;
-        link.replayer.apply(&mut link.master, &mut link.slave, changes)?;
-    }
-    link.ahead = ahead.or(link.ahead.take());
-    Ok(applied)
-}
-
-fn holds(unit: &Transaction, id: LogId, transaction: Txid) -> bool {
-    match unit {
-        Transaction::Listed(entries) => entries.iter().any(|entry| entry.id == id),
-        Transaction::Spread { txid, .. } => *txid == transaction,
-    }
-}
-
 /// A transaction that the slave refuses as a whole.
-fn blame(error: Error, unit: &Transaction) -> Error {
-    let (txid, first) = match unit {
-        Transaction::Listed(entries) => (entries[0].txid, entries[0].id),
-        Transaction::Spread { txid, first, .. } => (*txid, *first),
-    };
-    let operation = format!("replay transaction {txid}, changes {first} to {}", unit.last());
+fn blame(error: Error, transaction: &Transaction) -> Error {
+    let (txid, first) = (transaction.txid(), transaction.first());
+    let operation = format!("replay transaction {txid}, changes {first} to {}", transaction.last());
     let blamed = Error::new(Kind::Change, error.side(), operation, error.detail()).with_change(first, txid);
     match error.hint() {
         Some(hint) => blamed.with_hint(hint),

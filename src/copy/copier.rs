@@ -29,7 +29,7 @@ use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, LogId, Side};
 use crate::commit::sql as commit_sql;
-use crate::commit::twophase::Link;
+use crate::commit::twophase::Pair;
 use crate::config::settings::Config;
 use crate::copy::plan::{self, Captured, CopyPlan, Surroundings, listed};
 use crate::copy::schema;
@@ -101,7 +101,7 @@ struct Keeper {
 
 pub fn run(config: &Config, wish: &Wish, control: &Control, tell: &mut dyn FnMut(News)) -> Result<Outcome> {
     match replicator::connect(config, control) {
-        Ok((link, _)) => alone(config, wish, link, control, tell),
+        Ok(pair) => alone(config, wish, pair, control, tell),
         Err(error) if error.kind() != Kind::Busy => Err(error),
         Err(_) if !wish.tables.is_empty() => live::run(config, wish, control, tell),
         Err(error) => Err(error.with_hint(
@@ -115,30 +115,30 @@ pub fn run(config: &Config, wish: &Wish, control: &Control, tell: &mut dyn FnMut
 fn alone(
     config: &Config,
     wish: &Wish,
-    mut link: Link,
+    mut pair: Pair,
     control: &Control,
     tell: &mut dyn FnMut(News),
 ) -> Result<Outcome> {
-    link.master.query("tell that a copy is under way", sql::LOCK_COPY, &[&config.slave_field])?;
-    link.slave.query("set the session up", pair_sql::COMMIT_DURABLY, &[])?;
-    link.master.query("set the session up", pair_sql::COMMIT_DURABLY, &[])?;
-    let (tables, notes) = plan::choose(&mut link.master, &wish.tables)?;
+    pair.master.query("tell that a copy is under way", sql::LOCK_COPY, &[&config.slave_field])?;
+    pair.slave.query("set the session up", pair_sql::COMMIT_DURABLY, &[])?;
+    pair.master.query("set the session up", pair_sql::COMMIT_DURABLY, &[])?;
+    let (tables, notes) = plan::choose(&mut pair.master, &wish.tables)?;
     notes.into_iter().for_each(|note| tell(News::Note(note)));
     if wish.schema {
-        let sides = (&mut link.master, &mut link.slave);
+        let sides = (&mut pair.master, &mut pair.slave);
         tell(News::Note(schema::bring(config, sides, &tables, !wish.tables.is_empty(), control)?));
     }
-    copied::create(&mut link.slave)?;
-    let scope = scope(wish, &mut link, tables)?;
+    copied::create(&mut pair.slave)?;
+    let scope = scope(wish, &mut pair, tables)?;
     let held = match scope.is_whole {
         true => Vec::new(),
-        false => live::on_hold(&mut link.slave, &scope.key, &scope.todo)?,
+        false => live::on_hold(&mut pair.slave, &scope.key, &scope.todo)?,
     };
     let mut keeper = Keeper::open(config, &scope.todo)?;
-    let around = surroundings(&mut link.master, &mut link.slave)?;
-    let plans = plan::make(&mut keeper.session, &mut link.slave, &scope.todo, &around)?;
-    check(wish, &mut link.slave, &plans, &held)?;
-    register(wish, &mut link, &scope, &plans)?;
+    let around = surroundings(&mut pair.master, &mut pair.slave)?;
+    let plans = plan::make(&mut keeper.session, &mut pair.slave, &scope.todo, &around)?;
+    check(wish, &mut pair.slave, &plans, &held)?;
+    register(wish, &mut pair, &scope, &plans)?;
     failpoint::reached("copy-registered");
     let way = load::Way {
         config,
@@ -154,24 +154,24 @@ fn alone(
     let snapshot = keeper.snapshot.as_str();
     failpoint::reached("copy-loaded");
     let of = if scope.is_whole { None } else { Some(plans.iter().map(|plan| plan.relation.clone()).collect()) };
-    let sequences = sequences::bring(&mut link.master, &mut link.slave, of, tell)?;
+    let sequences = sequences::bring(&mut pair.master, &mut pair.slave, of, tell)?;
     if scope.is_whole {
-        settle(&mut link, &scope)?;
+        settle(&mut pair, &scope)?;
     }
     for relation in held {
         Release::open(config, "copy", control)?.resume_table(&relation, Some(snapshot), &mut |_| ())?;
     }
     // A daemon that is refused because of this session's lock would go on waiting.
-    link.master.message("let the daemon go on", sql::END_COPY)?;
+    pair.master.message("let the daemon go on", sql::END_COPY)?;
     Ok(Outcome { loaded, kept: scope.kept, sequences, is_live: false })
 }
 
 /// Which tables are to be loaded, by what a former run has left.
-fn scope(wish: &Wish, link: &mut Link, tables: Vec<Captured>) -> Result<Scope> {
-    let key = link.pair.clone();
-    let former = copied::read(&mut link.slave, &key)?;
+fn scope(wish: &Wish, pair: &mut Pair, tables: Vec<Captured>) -> Result<Scope> {
+    let key = pair.key.clone();
+    let former = copied::read(&mut pair.slave, &key)?;
     let unfinished = former.iter().find(|table| table.is_of_unfinished_whole()).filter(|_| !wish.restart);
-    let batch = link.log.ledger.position().batch;
+    let batch = pair.log.progress.position().batch;
     if !wish.tables.is_empty() {
         if unfinished.is_some() {
             return Err(unfinished_whole(
@@ -182,7 +182,7 @@ fn scope(wish: &Wish, link: &mut Link, tables: Vec<Captured>) -> Result<Scope> {
         return Ok(Scope { key, is_whole: false, todo: tables, kept, forgotten, batch });
     }
     let Some(begun) = unfinished.map(|table| table.batch) else {
-        let batch = BatchNumber(link.master.query_one("number the copy", commit_sql::NEXT_BATCH, &[])?.get(0));
+        let batch = BatchNumber(pair.master.query_one("number the copy", commit_sql::NEXT_BATCH, &[])?.get(0));
         let forgotten = former.into_iter().map(|table| table.relation).collect();
         return Ok(Scope { key, is_whole: true, todo: tables, kept: Vec::new(), forgotten, batch });
     };
@@ -261,13 +261,13 @@ fn check(wish: &Wish, slave: &mut Session, plans: &[CopyPlan], begun: &[String])
 }
 
 /// Notes what is wanted, and empties the tables: from here on no daemon replicates to the slave until it is there.
-fn register(wish: &Wish, link: &mut Link, scope: &Scope, plans: &[CopyPlan]) -> Result<()> {
+fn register(wish: &Wish, pair: &mut Pair, scope: &Scope, plans: &[CopyPlan]) -> Result<()> {
     // Also if nothing in it changes: it is what comes after the snapshot and is on the disk.
-    let former = link.log.ledger.position().clone();
+    let former = pair.log.progress.position().clone();
     let position = Position { batch: scope.batch, ..former.clone() };
-    link.log.ledger.write(&mut link.master, &position, former.batch)?;
+    pair.log.progress.write(&mut pair.master, &position, former.batch)?;
     let wanted: Vec<&str> = plans.iter().map(|plan| plan.relation.as_str()).collect();
-    let slave = &mut link.slave;
+    let slave = &mut pair.slave;
     let mut work = || {
         slave.message("begin a transaction", "BEGIN")?;
         slave.execute("note the copy", pair_sql::FORGET_COPIES, &[&scope.key, &scope.forgotten])?;
@@ -302,16 +302,16 @@ fn empty(slave: &mut Session, plans: &[CopyPlan]) -> Result<()> {
 }
 
 /// All tables are there: the earliest snapshot becomes the slave's position.
-fn settle(link: &mut Link, scope: &Scope) -> Result<()> {
-    let copied = copied::read(&mut link.slave, &scope.key)?;
+fn settle(pair: &mut Pair, scope: &Scope) -> Result<()> {
+    let copied = copied::read(&mut pair.slave, &scope.key)?;
     let Some(base) = copied::earliest(&copied).filter(|_| copied.iter().all(|table| table.state == State::Loaded))
     else {
         let detail = "the table replica_copy is not as the copy has left it";
         return Err(Error::new(Kind::Internal, Some(Side::Slave), "end the copy", detail));
     };
-    let former = link.log.ledger.position().clone();
+    let former = pair.log.progress.position().clone();
     // Asked for after the snapshots were taken, so none of them shows a higher one.
-    let highest: i64 = link.master.query_one("look at the log's end", backlog_sql::HIGHEST_ID, &[])?.get(0);
+    let highest: i64 = pair.master.query_one("look at the log's end", backlog_sql::HIGHEST_ID, &[])?.get(0);
     let position = Position {
         batch: scope.batch,
         base: Some(base.clone()),
@@ -320,16 +320,16 @@ fn settle(link: &mut Link, scope: &Scope) -> Result<()> {
         highest: former.highest.max(LogId(highest)),
         floor: former.floor,
     };
-    link.log.ledger.write(&mut link.master, &position, scope.batch)?;
+    pair.log.progress.write(&mut pair.master, &position, scope.batch)?;
     failpoint::reached("copy-positioned");
     let is_covered = |table: &&Copied| table.snapshot.as_ref().is_some_and(|snapshot| base.covers(snapshot));
     let covered: Vec<&str> = copied.iter().filter(is_covered).map(|table| table.relation.as_str()).collect();
-    link.slave.message("begin a transaction", "BEGIN")?;
-    link.slave.execute("end the copy", pair_sql::FORGET_COPIES, &[&scope.key, &covered])?;
-    link.slave.execute("end the copy", sql::PASS_COPIES, &[&scope.key])?;
-    if hold::are_usable(&mut link.slave)? {
-        link.slave.execute("end the copy", sql::DROP_ALL_HELD, &[&scope.key])?;
-        link.slave.execute("end the copy", sql::END_HOLDS, &[&scope.key])?;
+    pair.slave.message("begin a transaction", "BEGIN")?;
+    pair.slave.execute("end the copy", pair_sql::FORGET_COPIES, &[&scope.key, &covered])?;
+    pair.slave.execute("end the copy", sql::PASS_COPIES, &[&scope.key])?;
+    if hold::are_usable(&mut pair.slave)? {
+        pair.slave.execute("end the copy", sql::DROP_ALL_HELD, &[&scope.key])?;
+        pair.slave.execute("end the copy", sql::END_HOLDS, &[&scope.key])?;
     }
-    link.slave.message("commit", "COMMIT").map(drop)
+    pair.slave.message("commit", "COMMIT").map(drop)
 }

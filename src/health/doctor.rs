@@ -11,7 +11,7 @@ mod tables;
 
 use crate::base::error::{Error, Result};
 use crate::base::names::Side;
-use crate::commit::twophase::Protocol;
+use crate::commit::twophase::pair_key;
 use crate::config::settings::Config;
 use crate::health::sql;
 use crate::server::checks;
@@ -76,7 +76,7 @@ pub fn diagnose(config: &Config, source: &str, master: Result<Session>, slave: R
     let sessions = [&mut master, &mut slave].into_iter().flatten();
     in_doubt::examine(&mut report, config, log, worker == Worker::Daemon, sessions);
     if let (Some(origin), Some(slave)) = (log, &mut slave) {
-        copy::examine(&mut report, &Protocol::progress_key(origin, &config.slave_field), source, worker, slave);
+        copy::examine(&mut report, &pair_key(origin, &config.slave_field), source, worker, slave);
     }
     tables::examine(&mut report, config, log.is_some(), master.as_mut(), slave.as_mut());
     if let (Some(master), Some(slave)) = (&mut master, &mut slave) {

@@ -11,7 +11,7 @@ use crate::backlog::sql as backlog_sql;
 use crate::base::error::{Error, Result};
 use crate::base::names::{BatchNumber, Side};
 use crate::commit::recovery::GidFamily;
-use crate::commit::twophase::Protocol;
+use crate::commit::twophase::pair_key;
 use crate::config::settings::Config;
 use crate::health::doctor;
 use crate::health::sql;
@@ -126,7 +126,7 @@ pub fn look(config: &Config, source: &str, master: Result<Session>, slave: Resul
         Err(error) => vitals.trouble(&error),
     }
     if let (Some(origin), Some(slave)) = (origin, &mut slave) {
-        let asked = vitals.ask_slave(&Protocol::progress_key(origin, &config.slave_field), slave);
+        let asked = vitals.ask_slave(&pair_key(origin, &config.slave_field), slave);
         asked.unwrap_or_else(|error| vitals.trouble(&error));
     }
     vitals.judge(config, source);

@@ -2,7 +2,7 @@
 //! replayed some time ago, and a look at the size of the log.
 
 use crate::base::error::Result;
-use crate::commit::twophase::Link;
+use crate::commit::twophase::Pair;
 use crate::config::settings::Config;
 use crate::pair::sql;
 use std::time::{Duration, Instant};
@@ -25,21 +25,21 @@ pub struct Housekeeping {
 
 impl Housekeeping {
     /// Does a round if it is time for one; false if a slice of time did not suffice, and another call is wanted soon.
-    pub fn run(&mut self, config: &Config, link: &mut Link) -> Result<bool> {
+    pub fn run(&mut self, config: &Config, pair: &mut Pair) -> Result<bool> {
         let until = Instant::now() + TIME_SLICE;
-        if !mark(link, until)? {
+        if !mark(pair, until)? {
             return Ok(false);
         }
-        link.log.ledger.keep_floor(&mut link.master)?;
+        pair.log.progress.keep_floor(&mut pair.master)?;
         if self.last.is_some_and(|last| last.elapsed() < INTERVAL) {
             return Ok(true);
         }
-        if !purge(link, until)? {
+        if !purge(pair, until)? {
             return Ok(false);
         }
         self.last = Some(Instant::now());
-        forget_conflicts(config, link)?;
-        self.look_at_the_size(config, link)?;
+        forget_conflicts(config, pair)?;
+        self.look_at_the_size(config, pair)?;
         Ok(true)
     }
 
@@ -48,8 +48,8 @@ impl Housekeeping {
         self.warning.take()
     }
 
-    fn look_at_the_size(&mut self, config: &Config, link: &mut Link) -> Result<()> {
-        let size = link.master.query_one("look at the size of the log", sql::LOG_SIZE, &[])?.get::<_, i64>(0) as u64;
+    fn look_at_the_size(&mut self, config: &Config, pair: &mut Pair) -> Result<()> {
+        let size = pair.master.query_one("look at the size of the log", sql::LOG_SIZE, &[])?.get::<_, i64>(0) as u64;
         if size < config.log_warning / 100 * SHRUNK_PERCENT {
             self.warned = false;
         }
@@ -57,7 +57,7 @@ impl Housekeeping {
             return Ok(());
         }
         self.warned = true;
-        let waiting = link.marking.waiting(&mut link.master)?;
+        let waiting = pair.flags.waiting(&mut pair.master)?;
         let slaves: Vec<String> =
             waiting.iter().map(|(field, since)| format!("{field} has not replayed changes since {since}")).collect();
         let slaves = if slaves.is_empty() { "no slave has anything to replay".into() } else { slaves.join(", ") };
@@ -73,16 +73,16 @@ impl Housekeeping {
 }
 
 /// Keeps the table of conflicts short.
-fn forget_conflicts(config: &Config, link: &mut Link) -> Result<()> {
-    let Some(pair) = link.replayer.holding.pair() else { return Ok(()) };
+fn forget_conflicts(config: &Config, pair: &mut Pair) -> Result<()> {
+    let Some(key) = pair.replayer.holds.pair() else { return Ok(()) };
     let kept = config.conflicts_kept as i64;
-    link.slave.execute("forget old conflicts", sql::FORGET_CONFLICTS, &[&pair, &kept]).map(drop)
+    pair.slave.execute("forget old conflicts", sql::FORGET_CONFLICTS, &[&key, &kept]).map(drop)
 }
 
 /// True when every flag is set.
-fn mark(link: &mut Link, until: Instant) -> Result<bool> {
-    while Instant::now() < until && !link.control.is_stopping() {
-        if link.marking.step(&mut link.master, &mut link.log.ledger)? {
+fn mark(pair: &mut Pair, until: Instant) -> Result<bool> {
+    while Instant::now() < until && !pair.control.is_stopping() {
+        if pair.flags.step(&mut pair.master, &mut pair.log.progress)? {
             return Ok(true);
         }
     }
@@ -90,9 +90,9 @@ fn mark(link: &mut Link, until: Instant) -> Result<bool> {
 }
 
 /// True when nothing more is to be deleted.
-fn purge(link: &mut Link, until: Instant) -> Result<bool> {
-    while Instant::now() < until && !link.control.is_stopping() {
-        if link.marking.purge(&mut link.master, &link.log.ledger)? {
+fn purge(pair: &mut Pair, until: Instant) -> Result<bool> {
+    while Instant::now() < until && !pair.control.is_stopping() {
+        if pair.flags.purge(&mut pair.master, &pair.log.progress)? {
             return Ok(true);
         }
     }

@@ -10,7 +10,7 @@ use crate::backlog::change::Change;
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, Txid};
-use crate::commit::twophase::Protocol;
+use crate::commit::twophase::pair_key;
 use crate::config::settings::Config;
 use crate::pair::sql;
 use crate::process::failpoint;
@@ -69,7 +69,7 @@ impl Release {
         }
         slave.set_up(&identity)?;
         let deferring = !take_replica_role(&mut slave)?;
-        let pair = Protocol::progress_key(origin, &config.slave_field);
+        let pair = pair_key(origin, &config.slave_field);
         let replayer = Replayer::new(config, &identity, deferring, Holds::of_a_verb(&pair));
         Ok(Release { master, slave, pair, slave_identity, hstore_schema, replayer, control: control.clone() })
     }

@@ -65,7 +65,7 @@ pub struct Replayer {
     deferring: bool,
     tables: TableCache,
     /// What is put aside instead.
-    pub holding: Holds,
+    pub holds: Holds,
     /// Who wins where the slave is not what it should be.
     policies: ConflictPolicies,
     keeps_conflicts: bool,
@@ -84,13 +84,13 @@ pub struct Replayer {
 }
 
 impl Replayer {
-    pub fn new(config: &Config, origin: &str, deferring: bool, holding: Holds) -> Replayer {
+    pub fn new(config: &Config, origin: &str, deferring: bool, holds: Holds) -> Replayer {
         Replayer {
             name: config.name.clone(),
             origin: origin.to_string(),
             deferring,
             tables: TableCache::new(&config.conflicts),
-            holding,
+            holds,
             policies: config.conflicts.clone(),
             keeps_conflicts: config.conflicts_kept > 0,
             statements: Statements::default(),
@@ -109,8 +109,8 @@ impl Replayer {
         // Where the slave's triggers run, the planner is left alone: they may do anything.
         let how = if self.deferring { "SET CONSTRAINTS ALL DEFERRED" } else { sql::LOOK_UP };
         let how = how.trim_end_matches(';');
-        let counts = slave.message("begin a transaction", &format!("BEGIN; {how}{}", self.holding.look()))?;
-        self.holding.found(counts.last().copied().unwrap_or(0), slave)
+        let counts = slave.message("begin a transaction", &format!("BEGIN; {how}{}", self.holds.look()))?;
+        self.holds.found(counts.last().copied().unwrap_or(0), slave)
     }
 
     fn start_anew(&mut self) {
@@ -136,9 +136,9 @@ impl Replayer {
     /// wait for the next ones, or for `settle`.
     pub fn apply(&mut self, master: &mut Session, slave: &mut Session, changes: Vec<Change>) -> Result<()> {
         let mut rest = changes;
-        if self.holding.holds_back() {
+        if self.holds.holds_back() {
             self.settle(slave)?;
-            rest = self.holding.keep_back(slave, rest)?;
+            rest = self.holds.keep_back(slave, rest)?;
         }
         let mut rest = rest.into_iter().peekable();
         while let Some(change) = rest.next() {

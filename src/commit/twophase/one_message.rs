@@ -4,55 +4,57 @@
 //! what is prepared is right. Meanwhile the master prepares the position. If the slave has refused, the master's part is
 //! taken back, and the batch goes the ordinary way, which finds out what is the matter and says so.
 
-use super::{Link, Protocol, Step};
+use super::{Pair, Step};
 use crate::backlog::order::Transaction;
 use crate::backlog::reader::{Batch, Pages};
 use crate::base::error::Result;
 use crate::base::names::{LogId, Side};
+use crate::process::failpoint;
 use crate::replay::replayer::FEW_CHANGES;
 
 /// After a batch that was refused it is likely that the next ones would be.
 const DOUBTFUL: u32 = 100;
 
-impl Protocol {
+impl Pair {
     /// False if the batch has to go the ordinary way; nothing of it has happened then.
-    pub(super) fn at_once(&mut self, link: &mut Link, units: &Batch, last: LogId) -> Result<bool> {
-        let rows: u64 = units.iter().map(Transaction::rows).sum();
+    pub(super) fn at_once(&mut self, transactions: &Batch, last: LogId) -> Result<bool> {
+        let rows: u64 = transactions.iter().map(Transaction::rows).sum();
         // What the reader has been asked for must be taken from it.
-        let is_ordered = link.ahead.as_ref().is_some_and(|ahead| !ahead.is_idle());
-        if self.progress.is_some() || link.replayer.holding.is_quarantine() || is_ordered || rows >= FEW_CHANGES {
+        let is_ordered = self.prefetcher.as_ref().is_some_and(|ahead| !ahead.is_idle());
+        if !self.two_phase || self.replayer.holds.is_quarantine() || is_ordered || rows >= FEW_CHANGES {
             return Ok(false);
         }
         if self.doubts > 0 {
             self.doubts -= 1;
             return Ok(false);
         }
-        let changes = Pages::new(units.clone()).next(&mut link.log.reading, &mut link.master)?.unwrap_or_default();
+        let changes =
+            Pages::new(transactions.clone()).next(&mut self.log.reader, &mut self.master)?.unwrap_or_default();
         // Of the others some are to be passed over, or too large.
         if changes.len() as u64 != rows {
             return Ok(false);
         }
-        let number = self.next_number(&mut link.master)?;
-        let position = link.log.ledger.after(number, last);
-        let Some((message, written)) = link.replayer.compose_at_once(&changes, &self.prepare(Side::Slave, number))
+        let number = self.next_number()?;
+        let position = self.log.progress.after(number, last);
+        let Some((message, written)) = self.replayer.compose_at_once(&changes, &self.prepare(Side::Slave, number))
         else {
             self.number = Some(number);
             return Ok(false);
         };
-        (self.seam)(Step::Begun);
-        if let Some(refusal) = self.prepare_both(link, "replay", &message, &position)? {
+        failpoint::reached(Step::Begun);
+        if let Some(refusal) = self.prepare_both("replay", &message, &position)? {
             if refusal.is_transient() {
                 return Err(refusal);
             }
-            link.slave.message("take a message back", "ROLLBACK")?;
+            self.slave.message("take a message back", "ROLLBACK")?;
             log::trace!(target: &self.name, "Looking closer: {refusal}");
-            link.replayer.not_prepared();
+            self.replayer.not_prepared();
             self.doubts = DOUBTFUL;
             return Ok(false);
         }
-        link.replayer.log_changes(written);
-        self.commit_prepared(link, number)?;
-        self.committed_batch(link, position);
+        self.replayer.log_changes(written);
+        self.commit_prepared(number)?;
+        self.committed_batch(position);
         Ok(true)
     }
 }

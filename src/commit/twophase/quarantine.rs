@@ -1,80 +1,74 @@
 //! Batches while something is in quarantine: each transaction is looked at before it is replayed, and follows if it
 //! depends on what is there.
 
-use super::{Link, Protocol, holds};
+use super::Pair;
 use crate::backlog::change::Change;
 use crate::backlog::order::Transaction;
 use crate::backlog::reader::{Batch, Pages};
 use crate::base::error::{Error, Kind, Result};
-use crate::base::names::Txid;
 use std::sync::Arc;
 
-impl Protocol {
-    /// Puts the transaction aside that this error is about, if the operator wants that. All units before it have been
+impl Pair {
+    /// Puts the transaction aside that this error is about, if the operator wants that. All transactions before it have been
     /// replayed; returns those behind it.
-    pub(super) fn put_in_quarantine(&mut self, link: &mut Link, units: &Batch, error: Error) -> Result<Batch> {
-        let is_wanted = self.quarantine && link.replayer.holding.pair().is_some() && !error.is_transient();
+    pub(super) fn put_in_quarantine(&mut self, transactions: &Batch, error: Error) -> Result<Batch> {
+        let is_wanted = self.quarantine && self.replayer.holds.pair().is_some() && !error.is_transient();
         let Some((id, txid)) = error.change().filter(|_| is_wanted) else { return Err(error) };
-        let Some(place) = units.iter().position(|unit| holds(unit, id, txid)) else { return Err(error) };
-        link.replayer.holding.doom(txid, format!("change {id}: {}", error.detail()));
-        let put_aside = self.attempt(link, &Arc::new(units[place..=place].to_vec()));
-        link.replayer.holding.spare();
+        let Some(place) = transactions.iter().position(|transaction| transaction.holds(id, txid)) else {
+            return Err(error);
+        };
+        self.replayer.holds.doom(txid, format!("change {id}: {}", error.detail()));
+        let put_aside = self.attempt(&Arc::new(transactions[place..=place].to_vec()));
+        self.replayer.holds.spare();
         put_aside?;
         let told = format!("Transaction {txid} put into quarantine: {error}");
         log::warn!(target: &self.name, "{told}");
         self.conflicts.push(told);
-        Ok(Arc::new(units[place + 1..].to_vec()))
+        Ok(Arc::new(transactions[place + 1..].to_vec()))
     }
-}
 
-/// Replays units one by one, or puts them aside; how many changes went to the slave.
-pub(super) fn work_with_care(link: &mut Link, units: &[Transaction]) -> Result<u64> {
-    link.replayer.holding.look_at_quarantine(&mut link.slave)?;
-    let mut applied = 0;
-    for unit in units {
-        let mut why = link.replayer.holding.doomed(txid(unit));
-        if why.is_none() {
-            each_chunk(link, unit, &mut |link, changes| {
-                why = link.replayer.depends(&mut link.master, &mut link.slave, &changes)?;
-                Ok(why.is_none())
+    /// Replays transactions one by one, or puts them into quarantine; how many changes went to the slave.
+    pub(super) fn work_with_care(&mut self, transactions: &[Transaction]) -> Result<u64> {
+        self.replayer.holds.look_at_quarantine(&mut self.slave)?;
+        let mut applied = 0;
+        for transaction in transactions {
+            let mut why = self.replayer.holds.doomed(transaction.txid());
+            if why.is_none() {
+                self.each_chunk(transaction, &mut |pair, changes| {
+                    why = pair.replayer.depends(&mut pair.master, &mut pair.slave, &changes)?;
+                    Ok(why.is_none())
+                })?;
+                if let Some(why) = &why {
+                    self.replayer.tell(format!("Transaction {} put into quarantine: {why}", transaction.txid()));
+                }
+            }
+            self.each_chunk(transaction, &mut |pair, changes| {
+                applied += changes.len() as u64;
+                match &why {
+                    Some(why) => pair.replayer.quarantine(&mut pair.master, &mut pair.slave, &changes, why)?,
+                    None => pair.replayer.apply(&mut pair.master, &mut pair.slave, changes)?,
+                }
+                Ok(true)
             })?;
-            if let Some(why) = &why {
-                link.replayer.tell(format!("Transaction {} put into quarantine: {why}", txid(unit)));
+        }
+        Ok(applied)
+    }
+
+    /// Reads a transaction piece by piece, as long as `visit` asks for more.
+    fn each_chunk(
+        &mut self,
+        transaction: &Transaction,
+        visit: &mut dyn FnMut(&mut Pair, Vec<Change>) -> Result<bool>,
+    ) -> Result<()> {
+        let mut pages = Pages::new(Arc::new(vec![transaction.clone()]));
+        while let Some(changes) = pages.next(&mut self.log.reader, &mut self.master)? {
+            if self.control.is_stopping() {
+                return Err(Error::new(Kind::Stopped, None, "finish the batch", "the daemon is stopping"));
+            }
+            if !visit(self, changes)? {
+                break;
             }
         }
-        each_chunk(link, unit, &mut |link, changes| {
-            applied += changes.len() as u64;
-            match &why {
-                Some(why) => link.replayer.quarantine(&mut link.master, &mut link.slave, &changes, why)?,
-                None => link.replayer.apply(&mut link.master, &mut link.slave, changes)?,
-            }
-            Ok(true)
-        })?;
+        Ok(())
     }
-    Ok(applied)
-}
-
-fn txid(unit: &Transaction) -> Txid {
-    match unit {
-        Transaction::Listed(entries) => entries[0].txid,
-        Transaction::Spread { txid, .. } => *txid,
-    }
-}
-
-/// Reads a unit piece by piece, as long as it is asked to go on.
-fn each_chunk(
-    link: &mut Link,
-    unit: &Transaction,
-    visit: &mut dyn FnMut(&mut Link, Vec<Change>) -> Result<bool>,
-) -> Result<()> {
-    let mut pages = Pages::new(Arc::new(vec![unit.clone()]));
-    while let Some(changes) = pages.next(&mut link.log.reading, &mut link.master)? {
-        if link.control.is_stopping() {
-            return Err(Error::new(Kind::Stopped, None, "finish the batch", "the daemon is stopping"));
-        }
-        if !visit(link, changes)? {
-            break;
-        }
-    }
-    Ok(())
 }

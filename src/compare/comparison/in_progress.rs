@@ -2,7 +2,7 @@
 
 use crate::base::error::Result;
 use crate::base::names::{quote_ident, quote_literal};
-use crate::commit::twophase::Protocol;
+use crate::commit::twophase::pair_key;
 use crate::compare::digest::{DigestSource, Key};
 use crate::compare::sql;
 use crate::config::settings::Config;
@@ -53,7 +53,7 @@ impl Underway {
         let hands_on: bool = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);
         let slave = if hands_on { slave_log(slave, &master_identity)? } else { None };
         let master = Log { waiting, value: hstore_value(master)? };
-        let held = holds.then(|| held_log(&Protocol::progress_key(origin, &config.slave_field)));
+        let held = holds.then(|| held_log(&pair_key(origin, &config.slave_field)));
         Ok(Underway { master, slave, held, master_identity, field: config.slave_field.clone() })
     }
 

@@ -27,11 +27,11 @@ impl Replayer {
             };
             is_plain && change.sql.is_empty() && change.origin == changes[0].origin
         };
-        let is_unusual = self.deferring || self.statements.are_many() || self.holding.holds_back();
+        let is_unusual = self.deferring || self.statements.are_many() || self.holds.holds_back();
         if is_unusual || !changes.iter().all(is_usual) {
             return None;
         }
-        let holds = self.holding.holds();
+        let holds = self.holds.holds();
         let conditions = self.tables.insist(changes, holds.as_deref())?;
         let mut opening = vec![format!("BEGIN; {}", sql::LOOK_UP.trim_end_matches(';'))];
         opening.extend(holds.is_some().then(|| sql::KEEP.to_string()));

@@ -43,7 +43,7 @@ impl Replayer {
         self.settle(slave)?;
         self.lock(master, slave, changes)?;
         self.tables.link(slave, relations(changes))?;
-        self.holding.depends(slave, changes, |change| self.tables.get(change).ok())
+        self.holds.depends(slave, changes, |change| self.tables.get(change).ok())
     }
 
     /// Puts changes of a transaction into quarantine.
@@ -57,7 +57,7 @@ impl Replayer {
         self.settle(slave)?;
         self.lock(master, slave, changes)?;
         self.tables.link(slave, relations(changes))?;
-        self.holding.quarantine(slave, changes, error, |change| self.tables.get(change).ok())
+        self.holds.quarantine(slave, changes, error, |change| self.tables.get(change).ok())
     }
 
     /// Something unusual about the batch, to be told once it is committed.
@@ -75,7 +75,7 @@ impl Replayer {
     /// Writes conflicts down on the slave, in the transaction that has met them, and keeps those that somebody is to be told.
     pub(super) fn record(&mut self, slave: &mut Session, met: Vec<Met>) -> Result<()> {
         if self.keeps_conflicts {
-            self.holding.record(slave, &met)?;
+            self.holds.record(slave, &met)?;
         }
         for met in met {
             if met.is_warning {
