@@ -5,11 +5,13 @@
 //! do not depend on each other commute. Hence replay by last(T) is right, it may be cut between any two transactions, and
 //! a transaction still open on the master has no visible dependants: it is simply not in the list yet.
 
+use crate::backlog::change::Change;
 use crate::base::names::{LogId, Txid};
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
-/// One pending row of the log without its payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One pending row of the log: mostly without its payload, which is read when its turn comes.
+#[derive(Clone, Debug)]
 pub struct LogEntry {
     pub id: LogId,
     pub txid: Txid,
@@ -17,10 +19,12 @@ pub struct LogEntry {
     pub size: usize,
     /// Passed over: its flag is set, or it was made by SKIP_USER or by a replica whose master is our slave.
     pub skip: bool,
+    /// Its payload, where the query that listed it has brought it along.
+    pub change: Option<Arc<Change>>,
 }
 
 /// One whole master transaction, in the place it is replayed at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Transaction {
     /// All its rows, by id.
     Listed(Vec<LogEntry>),
@@ -91,8 +95,13 @@ pub fn split(entries: Vec<LogEntry>, cut: LogId) -> (Vec<Transaction>, Vec<LogEn
         }
     }
     complete.sort_unstable_by_key(|(last, entry)| (*last, entry.id));
-    let transactions = complete.chunk_by(|(a, _), (b, _)| a == b);
-    (transactions.map(|rows| Transaction::Listed(rows.iter().map(|(_, entry)| *entry).collect())).collect(), rest)
+    let mut complete = complete.into_iter().peekable();
+    let mut transactions = Vec::new();
+    while let Some((last, first)) = complete.next() {
+        let others = std::iter::from_fn(|| complete.next_if(|(other, _)| *other == last));
+        transactions.push(Transaction::Listed(std::iter::once(first).chain(others.map(|(_, entry)| entry)).collect()));
+    }
+    (transactions, rest)
 }
 
 /// Takes the next batch off the front: whole transactions, up to `rows` rows and `bytes` bytes, at least one.
@@ -124,7 +133,14 @@ mod tests {
     use super::*;
 
     fn entries(rows: &[(i64, i64)]) -> Vec<LogEntry> {
-        rows.iter().map(|(id, txid)| LogEntry { id: LogId(*id), txid: Txid(*txid), size: 10, skip: false }).collect()
+        let entry = |(id, txid): &(i64, i64)| LogEntry {
+            id: LogId(*id),
+            txid: Txid(*txid),
+            size: 10,
+            skip: false,
+            change: None,
+        };
+        rows.iter().map(entry).collect()
     }
 
     fn ids(transactions: &[Transaction]) -> Vec<Vec<i64>> {
@@ -146,7 +162,8 @@ mod tests {
     #[test]
     fn a_transaction_that_reaches_beyond_the_cut_waits() {
         let (complete, rest) = split(entries(&[(1, 7), (2, 8), (3, 7), (4, 9)]), LogId(2));
-        assert_eq!((ids(&complete), rest), (vec![vec![2]], entries(&[(1, 7), (3, 7), (4, 9)])));
+        let rest: Vec<i64> = rest.iter().map(|entry| entry.id.0).collect();
+        assert_eq!((ids(&complete), rest), (vec![vec![2]], vec![1, 3, 4]));
     }
 
     #[test]

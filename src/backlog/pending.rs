@@ -2,7 +2,7 @@
 //!
 //! A drain replays what one snapshot shows and the slave's position (`position.rs`) does not cover. The order is that of
 //! `order.rs`. To put a transaction in its place its last row must be known, and the log has no index to ask. So a drain
-//! reads ids, transactions and sizes (32 bytes a row here), and only up to `FIRST_READ` of them:
+//! reads ids, transactions and sizes (40 bytes a row here), and only up to `FIRST_READ` of them:
 //!
 //! * All of it fits: every transaction is complete in hand. This is the usual case and costs one query, whose own snapshot
 //!   is the drain's.

@@ -12,7 +12,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{LogId, Side, Txid};
 use crate::config::settings::Config;
 use crate::server::session::{self, Session};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// How many ids a transaction may spread over and still be read as a whole; and what is so in nearly every backlog: less
@@ -21,7 +21,7 @@ pub const DISTANCE: i64 = 10_000;
 pub const BLOCK: i64 = 500;
 pub const NEAR: i64 = 3 * BLOCK;
 
-/// Rows read at once, without payload: 32 bytes each here. First fewer, for the slave has nothing to do meanwhile.
+/// Rows read at once, without payload: 40 bytes each here. First fewer, for the slave has nothing to do meanwhile.
 pub const READ: i64 = 40_000;
 pub const FIRST_READ: i64 = 5_000;
 
@@ -64,9 +64,7 @@ pub struct LogReader {
     slave_identity: String,
     /// Rows come in hstore's binary form.
     is_packed: bool,
-    vocabulary: ColumnLists,
-    /// What came along with the rows that were listed last.
-    at_hand: HashMap<LogId, Change>,
+    lists: ColumnLists,
 }
 
 /// How far the changes of a batch have been read.
@@ -89,8 +87,7 @@ impl LogReader {
             skip_user: config.skip_user.clone(),
             slave_identity: slave_identity.to_string(),
             is_packed,
-            vocabulary: ColumnLists::default(),
-            at_hand: HashMap::new(),
+            lists: ColumnLists::default(),
         }
     }
 
@@ -147,20 +144,22 @@ impl LogReader {
             &LITTLE_ROWS,
             &LITTLE_BYTES,
         ];
-        let (mut shown, mut entries, mut changes) = (None, Vec::new(), Vec::new());
+        let (mut shown, mut entries, mut damaged) = (None, Vec::new(), None);
         let queries = self.queries.clone();
         master.each("read the log", &queries.pending, &parameters, |row| {
             match row.get::<_, Option<&str>>("snapshot") {
                 Some(snapshot) => shown = Some(snapshot.to_string()),
-                None => entries.push(entry(&row)),
-            }
-            if row.get::<_, Option<&str>>("event").is_some() {
-                changes.push(self.change(&row));
+                None => match self.entry(&row) {
+                    Ok(entry) => entries.push(entry),
+                    Err(error) => damaged = Some(error),
+                },
             }
         })?;
+        if let Some(error) = damaged {
+            return Err(error);
+        }
         let shown = shown.ok_or_else(|| unexpected("the server sent no snapshot"))?;
         entries.sort_unstable_by_key(|entry| entry.id);
-        self.keep(changes)?;
         Ok((shown, entries))
     }
 
@@ -179,24 +178,27 @@ impl LogReader {
                 &SMALL_BYTES,
             ],
         )?;
-        let brought = rows.iter().filter(|row| row.get::<_, Option<&str>>("event").is_some());
-        let changes = brought.map(|row| self.change(row)).collect();
-        self.keep(changes)?;
-        Ok(rows.iter().map(entry).collect())
+        rows.iter().map(|row| self.entry(row)).collect()
     }
 
-    fn keep(&mut self, changes: Vec<Result<Change>>) -> Result<()> {
-        let by_id = |change: Result<Change>| change.map(|change| (change.id, change));
-        self.at_hand = changes.into_iter().map(by_id).collect::<Result<_>>()?;
-        Ok(())
-    }
-
-    /// The changes themselves, in the order of these ids; without those whose flag is set.
+    /// The changes with these ids, in this order; without those whose flag is set.
     pub fn fetch(&mut self, master: &mut Session, ids: impl Iterator<Item = LogId>) -> Result<Vec<Change>> {
-        let ids: Vec<LogId> = ids.collect();
-        let mut changes: Vec<Option<Change>> = ids.iter().map(|id| self.at_hand.remove(id)).collect();
-        let away = ids.iter().zip(0..).filter(|(_, place)| changes[*place].is_none());
-        let mut away: Vec<(LogId, usize)> = away.map(|(id, place)| (*id, place)).collect();
+        self.complete(master, ids.map(|id| (id, None)))
+    }
+
+    /// The same where some of the changes are in hand already.
+    fn complete(
+        &mut self,
+        master: &mut Session,
+        rows: impl Iterator<Item = (LogId, Option<Arc<Change>>)>,
+    ) -> Result<Vec<Change>> {
+        let (mut changes, mut away) = (Vec::new(), Vec::new());
+        for (id, change) in rows {
+            if change.is_none() {
+                away.push((id, changes.len()));
+            }
+            changes.push(change.map(Arc::unwrap_or_clone));
+        }
         if !away.is_empty() {
             away.sort_unstable();
             self.bring(master, &away, &mut changes)?;
@@ -223,6 +225,19 @@ impl LogReader {
         Ok(())
     }
 
+    /// A row that a query lists, with its payload where the query has brought it along.
+    fn entry(&mut self, row: &session::Row) -> Result<LogEntry> {
+        let stored = row.get::<_, i32>("size") as usize;
+        let is_whole = row.get::<_, Option<&str>>("event").is_some();
+        Ok(LogEntry {
+            id: LogId(row.get("id")),
+            txid: Txid(row.get::<_, session::Xid8>("txid").0),
+            size: if stored > COMPRESSED_FROM { stored * COMPRESSION } else { stored },
+            skip: row.get("skip"),
+            change: if is_whole { Some(Arc::new(self.change(row)?)) } else { None },
+        })
+    }
+
     fn change(&mut self, row: &session::Row) -> Result<Change> {
         let letter: &str = row.get("event");
         let event = Event::from_letter(letter)
@@ -242,12 +257,12 @@ impl LogReader {
 
     fn columns(&mut self, row: &session::Row, side: &str, relation: &str) -> Result<Row> {
         if !self.is_packed {
-            return Ok(columns(row.get(side), relation, &mut self.vocabulary));
+            return Ok(columns(row.get(side), relation, &mut self.lists));
         }
         let packed: Option<&[u8]> = row.get(side);
         let pairs = row::unpack(packed.unwrap_or_default());
         let pairs = pairs.ok_or_else(|| unexpected("the log has a row that is no hstore"))?;
-        let names = self.vocabulary.names(relation, pairs.iter().map(|(name, _)| *name));
+        let names = self.lists.names(relation, pairs.iter().map(|(name, _)| *name));
         Ok(Row::new(names, pairs.iter().map(|(_, value)| *value)))
     }
 }
@@ -263,38 +278,38 @@ impl Pages {
     }
 
     /// The next changes, few enough to be held; `None` at the batch's end.
-    pub fn next(&mut self, reading: &mut LogReader, master: &mut Session) -> Result<Option<Vec<Change>>> {
+    pub fn next(&mut self, reader: &mut LogReader, master: &mut Session) -> Result<Option<Vec<Change>>> {
         while self.entries.is_empty() {
             if self.transaction == self.batch.len() {
                 return Ok(None);
             }
-            self.turn(reading, master)?;
+            self.turn(reader, master)?;
         }
         let length = chunk_length(self.entries.iter());
         self.bytes = self.entries.range(..length).map(|entry| entry.size).sum();
-        reading.fetch(master, self.entries.drain(..length).map(|entry| entry.id)).map(Some)
+        reader.complete(master, self.entries.drain(..length).map(|entry| (entry.id, entry.change))).map(Some)
     }
 
     /// The entries of the next transactions, or of the next page of one.
-    fn turn(&mut self, reading: &mut LogReader, master: &mut Session) -> Result<()> {
+    fn turn(&mut self, reader: &mut LogReader, master: &mut Session) -> Result<()> {
         let is_wanted = |entry: &&LogEntry| !entry.skip;
         match &self.batch[self.transaction] {
             Transaction::Listed(entries) => {
-                self.entries.extend(entries.iter().filter(is_wanted));
+                self.entries.extend(entries.iter().filter(is_wanted).cloned());
                 self.transaction += 1;
                 while let Some(Transaction::Listed(entries)) = self.batch.get(self.transaction) {
-                    self.entries.extend(entries.iter().filter(is_wanted));
+                    self.entries.extend(entries.iter().filter(is_wanted).cloned());
                     self.transaction += 1;
                 }
             }
             Transaction::Spread { txid, first, last, .. } => {
                 let above = self.above.max(LogId(first.0 - 1));
-                let page = reading.page(master, *txid, above, *last)?;
+                let page = reader.page(master, *txid, above, *last)?;
                 match page.last() {
                     Some(last) => self.above = last.id,
                     None => (self.transaction, self.above) = (self.transaction + 1, LogId(i64::MIN)),
                 }
-                self.entries.extend(page.iter().filter(is_wanted));
+                self.entries.extend(page.into_iter().filter(|entry| !entry.skip));
             }
         }
         Ok(())
@@ -302,10 +317,10 @@ impl Pages {
 }
 
 /// A logged row as name, value, name, value.
-pub fn columns(pairs: Option<Vec<Option<&str>>>, relation: &str, vocabulary: &mut ColumnLists) -> Row {
+pub fn columns(pairs: Option<Vec<Option<&str>>>, relation: &str, lists: &mut ColumnLists) -> Row {
     let pairs = pairs.unwrap_or_default();
     let names = pairs.iter().step_by(2).map(|name| name.unwrap_or_default());
-    Row::new(vocabulary.names(relation, names), pairs.iter().skip(1).step_by(2).copied())
+    Row::new(lists.names(relation, names), pairs.iter().skip(1).step_by(2).copied())
 }
 
 /// How many of these entries are few enough to be held with their payload; at least one.
@@ -316,16 +331,6 @@ fn chunk_length<'a>(entries: impl Iterator<Item = &'a LogEntry>) -> usize {
         bytes <= CHUNK_BYTES
     };
     entries.take(CHUNK_ROWS).take_while(fits).count().max(1)
-}
-
-fn entry(row: &session::Row) -> LogEntry {
-    let stored = row.get::<_, i32>("size") as usize;
-    LogEntry {
-        id: LogId(row.get("id")),
-        txid: Txid(row.get::<_, session::Xid8>("txid").0),
-        size: if stored > COMPRESSED_FROM { stored * COMPRESSION } else { stored },
-        skip: row.get("skip"),
-    }
 }
 
 fn unexpected(what: &str) -> Error {
@@ -339,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_chunk_is_bounded_in_rows_and_bytes_and_never_empty() {
-        let entry = |size| LogEntry { id: LogId(1), txid: Txid(1), size, skip: false };
+        let entry = |size| LogEntry { id: LogId(1), txid: Txid(1), size, skip: false, change: None };
         let lengths = |mut entries: &[LogEntry]| {
             let mut lengths = Vec::new();
             while !entries.is_empty() {

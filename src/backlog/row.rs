@@ -175,11 +175,11 @@ mod tests {
 
     #[test]
     fn rows_of_a_table_share_their_names() {
-        let mut vocabulary = ColumnLists::default();
-        let first = vocabulary.names("public.t", ["a", "b"].into_iter());
-        assert!(Arc::ptr_eq(&first, &vocabulary.names("public.t", ["a", "b"].into_iter())));
-        assert!(!Arc::ptr_eq(&first, &vocabulary.names("public.t", ["a"].into_iter())));
-        assert_eq!(*vocabulary.names("public.u", ["a"].into_iter()), ["a".to_string()]);
+        let mut lists = ColumnLists::default();
+        let first = lists.names("public.t", ["a", "b"].into_iter());
+        assert!(Arc::ptr_eq(&first, &lists.names("public.t", ["a", "b"].into_iter())));
+        assert!(!Arc::ptr_eq(&first, &lists.names("public.t", ["a"].into_iter())));
+        assert_eq!(*lists.names("public.u", ["a"].into_iter()), ["a".to_string()]);
     }
 
     #[test]

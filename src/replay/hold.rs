@@ -268,7 +268,7 @@ pub fn are_usable(slave: &mut Session) -> Result<bool> {
 
 /// Changes that are held, in the order of their places.
 pub fn read(slave: &mut Session, places: &[i64]) -> Result<Vec<Change>> {
-    let mut vocabulary = ColumnLists::default();
+    let mut lists = ColumnLists::default();
     let rows = slave.query("read what is held", sql::HELD, &[&places])?;
     rows.iter()
         .map(|row| {
@@ -282,8 +282,8 @@ pub fn read(slave: &mut Session, places: &[i64]) -> Result<Vec<Change>> {
                 txid: Txid(row.get("txid")),
                 event,
                 relation: relation.to_string(),
-                old: columns(row.get("old"), relation, &mut vocabulary),
-                new: columns(row.get("new"), relation, &mut vocabulary),
+                old: columns(row.get("old"), relation, &mut lists),
+                new: columns(row.get("new"), relation, &mut lists),
                 sql: row.get("sql"),
                 origin: row.get("origin"),
             })

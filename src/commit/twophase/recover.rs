@@ -6,7 +6,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, Side};
 use crate::commit::recovery::{Settlement, decide};
 use crate::commit::sql;
-use crate::server::session::{Session, ToSql};
+use crate::server::session::ToSql;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Pair {
