@@ -5,7 +5,7 @@
 mod harness;
 
 use harness::{Daemon, OwnCluster, Pair};
-use pyreplica::commit::twophase::Step;
+use pyreplica::for_tests::Step;
 
 /// How often the protocol passes the step before the fault: the first batch ever, and one that finds numbers and rows of
 /// an earlier one.

@@ -6,7 +6,7 @@ mod harness;
 use harness::copying::paused;
 use harness::looking::{explained, status};
 use harness::{OwnCluster, Pair, assert_says, wait_until};
-use pyreplica::commit::twophase::Step;
+use pyreplica::for_tests::Step;
 
 const CHANGE: &str = "insert into t select coalesce(max(id), 0) + 1, 'new' from t";
 

@@ -4,7 +4,7 @@
 mod harness;
 
 use harness::{Daemon, OwnCluster, Pair};
-use pyreplica::commit::twophase::Step;
+use pyreplica::for_tests::Step;
 
 const ONE_PHASE: &str = "TWO_PHASE=false";
 

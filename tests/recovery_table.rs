@@ -8,9 +8,9 @@ mod harness;
 
 use harness::Pair;
 use postgres::Client;
-use pyreplica::base::names::{BatchNumber, Side};
-use pyreplica::commit::recovery::GidFamily;
-use pyreplica::server::checks::origin;
+use pyreplica::for_tests::GidFamily;
+use pyreplica::for_tests::origin;
+use pyreplica::for_tests::{BatchNumber, Side};
 
 /// A pair that has replicated one batch, by which the master knows the slave.
 fn acquainted_pair() -> Pair {

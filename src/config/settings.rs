@@ -4,7 +4,7 @@ mod ini;
 mod section;
 mod smtp;
 
-pub use smtp::{Login, Protection, Smtp};
+pub use smtp::{Protection, Smtp};
 
 use crate::config::conflict_policy::ConflictPolicies;
 use crate::config::dsn::Dsn;

@@ -46,7 +46,7 @@ pub struct Release {
 /// What came of trying a transaction again.
 #[derive(Debug)]
 pub enum Retried {
-    Replayed(u64),
+    Replayed,
     /// Nothing was done, for this reason.
     Waits(String),
     Failed(Error),
@@ -145,7 +145,7 @@ impl Release {
             }
             let replayed = this.replay_quarantined(&number)?;
             this.slave.execute("empty the quarantine", sql::FORGET_QUARANTINED, &parameters)?;
-            Ok(if replayed == 0 { Retried::Gone } else { Retried::Replayed(replayed) })
+            Ok(if replayed == 0 { Retried::Gone } else { Retried::Replayed })
         });
         match outcome {
             // Of no single change is what the slave finds out at the commit, where it checks foreign keys.

@@ -39,8 +39,6 @@ pub enum Use {
 pub struct Tls {
     /// The attempts to make, in order, for as long as another one may help.
     pub attempts: &'static [Use],
-    /// TLS from the first byte on (`sslnegotiation=direct`, servers from PostgreSQL 17).
-    pub is_direct: bool,
     pub connector: Connector,
     seen_certificate: Arc<AtomicBool>,
 }
@@ -50,6 +48,7 @@ impl Tls {
     /// so that renewed certificates count without a restart.
     pub fn of(side: Side, dsn: &Dsn) -> Result<Tls> {
         let mode = Mode::of(dsn).map_err(|reason| wrong(side, reason))?;
+        // TLS from the first byte on (`sslnegotiation=direct`, servers from PostgreSQL 17).
         let is_direct = match dsn.get("sslnegotiation") {
             None | Some("" | "postgres") => false,
             Some("direct") if mode < Mode::Require => {
@@ -64,10 +63,10 @@ impl Tls {
         if mode == Mode::Disable || is_socket(dsn) {
             let config = configure(None, dsn, Verifier::trusting(Arc::clone(&seen_certificate)));
             let connector = Connector::new(config.map_err(|reason| wrong(side, reason))?);
-            return Ok(Tls { attempts: &[Use::Never], is_direct: false, connector, seen_certificate });
+            return Ok(Tls { attempts: &[Use::Never], connector, seen_certificate });
         }
         match prepare(mode, dsn, Arc::clone(&seen_certificate), is_direct) {
-            Ok(connector) => Ok(Tls { attempts: mode.attempts(), is_direct, connector, seen_certificate }),
+            Ok(connector) => Ok(Tls { attempts: mode.attempts(), connector, seen_certificate }),
             Err(reason) if mode < Mode::Require => {
                 // What libpq does, though not as silently.
                 log::warn!(target: "pyreplica", "{side}: no TLS, because {reason}");
@@ -239,6 +238,6 @@ mod tests {
         let of = |text: &str| Tls::of(Side::Master, &Dsn::parse(text).unwrap());
         assert_eq!(of("host=/tmp sslmode=verify-full").unwrap().attempts, [Use::Never]);
         assert!(of("host=a sslnegotiation=direct").is_err());
-        assert!(of("host=a sslmode=require sslnegotiation=direct").unwrap().is_direct);
+        assert!(of("host=a sslmode=require sslnegotiation=direct").is_ok());
     }
 }

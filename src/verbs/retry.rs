@@ -48,7 +48,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
         for row in wanted(call, release.quarantined()?)? {
             let txid = Txid(row.get("txid"));
             let (outcome, error) = match release.retry(txid)? {
-                Retried::Replayed(_) => ("replayed", None),
+                Retried::Replayed => ("replayed", None),
                 Retried::Gone => ("taken out by somebody else meanwhile", None),
                 Retried::Waits(why) => ("waits", Some(why)),
                 Retried::Failed(error) => ("fails", Some(told(&error))),

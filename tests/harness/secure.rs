@@ -1,10 +1,10 @@
 //! A server with TLS, and the question whether pyreplica and psql make the same of a connection string.
 
 use super::{Authority, Contents, ORDINARY, OwnCluster, psql};
-use pyreplica::base::error::Error;
-use pyreplica::base::names::Side;
-use pyreplica::config::dsn::Dsn;
-use pyreplica::server::session::Session;
+use pyreplica::for_tests::Dsn;
+use pyreplica::for_tests::Error;
+use pyreplica::for_tests::Session;
+use pyreplica::for_tests::Side;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -89,7 +89,7 @@ pub fn with_defaults(text: &str) -> Dsn {
 }
 
 pub fn connect(dsn: &Dsn) -> Result<Session, Error> {
-    pyreplica::server::connect::connect(Side::Master, dsn, "test")
+    pyreplica::for_tests::connect(Side::Master, dsn, "test")
 }
 
 fn by_pyreplica(dsn: &Dsn) -> Outcome {
