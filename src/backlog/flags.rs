@@ -135,33 +135,30 @@ impl FlagWriter {
         Ok(waiting)
     }
 
-    /// Marks or deletes rows; false if somebody holds some of them.
+    /// Sets flags of rows or deletes them; false if somebody holds some of them. Slaves come and go by columns of the log:
+    /// none does while it is locked.
     fn change(&mut self, master: &mut Session, ids: &[i64], which: fn(&FlagQueries) -> &[String]) -> Result<bool> {
-        match self.attempt(master, ids, which) {
+        let changed = master.transaction(sql::BEGIN_MARKING, |master| {
+            let rows = master.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
+            let fields: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            if fields != self.fields {
+                self.queries = FlagQueries::new(&self.field, &fields, !self.retention.is_zero());
+                self.fields = fields;
+            }
+            for statement in which(&self.queries) {
+                master.execute("mark replayed changes", statement, &[&ids])?;
+            }
+            Ok(())
+        });
+        match changed {
             Ok(()) => Ok(true),
             Err(error) if is_held(&error) => {
                 log::debug!(target: &self.name, "{error}");
-                master.message("roll back", "ROLLBACK")?;
                 self.paused = Some(Instant::now());
                 Ok(false)
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Slaves come and go by columns of the log: none does while it is locked.
-    fn attempt(&mut self, master: &mut Session, ids: &[i64], which: fn(&FlagQueries) -> &[String]) -> Result<()> {
-        master.message("begin a transaction", sql::BEGIN_MARKING)?;
-        let rows = master.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
-        let fields: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-        if fields != self.fields {
-            self.queries = FlagQueries::new(&self.field, &fields, !self.retention.is_zero());
-            self.fields = fields;
-        }
-        for statement in which(&self.queries) {
-            master.execute("mark replayed changes", statement, &[&ids])?;
-        }
-        master.message("commit", "COMMIT").map(drop)
     }
 }
 

@@ -294,7 +294,7 @@ impl SlaveProgress {
     /// Makes this database the one that the positions are about. Whoever comes first does it for all slaves, since the log
     /// is renumbered.
     fn adopt(&self, master: &mut Session) -> Result<()> {
-        master.message("begin a transaction", sql::BEGIN_ADOPTING)?;
+        master.transaction(sql::BEGIN_ADOPTING, |master| {
         let restored = master.query("look at the log's transactions", sql::RESTORED, &[])?;
         let foreign = master.query("look for positions", sql::FOREIGN_POSITIONS, &[&self.identity])?;
         for field in foreign.iter().map(|row| row.get::<_, String>(0)) {
@@ -312,7 +312,8 @@ impl SlaveProgress {
             let renumbered = master.execute("renumber transactions", sql::RENUMBER, &[&last, &numbers])?;
             log::warn!(target: &self.name, "The log comes from another cluster: {renumbered} changes got transaction numbers of this one");
         }
-        master.message("commit", "COMMIT").map(drop)
+        Ok(())
+        })
     }
 }
 

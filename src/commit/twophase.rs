@@ -197,12 +197,8 @@ impl Pair {
         let outcome = self.batch(transactions);
         if outcome.is_err() {
             self.prefetcher = None;
-            // Best effort: a session that cannot roll back is lost, and its server does it.
-            for session in [&mut self.master, &mut self.slave] {
-                if let Err(error) = session.message("roll back", "ROLLBACK") {
-                    log::debug!(target: &self.name, "{error}");
-                }
-            }
+            self.master.roll_back();
+            self.slave.roll_back();
             return outcome;
         }
         for conflict in self.replayer.take_conflicts() {

@@ -338,10 +338,7 @@ pub fn in_one_snapshot<T>(
     ask: impl FnOnce(&mut Session) -> Result<T>,
 ) -> Result<T> {
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE";
-    session.message("begin a transaction", &format!("{begin} {} IN ACCESS SHARE MODE", source.target))?;
-    let answer = ask(session)?;
-    session.message("end a transaction", "COMMIT")?;
-    Ok(answer)
+    session.transaction(&format!("{begin} {} IN ACCESS SHARE MODE", source.target), ask)
 }
 
 /// What a side holds of these rows now, in the order of the keys.

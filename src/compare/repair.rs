@@ -64,11 +64,7 @@ pub fn repair(both: &mut Servers, plan: &ComparePlan, differences: &[Difference]
     lock(both, plan)?;
     both.reached("repair-locked");
     let outcome = under_lock(both, plan, differences, anew);
-    let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
-    let ended = both.slave().message("end a transaction", end);
-    let repaired = outcome?;
-    ended?;
-    Ok(repaired)
+    both.slave().end(outcome)
 }
 
 /// The statements that would do it, were nothing under way.
@@ -111,7 +107,7 @@ fn lock(both: &mut Servers, plan: &ComparePlan) -> Result<()> {
         match both.slave().message("lock the table", &lock) {
             Ok(_) => return Ok(()),
             Err(error) => {
-                both.slave().message("roll back", "ROLLBACK")?;
+                both.slave().roll_back();
                 if error.code() != Some("55P03") || attempt == LOCK_TRIES {
                     let hint = "somebody else holds it: a long transaction of the slave, or one that was left in doubt \
                                 (pg_prepared_xacts), which the daemon settles when it connects";

@@ -267,9 +267,7 @@ fn register(wish: &Wish, pair: &mut Pair, scope: &Scope, plans: &[CopyPlan]) -> 
     let position = Position { batch: scope.batch, ..former.clone() };
     pair.log.progress.write(&mut pair.master, &position, former.batch)?;
     let wanted: Vec<&str> = plans.iter().map(|plan| plan.relation.as_str()).collect();
-    let slave = &mut pair.slave;
-    let mut work = || {
-        slave.message("begin a transaction", "BEGIN")?;
+    pair.slave.transaction("BEGIN", |slave| {
         slave.execute("note the copy", pair_sql::FORGET_COPIES, &[&scope.key, &scope.forgotten])?;
         slave.execute(
             "note the copy",
@@ -279,9 +277,8 @@ fn register(wish: &Wish, pair: &mut Pair, scope: &Scope, plans: &[CopyPlan]) -> 
         if wish.truncate && scope.is_whole {
             empty(slave, plans)?;
         }
-        slave.message("commit", "COMMIT").map(drop)
-    };
-    work()
+        Ok(())
+    })
 }
 
 fn empty(slave: &mut Session, plans: &[CopyPlan]) -> Result<()> {
@@ -324,12 +321,13 @@ fn settle(pair: &mut Pair, scope: &Scope) -> Result<()> {
     failpoint::reached("copy-positioned");
     let is_covered = |table: &&Copied| table.snapshot.as_ref().is_some_and(|snapshot| base.covers(snapshot));
     let covered: Vec<&str> = copied.iter().filter(is_covered).map(|table| table.relation.as_str()).collect();
-    pair.slave.message("begin a transaction", "BEGIN")?;
-    pair.slave.execute("end the copy", pair_sql::FORGET_COPIES, &[&scope.key, &covered])?;
-    pair.slave.execute("end the copy", sql::PASS_COPIES, &[&scope.key])?;
-    if hold::are_usable(&mut pair.slave)? {
-        pair.slave.execute("end the copy", sql::DROP_ALL_HELD, &[&scope.key])?;
-        pair.slave.execute("end the copy", sql::END_HOLDS, &[&scope.key])?;
-    }
-    pair.slave.message("commit", "COMMIT").map(drop)
+    pair.slave.transaction("BEGIN", |slave| {
+        slave.execute("end the copy", pair_sql::FORGET_COPIES, &[&scope.key, &covered])?;
+        slave.execute("end the copy", sql::PASS_COPIES, &[&scope.key])?;
+        if hold::are_usable(slave)? {
+            slave.execute("end the copy", sql::DROP_ALL_HELD, &[&scope.key])?;
+            slave.execute("end the copy", sql::END_HOLDS, &[&scope.key])?;
+        }
+        Ok(())
+    })
 }

@@ -147,9 +147,7 @@ pub fn create(slave: &mut Session) -> Result<()> {
     if slave.query_one("look for a copy", sql::HAS_COPY, &[])?.get(0) {
         return Ok(());
     }
-    slave.message("create the table replica_copy", sql::SLAVE_COPY).map(drop).map_err(|error| {
-        // The script is one transaction, which the error has left open.
-        let _ = slave.message("roll back", "ROLLBACK");
+    slave.script("create the table replica_copy", sql::SLAVE_COPY).map_err(|error| {
         error.with_hint("run sql/slave-copy.sql there as somebody who may create tables in the schema public")
     })
 }

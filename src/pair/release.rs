@@ -171,7 +171,7 @@ impl Release {
             self.replayer.check_unique(&mut self.slave)
         };
         let outcome = body();
-        self.slave.message("roll back", "ROLLBACK")?;
+        self.slave.roll_back();
         self.replayer.take_conflicts();
         outcome
     }
@@ -232,16 +232,12 @@ impl Release {
             let done = work(self)?;
             self.replayer.check_unique(&mut self.slave)?;
             failpoint::reached("release-done");
-            self.slave.message("commit", "COMMIT")?;
-            failpoint::reached("release-committed");
             Ok(done)
         };
-        let outcome = body();
-        if outcome.is_err() {
-            // Best effort: a session that cannot roll back is lost, and its server does it.
-            drop(self.slave.message("roll back", "ROLLBACK"));
-        }
-        outcome
+        let done = body();
+        let done = self.slave.end(done)?;
+        failpoint::reached("release-committed");
+        Ok(done)
     }
 
     /// Replays the next held changes of a table; how many, and whether those were all at the moment.

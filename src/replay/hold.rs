@@ -255,15 +255,11 @@ pub fn are_usable(slave: &mut Session) -> Result<bool> {
     if missing == 0 {
         return Ok(denied == 0);
     }
-    if let Err(error) = slave.message("create the slave's tables", sql::SLAVE_INSTALL) {
-        // The script is one transaction, which the error has left open.
-        slave.message("roll back", "ROLLBACK")?;
-        if error.is_transient() {
-            return Err(error);
-        }
-        return Ok(false);
+    match slave.script("create the slave's tables", sql::SLAVE_INSTALL) {
+        Ok(()) => Ok(look(slave)? == (0, 0)),
+        Err(error) if error.is_transient() => Err(error),
+        Err(_) => Ok(false),
     }
-    Ok(look(slave)? == (0, 0))
 }
 
 /// Changes that are held, in the order of their places.

@@ -137,6 +137,37 @@ impl Session {
         Ok(counts.collect())
     }
 
+    /// Does some work in a transaction of its own. `begin` is BEGIN, with what else belongs before the work.
+    pub fn transaction<T>(&mut self, begin: &str, work: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
+        let done = self.message("begin a transaction", begin).and_then(|_| work(self));
+        self.end(done)
+    }
+
+    /// Runs a script that is one transaction, with its own BEGIN and COMMIT.
+    pub fn script(&mut self, operation: &str, sql: &str) -> Result<()> {
+        let done = self.message(operation, sql).map(drop);
+        if done.is_err() {
+            self.roll_back();
+        }
+        done
+    }
+
+    /// Ends a transaction: commits it if what was done in it has succeeded, and rolls it back otherwise.
+    pub fn end<T>(&mut self, done: Result<T>) -> Result<T> {
+        let committed = done.and_then(|done| self.message("commit", "COMMIT").map(|_| done));
+        if committed.is_err() {
+            self.roll_back();
+        }
+        committed
+    }
+
+    /// Best effort, after an error that says more: a session that cannot roll back is lost, and its server does it.
+    pub fn roll_back(&mut self) {
+        if let Err(error) = self.message("roll back", "ROLLBACK") {
+            log::debug!(target: "pyreplica", "{error}");
+        }
+    }
+
     /// Asks the server, and has something else done until the answer is there. That is for a thread of its own to do: where
     /// all processors are busy a new thread waits, and the server would wait with it for the message.
     pub fn ask_while<A, T: Send>(

@@ -38,11 +38,7 @@ pub fn install(dsn: &Dsn, control: &Control, tell: &mut dyn FnMut(&str) -> Resul
     control.set_cancellers(vec![master.canceller()]);
     // hstore goes where the operator's own sessions would put it.
     master.message("set the session up", "RESET search_path")?;
-    if let Err(error) = master.message("install the log and its trigger", sql::MASTER_INSTALL) {
-        // The script is one transaction, which the error has left open.
-        master.message("roll back", "ROLLBACK").ok();
-        return Err(error);
-    }
+    master.script("install the log and its trigger", sql::MASTER_INSTALL)?;
     master.message("set the session up", sql::OWN_SESSION_PATH)?;
     for row in master.query("create the triggers", sql::CREATE_TRIGGERS, &[])? {
         tell(row.get(0))?;

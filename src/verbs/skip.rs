@@ -178,7 +178,7 @@ fn skip_pending(
     reason: Option<&str>,
 ) -> Result<()> {
     release.master.message("begin a transaction", "BEGIN")?;
-    let mut body = || {
+    let mut pass_over = || {
         release.master.execute("wait for the batch in hand", sql::STOP_BATCH, &[&field])?;
         refuse_in_doubt(release, field)?;
         for row in pending(release, queries, field, ids, &[])? {
@@ -188,18 +188,13 @@ fn skip_pending(
         release.master.execute("note what is skipped", &queries.note, &[&pair, &ids, &reason])?;
         release.master.execute("skip", &queries.skip, &[&ids])?;
         failpoint::reached("skip-done");
-        release.master.message("commit", "COMMIT").map(drop)
+        Ok(())
     };
-    if let Err(error) = body() {
-        // Best effort: a session that cannot roll back is lost, and its server does it.
-        drop(release.master.message("roll back", "ROLLBACK"));
-        return Err(match error.kind() {
-            Kind::Contention => {
-                error.with_hint("a batch is under way or in doubt: the daemon settles it; then try again")
-            }
-            _ => error,
-        });
-    }
+    let done = pass_over();
+    release.master.end(done).map_err(|error| match error.kind() {
+        Kind::Contention => error.with_hint("a batch is under way or in doubt: the daemon settles it; then try again"),
+        _ => error,
+    })?;
     failpoint::reached("skip-committed");
     release.tell()
 }
