@@ -1,3 +1,4 @@
 pub mod sql;
 pub mod recovery;
+pub mod prepared;
 pub mod twophase;

@@ -33,22 +33,27 @@ impl GidFamily {
 
     /// The number, if this transaction is one of this slave's on that side. Anybody else's is never touched.
     pub fn number(&self, side: Side, gid: &str) -> Option<BatchNumber> {
-        let (field, number, origin) = GidFamily::read(side, gid)?;
-        (field == self.field && origin == self.origin).then_some(number)
+        let gid = Gid::parse(side, gid)?;
+        (gid.field == self.field && gid.origin == self.origin).then_some(gid.number)
     }
+}
 
-    /// Whether it may be one of this slave's, for somebody who cannot ask the master which log that is about.
-    pub fn may_be_own(field: &str, side: Side, gid: &str) -> bool {
-        GidFamily::read(side, gid).is_some_and(|(read, ..)| read == field)
-    }
+/// What the name of a prepared batch says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Gid<'a> {
+    pub field: &'a str,
+    pub number: BatchNumber,
+    pub origin: &'a str,
+}
 
-    /// Field, number and origin of a batch. A name holds no colon; a field may, and is what is left.
-    fn read(side: Side, gid: &str) -> Option<(&str, BatchNumber, &str)> {
+impl<'a> Gid<'a> {
+    /// `None` if it is no name of a batch on this side. The pair's name holds no colon; a field may, and is what is left.
+    pub fn parse(side: Side, gid: &'a str) -> Option<Gid<'a>> {
         let (_name, rest) = gid.strip_prefix("pyreplica:")?.split_once(':')?;
         let (rest, origin) = rest.rsplit_once(':')?;
         let (rest, number) = rest.rsplit_once(':')?;
         let field = rest.strip_suffix(&side.to_string())?.strip_suffix(':')?;
-        number.parse().ok().map(|number| (field, BatchNumber(number), origin))
+        number.parse().ok().map(|number| Gid { field, number: BatchNumber(number), origin })
     }
 }
 
@@ -136,9 +141,8 @@ mod tests {
             let other = GidFamily::new("somedb", field, 0xabc);
             assert_eq!(other.number(Side::Master, &gid("somedb", field)), Some(BatchNumber(42)), "{field}");
             assert_eq!(other.number(Side::Master, &gid("somedb", "a")), None, "{field}");
-            assert!(GidFamily::may_be_own(field, Side::Master, &gid("somedb", field)), "{field}");
-            assert!(!GidFamily::may_be_own("a", Side::Master, &gid("somedb", field)), "{field}");
-            assert!(!GidFamily::may_be_own(field, Side::Slave, &gid("somedb", field)), "{field}");
+            assert_eq!(Gid::parse(Side::Master, &gid("somedb", field)).unwrap().field, field);
+            assert_eq!(Gid::parse(Side::Slave, &gid("somedb", field)), None, "{field}");
         }
     }
 

@@ -4,7 +4,9 @@ pub const NEXT_BATCH: &str = "select nextval('public.replica_batch_seq')";
 
 pub const COMMITTED_BATCH: &str = "select batch from public.replica_slave where field = $1::text::name";
 
-pub const PREPARED: &str = "select gid from pg_prepared_xacts where database = current_database() order by prepared";
+pub const PREPARED: &str = "select gid, database::text, owner::text, \
+     extract(epoch from now() - prepared)::bigint as age, database = current_database() as here \
+     from pg_prepared_xacts order by prepared";
 
 pub const PROGRESS: &str = "select batch, position from public.replica_progress where master = $1";
 

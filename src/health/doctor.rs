@@ -18,8 +18,6 @@ use crate::server::checks;
 use crate::server::session::{Session, ToSql};
 use std::fmt;
 
-pub use in_doubt::prepared;
-
 /// How bad a finding is. A note is worth knowing and needs no hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {

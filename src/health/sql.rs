@@ -30,10 +30,6 @@ pub const PLACE: &str = "select batch, last, extract(epoch from ts)::float8 as n
 
 pub const OPEN_TRANSACTIONS: &str = include_str!("../../sql/query/status/open.sql");
 
-pub const ALL_PREPARED: &str = "select gid, database::text, owner::text, \
-     extract(epoch from now() - prepared)::bigint as age, database = current_database() as here \
-     from pg_prepared_xacts order by prepared";
-
 pub const SEQUENCE_NAMES: &str = "select format('%I.%I', schemaname, sequencename) from pg_sequences";
 
 pub const ROLE_AND_VERSION: &str = "select current_user::text, current_setting('server_version_num')::int";

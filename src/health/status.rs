@@ -10,10 +10,10 @@ mod as_text;
 use crate::backlog::sql as backlog_sql;
 use crate::base::error::{Error, Result};
 use crate::base::names::{BatchNumber, Side};
+use crate::commit::prepared::prepared;
 use crate::commit::recovery::GidFamily;
 use crate::commit::twophase::pair_key;
 use crate::config::settings::Config;
-use crate::health::doctor;
 use crate::health::sql;
 use crate::pair::copied::{self, Unfinished};
 use crate::server::checks;
@@ -247,13 +247,13 @@ fn in_doubt(config: &Config, origin: Option<u64>, sessions: &mut [&mut Session])
     let mut numbers: BTreeSet<BatchNumber> = BTreeSet::new();
     let mut doubt = Doubt::default();
     for session in sessions {
-        for prepared in doctor::prepared(session)?.into_iter().filter(|prepared| prepared.is_here) {
+        for prepared in prepared(session)?.into_iter().filter(|prepared| prepared.is_here) {
             match &family {
-                Some(family) => match family.number(prepared.side, &prepared.gid) {
+                Some(family) => match prepared.batch_of(family) {
                     Some(number) => drop(numbers.insert(number)),
                     None => continue,
                 },
-                None if GidFamily::may_be_own(field, prepared.side, &prepared.gid) => doubt.batches += 1,
+                None if prepared.may_be_batch_of(field) => doubt.batches += 1,
                 None => continue,
             }
             doubt.oldest = doubt.oldest.max(prepared.age);

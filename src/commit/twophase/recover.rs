@@ -4,6 +4,7 @@ use super::{Pair, finish};
 use crate::backlog::position::Position;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, Side};
+use crate::commit::prepared::prepared;
 use crate::commit::recovery::{Settlement, decide};
 use crate::commit::sql;
 use crate::server::session::ToSql;
@@ -38,9 +39,8 @@ impl Pair {
 
     /// This slave's transactions that a server keeps prepared; a gid may hold a former name of the pair.
     fn prepared(&mut self, side: Side) -> Result<BTreeMap<BatchNumber, String>> {
-        let rows = self.session(side).query("look for in-doubt transactions", sql::PREPARED, &[])?;
-        let gids = rows.iter().map(|row| row.get::<_, String>(0));
-        Ok(gids.filter_map(|gid| Some((self.gids.number(side, &gid)?, gid))).collect())
+        let found = prepared(self.session(side))?;
+        Ok(found.into_iter().filter_map(|found| Some((found.batch_of(&self.gids)?, found.gid))).collect())
     }
 
     /// Without two-phase commit: copies the position that the master lost.

@@ -1,7 +1,7 @@
 //! What the daemons have prepared on the slave: a position may cover it already, while no row shows it yet.
 
 use crate::base::error::Result;
-use crate::commit::sql as commit_sql;
+use crate::commit::prepared::{Prepared, prepared};
 use crate::compare::servers::Servers;
 use crate::server::session::Session;
 use std::collections::HashSet;
@@ -13,21 +13,20 @@ const PREPARED_PAUSE: Duration = Duration::from_millis(20);
 
 /// Waits for what is prepared on the slave by now; false if some of it stays so.
 pub fn prepared_is_over(both: &mut Servers) -> Result<bool> {
-    let mut waited_for = prepared(both.slave())?;
+    let mut waited_for = batches(both.slave())?;
     for _ in 0..PREPARED_TRIES {
         if waited_for.is_empty() {
             return Ok(true);
         }
         both.pause(PREPARED_PAUSE)?;
-        let left = prepared(both.slave())?;
+        let left = batches(both.slave())?;
         waited_for.retain(|gid| left.contains(gid));
     }
     Ok(waited_for.is_empty())
 }
 
 /// What the daemons have prepared on the slave.
-fn prepared(slave: &mut Session) -> Result<HashSet<String>> {
-    let rows = slave.query("look at prepared transactions", commit_sql::PREPARED, &[])?;
-    let gids = rows.iter().map(|row| row.get::<_, String>(0));
-    Ok(gids.filter(|gid| gid.starts_with("pyreplica:") && gid.contains(":slave:")).collect())
+fn batches(slave: &mut Session) -> Result<HashSet<String>> {
+    let batches = prepared(slave)?.into_iter().filter(Prepared::is_batch);
+    Ok(batches.map(|batch| batch.gid).collect())
 }

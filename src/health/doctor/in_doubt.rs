@@ -1,12 +1,11 @@
 //! Transactions that are prepared and neither committed nor rolled back: ours, and others' that hold back vacuum.
 
 use super::{Diagnosis, Level};
-use crate::base::error::Result;
 use crate::base::names::{BatchNumber, Side, quote_literal};
+use crate::commit::prepared::{Prepared, prepared};
 use crate::commit::recovery::{GidFamily, Settlement, decide};
 use crate::commit::sql as commit_sql;
 use crate::config::settings::Config;
-use crate::health::sql;
 use crate::server::session::Session;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,17 +17,6 @@ const OWN_PATIENCE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(600);
 
 const SUBJECT: &str = "in-doubt transactions";
-
-/// A transaction that a server keeps prepared, whosever it is.
-pub struct Prepared {
-    pub side: Side,
-    pub gid: String,
-    pub database: String,
-    pub owner: String,
-    pub age: Duration,
-    /// In the database that was asked.
-    pub is_here: bool,
-}
 
 pub(super) fn examine<'a>(
     report: &mut Diagnosis,
@@ -53,14 +41,13 @@ pub(super) fn examine<'a>(
         }
         let mut has_any = false;
         for prepared in found {
-            let may_be_own = || prepared.is_here && GidFamily::may_be_own(field, side, &prepared.gid);
             match &family {
-                Some(family) => match family.number(side, &prepared.gid).filter(|_| prepared.is_here) {
+                Some(family) => match prepared.batch_of(family) {
                     Some(number) => own.entry(number).or_default().push(prepared),
                     None if prepared.age > PATIENCE => foreign(report, &prepared),
                     None => continue,
                 },
-                None if may_be_own() => orphaned(report, &prepared),
+                None if prepared.may_be_batch_of(field) => orphaned(report, &prepared),
                 None if prepared.age > PATIENCE => foreign(report, &prepared),
                 None => continue,
             }
@@ -105,21 +92,6 @@ fn doubtful(
         parts.iter().map(|part| format!("on the {}: {command} {};", part.side, quote_literal(&part.gid))).collect();
     let advice = format!("{who}. If it cannot: {}", steps.join(" and then "));
     report.add(level, None, SUBJECT, format!("{text}: {action}")).advise(advice);
-}
-
-/// Everything that is prepared on a server.
-pub fn prepared(session: &mut Session) -> Result<Vec<Prepared>> {
-    let side = session.side();
-    let rows = session.query("look for prepared transactions", sql::ALL_PREPARED, &[])?;
-    let prepared = rows.iter().map(|row| Prepared {
-        side,
-        gid: row.get("gid"),
-        database: row.get("database"),
-        owner: row.get("owner"),
-        age: Duration::from_secs(row.get::<_, i64>("age").max(0) as u64),
-        is_here: row.get("here"),
-    });
-    Ok(prepared.collect())
 }
 
 /// It may be a batch of the pair's: the master, which could tell, can't be asked.
