@@ -62,7 +62,7 @@ impl FlagWriter {
         if self.paused.is_some_and(|since| since.elapsed() < PAUSE) {
             return Ok(true);
         }
-        let Some((above, up_to)) = progress.unmarked().first() else { return Ok(true) };
+        let Some((above, up_to)) = progress.unflagged().first() else { return Ok(true) };
         let (base, current, midway) = progress.replayed();
         let (base, current) = (base.map(Snapshot::as_str), current.map(Snapshot::as_str));
         let row = master.query_one(
@@ -75,14 +75,14 @@ impl FlagWriter {
         if !due.is_empty() && !self.change(master, &due, |queries| &queries.mark)? {
             return Ok(true);
         }
-        progress.unmarked().done(last.filter(|_| rows == ROWS).map_or(up_to, LogId));
-        Ok(progress.unmarked().first().is_none())
+        progress.unflagged().done(last.filter(|_| rows == ROWS).map_or(up_to, LogId));
+        Ok(progress.unflagged().first().is_none())
     }
 
     /// Keeps the flags from falling far behind while there is no end of changes to replay; `replayed` of them were.
     pub fn keep_up(&mut self, master: &mut Session, progress: &mut SlaveProgress, replayed: u64) -> Result<()> {
         let mut steps = (1 + replayed / ROWS as u64).min(STEPS);
-        while steps > 0 && progress.unmarked().ids() > BEHIND && !self.step(master, progress)? {
+        while steps > 0 && progress.unflagged().ids() > BEHIND && !self.step(master, progress)? {
             steps -= 1;
         }
         Ok(())

@@ -1,18 +1,18 @@
-//! Spans of log ids: where rows wait for their flag.
+//! Ranges of log ids: where rows wait for their flag.
 
 use crate::base::names::LogId;
 use std::collections::VecDeque;
 
-/// Spans closer to each other than this are one: rows in between cost less to look at than a query.
+/// Ranges closer to each other than this are one: rows in between cost less to look at than a query.
 const NEAR: i64 = 1_000;
 
 /// Beyond this number neighbours are joined, however far apart they are.
 const KEPT: usize = 64;
 
-/// Spans (above, up to), in order of id and apart from each other.
+/// Ranges (above, up to), in order of id and apart from each other.
 #[derive(Debug, Default)]
 pub struct IdRanges {
-    spans: VecDeque<(LogId, LogId)>,
+    ranges: VecDeque<(LogId, LogId)>,
 }
 
 impl IdRanges {
@@ -21,43 +21,43 @@ impl IdRanges {
         if above >= up_to {
             return;
         }
-        let place = self.spans.iter().take_while(|(known, _)| *known <= above).count();
-        self.spans.insert(place, (above, up_to));
+        let place = self.ranges.iter().take_while(|(known, _)| *known <= above).count();
+        self.ranges.insert(place, (above, up_to));
         self.join(NEAR);
-        if self.spans.len() > KEPT {
-            let gaps = self.spans.iter().zip(self.spans.iter().skip(1)).map(|(a, b)| b.0.0 - a.1.0);
+        if self.ranges.len() > KEPT {
+            let gaps = self.ranges.iter().zip(self.ranges.iter().skip(1)).map(|(a, b)| b.0.0 - a.1.0);
             let narrowest = gaps.min().expect("there are several");
             self.join(narrowest);
         }
     }
 
     pub fn first(&self) -> Option<(LogId, LogId)> {
-        self.spans.front().copied()
+        self.ranges.front().copied()
     }
 
     /// The ids of the first span up to this one are done.
     pub fn done(&mut self, up_to: LogId) {
-        if let Some((above, end)) = self.spans.pop_front() {
+        if let Some((above, end)) = self.ranges.pop_front() {
             if up_to < end {
-                self.spans.push_front((up_to.max(above), end));
+                self.ranges.push_front((up_to.max(above), end));
             }
         }
     }
 
     /// How many ids there are.
     pub fn ids(&self) -> u64 {
-        self.spans.iter().map(|(above, up_to)| (up_to.0 - above.0) as u64).sum()
+        self.ranges.iter().map(|(above, up_to)| (up_to.0 - above.0) as u64).sum()
     }
 
     fn join(&mut self, gap: i64) {
-        let mut joined: VecDeque<(LogId, LogId)> = VecDeque::with_capacity(self.spans.len());
-        for (above, up_to) in self.spans.drain(..) {
+        let mut joined: VecDeque<(LogId, LogId)> = VecDeque::with_capacity(self.ranges.len());
+        for (above, up_to) in self.ranges.drain(..) {
             match joined.back_mut() {
                 Some((_, end)) if above.0 - end.0 <= gap => *end = up_to.max(*end),
                 _ => joined.push_back((above, up_to)),
             }
         }
-        self.spans = joined;
+        self.ranges = joined;
     }
 }
 
@@ -65,38 +65,38 @@ impl IdRanges {
 mod tests {
     use super::*;
 
-    fn spans(added: &[(i64, i64)]) -> IdRanges {
-        let mut spans = IdRanges::default();
-        added.iter().for_each(|(above, up_to)| spans.add(LogId(*above), LogId(*up_to)));
-        spans
+    fn ranges(added: &[(i64, i64)]) -> IdRanges {
+        let mut ranges = IdRanges::default();
+        added.iter().for_each(|(above, up_to)| ranges.add(LogId(*above), LogId(*up_to)));
+        ranges
     }
 
-    fn shown(spans: &IdRanges) -> Vec<(i64, i64)> {
-        spans.spans.iter().map(|(above, up_to)| (above.0, up_to.0)).collect()
+    fn shown(ranges: &IdRanges) -> Vec<(i64, i64)> {
+        ranges.ranges.iter().map(|(above, up_to)| (above.0, up_to.0)).collect()
     }
 
     #[test]
     fn spans_that_meet_are_one_and_others_keep_apart() {
-        assert_eq!(shown(&spans(&[(10, 20), (20, 30), (5_000, 6_000), (15, 40)])), [(10, 40), (5_000, 6_000)]);
-        assert_eq!(shown(&spans(&[(5_000, 6_000), (0, 9_000), (7, 7)])), [(0, 9_000)]);
+        assert_eq!(shown(&ranges(&[(10, 20), (20, 30), (5_000, 6_000), (15, 40)])), [(10, 40), (5_000, 6_000)]);
+        assert_eq!(shown(&ranges(&[(5_000, 6_000), (0, 9_000), (7, 7)])), [(0, 9_000)]);
     }
 
     #[test]
     fn the_first_span_is_done_bit_by_bit() {
-        let mut spans = spans(&[(0, 100), (5_000, 6_000)]);
-        spans.done(LogId(40));
-        assert_eq!((spans.first(), spans.ids()), (Some((LogId(40), LogId(100))), 1_060));
-        spans.done(LogId(100));
-        spans.done(LogId(6_000));
-        assert_eq!((spans.first(), spans.ids()), (None, 0));
+        let mut ranges = ranges(&[(0, 100), (5_000, 6_000)]);
+        ranges.done(LogId(40));
+        assert_eq!((ranges.first(), ranges.ids()), (Some((LogId(40), LogId(100))), 1_060));
+        ranges.done(LogId(100));
+        ranges.done(LogId(6_000));
+        assert_eq!((ranges.first(), ranges.ids()), (None, 0));
     }
 
     #[test]
     fn there_are_never_many() {
         let added: Vec<(i64, i64)> = (0..1_000).map(|n| (n * 10_000, n * 10_000 + 10 + n)).collect();
-        let spans = spans(&added);
-        assert!(spans.spans.len() <= KEPT);
-        assert_eq!(shown(&spans).first().unwrap().0, 0);
-        assert_eq!(shown(&spans).last().unwrap().1, 9_991_009);
+        let ranges = ranges(&added);
+        assert!(ranges.ranges.len() <= KEPT);
+        assert_eq!(shown(&ranges).first().unwrap().0, 0);
+        assert_eq!(shown(&ranges).last().unwrap().1, 9_991_009);
     }
 }

@@ -34,7 +34,7 @@ pub struct SlaveProgress {
     next_place: Option<String>,
     horizon: Horizon,
     /// Where rows that have been replayed may lack their flag.
-    unmarked: IdRanges,
+    unflagged: IdRanges,
     midway: Midway,
     /// The drain that was under way when the row was read need not look below this.
     resumed_above: LogId,
@@ -77,7 +77,7 @@ impl SlaveProgress {
             place: None,
             next_place: None,
             horizon: Horizon::new(LogId(0)),
-            unmarked: IdRanges::default(),
+            unflagged: IdRanges::default(),
             midway: Midway::default(),
             resumed_above: LogId(0),
             is_announced: false,
@@ -105,11 +105,11 @@ impl SlaveProgress {
         self.kept_floor = floor;
         self.is_announced = true;
         self.horizon = Horizon::new(floor);
-        self.unmarked = IdRanges::default();
+        self.unflagged = IdRanges::default();
         self.midway = Midway::default();
         self.resumed_above = floor;
         if self.position.base.is_some() || self.position.current.is_some() {
-            self.unmarked.add(floor, highest);
+            self.unflagged.add(floor, highest);
         } else {
             self.begin(master)?;
         }
@@ -126,8 +126,8 @@ impl SlaveProgress {
         &self.horizon
     }
 
-    pub fn unmarked(&mut self) -> &mut IdRanges {
-        &mut self.unmarked
+    pub fn unflagged(&mut self) -> &mut IdRanges {
+        &mut self.unflagged
     }
 
     /// What to go by in setting flags: the base, and how far a long drain has come.
@@ -137,7 +137,7 @@ impl SlaveProgress {
 
     /// A long drain has come so far that above one id and up to another nothing of it is left, save some transactions.
     pub fn midway(&mut self, above: LogId, up_to: LogId, apart: &[String]) {
-        self.unmarked.add(above, up_to);
+        self.unflagged.add(above, up_to);
         self.midway = Midway { up_to, apart: apart.to_vec() };
     }
 
@@ -168,7 +168,7 @@ impl SlaveProgress {
         self.resumed_above = LogId(0);
         self.midway = Midway::default();
         if let Some((above, up_to)) = ids {
-            self.unmarked.add(above, up_to);
+            self.unflagged.add(above, up_to);
         }
         if let Some(base) = &self.position.base {
             self.horizon.finished(base);
@@ -270,8 +270,8 @@ impl SlaveProgress {
     }
 
     fn floor(&self) -> LogId {
-        let unmarked = self.unmarked.first().map_or(LogId(i64::MAX), |(above, _)| above);
-        self.horizon.floor().min(unmarked).max(self.position.floor)
+        let unflagged = self.unflagged.first().map_or(LogId(i64::MAX), |(above, _)| above);
+        self.horizon.floor().min(unflagged).max(self.position.floor)
     }
 
     /// A slave without a position: its flags say what it has replayed.

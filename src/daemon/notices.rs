@@ -171,59 +171,61 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     /// Fails once a minute from `from` on, `times` times; the minutes at which that was told, with the count.
-    fn told(ledger: &mut ProblemLog<&str>, start: Instant, from: u32, times: u32) -> Vec<(u32, u64)> {
+    fn told(problems: &mut ProblemLog<&str>, start: Instant, from: u32, times: u32) -> Vec<(u32, u64)> {
         let minutes = from..from + times;
-        minutes.filter_map(|m| ledger.failed("a", "a!", start + MINUTE * m).map(|tally| (m, tally.failures))).collect()
+        minutes
+            .filter_map(|m| problems.failed("a", "a!", start + MINUTE * m).map(|tally| (m, tally.failures)))
+            .collect()
     }
 
     #[test]
     fn a_problem_that_lasts_is_told_at_once_and_then_hourly_with_a_count() {
-        let mut ledger = ProblemLog::default();
-        assert_eq!(told(&mut ledger, Instant::now(), 0, 200), [(0, 1), (60, 61), (120, 121), (180, 181)]);
+        let mut problems = ProblemLog::default();
+        assert_eq!(told(&mut problems, Instant::now(), 0, 200), [(0, 1), (60, 61), (120, 121), (180, 181)]);
     }
 
     #[test]
     fn what_was_told_is_told_once_more_when_it_is_over() {
-        let (mut ledger, start) = (ProblemLog::default(), Instant::now());
-        told(&mut ledger, start, 0, 5);
-        let over = ledger.over(start + MINUTE * 7);
+        let (mut problems, start) = (ProblemLog::default(), Instant::now());
+        told(&mut problems, start, 0, 5);
+        let over = problems.over(start + MINUTE * 7);
         assert_eq!(over, [("a!".to_string(), Tally { failures: 5, lasting: MINUTE * 7 })]);
-        assert!(ledger.over(start + MINUTE * 8).is_empty());
-        assert_eq!(told(&mut ledger, start, 9, 3), [(9, 1)], "it is news again");
+        assert!(problems.over(start + MINUTE * 8).is_empty());
+        assert_eq!(told(&mut problems, start, 9, 3), [(9, 1)], "it is news again");
     }
 
     #[test]
     fn different_problems_are_told_apart() {
-        let (mut ledger, now) = (ProblemLog::default(), Instant::now());
-        assert!(ledger.failed(("slave", 1), "", now).is_some());
-        assert!(ledger.failed(("slave", 2), "", now).is_some());
-        assert!(ledger.failed(("slave", 1), "in other words", now).is_none());
-        assert_eq!(ledger.over(now).len(), 2);
+        let (mut problems, now) = (ProblemLog::default(), Instant::now());
+        assert!(problems.failed(("slave", 1), "", now).is_some());
+        assert!(problems.failed(("slave", 2), "", now).is_some());
+        assert!(problems.failed(("slave", 1), "in other words", now).is_none());
+        assert_eq!(problems.over(now).len(), 2);
     }
 
     #[test]
     fn a_problem_that_comes_and_goes_is_told_three_times_an_hour() {
-        let (mut ledger, start) = (ProblemLog::default(), Instant::now());
+        let (mut problems, start) = (ProblemLog::default(), Instant::now());
         let mut mails = Vec::new();
         for minute in 0..=60 {
             let now = start + MINUTE * minute;
-            mails.extend(ledger.failed("a", "", now).map(|tally| (minute, tally.failures)));
-            mails.extend(ledger.over(now).into_iter().map(|(_, tally)| (minute, tally.failures)));
+            mails.extend(problems.failed("a", "", now).map(|tally| (minute, tally.failures)));
+            mails.extend(problems.over(now).into_iter().map(|(_, tally)| (minute, tally.failures)));
         }
         assert_eq!(mails, [(0, 1), (0, 1), (1, 1), (1, 1), (2, 1), (2, 1), (60, 58), (60, 58)]);
     }
 
     #[test]
     fn the_ledger_is_bounded() {
-        let (mut ledger, start) = (ProblemLog::default(), Instant::now());
+        let (mut problems, start) = (ProblemLog::default(), Instant::now());
         for id in 0..1000 {
-            assert!(ledger.failed(id, "", start + Duration::from_secs(id)).is_some());
+            assert!(problems.failed(id, "", start + Duration::from_secs(id)).is_some());
         }
-        assert_eq!(ledger.cases.len(), MAX_PROBLEMS);
-        assert!(ledger.failed(999, "", start + MINUTE * 17).is_none());
-        ledger.over(start + MINUTE * 17);
-        ledger.failed(5000, "", start + MINUTE * 100);
-        assert_eq!(ledger.cases.len(), 1, "what is over is forgotten after an hour");
+        assert_eq!(problems.cases.len(), MAX_PROBLEMS);
+        assert!(problems.failed(999, "", start + MINUTE * 17).is_none());
+        problems.over(start + MINUTE * 17);
+        problems.failed(5000, "", start + MINUTE * 100);
+        assert_eq!(problems.cases.len(), 1, "what is over is forgotten after an hour");
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl Outbox {
         office.bell.notify_one();
     }
 
-    /// Sends what is handed in until the postman is closed; on a thread of its own.
+    /// Sends what is handed in until the outbox is closed; on a thread of its own.
     pub fn deliver(&self) {
         let Some(office) = &self.office else { return };
         let mailer = Mailer::new(office.smtp.clone());

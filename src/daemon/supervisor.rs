@@ -89,7 +89,7 @@ type Task = Arc<dyn Fn(&Config, &Control, &Outbox) -> Result<()> + Send + Sync>;
 /// What the supervisor keeps of a pair.
 struct Pair {
     control: Control,
-    postman: Outbox,
+    outbox: Outbox,
     has_ended: bool,
     config: Config,
     /// Where its settings stand, if they may be read again.
@@ -120,7 +120,7 @@ enum Wish {
 enum Event {
     /// The pair with this number.
     Ended(usize, Option<Failure>),
-    /// A postman has sent everything and gone home.
+    /// A outbox has sent everything and gone home.
     Delivered,
     Stop,
     Reload,
@@ -157,7 +157,7 @@ fn supervise(
     let numbered = loaded.configs.into_iter().enumerate();
     let mut pairs: Vec<Pair> =
         numbered.map(|(number, config)| start(number, config, files.next(), task, sender)).collect();
-    let mut delivering = pairs.iter().filter(|pair| pair.postman.has_work()).count();
+    let mut delivering = pairs.iter().filter(|pair| pair.outbox.has_work()).count();
     let mut failures = Vec::new();
     let mut stage = Stage::Running;
     while pairs.iter().any(|pair| !pair.has_ended) {
@@ -203,13 +203,13 @@ fn supervise(
 fn end(pair: &mut Pair, failure: Option<&Failure>, stage: &Stage) {
     pair.has_ended = true;
     match (failure, stage) {
-        (Some(failure), _) => pair.postman.failed(&failure.error),
+        (Some(failure), _) => pair.outbox.failed(&failure.error),
         (None, Stage::Running) => match pair.wish {
             Wish::Run => {}
-            Wish::Restart(_) => pair.postman.stopped("replication is started anew with other settings"),
-            Wish::End => pair.postman.stopped("replication was stopped: the config file is gone"),
+            Wish::Restart(_) => pair.outbox.stopped("replication is started anew with other settings"),
+            Wish::End => pair.outbox.stopped("replication was stopped: the config file is gone"),
         },
-        (None, _) => pair.postman.stopped("replication was stopped by a signal, in good order"),
+        (None, _) => pair.outbox.stopped("replication was stopped by a signal, in good order"),
     }
 }
 
@@ -217,13 +217,13 @@ fn leave_behind(pairs: &[Pair]) {
     let late = pairs.iter().filter(|pair| !pair.has_ended);
     log::warn!(target: OWN_TARGET, "{} of the pairs did not end in time: ending without them", late.clone().count());
     for pair in late {
-        pair.postman.stopped("replication was stopped by a signal, in the middle of a batch that did not end in time");
+        pair.outbox.stopped("replication was stopped by a signal, in the middle of a batch that did not end in time");
     }
 }
 
 /// Lets the postmen that are still at work send what mails are left, in bounded time.
 fn deliver_the_rest(pairs: &[Pair], mut delivering: usize, events: &Receiver<Event>) {
-    pairs.iter().for_each(|pair| pair.postman.close());
+    pairs.iter().for_each(|pair| pair.outbox.close());
     let until = Instant::now() + MAIL_TIME;
     while delivering > 0 {
         match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -254,12 +254,12 @@ fn next_event(events: &Receiver<Event>, stage: &Stage) -> Option<Event> {
 
 fn start(number: usize, config: Config, file: Option<PathBuf>, task: &Task, sender: &Sender<Event>) -> Pair {
     let kept = config.clone();
-    let (control, postman) = (Control::default(), Outbox::new(&config));
-    if postman.has_work() {
-        deliver(&config.name, &postman, sender.clone());
+    let (control, outbox) = (Control::default(), Outbox::new(&config));
+    if outbox.has_work() {
+        deliver(&config.name, &outbox, sender.clone());
     }
     let (name, task, ended) = (config.name.clone(), task.clone(), sender.clone());
-    let (for_thread, post) = (control.clone(), postman.clone());
+    let (for_thread, post) = (control.clone(), outbox.clone());
     let body = move || {
         let failure = match guarded(|| task(&config, &for_thread, &post)) {
             Err(error) if !is_due_to_stop(&error, &for_thread, &config.name) => {
@@ -273,12 +273,12 @@ fn start(number: usize, config: Config, file: Option<PathBuf>, task: &Task, send
         let error = Error::new(Kind::Internal, None, "start a thread", e);
         drop(sender.send(Event::Ended(number, Some(Failure { name, error }))));
     }
-    Pair { control, postman, has_ended: false, config: kept, file, wish: Wish::Run }
+    Pair { control, outbox, has_ended: false, config: kept, file, wish: Wish::Run }
 }
 
 /// On a thread of its own: a mail server takes its time.
-fn deliver(name: &str, postman: &Outbox, sender: Sender<Event>) {
-    let (post, delivered) = (postman.clone(), sender.clone());
+fn deliver(name: &str, outbox: &Outbox, sender: Sender<Event>) {
+    let (post, delivered) = (outbox.clone(), sender.clone());
     let body = move || {
         // The panic is in the log already; without mails the pair goes on as well as with them.
         let _ = catch_unwind(AssertUnwindSafe(|| post.deliver()));
@@ -311,12 +311,12 @@ fn drain_once(config: &Config, control: &Control) -> Result<()> {
 fn keep_running(
     config: &Config,
     control: &Control,
-    postman: &Outbox,
+    outbox: &Outbox,
     give_up: bool,
     leave: &dyn Fn(&Config, Option<&Error>),
     run: impl Fn(&Config, &Control, &mut dyn FnMut(Milestone)) -> Result<()>,
 ) -> Result<()> {
-    postman.started();
+    outbox.started();
     let mut has_worked = false;
     // What a former process has left may be a failure.
     let mut has_failed = true;
@@ -332,10 +332,10 @@ fn keep_running(
                 if std::mem::take(&mut has_failed) {
                     leave(config, None);
                 }
-                postman.drained();
+                outbox.drained();
             }
-            Milestone::Conflict(text) => postman.conflict(&text),
-            Milestone::Warning(text) => postman.warn(&text),
+            Milestone::Conflict(text) => outbox.conflict(&text),
+            Milestone::Warning(text) => outbox.warn(&text),
         };
         let Err(error) = guarded(|| run(config, control, &mut progress)) else {
             return Ok(());
@@ -349,7 +349,7 @@ fn keep_running(
             return Err(error);
         }
         logger::error(&config.name, &error);
-        postman.failed(&error);
+        outbox.failed(&error);
         let pause = backoff::pause(attempt);
         attempt = attempt.saturating_add(1);
         if respite.take(config, control, pause, !report::is_master_away(&error)) {

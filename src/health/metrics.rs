@@ -194,12 +194,12 @@ fn start(pairs: &Pairs) -> Option<Receiver<Vec<PairStatus>>> {
     let (sender, answer) = channel();
     let pairs = pairs.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let body = move || {
-        let vitals: Vec<PairStatus> = thread::scope(|scope| {
+        let status: Vec<PairStatus> = thread::scope(|scope| {
             let asked: Vec<_> = pairs.iter().map(|config| scope.spawn(|| look(config))).collect();
             asked.into_iter().filter_map(|thread| thread.join().ok()).collect()
         });
         // Nobody may be waiting by then.
-        drop(sender.send(vitals));
+        drop(sender.send(status));
     };
     thread::Builder::new().name("metrics look".into()).spawn(body).ok().map(|_| answer)
 }

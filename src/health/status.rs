@@ -107,30 +107,30 @@ pub struct Problem {
 
 /// Looks at the pair. `source` names it on a command line.
 pub fn look(config: &Config, source: &str, master: Result<Session>, slave: Result<Session>) -> PairStatus {
-    let mut vitals =
+    let mut status =
         PairStatus { name: config.name.clone(), field: config.slave_field.clone(), ..PairStatus::default() };
-    let mut master = vitals.opened(0, master);
-    let mut slave = vitals.opened(1, slave);
-    let origin = match master.as_mut().map(|master| vitals.ask_master(config, master)) {
+    let mut master = status.opened(0, master);
+    let mut slave = status.opened(1, slave);
+    let origin = match master.as_mut().map(|master| status.ask_master(config, master)) {
         Some(Ok(origin)) => Some(origin),
         Some(Err(error)) => {
-            vitals.trouble(&error);
+            status.trouble(&error);
             None
         }
         None => None,
     };
     let mut sessions: Vec<&mut Session> = [&mut master, &mut slave].into_iter().flatten().collect();
     match in_doubt(config, origin, &mut sessions) {
-        Ok(doubt) if origin.is_some() || doubt.batches > 0 => vitals.doubt = Some(doubt),
+        Ok(doubt) if origin.is_some() || doubt.batches > 0 => status.doubt = Some(doubt),
         Ok(_) => {}
-        Err(error) => vitals.trouble(&error),
+        Err(error) => status.trouble(&error),
     }
     if let (Some(origin), Some(slave)) = (origin, &mut slave) {
-        let asked = vitals.ask_slave(&pair_key(origin, &config.slave_field), slave);
-        asked.unwrap_or_else(|error| vitals.trouble(&error));
+        let asked = status.ask_slave(&pair_key(origin, &config.slave_field), slave);
+        asked.unwrap_or_else(|error| status.trouble(&error));
     }
-    vitals.judge(config, source);
-    vitals
+    status.judge(config, source);
+    status
 }
 
 impl PairStatus {

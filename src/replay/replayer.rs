@@ -63,7 +63,7 @@ pub struct Replayer {
     origin: String,
     /// The session may not take the replica role: constraints are deferred instead.
     deferring: bool,
-    tables: TableCache,
+    cache: TableCache,
     /// What is put aside instead.
     pub holds: Holds,
     /// Who wins where the slave is not what it should be.
@@ -89,7 +89,7 @@ impl Replayer {
             name: config.name.clone(),
             origin: origin.to_string(),
             deferring,
-            tables: TableCache::new(&config.conflicts),
+            cache: TableCache::new(&config.conflicts),
             holds,
             policies: config.conflicts.clone(),
             keeps_conflicts: config.conflicts_kept > 0,
@@ -114,7 +114,7 @@ impl Replayer {
     }
 
     fn start_anew(&mut self) {
-        self.tables.unlock();
+        self.cache.unlock();
         self.waiting = None;
         self.in_savepoint = false;
         self.noting.clone_from(&self.origin);
@@ -171,7 +171,7 @@ impl Replayer {
             if !change.sql.is_empty() {
                 self.remarks.entry(std::mem::take(&mut change.sql)).or_insert((change.id, 0)).1 += 1;
             }
-            self.tables.reconcile(master, change).map_err(|error| self.rejected(change, error))?;
+            self.cache.reconcile(master, change).map_err(|error| self.rejected(change, error))?;
         }
         while let Some(first) = changes.first() {
             let others = changes.iter().position(|change| change.origin != first.origin);
@@ -183,12 +183,12 @@ impl Replayer {
 
     /// Locks the tables of these changes, as far as they are new to this transaction.
     fn lock(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<()> {
-        let fresh = self.tables.unlocked(changes);
+        let fresh = self.cache.unlocked(changes);
         if fresh.is_empty() {
             return Ok(());
         }
         self.settle(slave)?;
-        self.tables.lock(master, slave, &fresh)
+        self.cache.lock(master, slave, &fresh)
     }
 
     /// Changes of rows that come from one place.
@@ -241,7 +241,7 @@ impl Replayer {
         let mut met = Vec::new();
         for change in changes {
             let name = self.statements.fresh_name();
-            let table = self.tables.get(change)?;
+            let table = self.cache.get(change)?;
             let found = conflict::replay_one(slave, table, change, &name, &self.policies);
             met.extend(found.map_err(|error| self.rejected(change, error))?);
         }
@@ -253,7 +253,7 @@ impl Replayer {
         self.lock(master, slave, changes)?;
         let mut targets = Vec::new();
         for change in changes {
-            match self.tables.get(change) {
+            match self.cache.get(change) {
                 Ok(table) => {
                     log_change(&self.name, change, table);
                     targets.push(table.target.as_str());
@@ -268,7 +268,7 @@ impl Replayer {
             }
         }
         if targets.is_empty() {
-            return self.tables.get(&changes[0]).map(drop);
+            return self.cache.get(&changes[0]).map(drop);
         }
         let truncate = format!("TRUNCATE {}", targets.join(", "));
         let sql = format!("{}{truncate}; {}", self.note_origin(&changes[0]), sql::OWN_PATH);
@@ -305,8 +305,8 @@ impl Replayer {
             message.push_str(&format!("{}; {}", server_sql::REPLICA_ROLE, sql::LOOK_UP));
         }
         slave.message("replay", &message).map_err(|error| self.rejected(change, error))?;
-        self.tables.unlock();
-        self.tables.forget_prepared();
+        self.cache.unlock();
+        self.cache.forget_prepared();
         slave.set_up(&self.noting)
     }
 
@@ -325,7 +325,7 @@ impl Replayer {
         if error.is_transient() {
             return error;
         }
-        let shown = instruction(change, self.tables.get(change).ok());
+        let shown = instruction(change, self.cache.get(change).ok());
         let usual = match error.code() {
             Some("42501") => ALLOW,
             Some(code) if self.deferring && code.starts_with("23") => TRIGGERS_RUN,

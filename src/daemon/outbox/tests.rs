@@ -5,7 +5,7 @@ use std::cell::RefCell;
 const SMTP: &str = "[SMTP]\nSERVER=localhost\nFROM_ADDR=a@b.c\nTO_ADDRS=a@b.c\nPASSWORD=hunter2\nUSERNAME=joe\n";
 const SUBJECTS: &str = "START_SUBJECT=start\nSTOP_SUBJECT=stop\nERROR_SUBJECT=error\nWARNING_SUBJECT=warning\n";
 
-fn postman(subjects: &str) -> Outbox {
+fn outbox(subjects: &str) -> Outbox {
     let main = "[MAIN]\nNAME=mydb\nDSN0=host=m password=hunter2\nDSN1=postgresql://joe:hunter2@s/x\n";
     Outbox::new(&Config::parse(&format!("{main}{SMTP}{subjects}")).unwrap())
 }
@@ -16,11 +16,11 @@ fn refused(id: i64, detail: &str) -> Error {
         .with_hint("mend it")
 }
 
-/// Closes the postman and returns what it would send.
-fn sent(postman: &Outbox) -> Vec<Letter> {
+/// Closes the outbox and returns what it would send.
+fn sent(outbox: &Outbox) -> Vec<Letter> {
     let letters = RefCell::new(Vec::new());
-    postman.close();
-    postman.office.as_ref().unwrap().deliver(|letter| {
+    outbox.close();
+    outbox.office.as_ref().unwrap().deliver(|letter| {
         letters.borrow_mut().push(letter.clone());
         Ok(Vec::new())
     });
@@ -33,16 +33,16 @@ fn subjects(letters: &[Letter]) -> Vec<&str> {
 
 #[test]
 fn a_pairs_life_in_mails() {
-    let postman = postman(SUBJECTS);
-    postman.started();
-    postman.failed(&refused(5, "duplicate key"));
-    postman.failed(&refused(5, "duplicate key, said otherwise"));
-    postman.failed(&refused(6, "duplicate key"));
-    postman.drained();
-    postman.drained();
-    postman.conflict("Possible conflict");
-    postman.stopped("by a signal");
-    let letters = sent(&postman);
+    let outbox = outbox(SUBJECTS);
+    outbox.started();
+    outbox.failed(&refused(5, "duplicate key"));
+    outbox.failed(&refused(5, "duplicate key, said otherwise"));
+    outbox.failed(&refused(6, "duplicate key"));
+    outbox.drained();
+    outbox.drained();
+    outbox.conflict("Possible conflict");
+    outbox.stopped("by a signal");
+    let letters = sent(&outbox);
     assert_eq!(subjects(&letters), ["start", "error", "error", "error (over)", "error (over)", "stop", "warning"]);
     assert!(letters[3].body.contains("failed:   2 times within a minute\n"), "{}", letters[3].body);
     assert!(letters.iter().all(|letter| !letter.body.contains("hunter2")));
@@ -50,9 +50,9 @@ fn a_pairs_life_in_mails() {
 
 #[test]
 fn a_body_says_where_when_what_why_and_what_to_do() {
-    let postman = postman(SUBJECTS);
-    postman.failed(&refused(5, "duplicate key\nDETAIL: (1)"));
-    let body = sent(&postman).remove(0).body;
+    let outbox = outbox(SUBJECTS);
+    outbox.failed(&refused(5, "duplicate key\nDETAIL: (1)"));
+    let body = sent(&outbox).remove(0).body;
     let found: Vec<&str> =
         body.lines().filter(|line| !line.starts_with("host:") && !line.starts_with("time:")).collect();
     assert_eq!(
@@ -74,22 +74,22 @@ fn a_body_says_where_when_what_why_and_what_to_do() {
 
 #[test]
 fn what_has_no_subject_is_not_sent() {
-    let postman = postman("ERROR_SUBJECT=error\nSTOP_SUBJECT=\n");
-    postman.started();
-    postman.conflict("Possible conflict");
-    postman.failed(&refused(5, ""));
-    postman.stopped("by a signal");
-    assert_eq!(subjects(&sent(&postman)), ["error"]);
+    let outbox = outbox("ERROR_SUBJECT=error\nSTOP_SUBJECT=\n");
+    outbox.started();
+    outbox.conflict("Possible conflict");
+    outbox.failed(&refused(5, ""));
+    outbox.stopped("by a signal");
+    assert_eq!(subjects(&sent(&outbox)), ["error"]);
     assert!(!Outbox::default().has_work());
 }
 
 #[test]
 fn many_conflicts_are_one_mail_with_a_count_and_the_first_few() {
-    let postman = postman(SUBJECTS);
+    let outbox = outbox(SUBJECTS);
     for number in 0..1000 {
-        postman.conflict(&format!("conflict {number}."));
+        outbox.conflict(&format!("conflict {number}."));
     }
-    let letters = sent(&postman);
+    let letters = sent(&outbox);
     assert_eq!(letters.len(), 1);
     let body = &letters[0].body;
     assert!(body.contains("what:     1000 warnings"), "{body}");
@@ -99,17 +99,17 @@ fn many_conflicts_are_one_mail_with_a_count_and_the_first_few() {
 
 #[test]
 fn a_mail_that_is_not_taken_is_tried_again_before_the_next_unless_it_is_refused_for_good() {
-    let postman = postman(SUBJECTS);
-    postman.started();
-    postman.stopped("by a signal");
+    let outbox = outbox(SUBJECTS);
+    outbox.started();
+    outbox.stopped("by a signal");
     let tries = RefCell::new(Vec::new());
-    postman.office.as_ref().unwrap().deliver(|letter| {
+    outbox.office.as_ref().unwrap().deliver(|letter| {
         tries.borrow_mut().push(letter.subject.clone());
         match tries.borrow().len() {
             1 | 2 => Err(Refusal::new("try later", false)),
             3 => Err(Refusal::new("never", true)),
             _ => {
-                postman.close();
+                outbox.close();
                 Ok(Vec::new())
             }
         }
@@ -119,12 +119,12 @@ fn a_mail_that_is_not_taken_is_tried_again_before_the_next_unless_it_is_refused_
 
 #[test]
 fn at_the_end_what_waits_is_tried_once_more_and_given_up_at_the_first_failure() {
-    let postman = postman(SUBJECTS);
-    postman.started();
-    postman.stopped("by a signal");
-    postman.close();
+    let outbox = outbox(SUBJECTS);
+    outbox.started();
+    outbox.stopped("by a signal");
+    outbox.close();
     let tries = RefCell::new(0);
-    postman.office.as_ref().unwrap().deliver(|_| {
+    outbox.office.as_ref().unwrap().deliver(|_| {
         *tries.borrow_mut() += 1;
         Err(Refusal::new("no", false))
     });
@@ -133,11 +133,11 @@ fn at_the_end_what_waits_is_tried_once_more_and_given_up_at_the_first_failure() 
 
 #[test]
 fn the_queue_is_bounded_and_says_how_many_mails_are_missing() {
-    let postman = postman(SUBJECTS);
+    let outbox = outbox(SUBJECTS);
     for id in 0..40 {
-        postman.failed(&refused(id, ""));
+        outbox.failed(&refused(id, ""));
     }
-    let letters = sent(&postman);
+    let letters = sent(&outbox);
     assert_eq!(letters.len(), MAX_WAITING);
     assert!(letters[0].body.contains("change:   8 of"), "the newest are kept");
     assert!(letters[0].body.contains("missing:  8 older mails"));
@@ -146,10 +146,10 @@ fn the_queue_is_bounded_and_says_how_many_mails_are_missing() {
 
 #[test]
 fn long_texts_are_cut_and_hide_no_reason() {
-    let postman = postman(SUBJECTS);
+    let outbox = outbox(SUBJECTS);
     let long = "ä".repeat(1_000_000);
-    postman.failed(&Error::new(Kind::Change, None, format!("replay {long}"), "the reason"));
-    let body = &sent(&postman)[0].body;
+    outbox.failed(&Error::new(Kind::Change, None, format!("replay {long}"), "the reason"));
+    let body = &sent(&outbox)[0].body;
     assert!(body.len() < 3 * LONGEST_TEXT);
     assert!(body.contains("why:      the reason"));
 }

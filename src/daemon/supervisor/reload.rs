@@ -39,7 +39,7 @@ pub(super) fn apply(pairs: &mut Vec<Pair>, loaded: LoadedConfigs, task: &Task, s
         if !pairs.iter().any(runs) {
             log::info!(target: &config.name, "Starting: {}", file.display());
             let pair = start(pairs.len(), config, Some(file), task, sender);
-            started += usize::from(pair.postman.has_work());
+            started += usize::from(pair.outbox.has_work());
             pairs.push(pair);
         }
     }
@@ -53,11 +53,11 @@ pub(super) fn go_on(pairs: &mut [Pair], number: usize, stage: &Stage, task: &Tas
     if matches!(wish, Wish::Run) || !matches!(stage, Stage::Running) {
         return false;
     }
-    pair.postman.close();
+    pair.outbox.close();
     let Wish::Restart(config) = wish else { return false };
     let file = pair.file.take();
     *pair = start(number, *config, file, task, sender);
-    pair.postman.has_work()
+    pair.outbox.has_work()
 }
 
 /// The pair is to run with these settings.

@@ -198,11 +198,11 @@ mod tests {
     }
 
     /// What is said of it, in one text.
-    fn said(mut vitals: PairStatus) -> String {
+    fn said(mut status: PairStatus) -> String {
         let dsn = Dsn::parse("host=x").unwrap();
-        vitals.judge(&Config::for_pair(dsn.clone(), dsn), "shop.conf");
+        status.judge(&Config::for_pair(dsn.clone(), dsn), "shop.conf");
         let told = |problem: &Problem| format!("{}: {}; ", problem.text, problem.hint.as_deref().unwrap_or("?"));
-        vitals.problems.iter().map(told).collect()
+        status.problems.iter().map(told).collect()
     }
 
     #[test]
@@ -212,10 +212,10 @@ mod tests {
 
     #[test]
     fn a_daemon_that_is_connected_and_does_nothing_is_told_with_what_ends_its_session() {
-        let mut vitals = sound();
-        let lag = vitals.lag.as_mut().unwrap();
+        let mut status = sound();
+        let lag = status.lag.as_mut().unwrap();
         (lag.changes, lag.seconds) = (3, 400.0);
-        let text = said(vitals);
+        let text = said(status);
         assert!(
             text.contains("process 4711 on the master, from 10.0.0.7) and has committed nothing for 9000 s"),
             "{text}"

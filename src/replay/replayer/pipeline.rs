@@ -91,7 +91,7 @@ impl Replayer {
 
     fn compose_sets(&mut self, changes: Vec<Change>) -> Sets {
         let mut message = self.opening(&changes[0]);
-        let (effects, is_whole) = net_effect::effect(&changes, |change| self.tables.get(change).ok());
+        let (effects, is_whole) = net_effect::effect(&changes, |change| self.cache.get(change).ok());
         let done = effects.iter().map(|effect| effect.relation.to_string()).collect();
         if let Some((table, Group { shape, rows, .. })) = many_new_rows(&effects) {
             message.copy(shape.copy(table), sets::copied(rows), rows.len() as u64);
@@ -115,7 +115,7 @@ impl Replayer {
             return;
         }
         for change in sets.changes.iter().filter(|change| sets.done.contains(&change.relation)) {
-            if let Ok(table) = self.tables.get(change) {
+            if let Ok(table) = self.cache.get(change) {
                 log_change(&self.name, change, table);
             }
         }

@@ -32,7 +32,7 @@ impl Replayer {
             return None;
         }
         let holds = self.holds.holds();
-        let conditions = self.tables.insist(changes, holds.as_deref())?;
+        let conditions = self.cache.insist(changes, holds.as_deref())?;
         let mut opening = vec![format!("BEGIN; {}", sql::LOOK_UP.trim_end_matches(';'))];
         opening.extend(holds.is_some().then(|| sql::KEEP.to_string()));
         opening.extend(conditions);
@@ -55,7 +55,7 @@ impl Replayer {
     /// The message of `compose_at_once` has failed, or was not sent: what it prepares may be there or not.
     pub fn not_prepared(&mut self) {
         self.statements.forget();
-        self.tables.forget_prepared();
+        self.cache.forget_prepared();
     }
 
     pub(super) fn in_messages(&mut self, slave: &mut Session, changes: &[&Change]) -> Result<()> {
@@ -120,7 +120,7 @@ impl Replayer {
     ) -> Result<(usize, Vec<&'a Change>)> {
         let (mut taken, mut written) = (0, Vec::new());
         for change in changes.take(MESSAGE_CHANGES) {
-            let table = self.tables.get(change)?;
+            let table = self.cache.get(change)?;
             let shape = Shape::of(change, table, true).map_err(|misfit| misfit_error(change, table, &misfit))?;
             if (taken > 0 && message.text.len() > MESSAGE_BYTES) || (insists && shape.is_twofold(table)) {
                 break;
@@ -146,7 +146,7 @@ impl Replayer {
     /// Shows what has been, or is to be, replayed.
     pub fn log_changes(&self, changes: Vec<&Change>) {
         for change in changes {
-            if let Ok(table) = self.tables.get(change) {
+            if let Ok(table) = self.cache.get(change) {
                 log_change(&self.name, change, table);
             }
         }

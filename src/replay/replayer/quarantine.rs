@@ -42,8 +42,8 @@ impl Replayer {
     pub fn depends(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<Option<String>> {
         self.settle(slave)?;
         self.lock(master, slave, changes)?;
-        self.tables.link(slave, relations(changes))?;
-        self.holds.depends(slave, changes, |change| self.tables.get(change).ok())
+        self.cache.link(slave, relations(changes))?;
+        self.holds.depends(slave, changes, |change| self.cache.get(change).ok())
     }
 
     /// Puts changes of a transaction into quarantine.
@@ -56,8 +56,8 @@ impl Replayer {
     ) -> Result<()> {
         self.settle(slave)?;
         self.lock(master, slave, changes)?;
-        self.tables.link(slave, relations(changes))?;
-        self.holds.quarantine(slave, changes, error, |change| self.tables.get(change).ok())
+        self.cache.link(slave, relations(changes))?;
+        self.holds.quarantine(slave, changes, error, |change| self.cache.get(change).ok())
     }
 
     /// Something unusual about the batch, to be told once it is committed.
@@ -69,7 +69,7 @@ impl Replayer {
     pub fn show(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<Vec<String>> {
         self.settle(slave)?;
         self.lock(master, slave, changes)?;
-        Ok(changes.iter().map(|change| instruction(change, self.tables.get(change).ok())).collect())
+        Ok(changes.iter().map(|change| instruction(change, self.cache.get(change).ok())).collect())
     }
 
     /// Writes conflicts down on the slave, in the transaction that has met them, and keeps those that somebody is to be told.
