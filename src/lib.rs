@@ -3,18 +3,31 @@
 //! The rooms of the house, from the ground up. A room uses only rooms above it in this list, and a file of a room only those
 //! that its `mod.rs` lists above it; `tests/house.rs` checks both. Each `mod.rs` says what the room is for.
 
+/// Words: names, errors, stop and wake up.
 pub(crate) mod base;
+/// The process: signals, log file, terminal, user.
 pub(crate) mod process;
+/// What the operator wants.
 pub(crate) mod config;
+/// A session on one of the two servers.
 pub(crate) mod server;
+/// What is pending in the log, in which order, and how far the slave has come.
 pub(crate) mod backlog;
+/// Changes become statements on the slave.
 pub(crate) mod replay;
+/// A batch on both servers, or on neither.
 pub(crate) mod commit;
+/// Are both sides equal? Make them so.
 pub(crate) mod compare;
+/// One pair: connect, recover, listen, replay, wait.
 pub(crate) mod pair;
+/// The initial copy.
 pub(crate) mod copy;
+/// What doctor, status and Prometheus ask.
 pub(crate) mod health;
+/// All pairs of a process, and mails about them.
 pub(crate) mod daemon;
+/// The command line, a file a verb.
 pub(crate) mod verbs;
 
 pub use config::arguments::arguments;

@@ -175,6 +175,19 @@ fn only_the_modules_listed_here_start_threads_or_sleep() {
 }
 
 #[test]
+fn the_header_of_a_room_names_each_of_its_files() {
+    let modules = modules();
+    for room in rooms() {
+        let header = fs::read_to_string(source().join(&room).join("mod.rs")).unwrap();
+        for module in modules.iter().filter(|module| module.room == room) {
+            let is_named =
+                header.lines().any(|line| line.starts_with("//! |") && line.contains(&format!("`{}`", module.name)));
+            assert!(is_named, "the header of {room} says nothing about {}", module.name);
+        }
+    }
+}
+
+#[test]
 fn files_stay_short() {
     for file in modules().iter().flat_map(files_of) {
         let lines = fs::read_to_string(&file).unwrap().lines().count();

@@ -1,3 +1,15 @@
+//! Do both sides hold the same rows? And makes them so.
+//!
+//! | file | what |
+//! |---|---|
+//! | `sql` | statements that list what can be compared |
+//! | `servers` | both servers at work at the same time |
+//! | `digest` | the queries that digest ranges of keys, on one side |
+//! | `comparison` | finds rows that differ, while both sides change |
+//! | `repair` | writes the master's rows over the slave's |
+//!
+//! PostgreSQL has nothing of the kind for logical replication; pg_comparator and pt-table-checksum digest ranges likewise.
+
 pub mod sql;
 pub mod servers;
 pub mod digest;

@@ -1,3 +1,14 @@
+//! The initial copy of tables to a slave, while the master works.
+//!
+//! | file | what |
+//! |---|---|
+//! | `sql` | statements of the initial copy |
+//! | `plan` | which tables and columns, in which format |
+//! | `schema` | tables and indexes, by pg_dump and pg_restore |
+//! | `copier` | copies all tables, or single ones while the daemon works |
+//!
+//! PostgreSQL: `tablesync.c`. Slony-I: the copy of SUBSCRIBE SET. pgcopydb: `clone`.
+
 pub mod sql;
 pub mod plan;
 pub mod schema;
