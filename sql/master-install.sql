@@ -1,3 +1,5 @@
+-- Made from sql/master/*.sql by sql/make.sh: edit those parts, not this file.
+
 -- pyreplica, master side: the log, the trigger that fills it, and py_log_create_tg that puts the trigger on a table.
 --
 -- Run it in the master database, as the owner of the database or as a superuser:
@@ -100,7 +102,19 @@ $schema$;
 create schema if not exists pyreplica;
 revoke all on schema pyreplica from public;
 
--- == Upgrade from the Python original, first half ==
+-- hstore may be installed in any schema, and the functions call it qualified: the parts that follow fill its schema in for @hs@.
+do $hstore$
+begin
+    perform set_config('pyreplica.hstore',
+                       (select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+                         where e.extname = 'hstore'), true);
+end
+$hstore$;
+
+-- == The log ==
+
+-- Installs the table replica_log, its sequence and its index. A log of the Python original is renamed first;
+-- 03-original.sql takes over what it holds.
 
 -- Its log (id, sql, replicated, username, ts, and a boolean column for each further slave) becomes replica_log_former,
 -- history and all. The lock waits for whoever is writing to it. Triggers that call py_log_replica() go on working;
@@ -132,8 +146,6 @@ begin
 end
 $upgrade$;
 
--- == The log ==
-
 create sequence if not exists public.replica_log_id_seq;
 
 -- One row a change. event: I insert, U update, D delete, T truncate, S a free statement. relation is the table's quoted
@@ -154,7 +166,47 @@ create table if not exists public.replica_log (
     replicated boolean not null default false
 );
 
--- == Upgrade from the Python original, second half ==
+-- The columns must have hstore's type, whose schema CREATE TABLE can't name.
+do $install$
+begin
+    if (select atttypid from pg_attribute
+         where attrelid = 'public.replica_log'::regclass and attname = 'new') = 'text'::regtype then
+        execute format('alter table public.replica_log alter column old type %s.hstore using old::%1$s.hstore,
+                                                       alter column new type %1$s.hstore using new::%1$s.hstore',
+                       current_setting('pyreplica.hstore'));
+    end if;
+end
+$install$;
+
+-- The daemon takes it that ids drawn by a transaction are higher than all that were drawn before it had its number. A row
+-- written by hand draws its id first, so the number is asked for here.
+alter table public.replica_log alter column id set default
+    nextval(case when pg_current_xact_id() is not null then 'public.replica_log_id_seq'::regclass end);
+
+-- The daemon reads, marks and purges through this index alone, so a change costs one index entry and no primary key. An
+-- earlier version had an index for each slave, and one for purging.
+create index if not exists replica_log_id on public.replica_log (id);
+do $indexes$
+declare
+    former regclass;
+begin
+    for former in
+        select indexrelid::regclass from pg_index
+         where indrelid = 'public.replica_log'::regclass
+           and (indexrelid = to_regclass('public.replica_log_ts')
+                or pg_get_expr(indpred, indrelid) in (
+                    select format('(NOT %I)', attname) from pg_attribute
+                     where attrelid = indrelid and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype))
+    loop
+        execute format('drop index %s', former);
+    end loop;
+end
+$indexes$;
+
+-- == Upgrade from the Python original ==
+
+-- Takes over the rows that the original's daemon has not replayed, and its table of filters. In any other
+-- database it only makes the sequence part of the log.
 
 -- What a slave has not replayed yet moves to the new log, as free statements in their old order, each a transaction of
 -- its own: the old log does not tell which belonged together. Their transaction numbers are lower than any that is still
@@ -218,32 +270,26 @@ begin
 end
 $upgrade$;
 
+-- Not before the table has its owner: PostgreSQL wants the sequence to have the same.
 alter sequence public.replica_log_id_seq owned by public.replica_log.id;
 
--- The daemon takes it that ids drawn by a transaction are higher than all that were drawn before it had its number. A row
--- written by hand draws its id first, so the number is asked for here.
-alter table public.replica_log alter column id set default
-    nextval(case when pg_current_xact_id() is not null then 'public.replica_log_id_seq'::regclass end);
-
--- The daemon reads, marks and purges through this index alone, so a change costs one index entry and no primary key. An
--- earlier version had an index for each slave, and one for purging.
-create index if not exists replica_log_id on public.replica_log (id);
-do $indexes$
-declare
-    former regclass;
+-- The original's table, taken over as it is: its conditions are Python.
+do $takeover$
 begin
-    for former in
-        select indexrelid::regclass from pg_index
-         where indrelid = 'public.replica_log'::regclass
-           and (indexrelid = to_regclass('public.replica_log_ts')
-                or pg_get_expr(indpred, indrelid) in (
-                    select format('(NOT %I)', attname) from pg_attribute
-                     where attrelid = indrelid and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype))
-    loop
-        execute format('drop index %s', former);
-    end loop;
+    if to_regclass('public.py_log_filter') is not null and not exists (
+        select from pg_attribute where attrelid = to_regclass('public.py_log_filter') and attname = 'language') then
+        alter table public.py_log_filter add column language text not null default 'python',
+            add column on_error text not null default 'replicate' check (on_error in ('replicate', 'raise')),
+            add column id bigint generated always as identity;
+        alter table public.py_log_filter alter column language set default 'sql';
+    end if;
 end
-$indexes$;
+$takeover$;
+
+-- == What the daemon keeps ==
+
+-- Installs what the daemon and its verbs write on the master: each slave's position, its last error, and the changes that
+-- somebody skipped.
 
 -- What each slave has replayed: the last batch that was committed here, and the position that it led to. Recovery
 -- compares the number with that of a transaction which it finds prepared on the slave.
@@ -299,43 +345,6 @@ create table if not exists public.replica_skipped (
 
 -- Every attempt at a batch draws a number of its own, also one that is rolled back.
 create sequence if not exists public.replica_batch_seq;
-
--- == Filters and transforms: what they are ==
-
--- The original's table, taken over as it is: its conditions are Python.
-do $takeover$
-begin
-    if to_regclass('public.py_log_filter') is not null and not exists (
-        select from pg_attribute where attrelid = to_regclass('public.py_log_filter') and attname = 'language') then
-        alter table public.py_log_filter add column language text not null default 'python',
-            add column on_error text not null default 'replicate' check (on_error in ('replicate', 'raise')),
-            add column id bigint generated always as identity;
-        alter table public.py_log_filter alter column language set default 'sql';
-    end if;
-end
-$takeover$;
-
--- Conditions on a table's changes; those of one table and event are ANDed. relname: a table's name, in whatever schema,
--- or schema and table as replica_log writes them. See sql/README.md for what an event's conditions decide.
-create table if not exists public.py_log_filter (
-    relname text not null,
-    event text not null check (event in ('INSERT', 'UPDATE', 'DELETE')),
-    condition text not null,
-    language text not null default 'sql' check (language in ('sql', 'python')),
-    on_error text not null default 'replicate' check (on_error in ('replicate', 'raise')),
-    id bigint generated always as identity
-);
-
--- What is sent in a column's place: an expression over new, the row that is being sent; NULL leaves the column out.
-create table if not exists public.py_log_transform (
-    relname text not null,
-    field text not null,
-    expression text,
-    language text not null default 'sql' check (language in ('sql', 'python')),
-    on_error text not null default 'null' check (on_error in ('null', 'raise')),
-    id bigint generated always as identity,
-    unique (relname, field)
-);
 
 -- == Wake-ups ==
 
@@ -409,30 +418,16 @@ begin
 end
 $install$;
 
--- == The trigger ==
+-- == Rows as hstore ==
 
--- hstore may be installed in any schema, and the functions call it qualified: its schema is filled in here.
+-- Installs what the triggers need to write a row as text: an operator that makes a row an hstore, the function that does it
+-- under exact settings, and the one that shortens an UPDATE of a large row.
+
 do $install$
-declare
-    hs constant text := (select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
-                          where e.extname = 'hstore');
-    -- Text settings under which a value's text is exact and unambiguous. Logged text is ISO and exact; money is written as
-    -- the C and English locales do, which the slave reads. Whoever has others takes the slower way, to the same text.
-    exact constant text := $exact$(pg_catalog.current_setting('datestyle') operator(pg_catalog.=) any ('{"ISO, MDY","ISO, DMY","ISO, YMD"}')
-            and pg_catalog.current_setting('intervalstyle') operator(pg_catalog.=) 'postgres'
-            and pg_catalog.current_setting('extra_float_digits') operator(pg_catalog.=) any ('{1,2,3}')
-            and pg_catalog.current_setting('lc_monetary') operator(pg_catalog.=)
-                any ('{C,C.UTF-8,en_US.UTF-8,en_US.utf8,C.utf8,POSIX}'))$exact$;
 begin
-    -- The columns must have hstore's type, whose schema the CREATE TABLE above could not name.
-    if (select atttypid from pg_attribute
-         where attrelid = 'public.replica_log'::regclass and attname = 'new') = 'text'::regtype then
-        execute format('alter table public.replica_log alter column old type %s.hstore using old::%1$s.hstore,
-                                                       alter column new type %1$s.hstore using new::%1$s.hstore', hs);
-    end if;
-
     if to_regoperator('pyreplica.%% (none, record)') is null then
-        execute format('create operator pyreplica.%%%% (function = %s.hstore, rightarg = record)', hs);
+        execute format('create operator pyreplica.%%%% (function = %s.hstore, rightarg = record)',
+                       current_setting('pyreplica.hstore'));
     end if;
 
     execute replace($create$
@@ -443,7 +438,7 @@ begin
     return operator(pyreplica.%%) r;
 end
 $exact$;
-    $create$, '@hs@', hs);
+    $create$, '@hs@', current_setting('pyreplica.hstore'));
 
     -- Both rows whole are cheapest while they are small. Of a large row only the key and what changed is kept, unless the
     -- key itself changed: then the whole old row is what tells it from another that holds the same key meanwhile.
@@ -466,8 +461,29 @@ begin
     return array[before, after];
 end
 $small$;
-    $create$, '@hs@', hs);
+    $create$, '@hs@', current_setting('pyreplica.hstore'));
+end
+$install$;
 
+-- Text settings under which a value's text is exact and unambiguous. Logged text is ISO and exact; money is written as
+-- the C and English locales do, which the slave reads. Whoever has others takes the slower way, to the same text.
+do $settings$
+begin
+    perform set_config('pyreplica.exact',
+        $exact$(pg_catalog.current_setting('datestyle') operator(pg_catalog.=) any ('{"ISO, MDY","ISO, DMY","ISO, YMD"}')
+            and pg_catalog.current_setting('intervalstyle') operator(pg_catalog.=) 'postgres'
+            and pg_catalog.current_setting('extra_float_digits') operator(pg_catalog.=) any ('{1,2,3}')
+            and pg_catalog.current_setting('lc_monetary') operator(pg_catalog.=)
+                any ('{C,C.UTF-8,en_US.UTF-8,en_US.utf8,C.utf8,POSIX}'))$exact$, true);
+end
+$settings$;
+
+-- == Capture by row ==
+
+-- Installs py_log_replica, the trigger function that writes each changed row into the log. It also logs TRUNCATE.
+
+do $install$
+begin
     execute replace(replace($create$
 create or replace function public.py_log_replica() returns trigger language plpgsql security definer
 as $py_log_replica$
@@ -616,14 +632,20 @@ begin
     return null;
 end
 $py_log_replica$;
-    $create$, '@hs@', hs), '@exact@', exact);
+    $create$, '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
+end
+$install$;
 
-    -- == Capture by statement ==
+-- == Capture by statement ==
 
-    -- For tables on which py_log_create_tg was told so. Before a statement the first function decides whether its rows will
-    -- be logged all at once, by the second, which sees them as tables, or one by one: the row trigger has a WHEN that asks
-    -- for the setting named in these triggers' first argument. It holds a letter for each statement that is under way.
-    -- At once is right only if nothing else can write to the table between the rows and the end of the statement.
+-- Installs the two trigger functions that write all rows of a statement into the log at once.
+
+-- For tables on which py_log_create_tg was told so. Before a statement the first function decides whether its rows will
+-- be logged all at once, by the second, which sees them as tables, or one by one: the row trigger has a WHEN that asks
+-- for the setting named in these triggers' first argument. It holds a letter for each statement that is under way.
+-- At once is right only if nothing else can write to the table between the rows and the end of the statement.
+do $install$
+begin
     execute replace(replace($create$
 create or replace function pyreplica.begin_statement() returns trigger language plpgsql security definer
 as $begin_statement$
@@ -662,8 +684,12 @@ begin
     return null;
 end
 $begin_statement$;
-    $create$, '@hs@', hs), '@exact@', exact);
+    $create$, '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
+end
+$install$;
 
+do $install$
+begin
     execute replace($create$
 create or replace function pyreplica.end_statement() returns trigger language plpgsql security definer
     -- Of a large UPDATE the planner expects so many pairs of rows that it would compile the query for a third of a second. Once
@@ -758,10 +784,16 @@ begin
     return null;
 end
 $end_statement$;
-    $create$, '@hs@', hs);
+    $create$, '@hs@', current_setting('pyreplica.hstore'));
+end
+$install$;
 
-    -- == The log as SQL ==
+-- == The log as SQL ==
 
+-- Installs the view replica_log_sql, which shows each change as a statement, and the functions behind it.
+
+do $install$
+begin
     execute replace($create$
 create or replace function public.py_log_sql(change public.replica_log) returns text language plpgsql stable
     set search_path = pg_catalog, pg_temp
@@ -805,8 +837,14 @@ begin
     return shown;
 end
 $py_log_sql$;
+    $create$, '@hs@', current_setting('pyreplica.hstore'));
+end
+$install$;
 
 -- A row's columns in the table's order; columns the table has no more come last.
+do $install$
+begin
+    execute replace($create$
 create or replace function public.py_log_columns(relation text, "row" @hs@.hstore)
     returns table (key text, value text, n bigint) language sql stable set search_path = pg_catalog, pg_temp
 as $py_log_columns$
@@ -814,7 +852,7 @@ as $py_log_columns$
       from @hs@.each("row") e
       left join pg_attribute a on a.attrelid = to_regclass(relation) and a.attname = e.key
 $py_log_columns$;
-    $create$, '@hs@', hs);
+    $create$, '@hs@', current_setting('pyreplica.hstore'));
 end
 $install$;
 
@@ -832,6 +870,8 @@ create or replace view public.replica_log_sql as
     select id, txid, public.py_log_sql(l) as sql, username, origin, ts from public.replica_log l order by id;
 
 -- == The trigger on a table ==
+
+-- Installs the function that creates the triggers on one table.
 
 drop function if exists public.py_log_create_tg(regclass, text), public.py_log_create_tgs(text, text),
     public.py_log_warn_before(regclass);
@@ -953,6 +993,10 @@ begin
 end
 $py_log_warn_before$;
 
+-- == The trigger on a table, by its name ==
+
+-- Installs the py_log_create_tg that people call: with a table's name, and optionally its schema and a level.
+
 create or replace function public.py_log_create_tg(schemaname text, relname text, level text)
     returns text language plpgsql set search_path = pg_catalog, pg_temp
 as $py_log_create_tg$
@@ -1017,7 +1061,9 @@ begin
 end
 $py_log_create_tgs$;
 
--- == Several slaves ==
+-- == Several slaves, several masters ==
+
+-- Installs what adds and removes a slave, and what keeps the sequences of several masters apart.
 
 -- Gives another slave its column of the log. What is in the log already is not for it: make the slave's copy of the
 -- database after this and before the clients write again.
@@ -1067,8 +1113,6 @@ begin
 end
 $py_log_remove_slave$;
 
--- == Several masters ==
-
 -- Makes a sequence give out numbers that no other node gives out: node 1 of 3 takes 1, 4, 7, ..., node 2 takes 2, 5, 8, ...
 -- above everything that the sequence has given out here.
 create or replace function public.py_log_interleave(sequence regclass, node int, nodes int) returns bigint language plpgsql
@@ -1091,11 +1135,31 @@ begin
 end
 $py_log_interleave$;
 
--- == Filters and transforms: how they work ==
+-- == Filters and transforms ==
 
--- The trigger asks pyreplica.special whether a table has any, then pyreplica.admit what the slave is to see of a change,
--- then pyreplica.send what of its values. All three are generated whenever the tables change: conditions cost what PL/pgSQL
--- expressions cost, are compiled once a session, and take effect with the commit, without a lock on any table.
+-- Installs the tables py_log_filter and py_log_transform, and the triggers' functions that check what is written there.
+
+-- Conditions on a table's changes; those of one table and event are ANDed. relname: a table's name, in whatever schema,
+-- or schema and table as replica_log writes them. See sql/README.md for what an event's conditions decide.
+create table if not exists public.py_log_filter (
+    relname text not null,
+    event text not null check (event in ('INSERT', 'UPDATE', 'DELETE')),
+    condition text not null,
+    language text not null default 'sql' check (language in ('sql', 'python')),
+    on_error text not null default 'replicate' check (on_error in ('replicate', 'raise')),
+    id bigint generated always as identity
+);
+
+-- What is sent in a column's place: an expression over new, the row that is being sent; NULL leaves the column out.
+create table if not exists public.py_log_transform (
+    relname text not null,
+    field text not null,
+    expression text,
+    language text not null default 'sql' check (language in ('sql', 'python')),
+    on_error text not null default 'null' check (on_error in ('null', 'raise')),
+    id bigint generated always as identity,
+    unique (relname, field)
+);
 
 -- The tables that a relname of a filter or transform means.
 create or replace function pyreplica.tables(relname text) returns setof regclass language sql stable
@@ -1229,6 +1293,15 @@ begin
                   kind, failed, entry.relname, state, entry.consequence, entry.shown);
 end
 $complain$;
+
+-- == The functions of filters and transforms ==
+
+-- Installs pyreplica.apply, which generates the three functions that the capture trigger calls for filters and transforms,
+-- and the triggers that call it whenever one of the two tables changes.
+
+-- The trigger asks pyreplica.special whether a table has any, then pyreplica.admit what the slave is to see of a change,
+-- then pyreplica.send what of its values. All three are generated whenever the tables change: conditions cost what PL/pgSQL
+-- expressions cost, are compiled once a session, and take effect with the commit, without a lock on any table.
 
 -- PL/pgSQL that evaluates an entry's expression.
 create or replace function pyreplica.evaluation(event text, expression text, language text) returns text
@@ -1392,8 +1465,6 @@ $changed$;
 
 do $install$
 declare
-    hs constant text := (select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
-                          where e.extname = 'hstore');
     kind text;
 begin
     foreach kind in array array['filter', 'transform'] loop
@@ -1414,11 +1485,13 @@ begin
     return pyreplica.send(relname, relation, "row", new);
 end
 $send_exact$;
-    $create$, hs);
+    $create$, current_setting('pyreplica.hstore'));
 end
 $install$;
 
 -- == Rights ==
+
+-- Installs py_log_grant, gives everything to the owner of the log, takes all rights from everybody else, and commits.
 
 -- What the daemon's role on the master needs and no more, unless it is the owner of the log or a superuser.
 create or replace function public.py_log_grant(role name) returns text language plpgsql
