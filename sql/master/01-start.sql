@@ -1,20 +1,20 @@
--- pyreplica, master side: the log, the trigger that fills it, and py_log_create_tg that puts the trigger on a table.
+-- pyreplica, master side: the log, the triggers that write it, and py_log_create_tg, which creates them on a table.
 --
 -- Run it in the master database, as the owner of the database or as a superuser:
 --
 --     psql somedb -f master-install.sql
 --
--- then put the trigger on every table:
+-- then create the triggers on every table:
 --
 --     SELECT py_log_create_tg(relname::text) FROM pg_class
 --      WHERE relname !~ '^(pg_|sql_)' AND relkind = 'r' AND relname != 'replica_log';
 --
--- It may be run again at any time, which is also how it is upgraded. Needs PostgreSQL 13 or later and the extension
--- hstore, which comes with it (Debian: postgresql-contrib) and which the script creates.
+-- You may run it again at any time; running a newer version upgrades. It needs PostgreSQL 13 or later and the extension
+-- hstore, which it creates and which comes with PostgreSQL (Debian: postgresql-contrib).
 --
--- What is for use lives in the schema public, the rest in pyreplica. The trigger names everything with its schema,
--- operators and types too, because it runs with the rights of its owner under whatever search_path the application has
--- set.
+-- What people use is in the schema public, the rest in the schema pyreplica. The trigger functions run with the rights
+-- of their owner under any search_path that the application has set. So they qualify every name, also operators and
+-- types.
 
 begin;
 
@@ -22,8 +22,9 @@ set local client_min_messages = warning;
 set local standard_conforming_strings = on;
 set local check_function_bodies = off;
 
--- Where others may create functions in public, one of theirs may fit a call better than PostgreSQL's own, and would run with
--- the rights of whoever runs this. So only PostgreSQL's own are looked at, here and in what is for use.
+-- Other roles may be able to create functions in public. One of theirs could match a call better than PostgreSQL's own
+-- function, and would run with the rights of the role that runs this script. So the script, and the functions that
+-- people use, search PostgreSQL's own schema only.
 do $path$
 begin
     perform pg_catalog.set_config('pyreplica.path', pg_catalog.current_setting('search_path'), true);
@@ -40,7 +41,7 @@ begin
         raise exception 'pyreplica lives in the schema public, which this database lacks'
             using errcode = 'invalid_schema_name', hint = 'CREATE SCHEMA public;';
     end if;
-    -- The Python original's functions were made by a superuser, since its language is only for superusers.
+    -- The Python original's language is for superusers only, so a superuser has created its functions.
     if exists (select from pg_proc where oid = to_regprocedure('public.py_log_replica()')
                                      and not pg_has_role(proowner, 'usage')) then
         raise exception 'the function py_log_replica() belongs to another role'
@@ -50,8 +51,9 @@ begin
 end
 $check$;
 
--- Nor is a table taken over that somebody else may have put there before: its owner could do whatever is done by it. Those
--- who may create schemas in the database, which pyreplica's own is one of, and of course superusers are trusted.
+-- The script refuses a table that an untrusted role has created under one of these names: the owner of a table decides
+-- which triggers run when somebody writes to it. It trusts superusers, the owners of the database and of the schemas
+-- public and pyreplica, and, if you are no superuser, the roles that you are a member of.
 do $check$
 declare
     stranger record;
@@ -75,7 +77,7 @@ begin
 end
 $check$;
 
--- Where whoever runs this would put it.
+-- The extension goes where the search_path of this session says, as with any CREATE EXTENSION.
 do $path$
 begin
     perform set_config('search_path', current_setting('pyreplica.path'), true);
@@ -84,9 +86,9 @@ $path$;
 create extension if not exists hstore;
 set local search_path = pg_catalog, pg_temp;
 
--- What takes a row of any table is resolved for that very table's type, and a function that somebody has made for it in
--- the same schema would be the better match. Many may create functions in public, and in the schema of hstore; nobody
--- but the owner may in this one.
+-- PostgreSQL resolves a call that takes a row of any table for the type of that very table. A function that somebody has
+-- created for this type in the same schema would match better. Many roles may create functions in public and in the
+-- schema of hstore, but only the owner may in this one.
 do $schema$
 begin
     if (select nspowner <> current_user::regrole
@@ -100,7 +102,8 @@ $schema$;
 create schema if not exists pyreplica;
 revoke all on schema pyreplica from public;
 
--- hstore may be installed in any schema, and the functions call it qualified: the parts that follow fill its schema in for @hs@.
+-- hstore may be installed in any schema, and the functions qualify its names. The parts below put its schema in the
+-- place of @hs@.
 do $hstore$
 begin
     perform set_config('pyreplica.hstore',

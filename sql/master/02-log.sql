@@ -1,11 +1,11 @@
 -- == The log ==
 
--- Installs the table replica_log, its sequence and its index. A log of the Python original is renamed first;
--- 03-original.sql takes over what it holds.
+-- Installs the table replica_log, its sequence and its index. First it renames a log of the Python original; the next
+-- part, 03-original.sql, takes over the rows in it.
 
--- Its log (id, sql, replicated, username, ts, and a boolean column for each further slave) becomes replica_log_former,
--- history and all. The lock waits for whoever is writing to it. Triggers that call py_log_replica() go on working;
--- py_log_create_tg puts the new ones in their place.
+-- The original's log has the columns id, sql, replicated, username, ts, and a boolean column for each further slave. It
+-- becomes replica_log_former with all its rows. The lock waits for transactions that write to it. Triggers that call
+-- py_log_replica() go on working until py_log_create_tg replaces them.
 do $upgrade$
 declare
     former constant regclass := to_regclass('public.replica_log');
@@ -27,7 +27,7 @@ begin
     if numbers is not null then
         execute format('alter sequence %s owned by none', numbers);
     end if;
-    -- They may have other names of parameters.
+    -- CREATE OR REPLACE cannot rename parameters, and the original's may have other names.
     drop function if exists public.py_log_create_tg(varchar), public.py_log_create_tg(text);
     perform set_config('pyreplica.upgrading', 'yes', true);
 end
@@ -35,10 +35,11 @@ $upgrade$;
 
 create sequence if not exists public.replica_log_id_seq;
 
--- One row a change. event: I insert, U update, D delete, T truncate, S a free statement. relation is the table's quoted
--- and qualified name when the change was made; old and new hold each column's text under its name.
--- One boolean column a slave, "replicated" for the first: what it has replayed, a moment behind replica_slave, or what is
--- to be passed over. A row that every slave has replayed is deleted.
+-- One row for each change. event: I insert, U update, D delete, T truncate, S a free statement. relation is the quoted
+-- and qualified name that the table had at the time. old and new hold the text of each column under its name. There is
+-- one boolean column for each slave, the first is "replicated". True means that the slave has replayed the change (the
+-- daemon sets it shortly after it has written replica_slave), or that the slave must pass over it. A row that is true
+-- for every slave is deleted.
 create table if not exists public.replica_log (
     id bigint not null default nextval('public.replica_log_id_seq'),
     txid xid8 not null default pg_current_xact_id(),
@@ -53,7 +54,7 @@ create table if not exists public.replica_log (
     replicated boolean not null default false
 );
 
--- The columns must have hstore's type, whose schema CREATE TABLE can't name.
+-- CREATE TABLE above cannot name the schema of hstore, so these columns get their type here.
 do $install$
 begin
     if (select atttypid from pg_attribute
@@ -65,13 +66,13 @@ begin
 end
 $install$;
 
--- The daemon takes it that ids drawn by a transaction are higher than all that were drawn before it had its number. A row
--- written by hand draws its id first, so the number is asked for here.
+-- The daemon relies on this: a transaction gets its number before it draws its first id. An INSERT written by hand
+-- evaluates the default of id first, so the default asks for the transaction's number.
 alter table public.replica_log alter column id set default
     nextval(case when pg_current_xact_id() is not null then 'public.replica_log_id_seq'::regclass end);
 
--- The daemon reads, marks and purges through this index alone, so a change costs one index entry and no primary key. An
--- earlier version had an index for each slave, and one for purging.
+-- The daemon reads, marks and deletes through this index only. So a change costs one index entry, and there is no
+-- primary key. An earlier version had an index for each slave and one for deleting; they go.
 create index if not exists replica_log_id on public.replica_log (id);
 do $indexes$
 declare

@@ -1,11 +1,11 @@
 -- == Upgrade from the Python original ==
 
--- Takes over the rows that the original's daemon has not replayed, and its table of filters. In any other
--- database it only makes the sequence part of the log.
+-- Takes over the rows that the original's daemon has not replayed, and the original's table of filters. In any other
+-- database this part only makes the sequence belong to the log.
 
--- What a slave has not replayed yet moves to the new log, as free statements in their old order, each a transaction of
--- its own: the old log does not tell which belonged together. Their transaction numbers are lower than any that is still
--- to come, so there may be too few of them; then neighbours share one.
+-- Rows that a slave has not replayed become free statements in the new log, in their old order. Each is a transaction of
+-- its own, because the old log does not say which belonged together. Their transaction numbers must be lower than those
+-- of all later transactions. If there are too few such numbers, neighbouring rows share one.
 do $upgrade$
 declare
     former constant regclass := to_regclass('public.replica_log_former');
@@ -14,7 +14,8 @@ declare
     flags text;
     field name;
     rest text;
-    -- Python wrote backslashes into its strings, which servers read as escapes until version 9.1, or as set up since.
+    -- The original wrote backslashes into string literals. A server reads them as escapes if standard_conforming_strings
+    -- is off.
     escapes constant boolean := (select reset_val = 'off' from pg_settings where name = 'standard_conforming_strings');
     pending bigint;
     numbers constant bigint := pg_current_xact_id()::text::bigint - 1;
@@ -32,7 +33,7 @@ begin
             execute format('alter table public.replica_log add column %I boolean not null default false', field);
         end if;
         fields := concat_ws(', ', fields, quote_ident(field));
-        -- The original's daemon passes over a NULL.
+        -- The original's daemon passes over a row whose flag is NULL.
         flags := concat_ws(', ', flags, format('coalesce(%I, true)', field));
         rest := concat_ws(' or ', rest, format('not %I', field));
     end loop;
@@ -51,7 +52,7 @@ begin
     perform setval('public.replica_log_id_seq',
                    greatest((select max(id) from public.replica_log_former),
                             (select last_value from public.replica_log_id_seq)));
-    -- The original let the applications write to the log. What stands in it runs on the slave.
+    -- The original let applications write to the log. But the slave runs what the log says, so they lose that right.
     for field in
         select distinct rolname from pg_class, aclexplode(relacl) join pg_roles r on r.oid = grantee
          where pg_class.oid = 'public.replica_log_id_seq'::regclass and grantee <> relowner
@@ -65,10 +66,10 @@ begin
 end
 $upgrade$;
 
--- Not before the table has its owner: PostgreSQL wants the sequence to have the same.
+-- PostgreSQL wants a table and its sequence to have the same owner, so this comes after the table got its owner.
 alter sequence public.replica_log_id_seq owned by public.replica_log.id;
 
--- The original's table, taken over as it is: its conditions are Python.
+-- The original's filters are conditions in Python. They stay as they are.
 do $takeover$
 begin
     if to_regclass('public.py_log_filter') is not null and not exists (

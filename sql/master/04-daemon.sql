@@ -1,19 +1,20 @@
 -- == What the daemon keeps ==
 
--- Installs what the daemon and its verbs write on the master: each slave's position, its last error, and the changes that
--- somebody skipped.
+-- Installs the tables that the daemon and the verbs write on the master: the position of each slave, its last error, and
+-- the changes that somebody has skipped.
 
--- What each slave has replayed: the last batch that was committed here, and the position that it led to. Recovery
--- compares the number with that of a transaction which it finds prepared on the slave.
+-- One row for each slave: the last batch that the master has committed, and the position after it. After a crash the
+-- daemon compares the batch number with that of a transaction which it finds prepared on the slave.
 create table if not exists public.replica_slave (
     field name primary key,
     batch bigint not null,
     ts timestamptz not null default now()
 );
 
--- Replayed is what base shows, and of what current shows beyond it the transactions whose last id is "last" at most. No
--- id above "highest" is among them; no row at or below "floor" is waiting for anything. The transaction numbers are those
--- of the database identity. Without base and current the flags say what has been replayed.
+-- The slave has replayed all transactions that the snapshot "base" shows. Of those that only "current" shows, it has
+-- replayed the ones whose last id is at most "last". No id of theirs is above "highest". No row up to "floor" is still
+-- to be replayed or marked. "identity" names the database that these transaction numbers belong to. Without base and
+-- current, the slave's column of the log says what it has replayed.
 alter table public.replica_slave
     add column if not exists identity text,
     add column if not exists base pg_snapshot,
@@ -22,8 +23,8 @@ alter table public.replica_slave
     add column if not exists highest bigint,
     add column if not exists floor bigint;
 
--- The last failure of each slave's daemon, for pyreplica status; "since" is when it began to fail without a success between,
--- "recovered" when it went on.
+-- The last error of each slave's daemon, which pyreplica status shows. since: when the first of a row of failures
+-- happened. recovered: when the daemon went on.
 create table if not exists public.replica_error (
     field name primary key,
     pair text not null,
@@ -37,8 +38,8 @@ create table if not exists public.replica_error (
     recovered timestamptz
 );
 
--- Changes that somebody had passed over instead of replayed, by whom and why. `master` names log and slave as on the slave,
--- which has such a table too, for what had been put aside there.
+-- The changes that somebody has skipped, with role and reason. master names the log and the slave, as in the table of
+-- this name on the slave, which is for changes that were in replica_held there.
 create table if not exists public.replica_skipped (
     place bigint generated always as identity primary key,
     master text not null,
@@ -55,5 +56,5 @@ create table if not exists public.replica_skipped (
     ts timestamptz not null default now()
 );
 
--- Every attempt at a batch draws a number of its own, also one that is rolled back.
+-- Each attempt at a batch draws a number of its own, even if the attempt is rolled back.
 create sequence if not exists public.replica_batch_seq;

@@ -1,12 +1,15 @@
 -- == Wake-ups ==
 
--- A NOTIFY takes a lock that makes all commits of the server wait for each other, so the trigger signals only while a
--- daemon sleeps. A sleeping daemon holds an advisory lock of its slave's; whoever writes a change tries the same lock in
--- shared mode and keeps it to the end of the transaction. Whoever gets it is silent: the daemon is awake, and can't fall
--- asleep without a look at the log after this transaction's end. Whoever doesn't get it NOTIFYs.
+-- Installs what the triggers ask before they signal the daemon, and the default that lets free statements signal it.
+--
+-- A transaction with a NOTIFY takes a lock at its commit for which all such commits of the server wait. So a trigger
+-- signals only while a daemon sleeps. A sleeping daemon holds the advisory lock of its slave. A transaction that writes
+-- a change tries this lock in shared mode and keeps it to its end. If it gets the lock, it need not signal: the daemon
+-- is awake, and before it falls asleep it looks at the log after the end of this transaction. If it does not get the
+-- lock, it signals.
 
--- The body of pyreplica.asleep, with a lock for each slave: a boolean column of the log, whoever added it. 0x70797267 is
--- "pyrg".
+-- Returns the body of pyreplica.asleep, with one lock for each slave, that is for each boolean column of the log.
+-- 1887007335 is 0x70797267, "pyrg".
 create or replace function pyreplica.asleep_body() returns text language sql stable set search_path = pg_catalog, pg_temp
 as $asleep_body$
     select format($body$
@@ -19,11 +22,11 @@ $body$,
      where attrelid = 'public.replica_log'::regclass and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype
 $asleep_body$;
 
--- Generates pyreplica.asleep: whether to NOTIFY. It consists of plain calls, which the planner puts in the caller's place:
--- that costs the lock, and no call of a function of ours. A transaction with a NOTIFY in it can't be prepared, so
--- applications that use two-phase commit themselves set pyreplica.notify = off for a role or a database; what they write
--- while the daemon sleeps is found at its next TIMEOUT.
--- A writer must lock the log before it asks: then it knows every slave's lock, or whoever adds one waits for its end.
+-- Generates pyreplica.asleep, which says whether to signal. It consists of plain calls, so the planner can inline it: it
+-- costs the lock, but no call of a function of pyreplica. A transaction with a NOTIFY cannot be prepared. So an
+-- application that uses two-phase commit sets pyreplica.notify = off for its role or database, and the daemon finds its
+-- changes at the next TIMEOUT. A transaction must write to the log before it calls pyreplica.asleep. Then it either
+-- knows the locks of all slaves, or the transaction that adds a slave waits for it.
 create or replace function pyreplica.apply_slaves() returns void language plpgsql set search_path = pg_catalog, pg_temp
 as $apply_slaves$
 begin
@@ -32,8 +35,9 @@ begin
 end
 $apply_slaves$;
 
--- The daemon asks, before it sleeps for the first time, whether the trigger knows its slave: a column of the log may have
--- been added or renamed by hand. If not, the trigger learns it, in a moment in which nobody writes: nobody is made to wait.
+-- The daemon calls this before it sleeps for the first time: does the trigger know its slave? Somebody may have added or
+-- renamed a column of the log by hand. Then this function generates pyreplica.asleep anew, but only if no transaction is
+-- writing to the log, so that nobody waits for it.
 create or replace function public.py_log_can_wake(field text) returns boolean language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $py_log_can_wake$
@@ -50,8 +54,8 @@ $py_log_can_wake$;
 
 -- == Free statements ==
 
--- The event of a row that names none, as in INSERT INTO replica_log(sql) VALUES ('ALTER TABLE ...'): the default is
--- evaluated for such rows only, so they wake the replicas and no other row pays for it.
+-- Returns the event of a row that names none, as in INSERT INTO replica_log(sql) VALUES ('ALTER TABLE ...'). PostgreSQL
+-- evaluates the default of the column for such rows only, so they signal the daemon, and other rows do not pay for it.
 create or replace function public.py_log_statement() returns "char" language plpgsql security definer
 as $py_log_statement$
 begin

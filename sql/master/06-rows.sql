@@ -1,7 +1,7 @@
 -- == Rows as hstore ==
 
--- Installs what the triggers need to write a row as text: an operator that makes a row an hstore, the function that does it
--- under exact settings, and the one that shortens an UPDATE of a large row.
+-- Installs what the triggers need to write a row as text: an operator that converts a row to hstore, a function that
+-- does so under exact settings, and a function that shortens the old and the new row of an UPDATE.
 
 do $install$
 begin
@@ -20,8 +20,9 @@ end
 $exact$;
     $create$, '@hs@', current_setting('pyreplica.hstore'));
 
-    -- Both rows whole are cheapest while they are small. Of a large row only the key and what changed is kept, unless the
-    -- key itself changed: then the whole old row is what tells it from another that holds the same key meanwhile.
+    -- While a row is small, it is cheapest to log it whole. Of a large row the trigger keeps the key and the columns
+    -- that changed. If the key itself changed, it keeps the whole old row: only that tells it from another row which has
+    -- taken the same key meanwhile. With "whole" it keeps the whole new row, and the key of the old one.
     execute replace($create$
 create or replace function pyreplica.small(before @hs@.hstore, after @hs@.hstore, keys text[], whole boolean)
     returns @hs@.hstore[] language plpgsql immutable
@@ -45,8 +46,9 @@ $small$;
 end
 $install$;
 
--- Text settings under which a value's text is exact and unambiguous. Logged text is ISO and exact; money is written as
--- the C and English locales do, which the slave reads. Whoever has others takes the slower way, to the same text.
+-- The parts below put this condition in the place of @exact@: do the settings of the session give text that is exact and
+-- unambiguous? Dates must be ISO, floats exact, and money must look as in the C and English locales, which the slave can
+-- read. In a session with other settings the triggers call pyreplica.exact, which is slower and gives the same text.
 do $settings$
 begin
     perform set_config('pyreplica.exact',

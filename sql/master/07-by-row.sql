@@ -8,7 +8,8 @@ begin
 create or replace function public.py_log_replica() returns trigger language plpgsql security definer
 as $py_log_replica$
 declare
-    -- Types too: pg_temp is searched for them first, and a domain there may have a check that runs whatever it likes.
+    -- Types are qualified too: PostgreSQL searches pg_temp for them first, and a domain there may have a check that runs
+    -- any function.
     relation pg_catalog.text;
     origin pg_catalog.text;
     letter pg_catalog."char";
@@ -21,12 +22,13 @@ declare
     after @hs@.hstore;
     small @hs@.hstore[];
 begin
-    -- Each expression costs the application time, most of it at its first use in a transaction. So there are few on the
-    -- usual path, and what is rare is asked for in one of them; then the values are made again.
+    -- Each expression costs the application time, mostly when a transaction evaluates it for the first time. So the
+    -- usual path has few expressions, and one of them asks for all rare cases. In a rare case the rows are converted
+    -- again.
     if tg_op operator(pg_catalog.=) 'INSERT' then
         after := operator(pyreplica.%%) new;
     elsif tg_op operator(pg_catalog.=) 'UPDATE' then
-        -- Compares the stored bytes: 1.0 and 1.00 differ, and a type needs no equality operator.
+        -- This compares the stored bytes: 1.0 and 1.00 differ, and a type needs no equality operator.
         if old operator(pg_catalog.*=) new then
             return null;
         end if;
@@ -40,7 +42,7 @@ begin
     elsif tg_op operator(pg_catalog.=) 'DELETE' then
         before := operator(pyreplica.%%) old;
     end if;
-    -- The comparison of special() is one of constants: it costs nothing while there is no filter in the database.
+    -- special() is an inlined constant. While the database has no filter, the comparison with it costs nothing.
     if pg_catalog.pg_partition_root(tg_relid) is null
        and (pyreplica.special() operator(pg_catalog.=) '{}'
             or not tg_argv[0] operator(pg_catalog.=) any (pyreplica.special())
@@ -62,8 +64,9 @@ begin
     letter := pg_catalog.left(tg_op, 1);
     before := null;
     after := null;
-    -- A trigger on a partitioned table has been copied to the partitions, argument and all. The change is logged for
-    -- the whole table: how it is divided is each side's own affair. A renamed table is logged under its new name.
+    -- PostgreSQL has copied the trigger of a partitioned table to its partitions, with its arguments. The change is
+    -- logged for the partitioned table, because each side may divide it in its own way. A renamed table is logged under
+    -- its new name.
     relation := pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
                 operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
     if tg_nargs operator(pg_catalog.>) 0 and tg_level operator(pg_catalog.=) 'ROW'
@@ -72,8 +75,9 @@ begin
             'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.pg_partition_root(tg_relid), 0)).identity, relation);
     end if;
 
-    -- A filter decides what the slave is to see of the change: pyreplica.admit answers with the letter of an event, W for
-    -- an UPDATE that sets all columns, then + if there are transforms, then what went wrong, if something did.
+    -- A filter decides how the slave sees the change. pyreplica.admit returns the letter of an event (W for an UPDATE
+    -- that sets all columns), then + if the table has transforms and - if not, then the error of a condition, if one
+    -- failed.
     if letter operator(pg_catalog.<>) 'T'
        and (tg_argv[0] operator(pg_catalog.=) any (pyreplica.special())
             or relation operator(pg_catalog.=) any (pyreplica.special())) then
@@ -87,7 +91,7 @@ begin
             letter := 'U';
         end if;
         transformed := pg_catalog.substr(verdict, 2, 1) operator(pg_catalog.=) '+';
-        -- No nullif: it compares by whatever = the application's search_path finds first.
+        -- nullif would compare by the = that it finds first in the search_path of the application.
         if pg_catalog.length(verdict) operator(pg_catalog.>) 2 then
             remark := pg_catalog.substr(verdict, 3);
         end if;
@@ -122,7 +126,7 @@ begin
             before := pyreplica.send(tg_argv[0], relation, before, old);
             after := pyreplica.send(tg_argv[0], relation, after, new);
         end if;
-        -- pyreplica.send keeps what went wrong under the name that no column can have.
+        -- pyreplica.send returns the error of an expression under the empty name, which no column can have.
         remark := coalesce(remark, after operator(@hs@.->) ''::pg_catalog.text,
                            before operator(@hs@.->) ''::pg_catalog.text);
         before := @hs@.delete(before, ''::pg_catalog.text);

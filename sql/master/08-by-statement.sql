@@ -1,11 +1,13 @@
 -- == Capture by statement ==
 
--- Installs the two trigger functions that write all rows of a statement into the log at once.
-
--- For tables on which py_log_create_tg was told so. Before a statement the first function decides whether its rows will
--- be logged all at once, by the second, which sees them as tables, or one by one: the row trigger has a WHEN that asks
--- for the setting named in these triggers' first argument. It holds a letter for each statement that is under way.
--- At once is right only if nothing else can write to the table between the rows and the end of the statement.
+-- Installs the two trigger functions that write all rows of a statement into the log at once. py_log_create_tg creates
+-- their triggers on a table if its level is statement.
+--
+-- Before a statement, begin_statement decides whether its rows are logged by row or at once. For "at once" it adds a
+-- letter to a setting of the transaction, one letter for each statement that is running. The first argument of the
+-- triggers names the setting. While it is not empty, the WHEN of the row trigger is false, and after the statement
+-- end_statement logs the rows from the transition tables. This is correct only if nothing else can write to the table
+-- between the rows and the end of the statement.
 do $install$
 begin
     execute replace(replace($create$
@@ -15,8 +17,9 @@ declare
     running pg_catalog.text := pg_catalog.current_setting(tg_argv[0], true);
 begin
     if running operator(pg_catalog.<>) '' then
-        -- A function in the statement's own expressions writes to the same table: the row trigger is silent for it, too. What
-        -- is kept in the other setting is about statements that began before and have ended.
+        -- A function in an expression of the running statement writes to the same table. The row trigger does not run
+        -- for these rows either, so this statement is logged at once, too. The setting "..._early" is about statements
+        -- that have ended, so it is cleared.
         if pg_catalog.current_setting(tg_argv[0] operator(pg_catalog.||) '_early', true) operator(pg_catalog.<>) '' then
             running := pg_catalog.set_config(tg_argv[0] operator(pg_catalog.||) '_early', '', true);
             running := pg_catalog.current_setting(tg_argv[0]);
@@ -26,7 +29,7 @@ begin
           and not tg_argv[1] operator(pg_catalog.=) any (pyreplica.special())
           and not (pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.' operator(pg_catalog.||)
                    pg_catalog.quote_ident(tg_table_name)) operator(pg_catalog.=) any (pyreplica.special())
-          -- Triggers of ours, checks of foreign keys and of deferrable constraints write nothing.
+          -- The triggers of pyreplica, checks of foreign keys and of deferrable constraints write nothing to the table.
           and not exists (
               select from pg_catalog.pg_trigger t
                where t.tgrelid operator(pg_catalog.=) tg_relid and t.tgenabled operator(pg_catalog.<>) 'D'
@@ -37,7 +40,7 @@ begin
                      'pg_catalog."RI_FKey_noaction_del"', 'pg_catalog."RI_FKey_noaction_upd"',
                      'pg_catalog."RI_FKey_restrict_del"', 'pg_catalog."RI_FKey_restrict_upd"',
                      'pg_catalog.unique_key_recheck']::pg_catalog.regproc[]::pg_catalog.oid[])))
-          -- A parent's statement shows its children's rows, without the columns that only they have.
+          -- The transition tables of a parent hold the rows of its children, without the columns that only these have.
           and not exists (
               select from pg_catalog.pg_inherits i
                where i.inhparent operator(pg_catalog.=) tg_relid or i.inhrelid operator(pg_catalog.=) tg_relid) then
@@ -54,8 +57,9 @@ do $install$
 begin
     execute replace($create$
 create or replace function pyreplica.end_statement() returns trigger language plpgsql security definer
-    -- Of a large UPDATE the planner expects so many pairs of rows that it would compile the query for a third of a second. Once
-    -- planned for a few rows, the query stays so planned: each row compared to each, that of many would take hours.
+    -- The planner expects so many pairs of rows for a large UPDATE that it would compile the query, for a third of a
+    -- second. And once it has planned the query for a few rows, it keeps the plan: a nested loop over many rows would
+    -- take hours.
     set jit = off
     set enable_nestloop = off
 as $end_statement$
@@ -77,10 +81,11 @@ begin
                operator(pg_catalog.||) pg_catalog.substr(running, place operator(pg_catalog.+) 1);
     running := pg_catalog.set_config(tg_argv[0], running, true);
 
-    -- MERGE and ON CONFLICT come here in an order that suits the slave: deleted, updated, inserted. The parts of a WITH come
-    -- in the order in which they end, and an INSERT may have put in a key that a DELETE still under way had freed. No
-    -- statement changes a row that it has itself written, so a part that takes keys may always follow those that free
-    -- them: what was logged too early, from the id kept in a setting on, is given ids anew.
+    -- MERGE and INSERT ON CONFLICT call this in the order that the slave needs: DELETE, UPDATE, INSERT. The parts of a
+    -- WITH call it in the order in which they end. So an INSERT may come before the DELETE that has freed its key. No
+    -- statement changes a row that it has written itself, so the part that takes keys may always come after the parts
+    -- that free them. If rows were logged too early, they get new ids. The setting "..._early" holds the id from which
+    -- on this is so.
     blocked := letter operator(pg_catalog.<>) 'D' and pg_catalog.strpos(running, 'D') operator(pg_catalog.>) 0
                or letter operator(pg_catalog.=) 'I' and pg_catalog.strpos(running, 'U') operator(pg_catalog.>) 0;
     if letter operator(pg_catalog.<>) 'I'
@@ -96,8 +101,9 @@ begin
     if pg_catalog.current_setting('pyreplica.origin', true) operator(pg_catalog.<>) '' then
         origin := pg_catalog.current_setting('pyreplica.origin');
     end if;
-    -- The rows are named by "x.*", and variables by the block, since a plain name could be a column's. The n-th old row belongs to the
-    -- n-th new one; the ids are drawn in the order of the rows, on which the slave depends when keys move up.
+    -- "x.*" names the rows and the block's label the variables, because a plain name could be a column's. The n-th old
+    -- row belongs to the n-th new row. The ids are drawn in the order of the rows: the slave needs it when an UPDATE
+    -- shifts keys.
     if letter operator(pg_catalog.=) 'I' then
         insert into public.replica_log (relation, event, new, origin)
         select ours.target, 'I', operator(pyreplica.%%) x.*, ours.origin from new_rows x;
@@ -121,7 +127,7 @@ begin
     end if;
 
     if early is not null then
-        -- By the log's index, or else it would be read as a whole.
+        -- With nested loops the planner uses the index of the log. Without, it would read the whole log.
         perform pg_catalog.set_config('enable_nestloop', 'on', true);
         update public.replica_log l set id = later.id
           from (select c.id as former, pg_catalog.nextval('public.replica_log_id_seq') as id

@@ -2,6 +2,7 @@
 
 -- Installs the view replica_log_sql, which shows each change as a statement, and the functions behind it.
 
+-- Returns a change as a statement, for people to read: the daemon replays the columns, not this text.
 do $install$
 begin
     execute replace($create$
@@ -51,7 +52,7 @@ $py_log_sql$;
 end
 $install$;
 
--- A row's columns in the table's order; columns the table has no more come last.
+-- The columns of a row in the order of the table. Columns that the table no longer has come last.
 do $install$
 begin
     execute replace($create$
@@ -66,6 +67,7 @@ $py_log_columns$;
 end
 $install$;
 
+-- The columns of the primary key of a table, in its order. NULL if it has none.
 create or replace function public.py_log_key(relation regclass) returns text[] language sql stable
     set search_path = pg_catalog, pg_temp
 as $py_log_key$

@@ -1,17 +1,18 @@
 -- == The trigger on a table ==
 
--- Installs the function that creates the triggers on one table.
+-- Installs the function that creates the triggers on one table, and one that warns of triggers which spoil the order.
 
+-- Earlier versions had these.
 drop function if exists public.py_log_create_tg(regclass, text), public.py_log_create_tgs(text, text),
     public.py_log_warn_before(regclass);
 
--- Puts the trigger on one table, or on the partitioned table it is a part of, and says what it did in one line. level:
--- row or statement; NULL leaves a table that has the trigger already as it is.
+-- Creates the triggers on one table, or on the partitioned table that it is a partition of, and returns one line that
+-- says so. level: row or statement. NULL keeps the level that the table has, or is row.
 create or replace function public.py_log_create_tg(relation regclass, shown text, level text) returns text language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_create_tg$
 declare
-    -- A partition is replicated through its root, so that partitions made later need nothing.
+    -- A partition is replicated through its root, so partitions that are created later need no call.
     root constant regclass := coalesce(pg_partition_root(relation), relation);
     target regclass := case when public.py_log_key(root) is null then relation else root end;
     keys constant text[] := public.py_log_key(target);
@@ -32,7 +33,7 @@ declare
     end;
     always constant boolean := exists (
         select from pg_trigger where tgrelid = target and tgname = '!replica_tg' and tgenabled = 'A');
-    -- Of a partition or a parent a statement shows other rows than are changed in the table itself.
+    -- The transition tables of a partition or a parent hold other rows than those that changed in the table itself.
     family constant boolean := (select relkind = 'p' from pg_class where oid = target)
                                or exists (select from pg_inherits where target in (inhrelid, inhparent));
     setting constant text := format('pyreplica.running_%s', replace(gen_random_uuid()::text, '-', ''));
@@ -56,8 +57,9 @@ begin
     select string_agg(quote_literal(a), ', ' order by n) into arguments
       from unnest((select relname::text from pg_class where oid = target) || keys) with ordinality u(a, n);
 
-    -- Former triggers of ours go first: the one on a partition would collide with the copy that its root hands down, and
-    -- one made by hand or by the Python original would log each change a second time. One with a WHEN is left alone.
+    -- First it drops the former triggers. One on a partition would collide with the copy that the root's trigger makes
+    -- there. One made by hand or by the Python original would log each change a second time; but one made by hand with a
+    -- WHEN stays.
     for former in
         select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) from pg_trigger t
          where (t.tgname in ('!replica_tg', '!replica_truncate_tg', '!replica_begin_tg', '!replica_insert_tg',
@@ -90,10 +92,11 @@ begin
                            event, target, rows, setting, arguments);
         end loop;
     end if;
-    -- The name sorts before any other: a row is logged before triggers of its own write further rows.
+    -- Triggers fire in the order of their names. "!" sorts first, so a row is logged before another trigger writes
+    -- further rows.
     execute format('create trigger "!replica_tg" after insert or update or delete on %s '
                    'for each row %s execute function public.py_log_replica(%s)', target, condition, arguments);
-    -- In a cascade or a ring the trigger also runs for replayed changes, and goes on doing so.
+    -- In a cascade or a ring the trigger also fires for replayed changes. The new trigger goes on with that.
     if always then
         execute format('alter table %s enable always trigger "!replica_tg"', target);
     end if;
@@ -102,8 +105,9 @@ begin
 end
 $py_log_create_tg$;
 
--- A BEFORE ROW trigger that writes to a row which the same statement changes is logged in the wrong order, whatever the
--- kind of trigger. Whether one does can't be known; one whose body writes to tables is worth a look.
+-- Warns of BEFORE ROW triggers that seem to write to tables. If such a trigger changes a row that the same statement
+-- changes too, the two changes are logged in the wrong order, by row and by statement alike. Nobody can know that from
+-- the catalog, so it searches the text of the function.
 create or replace function public.py_log_warn_before(relation regclass, shown text) returns void language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_warn_before$

@@ -1,7 +1,9 @@
 -- == The trigger on a table, by its name ==
 
--- Installs the py_log_create_tg that people call: with a table's name, and optionally its schema and a level.
+-- Installs the functions py_log_create_tg that people call: with a table's name, and if they want with a schema and a
+-- level.
 
+-- Takes all three, so the table is known.
 create or replace function public.py_log_create_tg(schemaname text, relname text, level text)
     returns text language plpgsql set search_path = pg_catalog, pg_temp
 as $py_log_create_tg$
@@ -16,7 +18,7 @@ begin
 end
 $py_log_create_tg$;
 
--- Schema and table, or table and level. How a table is called in the answer depends on what the caller sees.
+-- Takes schema and table, or table and level. The search_path of the caller decides how the answer names the table.
 create or replace function public.py_log_create_tg(schemaname text, relname text) returns text language plpgsql
 as $py_log_create_tg$
 begin
@@ -24,7 +26,7 @@ begin
 end
 $py_log_create_tg$;
 
--- By name alone, as in the original.
+-- Takes the name alone, as in the original.
 create or replace function public.py_log_create_tg(relname text) returns text language plpgsql
 as $py_log_create_tg$
 begin
@@ -32,8 +34,8 @@ begin
 end
 $py_log_create_tg$;
 
--- A schema and its table; or a table, whatever its schema, and a level or nothing: one line for each. A table that is called
--- "row" or "statement" is a table.
+-- Takes a schema and a table in it; or a table in any schema, with a level or none. Returns one line for each table. If
+-- there is a table that is called "row" or "statement", the word means the table.
 create or replace function public.py_log_create_tgs(first text, second text, path name[]) returns text language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_create_tgs$

@@ -2,8 +2,8 @@
 
 -- Installs what adds and removes a slave, and what keeps the sequences of several masters apart.
 
--- Gives another slave its column of the log. What is in the log already is not for it: make the slave's copy of the
--- database after this and before the clients write again.
+-- Adds a slave, that is its column of the log. The slave does not get what the log holds already. So copy the database
+-- to the slave after this, and before clients write again.
 create or replace function public.py_log_add_slave(field text) returns text language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_add_slave$
@@ -19,7 +19,7 @@ begin
 end
 $py_log_add_slave$;
 
--- Forgets a slave, and what only it has not replayed.
+-- Removes a slave, and the rows of the log that only this slave has not replayed.
 create or replace function public.py_log_remove_slave(field text) returns text language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_remove_slave$
@@ -50,8 +50,8 @@ begin
 end
 $py_log_remove_slave$;
 
--- Makes a sequence give out numbers that no other node gives out: node 1 of 3 takes 1, 4, 7, ..., node 2 takes 2, 5, 8, ...
--- above everything that the sequence has given out here.
+-- Makes a sequence give numbers that no other node gives: of 3 nodes, node 1 takes 1, 4, 7, ..., and node 2 takes 2, 5,
+-- 8, ... All are above the numbers that the sequence has given here before.
 create or replace function public.py_log_interleave(sequence regclass, node int, nodes int) returns bigint language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_interleave$
@@ -65,7 +65,7 @@ begin
     end if;
     execute format('alter sequence %s increment by %s', sequence, nodes);
     execute format('select last_value from %s', sequence) into last;
-    -- The next number above the last one that leaves the node's remainder.
+    -- The next number above the last one that has the remainder of this node.
     first := last + 1 + ((node - (last + 1)) % nodes + nodes) % nodes;
     perform setval(sequence, first, false);
     return first;

@@ -1,9 +1,10 @@
 -- == Filters and transforms ==
 
--- Installs the tables py_log_filter and py_log_transform, and the triggers' functions that check what is written there.
+-- Installs the tables py_log_filter and py_log_transform, and the functions that check what somebody writes there.
 
--- Conditions on a table's changes; those of one table and event are ANDed. relname: a table's name, in whatever schema,
--- or schema and table as replica_log writes them. See sql/README.md for what an event's conditions decide.
+-- Conditions on the changes of a table. Those of one table and event are combined by AND. relname: the name of a table
+-- in any schema, or schema and table as replica_log writes them. docs/filters.md says what the conditions of each event
+-- decide.
 create table if not exists public.py_log_filter (
     relname text not null,
     event text not null check (event in ('INSERT', 'UPDATE', 'DELETE')),
@@ -13,7 +14,8 @@ create table if not exists public.py_log_filter (
     id bigint generated always as identity
 );
 
--- What is sent in a column's place: an expression over new, the row that is being sent; NULL leaves the column out.
+-- What the slave gets in the place of a column: an expression over new, the row that is sent. NULL leaves the column
+-- out.
 create table if not exists public.py_log_transform (
     relname text not null,
     field text not null,
@@ -33,7 +35,8 @@ as $tables$
        and $1 in (c.relname, quote_ident(n.nspname) || '.' || quote_ident(c.relname))
 $tables$;
 
--- Refuses what can't work as soon as it is written, while its author is looking. The expression is planned, not run.
+-- Raises an error if an expression cannot work, at once, while its author can correct it. PostgreSQL plans the
+-- expression but does not evaluate it.
 create or replace function pyreplica.check_expression(
     relname text, expression text, language text, declarations text, wanted text, shown text)
     returns void language plpgsql
@@ -105,7 +108,8 @@ begin
 end
 $check_transform$;
 
--- A slave finds its row by the key as it is. A trigger made by hand names its key in its arguments.
+-- Refuses transforms of key columns, because the slave finds a row by its key. The arguments of a trigger that was made
+-- by hand name its key.
 create or replace function public.py_log_refuse_key(relation regclass, keys text[], fields text[] default null)
     returns void language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $py_log_refuse_key$
@@ -132,8 +136,9 @@ begin
 end
 $py_log_refuse_key$;
 
--- A condition or an expression has failed. The application's statement goes on unless on_error says otherwise. What the
--- slave's operator reads goes with the change and names no value: the message may hold one that was not to leave here.
+-- Handles the error of a condition or an expression. The statement of the application goes on unless on_error says
+-- raise. The text that it returns is logged with the change, for the operator of the slave. It holds no value of the
+-- row: the message of the error may show one that must not leave the master.
 create or replace function pyreplica.complain(kind text, failed bigint, state text, message text) returns text
     language plpgsql set search_path = pg_catalog, pg_temp
 as $complain$

@@ -1,13 +1,13 @@
 -- == The functions of filters and transforms ==
 
--- Installs pyreplica.apply, which generates the three functions that the capture trigger calls for filters and transforms,
--- and the triggers that call it whenever one of the two tables changes.
+-- Installs pyreplica.apply, which generates the functions that py_log_replica calls for filters and transforms, and the
+-- triggers that call it when py_log_filter or py_log_transform change.
+--
+-- pyreplica.special says which tables have any, pyreplica.admit how the slave sees a change, and pyreplica.send what it
+-- gets in the place of values. Because they are generated, a condition costs as much as an expression in PL/pgSQL, is
+-- compiled once in a session, and takes effect with the commit of its row, without a lock on any table.
 
--- The trigger asks pyreplica.special whether a table has any, then pyreplica.admit what the slave is to see of a change,
--- then pyreplica.send what of its values. All three are generated whenever the tables change: conditions cost what PL/pgSQL
--- expressions cost, are compiled once a session, and take effect with the commit, without a lock on any table.
-
--- PL/pgSQL that evaluates an entry's expression.
+-- Returns PL/pgSQL that evaluates the expression of a filter or transform.
 create or replace function pyreplica.evaluation(event text, expression text, language text) returns text
     language sql immutable set search_path = pg_catalog, pg_temp
 as $evaluation$
@@ -18,9 +18,9 @@ as $evaluation$
                             case event when 'DELETE' then 'null' else 'new::text' end, expression) end
 $evaluation$;
 
--- PL/pgSQL that sets "verdict" to what the conditions for an event say, the cheap ones first. One that fails counts as
--- true. A cached plan knows a column by the type that it had (42804): once per session and changed type, all is planned
--- anew.
+-- Returns PL/pgSQL that sets the variable "verdict" to what the conditions for an event say, SQL before Python. A
+-- condition that fails counts as true. A cached plan expects a column to have the type that it had before, and fails
+-- with 42804: then the code discards the plans, once for each session and changed type, and evaluates again.
 create or replace function pyreplica.conditions(event text, verdict text) returns text language sql stable
     set search_path = pg_catalog, pg_temp
 as $conditions$
@@ -47,7 +47,8 @@ as $conditions$
      having count(*) > 0
 $conditions$;
 
--- PL/pgSQL that puts the values of all transforms into "row". One that fails sends NULL: better nothing than the value.
+-- Returns PL/pgSQL that puts the values of all transforms into "row". If an expression fails, the slave gets NULL,
+-- because the value itself must not leave the master.
 create or replace function pyreplica.replacements(hs text) returns text language sql stable
     set search_path = pg_catalog, pg_temp
 as $replacements$
@@ -78,22 +79,23 @@ as $replacements$
       from public.py_log_transform t
 $replacements$;
 
--- Generates the three functions.
+-- Generates pyreplica.special, pyreplica.admit and pyreplica.send.
 create or replace function pyreplica.apply() returns void language plpgsql set search_path = pg_catalog, pg_temp
 as $apply$
 declare
     hs constant text := (select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
                           where e.extname = 'hstore');
 begin
-    -- Whoever comes second generates from what both have written.
+    -- Of two transactions that change filters, the second waits here, and then sees the rows of both.
     perform pg_advisory_xact_lock(1887007334, 0);
 
     execute format('create or replace function pyreplica.special() returns text[] language sql stable as %L',
                    format('select %L::pg_catalog.text[]', array(
                        select relname from public.py_log_filter union select relname from public.py_log_transform)));
 
-    -- INSERT's conditions say whether a row belongs on the slave: the new one, and the old one as if it were new. The
-    -- others say whether it matters there that a row which belongs has changed.
+    -- The conditions for INSERT say whether a row belongs on the slave. They are evaluated on the new row, and on the
+    -- old row as if it were new. The conditions for UPDATE and DELETE say whether the slave gets a change of a row that
+    -- belongs.
     execute format($create$
         create or replace function pyreplica.admit(
             relname text, relation text, event text, old record, new record) returns text language plpgsql

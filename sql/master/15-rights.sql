@@ -1,8 +1,8 @@
 -- == Rights ==
 
--- Installs py_log_grant, gives everything to the owner of the log, takes all rights from everybody else, and commits.
+-- Installs py_log_grant, gives everything to the owner of the log, revokes the rights of all others, and commits.
 
--- What the daemon's role on the master needs and no more, unless it is the owner of the log or a superuser.
+-- Grants the role of the daemon what it needs on the master. The owner of the log and superusers need no grants.
 create or replace function public.py_log_grant(role name) returns text language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_grant$
@@ -27,8 +27,9 @@ begin
 end
 $py_log_grant$;
 
--- Everything belongs to the owner of the log, also what a superuser adds later: the trigger runs with its owner's rights.
--- Only what runs Python stays with whoever made it: nothing confines that.
+-- Everything belongs to the owner of the log, also what a superuser adds later, because the trigger runs with its
+-- owner's rights. Only the function that runs Python stays with the role that created it: nothing limits what Python can
+-- do.
 do $owner$
 declare
     keeper constant regrole := (select relowner from pg_class where oid = 'public.replica_log'::regclass);
@@ -62,7 +63,7 @@ begin
 end
 $owner$;
 
--- What stands in the log runs on the slave: nobody but the owner may write it or have the trigger write it.
+-- The slave runs what the log says. So only the owner may write the log, or let the trigger functions write it.
 revoke all on public.replica_log, public.replica_slave, public.replica_error, public.replica_skipped, public.replica_log_sql
     from public;
 revoke all on public.py_log_filter, public.py_log_transform from public;
