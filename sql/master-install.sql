@@ -1,20 +1,22 @@
--- pyreplica, master side: the log, the trigger that fills it, and py_log_create_tg that puts the trigger on a table.
+-- Made from sql/master/*.sql by sql/make.sh: edit those parts, not this file.
+
+-- pyreplica, master side: the log, the triggers that write it, and py_log_create_tg, which creates them on a table.
 --
 -- Run it in the master database, as the owner of the database or as a superuser:
 --
 --     psql somedb -f master-install.sql
 --
--- then put the trigger on every table:
+-- then create the triggers on every table:
 --
 --     SELECT py_log_create_tg(relname::text) FROM pg_class
 --      WHERE relname !~ '^(pg_|sql_)' AND relkind = 'r' AND relname != 'replica_log';
 --
--- It may be run again at any time, which is also how it is upgraded. Needs PostgreSQL 13 or later and the extension
--- hstore, which comes with it (Debian: postgresql-contrib) and which the script creates.
+-- You may run it again at any time; running a newer version upgrades. It needs PostgreSQL 13 or later and the extension
+-- hstore, which it creates and which comes with PostgreSQL (Debian: postgresql-contrib).
 --
--- What is for use lives in the schema public, the rest in pyreplica. The trigger names everything with its schema,
--- operators and types too, because it runs with the rights of its owner under whatever search_path the application has
--- set.
+-- What people use is in the schema public, the rest in the schema pyreplica. The trigger functions run with the rights
+-- of their owner under any search_path that the application has set. So they qualify every name, also operators and
+-- types.
 
 begin;
 
@@ -22,8 +24,9 @@ set local client_min_messages = warning;
 set local standard_conforming_strings = on;
 set local check_function_bodies = off;
 
--- Where others may create functions in public, one of theirs may fit a call better than PostgreSQL's own, and would run with
--- the rights of whoever runs this. So only PostgreSQL's own are looked at, here and in what is for use.
+-- Other roles may be able to create functions in public. One of theirs could match a call better than PostgreSQL's own
+-- function, and would run with the rights of the role that runs this script. So the script, and the functions that
+-- people use, search PostgreSQL's own schema only.
 do $path$
 begin
     perform pg_catalog.set_config('pyreplica.path', pg_catalog.current_setting('search_path'), true);
@@ -40,7 +43,7 @@ begin
         raise exception 'pyreplica lives in the schema public, which this database lacks'
             using errcode = 'invalid_schema_name', hint = 'CREATE SCHEMA public;';
     end if;
-    -- The Python original's functions were made by a superuser, since its language is only for superusers.
+    -- The Python original's language is for superusers only, so a superuser has created its functions.
     if exists (select from pg_proc where oid = to_regprocedure('public.py_log_replica()')
                                      and not pg_has_role(proowner, 'usage')) then
         raise exception 'the function py_log_replica() belongs to another role'
@@ -50,8 +53,9 @@ begin
 end
 $check$;
 
--- Nor is a table taken over that somebody else may have put there before: its owner could do whatever is done by it. Those
--- who may create schemas in the database, which pyreplica's own is one of, and of course superusers are trusted.
+-- The script refuses a table that an untrusted role has created under one of these names: the owner of a table decides
+-- which triggers run when somebody writes to it. It trusts superusers, the owners of the database and of the schemas
+-- public and pyreplica, and, if you are no superuser, the roles that you are a member of.
 do $check$
 declare
     stranger record;
@@ -75,7 +79,7 @@ begin
 end
 $check$;
 
--- Where whoever runs this would put it.
+-- The extension goes where the search_path of this session says, as with any CREATE EXTENSION.
 do $path$
 begin
     perform set_config('search_path', current_setting('pyreplica.path'), true);
@@ -84,9 +88,9 @@ $path$;
 create extension if not exists hstore;
 set local search_path = pg_catalog, pg_temp;
 
--- What takes a row of any table is resolved for that very table's type, and a function that somebody has made for it in
--- the same schema would be the better match. Many may create functions in public, and in the schema of hstore; nobody
--- but the owner may in this one.
+-- PostgreSQL resolves a call that takes a row of any table for the type of that very table. A function that somebody has
+-- created for this type in the same schema would match better. Many roles may create functions in public and in the
+-- schema of hstore, but only the owner may in this one.
 do $schema$
 begin
     if (select nspowner <> current_user::regrole
@@ -100,11 +104,24 @@ $schema$;
 create schema if not exists pyreplica;
 revoke all on schema pyreplica from public;
 
--- == Upgrade from the Python original, first half ==
+-- hstore may be installed in any schema, and the functions qualify its names. The parts below put its schema in the
+-- place of @hs@.
+do $hstore$
+begin
+    perform set_config('pyreplica.hstore',
+                       (select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+                         where e.extname = 'hstore'), true);
+end
+$hstore$;
 
--- Its log (id, sql, replicated, username, ts, and a boolean column for each further slave) becomes replica_log_former,
--- history and all. The lock waits for whoever is writing to it. Triggers that call py_log_replica() go on working;
--- py_log_create_tg puts the new ones in their place.
+-- == The log ==
+
+-- Installs the table replica_log, its sequence and its index. First it renames a log of the Python original; the next
+-- part, 03-original.sql, takes over the rows in it.
+
+-- The original's log has the columns id, sql, replicated, username, ts, and a boolean column for each further slave. It
+-- becomes replica_log_former with all its rows. The lock waits for transactions that write to it. Triggers that call
+-- py_log_replica() go on working until py_log_create_tg replaces them.
 do $upgrade$
 declare
     former constant regclass := to_regclass('public.replica_log');
@@ -126,20 +143,19 @@ begin
     if numbers is not null then
         execute format('alter sequence %s owned by none', numbers);
     end if;
-    -- They may have other names of parameters.
+    -- CREATE OR REPLACE cannot rename parameters, and the original's may have other names.
     drop function if exists public.py_log_create_tg(varchar), public.py_log_create_tg(text);
     perform set_config('pyreplica.upgrading', 'yes', true);
 end
 $upgrade$;
 
--- == The log ==
-
 create sequence if not exists public.replica_log_id_seq;
 
--- One row a change. event: I insert, U update, D delete, T truncate, S a free statement. relation is the table's quoted
--- and qualified name when the change was made; old and new hold each column's text under its name.
--- One boolean column a slave, "replicated" for the first: what it has replayed, a moment behind replica_slave, or what is
--- to be passed over. A row that every slave has replayed is deleted.
+-- One row for each change. event: I insert, U update, D delete, T truncate, S a free statement. relation is the quoted
+-- and qualified name that the table had at the time. old and new hold the text of each column under its name. There is
+-- one boolean column for each slave, the first is "replicated". True means that the slave has replayed the change (the
+-- daemon sets it shortly after it has written replica_slave), or that the slave must pass over it. A row that is true
+-- for every slave is deleted.
 create table if not exists public.replica_log (
     id bigint not null default nextval('public.replica_log_id_seq'),
     txid xid8 not null default pg_current_xact_id(),
@@ -154,79 +170,25 @@ create table if not exists public.replica_log (
     replicated boolean not null default false
 );
 
--- == Upgrade from the Python original, second half ==
-
--- What a slave has not replayed yet moves to the new log, as free statements in their old order, each a transaction of
--- its own: the old log does not tell which belonged together. Their transaction numbers are lower than any that is still
--- to come, so there may be too few of them; then neighbours share one.
-do $upgrade$
-declare
-    former constant regclass := to_regclass('public.replica_log_former');
-    owner regrole;
-    fields text;
-    flags text;
-    field name;
-    rest text;
-    -- Python wrote backslashes into its strings, which servers read as escapes until version 9.1, or as set up since.
-    escapes constant boolean := (select reset_val = 'off' from pg_settings where name = 'standard_conforming_strings');
-    pending bigint;
-    numbers constant bigint := pg_current_xact_id()::text::bigint - 1;
+-- CREATE TABLE above cannot name the schema of hstore, so these columns get their type here.
+do $install$
 begin
-    if coalesce(current_setting('pyreplica.upgrading', true), '') <> 'yes' then
-        return;
+    if (select atttypid from pg_attribute
+         where attrelid = 'public.replica_log'::regclass and attname = 'new') = 'text'::regtype then
+        execute format('alter table public.replica_log alter column old type %s.hstore using old::%1$s.hstore,
+                                                       alter column new type %1$s.hstore using new::%1$s.hstore',
+                       current_setting('pyreplica.hstore'));
     end if;
-    perform set_config('pyreplica.upgrading', '', true);
-    owner := (select relowner from pg_class where oid = former);
-    for field in
-        select attname from pg_attribute
-         where attrelid = former and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype order by attnum
-    loop
-        if field <> 'replicated' then
-            execute format('alter table public.replica_log add column %I boolean not null default false', field);
-        end if;
-        fields := concat_ws(', ', fields, quote_ident(field));
-        -- The original's daemon passes over a NULL.
-        flags := concat_ws(', ', flags, format('coalesce(%I, true)', field));
-        rest := concat_ws(' or ', rest, format('not %I', field));
-    end loop;
-
-    execute format('select count(*) from public.replica_log_former where %s', rest) into pending;
-    execute format('insert into public.replica_log (id, txid, event, sql, username, ts, %s)
-                    select id, (1 + (row_number() over (order by id) - 1) * least($1, $2) / $1)::text::xid8, ''S'',
-                           case when $3 and position(e''\\'' in sql) > 0 then
-                               format(''do %%L'', format(''begin set local standard_conforming_strings = off; ''
-                                                         ''set local escape_string_warning = off; execute %%L; end'', sql))
-                           else sql end, username, ts, %s
-                      from public.replica_log_former where %s', fields, flags, rest)
-      using pending, numbers, escapes;
-
-    alter sequence public.replica_log_id_seq as bigint no maxvalue;
-    perform setval('public.replica_log_id_seq',
-                   greatest((select max(id) from public.replica_log_former),
-                            (select last_value from public.replica_log_id_seq)));
-    -- The original let the applications write to the log. What stands in it runs on the slave.
-    for field in
-        select distinct rolname from pg_class, aclexplode(relacl) join pg_roles r on r.oid = grantee
-         where pg_class.oid = 'public.replica_log_id_seq'::regclass and grantee <> relowner
-    loop
-        execute format('revoke all on sequence public.replica_log_id_seq from %I', field);
-    end loop;
-    execute format('alter table public.replica_log owner to %s', owner);
-    raise warning 'the log of the Python original is now replica_log_former; % of its statements wait in the new log',
-                  pending
-        using hint = 'Run SELECT py_log_create_tg(...) for all tables again. DROP TABLE replica_log_former when you will.';
 end
-$upgrade$;
+$install$;
 
-alter sequence public.replica_log_id_seq owned by public.replica_log.id;
-
--- The daemon takes it that ids drawn by a transaction are higher than all that were drawn before it had its number. A row
--- written by hand draws its id first, so the number is asked for here.
+-- The daemon relies on this: a transaction gets its number before it draws its first id. An INSERT written by hand
+-- evaluates the default of id first, so the default asks for the transaction's number.
 alter table public.replica_log alter column id set default
     nextval(case when pg_current_xact_id() is not null then 'public.replica_log_id_seq'::regclass end);
 
--- The daemon reads, marks and purges through this index alone, so a change costs one index entry and no primary key. An
--- earlier version had an index for each slave, and one for purging.
+-- The daemon reads, marks and deletes through this index only. So a change costs one index entry, and there is no
+-- primary key. An earlier version had an index for each slave and one for deleting; they go.
 create index if not exists replica_log_id on public.replica_log (id);
 do $indexes$
 declare
@@ -245,17 +207,107 @@ begin
 end
 $indexes$;
 
--- What each slave has replayed: the last batch that was committed here, and the position that it led to. Recovery
--- compares the number with that of a transaction which it finds prepared on the slave.
+-- == Upgrade from the Python original ==
+
+-- Takes over the rows that the original's daemon has not replayed, and the original's table of filters. In any other
+-- database this part only makes the sequence belong to the log.
+
+-- Rows that a slave has not replayed become free statements in the new log, in their old order. Each is a transaction of
+-- its own, because the old log does not say which belonged together. Their transaction numbers must be lower than those
+-- of all later transactions. If there are too few such numbers, neighbouring rows share one.
+do $upgrade$
+declare
+    former constant regclass := to_regclass('public.replica_log_former');
+    owner regrole;
+    fields text;
+    flags text;
+    field name;
+    rest text;
+    -- The original wrote backslashes into string literals. A server reads them as escapes if standard_conforming_strings
+    -- is off.
+    escapes constant boolean := (select reset_val = 'off' from pg_settings where name = 'standard_conforming_strings');
+    pending bigint;
+    numbers constant bigint := pg_current_xact_id()::text::bigint - 1;
+begin
+    if coalesce(current_setting('pyreplica.upgrading', true), '') <> 'yes' then
+        return;
+    end if;
+    perform set_config('pyreplica.upgrading', '', true);
+    owner := (select relowner from pg_class where oid = former);
+    for field in
+        select attname from pg_attribute
+         where attrelid = former and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype order by attnum
+    loop
+        if field <> 'replicated' then
+            execute format('alter table public.replica_log add column %I boolean not null default false', field);
+        end if;
+        fields := concat_ws(', ', fields, quote_ident(field));
+        -- The original's daemon passes over a row whose flag is NULL.
+        flags := concat_ws(', ', flags, format('coalesce(%I, true)', field));
+        rest := concat_ws(' or ', rest, format('not %I', field));
+    end loop;
+
+    execute format('select count(*) from public.replica_log_former where %s', rest) into pending;
+    execute format('insert into public.replica_log (id, txid, event, sql, username, ts, %s)
+                    select id, (1 + (row_number() over (order by id) - 1) * least($1, $2) / $1)::text::xid8, ''S'',
+                           case when $3 and position(e''\\'' in sql) > 0 then
+                               format(''do %%L'', format(''begin set local standard_conforming_strings = off; ''
+                                                         ''set local escape_string_warning = off; execute %%L; end'', sql))
+                           else sql end, username, ts, %s
+                      from public.replica_log_former where %s', fields, flags, rest)
+      using pending, numbers, escapes;
+
+    alter sequence public.replica_log_id_seq as bigint no maxvalue;
+    perform setval('public.replica_log_id_seq',
+                   greatest((select max(id) from public.replica_log_former),
+                            (select last_value from public.replica_log_id_seq)));
+    -- The original let applications write to the log. But the slave runs what the log says, so they lose that right.
+    for field in
+        select distinct rolname from pg_class, aclexplode(relacl) join pg_roles r on r.oid = grantee
+         where pg_class.oid = 'public.replica_log_id_seq'::regclass and grantee <> relowner
+    loop
+        execute format('revoke all on sequence public.replica_log_id_seq from %I', field);
+    end loop;
+    execute format('alter table public.replica_log owner to %s', owner);
+    raise warning 'the log of the Python original is now replica_log_former; % of its statements wait in the new log',
+                  pending
+        using hint = 'Run SELECT py_log_create_tg(...) for all tables again. DROP TABLE replica_log_former when you will.';
+end
+$upgrade$;
+
+-- PostgreSQL wants a table and its sequence to have the same owner, so this comes after the table got its owner.
+alter sequence public.replica_log_id_seq owned by public.replica_log.id;
+
+-- The original's filters are conditions in Python. They stay as they are.
+do $takeover$
+begin
+    if to_regclass('public.py_log_filter') is not null and not exists (
+        select from pg_attribute where attrelid = to_regclass('public.py_log_filter') and attname = 'language') then
+        alter table public.py_log_filter add column language text not null default 'python',
+            add column on_error text not null default 'replicate' check (on_error in ('replicate', 'raise')),
+            add column id bigint generated always as identity;
+        alter table public.py_log_filter alter column language set default 'sql';
+    end if;
+end
+$takeover$;
+
+-- == What the daemon keeps ==
+
+-- Installs the tables that the daemon and the verbs write on the master: the position of each slave, its last error, and
+-- the changes that somebody has skipped.
+
+-- One row for each slave: the last batch that the master has committed, and the position after it. After a crash the
+-- daemon compares the batch number with that of a transaction which it finds prepared on the slave.
 create table if not exists public.replica_slave (
     field name primary key,
     batch bigint not null,
     ts timestamptz not null default now()
 );
 
--- Replayed is what base shows, and of what current shows beyond it the transactions whose last id is "last" at most. No
--- id above "highest" is among them; no row at or below "floor" is waiting for anything. The transaction numbers are those
--- of the database identity. Without base and current the flags say what has been replayed.
+-- The slave has replayed all transactions that the snapshot "base" shows. Of those that only "current" shows, it has
+-- replayed the ones whose last id is at most "last". No id of theirs is above "highest". No row up to "floor" is still
+-- to be replayed or marked. "identity" names the database that these transaction numbers belong to. Without base and
+-- current, the slave's column of the log says what it has replayed.
 alter table public.replica_slave
     add column if not exists identity text,
     add column if not exists base pg_snapshot,
@@ -264,8 +316,8 @@ alter table public.replica_slave
     add column if not exists highest bigint,
     add column if not exists floor bigint;
 
--- The last failure of each slave's daemon, for pyreplica status; "since" is when it began to fail without a success between,
--- "recovered" when it went on.
+-- The last error of each slave's daemon, which pyreplica status shows. since: when the first of a row of failures
+-- happened. recovered: when the daemon went on.
 create table if not exists public.replica_error (
     field name primary key,
     pair text not null,
@@ -279,8 +331,8 @@ create table if not exists public.replica_error (
     recovered timestamptz
 );
 
--- Changes that somebody had passed over instead of replayed, by whom and why. `master` names log and slave as on the slave,
--- which has such a table too, for what had been put aside there.
+-- The changes that somebody has skipped, with role and reason. master names the log and the slave, as in the table of
+-- this name on the slave, which is for changes that were in replica_held there.
 create table if not exists public.replica_skipped (
     place bigint generated always as identity primary key,
     master text not null,
@@ -297,55 +349,21 @@ create table if not exists public.replica_skipped (
     ts timestamptz not null default now()
 );
 
--- Every attempt at a batch draws a number of its own, also one that is rolled back.
+-- Each attempt at a batch draws a number of its own, even if the attempt is rolled back.
 create sequence if not exists public.replica_batch_seq;
-
--- == Filters and transforms: what they are ==
-
--- The original's table, taken over as it is: its conditions are Python.
-do $takeover$
-begin
-    if to_regclass('public.py_log_filter') is not null and not exists (
-        select from pg_attribute where attrelid = to_regclass('public.py_log_filter') and attname = 'language') then
-        alter table public.py_log_filter add column language text not null default 'python',
-            add column on_error text not null default 'replicate' check (on_error in ('replicate', 'raise')),
-            add column id bigint generated always as identity;
-        alter table public.py_log_filter alter column language set default 'sql';
-    end if;
-end
-$takeover$;
-
--- Conditions on a table's changes; those of one table and event are ANDed. relname: a table's name, in whatever schema,
--- or schema and table as replica_log writes them. See sql/README.md for what an event's conditions decide.
-create table if not exists public.py_log_filter (
-    relname text not null,
-    event text not null check (event in ('INSERT', 'UPDATE', 'DELETE')),
-    condition text not null,
-    language text not null default 'sql' check (language in ('sql', 'python')),
-    on_error text not null default 'replicate' check (on_error in ('replicate', 'raise')),
-    id bigint generated always as identity
-);
-
--- What is sent in a column's place: an expression over new, the row that is being sent; NULL leaves the column out.
-create table if not exists public.py_log_transform (
-    relname text not null,
-    field text not null,
-    expression text,
-    language text not null default 'sql' check (language in ('sql', 'python')),
-    on_error text not null default 'null' check (on_error in ('null', 'raise')),
-    id bigint generated always as identity,
-    unique (relname, field)
-);
 
 -- == Wake-ups ==
 
--- A NOTIFY takes a lock that makes all commits of the server wait for each other, so the trigger signals only while a
--- daemon sleeps. A sleeping daemon holds an advisory lock of its slave's; whoever writes a change tries the same lock in
--- shared mode and keeps it to the end of the transaction. Whoever gets it is silent: the daemon is awake, and can't fall
--- asleep without a look at the log after this transaction's end. Whoever doesn't get it NOTIFYs.
+-- Installs what the triggers ask before they signal the daemon, and the default that lets free statements signal it.
+--
+-- A transaction with a NOTIFY takes a lock at its commit for which all such commits of the server wait. So a trigger
+-- signals only while a daemon sleeps. A sleeping daemon holds the advisory lock of its slave. A transaction that writes
+-- a change tries this lock in shared mode and keeps it to its end. If it gets the lock, it need not signal: the daemon
+-- is awake, and before it falls asleep it looks at the log after the end of this transaction. If it does not get the
+-- lock, it signals.
 
--- The body of pyreplica.asleep, with a lock for each slave: a boolean column of the log, whoever added it. 0x70797267 is
--- "pyrg".
+-- Returns the body of pyreplica.asleep, with one lock for each slave, that is for each boolean column of the log.
+-- 1887007335 is 0x70797267, "pyrg".
 create or replace function pyreplica.asleep_body() returns text language sql stable set search_path = pg_catalog, pg_temp
 as $asleep_body$
     select format($body$
@@ -358,11 +376,11 @@ $body$,
      where attrelid = 'public.replica_log'::regclass and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype
 $asleep_body$;
 
--- Generates pyreplica.asleep: whether to NOTIFY. It consists of plain calls, which the planner puts in the caller's place:
--- that costs the lock, and no call of a function of ours. A transaction with a NOTIFY in it can't be prepared, so
--- applications that use two-phase commit themselves set pyreplica.notify = off for a role or a database; what they write
--- while the daemon sleeps is found at its next TIMEOUT.
--- A writer must lock the log before it asks: then it knows every slave's lock, or whoever adds one waits for its end.
+-- Generates pyreplica.asleep, which says whether to signal. It consists of plain calls, so the planner can inline it: it
+-- costs the lock, but no call of a function of pyreplica. A transaction with a NOTIFY cannot be prepared. So an
+-- application that uses two-phase commit sets pyreplica.notify = off for its role or database, and the daemon finds its
+-- changes at the next TIMEOUT. A transaction must write to the log before it calls pyreplica.asleep. Then it either
+-- knows the locks of all slaves, or the transaction that adds a slave waits for it.
 create or replace function pyreplica.apply_slaves() returns void language plpgsql set search_path = pg_catalog, pg_temp
 as $apply_slaves$
 begin
@@ -371,8 +389,9 @@ begin
 end
 $apply_slaves$;
 
--- The daemon asks, before it sleeps for the first time, whether the trigger knows its slave: a column of the log may have
--- been added or renamed by hand. If not, the trigger learns it, in a moment in which nobody writes: nobody is made to wait.
+-- The daemon calls this before it sleeps for the first time: does the trigger know its slave? Somebody may have added or
+-- renamed a column of the log by hand. Then this function generates pyreplica.asleep anew, but only if no transaction is
+-- writing to the log, so that nobody waits for it.
 create or replace function public.py_log_can_wake(field text) returns boolean language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $py_log_can_wake$
@@ -389,8 +408,8 @@ $py_log_can_wake$;
 
 -- == Free statements ==
 
--- The event of a row that names none, as in INSERT INTO replica_log(sql) VALUES ('ALTER TABLE ...'): the default is
--- evaluated for such rows only, so they wake the replicas and no other row pays for it.
+-- Returns the event of a row that names none, as in INSERT INTO replica_log(sql) VALUES ('ALTER TABLE ...'). PostgreSQL
+-- evaluates the default of the column for such rows only, so they signal the daemon, and other rows do not pay for it.
 create or replace function public.py_log_statement() returns "char" language plpgsql security definer
 as $py_log_statement$
 begin
@@ -409,30 +428,16 @@ begin
 end
 $install$;
 
--- == The trigger ==
+-- == Rows as hstore ==
 
--- hstore may be installed in any schema, and the functions call it qualified: its schema is filled in here.
+-- Installs what the triggers need to write a row as text: an operator that converts a row to hstore, a function that
+-- does so under exact settings, and a function that shortens the old and the new row of an UPDATE.
+
 do $install$
-declare
-    hs constant text := (select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
-                          where e.extname = 'hstore');
-    -- Text settings under which a value's text is exact and unambiguous. Logged text is ISO and exact; money is written as
-    -- the C and English locales do, which the slave reads. Whoever has others takes the slower way, to the same text.
-    exact constant text := $exact$(pg_catalog.current_setting('datestyle') operator(pg_catalog.=) any ('{"ISO, MDY","ISO, DMY","ISO, YMD"}')
-            and pg_catalog.current_setting('intervalstyle') operator(pg_catalog.=) 'postgres'
-            and pg_catalog.current_setting('extra_float_digits') operator(pg_catalog.=) any ('{1,2,3}')
-            and pg_catalog.current_setting('lc_monetary') operator(pg_catalog.=)
-                any ('{C,C.UTF-8,en_US.UTF-8,en_US.utf8,C.utf8,POSIX}'))$exact$;
 begin
-    -- The columns must have hstore's type, whose schema the CREATE TABLE above could not name.
-    if (select atttypid from pg_attribute
-         where attrelid = 'public.replica_log'::regclass and attname = 'new') = 'text'::regtype then
-        execute format('alter table public.replica_log alter column old type %s.hstore using old::%1$s.hstore,
-                                                       alter column new type %1$s.hstore using new::%1$s.hstore', hs);
-    end if;
-
     if to_regoperator('pyreplica.%% (none, record)') is null then
-        execute format('create operator pyreplica.%%%% (function = %s.hstore, rightarg = record)', hs);
+        execute format('create operator pyreplica.%%%% (function = %s.hstore, rightarg = record)',
+                       current_setting('pyreplica.hstore'));
     end if;
 
     execute replace($create$
@@ -443,10 +448,11 @@ begin
     return operator(pyreplica.%%) r;
 end
 $exact$;
-    $create$, '@hs@', hs);
+    $create$, '@hs@', current_setting('pyreplica.hstore'));
 
-    -- Both rows whole are cheapest while they are small. Of a large row only the key and what changed is kept, unless the
-    -- key itself changed: then the whole old row is what tells it from another that holds the same key meanwhile.
+    -- While a row is small, it is cheapest to log it whole. Of a large row the trigger keeps the key and the columns
+    -- that changed. If the key itself changed, it keeps the whole old row: only that tells it from another row which has
+    -- taken the same key meanwhile. With "whole" it keeps the whole new row, and the key of the old one.
     execute replace($create$
 create or replace function pyreplica.small(before @hs@.hstore, after @hs@.hstore, keys text[], whole boolean)
     returns @hs@.hstore[] language plpgsql immutable
@@ -466,13 +472,36 @@ begin
     return array[before, after];
 end
 $small$;
-    $create$, '@hs@', hs);
+    $create$, '@hs@', current_setting('pyreplica.hstore'));
+end
+$install$;
 
+-- The parts below put this condition in the place of @exact@: do the settings of the session give text that is exact and
+-- unambiguous? Dates must be ISO, floats exact, and money must look as in the C and English locales, which the slave can
+-- read. In a session with other settings the triggers call pyreplica.exact, which is slower and gives the same text.
+do $settings$
+begin
+    perform set_config('pyreplica.exact',
+        $exact$(pg_catalog.current_setting('datestyle') operator(pg_catalog.=) any ('{"ISO, MDY","ISO, DMY","ISO, YMD"}')
+            and pg_catalog.current_setting('intervalstyle') operator(pg_catalog.=) 'postgres'
+            and pg_catalog.current_setting('extra_float_digits') operator(pg_catalog.=) any ('{1,2,3}')
+            and pg_catalog.current_setting('lc_monetary') operator(pg_catalog.=)
+                any ('{C,C.UTF-8,en_US.UTF-8,en_US.utf8,C.utf8,POSIX}'))$exact$, true);
+end
+$settings$;
+
+-- == Capture by row ==
+
+-- Installs py_log_replica, the trigger function that writes each changed row into the log. It also logs TRUNCATE.
+
+do $install$
+begin
     execute replace(replace($create$
 create or replace function public.py_log_replica() returns trigger language plpgsql security definer
 as $py_log_replica$
 declare
-    -- Types too: pg_temp is searched for them first, and a domain there may have a check that runs whatever it likes.
+    -- Types are qualified too: PostgreSQL searches pg_temp for them first, and a domain there may have a check that runs
+    -- any function.
     relation pg_catalog.text;
     origin pg_catalog.text;
     letter pg_catalog."char";
@@ -485,12 +514,13 @@ declare
     after @hs@.hstore;
     small @hs@.hstore[];
 begin
-    -- Each expression costs the application time, most of it at its first use in a transaction. So there are few on the
-    -- usual path, and what is rare is asked for in one of them; then the values are made again.
+    -- Each expression costs the application time, mostly when a transaction evaluates it for the first time. So the
+    -- usual path has few expressions, and one of them asks for all rare cases. In a rare case the rows are converted
+    -- again.
     if tg_op operator(pg_catalog.=) 'INSERT' then
         after := operator(pyreplica.%%) new;
     elsif tg_op operator(pg_catalog.=) 'UPDATE' then
-        -- Compares the stored bytes: 1.0 and 1.00 differ, and a type needs no equality operator.
+        -- This compares the stored bytes: 1.0 and 1.00 differ, and a type needs no equality operator.
         if old operator(pg_catalog.*=) new then
             return null;
         end if;
@@ -504,7 +534,7 @@ begin
     elsif tg_op operator(pg_catalog.=) 'DELETE' then
         before := operator(pyreplica.%%) old;
     end if;
-    -- The comparison of special() is one of constants: it costs nothing while there is no filter in the database.
+    -- special() is an inlined constant. While the database has no filter, the comparison with it costs nothing.
     if pg_catalog.pg_partition_root(tg_relid) is null
        and (pyreplica.special() operator(pg_catalog.=) '{}'
             or not tg_argv[0] operator(pg_catalog.=) any (pyreplica.special())
@@ -526,8 +556,9 @@ begin
     letter := pg_catalog.left(tg_op, 1);
     before := null;
     after := null;
-    -- A trigger on a partitioned table has been copied to the partitions, argument and all. The change is logged for
-    -- the whole table: how it is divided is each side's own affair. A renamed table is logged under its new name.
+    -- PostgreSQL has copied the trigger of a partitioned table to its partitions, with its arguments. The change is
+    -- logged for the partitioned table, because each side may divide it in its own way. A renamed table is logged under
+    -- its new name.
     relation := pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
                 operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
     if tg_nargs operator(pg_catalog.>) 0 and tg_level operator(pg_catalog.=) 'ROW'
@@ -536,8 +567,9 @@ begin
             'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.pg_partition_root(tg_relid), 0)).identity, relation);
     end if;
 
-    -- A filter decides what the slave is to see of the change: pyreplica.admit answers with the letter of an event, W for
-    -- an UPDATE that sets all columns, then + if there are transforms, then what went wrong, if something did.
+    -- A filter decides how the slave sees the change. pyreplica.admit returns the letter of an event (W for an UPDATE
+    -- that sets all columns), then + if the table has transforms and - if not, then the error of a condition, if one
+    -- failed.
     if letter operator(pg_catalog.<>) 'T'
        and (tg_argv[0] operator(pg_catalog.=) any (pyreplica.special())
             or relation operator(pg_catalog.=) any (pyreplica.special())) then
@@ -551,7 +583,7 @@ begin
             letter := 'U';
         end if;
         transformed := pg_catalog.substr(verdict, 2, 1) operator(pg_catalog.=) '+';
-        -- No nullif: it compares by whatever = the application's search_path finds first.
+        -- nullif would compare by the = that it finds first in the search_path of the application.
         if pg_catalog.length(verdict) operator(pg_catalog.>) 2 then
             remark := pg_catalog.substr(verdict, 3);
         end if;
@@ -586,7 +618,7 @@ begin
             before := pyreplica.send(tg_argv[0], relation, before, old);
             after := pyreplica.send(tg_argv[0], relation, after, new);
         end if;
-        -- pyreplica.send keeps what went wrong under the name that no column can have.
+        -- pyreplica.send returns the error of an expression under the empty name, which no column can have.
         remark := coalesce(remark, after operator(@hs@.->) ''::pg_catalog.text,
                            before operator(@hs@.->) ''::pg_catalog.text);
         before := @hs@.delete(before, ''::pg_catalog.text);
@@ -616,14 +648,22 @@ begin
     return null;
 end
 $py_log_replica$;
-    $create$, '@hs@', hs), '@exact@', exact);
+    $create$, '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
+end
+$install$;
 
-    -- == Capture by statement ==
+-- == Capture by statement ==
 
-    -- For tables on which py_log_create_tg was told so. Before a statement the first function decides whether its rows will
-    -- be logged all at once, by the second, which sees them as tables, or one by one: the row trigger has a WHEN that asks
-    -- for the setting named in these triggers' first argument. It holds a letter for each statement that is under way.
-    -- At once is right only if nothing else can write to the table between the rows and the end of the statement.
+-- Installs the two trigger functions that write all rows of a statement into the log at once. py_log_create_tg creates
+-- their triggers on a table if its level is statement.
+--
+-- Before a statement, begin_statement decides whether its rows are logged by row or at once. For "at once" it adds a
+-- letter to a setting of the transaction, one letter for each statement that is running. The first argument of the
+-- triggers names the setting. While it is not empty, the WHEN of the row trigger is false, and after the statement
+-- end_statement logs the rows from the transition tables. This is correct only if nothing else can write to the table
+-- between the rows and the end of the statement.
+do $install$
+begin
     execute replace(replace($create$
 create or replace function pyreplica.begin_statement() returns trigger language plpgsql security definer
 as $begin_statement$
@@ -631,8 +671,9 @@ declare
     running pg_catalog.text := pg_catalog.current_setting(tg_argv[0], true);
 begin
     if running operator(pg_catalog.<>) '' then
-        -- A function in the statement's own expressions writes to the same table: the row trigger is silent for it, too. What
-        -- is kept in the other setting is about statements that began before and have ended.
+        -- A function in an expression of the running statement writes to the same table. The row trigger does not run
+        -- for these rows either, so this statement is logged at once, too. The setting "..._early" is about statements
+        -- that have ended, so it is cleared.
         if pg_catalog.current_setting(tg_argv[0] operator(pg_catalog.||) '_early', true) operator(pg_catalog.<>) '' then
             running := pg_catalog.set_config(tg_argv[0] operator(pg_catalog.||) '_early', '', true);
             running := pg_catalog.current_setting(tg_argv[0]);
@@ -642,7 +683,7 @@ begin
           and not tg_argv[1] operator(pg_catalog.=) any (pyreplica.special())
           and not (pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.' operator(pg_catalog.||)
                    pg_catalog.quote_ident(tg_table_name)) operator(pg_catalog.=) any (pyreplica.special())
-          -- Triggers of ours, checks of foreign keys and of deferrable constraints write nothing.
+          -- The triggers of pyreplica, checks of foreign keys and of deferrable constraints write nothing to the table.
           and not exists (
               select from pg_catalog.pg_trigger t
                where t.tgrelid operator(pg_catalog.=) tg_relid and t.tgenabled operator(pg_catalog.<>) 'D'
@@ -653,7 +694,7 @@ begin
                      'pg_catalog."RI_FKey_noaction_del"', 'pg_catalog."RI_FKey_noaction_upd"',
                      'pg_catalog."RI_FKey_restrict_del"', 'pg_catalog."RI_FKey_restrict_upd"',
                      'pg_catalog.unique_key_recheck']::pg_catalog.regproc[]::pg_catalog.oid[])))
-          -- A parent's statement shows its children's rows, without the columns that only they have.
+          -- The transition tables of a parent hold the rows of its children, without the columns that only these have.
           and not exists (
               select from pg_catalog.pg_inherits i
                where i.inhparent operator(pg_catalog.=) tg_relid or i.inhrelid operator(pg_catalog.=) tg_relid) then
@@ -662,12 +703,17 @@ begin
     return null;
 end
 $begin_statement$;
-    $create$, '@hs@', hs), '@exact@', exact);
+    $create$, '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
+end
+$install$;
 
+do $install$
+begin
     execute replace($create$
 create or replace function pyreplica.end_statement() returns trigger language plpgsql security definer
-    -- Of a large UPDATE the planner expects so many pairs of rows that it would compile the query for a third of a second. Once
-    -- planned for a few rows, the query stays so planned: each row compared to each, that of many would take hours.
+    -- The planner expects so many pairs of rows for a large UPDATE that it would compile the query, for a third of a
+    -- second. And once it has planned the query for a few rows, it keeps the plan: a nested loop over many rows would
+    -- take hours.
     set jit = off
     set enable_nestloop = off
 as $end_statement$
@@ -689,10 +735,11 @@ begin
                operator(pg_catalog.||) pg_catalog.substr(running, place operator(pg_catalog.+) 1);
     running := pg_catalog.set_config(tg_argv[0], running, true);
 
-    -- MERGE and ON CONFLICT come here in an order that suits the slave: deleted, updated, inserted. The parts of a WITH come
-    -- in the order in which they end, and an INSERT may have put in a key that a DELETE still under way had freed. No
-    -- statement changes a row that it has itself written, so a part that takes keys may always follow those that free
-    -- them: what was logged too early, from the id kept in a setting on, is given ids anew.
+    -- MERGE and INSERT ON CONFLICT call this in the order that the slave needs: DELETE, UPDATE, INSERT. The parts of a
+    -- WITH call it in the order in which they end. So an INSERT may come before the DELETE that has freed its key. No
+    -- statement changes a row that it has written itself, so the part that takes keys may always come after the parts
+    -- that free them. If rows were logged too early, they get new ids. The setting "..._early" holds the id from which
+    -- on this is so.
     blocked := letter operator(pg_catalog.<>) 'D' and pg_catalog.strpos(running, 'D') operator(pg_catalog.>) 0
                or letter operator(pg_catalog.=) 'I' and pg_catalog.strpos(running, 'U') operator(pg_catalog.>) 0;
     if letter operator(pg_catalog.<>) 'I'
@@ -708,8 +755,9 @@ begin
     if pg_catalog.current_setting('pyreplica.origin', true) operator(pg_catalog.<>) '' then
         origin := pg_catalog.current_setting('pyreplica.origin');
     end if;
-    -- The rows are named by "x.*", and variables by the block, since a plain name could be a column's. The n-th old row belongs to the
-    -- n-th new one; the ids are drawn in the order of the rows, on which the slave depends when keys move up.
+    -- "x.*" names the rows and the block's label the variables, because a plain name could be a column's. The n-th old
+    -- row belongs to the n-th new row. The ids are drawn in the order of the rows: the slave needs it when an UPDATE
+    -- shifts keys.
     if letter operator(pg_catalog.=) 'I' then
         insert into public.replica_log (relation, event, new, origin)
         select ours.target, 'I', operator(pyreplica.%%) x.*, ours.origin from new_rows x;
@@ -733,7 +781,7 @@ begin
     end if;
 
     if early is not null then
-        -- By the log's index, or else it would be read as a whole.
+        -- With nested loops the planner uses the index of the log. Without, it would read the whole log.
         perform pg_catalog.set_config('enable_nestloop', 'on', true);
         update public.replica_log l set id = later.id
           from (select c.id as former, pg_catalog.nextval('public.replica_log_id_seq') as id
@@ -758,10 +806,17 @@ begin
     return null;
 end
 $end_statement$;
-    $create$, '@hs@', hs);
+    $create$, '@hs@', current_setting('pyreplica.hstore'));
+end
+$install$;
 
-    -- == The log as SQL ==
+-- == The log as SQL ==
 
+-- Installs the view replica_log_sql, which shows each change as a statement, and the functions behind it.
+
+-- Returns a change as a statement, for people to read: the daemon replays the columns, not this text.
+do $install$
+begin
     execute replace($create$
 create or replace function public.py_log_sql(change public.replica_log) returns text language plpgsql stable
     set search_path = pg_catalog, pg_temp
@@ -805,8 +860,14 @@ begin
     return shown;
 end
 $py_log_sql$;
+    $create$, '@hs@', current_setting('pyreplica.hstore'));
+end
+$install$;
 
--- A row's columns in the table's order; columns the table has no more come last.
+-- The columns of a row in the order of the table. Columns that the table no longer has come last.
+do $install$
+begin
+    execute replace($create$
 create or replace function public.py_log_columns(relation text, "row" @hs@.hstore)
     returns table (key text, value text, n bigint) language sql stable set search_path = pg_catalog, pg_temp
 as $py_log_columns$
@@ -814,10 +875,11 @@ as $py_log_columns$
       from @hs@.each("row") e
       left join pg_attribute a on a.attrelid = to_regclass(relation) and a.attname = e.key
 $py_log_columns$;
-    $create$, '@hs@', hs);
+    $create$, '@hs@', current_setting('pyreplica.hstore'));
 end
 $install$;
 
+-- The columns of the primary key of a table, in its order. NULL if it has none.
 create or replace function public.py_log_key(relation regclass) returns text[] language sql stable
     set search_path = pg_catalog, pg_temp
 as $py_log_key$
@@ -833,16 +895,19 @@ create or replace view public.replica_log_sql as
 
 -- == The trigger on a table ==
 
+-- Installs the function that creates the triggers on one table, and one that warns of triggers which spoil the order.
+
+-- Earlier versions had these.
 drop function if exists public.py_log_create_tg(regclass, text), public.py_log_create_tgs(text, text),
     public.py_log_warn_before(regclass);
 
--- Puts the trigger on one table, or on the partitioned table it is a part of, and says what it did in one line. level:
--- row or statement; NULL leaves a table that has the trigger already as it is.
+-- Creates the triggers on one table, or on the partitioned table that it is a partition of, and returns one line that
+-- says so. level: row or statement. NULL keeps the level that the table has, or is row.
 create or replace function public.py_log_create_tg(relation regclass, shown text, level text) returns text language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_create_tg$
 declare
-    -- A partition is replicated through its root, so that partitions made later need nothing.
+    -- A partition is replicated through its root, so partitions that are created later need no call.
     root constant regclass := coalesce(pg_partition_root(relation), relation);
     target regclass := case when public.py_log_key(root) is null then relation else root end;
     keys constant text[] := public.py_log_key(target);
@@ -863,7 +928,7 @@ declare
     end;
     always constant boolean := exists (
         select from pg_trigger where tgrelid = target and tgname = '!replica_tg' and tgenabled = 'A');
-    -- Of a partition or a parent a statement shows other rows than are changed in the table itself.
+    -- The transition tables of a partition or a parent hold other rows than those that changed in the table itself.
     family constant boolean := (select relkind = 'p' from pg_class where oid = target)
                                or exists (select from pg_inherits where target in (inhrelid, inhparent));
     setting constant text := format('pyreplica.running_%s', replace(gen_random_uuid()::text, '-', ''));
@@ -887,8 +952,9 @@ begin
     select string_agg(quote_literal(a), ', ' order by n) into arguments
       from unnest((select relname::text from pg_class where oid = target) || keys) with ordinality u(a, n);
 
-    -- Former triggers of ours go first: the one on a partition would collide with the copy that its root hands down, and
-    -- one made by hand or by the Python original would log each change a second time. One with a WHEN is left alone.
+    -- First it drops the former triggers. One on a partition would collide with the copy that the root's trigger makes
+    -- there. One made by hand or by the Python original would log each change a second time; but one made by hand with a
+    -- WHEN stays.
     for former in
         select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) from pg_trigger t
          where (t.tgname in ('!replica_tg', '!replica_truncate_tg', '!replica_begin_tg', '!replica_insert_tg',
@@ -921,10 +987,11 @@ begin
                            event, target, rows, setting, arguments);
         end loop;
     end if;
-    -- The name sorts before any other: a row is logged before triggers of its own write further rows.
+    -- Triggers fire in the order of their names. "!" sorts first, so a row is logged before another trigger writes
+    -- further rows.
     execute format('create trigger "!replica_tg" after insert or update or delete on %s '
                    'for each row %s execute function public.py_log_replica(%s)', target, condition, arguments);
-    -- In a cascade or a ring the trigger also runs for replayed changes, and goes on doing so.
+    -- In a cascade or a ring the trigger also fires for replayed changes. The new trigger goes on with that.
     if always then
         execute format('alter table %s enable always trigger "!replica_tg"', target);
     end if;
@@ -933,8 +1000,9 @@ begin
 end
 $py_log_create_tg$;
 
--- A BEFORE ROW trigger that writes to a row which the same statement changes is logged in the wrong order, whatever the
--- kind of trigger. Whether one does can't be known; one whose body writes to tables is worth a look.
+-- Warns of BEFORE ROW triggers that seem to write to tables. If such a trigger changes a row that the same statement
+-- changes too, the two changes are logged in the wrong order, by row and by statement alike. Nobody can know that from
+-- the catalog, so it searches the text of the function.
 create or replace function public.py_log_warn_before(relation regclass, shown text) returns void language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_warn_before$
@@ -953,6 +1021,12 @@ begin
 end
 $py_log_warn_before$;
 
+-- == The trigger on a table, by its name ==
+
+-- Installs the functions py_log_create_tg that people call: with a table's name, and if they want with a schema and a
+-- level.
+
+-- Takes all three, so the table is known.
 create or replace function public.py_log_create_tg(schemaname text, relname text, level text)
     returns text language plpgsql set search_path = pg_catalog, pg_temp
 as $py_log_create_tg$
@@ -967,7 +1041,7 @@ begin
 end
 $py_log_create_tg$;
 
--- Schema and table, or table and level. How a table is called in the answer depends on what the caller sees.
+-- Takes schema and table, or table and level. The search_path of the caller decides how the answer names the table.
 create or replace function public.py_log_create_tg(schemaname text, relname text) returns text language plpgsql
 as $py_log_create_tg$
 begin
@@ -975,7 +1049,7 @@ begin
 end
 $py_log_create_tg$;
 
--- By name alone, as in the original.
+-- Takes the name alone, as in the original.
 create or replace function public.py_log_create_tg(relname text) returns text language plpgsql
 as $py_log_create_tg$
 begin
@@ -983,8 +1057,8 @@ begin
 end
 $py_log_create_tg$;
 
--- A schema and its table; or a table, whatever its schema, and a level or nothing: one line for each. A table that is called
--- "row" or "statement" is a table.
+-- Takes a schema and a table in it; or a table in any schema, with a level or none. Returns one line for each table. If
+-- there is a table that is called "row" or "statement", the word means the table.
 create or replace function public.py_log_create_tgs(first text, second text, path name[]) returns text language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_create_tgs$
@@ -1017,10 +1091,12 @@ begin
 end
 $py_log_create_tgs$;
 
--- == Several slaves ==
+-- == Several slaves, several masters ==
 
--- Gives another slave its column of the log. What is in the log already is not for it: make the slave's copy of the
--- database after this and before the clients write again.
+-- Installs what adds and removes a slave, and what keeps the sequences of several masters apart.
+
+-- Adds a slave, that is its column of the log. The slave does not get what the log holds already. So copy the database
+-- to the slave after this, and before clients write again.
 create or replace function public.py_log_add_slave(field text) returns text language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_add_slave$
@@ -1036,7 +1112,7 @@ begin
 end
 $py_log_add_slave$;
 
--- Forgets a slave, and what only it has not replayed.
+-- Removes a slave, and the rows of the log that only this slave has not replayed.
 create or replace function public.py_log_remove_slave(field text) returns text language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_remove_slave$
@@ -1067,10 +1143,8 @@ begin
 end
 $py_log_remove_slave$;
 
--- == Several masters ==
-
--- Makes a sequence give out numbers that no other node gives out: node 1 of 3 takes 1, 4, 7, ..., node 2 takes 2, 5, 8, ...
--- above everything that the sequence has given out here.
+-- Makes a sequence give numbers that no other node gives: of 3 nodes, node 1 takes 1, 4, 7, ..., and node 2 takes 2, 5,
+-- 8, ... All are above the numbers that the sequence has given here before.
 create or replace function public.py_log_interleave(sequence regclass, node int, nodes int) returns bigint language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_interleave$
@@ -1084,18 +1158,40 @@ begin
     end if;
     execute format('alter sequence %s increment by %s', sequence, nodes);
     execute format('select last_value from %s', sequence) into last;
-    -- The next number above the last one that leaves the node's remainder.
+    -- The next number above the last one that has the remainder of this node.
     first := last + 1 + ((node - (last + 1)) % nodes + nodes) % nodes;
     perform setval(sequence, first, false);
     return first;
 end
 $py_log_interleave$;
 
--- == Filters and transforms: how they work ==
+-- == Filters and transforms ==
 
--- The trigger asks pyreplica.special whether a table has any, then pyreplica.admit what the slave is to see of a change,
--- then pyreplica.send what of its values. All three are generated whenever the tables change: conditions cost what PL/pgSQL
--- expressions cost, are compiled once a session, and take effect with the commit, without a lock on any table.
+-- Installs the tables py_log_filter and py_log_transform, and the functions that check what somebody writes there.
+
+-- Conditions on the changes of a table. Those of one table and event are combined by AND. relname: the name of a table
+-- in any schema, or schema and table as replica_log writes them. docs/filters.md says what the conditions of each event
+-- decide.
+create table if not exists public.py_log_filter (
+    relname text not null,
+    event text not null check (event in ('INSERT', 'UPDATE', 'DELETE')),
+    condition text not null,
+    language text not null default 'sql' check (language in ('sql', 'python')),
+    on_error text not null default 'replicate' check (on_error in ('replicate', 'raise')),
+    id bigint generated always as identity
+);
+
+-- What the slave gets in the place of a column: an expression over new, the row that is sent. NULL leaves the column
+-- out.
+create table if not exists public.py_log_transform (
+    relname text not null,
+    field text not null,
+    expression text,
+    language text not null default 'sql' check (language in ('sql', 'python')),
+    on_error text not null default 'null' check (on_error in ('null', 'raise')),
+    id bigint generated always as identity,
+    unique (relname, field)
+);
 
 -- The tables that a relname of a filter or transform means.
 create or replace function pyreplica.tables(relname text) returns setof regclass language sql stable
@@ -1106,7 +1202,8 @@ as $tables$
        and $1 in (c.relname, quote_ident(n.nspname) || '.' || quote_ident(c.relname))
 $tables$;
 
--- Refuses what can't work as soon as it is written, while its author is looking. The expression is planned, not run.
+-- Raises an error if an expression cannot work, at once, while its author can correct it. PostgreSQL plans the
+-- expression but does not evaluate it.
 create or replace function pyreplica.check_expression(
     relname text, expression text, language text, declarations text, wanted text, shown text)
     returns void language plpgsql
@@ -1178,7 +1275,8 @@ begin
 end
 $check_transform$;
 
--- A slave finds its row by the key as it is. A trigger made by hand names its key in its arguments.
+-- Refuses transforms of key columns, because the slave finds a row by its key. The arguments of a trigger that was made
+-- by hand name its key.
 create or replace function public.py_log_refuse_key(relation regclass, keys text[], fields text[] default null)
     returns void language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $py_log_refuse_key$
@@ -1205,8 +1303,9 @@ begin
 end
 $py_log_refuse_key$;
 
--- A condition or an expression has failed. The application's statement goes on unless on_error says otherwise. What the
--- slave's operator reads goes with the change and names no value: the message may hold one that was not to leave here.
+-- Handles the error of a condition or an expression. The statement of the application goes on unless on_error says
+-- raise. The text that it returns is logged with the change, for the operator of the slave. It holds no value of the
+-- row: the message of the error may show one that must not leave the master.
 create or replace function pyreplica.complain(kind text, failed bigint, state text, message text) returns text
     language plpgsql set search_path = pg_catalog, pg_temp
 as $complain$
@@ -1230,7 +1329,16 @@ begin
 end
 $complain$;
 
--- PL/pgSQL that evaluates an entry's expression.
+-- == The functions of filters and transforms ==
+
+-- Installs pyreplica.apply, which generates the functions that py_log_replica calls for filters and transforms, and the
+-- triggers that call it when py_log_filter or py_log_transform change.
+--
+-- pyreplica.special says which tables have any, pyreplica.admit how the slave sees a change, and pyreplica.send what it
+-- gets in the place of values. Because they are generated, a condition costs as much as an expression in PL/pgSQL, is
+-- compiled once in a session, and takes effect with the commit of its row, without a lock on any table.
+
+-- Returns PL/pgSQL that evaluates the expression of a filter or transform.
 create or replace function pyreplica.evaluation(event text, expression text, language text) returns text
     language sql immutable set search_path = pg_catalog, pg_temp
 as $evaluation$
@@ -1241,9 +1349,9 @@ as $evaluation$
                             case event when 'DELETE' then 'null' else 'new::text' end, expression) end
 $evaluation$;
 
--- PL/pgSQL that sets "verdict" to what the conditions for an event say, the cheap ones first. One that fails counts as
--- true. A cached plan knows a column by the type that it had (42804): once per session and changed type, all is planned
--- anew.
+-- Returns PL/pgSQL that sets the variable "verdict" to what the conditions for an event say, SQL before Python. A
+-- condition that fails counts as true. A cached plan expects a column to have the type that it had before, and fails
+-- with 42804: then the code discards the plans, once for each session and changed type, and evaluates again.
 create or replace function pyreplica.conditions(event text, verdict text) returns text language sql stable
     set search_path = pg_catalog, pg_temp
 as $conditions$
@@ -1270,7 +1378,8 @@ as $conditions$
      having count(*) > 0
 $conditions$;
 
--- PL/pgSQL that puts the values of all transforms into "row". One that fails sends NULL: better nothing than the value.
+-- Returns PL/pgSQL that puts the values of all transforms into "row". If an expression fails, the slave gets NULL,
+-- because the value itself must not leave the master.
 create or replace function pyreplica.replacements(hs text) returns text language sql stable
     set search_path = pg_catalog, pg_temp
 as $replacements$
@@ -1301,22 +1410,23 @@ as $replacements$
       from public.py_log_transform t
 $replacements$;
 
--- Generates the three functions.
+-- Generates pyreplica.special, pyreplica.admit and pyreplica.send.
 create or replace function pyreplica.apply() returns void language plpgsql set search_path = pg_catalog, pg_temp
 as $apply$
 declare
     hs constant text := (select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
                           where e.extname = 'hstore');
 begin
-    -- Whoever comes second generates from what both have written.
+    -- Of two transactions that change filters, the second waits here, and then sees the rows of both.
     perform pg_advisory_xact_lock(1887007334, 0);
 
     execute format('create or replace function pyreplica.special() returns text[] language sql stable as %L',
                    format('select %L::pg_catalog.text[]', array(
                        select relname from public.py_log_filter union select relname from public.py_log_transform)));
 
-    -- INSERT's conditions say whether a row belongs on the slave: the new one, and the old one as if it were new. The
-    -- others say whether it matters there that a row which belongs has changed.
+    -- The conditions for INSERT say whether a row belongs on the slave. They are evaluated on the new row, and on the
+    -- old row as if it were new. The conditions for UPDATE and DELETE say whether the slave gets a change of a row that
+    -- belongs.
     execute format($create$
         create or replace function pyreplica.admit(
             relname text, relation text, event text, old record, new record) returns text language plpgsql
@@ -1392,8 +1502,6 @@ $changed$;
 
 do $install$
 declare
-    hs constant text := (select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
-                          where e.extname = 'hstore');
     kind text;
 begin
     foreach kind in array array['filter', 'transform'] loop
@@ -1414,13 +1522,15 @@ begin
     return pyreplica.send(relname, relation, "row", new);
 end
 $send_exact$;
-    $create$, hs);
+    $create$, current_setting('pyreplica.hstore'));
 end
 $install$;
 
 -- == Rights ==
 
--- What the daemon's role on the master needs and no more, unless it is the owner of the log or a superuser.
+-- Installs py_log_grant, gives everything to the owner of the log, revokes the rights of all others, and commits.
+
+-- Grants the role of the daemon what it needs on the master. The owner of the log and superusers need no grants.
 create or replace function public.py_log_grant(role name) returns text language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_grant$
@@ -1445,8 +1555,9 @@ begin
 end
 $py_log_grant$;
 
--- Everything belongs to the owner of the log, also what a superuser adds later: the trigger runs with its owner's rights.
--- Only what runs Python stays with whoever made it: nothing confines that.
+-- Everything belongs to the owner of the log, also what a superuser adds later, because the trigger runs with its
+-- owner's rights. Only the function that runs Python stays with the role that created it: nothing limits what Python can
+-- do.
 do $owner$
 declare
     keeper constant regrole := (select relowner from pg_class where oid = 'public.replica_log'::regclass);
@@ -1480,7 +1591,7 @@ begin
 end
 $owner$;
 
--- What stands in the log runs on the slave: nobody but the owner may write it or have the trigger write it.
+-- The slave runs what the log says. So only the owner may write the log, or let the trigger functions write it.
 revoke all on public.replica_log, public.replica_slave, public.replica_error, public.replica_skipped, public.replica_log_sql
     from public;
 revoke all on public.py_log_filter, public.py_log_transform from public;

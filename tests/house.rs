@@ -1,5 +1,5 @@
 //! The rules of the house that a program can check: which room uses which, who imports which crate, how long a file may be,
-//! who starts threads, what only one operating system has.
+//! who starts threads, what only one operating system has, what the master's script is made from.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,9 @@ const WITH_THREADS: &[&str] = &[
 ];
 
 const LONGEST_FILE: usize = 400;
+
+/// Of the parts of `sql/master-install.sql`.
+const LONGEST_PART: usize = 250;
 
 /// A file of a room, with the files of a folder of its name.
 #[derive(Clone, PartialEq)]
@@ -223,5 +226,26 @@ fn what_only_unix_has_stands_behind_cfg_unix() {
             let place = format!("{}:{}", file.display(), index + 1);
             assert!(is_for_unix_only(&lines, index), "{place} is compiled on Windows too: {}", line.trim());
         }
+    }
+}
+
+#[test]
+fn the_script_of_the_master_is_made_from_its_parts() {
+    let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
+    let read = |file: &Path| fs::read_to_string(file).unwrap();
+    let mut parts: Vec<PathBuf> =
+        fs::read_dir(sql.join("master")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    parts.retain(|part| part.extension().is_some_and(|e| e == "sql"));
+    parts.sort();
+
+    let script = read(&sql.join("master-install.sql"));
+    let (origin, script) = script.split_once('\n').unwrap();
+    assert!(read(&sql.join("make.sh")).contains(origin), "master-install.sql starts with a line that make.sh writes");
+    let whole: String = parts.iter().map(|part| format!("\n{}", read(part))).collect();
+    // assert_eq would print both, 3,000 lines.
+    assert!(script == whole, "sql/master-install.sql is not what its parts make: run sql/make.sh");
+    for part in parts {
+        let lines = read(&part).lines().count();
+        assert!(lines <= LONGEST_PART, "{} has {lines} lines", part.display());
     }
 }

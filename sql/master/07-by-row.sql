@@ -1,0 +1,161 @@
+-- == Capture by row ==
+
+-- Installs py_log_replica, the trigger function that writes each changed row into the log. It also logs TRUNCATE.
+
+do $install$
+begin
+    execute replace(replace($create$
+create or replace function public.py_log_replica() returns trigger language plpgsql security definer
+as $py_log_replica$
+declare
+    -- Types are qualified too: PostgreSQL searches pg_temp for them first, and a domain there may have a check that runs
+    -- any function.
+    relation pg_catalog.text;
+    origin pg_catalog.text;
+    letter pg_catalog."char";
+    verdict pg_catalog.text;
+    transformed boolean;
+    whole boolean;
+    inexact boolean;
+    remark pg_catalog.text;
+    before @hs@.hstore;
+    after @hs@.hstore;
+    small @hs@.hstore[];
+begin
+    -- Each expression costs the application time, mostly when a transaction evaluates it for the first time. So the
+    -- usual path has few expressions, and one of them asks for all rare cases. In a rare case the rows are converted
+    -- again.
+    if tg_op operator(pg_catalog.=) 'INSERT' then
+        after := operator(pyreplica.%%) new;
+    elsif tg_op operator(pg_catalog.=) 'UPDATE' then
+        -- This compares the stored bytes: 1.0 and 1.00 differ, and a type needs no equality operator.
+        if old operator(pg_catalog.*=) new then
+            return null;
+        end if;
+        before := operator(pyreplica.%%) old;
+        after := operator(pyreplica.%%) new;
+        if pg_catalog.pg_column_size(before) operator(pg_catalog.>) 2000 then
+            small := pyreplica.small(before, after, tg_argv[1:], false);
+            before := small[1];
+            after := small[2];
+        end if;
+    elsif tg_op operator(pg_catalog.=) 'DELETE' then
+        before := operator(pyreplica.%%) old;
+    end if;
+    -- special() is an inlined constant. While the database has no filter, the comparison with it costs nothing.
+    if pg_catalog.pg_partition_root(tg_relid) is null
+       and (pyreplica.special() operator(pg_catalog.=) '{}'
+            or not tg_argv[0] operator(pg_catalog.=) any (pyreplica.special())
+               and not (pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.' operator(pg_catalog.||)
+                        pg_catalog.quote_ident(tg_table_name)) operator(pg_catalog.=) any (pyreplica.special()))
+       and coalesce(pg_catalog.current_setting('pyreplica.origin', true), '') operator(pg_catalog.=) ''
+       and @exact@ then
+        insert into public.replica_log (relation, event, old, new)
+        values (pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
+                operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name),
+                pg_catalog.left(tg_op, 1)::pg_catalog."char", before, after);
+        if pyreplica.asleep() then
+            perform pg_catalog.pg_notify('replicas', '');
+        end if;
+        return null;
+    end if;
+
+    origin := pg_catalog.current_setting('pyreplica.origin', true);
+    letter := pg_catalog.left(tg_op, 1);
+    before := null;
+    after := null;
+    -- PostgreSQL has copied the trigger of a partitioned table to its partitions, with its arguments. The change is
+    -- logged for the partitioned table, because each side may divide it in its own way. A renamed table is logged under
+    -- its new name.
+    relation := pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
+                operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
+    if tg_nargs operator(pg_catalog.>) 0 and tg_level operator(pg_catalog.=) 'ROW'
+       and tg_argv[0] operator(pg_catalog.<>) tg_table_name then
+        relation := coalesce((pg_catalog.pg_identify_object(
+            'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.pg_partition_root(tg_relid), 0)).identity, relation);
+    end if;
+
+    -- A filter decides how the slave sees the change. pyreplica.admit returns the letter of an event (W for an UPDATE
+    -- that sets all columns), then + if the table has transforms and - if not, then the error of a condition, if one
+    -- failed.
+    if letter operator(pg_catalog.<>) 'T'
+       and (tg_argv[0] operator(pg_catalog.=) any (pyreplica.special())
+            or relation operator(pg_catalog.=) any (pyreplica.special())) then
+        verdict := pyreplica.admit(tg_argv[0], relation, tg_op, old, new);
+        if verdict is null then
+            return null;
+        end if;
+        letter := pg_catalog.left(verdict, 1);
+        if letter operator(pg_catalog.=) 'W' then
+            whole := true;
+            letter := 'U';
+        end if;
+        transformed := pg_catalog.substr(verdict, 2, 1) operator(pg_catalog.=) '+';
+        -- nullif would compare by the = that it finds first in the search_path of the application.
+        if pg_catalog.length(verdict) operator(pg_catalog.>) 2 then
+            remark := pg_catalog.substr(verdict, 3);
+        end if;
+    end if;
+
+    if @exact@ then
+        if letter operator(pg_catalog.=) 'I' then
+            after := operator(pyreplica.%%) new;
+        elsif letter operator(pg_catalog.=) 'D' then
+            before := operator(pyreplica.%%) old;
+        elsif letter operator(pg_catalog.=) 'U' then
+            before := operator(pyreplica.%%) old;
+            after := operator(pyreplica.%%) new;
+        end if;
+    else
+        if letter operator(pg_catalog.=) 'I' then
+            after := pyreplica.exact(new);
+        elsif letter operator(pg_catalog.=) 'D' then
+            before := pyreplica.exact(old);
+        elsif letter operator(pg_catalog.=) 'U' then
+            before := pyreplica.exact(old);
+            after := pyreplica.exact(new);
+        end if;
+        inexact := true;
+    end if;
+
+    if transformed then
+        if inexact then
+            before := pyreplica.send_exact(tg_argv[0], relation, before, old);
+            after := pyreplica.send_exact(tg_argv[0], relation, after, new);
+        else
+            before := pyreplica.send(tg_argv[0], relation, before, old);
+            after := pyreplica.send(tg_argv[0], relation, after, new);
+        end if;
+        -- pyreplica.send returns the error of an expression under the empty name, which no column can have.
+        remark := coalesce(remark, after operator(@hs@.->) ''::pg_catalog.text,
+                           before operator(@hs@.->) ''::pg_catalog.text);
+        before := @hs@.delete(before, ''::pg_catalog.text);
+        after := @hs@.delete(after, ''::pg_catalog.text);
+        if letter operator(pg_catalog.=) 'U' and whole is null and before operator(@hs@.=) after then
+            return null;
+        end if;
+    end if;
+
+    if letter operator(pg_catalog.=) 'U'
+       and (whole or pg_catalog.pg_column_size(before) operator(pg_catalog.>) 2000) then
+        small := pyreplica.small(before, after, tg_argv[1:], whole);
+        before := small[1];
+        after := small[2];
+    end if;
+
+    if origin operator(pg_catalog.<>) '' then
+        insert into public.replica_log (relation, event, old, new, sql, origin)
+        values (relation, letter, before, after, remark, origin);
+    else
+        insert into public.replica_log (relation, event, old, new, sql)
+        values (relation, letter, before, after, remark);
+        if pyreplica.asleep() then
+            perform pg_catalog.pg_notify('replicas', '');
+        end if;
+    end if;
+    return null;
+end
+$py_log_replica$;
+    $create$, '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
+end
+$install$;

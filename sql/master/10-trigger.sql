@@ -1,0 +1,127 @@
+-- == The trigger on a table ==
+
+-- Installs the function that creates the triggers on one table, and one that warns of triggers which spoil the order.
+
+-- Earlier versions had these.
+drop function if exists public.py_log_create_tg(regclass, text), public.py_log_create_tgs(text, text),
+    public.py_log_warn_before(regclass);
+
+-- Creates the triggers on one table, or on the partitioned table that it is a partition of, and returns one line that
+-- says so. level: row or statement. NULL keeps the level that the table has, or is row.
+create or replace function public.py_log_create_tg(relation regclass, shown text, level text) returns text language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $py_log_create_tg$
+declare
+    -- A partition is replicated through its root, so partitions that are created later need no call.
+    root constant regclass := coalesce(pg_partition_root(relation), relation);
+    target regclass := case when public.py_log_key(root) is null then relation else root end;
+    keys constant text[] := public.py_log_key(target);
+    arguments text;
+    obstacle constant text := case
+        when exists (select from pg_depend where classid = 'pg_class'::regclass and objid = relation and deptype = 'e')
+            then 'belongs to an extension'
+        when (select relpersistence from pg_class where oid = relation) = 't' then 'is temporary'
+        when relation in ('public.replica_log'::regclass, 'public.replica_slave'::regclass, 'public.replica_error'::regclass,
+                          'public.py_log_filter'::regclass, 'public.py_log_transform'::regclass)
+             or relation in (to_regclass('public.replica_progress'), to_regclass('public.replica_log_former'),
+                             to_regclass('public.replica_hold'), to_regclass('public.replica_held'),
+                             to_regclass('public.replica_conflict'), to_regclass('public.replica_skipped'),
+                             to_regclass('public.replica_copy'))
+             then 'is pyreplica''s own'
+        when keys is null then 'has no pk constraint'
+        when not has_table_privilege(target, 'TRIGGER') then 'belongs to somebody else'
+    end;
+    always constant boolean := exists (
+        select from pg_trigger where tgrelid = target and tgname = '!replica_tg' and tgenabled = 'A');
+    -- The transition tables of a partition or a parent hold other rows than those that changed in the table itself.
+    family constant boolean := (select relkind = 'p' from pg_class where oid = target)
+                               or exists (select from pg_inherits where target in (inhrelid, inhparent));
+    setting constant text := format('pyreplica.running_%s', replace(gen_random_uuid()::text, '-', ''));
+    condition text := '';
+    event text;
+    rows text;
+    former text;
+    part regclass;
+begin
+    if level is null then
+        level := case when exists (select from pg_trigger where tgrelid = target and tgname = '!replica_begin_tg')
+                      then 'statement' else 'row' end;
+    elsif level not in ('row', 'statement') then
+        raise exception 'there is no level %', level
+            using errcode = 'invalid_parameter_value', hint = 'Changes are logged by row or by statement.';
+    end if;
+    if obstacle is not null then
+        return format('table %s %s (couldn''t be replicated)!', shown, obstacle);
+    end if;
+    perform public.py_log_refuse_key(target, keys, null::text[]);
+    select string_agg(quote_literal(a), ', ' order by n) into arguments
+      from unnest((select relname::text from pg_class where oid = target) || keys) with ordinality u(a, n);
+
+    -- First it drops the former triggers. One on a partition would collide with the copy that the root's trigger makes
+    -- there. One made by hand or by the Python original would log each change a second time; but one made by hand with a
+    -- WHEN stays.
+    for former in
+        select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) from pg_trigger t
+         where (t.tgname in ('!replica_tg', '!replica_truncate_tg', '!replica_begin_tg', '!replica_insert_tg',
+                             '!replica_update_tg', '!replica_delete_tg')
+                or t.tgqual is null and t.tgfoid = 'public.py_log_replica()'::regprocedure)
+           and t.tgparentid = 0
+           and (t.tgrelid = target or t.tgrelid in (select relid from pg_partition_tree(target)))
+    loop
+        execute former;
+    end loop;
+    for part in select target union select relid from pg_partition_tree(target) loop
+        execute format('create trigger "!replica_truncate_tg" after truncate on %s '
+                       'for each statement execute function public.py_log_replica(%s)', part, arguments);
+        if always then
+            execute format('alter table %s enable always trigger "!replica_truncate_tg"', part);
+        end if;
+    end loop;
+    if level = 'statement' and family then
+        raise warning 'changes of table % are logged by row', shown
+            using detail = 'Inheritance and partitions are for row triggers only.';
+    elsif level = 'statement' then
+        condition := format('when (coalesce(pg_catalog.current_setting(%L, true), '''') operator(pg_catalog.=) '''')', setting);
+        execute format('create trigger "!replica_begin_tg" before insert or update or delete on %s '
+                       'for each statement execute function pyreplica.begin_statement(%L, %s)', target, setting, arguments);
+        for event, rows in values ('insert', 'new table as new_rows'), ('delete', 'old table as old_rows'),
+                                  ('update', 'old table as old_rows new table as new_rows')
+        loop
+            execute format('create trigger "!replica_%s_tg" after %1$s on %s referencing %s '
+                           'for each statement execute function pyreplica.end_statement(%L, %s)',
+                           event, target, rows, setting, arguments);
+        end loop;
+    end if;
+    -- Triggers fire in the order of their names. "!" sorts first, so a row is logged before another trigger writes
+    -- further rows.
+    execute format('create trigger "!replica_tg" after insert or update or delete on %s '
+                   'for each row %s execute function public.py_log_replica(%s)', target, condition, arguments);
+    -- In a cascade or a ring the trigger also fires for replayed changes. The new trigger goes on with that.
+    if always then
+        execute format('alter table %s enable always trigger "!replica_tg"', target);
+    end if;
+    perform public.py_log_warn_before(target, shown);
+    return format('created trigger on %s (%s)', shown, array_to_string(keys, ','));
+end
+$py_log_create_tg$;
+
+-- Warns of BEFORE ROW triggers that seem to write to tables. If such a trigger changes a row that the same statement
+-- changes too, the two changes are logged in the wrong order, by row and by statement alike. Nobody can know that from
+-- the catalog, so it searches the text of the function.
+create or replace function public.py_log_warn_before(relation regclass, shown text) returns void language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $py_log_warn_before$
+declare
+    suspect record;
+begin
+    for suspect in
+        select t.tgname from pg_trigger t join pg_proc p on p.oid = t.tgfoid
+         where t.tgrelid = relation and not t.tgisinternal and t.tgtype & 3 = 3 and t.tgenabled <> 'D'
+           and p.prosrc ~* '\m(insert\s+into|update|delete\s+from|merge\s+into)\M\s+["[:alpha:]_]' order by 1
+    loop
+        raise warning 'trigger % on % runs before each row and seems to write to tables', suspect.tgname, shown
+            using detail = 'If it changes a row that the same statement changes too, the older values may be logged last.',
+                  hint = 'Make it an AFTER trigger, or make sure that it writes to other tables only.';
+    end loop;
+end
+$py_log_warn_before$;

@@ -1,0 +1,73 @@
+-- == Several slaves, several masters ==
+
+-- Installs what adds and removes a slave, and what keeps the sequences of several masters apart.
+
+-- Adds a slave, that is its column of the log. The slave does not get what the log holds already. So copy the database
+-- to the slave after this, and before clients write again.
+create or replace function public.py_log_add_slave(field text) returns text language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $py_log_add_slave$
+begin
+    if exists (select from pg_attribute
+                where attrelid = 'public.replica_log'::regclass and attname = field and not attisdropped) then
+        raise exception 'replica_log has a column % already', quote_ident(field) using errcode = 'duplicate_column';
+    end if;
+    execute format('alter table public.replica_log add column %I boolean not null default true', field);
+    execute format('alter table public.replica_log alter column %I set default false', field);
+    perform pyreplica.apply_slaves();
+    return format('added slave %s: set SLAVE_FIELD=%1$s in its config file', field);
+end
+$py_log_add_slave$;
+
+-- Removes a slave, and the rows of the log that only this slave has not replayed.
+create or replace function public.py_log_remove_slave(field text) returns text language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $py_log_remove_slave$
+declare
+    others constant text[] := array(
+        select quote_ident(attname) from pg_attribute
+         where attrelid = 'public.replica_log'::regclass and attnum > 0 and not attisdropped
+           and atttypid = 'boolean'::regtype and attname <> field);
+    prepared constant text := (
+        select string_agg(quote_literal(gid), ', ') from pg_prepared_xacts
+         where database = current_database() and split_part(gid, ':', 1) = 'pyreplica'
+           and split_part(gid, ':', 3) = field and split_part(gid, ':', 4) = 'master');
+begin
+    if cardinality(others) = 0 then
+        raise exception 'slave % is the only one', field
+            using errcode = 'object_in_use', hint = 'To end replication altogether run master-uninstall.sql.';
+    end if;
+    if prepared is not null then
+        raise exception 'slave % has in-doubt transactions: %', field, prepared using errcode = 'object_in_use',
+            hint = 'Start its daemon once more, it settles them; if the slave is lost, ROLLBACK PREPARED each of them.';
+    end if;
+    execute format('alter table public.replica_log drop column %I', field);
+    execute format('delete from public.replica_log where %s', array_to_string(others, ' and '));
+    delete from public.replica_slave s where s.field = py_log_remove_slave.field;
+    delete from public.replica_error e where e.field = py_log_remove_slave.field;
+    perform pyreplica.apply_slaves();
+    return format('removed slave %s', field);
+end
+$py_log_remove_slave$;
+
+-- Makes a sequence give numbers that no other node gives: of 3 nodes, node 1 takes 1, 4, 7, ..., and node 2 takes 2, 5,
+-- 8, ... All are above the numbers that the sequence has given here before.
+create or replace function public.py_log_interleave(sequence regclass, node int, nodes int) returns bigint language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $py_log_interleave$
+declare
+    last bigint;
+    first bigint;
+begin
+    if nodes < 1 or node not between 1 and nodes then
+        raise exception 'node % of % does not exist', node, nodes using errcode = 'invalid_parameter_value',
+            hint = 'Nodes are counted from 1.';
+    end if;
+    execute format('alter sequence %s increment by %s', sequence, nodes);
+    execute format('select last_value from %s', sequence) into last;
+    -- The next number above the last one that has the remainder of this node.
+    first := last + 1 + ((node - (last + 1)) % nodes + nodes) % nodes;
+    perform setval(sequence, first, false);
+    return first;
+end
+$py_log_interleave$;
