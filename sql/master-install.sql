@@ -316,6 +316,39 @@ alter table public.replica_slave
     add column if not exists highest bigint,
     add column if not exists floor bigint;
 
+-- Which batch that was, so that a server that was restored, or a slave in its place, is noticed. "token" is drawn for
+-- each batch and written on both servers: replica_progress on the slave has the same one. "slave" names the database that
+-- has it. "history" is an id that the daemon draws when the master may have begun another life, and "life" tells lives
+-- apart: the timeline, and when the server was started. "announced" is drawn when TWO_PHASE=false writes here what it is
+-- about to replay. Flags are set up to "flagged".
+alter table public.replica_slave
+    add column if not exists token text,
+    add column if not exists slave text,
+    add column if not exists history text,
+    add column if not exists life text,
+    add column if not exists announced text,
+    add column if not exists flagged bigint;
+
+-- The former histories of each slave, and up to which batch the master still has each. A slave that was restored is
+-- behind if its last batch is in one of them, and has changes that the master lacks otherwise.
+create table if not exists public.replica_history (
+    field name not null,
+    history text not null,
+    up_to bigint not null,
+    why text not null,
+    ended timestamptz not null default now(),
+    primary key (field, history)
+);
+
+-- What has been deleted from the log: no deleted row has a higher id or transaction number. A slave that needs one of
+-- them can't catch up.
+create table if not exists public.replica_purged (
+    only_row boolean primary key default true check (only_row),
+    id bigint not null,
+    txid xid8 not null,
+    ts timestamptz not null default now()
+);
+
 -- The last error of each slave's daemon, which pyreplica status shows. since: when the first of a row of failures
 -- happened. recovered: when the daemon went on.
 create table if not exists public.replica_error (
@@ -1546,7 +1579,9 @@ begin
         end if;
     end loop;
     execute format('grant select, update, delete on public.replica_log to %I', role);
-    execute format('grant select, insert, update on public.replica_slave, public.replica_error to %I', role);
+    execute format('grant select, insert, update on public.replica_slave, public.replica_error, public.replica_purged to %I',
+                   role);
+    execute format('grant select, insert, delete on public.replica_history to %I', role);
     execute format('grant select on public.replica_log_sql to %I', role);
     execute format('grant select, insert on public.replica_skipped to %I', role);
     execute format('grant usage on sequence public.replica_batch_seq to %I', role);
@@ -1570,7 +1605,8 @@ begin
         select format('alter %s %s owner to %s', kind, c.oid::regclass, keeper)
           from (values ('public.py_log_filter', 'table'), ('public.py_log_transform', 'table'),
                        ('public.replica_slave', 'table'), ('public.replica_error', 'table'),
-                       ('public.replica_skipped', 'table'),
+                       ('public.replica_skipped', 'table'), ('public.replica_history', 'table'),
+                       ('public.replica_purged', 'table'),
                        ('public.replica_log_sql', 'view'),
                        ('public.replica_batch_seq', 'sequence')) o (name, kind)
           join pg_class c on c.oid = o.name::regclass
@@ -1592,8 +1628,8 @@ end
 $owner$;
 
 -- The slave runs what the log says. So only the owner may write the log, or let the trigger functions write it.
-revoke all on public.replica_log, public.replica_slave, public.replica_error, public.replica_skipped, public.replica_log_sql
-    from public;
+revoke all on public.replica_log, public.replica_slave, public.replica_error, public.replica_skipped, public.replica_history,
+    public.replica_purged, public.replica_log_sql from public;
 revoke all on public.py_log_filter, public.py_log_transform from public;
 revoke all on sequence public.replica_log_id_seq, public.replica_batch_seq from public;
 revoke all on function public.py_log_replica(), public.py_log_statement(), public.py_log_can_wake(text),

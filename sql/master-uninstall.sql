@@ -32,7 +32,7 @@ begin
 end
 $drop$;
 drop table if exists public.replica_log, public.replica_slave, public.replica_error, public.replica_skipped,
-    public.py_log_filter, public.py_log_transform;
+    public.replica_history, public.replica_purged, public.py_log_filter, public.py_log_transform;
 drop sequence if exists public.replica_batch_seq;
 drop function if exists public.py_log_create_tg(text), public.py_log_create_tg(text, text),
     public.py_log_create_tg(text, text, text), public.py_log_create_tg(regclass, text, text),

@@ -44,8 +44,8 @@ begin
 end
 $check$;
 
--- One row a master: the last batch replayed here, written in the very transaction that replays it, and the position that
--- it led to. When the master could not note it any more, recovery does it from here.
+-- One row a master: the last batch replayed here, written by the transaction that replays it, and the position that it led
+-- to. The daemon compares it with the master's replica_slave before it replays anything.
 create table if not exists public.replica_progress (
     master text primary key,
     batch bigint not null,
@@ -61,6 +61,15 @@ begin
     end if;
 end
 $upgrade$;
+
+-- "token" is drawn for each batch and written on both servers. "identity" names the master's database, "history" its life,
+-- as replica_slave does. "former" is what the master's row said when TWO_PHASE=false committed this batch: if it still says
+-- so, only the commit on the master is missing.
+alter table public.replica_progress
+    add column if not exists token text,
+    add column if not exists former text,
+    add column if not exists identity text,
+    add column if not exists history text;
 
 -- What is not to be replayed for now. `master` names the pair as replica_progress does. `relation` is a table as the log
 -- names it, or empty for the whole pair. A batch reads this table in its first message and so keeps it locked in ACCESS

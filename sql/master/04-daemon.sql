@@ -23,6 +23,39 @@ alter table public.replica_slave
     add column if not exists highest bigint,
     add column if not exists floor bigint;
 
+-- Which batch that was, so that a server that was restored, or a slave in its place, is noticed. "token" is drawn for
+-- each batch and written on both servers: replica_progress on the slave has the same one. "slave" names the database that
+-- has it. "history" is an id that the daemon draws when the master may have begun another life, and "life" tells lives
+-- apart: the timeline, and when the server was started. "announced" is drawn when TWO_PHASE=false writes here what it is
+-- about to replay. Flags are set up to "flagged".
+alter table public.replica_slave
+    add column if not exists token text,
+    add column if not exists slave text,
+    add column if not exists history text,
+    add column if not exists life text,
+    add column if not exists announced text,
+    add column if not exists flagged bigint;
+
+-- The former histories of each slave, and up to which batch the master still has each. A slave that was restored is
+-- behind if its last batch is in one of them, and has changes that the master lacks otherwise.
+create table if not exists public.replica_history (
+    field name not null,
+    history text not null,
+    up_to bigint not null,
+    why text not null,
+    ended timestamptz not null default now(),
+    primary key (field, history)
+);
+
+-- What has been deleted from the log: no deleted row has a higher id or transaction number. A slave that needs one of
+-- them can't catch up.
+create table if not exists public.replica_purged (
+    only_row boolean primary key default true check (only_row),
+    id bigint not null,
+    txid xid8 not null,
+    ts timestamptz not null default now()
+);
+
 -- The last error of each slave's daemon, which pyreplica status shows. since: when the first of a row of failures
 -- happened. recovered: when the daemon went on.
 create table if not exists public.replica_error (

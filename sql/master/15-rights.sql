@@ -18,7 +18,9 @@ begin
         end if;
     end loop;
     execute format('grant select, update, delete on public.replica_log to %I', role);
-    execute format('grant select, insert, update on public.replica_slave, public.replica_error to %I', role);
+    execute format('grant select, insert, update on public.replica_slave, public.replica_error, public.replica_purged to %I',
+                   role);
+    execute format('grant select, insert, delete on public.replica_history to %I', role);
     execute format('grant select on public.replica_log_sql to %I', role);
     execute format('grant select, insert on public.replica_skipped to %I', role);
     execute format('grant usage on sequence public.replica_batch_seq to %I', role);
@@ -42,7 +44,8 @@ begin
         select format('alter %s %s owner to %s', kind, c.oid::regclass, keeper)
           from (values ('public.py_log_filter', 'table'), ('public.py_log_transform', 'table'),
                        ('public.replica_slave', 'table'), ('public.replica_error', 'table'),
-                       ('public.replica_skipped', 'table'),
+                       ('public.replica_skipped', 'table'), ('public.replica_history', 'table'),
+                       ('public.replica_purged', 'table'),
                        ('public.replica_log_sql', 'view'),
                        ('public.replica_batch_seq', 'sequence')) o (name, kind)
           join pg_class c on c.oid = o.name::regclass
@@ -64,8 +67,8 @@ end
 $owner$;
 
 -- The slave runs what the log says. So only the owner may write the log, or let the trigger functions write it.
-revoke all on public.replica_log, public.replica_slave, public.replica_error, public.replica_skipped, public.replica_log_sql
-    from public;
+revoke all on public.replica_log, public.replica_slave, public.replica_error, public.replica_skipped, public.replica_history,
+    public.replica_purged, public.replica_log_sql from public;
 revoke all on public.py_log_filter, public.py_log_transform from public;
 revoke all on sequence public.replica_log_id_seq, public.replica_batch_seq from public;
 revoke all on function public.py_log_replica(), public.py_log_statement(), public.py_log_can_wake(text),

@@ -1,8 +1,15 @@
 -- What one slave has replayed of the log: everything that "base" shows, and of what "current" shows beyond it the
--- transactions whose last id is "last" at most. And the highest id there is, and where the row is.
+-- transactions whose last id is "last" at most. Which batch that was, in which life of the master, and which slave has it.
+-- And the highest id there is, where the row is, the former histories, and whether the server has begun another life.
 --   $1  text  the slave's column
-select s.batch, s.identity, s.base::text as base, s.current::text as current, s.last,
+with server as (
+    select concat_ws(' ', left(pg_walfile_name(pg_current_wal_lsn()), 8), pg_postmaster_start_time()::timestamptz(3)) as life)
+select s.batch, s.token, s.identity, s.base::text as base, s.current::text as current, s.last,
        greatest(coalesce(s.highest, 0), coalesce((select max(id) from public.replica_log), 0)) as highest,
-       coalesce(s.floor, 0) as floor, s.ctid::text as place
+       coalesce(s.floor, 0) as floor, coalesce(s.flagged, s.floor, 0) as flagged, s.ctid::text as place,
+       s.slave, s.history, s.life as known_life, v.life, s.announced, s.ts::timestamptz(0)::text as ts,
+       array(select h.history from public.replica_history h where h.field = s.field order by h.history) as histories,
+       array(select h.up_to from public.replica_history h where h.field = s.field order by h.history) as up_to
   from public.replica_slave s
+  cross join server v
  where s.field = $1::text::name

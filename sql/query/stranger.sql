@@ -4,7 +4,7 @@ select c.relname::text as name, c.relowner::regrole::text as owner
   from pg_class c
   join pg_roles r on r.oid = c.relowner
  where c.relnamespace = (select oid from pg_namespace where nspname = 'public')
-   and c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_skipped', 'replica_log_sql', 'replica_log_id_seq',
+   and c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_skipped', 'replica_history', 'replica_purged', 'replica_log_sql', 'replica_log_id_seq',
                      'replica_batch_seq', 'py_log_filter', 'py_log_transform', 'replica_progress', 'replica_hold',
                      'replica_held', 'replica_conflict', 'replica_copy')
    and not r.rolsuper and r.rolname <> current_user

@@ -9,6 +9,8 @@ use crate::base::names::{BatchNumber, LogId};
 pub struct Position {
     /// The last batch whose position this is.
     pub batch: BatchNumber,
+    /// That batch's token. None if there is none yet, or an earlier version has written the position.
+    pub token: Option<String>,
     pub base: Option<Snapshot>,
     /// What is being drained; it becomes the base when all of it has been replayed.
     pub current: Option<Snapshot>,
@@ -32,7 +34,7 @@ impl Position {
         self.last = None;
     }
 
-    /// For the slave's progress row, which knows the batch's number by itself.
+    /// For the slave's progress row, which has the batch's number and token in columns of their own.
     pub fn encode(&self) -> String {
         let snapshot = |snapshot: &Option<Snapshot>| snapshot.as_ref().map_or(NONE.to_string(), Snapshot::to_string);
         let last = self.last.map_or(NONE.to_string(), |last| last.to_string());
@@ -40,7 +42,7 @@ impl Position {
     }
 
     /// `None` if the text was not written by `encode`.
-    pub fn decode(batch: BatchNumber, text: &str) -> Option<Position> {
+    pub fn decode(batch: BatchNumber, token: Option<String>, text: &str) -> Option<Position> {
         let snapshot = |text: &str| match text {
             NONE => Some(None),
             text => Snapshot::parse(text).map(Some),
@@ -50,6 +52,7 @@ impl Position {
         let [base, current, last, highest, floor] = words[..] else { return None };
         Some(Position {
             batch,
+            token,
             base: snapshot(base)?,
             current: snapshot(current)?,
             last: if last == NONE { None } else { Some(id(last)?) },
@@ -66,6 +69,7 @@ mod tests {
     fn position() -> Position {
         Position {
             batch: BatchNumber(7),
+            token: Some("abc".into()),
             base: Snapshot::parse("100:110:100,105"),
             current: Snapshot::parse("120:120:"),
             last: Some(LogId(55)),
@@ -78,11 +82,11 @@ mod tests {
     fn a_position_comes_back_as_it_was_written() {
         let begun = Position { base: None, last: None, ..position() };
         for position in [position(), begun] {
-            assert_eq!(Position::decode(BatchNumber(7), &position.encode()), Some(position));
+            assert_eq!(Position::decode(BatchNumber(7), Some("abc".into()), &position.encode()), Some(position));
         }
         assert_eq!(position().encode(), "100:110:100,105 120:120: 55 60 40");
         for damaged in ["", "- - - 1", "- - - 1 x", "- - - 1 1 1", "1-5,7"] {
-            assert_eq!(Position::decode(BatchNumber(7), damaged), None, "{damaged}");
+            assert_eq!(Position::decode(BatchNumber(7), None, damaged), None, "{damaged}");
         }
     }
 

@@ -13,7 +13,7 @@ use crate::backlog::position::Position;
 use crate::backlog::snapshot::Snapshot;
 use crate::backlog::sql;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::names::{BatchNumber, LogId, Side, Txid};
+use crate::base::names::{BatchId, BatchNumber, LogId, Side, Txid};
 use crate::config::settings::Config;
 use crate::server::checks::Findings;
 use crate::server::session::{Session, ToSql};
@@ -21,14 +21,22 @@ use crate::server::session::{Session, ToSql};
 /// So many ids are walked over in milliseconds.
 const FAR: i64 = 10_000;
 
+/// Why a history has ended, in `replica_history`.
+const STARTED: &str = "the server was started anew";
+
 pub struct SlaveProgress {
     name: String,
     field: String,
     fields: Vec<String>,
     identity: String,
     position: Position,
-    /// The floor that the row has.
+    /// The slave's database, as the row names it from the next batch on.
+    slave: String,
+    /// The master's life, as the row of the slave names it too.
+    history: Option<String>,
+    /// The floor that the row has, and up to which id all flags are set.
     kept_floor: LogId,
+    flagged: LogId,
     /// Where the row is in its table, and where it will be once the batch in hand has been committed.
     place: Option<String>,
     next_place: Option<String>,
@@ -40,8 +48,102 @@ pub struct SlaveProgress {
     resumed_above: LogId,
     /// The row holds what is being drained.
     is_announced: bool,
+    announced: Option<String>,
     /// Once this id is replayed, all of what is being drained is. Not known before all of it has been read.
     end: Option<LogId>,
+}
+
+/// A slave's row in `replica_slave`.
+#[derive(Debug)]
+pub struct MasterRow {
+    pub position: Position,
+    /// The database that the position's transaction numbers belong to.
+    pub identity: Option<String>,
+    /// The slave's database that has the last batch.
+    pub slave: Option<String>,
+    pub history: Option<String>,
+    /// What TWO_PHASE=false has announced.
+    pub announced: Option<String>,
+    /// The former histories, and up to which batch the master has each.
+    pub histories: Vec<(String, BatchNumber)>,
+    /// When the last batch was noted.
+    pub ts: String,
+    known_life: Option<String>,
+    life: String,
+    flagged: LogId,
+    place: String,
+}
+
+impl MasterRow {
+    pub fn read(master: &mut Session, field: &str) -> Result<MasterRow> {
+        let row = master.query_one("read the position", sql::POSITION, &[&field])?;
+        let histories: Vec<String> = row.get("histories");
+        let up_to: Vec<i64> = row.get("up_to");
+        Ok(MasterRow {
+            position: Position {
+                batch: BatchNumber(row.get("batch")),
+                token: row.get("token"),
+                base: row.get::<_, Option<&str>>("base").map(parse).transpose()?,
+                current: row.get::<_, Option<&str>>("current").map(parse).transpose()?,
+                last: row.get::<_, Option<i64>>("last").map(LogId),
+                highest: LogId(row.get("highest")),
+                floor: LogId(row.get("floor")),
+            },
+            identity: row.get("identity"),
+            slave: row.get("slave"),
+            history: row.get("history"),
+            announced: row.get("announced"),
+            histories: histories.into_iter().zip(up_to.into_iter().map(BatchNumber)).collect(),
+            ts: row.get("ts"),
+            known_life: row.get("known_life"),
+            life: row.get("life"),
+            flagged: LogId(row.get("flagged")),
+            place: row.get("place"),
+        })
+    }
+
+    #[cfg(test)]
+    pub fn of(batch: i64, token: Option<&str>, history: &str, histories: &[(&str, i64)]) -> MasterRow {
+        let nowhere = LogId(0);
+        MasterRow {
+            position: Position {
+                batch: BatchNumber(batch),
+                token: token.map(str::to_string),
+                base: None,
+                current: None,
+                last: None,
+                highest: nowhere,
+                floor: nowhere,
+            },
+            identity: None,
+            slave: None,
+            history: Some(history.to_string()),
+            announced: None,
+            histories: histories.iter().map(|(name, up_to)| (name.to_string(), BatchNumber(*up_to))).collect(),
+            ts: String::new(),
+            known_life: None,
+            life: String::new(),
+            flagged: nowhere,
+            place: String::new(),
+        }
+    }
+
+    /// What TWO_PHASE=false finds before a batch, in one text: the slave keeps it with the batch.
+    pub fn state(&self) -> String {
+        state(self.position.token.as_deref(), self.announced.as_deref())
+    }
+
+    /// Up to which batch the master has this history, the present one or a former one.
+    pub fn has_up_to(&self, history: &str) -> Option<BatchNumber> {
+        if self.history.as_deref() == Some(history) {
+            return Some(self.position.batch);
+        }
+        self.histories.iter().find(|(former, _)| former == history).map(|(_, up_to)| *up_to)
+    }
+}
+
+fn state(token: Option<&str>, announced: Option<&str>) -> String {
+    format!("{}/{}", token.unwrap_or("-"), announced.unwrap_or("-"))
 }
 
 /// How far a long drain has come: up to an id nothing of it is left, save the rows of some transactions, which wait for its
@@ -61,6 +163,7 @@ impl SlaveProgress {
     pub fn new(config: &Config, findings: &Findings) -> SlaveProgress {
         let nowhere = Position {
             batch: BatchNumber(0),
+            token: None,
             base: None,
             current: None,
             last: None,
@@ -72,6 +175,9 @@ impl SlaveProgress {
             field: config.slave_field.clone(),
             fields: findings.fields.clone(),
             identity: findings.master_identity.clone(),
+            slave: findings.slave_identity.clone(),
+            history: None,
+            flagged: LogId(0),
             position: nowhere,
             kept_floor: LogId(0),
             place: None,
@@ -81,26 +187,27 @@ impl SlaveProgress {
             midway: Midway::default(),
             resumed_above: LogId(0),
             is_announced: false,
+            announced: None,
             end: None,
         }
     }
 
-    /// Reads the position, once what a former connection left in doubt is settled.
+    /// Reads the position, once what a former connection left in doubt is settled and both servers agree.
     pub fn open(&mut self, master: &mut Session) -> Result<()> {
-        let row = master.query_one("read the position", sql::POSITION, &[&self.field])?;
-        if row.get::<_, Option<String>>("identity").as_ref() != Some(&self.identity) {
+        let mut row = self.row(master)?;
+        if row.identity.as_ref() != Some(&self.identity) {
             self.adopt(master)?;
+            row = self.row(master)?;
         }
-        let row = master.query_one("read the position", sql::POSITION, &[&self.field])?;
-        self.position = Position {
-            batch: BatchNumber(row.get("batch")),
-            base: row.get::<_, Option<&str>>("base").map(parse).transpose()?,
-            current: row.get::<_, Option<&str>>("current").map(parse).transpose()?,
-            last: row.get::<_, Option<i64>>("last").map(LogId),
-            highest: LogId(row.get("highest")),
-            floor: LogId(row.get("floor")),
-        };
-        self.place = row.get("place");
+        if row.known_life.as_ref() != Some(&row.life) {
+            self.begin_history(master, STARTED, &row.life)?;
+            row = self.row(master)?;
+        }
+        self.history = row.history;
+        self.flagged = row.flagged;
+        self.position = row.position;
+        self.announced = row.announced;
+        self.place = Some(row.place);
         let Position { highest, floor, .. } = self.position;
         self.kept_floor = floor;
         self.is_announced = true;
@@ -109,13 +216,37 @@ impl SlaveProgress {
         self.midway = Midway::default();
         self.resumed_above = floor;
         if self.position.base.is_some() || self.position.current.is_some() {
-            self.unflagged.add(floor, highest);
+            self.unflagged.add(self.flagged, highest);
         } else {
             self.begin(master)?;
         }
         let ours: i64 = master.query_one("begin a transaction", sql::OWN_TRANSACTION, &[])?.get(0);
         self.horizon.began(Txid(ours), highest);
         Ok(())
+    }
+
+    /// What the master has of the present history is all that counts of it from now on.
+    pub fn end_history(&self, master: &mut Session, why: &str) -> Result<()> {
+        let life = self.row(master)?.life;
+        self.begin_history(master, why, &life)
+    }
+
+    fn begin_history(&self, master: &mut Session, why: &str, life: &str) -> Result<()> {
+        master.execute("begin a history", sql::BEGIN_HISTORY, &[&self.field, &why, &life]).map(drop)
+    }
+
+    /// What the master's row says now.
+    pub fn row(&self, master: &mut Session) -> Result<MasterRow> {
+        MasterRow::read(master, &self.field)
+    }
+
+    /// What the slave's row has to name besides the position.
+    pub fn history(&self) -> Option<&str> {
+        self.history.as_deref()
+    }
+
+    pub fn identity(&self) -> &str {
+        &self.identity
     }
 
     pub fn position(&self) -> &Position {
@@ -178,19 +309,32 @@ impl SlaveProgress {
 
     /// The position once this batch has been replayed. With the last one nothing is under way any more, so that a new
     /// connection need not walk over a log that has grown meanwhile to find that out.
-    pub fn after(&self, batch: BatchNumber, last: LogId) -> Position {
+    pub fn after(&self, batch: &BatchId, last: LogId) -> Position {
         let mut position = self.position.clone();
         if self.end == Some(last) {
             position.finish();
         }
-        Position { batch, last: Some(last), floor: self.floor(), ..position }
+        let (batch, token) = (batch.number, Some(batch.token.clone()));
+        Position { batch, token, last: Some(last), floor: self.floor(), ..position }
+    }
+
+    /// The position after changes that were all passed over: the slave has no part in it, so the last batch stays the last one.
+    pub fn without_batch(&self, position: &Position) -> Position {
+        let Position { batch, token, .. } = self.position.clone();
+        Position { batch, token, ..position.clone() }
+    }
+
+    /// What the master's row says now, in one text.
+    pub fn state(&self) -> String {
+        state(self.position.token.as_deref(), self.announced.as_deref())
     }
 
     /// Writes what is about to be drained. With two-phase commit the batch does that; without it the slave commits first,
     /// and a master that crashed then could give the numbers of transactions that left no trace to others. Now they are
     /// on its disk.
-    pub fn announce(&mut self, master: &mut Session) -> Result<()> {
+    pub fn announce(&mut self, master: &mut Session, announced: &str) -> Result<()> {
         if !self.is_announced {
+            self.announced = Some(announced.to_string());
             self.position.floor = self.floor();
             let position = self.position.clone();
             self.write(master, &position, position.batch)?;
@@ -260,7 +404,14 @@ impl SlaveProgress {
         position: &Position,
         former: BatchNumber,
     ) -> Result<(Txid, String)> {
-        let update = sql::note_position(&self.field, &self.identity, position, former, self.place.as_deref());
+        let noted = sql::Noted {
+            field: &self.field,
+            identity: &self.identity,
+            slave: &self.slave,
+            announced: self.announced.as_deref(),
+            position,
+        };
+        let update = sql::note_position(&noted, former, self.place.as_deref());
         let noted = match master.text_rows(operation, &format!("{begin}{update}; {end}")) {
             Err(error) if error.code() == Some(sql::NOT_NOTED) => return Err(moved()),
             noted => noted?,
@@ -285,7 +436,10 @@ impl SlaveProgress {
             Some(id) => self.resumed_above = LogId(id - 1),
             None => {
                 self.position.finish();
-                self.announce(master)?;
+                self.position.floor = self.floor();
+                let position = self.position.clone();
+                self.write(master, &position, position.batch)?;
+                self.is_announced = true;
             }
         }
         Ok(())

@@ -26,6 +26,16 @@ pub const KEEP_FLOOR: &str = "update public.replica_slave set floor = $3 where f
 
 pub const POSITION: &str = include_str!("../../sql/query/position.sql");
 
+/// The master begins another life, as far as this slave knows: $2 says why the former one has ended. A slave from a copy of
+/// the former one may have batches that this master lacks.
+pub const BEGIN_HISTORY: &str = "with ended as (insert into public.replica_history (field, history, up_to, why) \
+         select field, history, batch, $2 from public.replica_slave where field = $1::text::name and history is not null \
+         on conflict (field, history) do update set up_to = excluded.up_to), \
+     kept as (delete from public.replica_history h where h.field = $1::text::name and h.ended < \
+         (select ended from public.replica_history where field = $1::text::name order by ended desc offset 1000 limit 1)) \
+     update public.replica_slave set history = replace(gen_random_uuid()::text, '-', ''), life = $3 \
+     where field = $1::text::name";
+
 /// A transaction of our own, and its number.
 pub const OWN_TRANSACTION: &str = "select pg_current_xact_id()::text::bigint";
 
@@ -127,28 +137,36 @@ pub fn passed(field: &str) -> String {
 /// SQLSTATE of `note_position` when the row is not as that batch has left it: a division by the number of rows.
 pub const NOT_NOTED: &str = "22012";
 
+/// What goes into a slave's row.
+pub struct Noted<'a> {
+    pub field: &'a str,
+    /// The master's database.
+    pub identity: &'a str,
+    /// The slave's.
+    pub slave: &'a str,
+    pub announced: Option<&'a str>,
+    pub position: &'a Position,
+}
+
 /// Writes a slave's position, if `former` is the batch that wrote it last; the number of the transaction that does, and
 /// where the row is now. `place`: where it was, if that is known. Without it the server walks over the row's former
 /// versions, and while a transaction stays open, every batch leaves one.
-pub fn note_position(
-    field: &str,
-    identity: &str,
-    position: &Position,
-    former: BatchNumber,
-    place: Option<&str>,
-) -> String {
+pub fn note_position(noted: &Noted, former: BatchNumber, place: Option<&str>) -> String {
+    let Noted { field, identity, slave, announced, position } = noted;
     let place = place.map_or(String::new(), |place| format!(" and ctid = {}", quote_literal(place)));
-    let snapshot = |snapshot: &Option<Snapshot>| match snapshot {
-        Some(snapshot) => quote_literal(snapshot.as_str()),
-        None => "null".to_string(),
-    };
+    let text = |text: Option<&str>| text.map_or("null".to_string(), quote_literal);
+    let snapshot = |snapshot: &Option<Snapshot>| text(snapshot.as_ref().map(Snapshot::as_str));
     format!(
-        "with noted as (update public.replica_slave set batch = {}, identity = {}, base = {}, current = {}, last = {}, \
-         highest = {}, floor = {}, ts = now() where field = {} and batch = {former}{place} \
+        "with noted as (update public.replica_slave set batch = {}, token = {}, identity = {}, slave = {}, announced = {}, \
+         base = {}, current = {}, last = {}, highest = {}, floor = {}, ts = now() \
+         where field = {} and batch = {former}{place} \
          returning pg_current_xact_id()::text as ours, ctid::text as place) \
          select max(ours), max(place), 1 / count(*) from noted",
         position.batch,
+        text(position.token.as_deref()),
         quote_literal(identity),
+        quote_literal(slave),
+        text(*announced),
         snapshot(&position.base),
         snapshot(&position.current),
         position.last.map_or("null".to_string(), |last| last.to_string()),

@@ -24,6 +24,8 @@ pub enum Kind {
     Change,
     /// A wait for a lock, or a deadlock: the next try may succeed.
     Contention,
+    /// The two servers do not mean the same last batch: one of them was restored, or is another one.
+    Apart,
     /// The operator has paused the pair.
     Paused,
     /// The operator asked the daemon to stop.
@@ -156,6 +158,7 @@ impl Error {
             (Kind::Busy | Kind::Paused, _) => ExitCode::Busy,
             (Kind::Stopped, _) => ExitCode::Success,
             (Kind::Internal, _) => ExitCode::Internal,
+            (Kind::Apart, _) => ExitCode::Faulty,
             (_, Some(Side::Slave)) => ExitCode::Slave,
             (_, Some(Side::Master)) => ExitCode::Master,
             (_, None) => ExitCode::Config,

@@ -14,6 +14,13 @@ pub struct Txid(pub i64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchNumber(pub i64);
 
+/// One batch: its number, and a token that nobody can guess. A server that was restored gives numbers out again, but no token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchId {
+    pub number: BatchNumber,
+    pub token: String,
+}
+
 /// Which of the two servers something is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {

@@ -5,6 +5,7 @@
 //! | `sql` | statements of two-phase commit, and of its substitute |
 //! | `recovery` | names of prepared transactions, and what becomes of each: a pure table |
 //! | `prepared` | what a server keeps prepared, and which of it are batches |
+//! | `agreement` | do both servers mean the same last batch? |
 //! | `twophase` | a connected pair: the protocol, and recovery at every connect |
 //!
 //! PostgreSQL calls both sides' part PREPARE TRANSACTION, and what a crash leaves in doubt is in `pg_prepared_xacts`. Its own
@@ -13,4 +14,5 @@
 pub mod sql;
 pub mod recovery;
 pub mod prepared;
+pub mod agreement;
 pub mod twophase;

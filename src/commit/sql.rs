@@ -1,19 +1,79 @@
 //! Statements of two-phase commit, and of its substitute.
 
-pub const NEXT_BATCH: &str = "select nextval('public.replica_batch_seq')";
+use crate::backlog::position::Position;
+use crate::base::names::quote_literal;
+
+/// A number and a token for the next batch.
+pub const NEXT_BATCH: &str = "select nextval('public.replica_batch_seq'), replace(gen_random_uuid()::text, '-', '')";
 
 pub const COMMITTED_BATCH: &str = "select batch from public.replica_slave where field = $1::text::name";
 
 pub const PREPARED: &str = "select gid, database::text, owner::text, \
-     extract(epoch from now() - prepared)::bigint as age, database = current_database() as here \
+     extract(epoch from now() - prepared)::bigint as age, database = current_database() as here, \
+     owner = current_user as own \
      from pg_prepared_xacts order by prepared";
 
-pub const PROGRESS: &str = "select batch, position from public.replica_progress where master = $1";
+/// $1 names the pair, $2 is the token and $3 the history of the master's row.
+pub const PROGRESS: &str = "select master, batch, token, former, identity, history, position, ts::timestamptz(0)::text as ts \
+     from public.replica_progress where master = $1 or token = $2 or history = $3 \
+     order by master = $1 desc, ts desc limit 1";
 
 pub const PROGRESS_ROW: &str = "insert into public.replica_progress (master, batch, position) values ($1, 0, '') \
      on conflict (master) do nothing";
 
-/// Only if the row still says what the daemon believes: a commit that was under way when a connection broke is waited
-/// for here, and then seen.
-pub const NOTE_PROGRESS: &str = "update public.replica_progress set batch = $2, position = $3, ts = now() \
-     where master = $1 and batch = $4";
+/// Makes the slave's row what a copy of everything has led to.
+pub const SET_PROGRESS: &str = "insert into public.replica_progress (master, batch, token, identity, history, position) \
+     values ($1, $2, $3, $4, $5, $6) on conflict (master) do update set batch = excluded.batch, token = excluded.token, \
+     former = null, identity = excluded.identity, history = excluded.history, position = excluded.position, ts = now()";
+
+/// SQLSTATE of `note_progress` when the row is not as the last batch has left it: a division by the number of rows.
+pub const NOT_NOTED: &str = "22012";
+
+/// Writes the slave's row, if the batch with the token `before` has written it last. A commit that was still going on when a
+/// connection broke holds the row: it is waited for here, and then seen.
+pub fn note_progress(key: &str, before: Option<&str>, row: &ProgressRow) -> String {
+    let text = |text: Option<&str>| text.map_or("null".to_string(), quote_literal);
+    let is_known = match before {
+        Some(token) => format!("token operator(pg_catalog.=) {}", quote_literal(token)),
+        None => "token is null".to_string(),
+    };
+    let ProgressRow { position, former, identity, history } = row;
+    format!(
+        "with noted as (update public.replica_progress set batch = {}, token = {}, former = {}, identity = {}, history = {}, \
+         position = {}, ts = pg_catalog.now() where master operator(pg_catalog.=) {} and {is_known} returning 1) \
+         select 1 operator(pg_catalog./) pg_catalog.count(*) from noted",
+        position.batch,
+        text(position.token.as_deref()),
+        text(former.as_deref()),
+        quote_literal(identity),
+        text(*history),
+        quote_literal(&position.encode()),
+        quote_literal(key),
+    )
+}
+
+/// What goes into the slave's row.
+pub struct ProgressRow<'a> {
+    pub position: &'a Position,
+    pub former: Option<String>,
+    /// The master's database.
+    pub identity: &'a str,
+    pub history: Option<&'a str>,
+}
+
+/// The tables of the slave that name the pair. Its name comes of the log's identity, which a restore elsewhere changes.
+pub const RENAME_PAIR: [&str; 5] = [
+    "delete from public.replica_progress where master = $2 and token is null and exists \
+         (select from public.replica_progress where master = $1)",
+    "update public.replica_progress set master = $2 where master = $1",
+    "update public.replica_hold set master = $2 where master = $1",
+    "update public.replica_held set master = $2 where master = $1",
+    "update public.replica_conflict set master = $2 where master = $1",
+];
+
+/// Goes back to a slave's own position. First nobody deletes rows of the log meanwhile; $1 is the position's floor, $2 its base.
+pub const KEEP_LOG: &str = "begin; select pg_advisory_xact_lock(1887007337, 0)";
+pub const IS_PURGED: &str = "select exists (select from public.replica_purged where id > $1 \
+     and coalesce(txid >= pg_snapshot_xmin($2::text::pg_snapshot), true))";
+pub const FLAGGED: &str = "update public.replica_slave set flagged = $2 where field = $1::text::name";
+pub const GO_BACK: &str = include_str!("../../sql/query/go_back.sql");

@@ -38,7 +38,8 @@ use crate::backlog::prefetch::Prefetcher;
 use crate::backlog::reader::{Batch, Pages};
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::names::{BatchNumber, Side, quote_literal};
+use crate::base::names::{BatchId, BatchNumber, Side, quote_literal};
+use crate::commit::agreement::SlaveRow;
 use crate::commit::recovery::GidFamily;
 use crate::commit::sql;
 use crate::config::settings::{Config, OnError};
@@ -101,12 +102,13 @@ pub struct Pair {
     /// The slave is a master too, so replayed changes may be for others.
     pub feeds_others: bool,
     pub control: Control,
+    slave_identity: String,
     gids: GidFamily,
     two_phase: bool,
     /// ON_ERROR = quarantine.
     quarantine: bool,
-    /// The next batch's number, drawn while nobody waited for it.
-    number: Option<BatchNumber>,
+    /// The next batch, drawn while nobody waited for it.
+    next: Option<BatchId>,
     /// What was unusual about the batches committed so far.
     conflicts: Vec<String>,
     /// For so many batches the single message is not tried, since one of them has failed so.
@@ -140,10 +142,11 @@ impl Pair {
             key: pair_key(findings.origin, &field),
             feeds_others,
             control: control.clone(),
+            slave_identity: findings.slave_identity.clone(),
             gids: GidFamily::new(&name, &field, findings.origin),
             two_phase: config.two_phase,
             quarantine: config.on_error == OnError::Quarantine,
-            number: None,
+            next: None,
             conflicts: Vec::new(),
             doubts: 0,
             name,
@@ -213,14 +216,14 @@ impl Pair {
         if self.at_once(transactions, last)? {
             return Ok(());
         }
-        let number = self.next_number()?;
-        let position = self.log.progress.after(number, last);
+        let batch = self.next_batch()?;
+        let position = self.log.progress.after(&batch, last);
         if !self.two_phase {
-            self.log.progress.announce(&mut self.master)?;
+            self.log.progress.announce(&mut self.master, &batch.token)?;
         }
         self.replayer.begin(&mut self.slave)?;
         if !self.two_phase {
-            self.note_progress(&position)?;
+            self.note_on_slave(&position)?;
         }
         failpoint::reached(Step::Begun);
         let applied = if self.replayer.holds.is_quarantine() {
@@ -230,14 +233,21 @@ impl Pair {
         };
         self.replayer.check_unique(&mut self.slave)?;
         failpoint::reached(Step::Replayed);
-        if applied > 0 && self.two_phase {
+        if applied == 0 && self.two_phase {
+            // With nothing but changes to skip there is nothing to do on the slave.
+            let position = self.log.progress.without_batch(&position);
+            self.slave.message("end the transaction", "ROLLBACK")?;
+            self.commit_noted(&position)?;
+            self.log.progress.committed(position);
+            self.next = Some(batch);
+            return Ok(());
+        }
+        if self.two_phase {
             self.commit_both(&position)?;
         } else {
             self.log.progress.note(&mut self.master, &position)?;
             failpoint::reached(Step::Noted);
-            // With nothing but changes to skip there is nothing on the slave that could get lost.
-            let end = if !self.two_phase { "COMMIT" } else { "ROLLBACK" };
-            self.slave.message("end the transaction", end)?;
+            self.slave.message("end the transaction", "COMMIT")?;
             failpoint::reached(Step::SlaveCommitted);
             self.master.message("commit", "COMMIT")?;
             failpoint::reached(Step::MasterCommitted);
@@ -246,31 +256,44 @@ impl Pair {
         Ok(())
     }
 
-    fn next_number(&mut self) -> Result<BatchNumber> {
-        self.number.take().map_or_else(|| draw_number(&mut self.master), Ok)
+    /// Moves the position on the master alone.
+    fn commit_noted(&mut self, position: &Position) -> Result<()> {
+        self.log.progress.note(&mut self.master, position)?;
+        failpoint::reached(Step::Noted);
+        self.master.message("commit", "COMMIT")?;
+        failpoint::reached(Step::MasterCommitted);
+        Ok(())
+    }
+
+    fn next_batch(&mut self) -> Result<BatchId> {
+        self.next.take().map_or_else(|| draw_batch(&mut self.master), Ok)
     }
 
     fn committed_batch(&mut self, position: Position) {
         self.log.progress.committed(position);
         // Now nobody waits for it. If it cannot be had, the next statement tells why.
-        self.number = draw_number(&mut self.master).ok();
+        self.next = draw_batch(&mut self.master).ok();
     }
 
     fn commit_both(&mut self, position: &Position) -> Result<()> {
-        let number = position.batch;
-        let operation = format!("prepare transaction batch {number}");
-        let message = self.prepare(Side::Slave, number);
+        let operation = format!("prepare transaction batch {}", position.batch);
+        let message = self.note_and_prepare(position);
         match self.prepare_both(&operation, &message, position)? {
+            Some(refusal) if refusal.code() == Some(sql::NOT_NOTED) => {
+                self.slave.roll_back();
+                let row = SlaveRow::read(&mut self.slave, &self.key, &self.log.progress.row(&mut self.master)?)?;
+                let is_known = row.and_then(|row| row.token) == self.log.progress.position().token;
+                Err(if is_known { refusal } else { moved() })
+            }
             Some(refusal) => Err(refusal),
-            None => self.commit_prepared(number),
+            None => self.commit_prepared(position),
         }
     }
 
     /// Sends the slave's message, which ends in PREPARE, while the master notes the position and prepares that: two flushes to
     /// disk, of which neither waits for the other. If the slave refuses, what it said: nothing is prepared then.
     fn prepare_both(&mut self, operation: &str, message: &str, position: &Position) -> Result<Option<Error>> {
-        let number = position.batch;
-        let on_master = self.prepare(Side::Master, number);
+        let on_master = self.prepare(Side::Master, position);
         let Pair { master, slave, log, .. } = self;
         let (on_slave, noted) = slave.ask_while(
             |slave| slave.message(operation, message),
@@ -281,34 +304,50 @@ impl Pair {
         match (noted, on_slave) {
             (Ok(()), Ok(_)) => Ok(None),
             (Ok(()), Err(refusal)) if refusal.code().is_some() || !refusal.is_transient() => {
-                self.finish(Side::Master, "ROLLBACK PREPARED", number)?;
+                self.finish(Side::Master, "ROLLBACK PREPARED", position)?;
                 Ok(Some(refusal))
             }
             (Err(error), Ok(_)) if !error.is_transient() => {
-                self.finish(Side::Slave, "ROLLBACK PREPARED", number)?;
+                self.finish(Side::Slave, "ROLLBACK PREPARED", position)?;
                 Err(error)
             }
             (Err(error), _) | (_, Err(error)) => Err(error),
         }
     }
 
-    fn prepare(&self, side: Side, number: BatchNumber) -> String {
-        format!("PREPARE TRANSACTION {}", quote_literal(&self.gids.gid(side, number)))
+    fn prepare(&self, side: Side, position: &Position) -> String {
+        format!("PREPARE TRANSACTION {}", quote_literal(&self.gid(side, position)))
     }
 
-    fn commit_prepared(&mut self, number: BatchNumber) -> Result<()> {
+    fn gid(&self, side: Side, position: &Position) -> String {
+        self.gids.gid(side, position.batch, position.token.as_deref().unwrap_or_default())
+    }
+
+    /// What the slave's transaction of a batch ends with.
+    fn note_and_prepare(&self, position: &Position) -> String {
+        format!("{}; {}", self.progress_note(position, None), self.prepare(Side::Slave, position))
+    }
+
+    /// The statement that writes the slave's row.
+    fn progress_note(&self, position: &Position, former: Option<String>) -> String {
+        let progress = &self.log.progress;
+        let row = sql::ProgressRow { position, former, identity: progress.identity(), history: progress.history() };
+        sql::note_progress(&self.key, progress.position().token.as_deref(), &row)
+    }
+
+    fn commit_prepared(&mut self, position: &Position) -> Result<()> {
         failpoint::reached(Step::Prepared);
-        self.finish(Side::Master, "COMMIT PREPARED", number)?;
+        self.finish(Side::Master, "COMMIT PREPARED", position)?;
         failpoint::reached(Step::MasterCommitted);
-        self.finish(Side::Slave, "COMMIT PREPARED", number)?;
+        self.finish(Side::Slave, "COMMIT PREPARED", position)?;
         failpoint::reached(Step::SlaveCommitted);
         Ok(())
     }
 
     /// `COMMIT PREPARED 'gid'` and its like, of a batch of this connection.
-    fn finish(&mut self, side: Side, command: &str, number: BatchNumber) -> Result<()> {
-        let gid = self.gids.gid(side, number);
-        finish(self.session(side), command, number, &gid)
+    fn finish(&mut self, side: Side, command: &str, position: &Position) -> Result<()> {
+        let gid = self.gid(side, position);
+        finish(self.session(side), command, position.batch, &gid)
     }
 
     fn session(&mut self, side: Side) -> &mut Session {
@@ -318,27 +357,14 @@ impl Pair {
         }
     }
 
-    /// The number in the master's row for this slave.
-    fn committed(&mut self) -> Result<BatchNumber> {
-        Ok(BatchNumber(self.master.query_one("read the last batch", sql::COMMITTED_BATCH, &[&self.field])?.get(0)))
-    }
-
-    fn note_progress(&mut self, position: &Position) -> Result<()> {
-        let committed = self.log.progress.position().batch;
-        let noted = self.slave.execute(
-            "note the progress",
-            sql::NOTE_PROGRESS,
-            &[&self.key, &position.batch.0, &position.encode(), &committed.0],
-        )?;
-        if noted == 1 {
-            return Ok(());
+    /// Without two-phase commit the slave's row is written first: a commit of a former connection that is still going on is
+    /// waited for, and noticed.
+    fn note_on_slave(&mut self, position: &Position) -> Result<()> {
+        let note = self.progress_note(position, Some(self.log.progress.state()));
+        match self.slave.message("note the progress", &note) {
+            Err(error) if error.code() == Some(sql::NOT_NOTED) => Err(moved()),
+            noted => noted.map(drop),
         }
-        Err(Error::new(
-            Kind::Contention,
-            Some(Side::Slave),
-            "note the progress",
-            "a former batch was still being committed",
-        ))
     }
 
     /// Replays everything in these transactions; how many changes went to the slave.
@@ -363,8 +389,15 @@ impl Pair {
     }
 }
 
-fn draw_number(master: &mut Session) -> Result<BatchNumber> {
-    Ok(BatchNumber(master.query_one("number the batch", sql::NEXT_BATCH, &[])?.get(0)))
+pub fn draw_batch(master: &mut Session) -> Result<BatchId> {
+    let row = master.query_one("number the batch", sql::NEXT_BATCH, &[])?;
+    Ok(BatchId { number: BatchNumber(row.get(0)), token: row.get(1) })
+}
+
+/// Somebody else has written the slave's row, or a former connection's commit was still going on.
+fn moved() -> Error {
+    let detail = "the row in replica_progress is not as the last batch left it";
+    Error::new(Kind::Contention, Some(Side::Slave), "note the progress", detail)
 }
 
 fn finish(session: &mut Session, command: &str, number: BatchNumber, gid: &str) -> Result<()> {

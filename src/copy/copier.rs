@@ -29,7 +29,7 @@ use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, LogId, Side};
 use crate::commit::sql as commit_sql;
-use crate::commit::twophase::Pair;
+use crate::commit::twophase::{Pair, draw_batch};
 use crate::config::settings::Config;
 use crate::copy::plan::{self, Captured, CopyPlan, Surroundings, listed};
 use crate::copy::schema;
@@ -41,7 +41,7 @@ use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
 use crate::replay::hold;
 use crate::server::connect;
-use crate::server::session::Session;
+use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
 
 pub use load::{Board, LoadedTable};
@@ -100,7 +100,7 @@ struct Keeper {
 }
 
 pub fn run(config: &Config, wish: &Wish, control: &Control, tell: &mut dyn FnMut(News)) -> Result<Outcome> {
-    match replicator::connect(config, control) {
+    match replicator::connect(config, control, !wish.tables.is_empty()) {
         Ok(pair) => alone(config, wish, pair, control, tell),
         Err(error) if error.kind() != Kind::Busy => Err(error),
         Err(_) if !wish.tables.is_empty() => live::run(config, wish, control, tell),
@@ -182,7 +182,7 @@ fn scope(wish: &Wish, pair: &mut Pair, tables: Vec<Captured>) -> Result<Scope> {
         return Ok(Scope { key, is_whole: false, todo: tables, kept, forgotten, batch });
     }
     let Some(begun) = unfinished.map(|table| table.batch) else {
-        let batch = BatchNumber(pair.master.query_one("number the copy", commit_sql::NEXT_BATCH, &[])?.get(0));
+        let batch = draw_batch(&mut pair.master)?.number;
         let forgotten = former.into_iter().map(|table| table.relation).collect();
         return Ok(Scope { key, is_whole: true, todo: tables, kept: Vec::new(), forgotten, batch });
     };
@@ -311,6 +311,7 @@ fn settle(pair: &mut Pair, scope: &Scope) -> Result<()> {
     let highest: i64 = pair.master.query_one("look at the log's end", backlog_sql::HIGHEST_ID, &[])?.get(0);
     let position = Position {
         batch: scope.batch,
+        token: Some(draw_batch(&mut pair.master)?.token),
         base: Some(base.clone()),
         current: None,
         last: None,
@@ -321,7 +322,11 @@ fn settle(pair: &mut Pair, scope: &Scope) -> Result<()> {
     failpoint::reached("copy-positioned");
     let is_covered = |table: &&Copied| table.snapshot.as_ref().is_some_and(|snapshot| base.covers(snapshot));
     let covered: Vec<&str> = copied.iter().filter(is_covered).map(|table| table.relation.as_str()).collect();
+    let progress = &pair.log.progress;
+    let row: [&(dyn ToSql + Sync); 6] =
+        [&scope.key, &position.batch.0, &position.token, &progress.identity(), &progress.history(), &position.encode()];
     pair.slave.transaction("BEGIN", |slave| {
+        slave.execute("note the progress", commit_sql::SET_PROGRESS, &row)?;
         slave.execute("end the copy", pair_sql::FORGET_COPIES, &[&scope.key, &covered])?;
         slave.execute("end the copy", sql::PASS_COPIES, &[&scope.key])?;
         if hold::are_usable(slave)? {

@@ -8,7 +8,6 @@ use crate::backlog::sql as backlog_sql;
 use crate::base::control::{Control, Woken};
 use crate::base::error::{Kind, Result};
 use crate::base::names::Side;
-use crate::commit::sql as commit_sql;
 use crate::commit::twophase::{Pair, pair_key};
 use crate::config::settings::Config;
 use crate::pair::copied;
@@ -268,14 +267,15 @@ fn look_ahead(
 
 /// Connected, and the slave may be replicated to: no copy to it is unfinished.
 fn ready(config: &Config, control: &Control) -> Result<Pair> {
-    let mut pair = connect(config, control)?;
+    let mut pair = connect(config, control, true)?;
     let passing = copied::passing(&mut pair.slave, &pair.key, pair.log.progress.position())?;
     pair.log.pass_over(&passing);
     Ok(pair)
 }
 
 /// Both sides are checked, locked against other daemons, and settled.
-pub fn connect(config: &Config, control: &Control) -> Result<Pair> {
+/// `must_agree`: not if the servers do not mean the same last batch.
+pub fn connect(config: &Config, control: &Control, must_agree: bool) -> Result<Pair> {
     let name = &config.name;
     log::trace!(target: name, "DSN0: {}", config.master);
     log::trace!(target: name, "DSN1: {}", config.slave);
@@ -300,7 +300,6 @@ pub fn connect(config: &Config, control: &Control) -> Result<Pair> {
     }
     let key = pair_key(findings.origin, &config.slave_field);
     if !config.two_phase {
-        slave.execute("register the master", commit_sql::PROGRESS_ROW, &[&key])?;
         for session in [&mut master, &mut slave] {
             session.query("set the session up", sql::COMMIT_DURABLY, &[])?;
         }
@@ -308,7 +307,11 @@ pub fn connect(config: &Config, control: &Control) -> Result<Pair> {
     let holds = Holds::open(name, &key, &mut slave)?;
     let feeds_others = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);
     let mut pair = Pair::new(config, &findings, (master, slave), holds, !replica_role, feeds_others, control);
-    pair.recover()?;
+    if must_agree {
+        pair.recover()?;
+    } else {
+        pair.recover_to_fill()?;
+    }
     if pair.feeds_others {
         // The connection before this one may have ended between a commit on the slave and its signal.
         pair.slave.message("wake the slave's own replicas", sql::NOTIFY)?;

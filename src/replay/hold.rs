@@ -20,6 +20,7 @@ use crate::replay::conflict::Met;
 use crate::replay::sql;
 use crate::replay::table::Table;
 use crate::server::session::{Session, ToSql};
+use crate::server::sql as server_sql;
 use keys::{Numbers, numbers};
 use std::collections::{BTreeSet, HashMap};
 
@@ -255,7 +256,7 @@ pub fn are_usable(slave: &mut Session) -> Result<bool> {
     if missing == 0 {
         return Ok(denied == 0);
     }
-    match slave.script("create the slave's tables", sql::SLAVE_INSTALL) {
+    match slave.script("create the slave's tables", server_sql::SLAVE_INSTALL) {
         Ok(()) => Ok(look(slave)? == (0, 0)),
         Err(error) if error.is_transient() => Err(error),
         Err(_) => Ok(false),

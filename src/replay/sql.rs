@@ -1,6 +1,5 @@
 //! Statements about the tables of the slave, and about what is held there.
 
-pub const SLAVE_INSTALL: &str = include_str!("../../sql/slave-install.sql");
 pub const FINGERPRINT: &str = include_str!("../../sql/query/fingerprint.sql");
 pub const TABLE: &str = include_str!("../../sql/query/table.sql");
 pub const LINKS: &str = include_str!("../../sql/query/links.sql");

@@ -39,9 +39,8 @@ pub fn check(config: &Config, master: &mut Session, slave: &mut Session) -> Resu
     if config.two_phase {
         prepared_transactions(Side::Master, &on_master)?;
         prepared_transactions(Side::Slave, &on_slave)?;
-    } else {
-        progress_table(slave)?;
     }
+    progress_table(slave)?;
     exclude_others(config, master)?;
     master.execute("register the slave", sql::SLAVE_ROW, &[&config.slave_field])?;
     Ok(Findings {
@@ -111,12 +110,29 @@ pub fn log_oid(master: &mut Session) -> Result<u32> {
     }
 }
 
-/// Is there, for TWO_PHASE=false, a table that the role may write to?
-pub fn progress_table(slave: &mut Session) -> Result<()> {
-    if !slave.query_one("look for the progress row", sql::HAS_PROGRESS, &[])?.get::<_, bool>(0) {
-        let detail = "there is no table replica_progress of this version, which TWO_PHASE=false needs";
+/// Makes the slave's tables, if they are missing and the role may, and looks at the one for the last batch.
+fn progress_table(slave: &mut Session) -> Result<()> {
+    if !has_progress(slave)? {
+        match slave.script("create the slave's tables", sql::SLAVE_INSTALL) {
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => log::debug!(target: "pyreplica", "{error}"),
+            Ok(()) => {}
+        }
+    }
+    progress_rights(slave)
+}
+
+/// Has the slave a table for the last batch, of this version?
+pub fn has_progress(slave: &mut Session) -> Result<bool> {
+    Ok(slave.query_one("look for the progress row", sql::HAS_PROGRESS, &[])?.get(0))
+}
+
+/// Is it there, and may the role write to it?
+pub fn progress_rights(slave: &mut Session) -> Result<()> {
+    if !has_progress(slave)? {
+        let detail = "there is no table replica_progress of this version, and the role may not create it";
         return Err(setup(Some(Side::Slave), "keep the progress", detail)
-            .with_hint("install it on the slave with: psql ... -f sql/slave-install.sql"));
+            .with_hint("install it on the slave, as the owner of the database: psql ... -f sql/slave-install.sql"));
     }
     let missing: String = slave.query_one("look at the rights", sql::MISSING_PROGRESS_RIGHTS, &[])?.get(0);
     if missing.is_empty() {

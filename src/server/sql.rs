@@ -1,6 +1,7 @@
 //! Statements about a server, and what must be there before a daemon starts.
 
 pub const SESSION: &str = include_str!("../../sql/query/session.sql");
+pub const SLAVE_INSTALL: &str = include_str!("../../sql/slave-install.sql");
 pub const STRANGER: &str = include_str!("../../sql/query/stranger.sql");
 
 /// Triggers, cascades and foreign key checks do not run in such a session.
@@ -17,7 +18,7 @@ pub const IDENTITY: &str = "select (select system_identifier from pg_control_sys
 /// The log's oid tells one installation from a later one in the same database; the second column is null if an earlier
 /// version has made it.
 pub const LOG: &str = "select to_regclass('public.replica_log')::oid, (select attrelid from pg_attribute \
-     where attrelid = to_regclass('public.replica_slave') and attname = 'base' \
+     where attrelid = to_regclass('public.replica_slave') and attname = 'token' \
        and to_regprocedure('public.py_log_can_wake(text)') is not null)";
 
 /// The columns that mark slaves.
@@ -33,7 +34,7 @@ pub const MISSING_RIGHTS: &str = include_str!("../../sql/query/rights.sql");
 
 /// An earlier version's has no position.
 pub const HAS_PROGRESS: &str = "select exists (select from pg_attribute \
-     where attrelid = to_regclass('public.replica_progress') and attname = 'position')";
+     where attrelid = to_regclass('public.replica_progress') and attname = 'token')";
 
 /// The GRANTs that the daemon's role lacks on the slave's progress table, in one text.
 pub const MISSING_PROGRESS_RIGHTS: &str = "select coalesce(string_agg(format('GRANT %s ON public.replica_progress TO \

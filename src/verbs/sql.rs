@@ -11,6 +11,7 @@ pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg(n.nspname::tex
      where c.relkind in ('r', 'p') and not c.relispartition and n.nspname !~ '^pg_' \
      and n.nspname <> 'information_schema' \
      and c.oid not in ('public.replica_log'::regclass, 'public.replica_slave'::regclass, 'public.replica_error'::regclass, \
+     'public.replica_history'::regclass, 'public.replica_purged'::regclass, \
      'public.py_log_filter'::regclass, 'public.py_log_transform'::regclass) \
      and c.oid is distinct from to_regclass('public.replica_progress') \
      and c.oid is distinct from to_regclass('public.replica_hold') \

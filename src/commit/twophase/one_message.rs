@@ -8,7 +8,7 @@ use super::{Pair, Step};
 use crate::backlog::order::Transaction;
 use crate::backlog::reader::{Batch, Pages};
 use crate::base::error::Result;
-use crate::base::names::{LogId, Side};
+use crate::base::names::LogId;
 use crate::process::failpoint;
 use crate::replay::replayer::FEW_CHANGES;
 
@@ -34,11 +34,11 @@ impl Pair {
         if changes.len() as u64 != rows {
             return Ok(false);
         }
-        let number = self.next_number()?;
-        let position = self.log.progress.after(number, last);
-        let Some((message, written)) = self.replayer.compose_at_once(&changes, &self.prepare(Side::Slave, number))
+        let batch = self.next_batch()?;
+        let position = self.log.progress.after(&batch, last);
+        let Some((message, written)) = self.replayer.compose_at_once(&changes, &self.note_and_prepare(&position))
         else {
-            self.number = Some(number);
+            self.next = Some(batch);
             return Ok(false);
         };
         failpoint::reached(Step::Begun);
@@ -53,7 +53,7 @@ impl Pair {
             return Ok(false);
         }
         self.replayer.log_changes(written);
-        self.commit_prepared(number)?;
+        self.commit_prepared(&position)?;
         self.committed_batch(position);
         Ok(true)
     }

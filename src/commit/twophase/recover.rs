@@ -1,65 +1,201 @@
-//! Settling what a broken batch left behind.
+//! Settling what a broken connection left behind, and finding out whether both servers mean the same last batch.
 
 use super::{Pair, finish};
 use crate::backlog::position::Position;
+use crate::backlog::progress::MasterRow;
+use crate::backlog::snapshot::Snapshot;
+use crate::backlog::sql as backlog_sql;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, Side};
+use crate::commit::agreement::{SlaveRow, Standing, refusal, standing};
 use crate::commit::prepared::prepared;
 use crate::commit::recovery::{Settlement, decide};
 use crate::commit::sql;
-use crate::server::session::ToSql;
+use crate::server::session::{Session, ToSql};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// A batch that is prepared: the names of its parts on the master and on the slave.
+#[derive(Default)]
+struct InDoubt {
+    on_master: Option<String>,
+    on_slave: Option<String>,
+}
+
 impl Pair {
-    /// Settles whatever a former connection left behind.
+    /// Settles whatever a former connection left behind. Then both servers mean the same last batch, or the slave has gone
+    /// back to its own position; if neither can be had, an error says why, and nothing has changed.
     pub fn recover(&mut self) -> Result<()> {
-        let on_master = self.prepared(Side::Master)?;
-        let on_slave = self.prepared(Side::Slave)?;
-        let numbers: BTreeSet<BatchNumber> = on_master.keys().chain(on_slave.keys()).copied().collect();
-        for number in numbers {
-            let committed = self.committed()?;
-            let (there, here) = (on_master.get(&number), on_slave.get(&number));
-            let Some(action) = decide(number, there.is_some(), here.is_some(), committed) else { continue };
-            log::warn!(target: &self.name, "Recovering batch {number}: {action}");
-            let command = match action {
-                Settlement::CommitBoth | Settlement::CommitSlave => "COMMIT PREPARED",
-                Settlement::RollBackMaster | Settlement::RollBackSlave => "ROLLBACK PREPARED",
-            };
-            // Every action is about all that is prepared; the master goes first.
-            for (session, gid) in [(&mut self.master, there), (&mut self.slave, here)] {
-                if let Some(gid) = gid {
-                    finish(session, command, number, gid)?;
-                }
-            }
+        self.settle(true)?;
+        let (master, slave) = self.rows()?;
+        match standing(&master, slave.as_ref()) {
+            Standing::Agreed => self.take_over(&master, slave.as_ref())?,
+            Standing::CommittedOnSlave => self.commit_on_master(&master, slave.as_ref())?,
+            Standing::Behind => self.go_back(&master, slave.as_ref())?,
+            apart => return Err(refusal(apart, &master, slave.as_ref())),
         }
-        self.recover_progress()?;
         // What was in doubt may have been a batch that put something there.
         self.replayer.holds.look_at_quarantine(&mut self.slave)
     }
 
+    /// The same before a copy, which does not need what the slave has.
+    pub fn recover_to_fill(&mut self) -> Result<()> {
+        self.settle(false)?;
+        let (master, slave) = self.rows()?;
+        match standing(&master, slave.as_ref()) {
+            Standing::Agreed => self.take_over(&master, slave.as_ref()),
+            Standing::CommittedOnSlave => self.commit_on_master(&master, slave.as_ref()),
+            _ => Ok(()),
+        }
+    }
+
+    fn rows(&mut self) -> Result<(MasterRow, Option<SlaveRow>)> {
+        let master = self.log.progress.row(&mut self.master)?;
+        let slave = SlaveRow::read(&mut self.slave, &self.key, &master)?;
+        Ok((master, slave))
+    }
+
+    /// Commits or rolls back what is prepared. `must_agree`: not if both servers would be apart afterwards.
+    fn settle(&mut self, must_agree: bool) -> Result<()> {
+        let mut in_doubt: BTreeMap<BatchNumber, InDoubt> = BTreeMap::new();
+        for (number, gid) in self.prepared(Side::Master)? {
+            in_doubt.entry(number).or_default().on_master = Some(gid);
+        }
+        for (number, gid) in self.prepared(Side::Slave)? {
+            in_doubt.entry(number).or_default().on_slave = Some(gid);
+        }
+        if in_doubt.is_empty() {
+            return Ok(());
+        }
+        let (master, slave) = self.rows()?;
+        let settlements: Vec<(BatchNumber, InDoubt, Settlement)> = in_doubt
+            .into_iter()
+            .filter_map(|(number, parts)| {
+                let is_last = |batch: BatchNumber, token: Option<&String>| {
+                    let gid = parts.on_master.as_ref().or(parts.on_slave.as_ref());
+                    batch == number && token.zip(gid).is_some_and(|(token, gid)| self.gids.is_of(gid, token))
+                };
+                let on_master = is_last(master.position.batch, master.position.token.as_ref());
+                let on_slave = slave.as_ref().is_some_and(|slave| is_last(slave.batch, slave.token.as_ref()));
+                let has = (parts.on_master.is_some(), parts.on_slave.is_some());
+                decide(has, (on_master, on_slave)).map(|settlement| (number, parts, settlement))
+            })
+            .collect();
+        let commits = settlements.iter().any(|(_, _, settlement)| settlement.commits());
+        if must_agree && !commits {
+            match standing(&master, slave.as_ref()) {
+                Standing::Agreed | Standing::CommittedOnSlave => {}
+                Standing::Behind => self.refuse_if_purged(&master, slave.as_ref())?,
+                apart => return Err(refusal(apart, &master, slave.as_ref())),
+            }
+        }
+        for (number, parts, settlement) in settlements {
+            log::warn!(target: &self.name, "Recovering batch {number}: {settlement}");
+            let command = if settlement.commits() { "COMMIT PREPARED" } else { "ROLLBACK PREPARED" };
+            // Every settlement is about all that is prepared; the master goes first.
+            for (side, gid) in [(Side::Master, parts.on_master), (Side::Slave, parts.on_slave)] {
+                if let Some(gid) = gid {
+                    finish(self.session(side), command, number, &gid)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// This slave's transactions that a server keeps prepared; a gid may hold a former name of the pair.
-    fn prepared(&mut self, side: Side) -> Result<BTreeMap<BatchNumber, String>> {
+    fn prepared(&mut self, side: Side) -> Result<BTreeSet<(BatchNumber, String)>> {
         let found = prepared(self.session(side))?;
         Ok(found.into_iter().filter_map(|found| Some((found.batch_of(&self.gids)?, found.gid))).collect())
     }
 
-    /// Without two-phase commit: copies the position that the master lost.
-    fn recover_progress(&mut self) -> Result<()> {
-        if self.two_phase {
+    /// Both agree. The slave gets its row if it has none, or another name for the pair if the log came to another cluster.
+    fn take_over(&mut self, master: &MasterRow, slave: Option<&SlaveRow>) -> Result<()> {
+        let Some(slave) = slave else {
+            return self.slave.execute("register the master", sql::PROGRESS_ROW, &[&self.key]).map(drop);
+        };
+        let name = &self.name;
+        if master.slave.as_ref().is_some_and(|known| *known != self.slave_identity) {
+            log::warn!(target: name, "The slave is another database by now, with the same last batch: going on with it");
+        }
+        if slave.key == self.key {
             return Ok(());
         }
-        let row = self.slave.query_one("read the progress", sql::PROGRESS, &[&self.key])?;
-        let (progress, position): (i64, String) = (row.get("batch"), row.get("position"));
-        let committed = self.committed()?;
-        if progress <= committed.0 {
-            // Numbers that the slave never saw: batches of two-phase commit before.
-            let parameters: [&(dyn ToSql + Sync); 4] = [&self.key, &committed.0, &"", &progress];
-            return self.slave.execute("note the progress", sql::NOTE_PROGRESS, &parameters).map(drop);
-        }
-        log::warn!(target: &self.name, "Recovering batch {progress}: committed on the slave: note it on the master");
-        let position = Position::decode(BatchNumber(progress), &position).ok_or_else(|| {
-            Error::new(Kind::Internal, Some(Side::Slave), "read the progress", "replica_progress.position is damaged")
-        })?;
-        self.log.progress.write(&mut self.master, &position, committed)
+        log::warn!(target: name, "The log is in another database by now, with the same last batch: going on with it");
+        let (former, key) = (slave.key.clone(), self.key.clone());
+        self.slave.transaction("BEGIN", |slave| {
+            for statement in sql::RENAME_PAIR {
+                slave.execute("rename the pair", statement, &[&former, &key])?;
+            }
+            Ok(())
+        })
     }
+
+    /// TWO_PHASE=false: the slave has committed a batch, and the master's commit got lost.
+    fn commit_on_master(&mut self, master: &MasterRow, slave: Option<&SlaveRow>) -> Result<()> {
+        let Some(slave) = slave else { return Ok(()) };
+        let batch = slave.batch;
+        log::warn!(target: &self.name, "Recovering batch {batch}: committed on the slave: note it on the master");
+        self.log.progress.write(&mut self.master, &slave.position()?, master.position.batch)
+    }
+
+    /// The slave was restored: what it lacks is replayed once more, if the log still has all of it.
+    fn go_back(&mut self, master: &MasterRow, slave: Option<&SlaveRow>) -> Result<()> {
+        let Some(row) = slave else { return Ok(()) };
+        let position = row.position()?;
+        let (base, current) =
+            (position.base.as_ref().map(Snapshot::as_str), position.current.as_ref().map(Snapshot::as_str));
+        let last = position.last.map(|last| last.0);
+        let clear = backlog_sql::own(&self.field, sql::GO_BACK);
+        let (field, key) = (self.field.clone(), self.key.clone());
+        let progress = &mut self.log.progress;
+        self.master.message("keep the log", sql::KEEP_LOG)?;
+        let mut back = || {
+            refuse_if_purged(&mut self.master, &position, master, row)?;
+            progress.end_history(&mut self.master, "the slave came back with an older state")?;
+            let parameters: [&(dyn ToSql + Sync); 5] = [&position.floor.0, &base, &current, &last, &key];
+            let cleared = self.master.execute("clear flags", &clear, &parameters)?;
+            self.master.execute("clear flags", sql::FLAGGED, &[&field, &position.floor.0])?;
+            progress.write(&mut self.master, &position, master.position.batch)?;
+            Ok(cleared)
+        };
+        let done = back();
+        let cleared = self.master.end(done)?;
+        let told = format!(
+            "The slave is behind: its last batch is {}, of {}, and the master's is {}. It was restored, or is another copy. \
+             Going back to its own position: what it lacks is replayed again ({cleared} flags cleared)",
+            row.batch, row.ts, master.position.batch
+        );
+        log::warn!(target: &self.name, "{told}");
+        self.conflicts.push(told);
+        Ok(())
+    }
+
+    fn refuse_if_purged(&mut self, master: &MasterRow, slave: Option<&SlaveRow>) -> Result<()> {
+        match slave {
+            Some(slave) => refuse_if_purged(&mut self.master, &slave.position()?, master, slave),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Has the log everything that the slave lacks?
+fn refuse_if_purged(session: &mut Session, position: &Position, master: &MasterRow, slave: &SlaveRow) -> Result<()> {
+    let is_same_database = slave.identity == master.identity;
+    let base = position.base.as_ref().map(Snapshot::as_str);
+    let is_purged = session.query_one("look at what was deleted", sql::IS_PURGED, &[&position.floor.0, &base])?;
+    if is_same_database && !is_purged.get::<_, bool>(0) {
+        return Ok(());
+    }
+    let why = if is_same_database {
+        "the log has no longer all of that: RETENTION is over for some rows"
+    } else {
+        "the log has come to another cluster since, with other transaction numbers"
+    };
+    let detail = format!(
+        "the slave is behind: its last batch is {}, of {}, and the master's is {}, of {}; {why}",
+        slave.batch, slave.ts, master.position.batch, master.ts
+    );
+    Err(Error::new(Kind::Apart, Some(Side::Slave), "replicate", detail).with_hint(
+        "nothing was changed. Fill the slave anew: pyreplica copy --truncate; or let pyreplica repair make it equal and set \
+         its position",
+    ))
 }

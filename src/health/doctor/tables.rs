@@ -5,6 +5,7 @@ use crate::base::error::Result;
 use crate::base::names::{Side, quote_ident, quote_literal};
 use crate::config::settings::Config;
 use crate::health::sql;
+use crate::server::checks;
 use crate::server::session::{Row, Session};
 use std::collections::{BTreeMap, HashSet};
 
@@ -57,7 +58,7 @@ pub(super) fn examine(
     let asked = catalog(slave);
     let on_slave = report.tried(Some(Side::Slave), "tables", asked);
     logging(report, has_log, on_master.as_ref(), on_slave.as_ref());
-    replaying(report, config, slave, on_master.as_ref());
+    replaying(report, slave, on_master.as_ref());
     let (Some(on_master), Some(on_slave)) = (on_master, on_slave) else { return };
     // Whoever may not read what is left out is told too much.
     let left_out: HashSet<(String, String)> = match master.filter(|_| has_log) {
@@ -132,7 +133,7 @@ fn logging(report: &mut Diagnosis, has_log: bool, on_master: Option<&Catalog>, o
 }
 
 /// What would hinder replay on the slave.
-fn replaying(report: &mut Diagnosis, config: &Config, slave: &mut Session, on_master: Option<&Catalog>) {
+fn replaying(report: &mut Diagnosis, slave: &mut Session, on_master: Option<&Catalog>) {
     let side = Some(Side::Slave);
     let takes = takes_replica_role(slave);
     let Some(takes) = report.tried(side, "replica role", takes) else { return };
@@ -149,11 +150,17 @@ fn replaying(report: &mut Diagnosis, config: &Config, slave: &mut Session, on_ma
             _ => drop(finding.advise("before PostgreSQL 15 only a superuser may; docs/rights.md says what that means")),
         }
     }
-    if !config.two_phase {
-        match crate::server::checks::progress_table(slave) {
-            Ok(()) => drop(report.add(Level::Ok, side, "progress", "there is a table for it")),
-            Err(error) => drop(report.failed("progress", &error)),
+    match checks::has_progress(slave)
+        .and_then(|has| if has { checks::progress_rights(slave).map(|()| true) } else { Ok(false) })
+    {
+        Ok(true) => drop(report.add(Level::Ok, side, "progress", "there is a table for it")),
+        Ok(false) => {
+            let text = "there is no table replica_progress of this version yet";
+            let advice =
+                "the daemon creates it, if its role may create tables in public; otherwise run sql/slave-install.sql";
+            report.add(Level::Note, side, "progress", text).advise(advice);
         }
+        Err(error) => drop(report.failed("progress", &error)),
     }
     let Some(on_master) = on_master else { return };
     let logged = || on_master.values().filter(|table| table.is_logged);

@@ -1,0 +1,20 @@
+-- Clears the flags of what a slave has not replayed by its own position, which is older than its flags: it was restored.
+-- The flags of changes that somebody has skipped stay. "l.replicated" and "set replicated" stand for the slave's own column.
+--   $1  bigint  the position's floor: nothing up to this id is to be replayed
+--   $2  text    the snapshot of which everything has been replayed, or NULL
+--   $3  text    the snapshot of a drain in progress, or NULL
+--   $4  bigint  the last id of the last transaction of that drain which has been replayed, or NULL
+--   $5  text    the pair, as replica_skipped names it
+with s as materialized (
+    select $2::text::pg_snapshot as base, $3::text::pg_snapshot as current offset 0),
+-- A transaction is replayed as a whole, when its last row's turn has come.
+beyond as materialized (
+    select distinct m.txid from s join public.replica_log m on m.id > $4 and pg_visible_in_snapshot(m.txid, s.current))
+update public.replica_log l
+   set replicated = false
+  from s
+ where l.id > $1 and l.replicated
+   and not coalesce(pg_visible_in_snapshot(l.txid, s.base), false)
+   and not (coalesce(l.id <= $4 and pg_visible_in_snapshot(l.txid, s.current), false)
+            and l.txid not in (select txid from beyond))
+   and not exists (select from public.replica_skipped k where k.master = $5 and k.id = l.id)

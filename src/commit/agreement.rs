@@ -1,0 +1,198 @@
+//! Do both servers mean the same last batch?
+//!
+//! The slave's row in `replica_progress` and the master's in `replica_slave` are written by the two transactions of a batch and
+//! hold the same random token. When they differ, one of the servers has another life than the other one believes: it was
+//! restored, a standby that lagged was promoted in its place, or a connection string leads somewhere else. Then nothing is
+//! replayed before it is known what the slave lacks.
+//!
+//! | the slave's batch | then |
+//! |---|---|
+//! | is the master's | both agree |
+//! | was built by TWO_PHASE=false on what the master's row says | only the master's commit is missing: it is made up for |
+//! | is older, in a history that the master has up to there | the slave is *behind*: it goes back to its own position |
+//! | is newer than what the master has of its history | the slave is *ahead*: refused |
+//! | is of a history that the master does not know | refused |
+//! | is unknown, but the master knows of one | the slave lacks everything: refused |
+//!
+//! Tokens prove that two rows are of one batch. Numbers order the batches of one history, but a server that was restored gives
+//! them out again. So the daemon draws an id for a new history whenever the master was started, promoted or gone back on, and
+//! the master remembers how far it has each former one.
+
+use crate::backlog::position::Position;
+use crate::backlog::progress::MasterRow;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::{BatchNumber, Side};
+use crate::commit::sql;
+use crate::server::session::Session;
+
+/// The slave's row in `replica_progress`.
+#[derive(Debug)]
+pub struct SlaveRow {
+    /// The pair as the row names it: the log may have had another identity then.
+    pub key: String,
+    pub batch: BatchNumber,
+    pub token: Option<String>,
+    /// What the master's row said when TWO_PHASE=false built this batch on it.
+    former: Option<String>,
+    /// The master's database then.
+    pub identity: Option<String>,
+    history: Option<String>,
+    /// As text, which an earlier version may have left empty.
+    position: String,
+    /// When it was written.
+    pub ts: String,
+}
+
+/// How the two rows stand to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Agreed,
+    /// TWO_PHASE=false has committed this batch on the slave, and not on the master.
+    CommittedOnSlave,
+    /// The slave was restored from an older state.
+    Behind,
+    /// The master was restored from an older state, or a standby that lagged was promoted.
+    Ahead,
+    OtherHistory,
+    /// An empty database, or one that was never this slave.
+    Unknown,
+}
+
+impl SlaveRow {
+    /// The row of this pair, or one that shows the same slave under the name that the pair had before the master's log
+    /// came to another cluster.
+    pub fn read(slave: &mut Session, key: &str, master: &MasterRow) -> Result<Option<SlaveRow>> {
+        let rows =
+            slave.query("read the last batch", sql::PROGRESS, &[&key, &master.position.token, &master.history])?;
+        Ok(rows.first().map(|row| SlaveRow {
+            key: row.get("master"),
+            batch: BatchNumber(row.get("batch")),
+            token: row.get("token"),
+            former: row.get("former"),
+            identity: row.get("identity"),
+            history: row.get("history"),
+            position: row.get("position"),
+            ts: row.get("ts"),
+        }))
+    }
+
+    pub fn position(&self) -> Result<Position> {
+        Position::decode(self.batch, self.token.clone(), &self.position).ok_or_else(|| {
+            Error::new(Kind::Internal, Some(Side::Slave), "read the progress", "replica_progress.position is damaged")
+        })
+    }
+}
+
+/// The two rows, for somebody who changes nothing. While a daemon works they may be of two batches.
+pub fn look(
+    master: &mut Session,
+    slave: &mut Session,
+    key: &str,
+    field: &str,
+) -> Result<(MasterRow, Option<SlaveRow>)> {
+    let there = MasterRow::read(master, field)?;
+    let here = SlaveRow::read(slave, key, &there)?;
+    Ok((there, here))
+}
+
+impl Standing {
+    /// Does it keep the daemon from replicating?
+    pub fn is_refused(self) -> bool {
+        matches!(self, Standing::Ahead | Standing::OtherHistory | Standing::Unknown)
+    }
+}
+
+/// Compares the two rows.
+pub fn standing(master: &MasterRow, slave: Option<&SlaveRow>) -> Standing {
+    let known = master.position.token.as_ref();
+    let Some(slave) = slave else {
+        return if known.is_none() { Standing::Agreed } else { Standing::Unknown };
+    };
+    match (&slave.token, known) {
+        // From before there were tokens: only TWO_PHASE=false wrote a position.
+        (None, None) if slave.batch > master.position.batch && !slave.position.is_empty() => Standing::CommittedOnSlave,
+        (None, None) => Standing::Agreed,
+        (Some(here), Some(there)) if here == there => Standing::Agreed,
+        (Some(_), _) if slave.former.as_ref() == Some(&master.state()) => Standing::CommittedOnSlave,
+        (None, Some(_)) => Standing::Unknown,
+        (Some(_), None) => Standing::Ahead,
+        (Some(_), Some(_)) => match slave.history.as_ref().and_then(|history| master.has_up_to(history)) {
+            Some(up_to) if slave.batch <= up_to => Standing::Behind,
+            Some(_) => Standing::Ahead,
+            None => Standing::OtherHistory,
+        },
+    }
+}
+
+/// Why nothing can be replayed, for a standing that ends replication.
+pub fn refusal(standing: Standing, master: &MasterRow, slave: Option<&SlaveRow>) -> Error {
+    let there = format!("the master's last batch is {}, of {}", master.position.batch, master.ts);
+    let here = slave.map_or(String::new(), |slave| format!("the slave's is {}, of {}", slave.batch, slave.ts));
+    let (side, what, hint) = match standing {
+        Standing::Ahead => (
+            Side::Master,
+            format!(
+                "the slave has replayed batches that the master does not know any more: {here}, and {there}. The master was \
+                 restored, or a standby that lagged was promoted"
+            ),
+            APART,
+        ),
+        Standing::OtherHistory => (
+            Side::Slave,
+            format!("the slave's last batch is none that this master has made: {here}, and {there}"),
+            APART,
+        ),
+        _ => (
+            Side::Slave,
+            format!("the slave does not know of any batch, but {there}: this is an empty database, or another one"),
+            "is DSN1 right? If this is to be the slave from now on, fill it: pyreplica copy",
+        ),
+    };
+    Error::new(Kind::Apart, Some(side), "replicate", what).with_hint(hint)
+}
+
+/// The ways out that lose nothing unseen.
+const APART: &str = "nothing was changed. If the master is right: stop the daemon, look at the differences with pyreplica compare, \
+     and let pyreplica repair make the slave equal and set its position. If the slave is right: make it the master";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn master(batch: i64, token: Option<&str>, history: &str) -> MasterRow {
+        MasterRow::of(batch, token, history, &[("old", 50)])
+    }
+
+    fn slave(batch: i64, token: Option<&str>, history: &str, former: Option<&str>) -> Option<SlaveRow> {
+        Some(SlaveRow {
+            key: "k".into(),
+            batch: BatchNumber(batch),
+            token: token.map(str::to_string),
+            former: former.map(str::to_string),
+            identity: None,
+            history: Some(history.into()),
+            position: "- - - 0 0".into(),
+            ts: String::new(),
+        })
+    }
+
+    #[test]
+    fn every_standing() {
+        let stand = |master: MasterRow, slave: Option<SlaveRow>| standing(&master, slave.as_ref());
+        let now = || master(60, Some("t60"), "now");
+        assert_eq!(stand(now(), slave(60, Some("t60"), "now", None)), Standing::Agreed);
+        assert_eq!(stand(now(), slave(61, Some("t61"), "now", Some("t60/-"))), Standing::CommittedOnSlave);
+        assert_eq!(stand(now(), slave(61, Some("t61"), "now", Some("t59/-"))), Standing::Ahead);
+        assert_eq!(stand(now(), slave(61, Some("t61"), "now", None)), Standing::Ahead);
+        assert_eq!(stand(now(), slave(59, Some("t59"), "now", None)), Standing::Behind);
+        assert_eq!(stand(now(), slave(50, Some("t50"), "old", None)), Standing::Behind);
+        assert_eq!(stand(now(), slave(51, Some("t51"), "old", None)), Standing::Ahead, "the master has it up to 50");
+        assert_eq!(stand(now(), slave(51, Some("t51"), "other", None)), Standing::OtherHistory);
+        assert_eq!(stand(now(), slave(0, None, "", None)), Standing::Unknown);
+        assert_eq!(stand(now(), None), Standing::Unknown);
+        assert_eq!(stand(master(0, None, "now"), None), Standing::Agreed, "neither has replayed anything");
+        assert_eq!(stand(master(9, None, "now"), slave(9, None, "", None)), Standing::Agreed, "from before tokens");
+        assert_eq!(stand(master(8, None, "now"), slave(9, None, "", None)), Standing::CommittedOnSlave);
+        assert_eq!(stand(master(9, None, "now"), slave(9, Some("t9"), "now", None)), Standing::Ahead);
+    }
+}
