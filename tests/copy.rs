@@ -246,7 +246,8 @@ fn a_copy_does_not_go_on_without_the_session_that_keeps_the_tables() {
     pair.create_triggers();
     let mut copying = paused(&pair, &["--jobs", "2"], "copy-loading");
     pair.run(
-        "select pg_terminate_backend(pid) from pg_locks where relation = 't6'::regclass and mode = 'AccessShareLock'",
+        "select pg_terminate_backend(pid) from pg_locks where relation = 't6'::regclass and mode = 'AccessShareLock'
+            and database = (select oid from pg_database where datname = current_database())",
     );
     for table in &tables {
         // One that is being read by the other session is still locked by that.
