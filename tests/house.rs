@@ -1,5 +1,5 @@
 //! The rules of the house that a program can check: which room uses which, who imports which crate, how long a file may be,
-//! who starts threads, what only one operating system has.
+//! who starts threads, what only one operating system has, that no file of tests is forgotten.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -212,5 +212,16 @@ fn what_only_unix_has_stands_behind_cfg_unix() {
             let place = format!("{}:{}", file.display(), index + 1);
             assert!(is_for_unix_only(&lines, index), "{place} is compiled on Windows too: {}", line.trim());
         }
+    }
+}
+
+#[test]
+fn every_file_of_tests_is_a_module_of_main_rs() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let modules = declared(&tests.join("main.rs"));
+    for file in fs::read_dir(&tests).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let is_listed = name == "main" || modules.iter().any(|module| module == name);
+        assert!(is_listed || file.extension().is_none_or(|e| e != "rs"), "main.rs does not list {}", file.display());
     }
 }

@@ -1,8 +1,6 @@
 //! Quarantine where it is easy to get wrong: several errors in one batch, unique values, two operators.
 
-mod harness;
-
-use harness::{Daemon, Pair, assert_says, wait_until};
+use crate::harness::{Daemon, Pair, assert_says, wait_until};
 
 const QUARANTINE: &str = "ON_ERROR=quarantine\n";
 

@@ -4,9 +4,7 @@
 //! Whatever is prepared on the slave writes `prepared` where a replay would write `replayed`, so the row tells which of
 //! the two became of a change.
 
-mod harness;
-
-use harness::Pair;
+use crate::harness::Pair;
 use postgres::Client;
 use pyreplica::base::names::{BatchNumber, Side};
 use pyreplica::commit::recovery::GidFamily;
