@@ -1,9 +1,7 @@
 //! A long backlog is read ahead by a session of its own: what happens when that is lost, when something that was read
 //! ahead is not to be replayed, and when the pair is stopped.
 
-mod harness;
-
-use harness::{Pair, assert_says};
+use crate::harness::{self, Pair, assert_says};
 
 /// More than one read of the log, hence several batches and windows.
 const BACKLOG: i32 = 60_000;

@@ -1,9 +1,7 @@
 //! A backlog that is larger than one read of the log: transactions that lie far apart in it, that are still open while it
 //! drains, that depend on each other and that are larger than a batch.
 
-mod harness;
-
-use harness::{End, Pair, wait_until};
+use crate::harness::{End, Pair, wait_until};
 use postgres::Client;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

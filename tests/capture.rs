@@ -1,8 +1,6 @@
 //! What the trigger writes into the log, whoever changes a row and however hostile their session, and whom it wakes.
 
-mod harness;
-
-use harness::{Database, Pair, drains, wait_until};
+use crate::harness::{Database, Pair, drains, wait_until};
 use std::time::Duration;
 
 /// A database with pyreplica in it, owned by a role that is no superuser, and a role of an application.

@@ -1,9 +1,7 @@
 //! What replication needs and does not find: one clear line says what, on which side, and what to do; the exit code says
 //! whose fault it is; no password shows anywhere. Where the hint is a command, it is run as it stands.
 
-mod harness;
-
-use harness::{Finished, OwnCluster, Pair, Server, assert_says, final_words, run};
+use crate::harness::{self, Finished, OwnCluster, Pair, Server, assert_says, final_words, run};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 

@@ -1,8 +1,6 @@
 //! `pyreplica compare`: what differs is found, what is equal is not called different, whatever both sides do meanwhile.
 
-mod harness;
-
-use harness::{Finished, Pair};
+use crate::harness::{Finished, Pair};
 use serde_json::Value;
 
 /// The table's entry in what `compare --json` has printed.

@@ -1,9 +1,7 @@
 //! The slave is not what the master thinks it is: the master wins, with a warning, where that loses nothing; otherwise the
 //! change is named, nothing of its transaction stays, and everything before it is replayed.
 
-mod harness;
-
-use harness::{Pair, assert_says, refusal};
+use crate::harness::{Pair, assert_says, refusal};
 
 const TABLE: &str = "create table t (id int primary key, a text, n int)";
 const THREE: &str = "insert into t select i, 'row ' || i, i from generate_series(1, 3) i";

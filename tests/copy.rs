@@ -1,9 +1,7 @@
 //! `pyreplica copy`: a slave is filled while the master works, and what comes later is replayed, nothing twice.
 
-mod harness;
-
-use harness::copying::{copy, paused, try_copy};
-use harness::{OwnCluster, Pair, shared, wait_until};
+use crate::harness::copying::{copy, paused, try_copy};
+use crate::harness::{OwnCluster, Pair, shared, wait_until};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
@@ -172,7 +170,7 @@ fn a_table_is_copied_again_while_the_daemon_replicates_and_is_killed_anywhere() 
 #[test]
 fn a_copy_whose_slave_stops_goes_on_afterwards() {
     let mut slave = OwnCluster::start("slave", "", &[]);
-    let pair = bank(Pair::on(&shared().0, slave.server()));
+    let pair = bank(Pair::on(shared().0, slave.server()));
     let mut copying = paused(&pair, &["--jobs", "2"], "copy-loading:2");
     slave.stop_immediate();
     copying.resume();
@@ -246,7 +244,8 @@ fn a_copy_does_not_go_on_without_the_session_that_keeps_the_tables() {
     pair.create_triggers();
     let mut copying = paused(&pair, &["--jobs", "2"], "copy-loading");
     pair.run(
-        "select pg_terminate_backend(pid) from pg_locks where relation = 't6'::regclass and mode = 'AccessShareLock'",
+        "select pg_terminate_backend(pid) from pg_locks where relation = 't6'::regclass and mode = 'AccessShareLock'
+            and database = (select oid from pg_database where datname = current_database())",
     );
     for table in &tables {
         // One that is being read by the other session is still locked by that.
@@ -264,7 +263,7 @@ fn a_copy_does_not_go_on_without_the_session_that_keeps_the_tables() {
 #[test]
 fn changes_after_a_crash_of_the_master_are_not_taken_for_copied() {
     let mut master = OwnCluster::start("master", "wal_writer_delay = 10s", &[]);
-    let pair = Pair::on(master.server(), &shared().1);
+    let pair = Pair::on(master.server(), shared().1);
     pair.exec_both("create table t (id int primary key, a text)");
     pair.create_triggers();
     pair.run("insert into t values (1, '')");

@@ -1,9 +1,7 @@
 //! `pyreplica copy` beyond the plain case: what it refuses, one table alone, the schema, filters, encodings.
 
-mod harness;
-
-use harness::copying::{copy, paused, try_copy};
-use harness::{Finished, OwnCluster, Pair, psql, shared, wait_until};
+use crate::harness::copying::{copy, paused, try_copy};
+use crate::harness::{Finished, OwnCluster, Pair, psql, shared, wait_until};
 use std::process::Command;
 use std::time::Duration;
 
@@ -284,7 +282,7 @@ fn the_slaves_tables_may_be_made_otherwise() {
 #[test]
 fn without_the_replica_role_nothing_may_fire() {
     let slave = OwnCluster::start("slave", "", &[]);
-    let mut pair = Pair::on(&shared().0, slave.server());
+    let mut pair = Pair::on(shared().0, slave.server());
     pair.exec_both(TABLES);
     pair.create_triggers();
     pair.run("insert into t values (1, 'a')");

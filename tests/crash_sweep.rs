@@ -2,9 +2,7 @@
 //! nothing is left prepared. Each sweep goes through all steps; the daemon stands still at the step while the fault
 //! happens.
 
-mod harness;
-
-use harness::{Daemon, OwnCluster, Pair};
+use crate::harness::{Daemon, OwnCluster, Pair};
 use pyreplica::for_tests::Step;
 
 /// How often the protocol passes the step before the fault: the first batch ever, and one that finds numbers and rows of

@@ -2,9 +2,7 @@
 //! tables end equal, nothing stays prepared, and what is written afterwards arrives at once: in all these tests the
 //! keepalive comes after an hour, so a wake-up that got lost is seen.
 
-mod harness;
-
-use harness::{Daemon, End, Forwarder, OwnCluster, Pair, Server, wait_until};
+use crate::harness::{self, Daemon, End, Forwarder, OwnCluster, Pair, Server, wait_until};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;

@@ -1,9 +1,7 @@
 //! `pyreplica doctor`: it finds what is wrong, on either side, and every statement that it prints mends it as it stands.
 
-mod harness;
-
-use harness::looking::{Check, assert_finds, checks, doctor, faults};
-use harness::{OwnCluster, Pair};
+use crate::harness::looking::{Check, assert_finds, checks, doctor, faults};
+use crate::harness::{OwnCluster, Pair};
 
 /// Runs every statement that is printed, as it is printed.
 #[track_caller]

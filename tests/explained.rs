@@ -1,11 +1,9 @@
 //! Whatever breaks, and at whichever step of the protocol: while it is broken, `status` and `doctor` say what failed, on
 //! which side, and what to do now.
 
-mod harness;
-
-use harness::copying::paused;
-use harness::looking::{explained, status};
-use harness::{OwnCluster, Pair, assert_says, wait_until};
+use crate::harness::copying::paused;
+use crate::harness::looking::{explained, status};
+use crate::harness::{OwnCluster, Pair, assert_says, wait_until};
 use pyreplica::for_tests::Step;
 
 const CHANGE: &str = "insert into t select coalesce(max(id), 0) + 1, 'new' from t";

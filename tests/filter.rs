@@ -1,9 +1,7 @@
 //! Filters and transforms in SQL: what the slave gets to see is decided on the master, row by row, as the tables
 //! py_log_filter and py_log_transform say. tests/filter_python.rs has the same in Python.
 
-mod harness;
-
-use harness::{Pair, Script, quietly, refused, told};
+use crate::harness::{Pair, Script, quietly, refused, told};
 use std::path::Path;
 
 const GOODS: &str = "create table goods (id int primary key, name text, price numeric)";

@@ -1,9 +1,7 @@
 //! Filters and transforms in Python, as the original had them. These tests need PL/Python on the master's server, which
 //! tests/run.sh installs from the distribution; where a server has none they say so and pass.
 
-mod harness;
-
-use harness::{Pair, Script, quietly, refused, told};
+use crate::harness::{self, Pair, Script, quietly, refused, told};
 use std::path::{Path, PathBuf};
 
 /// As the original documents it, to the letter.

@@ -1,9 +1,7 @@
 //! Free statements, rows that somebody writes into the log by hand: they are replayed in their place, cannot break out of
 //! the batch, and what goes wrong in one is named.
 
-mod harness;
-
-use harness::{Pair, assert_says, refusal};
+use crate::harness::{Pair, assert_says, refusal};
 
 /// Three rows on both sides, by replication.
 fn pair_with_three_rows() -> Pair {

@@ -1,8 +1,6 @@
 //! The harness keeps its own promises: without that, no other test proves anything.
 
-mod harness;
-
-use harness::{Daemon, Forwarder, OwnCluster, Pair, wait_until};
+use crate::harness::{self, Daemon, Forwarder, OwnCluster, Pair, wait_until};
 
 #[test]
 fn a_pair_is_two_databases_that_start_equal_and_can_be_told_apart() {

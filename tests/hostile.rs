@@ -1,9 +1,7 @@
 //! Somebody who may create functions and tables in the schema public, as everybody may before PostgreSQL 15, makes ones that
 //! fit pyreplica's calls better than PostgreSQL's own. None is ever called with the rights of an operator or a daemon.
 
-mod harness;
-
-use harness::{Database, Feed, Pair, assert_says};
+use crate::harness::{Database, Feed, Pair, assert_says};
 
 const INSTALL: &str = "master-install.sql";
 

@@ -1,5 +1,6 @@
 //! The rules of the house that a program can check: which room uses which, who imports which crate, how long a file may be,
-//! who starts threads, what only one operating system has, what the master's script is made from.
+//! who starts threads, what only one operating system has, what the master's script is made from, that no file of tests is
+//! forgotten.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -247,5 +248,16 @@ fn the_script_of_the_master_is_made_from_its_parts() {
     for part in parts {
         let lines = read(&part).lines().count();
         assert!(lines <= LONGEST_PART, "{} has {lines} lines", part.display());
+    }
+}
+
+#[test]
+fn every_file_of_tests_is_a_module_of_main_rs() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let modules = declared(&tests.join("main.rs"));
+    for file in fs::read_dir(&tests).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let is_listed = name == "main" || modules.iter().any(|module| module == name);
+        assert!(is_listed || file.extension().is_none_or(|e| e != "rs"), "main.rs does not list {}", file.display());
     }
 }

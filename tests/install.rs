@@ -1,9 +1,7 @@
 //! The SQL scripts as an operator runs them: by psql, by file or by standard input, twice, as a superuser or as the plain
 //! owner of the database; and py_log_create_tg with whatever table it is given.
 
-mod harness;
-
-use harness::{Database, Feed};
+use crate::harness::{self, Database, Feed};
 use std::path::Path;
 
 const INSTALL: &str = "master-install.sql";

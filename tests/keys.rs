@@ -1,8 +1,6 @@
 //! The key finds the row on the slave: keys of several columns and of any type, keys that change, keys that shift.
 
-mod harness;
-
-use harness::{Pair, drains, replays_each};
+use crate::harness::{Pair, drains, replays_each};
 
 const PEOPLE: &str = "create table people (id int primary key, name text, age int, note text)";
 

@@ -1,8 +1,6 @@
 //! A server that does its last word of a batch late: after its daemon has died, while or after another one looks.
 
-mod harness;
-
-use harness::{Daemon, Pair, Still, wait_until};
+use crate::harness::{Daemon, Pair, Still, wait_until};
 use postgres::Client;
 use std::fs;
 

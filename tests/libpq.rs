@@ -1,11 +1,9 @@
 //! What a connection string leaves out is found where psql finds it: files in the home directory, variables, services.
 //! Each test lets both programs try the same and compares who gets in.
 
-mod harness;
-
-use harness::secure::Outcome::{Encrypted, Plain, Refused};
-use harness::secure::{assert_says, clean_psql, connect, outcome, with_defaults, world};
-use harness::{ORDINARY, Pair, restrict, run, shared};
+use crate::harness::secure::Outcome::{Encrypted, Plain, Refused};
+use crate::harness::secure::{assert_says, clean_psql, connect, outcome, with_defaults, world};
+use crate::harness::{ORDINARY, Pair, restrict, run, shared};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixListener;

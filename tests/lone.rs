@@ -1,9 +1,7 @@
 //! A few changes that come alone, to a daemon that knows their tables: one message to each server, at the same time. Whatever
 //! is unusual, and whoever dies meanwhile, it comes out as it does the ordinary way.
 
-mod harness;
-
-use harness::{Daemon, OwnCluster, Pair, wait_until};
+use crate::harness::{Daemon, OwnCluster, Pair, wait_until};
 use postgres::Client;
 
 const SCHEMA: &str = "create table t (id int primary key, n int, note text);

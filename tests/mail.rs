@@ -1,9 +1,7 @@
 //! The operator is told by mail, through a real mail server; and a mail server that is away, dumb or unwilling is no
 //! concern of replication.
 
-mod harness;
-
-use harness::{Certificates, Daemon, Forwarder, MailServer, Pair};
+use crate::harness::{self, Certificates, Daemon, Forwarder, MailServer, Pair};
 use std::net::TcpListener;
 
 const TABLE: &str = "create table t (id int primary key, v text)";

@@ -1,8 +1,6 @@
 //! Several masters: both directions at once, rings and cascades. No loop, no lost change, no failed PREPARE.
 
-mod harness;
-
-use harness::{Daemon, Pair, wait_until};
+use crate::harness::{Daemon, Pair, wait_until};
 use std::thread;
 
 const TABLE: &str = "create table t (id int primary key, a text)";

@@ -1,8 +1,6 @@
 //! METRICS: what the daemon serves by HTTP, and that no client can hurt replication.
 
-mod harness;
-
-use harness::{Daemon, Pair, wait_until};
+use crate::harness::{self, Daemon, Pair, wait_until};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;

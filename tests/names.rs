@@ -1,8 +1,6 @@
 //! Any name that PostgreSQL takes for a schema, a table or a column is replicated.
 
-mod harness;
-
-use harness::{Pair, drains, replays_each};
+use crate::harness::{Pair, drains, replays_each};
 
 #[test]
 fn names_in_upper_case_with_quotes_spaces_and_reserved_words_are_replayed() {

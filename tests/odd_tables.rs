@@ -1,9 +1,7 @@
 //! Copy, compare and repair where tables, keys, names and settings are unusual.
 
-mod harness;
-
-use harness::Pair;
-use harness::copying::copy;
+use crate::harness::Pair;
+use crate::harness::copying::copy;
 
 /// A key's type, and five values of it.
 const KEYS: [(&str, [&str; 5]); 19] = [

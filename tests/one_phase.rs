@@ -1,9 +1,7 @@
 //! Without two-phase commit, on servers that cannot prepare a transaction at all, a change is still replayed exactly once,
 //! whatever dies and at whichever step.
 
-mod harness;
-
-use harness::{Daemon, OwnCluster, Pair};
+use crate::harness::{Daemon, OwnCluster, Pair};
 use pyreplica::for_tests::Step;
 
 const ONE_PHASE: &str = "TWO_PHASE=false";

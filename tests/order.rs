@@ -1,9 +1,7 @@
 //! Transactions interleave on the master and commit out of order; the slave gets them whole, in an order that leads to the
 //! same result, and none is forgotten.
 
-mod harness;
-
-use harness::{End, OwnCluster, Pair, Server, wait_until};
+use crate::harness::{End, OwnCluster, Pair, Server, wait_until};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;

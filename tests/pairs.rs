@@ -1,8 +1,6 @@
 //! Pairs beside each other, daemons in each other's way, and the signals that end or steer them.
 
-mod harness;
-
-use harness::{Daemon, Pair, Still, assert_says, final_words, wait_until};
+use crate::harness::{Daemon, Pair, Still, assert_says, final_words, wait_until};
 use postgres::Client;
 use std::fs;
 use std::path::PathBuf;

@@ -1,8 +1,6 @@
 //! A pair, or a table of it, held back for a while: what others change goes on, what was held is replayed in order, once.
 
-mod harness;
-
-use harness::{Pair, assert_says};
+use crate::harness::{Pair, assert_says};
 
 fn pair() -> Pair {
     let pair = Pair::new();

@@ -1,8 +1,6 @@
 //! CONFLICT: who wins, per table and kind, and the rows of replica_conflict that tell of it.
 
-mod harness;
-
-use harness::{Daemon, Pair, assert_says, wait_until};
+use crate::harness::{Daemon, Pair, assert_says, wait_until};
 use std::thread;
 
 /// Three rows on both sides, by replication.

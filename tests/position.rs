@@ -1,9 +1,7 @@
 //! What a slave has replayed is one position: a drain that dies in its midst goes on where it was, flags follow by
 //! themselves, and a position never means another cluster's transactions.
 
-mod harness;
-
-use harness::{Daemon, Pair};
+use crate::harness::{self, Daemon, Pair};
 use postgres::Client;
 
 /// The counter has no trigger: a free statement counts on the slave, so a transaction that is lost or replayed a second

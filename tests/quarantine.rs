@@ -1,9 +1,7 @@
 //! ON_ERROR=quarantine: a transaction that cannot be replayed is put aside with what depends on it, the rest goes on, and
 //! it is replayed later or given up.
 
-mod harness;
-
-use harness::{Daemon, Pair, assert_says};
+use crate::harness::{Daemon, Pair, assert_says};
 
 const QUARANTINE: &str = "ON_ERROR=quarantine\n";
 

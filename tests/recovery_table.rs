@@ -4,13 +4,9 @@
 //! Whatever is prepared on the slave writes `prepared` where a replay would write `replayed`, so the row tells which of
 //! the two became of a change.
 
-mod harness;
-
-use harness::Pair;
+use crate::harness::Pair;
 use postgres::Client;
-use pyreplica::for_tests::GidFamily;
-use pyreplica::for_tests::origin;
-use pyreplica::for_tests::{BatchNumber, Side};
+use pyreplica::for_tests::{BatchNumber, GidFamily, Side, origin};
 
 /// A pair that has replicated one batch, by which the master knows the slave.
 fn acquainted_pair() -> Pair {
@@ -49,16 +45,38 @@ fn next_number(pair: &Pair) -> BatchNumber {
     BatchNumber(pair.on_master("select nextval('replica_batch_seq')")[0].parse().unwrap())
 }
 
+/// Each batch's own, as the daemon draws one at random.
+fn token(number: BatchNumber) -> String {
+    format!("{:032x}", number.0 + 0x1000)
+}
+
+fn gid(pair: &Pair, side: Side, number: BatchNumber) -> String {
+    // A gid shows the first half of a token.
+    family(pair).gid(side, number, &format!("{}{}", &token(number)[16..], &token(number)[..16]))
+}
+
 /// What the batch does on the master, without its end: number and position are noted, and all is replayed that is there.
 fn note(number: BatchNumber) -> String {
+    let token = token(number);
     format!(
-        "update replica_slave set batch = {number}, current = pg_current_snapshot(),
-             last = (select max(id) from replica_log);"
+        "update replica_slave set batch = {number}, token = '{0}{1}', current = pg_current_snapshot(),
+             last = (select max(id) from replica_log);",
+        &token[16..],
+        &token[..16]
     )
 }
 
+/// The same on the slave, which keeps the position as text.
+fn note_on_slave(pair: &Pair, number: BatchNumber) -> String {
+    let token = token(number);
+    let position = pair
+        .on_master("select '- ' || pg_current_snapshot() || ' ' || max(id) || ' ' || max(id) || ' 0' from replica_log");
+    let (token, position) = (format!("{}{}", &token[16..], &token[..16]), &position[0]);
+    format!("update replica_progress set batch = {number}, token = '{token}', position = '{position}';")
+}
+
 fn prepare_on_master(pair: &Pair, number: BatchNumber) {
-    let gid = family(pair).gid(Side::Master, number);
+    let gid = gid(pair, Side::Master, number);
     pair.run(&format!("begin; {} prepare transaction '{gid}'", note(number)));
 }
 
@@ -67,8 +85,19 @@ fn commit_on_master(pair: &Pair, number: BatchNumber) {
 }
 
 fn prepare_on_slave(pair: &Pair, number: BatchNumber, id: i32) {
-    let gid = family(pair).gid(Side::Slave, number);
+    let (gid, note) = (gid(pair, Side::Slave, number), note_on_slave(pair, number));
+    pair.run_on_slave(&format!("begin; insert into t values ({id}, 'prepared'); {note} prepare transaction '{gid}'"));
+}
+
+/// Of several only one can have the slave's row: what all that are rolled back have written does not matter.
+fn prepare_late_on_slave(pair: &Pair, number: BatchNumber, id: i32) {
+    let gid = gid(pair, Side::Slave, number);
     pair.run_on_slave(&format!("begin; insert into t values ({id}, 'prepared'); prepare transaction '{gid}'"));
+}
+
+fn commit_on_slave(pair: &Pair, number: BatchNumber, id: i32) {
+    let note = note_on_slave(pair, number);
+    pair.run_on_slave(&format!("begin; insert into t values ({id}, 'prepared'); {note} commit"));
 }
 
 fn change(pair: &Pair, id: i32) {
@@ -138,13 +167,29 @@ fn prepared_on_the_slave_and_rolled_back_on_the_master_is_rolled_back_and_replay
     assert_settled(&pair);
 }
 
+/// Symptom: a backup of the master from between PREPARE and COMMIT was restored later: the batch was replayed twice.
+/// Cause: what was prepared on the master alone was rolled back, whatever the slave had committed.
+#[test]
+fn prepared_on_the_master_and_committed_on_the_slave_is_committed() {
+    let pair = acquainted_pair();
+    let number = next_number(&pair);
+    change(&pair, 1);
+    commit_on_slave(&pair, number, 1);
+    prepare_on_master(&pair, number);
+    let output = once(&pair);
+    assert!(output.contains("committed on the slave: commit on the master"), "{output}");
+    assert_eq!(slave_rows(&pair), ["1 prepared"]);
+    assert_settled(&pair);
+}
+
 #[test]
 fn a_number_that_is_not_the_masters_is_rolled_back_whether_it_is_older_or_newer() {
     let pair = acquainted_pair();
     let (older, committed, newer) = (next_number(&pair), next_number(&pair), next_number(&pair));
-    for (id, number) in [(1, older), (2, committed), (3, newer)] {
-        prepare_on_slave(&pair, number, id);
+    for (id, number) in [(1, older), (3, newer)] {
+        prepare_late_on_slave(&pair, number, id);
     }
+    prepare_on_slave(&pair, committed, 2);
     commit_on_master(&pair, committed);
     for id in [1, 3] {
         change(&pair, id);
@@ -159,7 +204,7 @@ fn a_number_that_is_not_the_masters_is_rolled_back_whether_it_is_older_or_newer(
 fn several_batches_in_doubt_are_each_settled_by_their_own_state() {
     let pair = acquainted_pair();
     let (late, both) = (next_number(&pair), next_number(&pair));
-    prepare_on_slave(&pair, late, 1);
+    prepare_late_on_slave(&pair, late, 1);
     change(&pair, 2);
     prepare_on_master(&pair, both);
     prepare_on_slave(&pair, both, 2);
@@ -186,13 +231,14 @@ fn transactions_that_are_not_this_pairs_are_left_alone() {
     let pair = acquainted_pair();
     let number = next_number(&pair);
     let name = &pair.name;
-    let ours = family(&pair).gid(Side::Slave, number);
-    let (_, digits) = ours.rsplit_once(':').unwrap();
+    let ours = gid(&pair, Side::Slave, number);
+    let (_, digits) = ours.split_once(&format!(":{number}:")).unwrap();
+    let token = token(number);
     let foreign = [
-        family_of(&pair, name, "replicated:slave", 0).gid(Side::Slave, number),
-        family_of(&pair, name, "slave2", 0).gid(Side::Slave, number),
-        family_of(&pair, name, "replicated", 1).gid(Side::Slave, number),
-        family(&pair).gid(Side::Master, number),
+        family_of(&pair, name, "replicated:slave", 0).gid(Side::Slave, number, &token),
+        family_of(&pair, name, "slave2", 0).gid(Side::Slave, number, &token),
+        family_of(&pair, name, "replicated", 1).gid(Side::Slave, number, &token),
+        gid(&pair, Side::Master, number),
         format!("pyreplica:{name}:replicated:slave:soon:{digits}"),
         format!("pyreplica:{name}:replicated:slave:{number}:{digits}:"),
         format!("PYREPLICA:{name}:replicated:slave:{number}:{digits}"),
@@ -215,7 +261,7 @@ fn transactions_that_are_not_this_pairs_are_left_alone() {
 #[test]
 fn a_gid_of_this_pair_in_another_database_is_left_alone() {
     let (pair, elsewhere) = (acquainted_pair(), acquainted_pair());
-    let gid = family(&pair).gid(Side::Slave, next_number(&pair));
+    let gid = gid(&pair, Side::Slave, next_number(&pair));
     elsewhere.run_on_slave(&format!("begin; insert into t values (1, 'elsewhere'); prepare transaction '{gid}'"));
     change(&pair, 1);
     once(&pair);

@@ -1,8 +1,6 @@
 //! SIGHUP reads the config files again: pairs start, end and change their settings, and the others never notice.
 
-mod harness;
-
-use harness::{Daemon, Pair, wait_until};
+use crate::harness::{Daemon, Pair, wait_until};
 use std::fs;
 use std::path::Path;
 

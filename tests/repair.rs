@@ -1,8 +1,6 @@
 //! `pyreplica repair`: the slave gets the master's rows, and never an older one than it has.
 
-mod harness;
-
-use harness::{Daemon, Finished, Pair, wait_until};
+use crate::harness::{Daemon, Finished, Pair, wait_until};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[track_caller]

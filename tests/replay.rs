@@ -1,9 +1,7 @@
 //! What happens to a row on the master happens to it on the slave, whatever kind of statement did it. Each test does
 //! something on the master, drains the log by the real binary, and compares all tables.
 
-mod harness;
-
-use harness::{Pair, drains, replays, replays_each};
+use crate::harness::{Pair, drains, replays, replays_each};
 
 const PEOPLE: &str = "create table people (id int primary key, name text, age int, note text)";
 

@@ -2,9 +2,7 @@
 //! replayed stays replayed, what waits for them goes out once and in its order, and nothing that is logged later is
 //! swallowed because its number once meant something else.
 
-mod harness;
-
-use harness::{Daemon, OwnCluster, Pair};
+use crate::harness::{self, Daemon, OwnCluster, Pair};
 use postgres::Client;
 use std::io::{Read, Write};
 

@@ -2,9 +2,7 @@
 //! lists. With the right to set session_replication_role nothing of the slave's own runs; without it constraints are
 //! deferred, triggers and cascades run, and that is announced.
 
-mod harness;
-
-use harness::{Finished, Pair, Server};
+use crate::harness::{self, Finished, Pair, Server};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const ANNOUNCEMENT: &str = "the role may not set session_replication_role";

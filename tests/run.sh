@@ -1,9 +1,30 @@
 #!/bin/sh
-# Runs all tests: installs what is missing, starts one master and one slave cluster for the whole run, and stops them.
-# Further arguments go to `cargo test`, e.g. `tests/run.sh --test replay`.
+# Runs the tests on throwaway servers; installs what is missing.
+#
+#   tests/run.sh                       all of them, the library's own among them
+#   tests/run.sh replay keys           those in tests/replay.rs and tests/keys.rs
+#   tests/run.sh replay::a_change      of those in tests/replay.rs whose names contain this; cargo prints whole names
+#   tests/run.sh replay -- --nocapture options, and everything from -- on, go to `cargo test`
 set -eu
 cd "$(dirname "$0")/.."
 . tests/lib.sh
+
+# The arguments without the names are cargo's; there is a -- among them.
+names=
+ended=
+for argument; do
+    shift
+    if [ -n "$ended" ] || [ "${argument#-}" != "$argument" ]; then
+        [ "$argument" != -- ] || ended=yes
+        set -- "$@" "$argument"
+    elif [ -e "tests/${argument%%::*}.rs" ]; then
+        names="$names $argument"
+    else
+        echo "there is no tests/${argument%%::*}.rs; arguments are FILE or FILE::PART" >&2
+        exit 2
+    fi
+done
+[ -n "$ended" ] || set -- "$@" --
 
 need_rust
 need_server
@@ -11,19 +32,25 @@ need_python
 need_openssl
 need_mail_server
 
-rundir=$(mktemp -d)
-# The clusters follow when this shell ends, however it ends; the rest of the time is for an orderly end.
-trap 'stop_clusters; rm -rf "$rundir"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' HUP TERM
 : "${CLUSTER_HOME:=$(cluster_home)}"
 export CLUSTER_HOME
-start_clusters "$rundir"
-
 # Tests mostly wait for servers, so there may be more of them than cores.
 : "${RUST_TEST_THREADS:=4}"
 export RUST_TEST_THREADS
-export PYREPLICA_TEST_CLUSTERS="$master $slave"
-status=0
-cargo test "$@" 8>&- 9>&- || status=$?
-exit "$status"
+
+[ -n "$names" ] || exec cargo test "$@"
+
+# Whole names, since cargo would take odd_tables::x for tables::x too, and find nothing wrong with a name that nothing has.
+list=$(cargo test --test tests "$@" --list --format terse)
+chosen=
+for name in $names; do
+    file=${name%%::*}
+    part=${name#"$file"}
+    if ! found=$(echo "$list" | sed -n 's/: test$//p' | grep "^$file::.*${part#::}"); then
+        echo "no test is called $name" >&2
+        exit 2
+    fi
+    chosen="$chosen $found"
+done
+# shellcheck disable=SC2086
+exec cargo test --test tests "$@" --exact $chosen

@@ -1,9 +1,7 @@
 //! The schema may change while replication runs: columns come, go and get other names and types on both sides, and
 //! nobody tells pyreplica. A free statement carries such a change through the log itself.
 
-mod harness;
-
-use harness::{Daemon, Pair, drains};
+use crate::harness::{Daemon, Pair, drains};
 
 const TABLE: &str = "create table t (id int primary key, a int, b text)";
 

@@ -1,8 +1,6 @@
 //! Many changes go out as sets: their net effect, table by table. It comes to the same as one change after the other.
 
-mod harness;
-
-use harness::{Pair, assert_says, drains_at_once, refusal};
+use crate::harness::{Pair, assert_says, drains_at_once, refusal};
 
 const TABLE: &str = "create table t (id int primary key, a text, n int)";
 

@@ -1,8 +1,6 @@
 //! Several slaves of one master: each at its own pace, none in another's way, and a log that does not outgrow them.
 
-mod harness;
-
-use harness::{Pair, wait_until};
+use crate::harness::{Pair, wait_until};
 
 const TABLE: &str = "create table t (id int primary key, a int)";
 

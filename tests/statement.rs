@@ -1,8 +1,6 @@
 //! Capture by statement: the same log as by row, and by row wherever the rows of a statement can't be logged all at once.
 
-mod harness;
-
-use harness::{Pair, drains};
+use crate::harness::{Pair, drains};
 use postgres::SimpleQueryMessage;
 
 /// A pair with `schema` on both sides, and every table captured at the level.

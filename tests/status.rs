@@ -1,10 +1,8 @@
 //! `pyreplica status`: what it tells about a pair, also while the daemon is down; and what every failure that the crash tests
 //! know looks like to the operator, in status and in doctor.
 
-mod harness;
-
-use harness::looking::{assert_explained, status};
-use harness::{OwnCluster, Pair, wait_until};
+use crate::harness::looking::{assert_explained, status};
+use crate::harness::{self, OwnCluster, Pair, wait_until};
 
 // == What it tells ==
 

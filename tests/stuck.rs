@@ -1,8 +1,6 @@
 //! Getting past a change that cannot be replayed: what waits is shown, what is given up is noted, nothing else is lost.
 
-mod harness;
-
-use harness::{Pair, assert_says, refusal};
+use crate::harness::{self, Pair, assert_says, refusal};
 
 fn pair() -> Pair {
     let pair = Pair::new();

@@ -1,9 +1,7 @@
 //! Tables that are more than a heap of rows: partitions, inheritance, generated and identity columns, foreign keys,
 //! rules of their owner's own triggers.
 
-mod harness;
-
-use harness::{Pair, drains, replays, replays_each};
+use crate::harness::{Pair, drains, replays, replays_each};
 
 // == Partitions ==
 

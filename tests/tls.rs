@@ -1,11 +1,9 @@
 //! A connection string means to pyreplica what it means to psql: each test lets both try it and compares who gets in,
 //! and whether with TLS.
 
-mod harness;
-
-use harness::secure::Outcome::{Encrypted, Plain, Refused};
-use harness::secure::{Outcome, assert_says, connect, outcome, refusal, start_cluster, with_defaults, world};
-use harness::{Authority, Certificate, Contents, Forwarder, ORDINARY, Pair, restrict, shared, wait_until};
+use crate::harness::secure::Outcome::{Encrypted, Plain, Refused};
+use crate::harness::secure::{Outcome, assert_says, connect, outcome, refusal, start_cluster, with_defaults, world};
+use crate::harness::{Authority, Certificate, Contents, Forwarder, ORDINARY, Pair, restrict, shared, wait_until};
 use std::path::{Path, PathBuf};
 
 // == Modes ==

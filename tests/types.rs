@@ -1,9 +1,7 @@
 //! Every value arrives exactly, whatever its type, and whatever the session that wrote it has set for the output of dates,
 //! intervals, numbers, bytes and characters.
 
-mod harness;
-
-use harness::{Pair, drains, drains_at_once, replays_each};
+use crate::harness::{Pair, drains, drains_at_once, replays_each};
 
 /// Types, and for each at least two values as SQL expressions. NULL is added to all.
 const MATRIX: &[(&str, &[&str])] = &[

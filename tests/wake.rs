@@ -2,9 +2,7 @@
 //! asleep or wakes up, no change is missed. In all these tests the time-out comes after an hour: a change that arrives was
 //! either signalled or seen in time.
 
-mod harness;
-
-use harness::{Daemon, Pair, wait_until};
+use crate::harness::{Daemon, Pair, wait_until};
 use postgres::Client;
 use std::thread;
 use std::time::{Duration, Instant};

@@ -76,7 +76,7 @@ pub fn diagnose(config: &Config, source: &str, master: Result<Session>, slave: R
     if let (Some(origin), Some(slave)) = (log, &mut slave) {
         copy::examine(&mut report, &pair_key(origin, &config.slave_field), source, worker, slave);
     }
-    tables::examine(&mut report, config, log.is_some(), master.as_mut(), slave.as_mut());
+    tables::examine(&mut report, log.is_some(), master.as_mut(), slave.as_mut());
     if let (Some(master), Some(slave)) = (&mut master, &mut slave) {
         pair::examine(&mut report, master, slave);
     }

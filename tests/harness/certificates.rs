@@ -69,10 +69,11 @@ impl Authority {
         if !contents.names.is_empty() {
             extensions.push_str(&format!("subjectAltName={}\n", contents.names));
         }
-        fs::write(self.file("extensions"), extensions).expect("write the extensions");
+        // A file for each certificate: several tests may have one issued at the same time.
+        fs::write(self.file(&format!("{label}.extensions")), extensions).expect("write the extensions");
         self.openssl(&format!(
             "x509 -req -in {label}.csr -CA {issuer}.crt -CAkey {issuer}.key -set_serial 0x{} -days {} -sha256 \
-             -extfile extensions -out {label}.crt",
+             -extfile {label}.extensions -out {label}.crt",
             hex(label),
             contents.days
         ));

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 const SUPERVISOR: &str = include_str!("cluster.sh");
 
-/// Serialises the making of a template among the processes of one run.
+/// Serialises the making of a template among the tests of one run.
 const TEMPLATE_LOCK: i64 = 7_736_542;
 
 /// Which of pyreplica's scripts a database gets.
@@ -184,23 +184,15 @@ impl Server {
     }
 }
 
-/// The master and the slave cluster that all ordinary tests share: handed over by `tests/run.sh`, or started for this
-/// process alone.
-pub fn shared() -> &'static (Server, Server) {
-    static SERVERS: OnceLock<(Server, Server)> = OnceLock::new();
-    static OWN: OnceLock<(OwnCluster, OwnCluster)> = OnceLock::new();
-    SERVERS.get_or_init(|| {
-        if let Ok(handed) = std::env::var("PYREPLICA_TEST_CLUSTERS") {
-            let words: Vec<&str> = handed.split(' ').collect();
-            assert_eq!(words.len(), 4, "PYREPLICA_TEST_CLUSTERS is `DIR PORT DIR PORT`, not {handed:?}");
-            return (parse_server(&words[..2]), parse_server(&words[2..]));
-        }
-        let (master, slave) = OWN.get_or_init(|| {
-            let slave = std::thread::spawn(|| OwnCluster::start("slave", "", &[]));
-            (OwnCluster::start("master", "", &[]), slave.join().expect("the slave cluster starts"))
-        });
-        (master.server().clone(), slave.server().clone())
-    })
+/// The master and the slave cluster that all ordinary tests share. They start with the first test that asks for them and go
+/// with this process.
+pub fn shared() -> (&'static Server, &'static Server) {
+    static CLUSTERS: OnceLock<(OwnCluster, OwnCluster)> = OnceLock::new();
+    let (master, slave) = CLUSTERS.get_or_init(|| {
+        let slave = std::thread::spawn(|| OwnCluster::start("slave", "", &[]));
+        (OwnCluster::start("master", "", &[]), slave.join().expect("the slave cluster starts"))
+    });
+    (master.server(), slave.server())
 }
 
 /// A private cluster, for tests that stop a server or need other settings. It goes when this is dropped.
@@ -231,7 +223,8 @@ impl OwnCluster {
         let ready = answer(&mut answers);
         let words: Vec<&str> = ready.split(' ').collect();
         assert!(words.len() == 3 && words[0] == "ready", "the {label} cluster does not start: {ready:?}");
-        OwnCluster { server: parse_server(&words[1..]), process, commands, answers }
+        let server = Server { dir: PathBuf::from(words[1]), port: words[2].parse().expect("a port number") };
+        OwnCluster { server, process, commands, answers }
     }
 
     pub fn server(&self) -> &Server {
@@ -323,10 +316,6 @@ fn answer(answers: &mut BufReader<ChildStdout>) -> String {
     let mut line = String::new();
     answers.read_line(&mut line).expect("the supervisor's answer is text");
     line.trim_end().to_owned()
-}
-
-fn parse_server(words: &[&str]) -> Server {
-    Server { dir: PathBuf::from(words[0]), port: words[1].parse().expect("a port number") }
 }
 
 fn is_root() -> bool {

@@ -161,13 +161,6 @@ impl Daemon {
     pub fn resume(&self) {
         self.signal("CONT");
     }
-
-    /// Peak resident memory in kilobytes, for tests that promise a bound.
-    pub fn peak_memory_kb(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("the kernel counts memory");
-        line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("VmHWM is a number")
-    }
 }
 
 impl Drop for Daemon {
@@ -216,7 +209,7 @@ impl Drop for Still {
 }
 
 /// The state letter of a process: `T` is stopped by a signal.
-pub fn process_state(pid: u32) -> Option<char> {
+fn process_state(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before it, in parentheses, may hold anything.
     stat.rsplit_once(") ")?.1.chars().next()

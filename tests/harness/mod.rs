@@ -5,9 +5,6 @@
 //! compares all tables. A test that has to stop a server brings its [`OwnCluster`]; one that breaks the network puts a
 //! [`Forwarder`] in between. Nothing outlives the tests, not even after `kill -9`.
 
-// Every file in tests/ is a program of its own and uses another part of this.
-#![allow(dead_code, unused_imports)]
-
 mod certificates;
 mod cluster;
 mod compare;
@@ -25,13 +22,13 @@ mod words;
 
 pub use certificates::{Authority, Certificate, Contents, ORDINARY, restrict};
 pub use cluster::{OwnCluster, Script, Server, psql, shared};
-pub use daemon::{Daemon, Finished, Still, process_state, run, signal};
-pub use database::{Database, Feed, Said};
+pub use daemon::{Daemon, Finished, Still, run, signal};
+pub use database::{Database, Feed};
 pub use forwarder::Forwarder;
 pub use network::Network;
 pub use pair::Pair;
 pub use road::{drains, drains_at_once, quietly, refused, replays, replays_each, told};
-pub use smtp::{Certificates, Mail, MailServer};
+pub use smtp::{Certificates, MailServer};
 pub use words::{assert_says, final_words, refusal};
 
 use std::sync::atomic::{AtomicBool, Ordering};

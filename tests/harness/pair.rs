@@ -337,9 +337,8 @@ impl Pair {
         // The test's name, for whoever reads a server's log; short enough to be shown whole as the name of a session, with
         // both numbers and what the daemon adds.
         let thread = std::thread::current();
-        let test: String =
-            thread.name().unwrap_or("test").chars().filter(|c| c.is_alphanumeric() || *c == '_').collect();
-        let name = format!("t{}_{number}_{}", std::process::id(), test.get(..28).unwrap_or(&test)).to_lowercase();
+        let test = thread.name().and_then(|name| name.rsplit("::").next()).unwrap_or("test");
+        let name = format!("t{}_{number}_{}", std::process::id(), test.get(..28).unwrap_or(test)).to_lowercase();
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
         fs::create_dir_all(&dir).expect("create the pair's directory");
         let (master_dsn, slave_dsn) = (master.dsn(&format!("{name}_m")), slave.dsn(&format!("{name}_s")));

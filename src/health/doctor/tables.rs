@@ -3,7 +3,6 @@
 use super::{Diagnosis, Level, takes_replica_role};
 use crate::base::error::Result;
 use crate::base::names::{Side, quote_ident, quote_literal};
-use crate::config::settings::Config;
 use crate::health::sql;
 use crate::server::checks;
 use crate::server::session::{Row, Session};
@@ -42,7 +41,6 @@ type Catalog = BTreeMap<(String, String), Table>;
 /// `has_log`: the master's part is installed.
 pub(super) fn examine(
     report: &mut Diagnosis,
-    config: &Config,
     has_log: bool,
     mut master: Option<&mut Session>,
     slave: Option<&mut Session>,
