@@ -12,7 +12,7 @@
 //! | `sql` | statements that read the log, move the position and set the flags |
 //! | `reader` | lists pending rows and fetches changes, on one session |
 //! | `prefetch` | a thread that reads long batches on a session of its own |
-//! | `progress` | the slave's row in `replica_slave` |
+//! | `master_row`, `progress` | the slave's row in `replica_slave`: read and written |
 //! | `pending` | one look at the log after the other, in bounded memory |
 //! | `flags` | sets the flags of replayed changes, and deletes what every slave has |
 //!
@@ -30,6 +30,7 @@ pub mod id_ranges;
 pub mod sql;
 pub mod reader;
 pub mod prefetch;
+pub mod master_row;
 pub mod progress;
 pub mod pending;
 pub mod flags;

@@ -9,6 +9,7 @@
 
 use crate::backlog::horizon::Horizon;
 use crate::backlog::id_ranges::IdRanges;
+use crate::backlog::master_row::{MasterRow, parse, state};
 use crate::backlog::position::Position;
 use crate::backlog::snapshot::Snapshot;
 use crate::backlog::sql;
@@ -51,99 +52,6 @@ pub struct SlaveProgress {
     announced: Option<String>,
     /// Once this id is replayed, all of what is being drained is. Not known before all of it has been read.
     end: Option<LogId>,
-}
-
-/// A slave's row in `replica_slave`.
-#[derive(Debug)]
-pub struct MasterRow {
-    pub position: Position,
-    /// The database that the position's transaction numbers belong to.
-    pub identity: Option<String>,
-    /// The slave's database that has the last batch.
-    pub slave: Option<String>,
-    pub history: Option<String>,
-    /// What TWO_PHASE=false has announced.
-    pub announced: Option<String>,
-    /// The former histories, and up to which batch the master has each.
-    pub histories: Vec<(String, BatchNumber)>,
-    /// When the last batch was noted.
-    pub ts: String,
-    known_life: Option<String>,
-    life: String,
-    flagged: LogId,
-    place: String,
-}
-
-impl MasterRow {
-    pub fn read(master: &mut Session, field: &str) -> Result<MasterRow> {
-        let row = master.query_one("read the position", sql::POSITION, &[&field])?;
-        let histories: Vec<String> = row.get("histories");
-        let up_to: Vec<i64> = row.get("up_to");
-        Ok(MasterRow {
-            position: Position {
-                batch: BatchNumber(row.get("batch")),
-                token: row.get("token"),
-                base: row.get::<_, Option<&str>>("base").map(parse).transpose()?,
-                current: row.get::<_, Option<&str>>("current").map(parse).transpose()?,
-                last: row.get::<_, Option<i64>>("last").map(LogId),
-                highest: LogId(row.get("highest")),
-                floor: LogId(row.get("floor")),
-            },
-            identity: row.get("identity"),
-            slave: row.get("slave"),
-            history: row.get("history"),
-            announced: row.get("announced"),
-            histories: histories.into_iter().zip(up_to.into_iter().map(BatchNumber)).collect(),
-            ts: row.get("ts"),
-            known_life: row.get("known_life"),
-            life: row.get("life"),
-            flagged: LogId(row.get("flagged")),
-            place: row.get("place"),
-        })
-    }
-
-    #[cfg(test)]
-    pub fn of(batch: i64, token: Option<&str>, history: &str, histories: &[(&str, i64)]) -> MasterRow {
-        let nowhere = LogId(0);
-        MasterRow {
-            position: Position {
-                batch: BatchNumber(batch),
-                token: token.map(str::to_string),
-                base: None,
-                current: None,
-                last: None,
-                highest: nowhere,
-                floor: nowhere,
-            },
-            identity: None,
-            slave: None,
-            history: Some(history.to_string()),
-            announced: None,
-            histories: histories.iter().map(|(name, up_to)| (name.to_string(), BatchNumber(*up_to))).collect(),
-            ts: String::new(),
-            known_life: None,
-            life: String::new(),
-            flagged: nowhere,
-            place: String::new(),
-        }
-    }
-
-    /// What TWO_PHASE=false finds before a batch, in one text: the slave keeps it with the batch.
-    pub fn state(&self) -> String {
-        state(self.position.token.as_deref(), self.announced.as_deref())
-    }
-
-    /// Up to which batch the master has this history, the present one or a former one.
-    pub fn has_up_to(&self, history: &str) -> Option<BatchNumber> {
-        if self.history.as_deref() == Some(history) {
-            return Some(self.position.batch);
-        }
-        self.histories.iter().find(|(former, _)| former == history).map(|(_, up_to)| *up_to)
-    }
-}
-
-fn state(token: Option<&str>, announced: Option<&str>) -> String {
-    format!("{}/{}", token.unwrap_or("-"), announced.unwrap_or("-"))
 }
 
 /// How far a long drain has come: up to an id nothing of it is left, save the rows of some transactions, which wait for its
@@ -469,12 +377,6 @@ impl SlaveProgress {
         Ok(())
         })
     }
-}
-
-fn parse(text: &str) -> Result<Snapshot> {
-    Snapshot::parse(text).ok_or_else(|| {
-        Error::new(Kind::Internal, Some(Side::Master), "read the position", format!("that is no snapshot: {text}"))
-    })
 }
 
 fn moved() -> Error {

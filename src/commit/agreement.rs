@@ -18,8 +18,8 @@
 //! them out again. So the daemon draws an id for a new history whenever the master was started, promoted or gone back on, and
 //! the master remembers how far it has each former one.
 
+use crate::backlog::master_row::MasterRow;
 use crate::backlog::position::Position;
-use crate::backlog::progress::MasterRow;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, Side};
 use crate::commit::sql;

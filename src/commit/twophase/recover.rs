@@ -1,8 +1,8 @@
 //! Settling what a broken connection left behind, and finding out whether both servers mean the same last batch.
 
 use super::{Pair, finish};
+use crate::backlog::master_row::MasterRow;
 use crate::backlog::position::Position;
-use crate::backlog::progress::MasterRow;
 use crate::backlog::snapshot::Snapshot;
 use crate::backlog::sql as backlog_sql;
 use crate::base::error::{Error, Kind, Result};

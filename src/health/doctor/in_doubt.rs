@@ -1,7 +1,7 @@
 //! Transactions that are prepared and neither committed nor rolled back: ours, and others' that hold back vacuum.
 
 use super::{Diagnosis, Level};
-use crate::backlog::progress::MasterRow;
+use crate::backlog::master_row::MasterRow;
 use crate::base::names::{BatchNumber, Side, quote_literal};
 use crate::commit::agreement::{SlaveRow, Standing, refusal, standing};
 use crate::commit::prepared::{Prepared, prepared};

@@ -1,0 +1,34 @@
+//! The steps of the protocol, at which a test can stop the daemon.
+
+use std::fmt;
+
+/// The points of the protocol at which something can be made to happen to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Begun,
+    Replayed,
+    Prepared,
+    MasterCommitted,
+    SlaveCommitted,
+    /// Without two-phase commit only.
+    Noted,
+}
+
+impl Step {
+    /// Those of two-phase commit.
+    pub const ALL: [Step; 5] =
+        [Step::Begun, Step::Replayed, Step::Prepared, Step::MasterCommitted, Step::SlaveCommitted];
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::Begun => "begun",
+            Step::Replayed => "replayed",
+            Step::Prepared => "prepared",
+            Step::MasterCommitted => "master-committed",
+            Step::SlaveCommitted => "slave-committed",
+            Step::Noted => "noted",
+        })
+    }
+}
