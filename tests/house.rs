@@ -252,6 +252,23 @@ fn the_script_of_the_master_is_made_from_its_parts() {
 }
 
 #[test]
+fn the_list_of_our_own_tables_is_complete() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| fs::read_to_string(root.join(file)).unwrap();
+    let scripts = ["sql/master-install.sql", "sql/slave-install.sql", "sql/slave-copy.sql"].map(read).concat();
+    let made = scripts.lines().filter_map(|line| line.strip_prefix("create table if not exists public."));
+    let names: Vec<&str> = made.map(|rest| rest.split([' ', '(']).next().unwrap()).collect();
+    assert!(names.len() > 9, "{names:?}");
+    for file in ["src/server/sql.rs", "sql/master/10-trigger.sql"] {
+        let text = read(file);
+        for name in &names {
+            let is_listed = [format!("'{name}'"), format!("'public.{name}'")].iter().any(|word| text.contains(word));
+            assert!(is_listed, "{file} does not list {name}");
+        }
+    }
+}
+
+#[test]
 fn every_file_of_tests_is_a_module_of_main_rs() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let modules = declared(&tests.join("main.rs"));

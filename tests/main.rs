@@ -4,6 +4,7 @@
 mod harness;
 
 mod ahead;
+mod apart;
 mod backlog;
 mod capture;
 mod checks;

@@ -26,7 +26,8 @@ declare
              or relation in (to_regclass('public.replica_progress'), to_regclass('public.replica_log_former'),
                              to_regclass('public.replica_hold'), to_regclass('public.replica_held'),
                              to_regclass('public.replica_conflict'), to_regclass('public.replica_skipped'),
-                             to_regclass('public.replica_copy'))
+                             to_regclass('public.replica_copy'), to_regclass('public.replica_history'),
+                             to_regclass('public.replica_purged'))
              then 'is pyreplica''s own'
         when keys is null then 'has no pk constraint'
         when not has_table_privilege(target, 'TRIGGER') then 'belongs to somebody else'

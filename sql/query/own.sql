@@ -1,5 +1,6 @@
 -- What pyreplica has put into a database beside the schema pyreplica: catalog and number of each object, as pg_restore
 -- --list shows them. It is no part of the application's schema.
+-- "array['replica_log']" stands for the names of all that is pyreplica's own in public.
 with functions as (
     select oid from pg_proc where pronamespace = to_regnamespace('public') and starts_with(proname, 'py_log_')
 ), triggers as (
@@ -8,9 +9,12 @@ with functions as (
         or t.tgfoid in (select oid from pg_proc where pronamespace = to_regnamespace('pyreplica'))
 ), relations as (
     select c.oid from pg_class c
-     where c.relnamespace = to_regnamespace('public') and c.relname ~ '^(replica_|py_log_)'
-       -- Somebody else's, whatever its name.
-       and c.oid not in (select t.tgrelid from pg_trigger t where t.tgfoid = to_regproc('public.py_log_replica'))
+     where c.relnamespace = to_regnamespace('public') and c.relname = any (array['replica_log'])
+    union
+    select d.objid from pg_depend d join pg_class c on c.oid = d.refobjid
+     where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i')
+       and c.relnamespace = to_regnamespace('public') and c.relname = any (array['replica_log'])
+       and d.objid in (select oid from pg_class where relkind = 'S')
 )
 select 'pg_proc'::regclass::oid as catalog, oid from functions
 union all

@@ -7,7 +7,7 @@
 --   $5  text     the transaction
 --   $6  bigint   its last id
 --   $7  integer  so many bytes are small
-select p.id, p.txid, p.size, p.skip, p.relation, p.origin,
+select p.id, p.txid, p.size, p.skip, p.flagged, p.relation, p.origin,
        case when p.size <= $7 and not p.skip then p.event::text end as event,
        case when p.size <= $7 and not p.skip then public.hstore_send(p.old) end as old,
        case when p.size <= $7 and not p.skip then public.hstore_send(p.new) end as new,
@@ -16,6 +16,7 @@ select p.id, p.txid, p.size, p.skip, p.relation, p.origin,
       select l.id, l.txid, l.event, coalesce(l.relation, '') as relation, l.old, l.new, coalesce(l.sql, '') as sql, l.origin,
              coalesce(pg_column_size(l.old), 0) + coalesce(pg_column_size(l.new), 0)
                  + coalesce(pg_column_size(l.sql), 0) as size,
+             l.replicated as flagged,
              coalesce(l.replicated, true) or coalesce(l.username = $2, false) or coalesce(l.origin = $3, false) as skip
         from public.replica_log l
        where l.id > $1 and l.id <= $6

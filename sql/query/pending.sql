@@ -28,6 +28,7 @@ p as materialized (
           select l.id, l.txid, l.ctid as place,
                  coalesce(pg_column_size(l.old), 0) + coalesce(pg_column_size(l.new), 0)
                      + coalesce(pg_column_size(l.sql), 0) as size,
+                 l.replicated as flagged,
                  coalesce(l.replicated, true) or coalesce(l.username = $2, false)
                      or coalesce(l.origin = $3, false) as skip
             from public.replica_log l
@@ -38,10 +39,11 @@ p as materialized (
            order by l.id
            limit $4) p)
 select s.now::text as snapshot, null::bigint as id, null::xid8 as txid, null::integer as size, null::boolean as skip,
+       null::boolean as flagged,
        null as event, null as relation, null as old, null as new, null as sql, null as origin
   from s
 union all
-select null, p.id, p.txid, p.size, p.skip, f.event, f.relation, f.old, f.new, f.sql, f.origin
+select null, p.id, p.txid, p.size, p.skip, p.flagged, f.event, f.relation, f.old, f.new, f.sql, f.origin
   from p
   -- A message to the server less for the change that comes alone.
   left join lateral (

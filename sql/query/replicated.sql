@@ -1,4 +1,5 @@
 -- The tables of a master: whether changes are logged, what identifies a row, and what keeps the slave's from being equal.
+-- "array['replica_log']" stands for the names of all that is pyreplica's own in public.
 select r.name as relation, l.logged, coalesce(h.arguments, k.names) as key,
        coalesce((select array_agg(distinct f.event order by f.event) from public.py_log_filter f
                   where f.relname in (c.relname::text, r.name)), '{}') as filters,
@@ -29,7 +30,6 @@ select r.name as relation, l.logged, coalesce(h.arguments, k.names) as key,
        limit 1) h on true
  where c.relkind in ('r', 'p') and c.relpersistence <> 't' and (l.logged or not c.relispartition)
    and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pyreplica')
-   and (n.nspname <> 'public'
-        or c.relname !~ '^(replica_(log|slave|error|skipped|progress|hold|held|conflict|copy|log_former)|py_log_(filter|transform))$')
+   and (n.nspname <> 'public' or c.relname <> all (array['replica_log']))
    and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
  order by n.nspname, c.relname

@@ -1,4 +1,4 @@
--- The sequences of a database that are not pyreplica's own.
+-- The sequences of a database that are not pyreplica's own. "array['replica_log']" stands for all of pyreplica's tables.
 --   $1  text[]  only those that belong to columns of these tables, or NULL for all
 select quote_ident(n.nspname) || '.' || quote_ident(c.relname) as sequence, s.seqincrement as increment,
        has_sequence_privilege(c.oid, 'select') as readable
@@ -10,6 +10,6 @@ select quote_ident(n.nspname) || '.' || quote_ident(c.relname) as sequence, s.se
   left join pg_class o on o.oid = d.refobjid
  where c.relkind = 'S' and c.relpersistence <> 't'
    and not (n.nspname = 'public' and (c.relname in ('replica_log_id_seq', 'replica_batch_seq')
-                                      or coalesce(o.relname ~ '^(replica_|py_log_)', false)))
+                                      or coalesce(o.relname = any (array['replica_log']), false)))
    and ($1::text[] is null or d.refobjid = any (array(select to_regclass(r.name)::oid from unnest($1::text[]) r (name))))
  order by 1

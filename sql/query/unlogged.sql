@@ -1,10 +1,11 @@
 -- The application's tables that have no trigger which logs their changes, nor a root or partitions that have one.
+-- "array['replica_log']" stands for the names of all that is pyreplica's own in public.
 select quote_ident(n.nspname) || '.' || quote_ident(c.relname)
   from pg_class c
   join pg_namespace n on n.oid = c.relnamespace
  where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'
    and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pyreplica')
-   and not (n.nspname = 'public' and c.relname ~ '^(replica_|py_log_)')
+   and (n.nspname <> 'public' or c.relname <> all (array['replica_log']))
    and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
    and not exists (select from pg_trigger t
                     where t.tgfoid = to_regproc('public.py_log_replica') and t.tgtype & 1 = 1

@@ -19,6 +19,8 @@ pub struct LogEntry {
     pub size: usize,
     /// Passed over: its flag is set, or it was made by SKIP_USER or by a replica whose master is our slave.
     pub skip: bool,
+    /// Its flag is set, though the slave has not replayed it: somebody wants it to be skipped.
+    pub flagged: bool,
     /// Its payload, where the query that listed it has brought it along.
     pub change: Option<Arc<Change>>,
 }
@@ -138,6 +140,7 @@ mod tests {
             txid: Txid(*txid),
             size: 10,
             skip: false,
+            flagged: false,
             change: None,
         };
         rows.iter().map(entry).collect()

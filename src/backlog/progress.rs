@@ -23,7 +23,7 @@ use crate::server::session::{Session, ToSql};
 const FAR: i64 = 10_000;
 
 /// Why a history has ended, in `replica_history`.
-const STARTED: &str = "the server was started anew";
+const STARTED: &str = "the server was started or promoted";
 
 pub struct SlaveProgress {
     name: String,
@@ -108,6 +108,14 @@ impl SlaveProgress {
             row = self.row(master)?;
         }
         if row.known_life.as_ref() != Some(&row.life) {
+            let timeline = |life: &str| life.split(' ').next().and_then(|text| i64::from_str_radix(text, 16).ok());
+            let (now, before) = (timeline(&row.life), row.known_life.as_deref().and_then(timeline));
+            if let (Some(now), Some(_)) = (now, before.filter(|before| now != Some(*before))) {
+                log::warn!(
+                    target: &self.name,
+                    "The master was promoted: it is on timeline {now} now, and has the same last batch: going on"
+                );
+            }
             self.begin_history(master, STARTED, &row.life)?;
             row = self.row(master)?;
         }

@@ -7,7 +7,7 @@ use crate::backlog::change::{Change, Event};
 use crate::backlog::order::{LogEntry, Transaction};
 use crate::backlog::row::{self, ColumnLists, Row};
 use crate::backlog::snapshot::Snapshot;
-use crate::backlog::sql::ReadQueries;
+use crate::backlog::sql::{self, ReadQueries};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{LogId, Side, Txid};
 use crate::config::settings::Config;
@@ -60,6 +60,7 @@ pub struct Window {
 #[derive(Clone)]
 pub struct LogReader {
     queries: Arc<ReadQueries>,
+    skipped: String,
     skip_user: Option<String>,
     slave_identity: String,
     /// Rows come in hstore's binary form.
@@ -83,6 +84,7 @@ impl LogReader {
         // Its lengths count bytes before they are converted from the database's encoding.
         let is_packed = master_encoding == "UTF8";
         LogReader {
+            skipped: sql::note_flagged(&config.slave_field, hstore_schema),
             queries: Arc::new(ReadQueries::new(&config.slave_field, hstore_schema, is_packed)),
             skip_user: config.skip_user.clone(),
             slave_identity: slave_identity.to_string(),
@@ -181,6 +183,23 @@ impl LogReader {
         rows.iter().map(|row| self.entry(row)).collect()
     }
 
+    /// Notes that these changes were skipped, by their flags: so a slave that is restored later does not get them either.
+    pub fn note_flagged(&self, master: &mut Session, pair: &str, transactions: &[Transaction]) -> Result<()> {
+        let (mut ids, mut txids) = (Vec::new(), Vec::new());
+        for transaction in transactions {
+            match transaction {
+                Transaction::Listed(entries) => {
+                    ids.extend(entries.iter().filter(|entry| entry.flagged).map(|entry| entry.id.0));
+                }
+                Transaction::Spread { txid, .. } => txids.push(txid.to_string()),
+            }
+        }
+        if ids.is_empty() && txids.is_empty() {
+            return Ok(());
+        }
+        master.execute("note what is skipped", &self.skipped, &[&pair, &ids, &txids]).map(drop)
+    }
+
     /// The changes with these ids, in this order; without those whose flag is set.
     pub fn fetch(&mut self, master: &mut Session, ids: impl Iterator<Item = LogId>) -> Result<Vec<Change>> {
         self.complete(master, ids.map(|id| (id, None)))
@@ -234,6 +253,7 @@ impl LogReader {
             txid: Txid(row.get::<_, session::Xid8>("txid").0),
             size: if stored > COMPRESSED_FROM { stored * COMPRESSION } else { stored },
             skip: row.get("skip"),
+            flagged: row.get::<_, Option<bool>>("flagged").unwrap_or(false),
             change: if is_whole { Some(Arc::new(self.change(row)?)) } else { None },
         })
     }
@@ -344,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_chunk_is_bounded_in_rows_and_bytes_and_never_empty() {
-        let entry = |size| LogEntry { id: LogId(1), txid: Txid(1), size, skip: false, change: None };
+        let entry = |size| LogEntry { id: LogId(1), txid: Txid(1), size, skip: false, flagged: false, change: None };
         let lengths = |mut entries: &[LogEntry]| {
             let mut lengths = Vec::new();
             while !entries.is_empty() {

@@ -137,6 +137,21 @@ pub fn passed(field: &str) -> String {
 /// SQLSTATE of `note_position` when the row is not as that batch has left it: a division by the number of rows.
 pub const NOT_NOTED: &str = "22012";
 
+/// Notes changes whose flags somebody has set: $2 are their ids, and $3 transactions of which any may be.
+pub fn note_flagged(field: &str, hstore_schema: &str) -> String {
+    let array = format!("{}.hstore_to_array", quote_ident(hstore_schema));
+    own(
+        field,
+        &format!(
+            "insert into public.replica_skipped (master, id, txid, relation, event, old, new, sql, who, reason) \
+             select $1, l.id, l.txid, l.relation, l.event::text, {array}(l.old), {array}(l.new), l.sql, '', \
+                 'its flag was set by hand' \
+             from public.replica_log l where (l.id = any ($2) or l.txid = any ($3::text[]::xid8[])) and l.replicated \
+             and not exists (select from public.replica_skipped k where k.master = $1 and k.id = l.id)"
+        ),
+    )
+}
+
 /// What goes into a slave's row.
 pub struct Noted<'a> {
     pub field: &'a str,

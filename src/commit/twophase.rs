@@ -203,6 +203,10 @@ impl Pair {
             self.work(transactions)?
         };
         self.replayer.check_unique(&mut self.slave)?;
+        // Without a base the flags tell what was replayed before there was a position.
+        if self.log.progress.position().base.is_some() {
+            self.log.reader.note_flagged(&mut self.master, &self.key, transactions)?;
+        }
         failpoint::reached(Step::Replayed);
         if applied == 0 && self.two_phase {
             // With nothing but changes to skip there is nothing to do on the slave.

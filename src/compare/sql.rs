@@ -1,7 +1,10 @@
 //! Statements that tell what to compare.
 
+use crate::server::sql::with_own;
+use std::sync::LazyLock;
+
 pub const COMPARABLE: &str = include_str!("../../sql/query/comparable.sql");
-pub const REPLICATED: &str = include_str!("../../sql/query/replicated.sql");
+pub static REPLICATED: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/replicated.sql")));
 pub const UNDERWAY: &str = include_str!("../../sql/query/underway.sql");
 
 /// Whether a daemon replicates to this slave: it holds the lock above.

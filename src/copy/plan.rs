@@ -101,7 +101,7 @@ pub fn choose(master: &mut Session, wanted: &[String]) -> Result<(Vec<Captured>,
     }
     let mut notes: Vec<String> = conditional.iter().map(conditional_note).collect();
     if wanted.is_empty() {
-        let rows = master.query("look for tables that are not logged", sql::UNLOGGED, &[])?;
+        let rows = master.query("look for tables that are not logged", &sql::UNLOGGED, &[])?;
         let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         if !names.is_empty() {
             notes.push(format!("without a trigger, and so not copied: {}", listed(&names)));

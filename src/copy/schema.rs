@@ -62,7 +62,7 @@ pub fn bring(
     let version: i32 = master.query_one("look at the server", server_sql::IDENTITY, &[])?.get(3);
     let programs = find(version as u32 / 10_000)?;
     let own: HashSet<(u32, u32)> = master
-        .query("look for pyreplica's own", sql::OWN_OBJECTS, &[])?
+        .query("look for pyreplica's own", &sql::OWN_OBJECTS, &[])?
         .iter()
         .map(|row| (row.get("catalog"), row.get("oid")))
         .collect();

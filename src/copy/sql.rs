@@ -1,13 +1,15 @@
 //! Statements of the initial copy.
 
 use crate::base::names::quote_ident;
+use crate::server::sql::with_own;
+use std::sync::LazyLock;
 
 pub const CAPTURED: &str = include_str!("../../sql/query/captured.sql");
-pub const UNLOGGED: &str = include_str!("../../sql/query/unlogged.sql");
+pub static UNLOGGED: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/unlogged.sql")));
 pub const SOURCE: &str = include_str!("../../sql/query/source.sql");
 pub const TARGET: &str = include_str!("../../sql/query/target.sql");
-pub const SEQUENCES: &str = include_str!("../../sql/query/sequences.sql");
-pub const OWN_OBJECTS: &str = include_str!("../../sql/query/own.sql");
+pub static SEQUENCES: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/sequences.sql")));
+pub static OWN_OBJECTS: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/own.sql")));
 pub const WITH_PARTITIONS: &str = include_str!("../../sql/query/partitions.sql");
 
 pub const END_COPY: &str = "select pg_advisory_unlock_all(); notify replica_mended";

@@ -1,6 +1,8 @@
 //! Statements of doctor and status, which look and write nothing.
 
 use crate::backlog::sql::own;
+use crate::server::sql::with_own;
+use std::sync::LazyLock;
 
 /// For verbs that look and write nothing; names of types come with their schema, and no look takes for ever.
 pub const LOOK_ONLY: &str = "set default_transaction_read_only = on; set search_path = pg_catalog; \
@@ -12,8 +14,10 @@ pub const DOCTOR_LOG: &str = include_str!("../../sql/query/doctor/log.sql");
 pub const DOCTOR_TRIGGERS: &str = include_str!("../../sql/query/doctor/triggers.sql");
 pub const DOCTOR_LOCKS: &str = include_str!("../../sql/query/doctor/locks.sql");
 pub const DOCTOR_SLAVE: &str = include_str!("../../sql/query/doctor/slave.sql");
-pub const DOCTOR_CATALOG: &str = include_str!("../../sql/query/doctor/catalog.sql");
-pub const DOCTOR_SEQUENCES: &str = include_str!("../../sql/query/doctor/sequences.sql");
+pub static DOCTOR_CATALOG: LazyLock<String> =
+    LazyLock::new(|| with_own(include_str!("../../sql/query/doctor/catalog.sql")));
+pub static DOCTOR_SEQUENCES: LazyLock<String> =
+    LazyLock::new(|| with_own(include_str!("../../sql/query/doctor/sequences.sql")));
 
 /// Whether somebody copies to the slave.
 pub const COPY_RUNS: &str = "select exists (select from pg_locks where locktype = 'advisory' and classid = 1887007331 \

@@ -75,7 +75,7 @@ pub fn origin(identity: &str, log: u32) -> u64 {
 
 /// Refuses to use tables of pyreplica's names that somebody else may have put there.
 pub fn refuse_strangers(session: &mut Session) -> Result<()> {
-    let Some(row) = session.query("look whose the tables are", sql::STRANGER, &[])?.into_iter().next() else {
+    let Some(row) = session.query("look whose the tables are", &sql::STRANGER, &[])?.into_iter().next() else {
         return Ok(());
     };
     let (name, owner): (String, String) = (row.get("name"), row.get("owner"));

@@ -1,8 +1,20 @@
 //! Statements about a server, and what must be there before a daemon starts.
 
+use std::sync::LazyLock;
+
+/// What is pyreplica's own in the schema public, on either server: the one list. A test compares it with the scripts.
+const OWN: &str = "array['replica_log', 'replica_slave', 'replica_history', 'replica_purged', 'replica_error', \
+     'replica_skipped', 'py_log_filter', 'py_log_transform', 'replica_log_former', 'replica_progress', 'replica_hold', \
+     'replica_held', 'replica_conflict', 'replica_copy', 'replica_log_sql', 'replica_log_id_seq', 'replica_batch_seq']";
+
+/// A query that says array['replica_log'] for the list above, so that it can be run by hand too.
+pub fn with_own(sql: &str) -> String {
+    sql.replace("array['replica_log']", OWN)
+}
+
 pub const SESSION: &str = include_str!("../../sql/query/session.sql");
 pub const SLAVE_INSTALL: &str = include_str!("../../sql/slave-install.sql");
-pub const STRANGER: &str = include_str!("../../sql/query/stranger.sql");
+pub static STRANGER: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/stranger.sql")));
 
 /// Triggers, cascades and foreign key checks do not run in such a session.
 pub const REPLICA_ROLE: &str = "set session_replication_role = replica";

@@ -40,7 +40,7 @@ pub fn install(dsn: &Dsn, control: &Control, tell: &mut dyn FnMut(&str) -> Resul
     master.message("set the session up", "RESET search_path")?;
     master.script("install the log and its trigger", sql::MASTER_INSTALL)?;
     master.message("set the session up", sql::OWN_SESSION_PATH)?;
-    for row in master.query("create the triggers", sql::CREATE_TRIGGERS, &[])? {
+    for row in master.query("create the triggers", &sql::CREATE_TRIGGERS, &[])? {
         tell(row.get(0))?;
     }
     Ok(())

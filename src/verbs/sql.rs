@@ -2,23 +2,21 @@
 
 use crate::backlog::sql::own;
 use crate::base::names::quote_ident;
+use crate::server::sql::with_own;
+use std::sync::LazyLock;
 
 pub const MASTER_INSTALL: &str = include_str!("../../sql/master-install.sql");
 
 /// The trigger on every table that is not pyreplica's own, whatever its schema. Partitions come with their root.
-pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg(n.nspname::text, c.relname::text) \
-     from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-     where c.relkind in ('r', 'p') and not c.relispartition and n.nspname !~ '^pg_' \
-     and n.nspname <> 'information_schema' \
-     and c.oid not in ('public.replica_log'::regclass, 'public.replica_slave'::regclass, 'public.replica_error'::regclass, \
-     'public.replica_history'::regclass, 'public.replica_purged'::regclass, \
-     'public.py_log_filter'::regclass, 'public.py_log_transform'::regclass) \
-     and c.oid is distinct from to_regclass('public.replica_progress') \
-     and c.oid is distinct from to_regclass('public.replica_hold') \
-     and c.oid is distinct from to_regclass('public.replica_held') \
-     and c.oid is distinct from to_regclass('public.replica_copy') \
-     and c.oid is distinct from to_regclass('public.replica_conflict') \
-     and c.oid is distinct from to_regclass('public.replica_skipped') order by n.nspname, c.relname";
+pub static CREATE_TRIGGERS: LazyLock<String> = LazyLock::new(|| {
+    with_own(
+        "select public.py_log_create_tg(n.nspname::text, c.relname::text) \
+         from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+         where c.relkind in ('r', 'p') and not c.relispartition and n.nspname !~ '^pg_' \
+         and n.nspname <> 'information_schema' \
+         and (n.nspname <> 'public' or c.relname <> all (array['replica_log'])) order by n.nspname, c.relname",
+    )
+});
 
 /// For a session that has been without.
 pub const OWN_SESSION_PATH: &str = "set search_path = pg_catalog, pg_temp";

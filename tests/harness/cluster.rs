@@ -289,6 +289,35 @@ impl OwnCluster {
         self.start_again();
     }
 
+    /// Can base backups be made? Some of the servers for tests come without pg_basebackup.
+    pub fn can_back_up(&self) -> bool {
+        server_programs("master").join("pg_basebackup").exists()
+    }
+
+    /// Makes a base backup.
+    #[track_caller]
+    pub fn back_up(&mut self, name: &str) {
+        self.command(&format!("backup {name}"));
+    }
+
+    /// The server dies, and a backup takes its place, as it was.
+    #[track_caller]
+    pub fn restore(&mut self, name: &str) {
+        self.command(&format!("restore {name}"));
+    }
+
+    /// The server dies, and a standby that has got nothing since the backup is promoted in its place.
+    #[track_caller]
+    pub fn promote(&mut self, name: &str) {
+        self.command(&format!("promote {name}"));
+    }
+
+    /// The server is stopped, and a standby that has got everything is promoted in its place.
+    #[track_caller]
+    pub fn take_over(&mut self, name: &str) {
+        self.command(&format!("takeover {name}"));
+    }
+
     #[track_caller]
     fn command(&mut self, command: &str) {
         let commands = self.commands.as_mut().expect("open until the drop");

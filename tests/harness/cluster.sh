@@ -7,7 +7,9 @@
 # Its directory is made in CLUSTER_HOME, by default in /tmp.
 #
 # BIN is where initdb and pg_ctl are, CONF are lines for postgresql.conf. Answers "ready DIR PORT", then obeys one line
-# at a time: "start" and "stop MODE", each answered by "done" or "failed". PostgreSQL refuses to run as root, so this
+# at a time, each answered by "done" or "failed": "start", "stop MODE", "backup NAME" (a base backup), "restore NAME" (it takes
+# the server's place, on the same timeline), "promote NAME" (it is promoted in the server's place) and "takeover NAME" (the same
+# after it has got all WAL of the server). PostgreSQL refuses to run as root, so this
 # script does too; the callers hand its text to `sh -c`, because the other user may not be able to read the file.
 set -u
 bin=$1 label=$2 conf=$3
@@ -36,6 +38,16 @@ start() {
     "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 start >/dev/null 2>&1
 }
 
+# Puts a base backup in the place of the server's directory, which is kept beside it.
+replace() {
+    count=$((${count:-0} + 1))
+    mv "$dir/data" "$dir/former.$count" && cp -a "$dir/$1" "$dir/data"
+}
+
+promote() {
+    touch "$dir/data/standby.signal" && start && "$bin/pg_ctl" -D "$dir/data" -w -t 60 promote >/dev/null 2>&1
+}
+
 # Below the range that the kernel takes client ports from, so that nothing but another server can be there.
 pick_port() {
     number=$(od -An -N2 -tu2 /dev/urandom | tr -d ' ')
@@ -49,6 +61,7 @@ pick_port() {
 # made a network of its own listens on more than loopback.
 cat >"$dir/data/pg_hba.conf" <<HBA
 local all all trust
+local replication all trust
 host all +scram_users samenet scram-sha-256
 host all all samenet trust
 HBA
@@ -86,6 +99,23 @@ while read -r command mode; do
     case $command in
         start) start && echo "done" || echo "failed" ;;
         stop) "$bin/pg_ctl" -D "$dir/data" -m "$mode" -w stop >/dev/null 2>&1 && echo "done" || echo "failed" ;;
+        backup)
+            "$bin/pg_basebackup" -D "$dir/$mode" -h "$dir" -p "$port" -U postgres -X stream -c fast --no-sync \
+                >>"$dir/log" 2>&1 && echo "done" || echo "failed"
+            ;;
+        restore)
+            "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1
+            replace "$mode" && start && echo "done" || echo "failed"
+            ;;
+        promote)
+            "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1
+            replace "$mode" && promote && echo "done" || echo "failed"
+            ;;
+        takeover)
+            "$bin/pg_ctl" -D "$dir/data" -m fast -w stop >/dev/null 2>&1
+            replace "$mode" && echo "restore_command = 'cp $dir/former.$count/pg_wal/%f %p'" >>"$dir/data/postgresql.conf" &&
+                promote && echo "done" || echo "failed"
+            ;;
         *) echo "failed" ;;
     esac
 done

@@ -1,4 +1,5 @@
 -- Every table that could be replicated, as it is on one side: partitions stand for their root, pyreplica's own are left out.
+-- "array['replica_log']" stands for the names of all that is pyreplica's own in public.
 select n.nspname::text as schema, c.relname::text as name, format('%I.%I', n.nspname, c.relname) as relation,
        k.names as key, u.names as candidate, a.names, a.types, a.plain, a.notnull, a.generated,
        a.expressions, a.identity, a.filled, a.loose, q.sets as "unique",
@@ -57,9 +58,6 @@ select n.nspname::text as schema, c.relname::text as name, format('%I.%I', n.nsp
        order by i.indexrelid limit 1) u on true
  where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'
    and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-   and (n.nspname <> 'public'
-        or c.relname not in ('replica_log', 'replica_slave', 'replica_error', 'replica_log_former', 'py_log_filter',
-                             'py_log_transform', 'replica_progress', 'replica_hold', 'replica_held', 'replica_conflict',
-                             'replica_skipped', 'replica_copy'))
+   and (n.nspname <> 'public' or c.relname <> all (array['replica_log']))
    and not exists (select from pg_depend where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e')
  order by n.nspname, c.relname

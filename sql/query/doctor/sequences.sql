@@ -1,7 +1,11 @@
--- Where each sequence of the applications stands.
+-- Where each sequence of the applications stands. "array['replica_log']" stands for all that is pyreplica's own.
 select format('%I.%I', schemaname, sequencename) as name, last_value, increment_by > 0 as rises
-  from pg_sequences
+  from pg_sequences s
  where last_value is not null
-   and (schemaname, sequencename) not in (('public', 'replica_log_id_seq'), ('public', 'replica_batch_seq'),
-                                          ('public', 'py_log_filter_id_seq'), ('public', 'py_log_transform_id_seq'))
+   and (schemaname <> 'public' or sequencename <> all (array['replica_log'])
+        and not exists (select from pg_depend d join pg_class o on o.oid = d.refobjid
+                         where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i')
+                           and o.relnamespace = 'public'::regnamespace and o.relname = any (array['replica_log'])
+                           and d.objid = (select c.oid from pg_class c where c.relnamespace = 'public'::regnamespace
+                                                                         and c.relname = s.sequencename)))
  order by 1

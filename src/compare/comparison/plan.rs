@@ -82,7 +82,7 @@ pub fn plans(config: &Config, master: &mut Session, slave: &mut Session, wanted:
     }
     let mut pair =
         Pair { hash: hash(master, slave)?, underway: Underway::new(config, master, slave)?, sorted: HashMap::new() };
-    let mut tables = master.query("look at the tables", sql::REPLICATED, &[]).map_err(allow)?;
+    let mut tables = master.query("look at the tables", &sql::REPLICATED, &[]).map_err(allow)?;
     if !wanted.is_empty() {
         for name in wanted {
             if !tables.iter().any(|row| is_called(row, name)) {

@@ -15,8 +15,8 @@ pub(super) fn bring(
     of: Option<Vec<String>>,
     tell: &mut dyn FnMut(News),
 ) -> Result<u64> {
-    let there = master.query("look at the sequences", sql::SEQUENCES, &[&of])?;
-    let here = slave.query("look at the sequences", sql::SEQUENCES, &[&None::<Vec<String>>])?;
+    let there = master.query("look at the sequences", &sql::SEQUENCES, &[&of])?;
+    let here = slave.query("look at the sequences", &sql::SEQUENCES, &[&None::<Vec<String>>])?;
     let here: HashMap<String, i64> = here.iter().map(|row| (row.get("sequence"), row.get("increment"))).collect();
     let mut set = 0;
     let (mut missing, mut secret, mut interleaved) = (Vec::new(), Vec::new(), Vec::new());

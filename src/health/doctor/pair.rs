@@ -86,7 +86,7 @@ fn clocks(master: &mut Session, slave: &mut Session) -> Result<(f64, f64)> {
 /// They are not replicated, which whoever makes the slave a master must know.
 fn sequences(report: &mut Diagnosis, master: &mut Session, slave: &mut Session) {
     let ask = |session: &mut Session| -> Result<Vec<(String, i64, bool)>> {
-        let rows = session.query("look at the sequences", sql::DOCTOR_SEQUENCES, &[])?;
+        let rows = session.query("look at the sequences", &sql::DOCTOR_SEQUENCES, &[])?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
     };
     // On a slave that is a master too they are meant to differ.

@@ -253,7 +253,7 @@ fn list(columns: &[String]) -> String {
 }
 
 fn catalog(session: &mut Session) -> Result<Catalog> {
-    let rows = session.query("look at the tables", sql::DOCTOR_CATALOG, &[])?;
+    let rows = session.query("look at the tables", &sql::DOCTOR_CATALOG, &[])?;
     Ok(rows.iter().map(|row| ((row.get("schema"), row.get("name")), table(row))).collect())
 }
 

@@ -1,0 +1,357 @@
+//! A server has another life than the other one believes: it was restored from a backup, a standby was promoted in its place,
+//! a connection string leads elsewhere. What the slave lacks comes, or replication is refused with nothing changed.
+//!
+//! With two-phase commit and without.
+
+use crate::harness::{Finished, OwnCluster, Pair, assert_says};
+use postgres::Client;
+
+const MODES: [&str; 2] = ["", "TWO_PHASE=false"];
+
+const TABLES: &str = "create table t (id int primary key, a text);
+     create table counter (n int); insert into counter values (0)";
+
+struct Servers {
+    master: OwnCluster,
+    slave: OwnCluster,
+}
+
+/// None, said aloud, where the servers come without pg_basebackup.
+fn servers() -> Option<Servers> {
+    let [master, slave] = ["master", "slave"].map(|label| OwnCluster::start(label, "", &[]));
+    if master.can_back_up() {
+        return Some(Servers { master, slave });
+    }
+    eprintln!("skipped: no pg_basebackup here");
+    None
+}
+
+impl Servers {
+    fn pair(&self) -> Pair {
+        let pair = Pair::on(self.master.server(), self.slave.server());
+        pair.exec_both(TABLES);
+        pair.run("select py_log_create_tg('t')");
+        pair
+    }
+}
+
+/// A few transactions; a second replay of one shows in the counter, which only a free statement changes on the slave.
+fn work(pair: &Pair, tag: &str) {
+    for _ in 0..3 {
+        pair.run(&format!(
+            "insert into t select coalesce(max(id), 0) + 1, '{tag}' from t;
+             update t set a = a || '{tag}' where id % 3 = 0;
+             update counter set n = n + 1;
+             insert into replica_log(sql) values ('UPDATE counter SET n = n + 1')"
+        ));
+    }
+}
+
+#[track_caller]
+fn replicate(pair: &Pair, lines: &str) -> String {
+    let finished = pair.try_once_by_file(lines);
+    assert!(finished.status.success(), "{}", finished.output);
+    finished.output
+}
+
+/// Everything that a refusal must leave as it is.
+fn state(pair: &Pair) -> Vec<String> {
+    let rows = "select md5(string_agg(t::text, ' ' order by id)) || ' ' || (select n from counter) from t";
+    let mut state = pair.on_slave(rows);
+    state.extend(pair.on_slave("select p::text from replica_progress p"));
+    state.extend(pair.on_master("select s::text from replica_slave s"));
+    state.extend(pair.on_master("select h::text from replica_history h order by h"));
+    state.extend(pair.on_master("select id || ' ' || replicated from replica_log order by id"));
+    for client in [pair.master(), pair.slave()] {
+        state.extend(prepared(client));
+    }
+    state
+}
+
+fn prepared(mut client: Client) -> Vec<String> {
+    let rows = client.query("select gid from pg_prepared_xacts order by gid", &[]).unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// The daemon refuses with these words, `status` and `doctor` say them too, and nothing has changed.
+#[track_caller]
+fn assert_refused(pair: &Pair, lines: &str, words: &[&str]) {
+    let before = state(pair);
+    for _ in 0..2 {
+        let finished = pair.try_once_by_file(lines);
+        assert_eq!(finished.code(), 9, "{}", finished.output);
+        assert_says(&finished.output, words);
+    }
+    for verb in ["status", "doctor"] {
+        let Finished { status, output, .. } = pair.verb_by_file(verb, lines, &[]);
+        assert_eq!(status.code(), Some(9), "{verb}: {output}");
+        let said = output.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_says(&said, &words[..1]);
+    }
+    assert_eq!(state(pair), before);
+}
+
+#[track_caller]
+fn assert_whole(pair: &Pair) {
+    pair.assert_equal();
+    let counted = "select n from counter";
+    assert_eq!(pair.on_slave(counted), pair.on_master(counted), "each change once");
+    pair.assert_no_prepared();
+    assert_eq!(pair.pending(), 0);
+}
+
+#[test]
+fn a_slave_restored_from_an_older_backup_catches_up_by_itself() {
+    for mode in MODES {
+        let Some(mut servers) = servers() else { return };
+        let pair = servers.pair();
+        work(&pair, "a");
+        replicate(&pair, mode);
+        servers.slave.back_up("old");
+        for tag in ["b", "c", "d"] {
+            work(&pair, tag);
+            replicate(&pair, mode);
+        }
+        work(&pair, "e");
+        servers.slave.restore("old");
+        let said = replicate(&pair, mode);
+        assert_says(&said, &["The slave is behind: its last batch is ", "Going back to its own position"]);
+        assert_whole(&pair);
+        work(&pair, "f");
+        assert!(!replicate(&pair, mode).contains("behind"));
+        assert_whole(&pair);
+        // Once more the same backup: it is older than what the slave went back to, and the master still has that history.
+        servers.slave.restore("old");
+        assert_says(&replicate(&pair, mode), &["Going back to its own position"]);
+        assert_whole(&pair);
+    }
+}
+
+#[test]
+fn a_lagging_standby_of_the_slave_that_is_promoted_catches_up() {
+    for mode in MODES {
+        let Some(mut servers) = servers() else { return };
+        let pair = servers.pair();
+        work(&pair, "a");
+        replicate(&pair, mode);
+        servers.slave.back_up("standby");
+        work(&pair, "b");
+        replicate(&pair, mode);
+        servers.slave.promote("standby");
+        work(&pair, "c");
+        assert_says(&replicate(&pair, mode), &["Going back to its own position"]);
+        assert_whole(&pair);
+    }
+}
+
+/// Somebody has skipped a change: the slave that comes back does not get it either.
+#[test]
+fn what_was_skipped_stays_skipped_when_a_slave_comes_back() {
+    let Some(mut servers) = servers() else { return };
+    let pair = servers.pair();
+    work(&pair, "a");
+    replicate(&pair, "");
+    servers.slave.back_up("old");
+    pair.run("insert into t values (1000, 'skipped')");
+    let id = pair.on_master("select max(id) from replica_log").remove(0);
+    assert_eq!(pair.verb(&["skip", &id, "--yes", "--reason", "test"]).code(), 0);
+    pair.run("insert into t values (1001, 'skipped by hand'); update replica_log set replicated = true where id > (select max(id) - 1 from replica_log)");
+    work(&pair, "b");
+    replicate(&pair, "");
+    servers.slave.restore("old");
+    assert_says(&replicate(&pair, ""), &["Going back to its own position"]);
+    assert_eq!(pair.on_slave("select id from t where id in (1000, 1001)"), Vec::<String>::new());
+    pair.run("delete from t where id in (1000, 1001)");
+    replicate(&pair, "");
+    assert_whole(&pair);
+}
+
+#[test]
+fn a_slave_that_is_behind_what_the_log_still_has_is_refused() {
+    for mode in MODES {
+        let Some(mut servers) = servers() else { return };
+        let pair = servers.pair();
+        work(&pair, "a");
+        replicate(&pair, mode);
+        servers.slave.back_up("old");
+        let none_kept = format!("RETENTION=0\n{mode}");
+        work(&pair, "b");
+        replicate(&pair, &none_kept);
+        assert_eq!(pair.logged(), 0);
+        servers.slave.restore("old");
+        work(&pair, "c");
+        let before = state(&pair);
+        let finished = pair.try_once_by_file(mode);
+        assert_eq!(finished.code(), 9, "{}", finished.output);
+        assert_says(
+            &finished.output,
+            &["the slave is behind: its last batch is ", "RETENTION is over", "hint: nothing was changed"],
+        );
+        assert_eq!(state(&pair), before);
+    }
+}
+
+#[test]
+fn an_empty_database_in_the_slaves_place_is_refused() {
+    for mode in MODES {
+        let Some(servers) = servers() else { return };
+        let pair = servers.pair();
+        work(&pair, "a");
+        replicate(&pair, mode);
+        // Another database of that name, with the tables and without rows.
+        let name = pair.slave_db();
+        let mut admin = servers.slave.server().connect("postgres");
+        admin.batch_execute(&format!("drop database \"{name}\"")).unwrap();
+        servers.slave.server().create_database(&name, crate::harness::Script::Slave);
+        pair.run_on_slave(TABLES);
+        work(&pair, "b");
+        assert_refused(&pair, mode, &["the slave does not know of any batch", "hint: is DSN1 right?"]);
+    }
+}
+
+#[test]
+fn a_master_restored_from_an_older_backup_is_refused() {
+    for mode in MODES {
+        let Some(mut servers) = servers() else { return };
+        let pair = servers.pair();
+        work(&pair, "a");
+        replicate(&pair, mode);
+        servers.master.back_up("old");
+        work(&pair, "b");
+        replicate(&pair, mode);
+        servers.master.restore("old");
+        // Ids and transaction numbers are given out again.
+        work(&pair, "c");
+        assert_refused(&pair, mode, &["the slave has replayed batches that the master does not know any more"]);
+    }
+}
+
+#[test]
+fn a_lagging_standby_of_the_master_that_is_promoted_is_refused() {
+    for mode in MODES {
+        let Some(mut servers) = servers() else { return };
+        let pair = servers.pair();
+        work(&pair, "a");
+        replicate(&pair, mode);
+        servers.master.back_up("standby");
+        work(&pair, "b");
+        replicate(&pair, mode);
+        servers.master.promote("standby");
+        assert_refused(&pair, mode, &["the slave has replayed batches that the master does not know any more"]);
+        work(&pair, "c");
+        assert_refused(&pair, mode, &["the slave has replayed batches that the master does not know any more"]);
+    }
+}
+
+#[test]
+fn a_standby_of_the_master_that_had_everything_goes_on() {
+    for mode in MODES {
+        let Some(mut servers) = servers() else { return };
+        let pair = servers.pair();
+        work(&pair, "a");
+        replicate(&pair, mode);
+        servers.master.back_up("standby");
+        work(&pair, "b");
+        replicate(&pair, mode);
+        work(&pair, "c");
+        servers.master.take_over("standby");
+        work(&pair, "d");
+        let said = replicate(&pair, mode);
+        assert_says(&said, &["The master was promoted: it is on timeline 2 now, and has the same last batch"]);
+        assert_whole(&pair);
+        assert!(!replicate(&pair, mode).contains("promoted"));
+    }
+}
+
+/// Both are restored to one moment, which nobody can tell from a crash. A backup of the former life's later state must not be
+/// taken for an older one of this life.
+#[test]
+fn a_slave_from_a_former_life_of_the_master_is_refused() {
+    for mode in MODES {
+        let Some(mut servers) = servers() else { return };
+        let pair = servers.pair();
+        work(&pair, "a");
+        replicate(&pair, mode);
+        servers.master.back_up("old");
+        servers.slave.back_up("old");
+        for _ in 0..3 {
+            work(&pair, "b");
+            replicate(&pair, mode);
+        }
+        servers.slave.back_up("former");
+        servers.master.restore("old");
+        servers.slave.restore("old");
+        for _ in 0..9 {
+            work(&pair, "c");
+            replicate(&pair, mode);
+        }
+        assert_whole(&pair);
+        servers.slave.restore("former");
+        work(&pair, "d");
+        assert_refused(&pair, mode, &["the slave has replayed batches that the master does not know any more"]);
+    }
+}
+
+#[test]
+fn a_backup_from_between_prepare_and_commit_replays_nothing_twice() {
+    for side in ["master", "slave"] {
+        let Some(mut servers) = servers() else { return };
+        let pair = servers.pair();
+        work(&pair, "a");
+        replicate(&pair, "");
+        let mut daemon = pair.start_paused_at("prepared");
+        work(&pair, "b");
+        daemon.wait_paused();
+        match side {
+            "master" => servers.master.back_up("prepared"),
+            _ => servers.slave.back_up("prepared"),
+        }
+        daemon.resume();
+        pair.wait_caught_up();
+        daemon.terminate();
+        match side {
+            "master" => servers.master.restore("prepared"),
+            _ => servers.slave.restore("prepared"),
+        }
+        let said = replicate(&pair, "");
+        assert_says(
+            &said,
+            &[if side == "master" { "committed on the slave: commit on the master" } else { "Recovering batch" }],
+        );
+        assert_whole(&pair);
+        work(&pair, "c");
+        replicate(&pair, "");
+        assert_whole(&pair);
+    }
+}
+
+#[test]
+fn the_mode_may_change_after_a_crash_at_any_step() {
+    let pair = Pair::new();
+    pair.exec_both(TABLES);
+    pair.run("select py_log_create_tg('t')");
+    let steps = [
+        ("", "begun"),
+        ("", "replayed"),
+        ("", "prepared"),
+        ("", "master-committed"),
+        ("", "slave-committed"),
+        ("TWO_PHASE=false", "begun"),
+        ("TWO_PHASE=false", "replayed"),
+        ("TWO_PHASE=false", "noted"),
+        ("TWO_PHASE=false", "slave-committed"),
+        ("TWO_PHASE=false", "master-committed"),
+    ];
+    for (mode, step) in steps {
+        work(&pair, "a");
+        let mut daemon = pair.start_in(mode, &[("PYREPLICA_PAUSE_AT", step)]);
+        daemon.wait_paused();
+        daemon.kill9();
+        let other = if mode.is_empty() { "TWO_PHASE=false" } else { "" };
+        replicate(&pair, other);
+        assert_whole(&pair);
+        work(&pair, "b");
+        replicate(&pair, mode);
+        assert_whole(&pair);
+    }
+}
