@@ -1,8 +1,8 @@
 //! Setting the flags of what has been replayed, and deleting what every slave has.
 //!
-//! The position is the truth; the flags follow it, for the eye and for the other slaves' daemons, which delete a row when
-//! all its flags are set. They are set in small transactions of their own, behind the replay and outside of two-phase
-//! commit, so slaves wait for each other here only, and never for long.
+//! The position is the truth. The flags follow it when nothing has been replayed for a moment, for people and monitors that look
+//! at the log: each costs an UPDATE of the row. Rows are deleted by the positions of all slaves, flagged or not. Both is done in
+//! small transactions outside of two-phase commit, so slaves wait for each other here only, and never for long.
 
 use crate::backlog::position::Position;
 use crate::backlog::progress::SlaveProgress;
@@ -22,8 +22,8 @@ const ROWS: i64 = 5_000;
 /// Rows whose flag is set before an error is told.
 const STUCK: i64 = 50_000;
 
-/// Ids that may lack their flag before replaying makes way for marking, and for how many steps at once at most. A backlog is
-/// worth being replayed first; a load without end is not, for the log would only grow.
+/// With RETENTION=0: ids that may wait to be deleted before replaying makes way for that, and for how many steps at once at
+/// most. A backlog is worth being replayed first; a load without end is not, for the log would only grow.
 const BEHIND: u64 = 500_000;
 const STEPS: u64 = 10;
 
@@ -35,6 +35,8 @@ pub struct FlagWriter {
     field: String,
     fields: Vec<String>,
     retention: Duration,
+    /// FLAGS of the config file.
+    sets_flags: bool,
     queries: FlagQueries,
     paused: Option<Instant>,
     /// Where deleting goes on, and the lowest id that it has left since it began at the log's start.
@@ -50,7 +52,8 @@ impl FlagWriter {
             field: field.clone(),
             fields: fields.to_vec(),
             retention: config.retention,
-            queries: FlagQueries::new(field, fields, !config.retention.is_zero()),
+            sets_flags: config.flags,
+            queries: FlagQueries::new(field, fields, config.retention.as_secs()),
             paused: None,
             purge_above: LogId(0),
             kept: None,
@@ -59,6 +62,9 @@ impl FlagWriter {
 
     /// Sets flags of the next rows; true when there is nothing more to do for now.
     pub fn step(&mut self, master: &mut Session, progress: &mut SlaveProgress) -> Result<bool> {
+        if !self.sets_flags && !self.retention.is_zero() {
+            return Ok(true);
+        }
         if self.paused.is_some_and(|since| since.elapsed() < PAUSE) {
             return Ok(true);
         }
@@ -79,9 +85,9 @@ impl FlagWriter {
         Ok(progress.unflagged().first().is_none())
     }
 
-    /// Keeps the flags from falling far behind while there is no end of changes to replay; `replayed` of them were.
+    /// With RETENTION=0 rows go as they are replayed, also while there is no end of changes to replay; `replayed` of them were.
     pub fn keep_up(&mut self, master: &mut Session, progress: &mut SlaveProgress, replayed: u64) -> Result<()> {
-        let mut steps = (1 + replayed / ROWS as u64).min(STEPS);
+        let mut steps = if self.retention.is_zero() { (1 + replayed / ROWS as u64).min(STEPS) } else { 0 };
         while steps > 0 && progress.unflagged().ids() > BEHIND && !self.step(master, progress)? {
             steps -= 1;
         }
@@ -142,7 +148,7 @@ impl FlagWriter {
             let rows = master.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
             let fields: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
             if fields != self.fields {
-                self.queries = FlagQueries::new(&self.field, &fields, !self.retention.is_zero());
+                self.queries = FlagQueries::new(&self.field, &fields, self.retention.as_secs());
                 self.fields = fields;
             }
             for statement in which(&self.queries) {

@@ -18,7 +18,7 @@ pub struct Position {
     pub last: Option<LogId>,
     /// Nothing that either snapshot shows has a higher id.
     pub highest: LogId,
-    /// Rows at or below this id have been replayed, have their flag, and no further one can appear.
+    /// Rows at or below this id have been replayed, and no further one can appear.
     pub floor: LogId,
 }
 

@@ -300,13 +300,14 @@ impl SlaveProgress {
     /// drain leaves it far behind. The rest of the row still says what was replayed last.
     pub fn keep_floor(&mut self, master: &mut Session) -> Result<()> {
         let floor = self.floor();
-        if floor.0 - self.kept_floor.0 < FAR {
+        let flagged = self.unflagged.first().map_or(self.position.highest, |(above, _)| above);
+        if floor.0 - self.kept_floor.0 < FAR && flagged.0 - self.flagged.0 < FAR {
             return Ok(());
         }
-        let parameters: [&(dyn ToSql + Sync); 3] = [&self.field, &self.position.batch.0, &floor.0];
+        let parameters: [&(dyn ToSql + Sync); 4] = [&self.field, &self.position.batch.0, &floor.0, &flagged.0];
         let kept = master.query("note how far the log need not be read", sql::KEEP_FLOOR, &parameters)?;
         self.place = Some(kept.first().ok_or_else(moved)?.get(0));
-        self.kept_floor = floor;
+        (self.kept_floor, self.flagged) = (floor, flagged);
         Ok(())
     }
 
@@ -337,8 +338,7 @@ impl SlaveProgress {
     }
 
     fn floor(&self) -> LogId {
-        let unflagged = self.unflagged.first().map_or(LogId(i64::MAX), |(above, _)| above);
-        self.horizon.floor().min(unflagged).max(self.position.floor)
+        self.horizon.floor().max(self.position.floor)
     }
 
     /// A slave without a position: its flags say what it has replayed.

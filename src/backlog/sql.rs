@@ -12,7 +12,7 @@ pub const READ_BY_INDEX: &str =
 /// Slaves come and go by columns of the log: none does while rows are being marked or deleted, which waits for nobody for
 /// long, nor for the disk: if it gets lost, it is done again.
 pub const BEGIN_MARKING: &str = "begin; set local lock_timeout = '1s'; set local synchronous_commit = off; \
-     lock table public.replica_log in row exclusive mode";
+     select pg_advisory_xact_lock_shared(1887007337, 0); lock table public.replica_log in row exclusive mode";
 
 /// 0x70797267 is "pyrg". Of several slaves' daemons that find the log restored, one takes care of it.
 pub const BEGIN_ADOPTING: &str = "begin; select pg_advisory_xact_lock(1887007335, 0)";
@@ -21,7 +21,7 @@ pub const CURRENT_SNAPSHOT: &str = "select pg_current_snapshot()::text";
 
 pub const HIGHEST_ID: &str = "select coalesce(max(id), 0) from public.replica_log";
 
-pub const KEEP_FLOOR: &str = "update public.replica_slave set floor = $3 where field = $1::text::name and batch = $2 \
+pub const KEEP_FLOOR: &str = "update public.replica_slave set floor = $3, flagged = $4 where field = $1::text::name and batch = $2 \
      returning ctid::text";
 
 pub const POSITION: &str = include_str!("../../sql/query/position.sql");
@@ -89,12 +89,12 @@ impl ReadQueries {
     }
 }
 
-/// What sets the flags of one slave, and what it takes to know those of the others.
+/// What sets the flags of one slave, and what deletes the rows that every slave has replayed.
 pub struct FlagQueries {
     /// The rows whose flag is to be set.
     pub due: String,
     pub stuck: String,
-    /// Marks changes, in one or two statements.
+    /// Sets flags, or deletes rows instead if every slave has replayed them and none is to be kept.
     pub mark: Vec<String>,
     /// The rows that every slave has replayed some time ago.
     pub old: String,
@@ -104,20 +104,40 @@ pub struct FlagQueries {
 }
 
 impl FlagQueries {
-    /// `fields`: the columns of all slaves; `keep`: whether changes stay in the log for a while after every slave has
-    /// replayed them.
-    pub fn new(field: &str, fields: &[String], keep: bool) -> FlagQueries {
-        let all: Vec<String> = fields.iter().map(|field| flag(field)).collect();
-        let all = all.join(" and ");
+    /// `fields`: the columns of all slaves; `seconds`: how long changes stay in the log after every slave has replayed them.
+    pub fn new(field: &str, fields: &[String], seconds: u64) -> FlagQueries {
+        let all = passed_by(fields.iter());
+        let purge = purge(&all);
         FlagQueries {
             due: own(field, include_str!("../../sql/query/due.sql")),
             stuck: own(field, include_str!("../../sql/query/stuck.sql")),
-            mark: marks(field, fields, keep),
+            mark: marks(field, fields, seconds),
             old: include_str!("../../sql/query/old.sql").replace("l.replicated", &format!("({all})")),
-            purge: vec![format!("delete from public.replica_log l where id = any ($1) and {all}")],
+            purge: vec![purge],
             waiting: fields.iter().map(|field| (field.clone(), waiting(field))).collect(),
         }
     }
+}
+
+/// Have all these slaves replayed the row? By the flag, or by the position, which the flag follows when there is time. Of a
+/// drain in progress the position says it only at the end.
+fn passed_by<'a>(fields: impl Iterator<Item = &'a String>) -> String {
+    let passed = |field: &String| {
+        let base = format!("select base from public.replica_slave where field = {}", quote_literal(field));
+        format!("({} or coalesce(pg_visible_in_snapshot(l.txid, ({base})), false))", flag(field))
+    };
+    fields.map(passed).collect::<Vec<_>>().join(" and ")
+}
+
+/// Deletes rows, and notes how far: a slave that was restored may need one of them.
+fn purge(condition: &str) -> String {
+    format!(
+        "with gone as (delete from public.replica_log l where id = any ($1) and {condition} returning id, txid) \
+         insert into public.replica_purged (id, txid) \
+         select max(id), max(txid::text::bigint)::text::xid8 from gone having count(*) > 0 \
+         on conflict (only_row) do update set ts = now(), id = greatest(replica_purged.id, excluded.id), \
+             txid = greatest(replica_purged.txid::text::bigint, excluded.txid::text::bigint)::text::xid8"
+    )
 }
 
 /// The lowest id that a slave has not replayed if its flags tell; $1 is a snapshot.
@@ -201,22 +221,22 @@ fn flag(field: &str) -> String {
     format!("coalesce(l.{}, true)", quote_ident(field))
 }
 
-/// A row that every slave has replayed is deleted at once. READ COMMITTED looks again after a wait for another slave's
-/// mark of the same row, so of two slaves that mark it together the second one deletes it.
-fn marks(field: &str, fields: &[String], keep: bool) -> Vec<String> {
+/// A row that every slave has replayed, and that nobody wants to keep any longer, is deleted at once instead of being flagged.
+/// READ COMMITTED looks again after a wait for another slave's mark of the same row, so of two slaves that mark it together
+/// the second one deletes it.
+fn marks(field: &str, fields: &[String], seconds: u64) -> Vec<String> {
     let (own, pending) = (quote_ident(field), format!("not {} and id = any ($1)", flag(field)));
-    if keep {
-        return vec![format!("update public.replica_log l set {own} = true where {pending}")];
+    let others = passed_by(fields.iter().filter(|other| *other != field));
+    let others = if others.is_empty() { "true".to_string() } else { others };
+    let is_over = match seconds {
+        0 => others,
+        _ => format!("coalesce(l.ts < now() - make_interval(secs => {seconds}), true) and {others}"),
+    };
+    let mut statements =
+        vec![format!("update public.replica_log l set {own} = true where {pending} and not ({is_over})")];
+    if seconds == 0 {
+        statements.push(purge(&format!("not {} and {is_over}", flag(field))));
     }
-    let mut statements = Vec::new();
-    let rest: Vec<String> = fields.iter().filter(|other| *other != field).map(|other| flag(other)).collect();
-    if !rest.is_empty() {
-        statements.push(format!(
-            "update public.replica_log l set {own} = true where {pending} and not ({})",
-            rest.join(" and ")
-        ));
-    }
-    statements.push(format!("delete from public.replica_log l where {pending}"));
     statements
 }
 
@@ -240,8 +260,7 @@ mod tests {
     #[test]
     fn queries_read_and_mark_the_slaves_own_column_only() {
         let fields = FIELDS.map(String::from);
-        let (log, marks) =
-            (ReadQueries::new("Slave 2", "extensions", true), FlagQueries::new("Slave 2", &fields, false));
+        let (log, marks) = (ReadQueries::new("Slave 2", "extensions", true), FlagQueries::new("Slave 2", &fields, 0));
         for sql in [&log.pending, &log.page, &log.fetch, &marks.due, &passed("Slave 2")] {
             let statement: String = sql.lines().filter(|line| !line.starts_with("--")).collect();
             assert!(statement.contains("l.\"Slave 2\"") && !statement.contains("replicated"), "{sql}");
@@ -261,17 +280,20 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_deleted_once_all_slaves_have_it() {
+    fn a_row_that_all_slaves_have_and_nobody_keeps_is_deleted_instead_of_flagged() {
         let fields = FIELDS.map(String::from);
         let own = "not coalesce(l.\"Slave 2\", true) and id = any ($1)";
-        let flagged = format!("update public.replica_log l set \"Slave 2\" = true where {own}");
-        assert_eq!(
-            FlagQueries::new("Slave 2", &fields, false).mark,
-            [
-                format!("{flagged} and not (coalesce(l.\"replicated\", true) and coalesce(l.\"slave3\", true))"),
-                format!("delete from public.replica_log l where {own}")
-            ]
+        let flagged = format!("update public.replica_log l set \"Slave 2\" = true where {own} and not (");
+        let [now, purge] = &FlagQueries::new("Slave 2", &fields, 0).mark[..] else { panic!("two statements") };
+        assert!(
+            now.starts_with(&flagged) && purge.contains("delete from public.replica_log l where id = any ($1) and not")
         );
-        assert_eq!(FlagQueries::new("Slave 2", &fields, true).mark, [flagged]);
+        for other in ["replicated", "slave3"] {
+            let passed =
+                format!("(coalesce(l.\"{other}\", true) or coalesce(pg_visible_in_snapshot(l.txid, (select base");
+            assert!(now.contains(&passed) && purge.contains(&passed), "{now}");
+        }
+        let [kept] = &FlagQueries::new("Slave 2", &fields, 60).mark[..] else { panic!("one statement") };
+        assert!(kept.starts_with(&flagged) && kept.contains("make_interval(secs => 60)"), "{kept}");
     }
 }

@@ -58,6 +58,7 @@ const MAIN_KEYS: &[&str] = &[
     "POLL",
     "TWO_PHASE",
     "RETENTION",
+    "FLAGS",
     "LOG_WARNING",
     "METRICS",
     "ON_ERROR",
@@ -95,6 +96,8 @@ pub struct Config {
     pub poll: Option<Duration>,
     /// How long replayed changes stay in the log; zero deletes them as they are replayed.
     pub retention: Duration,
+    /// Sets the slave's flag of each row that it has replayed, when there is time.
+    pub flags: bool,
     /// Bytes of log above which the daemon warns of the slave that is away.
     pub log_warning: u64,
     /// `false`: exactly-once by a progress row on the slave, for servers without prepared transactions.
@@ -137,6 +140,7 @@ impl Config {
             timeout: main.number("TIMEOUT", TIMEOUT_SECONDS)?.map_or(DEFAULT_TIMEOUT, Duration::from_secs),
             poll: main.number("POLL", TIMEOUT_SECONDS)?.map(Duration::from_secs),
             retention: main.number("RETENTION", RETENTION_SECONDS)?.map_or(DEFAULT_RETENTION, Duration::from_secs),
+            flags: main.switch("FLAGS")?.unwrap_or(true),
             log_warning: main
                 .number("LOG_WARNING", LOG_WARNING_MEBIBYTES)?
                 .map_or(DEFAULT_LOG_WARNING, |mebibytes| mebibytes * MEBIBYTE),
@@ -170,6 +174,7 @@ impl Config {
             timeout: DEFAULT_TIMEOUT,
             poll: None,
             retention: DEFAULT_RETENTION,
+            flags: true,
             log_warning: DEFAULT_LOG_WARNING,
             two_phase: true,
             on_error: OnError::Stop,

@@ -21,11 +21,17 @@ use crate::server::checks::{Findings, check, take_replica_role};
 use crate::server::connect;
 use crate::server::sql as server_sql;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Limits of one batch. From some hundred changes on, two-phase commit costs nothing to speak of.
 const BATCH_ROWS: u64 = 20_000;
 const BATCH_BYTES: usize = 16 << 20;
+
+/// Under a load without end, housekeeping gets its turn after so long.
+const LONGEST_DRAIN: Duration = Duration::from_secs(10);
+
+/// Flags are set when nothing has been replayed for so long.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// How far a pair has come since it was started, and what it met on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +85,7 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
         if pause.is_none() {
             progress(Milestone::Drained);
         }
-        let is_clean = housekeeping.run(config, &mut pair)?;
+        let is_clean = housekeeping.run(config, &mut pair, quiet_since.elapsed() >= QUIET)?;
         housekeeping.take_warning().into_iter().for_each(|warning| progress(Milestone::Warning(warning)));
         if is_clean {
             let since = Instant::now();
@@ -95,7 +101,7 @@ pub fn once(config: &Config, control: &Control) -> Result<u64> {
     let mut pair = ready(config, control)?;
     let changes = drain(config, &mut pair, &mut Pace::default(), &mut |_| ())?;
     let mut housekeeping = Housekeeping::default();
-    while !housekeeping.run(config, &mut pair)? && !control.is_stopping() {}
+    while !housekeeping.run(config, &mut pair, true)? && !control.is_stopping() {}
     Ok(changes)
 }
 
@@ -108,14 +114,16 @@ fn await_work(
     is_paused: bool,
 ) -> Result<()> {
     let name = &config.name;
+    let flags = until_flags(pair, *quiet_since);
     let woken = match (listener, config.poll) {
         // Changes are of no interest, and the end of the pause is always signalled: so no writer needs to.
         (Some(listener), _) if is_paused => listener.sleep(&pair.control, config.timeout)?,
-        (Some(listener), _) => sleep(config, pair, listener)?,
+        (Some(listener), _) => sleep(config, pair, listener, flags)?,
         (None, poll) => {
             log::trace!(target: name, "Waiting to poll");
             pair.prefetcher = None;
-            pair.control.wait(poll.unwrap_or(config.timeout))
+            let length = poll.unwrap_or(config.timeout);
+            pair.control.wait(flags.map_or(length, |flags| flags.min(length)))
         }
     };
     if woken == Woken::TimedOut && quiet_since.elapsed() >= config.timeout {
@@ -131,7 +139,7 @@ fn await_work(
 }
 
 /// Falls asleep if no writer is at work and a last look finds nothing; `listener.rs` says why in this order.
-fn sleep(config: &Config, pair: &mut Pair, listener: &mut Listener) -> Result<Woken> {
+fn sleep(config: &Config, pair: &mut Pair, listener: &mut Listener, flags: Option<Duration>) -> Result<Woken> {
     let name = &config.name;
     failpoint::reached("drained");
     if !listener.lie_down(&pair.control)? {
@@ -150,11 +158,17 @@ fn sleep(config: &Config, pair: &mut Pair, listener: &mut Listener) -> Result<Wo
     failpoint::reached("looked");
     log::trace!(target: name, "Waiting for 'NOTIFY'");
     pair.prefetcher = None;
-    let woken = listener.sleep(&pair.control, config.timeout)?;
+    let woken = listener.sleep(&pair.control, flags.map_or(config.timeout, |flags| flags.min(config.timeout)))?;
     if woken == Woken::Notified {
         log::trace!(target: name, "Got NOTIFY");
     }
     Ok(woken)
+}
+
+/// When it is time to set flags, if there are some to be set and it is not time yet.
+fn until_flags(pair: &mut Pair, quiet_since: Instant) -> Option<Duration> {
+    let left = QUIET.checked_sub(quiet_since.elapsed())?;
+    pair.log.progress.unflagged().first().map(|_| left)
 }
 
 fn is_pending(pair: &mut Pair) -> Result<bool> {
@@ -169,7 +183,7 @@ fn is_pending(pair: &mut Pair) -> Result<bool> {
 
 /// Replays all that one look at the log sees, and looks again as long as there was something.
 fn drain(config: &Config, pair: &mut Pair, pace: &mut Pace, progress: &mut dyn FnMut(Milestone)) -> Result<u64> {
-    let mut total = 0;
+    let (mut total, started) = (0, Instant::now());
     loop {
         let mut backlog = pair.log.look(&mut pair.master)?;
         // What was read for a drain that was broken off is of no use.
@@ -220,7 +234,7 @@ fn drain(config: &Config, pair: &mut Pair, pace: &mut Pace, progress: &mut dyn F
         if pair.feeds_others {
             pair.slave.message("wake the slave's own replicas", sql::NOTIFY)?;
         }
-        if pair.control.pause(pace.replayed(transactions, drained)) {
+        if pair.control.pause(pace.replayed(transactions, drained)) || started.elapsed() >= LONGEST_DRAIN {
             return Ok(total);
         }
     }
