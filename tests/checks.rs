@@ -107,10 +107,17 @@ fn the_hinted_setting_is_all_it_takes() {
 fn without_the_progress_table_its_script_is_named() {
     let pair = pair_with_a_change();
     pair.run_on_slave("drop table replica_progress");
-    let finished = pair.try_once_by_file("TWO_PHASE=false");
-    assert_fails(&finished, 5, &["slave: cannot ", "replica_progress", "hint: ", "slave-install.sql"]);
-    pair.slave_server().psql(&pair.slave_db(), &harness::Script::Slave.path());
-    assert!(pair.try_once_by_file("TWO_PHASE=false").status.success());
+    // Who may create it gets it.
+    let mut modest = pair_with_a_change();
+    modest.run_on_slave("drop table replica_progress; revoke create on schema public from public");
+    let (role, master_dsn) = (Role::new(&modest, "login"), modest.master_dsn.clone());
+    role.take_over(&mut modest);
+    modest.master_dsn = master_dsn;
+    for mode in ["", "TWO_PHASE=false"] {
+        let finished = modest.try_once_by_file(mode);
+        assert_fails(&finished, 5, &["slave: cannot ", "replica_progress", "hint: ", "slave-install.sql"]);
+    }
+    pair.once();
     pair.assert_equal();
 }
 
@@ -171,7 +178,10 @@ fn a_role_without_rights_is_told_the_grants_and_works_with_them() {
     assert_fails(&finished, 4, &["master: cannot ", "lacks rights", "hint: as their owner: GRANT "]);
     pair.run(hinted(&final_words(&finished), "GRANT"));
 
-    // On the slave it needs nothing but the tables.
+    let finished = pair.try_once();
+    assert_fails(&finished, 5, &["slave: cannot ", "replica_progress", "hint: as its owner: GRANT "]);
+    pair.run_on_slave(hinted(&final_words(&finished), "GRANT"));
+    // On the slave it needs nothing else but the tables.
     let finished = pair.try_once();
     assert_fails(
         &finished,

@@ -286,7 +286,9 @@ fn without_the_replica_role_nothing_may_fire() {
     pair.exec_both(TABLES);
     pair.create_triggers();
     pair.run("insert into t values (1, 'a')");
-    pair.run_on_slave("create role modest login; grant all on schema public to modest; grant all on t, u to modest");
+    pair.run_on_slave(
+        "create role modest login; grant all on schema public to modest; grant all on t, u, replica_progress to modest",
+    );
     pair.slave_dsn = pair.slave_dsn.replace("user=postgres", "user=modest");
     assert_refused(&pair, &[], 5, &["foreign keys or triggers would fire on", "session_replication_role"]);
     pair.run_on_slave("alter table u drop constraint u_t_fkey");

@@ -204,8 +204,10 @@ fn the_documented_select_takes_all_tables_and_leaves_pyreplicas_own_alone() {
         "replica_conflict",
         "replica_error",
         "replica_held",
+        "replica_history",
         "replica_hold",
         "replica_progress",
+        "replica_purged",
         "replica_skipped",
         "replica_slave",
     ];

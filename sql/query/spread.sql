@@ -1,13 +1,14 @@
 -- The transactions whose pending rows spread over many ids: the one pass over a long backlog. Everything else is known
--- to be complete within that distance; in a row without txid, how far all of that goes.
+-- to be complete within that distance; in a row without txid, how far all of that goes. "l.replicated" stands for the slave's
+-- own column.
 --   $1  bigint    look above this id only
 --   $2  text      the snapshot
 --   $3  text      a snapshot whose transactions have all been replayed, or NULL
 --   $4  bigint    the distance
 select case when t.last - t.first >= $4 then t.txid::text::bigint end as txid,
-       min(t.first) as first, max(t.last) as last, sum(t.rows)::bigint as rows
+       min(t.first) as first, max(t.last) as last, sum(t.rows)::bigint as rows, bool_or(t.flagged) as flagged
   from (select $2::text::pg_snapshot as now, $3::text::pg_snapshot as base offset 0) s
-  join (select l.txid, min(l.id) as first, max(l.id) as last, count(*) as rows
+  join (select l.txid, min(l.id) as first, max(l.id) as last, count(*) as rows, coalesce(bool_or(l.replicated), false) as flagged
           from public.replica_log l
          where l.id > $1
          group by l.txid) t

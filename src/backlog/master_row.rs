@@ -5,7 +5,7 @@ use crate::backlog::snapshot::Snapshot;
 use crate::backlog::sql;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, LogId, Side};
-use crate::server::session::Session;
+use crate::server::session::{Row, Session};
 
 /// A slave's row in `replica_slave`.
 #[derive(Debug)]
@@ -33,7 +33,17 @@ pub struct MasterRow {
 
 impl MasterRow {
     pub fn read(master: &mut Session, field: &str) -> Result<MasterRow> {
-        let row = master.query_one("read the position", sql::POSITION, &[&field])?;
+        let missing = || Error::new(Kind::Internal, Some(Side::Master), "read the position", "the slave has no row");
+        MasterRow::find(master, field)?.ok_or_else(missing)
+    }
+
+    /// None if no daemon has ever replicated to the slave.
+    pub fn find(master: &mut Session, field: &str) -> Result<Option<MasterRow>> {
+        let rows = master.query("read the position", sql::POSITION, &[&field])?;
+        rows.first().map(MasterRow::of_row).transpose()
+    }
+
+    fn of_row(row: &Row) -> Result<MasterRow> {
         let histories: Vec<String> = row.get("histories");
         let up_to: Vec<i64> = row.get("up_to");
         Ok(MasterRow {

@@ -31,7 +31,7 @@ pub enum Transaction {
     /// All its rows, by id.
     Listed(Vec<LogEntry>),
     /// Too far apart to have been read as a whole: its rows are paged through when it is replayed.
-    Spread { txid: Txid, first: LogId, last: LogId, rows: u64 },
+    Spread { txid: Txid, first: LogId, last: LogId, rows: u64, flagged: bool },
 }
 
 impl Transaction {

@@ -38,6 +38,8 @@ const MAX_BLOCKS: i64 = 100_000;
 pub struct SlaveLog {
     pub progress: SlaveProgress,
     pub reader: LogReader,
+    /// The query for transactions that spread over many ids.
+    spread: String,
 }
 
 /// What one look at the log found, in the order of replay.
@@ -85,7 +87,7 @@ impl SlaveLog {
     pub fn new(config: &Config, findings: &Findings) -> SlaveLog {
         let Findings { hstore_schema, master_encoding, slave_identity, .. } = findings;
         let reader = LogReader::new(config, hstore_schema, master_encoding, slave_identity);
-        SlaveLog { progress: SlaveProgress::new(config, findings), reader }
+        SlaveLog { progress: SlaveProgress::new(config, findings), reader, spread: sql::spread(&config.slave_field) }
     }
 
     /// Passes over what the initial copy has brought of these tables.
@@ -142,7 +144,7 @@ impl SlaveLog {
         let (mut spread, mut transactions) = (VecDeque::new(), HashSet::new());
         let base = position.base.as_ref().map(Snapshot::as_str);
         let parameters: [&(dyn ToSql + Sync); 4] = [&start.0, &snapshot.as_str(), &base, &DISTANCE];
-        let found = if are_close { Vec::new() } else { master.query("read the log", sql::SPREAD, &parameters)? };
+        let found = if are_close { Vec::new() } else { master.query("read the log", &self.spread, &parameters)? };
         for row in found {
             let (first, last) = (LogId(row.get("first")), LogId(row.get("last")));
             let Some(txid) = row.get::<_, Option<i64>>("txid").map(Txid) else {
@@ -151,7 +153,13 @@ impl SlaveLog {
             };
             transactions.insert(txid);
             if last > done {
-                spread.push_back(Transaction::Spread { txid, first, last, rows: row.get::<_, i64>("rows") as u64 });
+                spread.push_back(Transaction::Spread {
+                    txid,
+                    first,
+                    last,
+                    rows: row.get::<_, i64>("rows") as u64,
+                    flagged: row.get("flagged"),
+                });
             }
         }
         let apart = transactions.iter().map(Txid::to_string).collect();

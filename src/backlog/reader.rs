@@ -191,7 +191,8 @@ impl LogReader {
                 Transaction::Listed(entries) => {
                     ids.extend(entries.iter().filter(|entry| entry.flagged).map(|entry| entry.id.0));
                 }
-                Transaction::Spread { txid, .. } => txids.push(txid.to_string()),
+                Transaction::Spread { txid, flagged: true, .. } => txids.push(txid.to_string()),
+                Transaction::Spread { .. } => {}
             }
         }
         if ids.is_empty() && txids.is_empty() {

@@ -61,7 +61,10 @@ pub struct ReadQueries {
 
 /// Passes over a long backlog.
 pub const CLOSE: &str = include_str!("../../sql/query/close.sql");
-pub const SPREAD: &str = include_str!("../../sql/query/spread.sql");
+
+pub fn spread(field: &str) -> String {
+    own(field, include_str!("../../sql/query/spread.sql"))
+}
 
 impl ReadQueries {
     /// `hstore_schema`: where the extension is installed; `packed`: in its binary form.

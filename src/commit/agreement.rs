@@ -23,6 +23,7 @@ use crate::backlog::position::Position;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, Side};
 use crate::commit::sql;
+use crate::server::checks;
 use crate::server::session::Session;
 
 /// The slave's row in `replica_progress`.
@@ -83,16 +84,18 @@ impl SlaveRow {
     }
 }
 
-/// The two rows, for somebody who changes nothing. While a daemon works they may be of two batches.
+/// The two rows, for somebody who changes nothing; none before a daemon has replicated for the first time. While a daemon works
+/// they may be of two batches.
 pub fn look(
     master: &mut Session,
     slave: &mut Session,
     key: &str,
     field: &str,
-) -> Result<(MasterRow, Option<SlaveRow>)> {
-    let there = MasterRow::read(master, field)?;
-    let here = SlaveRow::read(slave, key, &there)?;
-    Ok((there, here))
+) -> Result<Option<(MasterRow, Option<SlaveRow>)>> {
+    let Some(there) = MasterRow::find(master, field)? else { return Ok(None) };
+    // The slave's table may be missing, or be of an earlier version.
+    let here = if checks::has_progress(slave)? { SlaveRow::read(slave, key, &there)? } else { None };
+    Ok(Some((there, here)))
 }
 
 impl Standing {

@@ -36,7 +36,7 @@ use crate::copy::schema;
 use crate::copy::sql;
 use crate::pair::copied::{self, Copied, State};
 use crate::pair::release::Release;
-use crate::pair::replicator;
+use crate::pair::replicator::{self, Purpose};
 use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
 use crate::replay::hold;
@@ -100,7 +100,8 @@ struct Keeper {
 }
 
 pub fn run(config: &Config, wish: &Wish, control: &Control, tell: &mut dyn FnMut(News)) -> Result<Outcome> {
-    match replicator::connect(config, control, !wish.tables.is_empty()) {
+    let purpose = if wish.tables.is_empty() { Purpose::FillAll } else { Purpose::FillTables };
+    match replicator::connect(config, control, purpose) {
         Ok(pair) => alone(config, wish, pair, control, tell),
         Err(error) if error.kind() != Kind::Busy => Err(error),
         Err(_) if !wish.tables.is_empty() => live::run(config, wish, control, tell),

@@ -211,7 +211,7 @@ impl PairStatus {
         if self.daemon.is_some() || self.is_copying || !is_settled || copied::unfinished(slave, key)?.is_some() {
             return Ok(());
         }
-        let (there, here) = agreement::look(master, slave, key, &self.field)?;
+        let Some((there, here)) = agreement::look(master, slave, key, &self.field)? else { return Ok(()) };
         let standing = agreement::standing(&there, here.as_ref());
         if standing.is_refused() {
             self.trouble(&agreement::refusal(standing, &there, here.as_ref()));

@@ -12,7 +12,6 @@
 //! After a crash a master gives out the numbers of transactions that had left no trace on its disk anew, and a snapshot from
 //! before takes those for over. So each snapshot is followed by a transaction that does leave one, before anything goes by it.
 
-use crate::backlog::position::Position;
 use crate::backlog::snapshot::Snapshot;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, Side};
@@ -96,8 +95,8 @@ impl Copied {
     }
 }
 
-/// What the daemon is to pass over. An error if a copy is unfinished.
-pub fn passing(slave: &mut Session, key: &str, position: &Position) -> Result<Vec<(String, Snapshot)>> {
+/// What the daemon is to pass over, whose position has this base. An error if a copy is unfinished.
+pub fn passing(slave: &mut Session, key: &str, base: Option<&Snapshot>) -> Result<Vec<(String, Snapshot)>> {
     let copied = read(slave, key)?;
     let wanted = copied.iter().filter(|table| table.state == State::Wanted).count();
     let loaded = copied.iter().filter(|table| table.state == State::Loaded).count();
@@ -106,7 +105,7 @@ pub fn passing(slave: &mut Session, key: &str, position: &Position) -> Result<Ve
         return Err(Error::new(Kind::Setup, Some(Side::Slave), "replicate", detail)
             .with_hint("run pyreplica copy again: it goes on where it was interrupted"));
     }
-    let covered = |snapshot: &Snapshot| position.base.as_ref().is_some_and(|base| base.covers(snapshot));
+    let covered = |snapshot: &Snapshot| base.is_some_and(|base| base.covers(snapshot));
     let snapshots = copied.into_iter().filter_map(|table| Some((table.relation, table.snapshot?)));
     let (passed, passing): (Vec<_>, Vec<_>) = snapshots.partition(|(_, snapshot)| covered(snapshot));
     let passed: Vec<String> = passed.into_iter().map(|(relation, _)| relation).collect();

@@ -33,6 +33,16 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(10);
 /// Flags are set when nothing has been replayed for so long.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Replicate,
+    /// A copy of single tables. The slave's position stays.
+    FillTables,
+    /// A copy of everything, which makes a new position.
+    FillAll,
+}
+
 /// How far a pair has come since it was started, and what it met on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Milestone {
@@ -281,15 +291,14 @@ fn look_ahead(
 
 /// Connected, and the slave may be replicated to: no copy to it is unfinished.
 fn ready(config: &Config, control: &Control) -> Result<Pair> {
-    let mut pair = connect(config, control, true)?;
-    let passing = copied::passing(&mut pair.slave, &pair.key, pair.log.progress.position())?;
+    let mut pair = connect(config, control, Purpose::Replicate)?;
+    let passing = copied::passing(&mut pair.slave, &pair.key, pair.log.progress.position().base.as_ref())?;
     pair.log.pass_over(&passing);
     Ok(pair)
 }
 
 /// Both sides are checked, locked against other daemons, and settled.
-/// `must_agree`: not if the servers do not mean the same last batch.
-pub fn connect(config: &Config, control: &Control, must_agree: bool) -> Result<Pair> {
+pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<Pair> {
     let name = &config.name;
     log::trace!(target: name, "DSN0: {}", config.master);
     log::trace!(target: name, "DSN1: {}", config.slave);
@@ -321,10 +330,13 @@ pub fn connect(config: &Config, control: &Control, must_agree: bool) -> Result<P
     let holds = Holds::open(name, &key, &mut slave)?;
     let feeds_others = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);
     let mut pair = Pair::new(config, &findings, (master, slave), holds, !replica_role, feeds_others, control);
-    if must_agree {
-        pair.recover()?;
-    } else {
-        pair.recover_to_fill()?;
+    // As long as a copy of everything is unfinished, what the slave's row says is of no interest.
+    let is_unfinished = copied::unfinished(&mut pair.slave, &pair.key)?.is_some();
+    match purpose {
+        Purpose::Replicate if is_unfinished => drop(copied::passing(&mut pair.slave, &pair.key, None)?),
+        Purpose::Replicate => pair.recover()?,
+        Purpose::FillTables if !is_unfinished => pair.recover()?,
+        Purpose::FillTables | Purpose::FillAll => pair.recover_to_fill()?,
     }
     if pair.feeds_others {
         // The connection before this one may have ended between a commit on the slave and its signal.

@@ -128,18 +128,25 @@ pub fn has_progress(slave: &mut Session) -> Result<bool> {
 }
 
 /// Is it there, and may the role write to it?
-pub fn progress_rights(slave: &mut Session) -> Result<()> {
+fn progress_rights(slave: &mut Session) -> Result<()> {
     if !has_progress(slave)? {
         let detail = "there is no table replica_progress of this version, and the role may not create it";
         return Err(setup(Some(Side::Slave), "keep the progress", detail)
             .with_hint("install it on the slave, as the owner of the database: psql ... -f sql/slave-install.sql"));
     }
-    let missing: String = slave.query_one("look at the rights", sql::MISSING_PROGRESS_RIGHTS, &[])?.get(0);
-    if missing.is_empty() {
-        return Ok(());
+    match missing_progress_rights(slave)? {
+        None => Ok(()),
+        Some(missing) => {
+            Err(setup(Some(Side::Slave), "keep the progress", "the role lacks rights on replica_progress")
+                .with_hint(format!("as its owner: {missing}")))
+        }
     }
-    Err(setup(Some(Side::Slave), "keep the progress", "the role lacks rights on replica_progress")
-        .with_hint(format!("as its owner: {missing}")))
+}
+
+/// The statements that grant what the role lacks on replica_progress.
+pub fn missing_progress_rights(slave: &mut Session) -> Result<Option<String>> {
+    let missing: String = slave.query_one("look at the rights", sql::MISSING_PROGRESS_RIGHTS, &[])?.get(0);
+    Ok(Some(missing).filter(|missing| !missing.is_empty()))
 }
 
 fn server(session: &mut Session) -> Result<Server> {

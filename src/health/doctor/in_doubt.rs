@@ -8,6 +8,7 @@ use crate::commit::prepared::{Prepared, prepared};
 use crate::commit::recovery::{GidFamily, Settlement, decide};
 use crate::commit::twophase::pair_key;
 use crate::config::settings::Config;
+use crate::server::checks;
 use crate::server::session::Session;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -38,10 +39,12 @@ pub(super) fn examine<'a>(
         let Some(found) = report.tried(Some(side), SUBJECT, asked) else { continue };
         asked_sides.push(side);
         if let (Side::Master, Some(_)) = (side, origin) {
-            master_row = MasterRow::read(session, field).ok();
+            master_row = MasterRow::find(session, field).ok().flatten();
         }
         if let (Side::Slave, Some(origin), Some(master)) = (side, origin, &master_row) {
-            slave_row = SlaveRow::read(session, &pair_key(origin, field), master).ok();
+            let has_row = checks::has_progress(session).unwrap_or(false);
+            slave_row =
+                if has_row { SlaveRow::read(session, &pair_key(origin, field), master).ok() } else { Some(None) };
         }
         let mut has_any = false;
         for prepared in found {

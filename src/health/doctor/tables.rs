@@ -148,11 +148,16 @@ fn replaying(report: &mut Diagnosis, slave: &mut Session, on_master: Option<&Cat
             _ => drop(finding.advise("before PostgreSQL 15 only a superuser may; docs/rights.md says what that means")),
         }
     }
-    match checks::has_progress(slave)
-        .and_then(|has| if has { checks::progress_rights(slave).map(|()| true) } else { Ok(false) })
-    {
-        Ok(true) => drop(report.add(Level::Ok, side, "progress", "there is a table for it")),
-        Ok(false) => {
+    let progress = checks::has_progress(slave)
+        .and_then(|has| if has { checks::missing_progress_rights(slave).map(Some) } else { Ok(None) });
+    match progress {
+        Ok(Some(None)) => drop(report.add(Level::Ok, side, "progress", "there is a table for it")),
+        Ok(Some(Some(missing))) => {
+            let text = "the role lacks rights on replica_progress";
+            let finding = report.add(Level::Failure, side, "progress", text);
+            missing.split_inclusive(';').for_each(|grant| drop(finding.mend(grant.trim().to_string())));
+        }
+        Ok(None) => {
             let text = "there is no table replica_progress of this version yet";
             let advice =
                 "the daemon creates it, if its role may create tables in public; otherwise run sql/slave-install.sql";
