@@ -227,7 +227,7 @@ fn a_daemon_that_failed_and_was_not_seen_since_is_told_to_be_gone() {
     pair.run(CHANGE);
     assert_eq!(pair.try_once().code(), 6);
     let told = explained(&pair, "");
-    told.assert_says(&["failing since ", "hint: mend the slave by hand", "pyreplica skip"]);
+    told.assert_says(&["failing since ", "hint: fix the slave by hand", "pyreplica skip"]);
     assert!(!told.status.contains("start it"), "it may try again at any moment: {}", told.status);
     pair.run("update replica_error set since = since - interval '2 hours', last = last - interval '1 hour'");
     let told = explained(&pair, "");

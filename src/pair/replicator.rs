@@ -239,7 +239,7 @@ fn look_ahead(
     backlog: &Backlog,
     (batch, next): (&Batch, Option<&Batch>),
 ) {
-    if pair.replayer.holds.is_quarantine() {
+    if pair.replayer.holds.checks_transactions() {
         // Each transaction is looked at before it is replayed.
         pair.prefetcher = None;
         return;

@@ -34,7 +34,7 @@ impl Pair {
         }
         self.recover_progress()?;
         // What was in doubt may have been a batch that put something there.
-        self.replayer.holds.look_at_quarantine(&mut self.slave)
+        self.replayer.holds.read_quarantine(&mut self.slave)
     }
 
     /// This slave's transactions that a server keeps prepared; a gid may hold a former name of the pair.

@@ -262,7 +262,7 @@ impl Shared<'_> {
             let detail = format!("a former copy has loaded {} in this very moment", plan.relation);
             return Err(Error::new(Kind::Contention, Some(Side::Slave), "copy", detail).with_hint("run it again"));
         }
-        pipe.slave.message("set the session up", replay_sql::ITS_PATH)?;
+        pipe.slave.message("set the session up", replay_sql::APPLICATION_PATH)?;
         if way.delete_first {
             pipe.slave.message("empty the table", &format!("DELETE FROM {}", plan.target))?;
         }
@@ -274,7 +274,7 @@ impl Shared<'_> {
             gauge.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
             if self.control.is_stopping() { Err(stopped()) } else { Ok(()) }
         })?;
-        pipe.slave.message("set the session up", replay_sql::OWN_PATH)?;
+        pipe.slave.message("set the session up", replay_sql::DAEMON_PATH)?;
         let snapshot = way.snapshot.as_str();
         pipe.slave.execute(
             "note the copy",
