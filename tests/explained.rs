@@ -255,7 +255,7 @@ fn a_copy_that_is_under_way_or_was_interrupted_is_told() {
     let mut copy = paused(&pair, &[], "copy-table:2");
     let [told, for_doctor] = ["status", "doctor"].map(|verb| pair.verb_by_file(verb, "", &[]));
     assert_eq!((told.code(), for_doctor.code()), (8, 0), "{} {}", told.output, for_doctor.output);
-    let words = "a copy to this slave is under way since ";
+    let words = "a copy to this slave has been in progress since ";
     assert_says(&told.output, &[" copying ", words, "hint: when it has ended, start the daemon"]);
     assert!(!told.output.contains("no daemon is connected"), "{}", told.output);
     let daemon = [

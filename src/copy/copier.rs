@@ -170,7 +170,7 @@ fn alone(
 fn scope(wish: &Wish, pair: &mut Pair, tables: Vec<Captured>) -> Result<Scope> {
     let key = pair.key.clone();
     let former = copied::read(&mut pair.slave, &key)?;
-    let unfinished = former.iter().find(|table| table.is_of_unfinished_whole()).filter(|_| !wish.restart);
+    let unfinished = former.iter().find(|table| table.is_of_unfinished_copy()).filter(|_| !wish.restart);
     let batch = pair.log.progress.position().batch;
     if !wish.tables.is_empty() {
         if unfinished.is_some() {

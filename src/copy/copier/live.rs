@@ -43,7 +43,7 @@ pub(super) fn run(config: &Config, wish: &Wish, control: &Control, tell: &mut dy
         tell(News::Note(schema::bring(config, sides, &tables, true, control)?));
     }
     copied::create(&mut release.slave)?;
-    if copied::read(&mut release.slave, &key)?.iter().any(Copied::is_of_unfinished_whole) {
+    if copied::read(&mut release.slave, &key)?.iter().any(Copied::is_of_unfinished_copy) {
         return Err(unfinished_whole(
             "wait for its end, or run it again without --table if it is not at work any more",
         ));
