@@ -67,8 +67,8 @@ impl Unfinished {
     /// What the operator can do about it.
     pub fn hint(&self, source: &str) -> String {
         format!(
-            "run pyreplica copy {source} again: it goes on where it was interrupted; with --restart --truncate it begins \
-             anew. docs/copy.md says how to give it up"
+            "run pyreplica copy {source} again: it goes on where it was interrupted; with --restart --truncate it starts \
+             over. docs/copy.md says how to give it up"
         )
     }
 }

@@ -23,7 +23,7 @@ pub struct TableCache {
     refused: HashMap<String, (String, Option<String>)>,
     policies: ConflictPolicies,
     /// The column lists of old and new rows that were checked: their table has all of these columns. No two tables share a
-    /// list, so a list tells the table too.
+    /// list, so a list identifies the table too.
     checked_columns: Vec<(ColumnNames, ColumnNames)>,
     last_number: u32,
     /// The name of the prepared statement that reads fingerprints, if it is prepared.
