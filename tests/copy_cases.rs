@@ -357,7 +357,12 @@ fn a_copy_does_not_wait_for_somebody_who_waits_for_it() {
 fn a_single_table_waits_for_a_copy_of_all() {
     let pair = filled();
     let mut all = paused(&pair, &[], "copy-registered");
-    assert_refused(&pair, &["--table", "t", "--truncate"], 5, &["a copy of all is unfinished", "wait for its end"]);
+    assert_refused(
+        &pair,
+        &["--table", "t", "--truncate"],
+        5,
+        &["a copy of all tables is unfinished", "wait for its end"],
+    );
     all.resume();
     assert!(all.wait_exit().success(), "{}", all.log());
     pair.once();

@@ -225,7 +225,7 @@ fn a_daemon_that_failed_and_was_not_seen_since_is_told_to_be_gone() {
     pair.run(CHANGE);
     assert_eq!(pair.try_once().code(), 6);
     let told = explained(&pair, "");
-    told.assert_says(&["failing since ", "hint: mend the slave by hand", "pyreplica skip"]);
+    told.assert_says(&["failing since ", "hint: fix the slave by hand", "pyreplica skip"]);
     assert!(!told.status.contains("start it"), "it may try again at any moment: {}", told.status);
     pair.run("update replica_error set since = since - interval '2 hours', last = last - interval '1 hour'");
     let told = explained(&pair, "");
@@ -253,7 +253,7 @@ fn a_copy_that_is_under_way_or_was_interrupted_is_told() {
     let mut copy = paused(&pair, &[], "copy-table:2");
     let [told, for_doctor] = ["status", "doctor"].map(|verb| pair.verb_by_file(verb, "", &[]));
     assert_eq!((told.code(), for_doctor.code()), (8, 0), "{} {}", told.output, for_doctor.output);
-    let words = "a copy to this slave is under way since ";
+    let words = "a copy to this slave has been in progress since ";
     assert_says(&told.output, &[" copying ", words, "hint: when it has ended, start the daemon"]);
     assert!(!told.output.contains("no daemon is connected"), "{}", told.output);
     let daemon = [

@@ -188,7 +188,7 @@ fn the_newest_row_wins_with_all_its_values_and_null_is_oldest() {
     drain(&pair, "newest(at)");
     assert_eq!(pair.on_slave("select id || a || at from t order by id"), ["1newer9", "2row 25", "3row 35"]);
     let said = refused_column(&pair);
-    assert_says(&said, &["there is no column \"when\" to tell the newest row by"]);
+    assert_says(&said, &["there is no column \"when\" for newest() to compare"]);
 }
 
 /// Of a large row the log holds only what an UPDATE changed.

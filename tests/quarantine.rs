@@ -133,7 +133,7 @@ fn giving_up_what_is_in_quarantine_waits_for_a_batch_in_doubt_and_says_so() {
         daemon.kill9();
         let finished = pair.verb(&["skip", &id, "--yes"]);
         assert_eq!(finished.code(), 5, "{}", finished.output);
-        assert_says(&finished.output, &["slave: cannot wait for the batch in hand", "in doubt", "then try again"]);
+        assert_says(&finished.output, &["slave: cannot wait for the batch in progress", "in doubt", "then try again"]);
         assert_eq!(pair.on_slave("select count(*) from replica_skipped"), ["0"]);
         pair.drain_with(QUARANTINE);
     }

@@ -197,7 +197,7 @@ impl Pair {
             self.note_on_slave(&position)?;
         }
         failpoint::reached(Step::Begun);
-        let applied = if self.replayer.holds.is_quarantine() {
+        let applied = if self.replayer.holds.checks_transactions() {
             self.work_with_care(transactions)?
         } else {
             self.work(transactions)?

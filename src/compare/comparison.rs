@@ -1,22 +1,27 @@
-//! Do both sides hold the same rows? Found out by the servers, which digest ranges of keys; only where the digests differ
-//! are ranges divided further, and rows looked at at last.
+//! Finds the rows that differ. The servers digest ranges of keys. Only a range whose digests differ is divided further, and
+//! at last its rows are compared one by one.
 //!
-//! Both sides move while they are compared, so what differs at a first look is only a candidate. For each candidate, in this
-//! order: the slave's row is read (c); the master's row (M), and in the same snapshot whether the log holds a change of it
-//! that the slave has not replayed; what the slave had prepared by then is waited for; the slave's row is read again (e),
-//! then the master's (N).
+//! Both sides change while they are compared, so a row that differs at a first look is only a candidate. For each
+//! candidate, in this order:
 //!
-//! Without such a change in the log, nor one that is put aside on the slave, the slave has, at e, everything of this row that
-//! M knows of. If e still is not M, then
+//! 1. read the slave's row (c);
+//! 2. in one snapshot of the master, read the master's row (M) and whether the log holds a change of it that the slave has
+//!    not replayed;
+//! 3. wait for what the slave had prepared by then;
+//! 4. read the slave's row again (e), then the master's (N).
 //!
-//! * either M and N are the same version of the row: nothing has changed it in between, so nothing that the slave replayed
-//!   by e can be newer than M;
-//! * or c and e are the same version of the row: nothing newer than M was replayed by e, for that was committed on the master
-//!   after c and would have written the row since;
-//! * or the row is under change, and is looked at again a little later.
+//! If there is no such change in the log, and none that is held on the slave, then at e the slave has replayed everything
+//! of this row that M shows. If e still differs from M, there are three cases:
 //!
-//! The first two are differences, and nothing else is. A row that has a change on its way to the slave is looked at again as
-//! long as a daemon is at work and there is patience left; then it counts as pending. All rounds are bounded.
+//! * M and N are the same version of the row: nothing has changed it in between, so nothing that the slave replayed by e
+//!   can be newer than M;
+//! * c and e are the same version of the row: the slave has replayed nothing newer than M by e, because the master
+//!   committed that after c, and its replay would have written the row since;
+//! * neither: the row is being changed, and is looked at again a little later.
+//!
+//! In the first two cases, and in no other, the row is reported as different. A row with a pending change is looked at
+//! again as long as a daemon runs and the time limit is not reached; then it counts as pending. The number of looks is
+//! limited.
 
 mod plan;
 mod prepared;
@@ -30,34 +35,35 @@ use crate::server::session::{Session, TextRow};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-pub use plan::{ComparePlan, Omission, Outlook, Sort, plans};
-pub use prepared::prepared_is_over;
+pub use plan::{ComparePlan, LeftOutKind, LeftOutTable, TablePlan, plans};
+pub use prepared::wait_for_prepared;
 
-/// Rows to a range at first: enough that the way to the server does not count, few enough that no statement takes long.
+/// Rows of a range at first: so many that the round trip does not matter, so few that no statement takes long.
 const CHUNK: u64 = 100_000;
 
-/// The same where each range is a scan of the table, for lack of an index in the order that is needed.
+/// The same if each range is a scan of the table, because there is no index in the order that is needed.
 const LONG_CHUNK: u64 = 2_000_000;
 
-/// A range that differs is divided into so many, until it is small enough for its rows to be looked at.
+/// A range that differs is divided into PARTS, and these again, until they have at most MAX_ROWS; then rows are compared.
 const PARTS: u64 = 8;
-const LEAF: u64 = 1_000;
+const MAX_ROWS: u64 = 1_000;
 
-/// Rows that are written meanwhile could make a range grow as it is divided.
-const DEPTH: u32 = 8;
+/// Ends the division: rows that are inserted meanwhile could make a range grow.
+const MAX_DEPTH: u32 = 8;
 
-/// Candidates that are settled together.
-const TOGETHER: usize = 1_000;
+/// Candidates that are examined together.
+const CANDIDATES_AT_ONCE: usize = 1_000;
 
-/// Looks at a row that keeps changing, or whose change does not arrive, and the pause before the second one, which doubles.
+/// How often to look at a row that keeps changing, or whose change does not arrive. The pause before the second look; it
+/// doubles each time.
 const ROUNDS: u32 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    /// The slave lacks it.
+pub enum DifferenceKind {
+    /// The slave does not have the row.
     Missing,
-    /// The master does not have it.
+    /// The master does not have the row.
     Extra,
     Different,
 }
@@ -65,19 +71,19 @@ pub enum What {
 #[derive(Clone, Debug)]
 pub struct Difference {
     pub key: Key,
-    pub what: What,
+    pub kind: DifferenceKind,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
-    /// What the digests counted, on the master and on the slave, while both may have been moving.
+    /// The numbers of rows on master and slave, as the digests counted them while both were changing.
     pub rows: (u64, u64),
     pub missing: u64,
     pub extra: u64,
     pub different: u64,
-    /// Rows that differ and have a change on its way.
+    /// Rows that differ and have a pending change.
     pub pending: u64,
-    /// Rows that were under change at every look.
+    /// Rows that were changed during every look.
     pub unsettled: u64,
 }
 
@@ -87,93 +93,103 @@ impl Counts {
     }
 }
 
-/// Takes differences as they are found, some at a time.
-pub type Take<'a> = dyn FnMut(&mut Servers, Vec<Difference>) -> Result<()> + 'a;
+/// Is called with differences as they are found, some at a time.
+pub type OnDifferences<'a> = dyn FnMut(&mut Servers, Vec<Difference>) -> Result<()> + 'a;
 
-/// Compares one table. `patience`: how long to wait, in all, for changes that are on their way.
-pub fn compare(both: &mut Servers, plan: &ComparePlan, patience: Duration, take: &mut Take) -> Result<Counts> {
-    begin(both, plan)?;
-    let mut comparison = Comparison { both, plan, patience, take, candidates: Vec::new(), counts: Counts::default() };
-    comparison.walk()?;
-    comparison.settle()?;
+/// Compares one table. `wait_limit`: how long to wait, in all, for pending changes.
+pub fn compare(
+    servers: &mut Servers,
+    plan: &ComparePlan,
+    wait_limit: Duration,
+    on_differences: &mut OnDifferences,
+) -> Result<Counts> {
+    begin(servers, plan)?;
+    let mut comparison =
+        Comparison { servers, plan, wait_limit, on_differences, candidates: Vec::new(), counts: Counts::default() };
+    comparison.compare_ranges()?;
+    comparison.decide()?;
     Ok(comparison.counts)
 }
 
-/// What both sessions need before the first query about a table.
-pub fn begin(both: &mut Servers, plan: &ComparePlan) -> Result<()> {
+/// Sets up both sessions for queries about this table.
+pub fn begin(servers: &mut Servers, plan: &ComparePlan) -> Result<()> {
     let set = |source: &DigestSource| format!("SET search_path = {}", source.search_path);
-    both.ask("set the session up", &set(&plan.master), &set(&plan.slave)).map(drop)
+    servers.ask_both("set the session up", &set(&plan.master), &set(&plan.slave)).map(drop)
 }
 
 struct Comparison<'a, 'b> {
-    both: &'a mut Servers,
+    servers: &'a mut Servers,
     plan: &'a ComparePlan,
-    patience: Duration,
-    take: &'a mut Take<'b>,
+    wait_limit: Duration,
+    on_differences: &'a mut OnDifferences<'b>,
     candidates: Vec<Key>,
     counts: Counts,
 }
 
-/// What is known of a row by a look at it.
+/// What one look at a row has found.
 #[derive(Debug, PartialEq, Eq)]
-struct Seen {
+struct RowState {
     digest: Option<String>,
     version: Option<String>,
 }
 
 enum Verdict {
     Equal,
-    Differs(What),
-    /// A change is on its way.
+    Differs(DifferenceKind),
+    /// A change of the row is pending.
     Pending,
-    /// A change is put aside: it does not arrive before somebody lets it.
-    PutAside,
-    /// It was changed while it was looked at.
-    Again,
+    /// A change of the row is held: it does not arrive until the hold or the quarantine ends.
+    Held,
+    /// The row was changed during the look.
+    Changing,
 }
 
 impl Comparison<'_, '_> {
-    /// Digests range after range. The master finds the end of the next one while both digest the one before.
-    fn walk(&mut self) -> Result<()> {
+    /// Digests one range after the other. While both servers digest a range, the master also finds the end of the next one.
+    fn compare_ranges(&mut self) -> Result<()> {
         let plan = self.plan;
         let by_bytes = plan.master.key.iter().any(|column| column.by_bytes);
         let chunk = if by_bytes { LONG_CHUNK } else { CHUNK };
         let mut range = Range::default();
-        let first = self.both.master().text_rows("divide the table", &plan.master.key_at(&range, chunk))?;
+        let first = self.servers.master().text_rows("divide the table", &plan.master.key_at(&range, chunk))?;
         let mut end = first.first().map(|row| key(row, plan));
         loop {
             range.up_to = end.clone();
-            let mut on_master = plan.master.digest(&range);
+            let mut master_query = plan.master.digest(&range);
             if end.is_some() {
                 let rest = Range { above: end.clone(), up_to: None };
-                on_master = format!("{on_master}; {}", plan.master.key_at(&rest, chunk));
+                master_query = format!("{master_query}; {}", plan.master.key_at(&rest, chunk));
             }
-            let (there, here) = self.both.ask("digest rows", &on_master, &plan.slave.digest(&range))?;
-            let (there_rows, here_rows) = (count(&there[0]), count(&here[0]));
-            self.counts.rows.0 += there_rows;
-            self.counts.rows.1 += here_rows;
-            if there[0] != here[0] {
-                self.narrow(&range, there_rows, here_rows, 0)?;
+            let (from_master, from_slave) =
+                self.servers.ask_both("digest rows", &master_query, &plan.slave.digest(&range))?;
+            let (master_rows, slave_rows) = (count(&from_master[0]), count(&from_slave[0]));
+            self.counts.rows.0 += master_rows;
+            self.counts.rows.1 += slave_rows;
+            if from_master[0] != from_slave[0] {
+                self.divide_range(&range, master_rows, slave_rows, 0)?;
             }
-            self.show();
+            self.show_progress();
             if end.is_none() {
                 return Ok(());
             }
             range.above = end;
-            end = there.get(1).map(|row| key(row, plan));
+            end = from_master.get(1).map(|row| key(row, plan));
         }
     }
 
-    /// Finds the rows that make a range differ.
-    fn narrow(&mut self, range: &Range, there: u64, here: u64, depth: u32) -> Result<()> {
-        let larger = there.max(here);
-        if larger <= LEAF || depth == DEPTH {
-            return self.leaf(range);
+    /// Divides a range that differs, until its rows can be compared.
+    fn divide_range(&mut self, range: &Range, master_rows: u64, slave_rows: u64, depth: u32) -> Result<()> {
+        let larger = master_rows.max(slave_rows);
+        if larger <= MAX_ROWS || depth == MAX_DEPTH {
+            return self.compare_rows(range);
         }
         let plan = self.plan;
-        let (source, session) =
-            if here > there { (&plan.slave, self.both.slave()) } else { (&plan.master, self.both.master()) };
-        let step = (larger / PARTS + 1).max(LEAF / 2);
+        let (source, session) = if slave_rows > master_rows {
+            (&plan.slave, self.servers.slave())
+        } else {
+            (&plan.master, self.servers.master())
+        };
+        let step = (larger / PARTS + 1).max(MAX_ROWS / 2);
         let keys = session.text_rows("divide a range", &source.keys_at_every(range, step))?;
         let mut parts = Vec::new();
         let mut above = range.above.clone();
@@ -183,61 +199,64 @@ impl Comparison<'_, '_> {
         }
         let digests =
             |source: &DigestSource| parts.iter().map(|part| source.digest(part)).collect::<Vec<_>>().join("; ");
-        let (there, here) = self.both.ask("digest rows", &digests(&plan.master), &digests(&plan.slave))?;
-        for ((part, there), here) in parts.iter().zip(there).zip(here) {
-            if there != here {
-                self.narrow(part, count(&there), count(&here), depth + 1)?;
+        let (from_master, from_slave) =
+            self.servers.ask_both("digest rows", &digests(&plan.master), &digests(&plan.slave))?;
+        for ((part, from_master), from_slave) in parts.iter().zip(from_master).zip(from_slave) {
+            if from_master != from_slave {
+                self.divide_range(part, count(&from_master), count(&from_slave), depth + 1)?;
             }
         }
         Ok(())
     }
 
     /// Compares the rows of a range one by one, by their digests.
-    fn leaf(&mut self, range: &Range) -> Result<()> {
+    fn compare_rows(&mut self, range: &Range) -> Result<()> {
         let plan = self.plan;
-        let (there, here) = self.both.ask("look at rows", &plan.master.rows(range), &plan.slave.rows(range))?;
-        let mut rows: HashMap<Key, Option<String>> = there.into_iter().map(|row| keyed(row, plan)).collect();
-        for (key, digest) in here.into_iter().map(|row| keyed(row, plan)) {
+        let (from_master, from_slave) =
+            self.servers.ask_both("look at rows", &plan.master.rows(range), &plan.slave.rows(range))?;
+        let mut rows: HashMap<Key, Option<String>> =
+            from_master.into_iter().map(|row| key_and_digest(row, plan)).collect();
+        for (key, digest) in from_slave.into_iter().map(|row| key_and_digest(row, plan)) {
             match rows.remove(&key) {
                 Some(other) if other == digest => {}
                 _ => self.candidates.push(key),
             }
         }
         self.candidates.extend(rows.into_keys());
-        if self.candidates.len() >= TOGETHER {
-            self.settle()?;
+        if self.candidates.len() >= CANDIDATES_AT_ONCE {
+            self.decide()?;
         }
         Ok(())
     }
 
-    /// Decides on all candidates.
-    fn settle(&mut self) -> Result<()> {
+    /// Decides for each candidate whether it differs.
+    fn decide(&mut self) -> Result<()> {
         let candidates = std::mem::take(&mut self.candidates);
-        for keys in candidates.chunks(TOGETHER) {
-            self.settle_together(keys.to_vec())?;
-            self.show();
+        for keys in candidates.chunks(CANDIDATES_AT_ONCE) {
+            self.decide_together(keys.to_vec())?;
+            self.show_progress();
         }
         Ok(())
     }
 
-    fn settle_together(&mut self, mut open: Vec<Key>) -> Result<()> {
+    fn decide_together(&mut self, mut undecided: Vec<Key>) -> Result<()> {
         let mut pause = FIRST_PAUSE;
         for round in 0..ROUNDS {
             let is_last = round + 1 == ROUNDS;
             let (mut again, mut pending) = (Vec::new(), Vec::new());
-            let verdicts = self.look(&open)?;
+            let verdicts = self.examine(&undecided)?;
             let mut found = Vec::new();
-            for (key, verdict) in open.into_iter().zip(verdicts) {
+            for (key, verdict) in undecided.into_iter().zip(verdicts) {
                 match verdict {
                     Verdict::Equal => {}
-                    Verdict::Differs(what) => found.push(Difference { key, what }),
+                    Verdict::Differs(kind) => found.push(Difference { key, kind }),
                     Verdict::Pending => pending.push(key),
-                    Verdict::PutAside => self.counts.pending += 1,
-                    Verdict::Again => again.push(key),
+                    Verdict::Held => self.counts.pending += 1,
+                    Verdict::Changing => again.push(key),
                 }
             }
             self.report(found)?;
-            let waits = !pending.is_empty() && !is_last && !self.patience.is_zero() && self.daemon_runs()?;
+            let waits = !pending.is_empty() && !is_last && !self.wait_limit.is_zero() && self.daemon_runs()?;
             if !waits {
                 self.counts.pending += pending.len() as u64;
                 pending.clear();
@@ -247,67 +266,74 @@ impl Comparison<'_, '_> {
                 return Ok(());
             }
             again.extend(pending);
-            open = again;
-            if open.is_empty() {
+            undecided = again;
+            if undecided.is_empty() {
                 return Ok(());
             }
             let began = Instant::now();
-            self.both.show(&|| format!("{}: waiting for changes of {} rows", self.plan.table, open.len()));
-            self.both.pause(if waits { pause.min(self.patience) } else { FIRST_PAUSE })?;
-            self.patience = self.patience.saturating_sub(began.elapsed());
+            self.servers
+                .show_progress(&|| format!("{}: waiting for changes of {} rows", self.plan.table, undecided.len()));
+            self.servers.pause(if waits { pause.min(self.wait_limit) } else { FIRST_PAUSE })?;
+            self.wait_limit = self.wait_limit.saturating_sub(began.elapsed());
             pause *= 2;
         }
         Ok(())
     }
 
-    /// Looks at rows as the head of this file says.
-    fn look(&mut self, keys: &[Key]) -> Result<Vec<Verdict>> {
+    /// Looks at rows as the head of this file describes.
+    fn examine(&mut self, keys: &[Key]) -> Result<Vec<Verdict>> {
         let plan = self.plan;
-        let first = seen(self.both.slave(), &plan.slave, keys)?;
-        let mut underway = plan.underway.on_slave(self.both.slave(), &plan.table, &plan.slave, keys)?;
-        let (then, waiting) = in_one_snapshot(self.both.master(), &plan.master, |master| {
-            let then = seen(master, &plan.master, keys)?;
-            Ok((then, plan.underway.on_master(master, &plan.table, &plan.master, keys)?))
+        let slave_before = row_states(self.servers.slave(), &plan.slave, keys)?;
+        let mut pending = plan.pending.on_slave(self.servers.slave(), &plan.table, &plan.slave, keys)?;
+        let (master_before, waiting) = in_one_snapshot(self.servers.master(), &plan.master, |master| {
+            let master_before = row_states(master, &plan.master, keys)?;
+            Ok((master_before, plan.pending.on_master(master, &plan.table, &plan.master, keys)?))
         })?;
-        underway.extend(waiting);
-        if first.iter().zip(&then).all(|(here, there)| here.digest == there.digest) {
+        pending.extend(waiting);
+        if slave_before
+            .iter()
+            .zip(&master_before)
+            .all(|(from_slave, from_master)| from_slave.digest == from_master.digest)
+        {
             return Ok(keys.iter().map(|_| Verdict::Equal).collect());
         }
-        let is_in_doubt = !prepared_is_over(self.both)?;
-        // Before the slave's row is read again: what is no longer there by now has been replayed.
-        let put_aside = plan.underway.put_aside(self.both.slave(), &plan.table, &plan.slave, keys)?;
-        let second = seen(self.both.slave(), &plan.slave, keys)?;
-        underway.extend(plan.underway.on_slave(self.both.slave(), &plan.table, &plan.slave, keys)?);
-        let now = seen(self.both.master(), &plan.master, keys)?;
-        // Keys that are written differently on both sides, such as 1.0 and 1.00, may lead to one and the same row.
+        let is_in_doubt = !wait_for_prepared(self.servers)?;
+        // This comes before the second look at the slave's row: a change that is no longer held has been replayed by then.
+        let held = plan.pending.held(self.servers.slave(), &plan.table, &plan.slave, keys)?;
+        let slave_after = row_states(self.servers.slave(), &plan.slave, keys)?;
+        pending.extend(plan.pending.on_slave(self.servers.slave(), &plan.table, &plan.slave, keys)?);
+        let master_after = row_states(self.servers.master(), &plan.master, keys)?;
+        // Keys that both sides write differently, such as 1.0 and 1.00, may belong to the same row.
         let mut versions = HashSet::new();
-        let mut is_known = |seen: &Seen| seen.version.as_ref().is_some_and(|version| !versions.insert(version.clone()));
+        let mut is_known =
+            |seen: &RowState| seen.version.as_ref().is_some_and(|version| !versions.insert(version.clone()));
         let verdict = |n: usize| {
-            let (first, then, second, now) = (&first[n], &then[n], &second[n], &now[n]);
-            if second.digest == then.digest || is_known(then) {
+            let (slave_before, master_before, slave_after, master_after) =
+                (&slave_before[n], &master_before[n], &slave_after[n], &master_after[n]);
+            if slave_after.digest == master_before.digest || is_known(master_before) {
                 Verdict::Equal
-            } else if put_aside.contains(&n) {
-                Verdict::PutAside
-            } else if underway.contains(&n) || is_in_doubt {
+            } else if held.contains(&n) {
+                Verdict::Held
+            } else if pending.contains(&n) || is_in_doubt {
                 Verdict::Pending
-            } else if then.version.is_some() && then.version == now.version
-                || second.version.is_some() && second.version == first.version
+            } else if master_before.version.is_some() && master_before.version == master_after.version
+                || slave_after.version.is_some() && slave_after.version == slave_before.version
             {
-                Verdict::Differs(match (&then.digest, &second.digest) {
-                    (Some(_), None) => What::Missing,
-                    (None, _) => What::Extra,
-                    _ => What::Different,
+                Verdict::Differs(match (&master_before.digest, &slave_after.digest) {
+                    (Some(_), None) => DifferenceKind::Missing,
+                    (None, _) => DifferenceKind::Extra,
+                    _ => DifferenceKind::Different,
                 })
             } else {
-                Verdict::Again
+                Verdict::Changing
             }
         };
         Ok((0..keys.len()).map(verdict).collect())
     }
 
     fn daemon_runs(&mut self) -> Result<bool> {
-        let field = &self.plan.underway.field;
-        Ok(self.both.master().query_one("look for the daemon", sql::DAEMON_RUNS, &[field])?.get(0))
+        let field = &self.plan.pending.field;
+        Ok(self.servers.master().query_one("look for the daemon", sql::DAEMON_RUNS, &[field])?.get(0))
     }
 
     fn report(&mut self, found: Vec<Difference>) -> Result<()> {
@@ -315,23 +341,24 @@ impl Comparison<'_, '_> {
             return Ok(());
         }
         for difference in &found {
-            *match difference.what {
-                What::Missing => &mut self.counts.missing,
-                What::Extra => &mut self.counts.extra,
-                What::Different => &mut self.counts.different,
+            *match difference.kind {
+                DifferenceKind::Missing => &mut self.counts.missing,
+                DifferenceKind::Extra => &mut self.counts.extra,
+                DifferenceKind::Different => &mut self.counts.different,
             } += 1;
         }
-        (self.take)(self.both, found)
+        (self.on_differences)(self.servers, found)
     }
 
-    fn show(&mut self) {
+    fn show_progress(&mut self) {
         let (table, counts) = (&self.plan.table, &self.counts);
-        self.both.show(&|| format!("{table}: {} rows compared, {} differ", counts.rows.0, counts.differences()));
+        self.servers
+            .show_progress(&|| format!("{table}: {} rows compared, {} differ", counts.rows.0, counts.differences()));
     }
 }
 
-/// Several queries that see the same. The lock comes before the snapshot: a table that an ALTER TABLE rewrites looks empty to
-/// a snapshot from before its end.
+/// Runs several queries in one snapshot. The lock comes before the snapshot: if an ALTER TABLE rewrites the table, the
+/// table looks empty to a snapshot from before its end.
 pub fn in_one_snapshot<T>(
     session: &mut Session,
     source: &DigestSource,
@@ -341,13 +368,13 @@ pub fn in_one_snapshot<T>(
     session.transaction(&format!("{begin} {} IN ACCESS SHARE MODE", source.target), ask)
 }
 
-/// What a side holds of these rows now, in the order of the keys.
-fn seen(session: &mut Session, source: &DigestSource, keys: &[Key]) -> Result<Vec<Seen>> {
-    let mut seen: Vec<Seen> = keys.iter().map(|_| Seen { digest: None, version: None }).collect();
+/// The present state of these rows on one side, in the order of the keys.
+fn row_states(session: &mut Session, source: &DigestSource, keys: &[Key]) -> Result<Vec<RowState>> {
+    let mut seen: Vec<RowState> = keys.iter().map(|_| RowState { digest: None, version: None }).collect();
     for row in session.text_rows("look at rows", &source.look_up(keys))? {
         let [Some(n), digest, version] = <[_; 3]>::try_from(row).unwrap_or_default() else { continue };
         if let Some(place) = n.parse::<usize>().ok().and_then(|n| seen.get_mut(n)) {
-            *place = Seen { digest, version };
+            *place = RowState { digest, version };
         }
     }
     Ok(seen)
@@ -357,7 +384,7 @@ fn key(row: &TextRow, plan: &ComparePlan) -> Key {
     row.iter().take(plan.master.key.len()).map(|value| value.clone().unwrap_or_default()).collect()
 }
 
-fn keyed(row: TextRow, plan: &ComparePlan) -> (Key, Option<String>) {
+fn key_and_digest(row: TextRow, plan: &ComparePlan) -> (Key, Option<String>) {
     (key(&row, plan), row.into_iter().last().flatten())
 }
 

@@ -1,11 +1,11 @@
-//! One side of a table that is compared: the queries that digest ranges of its keys, and those that look at single rows.
+//! One side of a table that is compared: the queries that digest ranges of its keys, and those that read single rows.
 //!
-//! A row's digest is one of its text, which both sides' sessions write alike: columns by name, in the master's order. The
-//! digests of a range are added up, so it does not matter in which order a server reads it.
+//! A row's digest is computed from the row's text, which both sides write alike: columns by name, in the master's order.
+//! The digests of a range are added up, so the order in which a server reads the rows does not matter.
 //!
-//! Ranges follow one upon the other, each from above one key up to another, from the lowest possible to the highest. Should
-//! the sides sort keys differently after all, a row of the slave still falls into one range at least, and the equal sums of
-//! all ranges still mean equal rows; what is lost is only the good use of the ranges.
+//! The ranges cover all keys: each reaches from above one key up to the next, the first begins below the lowest key, and
+//! the last has no end. If the sides sort keys differently after all, each row of the slave still falls into at least one
+//! range, so equal sums of all ranges still mean equal rows. Only the division into ranges becomes less useful.
 
 use crate::base::names::{quote_ident, quote_literal};
 
@@ -15,10 +15,10 @@ pub type Key = Vec<String>;
 /// How a row's text becomes a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hash {
-    /// PostgreSQL's own, where both servers have been seen to compute the same.
+    /// PostgreSQL's own hash function, if both servers compute the same with it.
     Fast,
     Md5,
-    /// For servers with other encodings: both digest UTF-8.
+    /// For servers with different encodings: both digest the text in UTF-8.
     Md5OfUtf8,
 }
 
@@ -27,11 +27,11 @@ pub struct KeyColumn {
     pub name: String,
     /// The type without modifier.
     pub base_type: String,
-    /// The sides sort its values differently, so they are compared by their bytes.
+    /// The sides sort its values differently, so values are compared by their bytes.
     pub by_bytes: bool,
 }
 
-/// Keys above one and up to another; without a bound, all.
+/// Keys above `above` and up to `up_to`; without a bound, all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Range {
     pub above: Option<Key>,
@@ -46,31 +46,36 @@ pub struct DigestSource {
     /// The columns that are compared.
     pub columns: Vec<String>,
     pub hash: Hash,
-    /// Which of the rows are meant: a condition on "t".
+    /// Which rows are compared: a condition on "t".
     pub condition: Option<String>,
-    /// Where the operators of the key's types are.
+    /// The schemas with the operators of the key's types.
     pub search_path: String,
 }
 
 impl DigestSource {
-    /// (how many rows, the sum of their digests).
+    /// Selects (number of rows, sum of their digests).
     pub fn digest(&self, range: &Range) -> String {
-        format!("SELECT count(*), coalesce(sum({}), 0) FROM {} AS t{}", self.hash(), self.target, self.wheres(range))
+        format!(
+            "SELECT count(*), coalesce(sum({}), 0) FROM {} AS t{}",
+            self.hash(),
+            self.target,
+            self.where_clause(range)
+        )
     }
 
-    /// The key that comes so many rows into a range, if it is that long.
+    /// Selects the key of the range's row with this number, if the range has so many rows.
     pub fn key_at(&self, range: &Range, rows: u64) -> String {
         format!(
             "SELECT {} FROM {} AS t{} ORDER BY {} OFFSET {} LIMIT 1",
             self.key_names(),
             self.target,
-            self.wheres(range),
+            self.where_clause(range),
             self.key_order("t."),
             rows.saturating_sub(1)
         )
     }
 
-    /// Every so many rows a key.
+    /// Selects the key of every n-th row, n = `rows`.
     pub fn keys_at_every(&self, range: &Range, rows: u64) -> String {
         format!(
             "SELECT {} FROM (SELECT {}, row_number() OVER (ORDER BY {}) AS \"pyreplica n\" FROM {} AS t{}) t \
@@ -79,28 +84,29 @@ impl DigestSource {
             self.key_names(),
             self.key_order("t."),
             self.target,
-            self.wheres(range)
+            self.where_clause(range)
         )
     }
 
-    /// (key, digest) of every row.
+    /// Selects (key, digest) of every row.
     pub fn rows(&self, range: &Range) -> String {
-        format!("SELECT {}, {} FROM {} AS t{}", self.key_names(), self.hash(), self.target, self.wheres(range))
+        format!("SELECT {}, {} FROM {} AS t{}", self.key_names(), self.hash(), self.target, self.where_clause(range))
     }
 
-    /// (number of the key, digest, version) of the rows that there are. A row's version changes when it is written.
+    /// Selects (number of the key, digest, version) of the rows that exist. A row's version changes when the row is
+    /// written.
     pub fn look_up(&self, keys: &[Key]) -> String {
         format!(
             "SELECT c.n, {}, t.tableoid::text || ' ' || t.ctid::text || ' ' || t.xmin::text FROM {}",
             self.hash(),
-            self.joined(keys)
+            self.rows_of(keys)
         )
     }
 
-    /// (number of the key, value, value, ...) of the rows that there are.
+    /// Selects (number of the key, value, value, ...) of the rows that exist.
     pub fn values(&self, keys: &[Key]) -> String {
         let columns: String = self.columns.iter().map(|name| format!(", t.{}", quote_ident(name))).collect();
-        format!("SELECT c.n{columns} FROM {}", self.joined(keys))
+        format!("SELECT c.n{columns} FROM {}", self.rows_of(keys))
     }
 
     /// `(VALUES (0, 'a'::type), ...) AS c (n, k0)`
@@ -118,15 +124,15 @@ impl DigestSource {
         format!("(VALUES {}) AS c (n{names})", rows.join(", "))
     }
 
-    /// A row's key is a given one.
-    pub fn finds(&self, key: &Key) -> String {
+    /// The condition that a row has this key.
+    pub fn key_condition(&self, key: &Key) -> String {
         let terms: Vec<String> = (self.key.iter().zip(key).enumerate())
             .map(|(n, (column, value))| format!("{} = {}", quote_ident(&column.name), self.literal(n, value)))
             .collect();
         terms.join(" AND ")
     }
 
-    fn joined(&self, keys: &[Key]) -> String {
+    fn rows_of(&self, keys: &[Key]) -> String {
         let terms: Vec<String> = self
             .key
             .iter()
@@ -170,7 +176,7 @@ impl DigestSource {
         format!("{}::{}", quote_literal(value), self.key[n].base_type)
     }
 
-    fn wheres(&self, range: &Range) -> String {
+    fn where_clause(&self, range: &Range) -> String {
         let bound = |operator: &str, key: &Key| {
             let values: Vec<String> = key.iter().enumerate().map(|(n, value)| self.literal(n, value)).collect();
             let (left, right) = (self.key_order("t."), values.join(", "));
@@ -228,6 +234,6 @@ mod tests {
         let sql = source().look_up(&[key("1", "a"), key("2", "b")]);
         assert!(sql.contains("(VALUES (0, '1'::integer, 'a'::text), (1, '2'::integer, 'b'::text)) AS c (n, k0, k1)"));
         assert!(sql.ends_with("JOIN ONLY \"public\".\"t\" AS t ON t.\"id\" = c.k0 AND t.\"Name\" = c.k1"), "{sql}");
-        assert_eq!(source().finds(&key("1", "a")), "\"id\" = '1'::integer AND \"Name\" = 'a'::text");
+        assert_eq!(source().key_condition(&key("1", "a")), "\"id\" = '1'::integer AND \"Name\" = 'a'::text");
     }
 }

@@ -1,9 +1,9 @@
-//! Do both sides hold the same rows? And makes them so.
+//! Finds the rows that differ between master and slave, and repairs them.
 //!
 //! | file | what |
 //! |---|---|
 //! | `sql` | statements that list what can be compared |
-//! | `servers` | both servers at work at the same time |
+//! | `servers` | runs queries on both servers at the same time |
 //! | `digest` | the queries that digest ranges of keys, on one side |
 //! | `comparison` | finds rows that differ, while both sides change |
 //! | `repair` | writes the master's rows over the slave's |

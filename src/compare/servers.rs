@@ -1,4 +1,4 @@
-//! Both servers at work at the same time, for verbs that ask them the same.
+//! Runs queries on both servers at the same time.
 
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
@@ -10,12 +10,12 @@ use crate::server::session::{Session, TextRow};
 use std::thread;
 use std::time::Duration;
 
-/// A pair's two sessions, with a thread for the slave's whenever both are asked.
+/// A pair's two sessions. A thread runs the slave's query whenever both are asked.
 pub struct Servers {
     master: Session,
     slave: Session,
     control: Control,
-    /// Between two questions to both, so that others get their turn.
+    /// A pause before each query to both, so that other sessions get their turn.
     pause: Duration,
     progress: ProgressLine,
 }
@@ -30,24 +30,24 @@ impl Servers {
         (&mut self.master, &mut self.slave)
     }
 
-    /// Takes the line of progress away, before something is printed.
-    pub fn quiet(&mut self) {
+    /// Clears the progress line, before something is printed.
+    pub fn clear_progress(&mut self) {
         self.progress.end();
     }
 
-    /// Runs one message on each side at the same time.
-    pub fn ask(&mut self, operation: &str, master: &str, slave: &str) -> Result<(Vec<TextRow>, Vec<TextRow>)> {
+    /// Runs one message on each side, both at the same time.
+    pub fn ask_both(&mut self, operation: &str, master: &str, slave: &str) -> Result<(Vec<TextRow>, Vec<TextRow>)> {
         if self.control.is_stopping() || (!self.pause.is_zero() && self.control.pause(self.pause)) {
             return Err(stopped());
         }
         let on_slave = &mut self.slave;
-        let (there, here) = thread::scope(|scope| {
-            let here = scope.spawn(|| on_slave.text_rows(operation, slave));
-            let there = self.master.text_rows(operation, master);
-            (there, here.join().expect("asking a server does not panic"))
+        let (from_master, from_slave) = thread::scope(|scope| {
+            let from_slave = scope.spawn(|| on_slave.text_rows(operation, slave));
+            let from_master = self.master.text_rows(operation, master);
+            (from_master, from_slave.join().expect("asking a server does not panic"))
         });
-        let answers = there.and_then(|there| Ok((there, here?)));
-        // The stop cancels what the servers are doing.
+        let answers = from_master.and_then(|from_master| Ok((from_master, from_slave?)));
+        // A stop cancels the running queries, which then fail.
         answers.map_err(|error| if self.control.is_stopping() { stopped() } else { error })
     }
 
@@ -59,13 +59,13 @@ impl Servers {
         &mut self.slave
     }
 
-    /// An error of `Kind::Stopped` when it is time to stop.
+    /// Waits. An error of `Kind::Stopped` if the operator stops the verb.
     pub fn pause(&mut self, length: Duration) -> Result<()> {
         if self.control.pause(length) { Err(stopped()) } else { Ok(()) }
     }
 
-    /// Shows how far it has come.
-    pub fn show(&mut self, text: &dyn Fn() -> String) {
+    /// Shows how far the verb has come.
+    pub fn show_progress(&mut self, text: &dyn Fn() -> String) {
         self.progress.show(text);
     }
 

@@ -1,22 +1,22 @@
 //! The initial copy while the master works.
 //!
 //! ```text
-//! lock the pair -> LOCK TABLE ... IN ACCESS SHARE MODE -> one snapshot -> note on the slave what is wanted
+//! lock the pair -> LOCK TABLE ... IN ACCESS SHARE MODE -> one snapshot -> note on the slave which tables are wanted
 //!               -> each table: COPY to COPY, noted as loaded in the same transaction     (any number at a time)
-//!               -> the sequences -> the snapshot becomes the slave's position -> note on the slave that all is there
+//!               -> the sequences -> the snapshot becomes the slave's position -> note on the slave that all is loaded
 //! ```
 //!
-//! The snapshot shows a transaction's rows and its rows in the log, or neither. So a slave that holds what the snapshot
-//! shows, and whose position is that very snapshot, gets everything else from the log: what came later, and what was open
-//! or prepared when the snapshot was taken. Nothing comes twice.
+//! The snapshot shows what a transaction wrote to its tables and to the log, or neither. So when the slave holds what the
+//! snapshot shows, and its position is that snapshot, it gets everything else from the log: later transactions, and those
+//! that were open or prepared when the snapshot was taken. Nothing is replayed twice.
 //!
-//! A table is locked before the snapshot is taken, for a table that was truncated or rewritten afterwards would look empty
-//! to it. The lock keeps nobody from reading and writing; TRUNCATE and ALTER TABLE wait.
+//! The tables are locked before the snapshot is taken, because a table that is truncated or rewritten afterwards would look
+//! empty to the snapshot. The locks do not block reading and writing; TRUNCATE and ALTER TABLE wait.
 //!
-//! Interrupted at any step, it is run again: tables that are noted as loaded stay, the others are loaded with a snapshot of
-//! their own (`copied.rs`). What is noted on the slave keeps daemons away meanwhile; what keeps the log is the position,
-//! which has not moved. That it has not is checked: the copy gives the slave's row on the master a number, which must
-//! still be there when it goes on, and when the position is written.
+//! If a copy is interrupted, at any step, the operator runs it again. Tables that are noted as loaded stay; the others are
+//! loaded from a new snapshot (`copied.rs`). Meanwhile the notes on the slave keep daemons from replicating, and the master
+//! keeps the log, because the slave's position has not moved. The copy checks that: it writes a number to the slave's row
+//! on the master, and the number must still be there when the copy goes on and when it writes the position.
 
 mod live;
 mod load;
@@ -31,7 +31,7 @@ use crate::base::names::{BatchNumber, LogId, Side};
 use crate::commit::sql as commit_sql;
 use crate::commit::twophase::{Pair, draw_batch};
 use crate::config::settings::Config;
-use crate::copy::plan::{self, Captured, CopyPlan, Surroundings, listed};
+use crate::copy::plan::{self, Captured, CopyPlan, ServerInfo, listed};
 use crate::copy::schema;
 use crate::copy::sql;
 use crate::pair::copied::{self, Copied, State};
@@ -44,138 +44,143 @@ use crate::server::connect;
 use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
 
-pub use load::{Board, LoadedTable};
+pub use load::{CopyProgress, LoadedTable};
 
 /// What the operator wants.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
-    /// These tables only, and not the slave's position; all if there is none.
+pub struct CopyOptions {
+    /// Only these tables, without setting the slave's position; all tables if the list is empty.
     pub tables: Vec<String>,
     pub jobs: usize,
     /// Empty the slave's tables first.
     pub truncate: bool,
     /// Forget a copy that was interrupted.
     pub restart: bool,
-    /// Bring the schema first.
+    /// Create the schema first.
     pub schema: bool,
 }
 
-/// What the operator is told meanwhile.
-pub enum News<'a> {
+/// What the operator is informed about meanwhile.
+pub enum CopyEvent<'a> {
     Note(String),
-    Progress(&'a Board),
+    Progress(&'a CopyProgress),
     LoadedTable(&'a LoadedTable),
-    /// For the daemon: so many changes of a table are to be passed yet.
+    /// The copy waits for the daemon, which has to pass so many changes of the table first.
     Waiting(&'a str, u64),
 }
 
 #[derive(Debug)]
-pub struct Outcome {
+pub struct CopyResult {
     pub loaded: Vec<LoadedTable>,
-    /// Loaded by a former run.
+    /// Loaded by an earlier run.
     pub kept: Vec<Copied>,
     pub sequences: u64,
-    /// The daemon has gone on meanwhile.
+    /// The daemon was running meanwhile.
     pub is_live: bool,
 }
 
-/// The tables of this run, and how it goes on from a former one.
+/// The tables of this run, and what it takes over from an earlier one.
 struct Scope {
     key: String,
     is_whole: bool,
     todo: Vec<Captured>,
     kept: Vec<Copied>,
-    /// Of a former run, and of no use any more.
+    /// Tables of an earlier run that are of no use any more.
     forgotten: Vec<String>,
     /// The number that the copy has in the slave's row on the master.
     batch: BatchNumber,
 }
 
-/// The master's snapshot, and the session that keeps it and the tables' locks.
-struct Keeper {
+/// The session that holds the master's snapshot and the locks of the tables.
+struct SnapshotSession {
     session: Session,
     backend: i32,
     exported: String,
     snapshot: Snapshot,
 }
 
-pub fn run(config: &Config, wish: &Wish, control: &Control, tell: &mut dyn FnMut(News)) -> Result<Outcome> {
-    let purpose = if wish.tables.is_empty() { Purpose::FillAll } else { Purpose::FillTables };
+pub fn run(
+    config: &Config,
+    options: &CopyOptions,
+    control: &Control,
+    report: &mut dyn FnMut(CopyEvent),
+) -> Result<CopyResult> {
+    let purpose = if options.tables.is_empty() { Purpose::FillAll } else { Purpose::FillTables };
     match replicator::connect(config, control, purpose) {
-        Ok(pair) => alone(config, wish, pair, control, tell),
+        Ok(pair) => without_daemon(config, options, pair, control, report),
         Err(error) if error.kind() != Kind::Busy => Err(error),
-        Err(_) if !wish.tables.is_empty() => live::run(config, wish, control, tell),
+        Err(_) if !options.tables.is_empty() => live::run(config, options, control, report),
         Err(error) => Err(error.with_hint(
-            "stop the pair's daemon (or the copy that is under way), and start it after the copy; with --table the \
-             daemon may go on",
+            "stop the pair's daemon (or the copy that is in progress), and start it after the copy; with --table the \
+             daemon may keep running",
         )),
     }
 }
 
-/// No daemon is at work.
-fn alone(
+/// The copy while no daemon runs.
+fn without_daemon(
     config: &Config,
-    wish: &Wish,
+    options: &CopyOptions,
     mut pair: Pair,
     control: &Control,
-    tell: &mut dyn FnMut(News),
-) -> Result<Outcome> {
-    pair.master.query("tell that a copy is under way", sql::LOCK_COPY, &[&config.slave_field])?;
+    report: &mut dyn FnMut(CopyEvent),
+) -> Result<CopyResult> {
+    pair.master.query("lock the pair for a copy", sql::LOCK_COPY, &[&config.slave_field])?;
     pair.slave.query("set the session up", pair_sql::COMMIT_DURABLY, &[])?;
     pair.master.query("set the session up", pair_sql::COMMIT_DURABLY, &[])?;
-    let (tables, notes) = plan::choose(&mut pair.master, &wish.tables)?;
-    notes.into_iter().for_each(|note| tell(News::Note(note)));
-    if wish.schema {
+    let (tables, notes) = plan::choose(&mut pair.master, &options.tables)?;
+    notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
+    if options.schema {
         let sides = (&mut pair.master, &mut pair.slave);
-        tell(News::Note(schema::bring(config, sides, &tables, !wish.tables.is_empty(), control)?));
+        report(CopyEvent::Note(schema::create(config, sides, &tables, !options.tables.is_empty(), control)?));
     }
     copied::create(&mut pair.slave)?;
-    let scope = scope(wish, &mut pair, tables)?;
+    let scope = choose_scope(options, &mut pair, tables)?;
     let held = match scope.is_whole {
         true => Vec::new(),
         false => live::on_hold(&mut pair.slave, &scope.key, &scope.todo)?,
     };
-    let mut keeper = Keeper::open(config, &scope.todo)?;
-    let around = surroundings(&mut pair.master, &mut pair.slave)?;
-    let plans = plan::make(&mut keeper.session, &mut pair.slave, &scope.todo, &around)?;
-    check(wish, &mut pair.slave, &plans, &held)?;
-    register(wish, &mut pair, &scope, &plans)?;
+    let mut snapshot_session = SnapshotSession::open(config, &scope.todo)?;
+    let servers = server_info(&mut pair.master, &mut pair.slave)?;
+    let plans = plan::make(&mut snapshot_session.session, &mut pair.slave, &scope.todo, &servers)?;
+    check_slave(options, &mut pair.slave, &plans, &held)?;
+    register(options, &mut pair, &scope, &plans)?;
     failpoint::reached("copy-registered");
-    let way = load::Way {
+    let load_options = load::LoadOptions {
         config,
         key: &scope.key,
-        exported: &keeper.exported,
-        snapshot: &keeper.snapshot,
-        keeper: keeper.backend,
-        jobs: wish.jobs,
-        delete_first: (wish.truncate || !held.is_empty()) && !scope.is_whole,
+        exported: &snapshot_session.exported,
+        snapshot: &snapshot_session.snapshot,
+        backend: snapshot_session.backend,
+        jobs: options.jobs,
+        delete_first: (options.truncate || !held.is_empty()) && !scope.is_whole,
         done: if scope.is_whole { "loaded" } else { "passing" },
     };
-    let loaded = load::all(&way, keeper.session, &plans, control, tell)?;
-    let snapshot = keeper.snapshot.as_str();
+    let loaded = load::all(&load_options, snapshot_session.session, &plans, control, report)?;
+    let snapshot = snapshot_session.snapshot.as_str();
     failpoint::reached("copy-loaded");
-    let of = if scope.is_whole { None } else { Some(plans.iter().map(|plan| plan.relation.clone()).collect()) };
-    let sequences = sequences::bring(&mut pair.master, &mut pair.slave, of, tell)?;
+    let relations = if scope.is_whole { None } else { Some(plans.iter().map(|plan| plan.relation.clone()).collect()) };
+    let sequences = sequences::set_all(&mut pair.master, &mut pair.slave, relations, report)?;
     if scope.is_whole {
-        settle(&mut pair, &scope)?;
+        write_position(&mut pair, &scope)?;
     }
     for relation in held {
         Release::open(config, "copy", control)?.resume_table(&relation, Some(snapshot), &mut |_| ())?;
     }
-    // A daemon that is refused because of this session's lock would go on waiting.
+    // A daemon that could not start because of this session's lock waits for its next try: this wakes it.
     pair.master.message("let the daemon go on", sql::END_COPY)?;
-    Ok(Outcome { loaded, kept: scope.kept, sequences, is_live: false })
+    Ok(CopyResult { loaded, kept: scope.kept, sequences, is_live: false })
 }
 
-/// Which tables are to be loaded, by what a former run has left.
-fn scope(wish: &Wish, pair: &mut Pair, tables: Vec<Captured>) -> Result<Scope> {
+/// Decides which tables to load, by what an earlier run has left.
+fn choose_scope(options: &CopyOptions, pair: &mut Pair, tables: Vec<Captured>) -> Result<Scope> {
     let key = pair.key.clone();
     let former = copied::read(&mut pair.slave, &key)?;
-    let unfinished = former.iter().find(|table| table.is_of_unfinished_whole()).filter(|_| !wish.restart);
+    let unfinished = former.iter().find(|table| table.is_of_unfinished_copy()).filter(|_| !options.restart);
     let batch = pair.log.progress.position().batch;
-    if !wish.tables.is_empty() {
+    if !options.tables.is_empty() {
         if unfinished.is_some() {
-            return Err(unfinished_whole(
+            return Err(unfinished_copy_error(
                 "run pyreplica copy without --table first: it goes on where it was interrupted",
             ));
         }
@@ -190,7 +195,7 @@ fn scope(wish: &Wish, pair: &mut Pair, tables: Vec<Captured>) -> Result<Scope> {
     if begun != batch {
         let detail = "the slave's position has moved since the copy was interrupted";
         return Err(Error::new(Kind::Setup, Some(Side::Master), "go on with the copy", detail)
-            .with_hint("begin anew: pyreplica copy --restart --truncate ..."));
+            .with_hint("start over: pyreplica copy --restart --truncate ..."));
     }
     let is_captured = |table: &Copied| tables.iter().any(|other| other.relation == table.relation);
     let (kept, gone): (Vec<Copied>, Vec<Copied>) = former.into_iter().partition(is_captured);
@@ -201,12 +206,13 @@ fn scope(wish: &Wish, pair: &mut Pair, tables: Vec<Captured>) -> Result<Scope> {
     Ok(Scope { key, is_whole: true, todo, kept, forgotten, batch })
 }
 
-fn unfinished_whole(hint: &str) -> Error {
-    Error::new(Kind::Setup, Some(Side::Slave), "copy single tables", "a copy of all is unfinished").with_hint(hint)
+fn unfinished_copy_error(hint: &str) -> Error {
+    Error::new(Kind::Setup, Some(Side::Slave), "copy single tables", "a copy of all tables is unfinished")
+        .with_hint(hint)
 }
 
-impl Keeper {
-    fn open(config: &Config, tables: &[Captured]) -> Result<Keeper> {
+impl SnapshotSession {
+    fn open(config: &Config, tables: &[Captured]) -> Result<SnapshotSession> {
         let mut session = connect::connect(Side::Master, &config.master, &format!("{} copy", config.name))?;
         let locks = tables.iter().map(|table| format!("LOCK TABLE {} IN ACCESS SHARE MODE;", table.locked()));
         let begin = format!("{} {}", load::BEGIN_SNAPSHOT, locks.collect::<String>());
@@ -217,33 +223,38 @@ impl Keeper {
         let row = session.query_one("take a snapshot", sql::EXPORT_SNAPSHOT, &[])?;
         let shown: &str = row.get(1);
         let snapshot = Snapshot::parse(shown).ok_or_else(|| {
-            Error::new(Kind::Internal, Some(Side::Master), "take a snapshot", format!("that is none: {shown}"))
+            Error::new(
+                Kind::Internal,
+                Some(Side::Master),
+                "take a snapshot",
+                format!("the server sent something else: {shown}"),
+            )
         })?;
-        Ok(Keeper { exported: row.get(0), snapshot, backend: session.backend_pid()?, session })
+        Ok(SnapshotSession { exported: row.get(0), snapshot, backend: session.backend_pid()?, session })
     }
 }
 
-fn surroundings(master: &mut Session, slave: &mut Session) -> Result<Surroundings> {
-    Ok(Surroundings {
+fn server_info(master: &mut Session, slave: &mut Session) -> Result<ServerInfo> {
+    Ok(ServerInfo {
         master_encoding: master.query_one("look at the server", server_sql::IDENTITY, &[])?.get(1),
         slave_encoding: slave.query_one("look at the server", server_sql::IDENTITY, &[])?.get(1),
         hstore_schema: master.query_one("look for hstore", server_sql::HSTORE_SCHEMA, &[])?.get(0),
     })
 }
 
-/// What would make the load fail, or harm the slave, is found before anything happens. `begun`: a copy that was interrupted
-/// may have filled these.
-fn check(wish: &Wish, slave: &mut Session, plans: &[CopyPlan], begun: &[String]) -> Result<()> {
+/// Finds what would make the load fail, or harm the slave, before anything is written. `begun`: tables that an interrupted
+/// copy may have filled.
+fn check_slave(options: &CopyOptions, slave: &mut Session, plans: &[CopyPlan], begun: &[String]) -> Result<()> {
     let role: String = slave.query_one("look at the role", sql::ROLE_SETTING, &[])?.get(0);
     let watched: Vec<String> = plans.iter().filter(|plan| plan.is_watched).map(|plan| plan.relation.clone()).collect();
     if role != "replica" && !watched.is_empty() {
         let detail = format!("foreign keys or triggers would fire on {}", listed(&watched));
         return Err(Error::new(Kind::Setup, Some(Side::Slave), "copy", detail).with_hint(
             "let DSN1's role set session_replication_role: GRANT SET ON PARAMETER session_replication_role TO it \
-             (PostgreSQL 15), or a superuser",
+             (PostgreSQL 15), or use a superuser",
         ));
     }
-    if wish.truncate {
+    if options.truncate {
         return Ok(());
     }
     let mut full = Vec::new();
@@ -261,9 +272,10 @@ fn check(wish: &Wish, slave: &mut Session, plans: &[CopyPlan], begun: &[String])
         .with_hint("--truncate empties the slave's tables before they are loaded"))
 }
 
-/// Notes what is wanted, and empties the tables: from here on no daemon replicates to the slave until it is there.
-fn register(wish: &Wish, pair: &mut Pair, scope: &Scope, plans: &[CopyPlan]) -> Result<()> {
-    // Also if nothing in it changes: it is what comes after the snapshot and is on the disk.
+/// Notes which tables are wanted, and empties them if the operator has asked for that. From here on no daemon replicates to
+/// the slave until all are loaded.
+fn register(options: &CopyOptions, pair: &mut Pair, scope: &Scope, plans: &[CopyPlan]) -> Result<()> {
+    // The position is written even if it stays the same: this transaction writes to disk after the snapshot (`copied.rs`).
     let former = pair.log.progress.position().clone();
     let position = Position { batch: scope.batch, ..former.clone() };
     pair.log.progress.write(&mut pair.master, &position, former.batch)?;
@@ -275,21 +287,21 @@ fn register(wish: &Wish, pair: &mut Pair, scope: &Scope, plans: &[CopyPlan]) -> 
             sql::WANT_COPY,
             &[&scope.key, &wanted, &scope.is_whole, &scope.batch.0, &"wanted"],
         )?;
-        if wish.truncate && scope.is_whole {
-            empty(slave, plans)?;
+        if options.truncate && scope.is_whole {
+            empty_tables(slave, plans)?;
         }
         Ok(())
     })
 }
 
-fn empty(slave: &mut Session, plans: &[CopyPlan]) -> Result<()> {
+fn empty_tables(slave: &mut Session, plans: &[CopyPlan]) -> Result<()> {
     let targets: Vec<&str> = plans.iter().map(|plan| plan.target.as_str()).collect();
     if targets.is_empty() {
         return Ok(());
     }
     let truncate = format!("SAVEPOINT pyreplica_empty; TRUNCATE {}", targets.join(", "));
     match slave.message("empty the tables", &truncate) {
-        // A table that is not copied references one of them.
+        // A table that is not copied has a foreign key to one of these.
         Err(error) if error.code() == Some("0A000") => {
             let deletes: Vec<String> = targets.iter().map(|target| format!("DELETE FROM {target}")).collect();
             let delete = format!("ROLLBACK TO SAVEPOINT pyreplica_empty; {}", deletes.join("; "));
@@ -299,16 +311,16 @@ fn empty(slave: &mut Session, plans: &[CopyPlan]) -> Result<()> {
     }
 }
 
-/// All tables are there: the earliest snapshot becomes the slave's position.
-fn settle(pair: &mut Pair, scope: &Scope) -> Result<()> {
+/// All tables are loaded: the earliest snapshot becomes the slave's position.
+fn write_position(pair: &mut Pair, scope: &Scope) -> Result<()> {
     let copied = copied::read(&mut pair.slave, &scope.key)?;
     let Some(base) = copied::earliest(&copied).filter(|_| copied.iter().all(|table| table.state == State::Loaded))
     else {
-        let detail = "the table replica_copy is not as the copy has left it";
+        let detail = "another session has changed the table replica_copy";
         return Err(Error::new(Kind::Internal, Some(Side::Slave), "end the copy", detail));
     };
     let former = pair.log.progress.position().clone();
-    // Asked for after the snapshots were taken, so none of them shows a higher one.
+    // This is read after the snapshots were taken, so none of them shows a higher id.
     let highest: i64 = pair.master.query_one("look at the log's end", backlog_sql::HIGHEST_ID, &[])?.get(0);
     let position = Position {
         batch: scope.batch,

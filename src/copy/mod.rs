@@ -4,8 +4,8 @@
 //! |---|---|
 //! | `sql` | statements of the initial copy |
 //! | `plan` | which tables and columns, in which format |
-//! | `schema` | tables and indexes, by pg_dump and pg_restore |
-//! | `copier` | copies all tables, or single ones while the daemon works |
+//! | `schema` | creates tables and indexes, by pg_dump and pg_restore |
+//! | `copier` | copies all tables, or single ones while the daemon runs |
 //!
 //! PostgreSQL: `tablesync.c`. Slony-I: the copy of SUBSCRIBE SET. pgcopydb: `clone`.
 

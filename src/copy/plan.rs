@@ -1,8 +1,8 @@
 //! What an initial copy copies, and how: which columns, in which format, by which two COPY statements.
 //!
-//! A table is matched by its schema and name, a column by its name. Generated columns of the slave are left out, for it
-//! makes them itself; identity columns take their values. The binary format is for tables whose columns all have the same
-//! built-in type on both sides, in databases of the same encoding; everything else travels as text, as replay does it.
+//! Tables are matched by schema and name, columns by name. Generated columns of the slave are left out, because the slave
+//! computes them; identity columns get the master's values. The binary format is for tables whose columns all have the same
+//! built-in type on both sides, in databases of the same encoding. Everything else is sent as text, as in replay.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
@@ -10,8 +10,8 @@ use crate::copy::sql;
 use crate::server::session::{Row, Session};
 use std::collections::HashMap;
 
-/// Problems named in one error.
-const NAMED: usize = 10;
+/// So many are named in one line.
+const MAX_LISTED: usize = 10;
 
 /// A table of the master whose changes are logged.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct CopyPlan {
     pub relation: String,
     /// The slave's table, with ONLY where it can have children that are tables of their own.
     pub target: String,
-    /// What the master's statistics say: good for telling how far the copy is, and no more.
+    /// What the master's statistics say; only the progress depends on it.
     pub rows: u64,
     pub bytes: u64,
     /// As LOCK TABLE names the master's table.
@@ -38,12 +38,12 @@ pub struct CopyPlan {
     pub out: String,
     pub into: String,
     pub is_binary: bool,
-    /// The slave has triggers on it that run without the replica role.
+    /// The slave's table has triggers that fire without the replica role.
     pub is_watched: bool,
 }
 
-/// What a plan takes into account beside the tables.
-pub struct Surroundings {
+/// What a plan has to know about the servers.
+pub struct ServerInfo {
     pub master_encoding: String,
     pub slave_encoding: String,
     /// Where hstore is installed on the master.
@@ -64,13 +64,13 @@ impl Captured {
         only(&self.quoted(), self.is_partitioned)
     }
 
-    /// All of it in quotes.
+    /// Schema and name in quotes.
     pub fn quoted(&self) -> String {
         format!("{}.{}", quote_ident(&self.schema), quote_ident(&self.name))
     }
 }
 
-/// The tables that are to be copied: all that are logged, or those among them that the operator names.
+/// The tables to copy: all that are logged, or those among them that the operator names. And notes for the operator.
 pub fn choose(master: &mut Session, wanted: &[String]) -> Result<(Vec<Captured>, Vec<String>)> {
     let rows = master.query("look for logged tables", sql::CAPTURED, &[])?;
     let all: Vec<Captured> = rows
@@ -110,12 +110,12 @@ pub fn choose(master: &mut Session, wanted: &[String]) -> Result<(Vec<Captured>,
     Ok((copied, notes))
 }
 
-/// How each of these tables is to be copied, the largest first. One error for everything that can't be.
+/// How to copy each of these tables, the largest first. One error for all tables that cannot be copied.
 pub fn make(
     master: &mut Session,
     slave: &mut Session,
     tables: &[Captured],
-    around: &Surroundings,
+    servers: &ServerInfo,
 ) -> Result<Vec<CopyPlan>> {
     let relations: Vec<&str> = tables.iter().map(|table| table.relation.as_str()).collect();
     let tables: HashMap<&str, &Captured> = tables.iter().map(|table| (table.relation.as_str(), table)).collect();
@@ -129,7 +129,7 @@ pub fn make(
             problems.push(format!("there is no table {}", table.relation));
             continue;
         };
-        match plan(table, source, target, around) {
+        match plan(table, source, target, servers) {
             Ok(plan) => plans.push(plan),
             Err(problem) => problems.push(problem),
         }
@@ -138,26 +138,26 @@ pub fn make(
         return Ok(plans);
     }
     let hint = if missing > 0 {
-        "let the copy bring the schema too: pyreplica copy --schema ..., or create the tables there"
+        "let the copy create the tables too: pyreplica copy --schema ..., or create them on the slave by hand"
     } else {
         "give the slave's tables the master's columns"
     };
     Err(Error::new(Kind::Setup, Some(Side::Slave), "copy", listed(&problems)).with_hint(hint))
 }
 
-/// Some of many, for one line.
+/// The first of many, for one line.
 pub fn listed(texts: &[String]) -> String {
-    match texts.len().checked_sub(NAMED) {
+    match texts.len().checked_sub(MAX_LISTED) {
         None | Some(0) => texts.join(", "),
-        Some(more) => format!("{}, and {more} more", texts[..NAMED].join(", ")),
+        Some(more) => format!("{}, and {more} more", texts[..MAX_LISTED].join(", ")),
     }
 }
 
 fn conditional_note(table: &Captured) -> String {
-    format!("{} is left out: its trigger has a WHEN of its own, so copy by hand what is to be copied", table.relation)
+    format!("{} is left out: its trigger has a WHEN condition, so copy its rows by hand", table.relation)
 }
 
-/// By the name alone, or with the schema, as the log has it or without quotes.
+/// Finds tables by their name, with or without the schema, as the log writes it or without quotes.
 fn named(all: &[Captured], wanted: &[String]) -> Result<Vec<Captured>> {
     let mut chosen: Vec<Captured> = Vec::new();
     for name in wanted {
@@ -170,8 +170,10 @@ fn named(all: &[Captured], wanted: &[String]) -> Result<Vec<Captured>> {
             [table] => chosen.push(table.clone()),
             [] => {
                 let detail = format!("no table {name} has the trigger that logs its changes");
-                return Err(Error::new(Kind::Setup, Some(Side::Master), "copy", detail)
-                    .with_hint(format!("put it there first: SELECT py_log_create_tg({});", quote_literal(name))));
+                return Err(Error::new(Kind::Setup, Some(Side::Master), "copy", detail).with_hint(format!(
+                    "create the trigger first: SELECT py_log_create_tg({});",
+                    quote_literal(name)
+                )));
             }
             _ => {
                 let names: Vec<&str> = found.iter().map(|table| table.relation.as_str()).collect();
@@ -183,7 +185,7 @@ fn named(all: &[Captured], wanted: &[String]) -> Result<Vec<Captured>> {
     Ok(chosen)
 }
 
-fn plan(table: &Captured, source: &Row, target: &Row, around: &Surroundings) -> std::result::Result<CopyPlan, String> {
+fn plan(table: &Captured, source: &Row, target: &Row, servers: &ServerInfo) -> std::result::Result<CopyPlan, String> {
     let (from, to) = (columns(source), columns(target));
     let withheld: Vec<&str> = source.get("withheld");
     let mut chosen: Vec<(&Column, &Column)> = Vec::new();
@@ -196,15 +198,15 @@ fn plan(table: &Captured, source: &Row, target: &Row, around: &Surroundings) -> 
         }
     }
     let is_transformed: bool = source.get("transformed");
-    let is_binary = around.master_encoding == around.slave_encoding
-        && around.master_encoding != "SQL_ASCII"
+    let is_binary = servers.master_encoding == servers.slave_encoding
+        && servers.master_encoding != "SQL_ASCII"
         && !is_transformed
         && chosen.iter().all(|(a, b)| a.is_plain && a.type_oid == b.type_oid && a.modifier == b.modifier);
     let format = if is_binary {
         "FORMAT binary".to_string()
-    } else if around.master_encoding == around.slave_encoding {
-        // As it is: not by way of another encoding.
-        format!("FORMAT text, ENCODING {}", quote_literal(&around.master_encoding))
+    } else if servers.master_encoding == servers.slave_encoding {
+        // In the databases' own encoding, so that nothing is converted.
+        format!("FORMAT text, ENCODING {}", quote_literal(&servers.master_encoding))
     } else {
         "FORMAT text".to_string()
     };
@@ -213,9 +215,10 @@ fn plan(table: &Captured, source: &Row, target: &Row, around: &Surroundings) -> 
     let qualified = table.quoted();
     let needs_query = table.is_partitioned || chosen.iter().any(|(column, _)| column.is_generated);
     let rows = if is_transformed || source.get("filtered") {
-        let value = |name| format!("{}.fetchval(s.pairs, {})", quote_ident(&around.hstore_schema), quote_literal(name));
+        let value =
+            |name| format!("{}.fetchval(s.pairs, {})", quote_ident(&servers.hstore_schema), quote_literal(name));
         let values: Vec<String> = chosen.iter().map(|(column, _)| value(column.name)).collect();
-        format!("({})", sent(table, &qualified, &names, is_transformed.then(|| values.join(", "))))
+        format!("({})", filtered_rows(table, &qualified, &names, is_transformed.then(|| values.join(", "))))
     } else if needs_query {
         format!("(SELECT {names} FROM {})", only(&qualified, table.is_partitioned))
     } else {
@@ -234,9 +237,9 @@ fn plan(table: &Captured, source: &Row, target: &Row, around: &Surroundings) -> 
     })
 }
 
-/// What filters and transforms let through, by the very functions that the trigger calls. `values`: where there are
-/// transforms, each column's value by what they make of a row.
-fn sent(table: &Captured, qualified: &str, names: &str, values: Option<String>) -> String {
+/// A query for the rows that filters let through, by the functions that the trigger calls. `values`, if there are
+/// transforms: the expression for each column's transformed value.
+fn filtered_rows(table: &Captured, qualified: &str, names: &str, values: Option<String>) -> String {
     let (name, relation) = (quote_literal(&table.name), quote_literal(&table.relation));
     let from = format!(
         "{} x WHERE pyreplica.admit({name}, {relation}, 'INSERT', null::{qualified}, x) IS NOT NULL",
@@ -260,7 +263,7 @@ fn columns(row: &Row) -> Vec<Column<'_>> {
     let types: Vec<i64> = row.get("type_oids");
     let modifiers: Vec<i32> = row.get("modifiers");
     let generated: Vec<bool> = row.get("generated");
-    // The slave's query has none: the master's say whether a type is built in.
+    // Only the master's query says whether a type is built in.
     let plain: Vec<bool> = row.try_get("plain").unwrap_or_else(|_| vec![true; names.len()]);
     let rest = types.into_iter().zip(modifiers).zip(plain).zip(generated);
     let columns = names.into_iter().zip(rest).map(|(name, (((type_oid, modifier), is_plain), is_generated))| Column {

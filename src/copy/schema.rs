@@ -1,7 +1,8 @@
-//! Bringing the schema to an empty slave, by PostgreSQL's own pg_dump and pg_restore.
+//! Creates the schema on an empty slave, by PostgreSQL's own pg_dump and pg_restore.
 //!
-//! What pyreplica has put into the master is left out: the slave of a dump would log what is replayed there, to nobody.
-//! Owners and privileges are left out too, for the roles need not be there: everything belongs to DSN1's role.
+//! pyreplica's own objects on the master are left out: with them, the slave would log what is replayed there, and nobody
+//! would read that log. Owners and privileges are left out too, because the roles may not exist on the slave: everything
+//! belongs to DSN1's role.
 
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
@@ -19,16 +20,16 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-/// Where the packages put the programs of several versions: Debian's, and those of postgresql.org for Red Hat.
+/// Where packages install the programs of several versions: Debian's, and those of postgresql.org for Red Hat.
 const DIRECTORIES: [(&str, &str); 2] = [("/usr/lib/postgresql", "bin"), ("/usr", "pgsql-")];
 
-/// How often a program is asked whether it has ended.
+/// How often to check whether a program has ended.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Lines of a program's complaint that are worth telling.
-const COMPLAINT: usize = 3;
+/// Lines of a program's error message that are shown.
+const MESSAGE_LINES: usize = 3;
 
-/// Of one version, both.
+/// pg_dump and pg_restore, both of the same version.
 #[derive(Debug)]
 struct Programs {
     dump: PathBuf,
@@ -36,11 +37,12 @@ struct Programs {
     version: u32,
 }
 
-/// A directory that nobody else looks into, gone with this.
+/// A private directory, which is removed when this value is dropped.
 struct Scratch(PathBuf);
 
-/// Brings the schema if the slave has none of the tables; says what was done. `parts`: only these tables, not everything.
-pub fn bring(
+/// Creates the schema if the slave has none of the tables, and returns what was done. `parts`: only these tables, not
+/// everything.
+pub fn create(
     config: &Config,
     (master, slave): (&mut Session, &mut Session),
     tables: &[Captured],
@@ -48,15 +50,15 @@ pub fn bring(
     control: &Control,
 ) -> Result<String> {
     let relations: Vec<&str> = tables.iter().map(|table| table.relation.as_str()).collect();
-    let there = slave.query("look at the tables", sql::TARGET, &[&relations])?;
-    let there: Vec<String> = there.iter().map(|row| row.get("relation")).collect();
-    let missing: Vec<&Captured> = tables.iter().filter(|table| !there.contains(&table.relation)).collect();
+    let existing = slave.query("look at the tables", sql::TARGET, &[&relations])?;
+    let existing: Vec<String> = existing.iter().map(|row| row.get("relation")).collect();
+    let missing: Vec<&Captured> = tables.iter().filter(|table| !existing.contains(&table.relation)).collect();
     if missing.is_empty() {
         return Ok("the slave has all tables already: the schema is left as it is".to_string());
     }
-    if !parts && !there.is_empty() {
-        let detail = format!("the slave has some of the tables already: {}", listed(&there));
-        return Err(Error::new(Kind::Setup, Some(Side::Slave), "bring the schema", detail)
+    if !parts && !existing.is_empty() {
+        let detail = format!("the slave has some of the tables already: {}", listed(&existing));
+        return Err(Error::new(Kind::Setup, Some(Side::Slave), "create the schema", detail)
             .with_hint("drop them, or create the others by hand and run the copy without --schema"));
     }
     let version: i32 = master.query_one("look at the server", server_sql::IDENTITY, &[])?.get(3);
@@ -91,7 +93,7 @@ pub fn bring(
     command.args(["--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges"]);
     command.arg("--use-list").arg(&chosen).arg(&dump);
     run(Side::Slave, "write the schema", command, Some(&config.slave), control, &scratch)?;
-    Ok(format!("the schema is there: {objects} objects, by pg_dump {}", programs.version))
+    Ok(format!("created the schema: {objects} objects, by pg_dump {}", programs.version))
 }
 
 /// The lines of a list that are not about pyreplica's own objects, and how many. A line: `215; 1259 16385 TABLE public t joe`,
@@ -110,7 +112,7 @@ fn without_own(list: &str, own: &HashSet<(u32, u32)>) -> (String, usize) {
     };
     let comments: Vec<String> = own.iter().filter_map(comment).collect();
     let is_others = |line: &&str| {
-        // That a sequence belongs to a column is no object of its own.
+        // SEQUENCE OWNED BY is not an object and has no number, so it is recognized by its name.
         let is_owned_by = line.contains(" SEQUENCE OWNED BY public ")
             && line.split(' ').any(|word| word.starts_with("replica_log_") || word.starts_with("py_log_"));
         !is_owned_by && !comments.iter().any(|comment| line.ends_with(comment))
@@ -119,7 +121,7 @@ fn without_own(list: &str, own: &HashSet<(u32, u32)>) -> (String, usize) {
     (kept.iter().map(|line| format!("{line}\n")).collect(), kept.len())
 }
 
-/// The oldest programs that can read this master: what they write suits an older slave best.
+/// The oldest programs that can read this master: an older slave is most likely to accept what they write.
 fn find(wanted: u32) -> Result<Programs> {
     let mut directories: Vec<PathBuf> = Vec::new();
     for (parent, part) in DIRECTORIES {
@@ -142,7 +144,7 @@ fn find(wanted: u32) -> Result<Programs> {
             Some(newest) => format!("pg_dump is of version {newest}, and the master of version {wanted}"),
             None => "there are no pg_dump and pg_restore on this machine".to_string(),
         };
-        Error::new(Kind::Setup, None, "bring the schema", detail).with_hint(format!(
+        Error::new(Kind::Setup, None, "create the schema", detail).with_hint(format!(
             "install PostgreSQL's client programs, version {wanted} or later (Debian: postgresql-client-{wanted}), or \
              create the tables on the slave by hand and run the copy without --schema"
         ))
@@ -162,8 +164,8 @@ fn version(program: &Path) -> Option<u32> {
     digits[..end].parse().ok()
 }
 
-/// Runs one of the programs to its end, or to the operator's signal. The password goes by the environment, which only the
-/// same user can see.
+/// Runs one of the programs until it ends, or until the operator stops the copy. The password is in the environment, which
+/// only the same user can see.
 fn run(
     side: Side,
     operation: &str,
@@ -172,14 +174,14 @@ fn run(
     control: &Control,
     scratch: &Scratch,
 ) -> Result<()> {
-    let said = scratch.0.join("said");
+    let messages = scratch.0.join("said");
     if let Some(dsn) = dsn {
         command.arg(format!("--dbname={}", dsn.without_password().to_conninfo()));
         if let Some(password) = dsn.get("password") {
             command.env("PGPASSWORD", password);
         }
     }
-    let stderr = File::create(&said).map_err(|e| local(operation, &e))?;
+    let stderr = File::create(&messages).map_err(|e| local(operation, &e))?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
     let mut child = command.spawn().map_err(|e| local(operation, &e))?;
     loop {
@@ -187,12 +189,12 @@ fn run(
             if status.success() {
                 return Ok(());
             }
-            let text = String::from_utf8_lossy(&fs::read(&said).unwrap_or_default()).into_owned();
-            let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).take(COMPLAINT).collect();
+            let text = String::from_utf8_lossy(&fs::read(&messages).unwrap_or_default()).into_owned();
+            let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).take(MESSAGE_LINES).collect();
             return Err(Error::new(Kind::Setup, Some(side), operation, lines.join(" / ")));
         }
         if control.is_stopping() {
-            // It may have ended in this very moment.
+            // This fails if the program has just ended.
             let _ = child.kill();
             let _ = child.wait();
             return Err(Error::new(Kind::Stopped, None, operation, "stopped by a signal"));
@@ -217,7 +219,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What is left of it holds no data and no password.
+        // If this fails, what is left holds no data and no password.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

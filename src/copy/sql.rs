@@ -19,11 +19,11 @@ pub const WANT_COPY: &str = "insert into public.replica_copy (master, relation, 
      on conflict (master, relation) do update set state = $5, whole = $3, batch = $4, snapshot = null, \
      rows = null, ts = now()";
 
-/// 0x70797263 is "pyrc". Whoever copies to this slave holds it in shared mode, on the master, so that status can tell a copy
-/// that is under way from one that was interrupted, and from a daemon.
+/// 0x70797263 is "pyrc". A copy to this slave holds this lock on the master, in shared mode, so that status can distinguish
+/// a running copy from an interrupted one, and from a daemon.
 pub const LOCK_COPY: &str = "select pg_try_advisory_lock_shared(1887007331, hashtext($1))";
 
-/// Waits for a former load of the table that is still about to commit or to be rolled back.
+/// Waits for an earlier load of the table whose transaction has not ended yet.
 pub const BEGIN_LOAD: &str = "select state from public.replica_copy where master = $1 and relation = $2 for update";
 
 pub const END_LOAD: &str = "update public.replica_copy set state = $3, snapshot = $4, rows = $5, ts = now() \
@@ -31,21 +31,21 @@ pub const END_LOAD: &str = "update public.replica_copy set state = $3, snapshot 
 
 pub const PASS_COPIES: &str = "update public.replica_copy set state = 'passing' where master = $1 and state = 'loaded'";
 
-/// A snapshot, to be shared and to be remembered.
+/// A snapshot: its name for other sessions, and its text to be noted.
 pub const EXPORT_SNAPSHOT: &str = "select pg_export_snapshot(), pg_current_snapshot()::text";
 
-/// Bears a transaction number, and is on the disk once it is committed.
-pub const LEAVE_A_TRACE: &str = "select pg_logical_emit_message(true, 'pyreplica', 'copy')";
+/// Gets a transaction number, and is on the disk once it is committed.
+pub const WRITE_TO_DISK: &str = "select pg_logical_emit_message(true, 'pyreplica', 'copy')";
 
-/// Does a backend hold the lock that a table was copied under?
-pub const KEEPS_LOCK: &str = "select exists (select from pg_locks where pid = $1 and locktype = 'relation' and granted \
+/// Whether a backend holds the lock under which a table is copied.
+pub const HAS_LOCK: &str = "select exists (select from pg_locks where pid = $1 and locktype = 'relation' and granted \
      and database = (select oid from pg_database where datname = current_database()) \
      and relation = to_regclass($2) and mode = 'AccessShareLock')";
 
 pub const ROLE_SETTING: &str = "select current_setting('session_replication_role')";
 
-/// How many changes of a table that a snapshot shows the slave has not passed yet. A transaction is passed when its last
-/// change is.
+/// Counts the changes of a table that a snapshot shows and that the slave's position has not passed yet. It has passed a
+/// transaction when it has passed the transaction's last change.
 pub fn unpassed(field: &str) -> String {
     include_str!("../../sql/query/unpassed.sql").replace("l.replicated", &format!("l.{}", quote_ident(field)))
 }
@@ -53,11 +53,11 @@ pub fn unpassed(field: &str) -> String {
 pub const MAY_DROP_HELD: &str =
     "select coalesce(has_table_privilege(to_regclass('public.replica_held'), 'delete'), false)";
 
-/// What has been put aside of a table and is in a copy of it.
+/// Drops the held changes of a table that a copy of it contains.
 pub const DROP_HELD: &str = "delete from public.replica_held where master = $1 and relation = $2 \
      and pg_visible_in_snapshot(txid, $3::text::pg_snapshot)";
 
-/// A copy of everything holds whatever was put aside before.
+/// A copy of all tables contains everything that was held before.
 pub const DROP_ALL_HELD: &str = "delete from public.replica_held where master = $1";
 
 pub const END_HOLDS: &str = "delete from public.replica_hold where master = $1 and why = 'copying'";

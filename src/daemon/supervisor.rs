@@ -16,7 +16,7 @@ use crate::config::settings::Config;
 use crate::daemon::outbox::Outbox;
 use crate::daemon::report;
 use crate::health::metrics::Served;
-use crate::pair::listener::Respite;
+use crate::pair::listener::RetryWait;
 use crate::pair::replicator::{self, Milestone};
 use crate::process::logger::{self, OWN_TARGET};
 use crate::process::signals::{Signal, Signals};
@@ -321,14 +321,14 @@ fn keep_running(
     // What a former process has left may be a failure.
     let mut has_failed = true;
     let mut attempt = 0;
-    let mut respite = Respite::default();
+    let mut retry_wait = RetryWait::default();
     loop {
         let mut progress = |step| match step {
             Milestone::Connected => has_worked = true,
             // Not sooner: a change that fails every time is to be tried less and less often.
             Milestone::Drained => {
                 attempt = 0;
-                respite.end();
+                retry_wait.reset();
                 if std::mem::take(&mut has_failed) {
                     leave(config, None);
                 }
@@ -352,7 +352,7 @@ fn keep_running(
         outbox.failed(&error);
         let pause = backoff::pause(attempt);
         attempt = attempt.saturating_add(1);
-        if respite.take(config, control, pause, !report::is_master_away(&error)) {
+        if retry_wait.wait(config, control, pause, !report::is_master_away(&error)) {
             return Ok(());
         }
     }

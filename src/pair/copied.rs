@@ -1,16 +1,18 @@
-//! What an initial copy has brought to the slave: the table `replica_copy` there.
+//! What an initial copy has loaded on the slave: the table `replica_copy` there.
 //!
-//! A table's rows come with one transaction, which also notes the master's snapshot that they are from. As long as some
-//! table is still wanted, no daemon may replicate to the slave. Tables that one run has copied share a snapshot; a run that
-//! goes on where a former one was interrupted has another. When all tables are there, the earliest snapshot becomes the
-//! slave's position, so everything is replayed that it does not show, save the changes of a table that its own, later
-//! snapshot shows: those the daemon passes over, until the position covers that snapshot too.
+//! A table's rows are loaded by one transaction, which also notes the master's snapshot that they are from. As long as some
+//! table is still to be loaded, no daemon may replicate to the slave. The tables of one run share a snapshot; a run that
+//! continues an interrupted one has another snapshot. When all tables are loaded, the earliest snapshot becomes the slave's
+//! position. So the daemon replays everything that this snapshot does not show, except changes of a table that the table's
+//! own, later snapshot shows: it passes over these, until the position covers that snapshot too.
 //!
-//! That is right for each transaction: what it changed in one table is either in the rows that were copied or replayed.
-//! Between the earliest and the latest snapshot the slave may show one table as it was earlier than another.
+//! This is correct for each transaction: what it changed in a table is either in the rows that were copied, or is replayed.
+//! While the position lies between the earliest and the latest snapshot, the slave may show one table at an earlier time
+//! than another.
 //!
-//! After a crash a master gives out the numbers of transactions that had left no trace on its disk anew, and a snapshot from
-//! before takes those for over. So each snapshot is followed by a transaction that does leave one, before anything goes by it.
+//! After a crash, a master gives the numbers of transactions that had written nothing to its disk to new transactions, and
+//! a snapshot from before the crash takes these for finished. So after each snapshot the copy commits a transaction that
+//! does write to disk, before it relies on the snapshot.
 
 use crate::backlog::snapshot::Snapshot;
 use crate::base::error::{Error, Kind, Result};
@@ -34,10 +36,13 @@ pub struct Copied {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
+    /// To be loaded.
     Wanted,
+    /// Loaded, while other tables are not.
     Loaded,
-    /// To be loaded, while the daemon puts its changes aside.
+    /// To be loaded, while the daemon holds the table's changes.
     Held,
+    /// Loaded; the daemon passes over the changes that the snapshot shows.
     Passing,
 }
 
@@ -50,10 +55,10 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
-    /// While somebody is at work on it.
-    pub fn under_way(&self) -> String {
+    /// The text for a copy that is running now.
+    pub fn in_progress(&self) -> String {
         format!(
-            "a copy to this slave is under way since {}: {} of {} tables are there",
+            "a copy to this slave has been in progress since {}: {} of {} tables are there",
             self.since, self.loaded, self.tables
         )
     }
@@ -61,8 +66,8 @@ impl Unfinished {
     /// What the operator can do about it.
     pub fn hint(&self, source: &str) -> String {
         format!(
-            "run pyreplica copy {source} again: it goes on where it was interrupted; with --restart --truncate it begins \
-             anew. docs/copy.md says how to give it up"
+            "run pyreplica copy {source} again: it goes on where it was interrupted; with --restart --truncate it starts \
+             over. docs/copy.md says how to give it up"
         )
     }
 }
@@ -77,7 +82,8 @@ impl fmt::Display for Unfinished {
     }
 }
 
-/// The copy of all tables that keeps daemons away. None if there is none, or the role may not look.
+/// The unfinished copy of all tables, which keeps daemons from replicating. None if there is none, or the role may not read
+/// the table.
 pub fn unfinished(slave: &mut Session, key: &str) -> Result<Option<Unfinished>> {
     if !slave.query_one("look for a copy", sql::MAY_SEE_COPY, &[])?.get::<_, bool>(0) {
         return Ok(None);
@@ -89,14 +95,15 @@ pub fn unfinished(slave: &mut Session, key: &str) -> Result<Option<Unfinished>> 
 }
 
 impl Copied {
-    /// While there is one such table, a copy of all is under way or was interrupted.
-    pub fn is_of_unfinished_whole(&self) -> bool {
+    /// While there is such a table, a copy of all tables is in progress or was interrupted.
+    pub fn is_of_unfinished_copy(&self) -> bool {
         self.is_whole && matches!(self.state, State::Wanted | State::Loaded)
     }
 }
 
-/// What the daemon is to pass over, whose position has this base. An error if a copy is unfinished.
-pub fn passing(slave: &mut Session, key: &str, base: Option<&Snapshot>) -> Result<Vec<(String, Snapshot)>> {
+/// The tables that were copied with a later snapshot than `base`, the slave's position, each with that snapshot: the daemon passes
+/// over what it shows. Deletes the rows of tables whose snapshot it covers. An error if a copy is unfinished.
+pub fn later_snapshots(slave: &mut Session, key: &str, base: Option<&Snapshot>) -> Result<Vec<(String, Snapshot)>> {
     let copied = read(slave, key)?;
     let wanted = copied.iter().filter(|table| table.state == State::Wanted).count();
     let loaded = copied.iter().filter(|table| table.state == State::Loaded).count();
@@ -115,7 +122,7 @@ pub fn passing(slave: &mut Session, key: &str, base: Option<&Snapshot>) -> Resul
     Ok(passing)
 }
 
-/// Everything that has been noted of copies from this master.
+/// Everything that is noted about copies from this master.
 pub fn read(slave: &mut Session, key: &str) -> Result<Vec<Copied>> {
     if !slave.query_one("look for a copy", sql::HAS_COPY, &[])?.get::<_, bool>(0) {
         return Ok(Vec::new());
@@ -141,17 +148,17 @@ pub fn read(slave: &mut Session, key: &str) -> Result<Vec<Copied>> {
     copied.collect()
 }
 
-/// Makes the table, unless it is there.
+/// Creates the table, unless it exists.
 pub fn create(slave: &mut Session) -> Result<()> {
     if slave.query_one("look for a copy", sql::HAS_COPY, &[])?.get(0) {
         return Ok(());
     }
     slave.script("create the table replica_copy", sql::SLAVE_COPY).map_err(|error| {
-        error.with_hint("run sql/slave-copy.sql there as somebody who may create tables in the schema public")
+        error.with_hint("run sql/slave-copy.sql on the slave as a role that may create tables in the schema public")
     })
 }
 
-/// The snapshot that all others cover: what is not in it has to be replayed for some table.
+/// The earliest snapshot, which all others cover: what it does not show has to be replayed for some table.
 pub fn earliest(copied: &[Copied]) -> Option<Snapshot> {
     let snapshots = copied.iter().filter_map(|table| table.snapshot.as_ref());
     snapshots.reduce(|first, other| if first.covers(other) { other } else { first }).cloned()

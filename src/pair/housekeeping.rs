@@ -1,5 +1,5 @@
-//! What a pair does beside replaying: setting the flags of what it has replayed, and once a minute deleting what every slave
-//! replayed some time ago, and a look at the size of the log.
+//! What a pair does besides replaying: it sets the flags of the changes that it has replayed. Once a minute it deletes what
+//! every slave has replayed some time ago, and checks the size of the log.
 
 use crate::base::error::Result;
 use crate::commit::twophase::Pair;
@@ -13,7 +13,8 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// Changes that arrive meanwhile wait no longer than this.
 const TIME_SLICE: Duration = Duration::from_millis(100);
 
-/// A log that has grown too large is warned of anew only after it has shrunk to this part of the limit.
+/// After a warning about the size of the log, the daemon warns again only if the log has shrunk to this part of the limit
+/// in between.
 const SHRUNK_PERCENT: u64 = 80;
 
 #[derive(Default)]
@@ -24,11 +25,11 @@ pub struct Housekeeping {
 }
 
 impl Housekeeping {
-    /// Does a round if it is time for one; false if a slice of time did not suffice, and another call is wanted soon.
-    /// `is_quiet`: nothing has been replayed for a while, so flags cost nobody anything.
+    /// Sets flags, and does a round of the other tasks if it is time for one. False if the time slice was too short: then
+    /// the next call should follow soon. `is_quiet`: nothing has been replayed for a while, so setting flags slows nobody down.
     pub fn run(&mut self, config: &Config, pair: &mut Pair, is_quiet: bool) -> Result<bool> {
         let until = Instant::now() + TIME_SLICE;
-        if (is_quiet || config.retention.is_zero()) && !mark(pair, until)? {
+        if (is_quiet || config.retention.is_zero()) && !set_flags(pair, until)? {
             return Ok(false);
         }
         pair.log.progress.keep_floor(&mut pair.master)?;
@@ -39,17 +40,17 @@ impl Housekeeping {
             return Ok(false);
         }
         self.last = Some(Instant::now());
-        forget_conflicts(config, pair)?;
-        self.look_at_the_size(config, pair)?;
+        delete_old_conflicts(config, pair)?;
+        self.check_log_size(config, pair)?;
         Ok(true)
     }
 
-    /// What the operator should look at; already logged.
+    /// A warning for the operator, which has been logged already.
     pub fn take_warning(&mut self) -> Option<String> {
         self.warning.take()
     }
 
-    fn look_at_the_size(&mut self, config: &Config, pair: &mut Pair) -> Result<()> {
+    fn check_log_size(&mut self, config: &Config, pair: &mut Pair) -> Result<()> {
         let size = pair.master.query_one("look at the size of the log", sql::LOG_SIZE, &[])?.get::<_, i64>(0) as u64;
         if size < config.log_warning / 100 * SHRUNK_PERCENT {
             self.warned = false;
@@ -63,8 +64,8 @@ impl Housekeeping {
             waiting.iter().map(|(field, since)| format!("{field} has not replayed changes since {since}")).collect();
         let slaves = if slaves.is_empty() { "no slave has anything to replay".into() } else { slaves.join(", ") };
         let warning = format!(
-            "replica_log has grown to {} MiB: {slaves}. hint: start the slave that is away, or remove it: \
-             SELECT py_log_remove_slave('...')",
+            "replica_log has grown to {} MiB: {slaves}. hint: start the daemon of the slave that is behind, or \
+             remove the slave: SELECT py_log_remove_slave('...')",
             size >> 20
         );
         log::warn!(target: &config.name, "{warning}");
@@ -74,14 +75,14 @@ impl Housekeeping {
 }
 
 /// Keeps the table of conflicts short.
-fn forget_conflicts(config: &Config, pair: &mut Pair) -> Result<()> {
+fn delete_old_conflicts(config: &Config, pair: &mut Pair) -> Result<()> {
     let Some(key) = pair.replayer.holds.pair() else { return Ok(()) };
     let kept = config.conflicts_kept as i64;
     pair.slave.execute("forget old conflicts", sql::FORGET_CONFLICTS, &[&key, &kept]).map(drop)
 }
 
 /// True when every flag is set.
-fn mark(pair: &mut Pair, until: Instant) -> Result<bool> {
+fn set_flags(pair: &mut Pair, until: Instant) -> Result<bool> {
     while Instant::now() < until && !pair.control.is_stopping() {
         if pair.flags.step(&mut pair.master, &mut pair.log.progress)? {
             return Ok(true);
@@ -90,7 +91,7 @@ fn mark(pair: &mut Pair, until: Instant) -> Result<bool> {
     Ok(false)
 }
 
-/// True when nothing more is to be deleted.
+/// True when there is nothing more to delete.
 fn purge(pair: &mut Pair, until: Instant) -> Result<bool> {
     while Instant::now() < until && !pair.control.is_stopping() {
         if pair.flags.purge(&mut pair.master, &pair.log.progress)? {

@@ -1,8 +1,9 @@
-//! How a pair sleeps without missing a change, and without a NOTIFY for every change.
+//! Lets the daemon sleep without missing a change, and without a NOTIFY for every change.
 //!
-//! A NOTIFY makes the commits of a server wait for each other, so the trigger signals only while the daemon sleeps. An
-//! advisory lock of the slave's tells: the daemon holds it while it sleeps; a writer tries it in shared mode, keeps it to
-//! the end of its transaction, and NOTIFYs if it can't have it.
+//! A NOTIFY makes the commits of a server wait for each other, so the trigger sends one only while the daemon sleeps. The
+//! daemon shows that by an advisory lock on the master, one for each slave, which it holds while it sleeps. A writing
+//! transaction tries to take the lock in shared mode. If it gets the lock, it keeps it to its end; if not, it sends a
+//! NOTIFY.
 //!
 //! ```text
 //! LISTEN ... drain, nothing left -> try the lock -> look again -> sleep until NOTIFY or time-out -> unlock -> drain ...
@@ -11,14 +12,16 @@
 //!              +----------------------- unlock --------------+
 //! ```
 //!
-//! No change is missed. A silent writer held the lock in shared mode when it wrote, and a transaction's locks go after its
-//! changes have become visible. So when the daemon gets the lock, every silent writer of before is visible to the look
-//! that follows, and every later one fails its try and signals, which a session that has been listening hears. A writer
-//! that is still at work makes the daemon's own try fail. What a subtransaction did goes together with its lock; a
-//! prepared transaction keeps the lock, also over a crash of the server.
+//! No change is missed. A transaction that sends no NOTIFY holds the lock in shared mode, and PostgreSQL releases a
+//! transaction's locks after its changes have become visible. So when the daemon gets the lock, its next look at the log
+//! sees the changes of all these transactions. Every later one does not get the lock and sends a NOTIFY, which the daemon's
+//! session receives, because it listens already. While a transaction that holds the lock is in progress, the daemon does
+//! not get the lock. When a subtransaction is rolled back, its lock goes together with its changes. A prepared transaction
+//! keeps the lock, even over a crash of the server.
 //!
-//! The lock belongs to the listening session, not to the one that replays: who loses the lock loses the connection it
-//! waits on, and notices. Were they two, a change could be silent because the lock is gone, and nobody be awake.
+//! The session that listens holds the lock, not the session that replays. So a daemon that loses the lock also loses the
+//! connection on which it waits, and notices that. With two sessions, the lock could be lost while the daemon sleeps on:
+//! then no transaction would send a NOTIFY, and the daemon would not wake up.
 
 use crate::base::control::{Control, Woken};
 use crate::base::error::{Error, Kind, Result};
@@ -32,20 +35,21 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel}
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The pause before another look while writers are at work; it doubles as long as nothing comes.
+/// The pause before the next look at the log while writing transactions are in progress. It doubles as long as no change
+/// arrives.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
-/// No pause is longer. A transaction that stays open, or prepared, for hours costs four looks a second, and a change of
-/// somebody else waits this long at most meanwhile.
+/// No pause is longer. So a transaction that stays open or prepared for hours costs four looks a second, and meanwhile
+/// changes of other transactions wait at most this long.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-/// A shorter pause before another try is over before anybody has mended anything.
-const WATCHED_PAUSE: Duration = Duration::from_secs(1);
+/// During shorter pauses between two tries the daemon does not listen: they are over before an operator has fixed anything.
+const MIN_PAUSE_TO_LISTEN: Duration = Duration::from_secs(1);
 
-/// Both threads look up this often to see whether the other one is still there. They ask the server nothing then.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How often each of the two threads checks whether the other one still runs. This sends nothing to the server.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A session of its own on the master, on a thread of its own, which holds the lock and hears the notifications.
+/// A thread with a session of its own on the master, which holds the lock and receives notifications.
 pub struct Listener {
     orders: Sender<Order>,
     answers: Receiver<Result<Answer>>,
@@ -53,30 +57,30 @@ pub struct Listener {
 }
 
 enum Order {
-    /// Answered by `Lying` or `Refused`.
-    LieDown,
-    /// Answered by `Woken`; only for one who lies.
+    /// Answered by `Locked` or `Refused`.
+    Lock,
+    /// Answered by `Woken`.
     Sleep(Duration),
-    /// Not answered; an error is the answer to the next order.
-    Rise,
+    /// Not answered; if it fails, the error is the answer to the next order.
+    Unlock,
 }
 
 enum Answer {
-    Lying,
+    Locked,
     Refused,
     Woken(Woken),
 }
 
 impl Listener {
-    /// Listens from now on: what is not signalled because the daemon is awake is seen by its next look.
+    /// Begins to listen. Transactions that send no NOTIFY because the daemon is awake are seen by its next look at the log.
     pub fn start(config: &Config, control: &Control) -> Result<Listener> {
         Listener::on(sql::LISTEN, "listener", config, control)
     }
 
-    /// Listens for an operator who has mended something, for a daemon that waits to try again. What is signalled while it
-    /// tries ends its next wait: it may have come too late for that try.
-    pub fn for_mending(config: &Config, control: &Control) -> Result<Listener> {
-        Listener::on(sql::LISTEN_FOR_MENDING, "waiting", config, control)
+    /// Listens for an operator who has fixed something, while a daemon waits for its next try. A signal that arrives during
+    /// a try ends the next wait, because the fix may have come too late for that try.
+    pub fn for_retry(config: &Config, control: &Control) -> Result<Listener> {
+        Listener::on(sql::LISTEN_FOR_RETRY, "waiting", config, control)
     }
 
     fn on(listen: &str, label: &str, config: &Config, control: &Control) -> Result<Listener> {
@@ -85,48 +89,50 @@ impl Listener {
         session.message("listen", listen)?;
         let (orders, inbox) = channel();
         let (outbox, answers) = channel();
-        let mut sleeper = Sleeper {
+        let mut thread = ListenerThread {
             session,
             field: config.slave_field.clone(),
-            is_known: false,
-            lies: false,
-            has_missed: false,
+            trigger_knows_slave: false,
+            has_lock: false,
+            was_signalled: false,
             control: control.clone(),
         };
         thread::Builder::new()
             .name(label)
-            .spawn(move || sleeper.serve(&inbox, &outbox))
+            .spawn(move || thread.serve(&inbox, &outbox))
             .map_err(|error| internal(&error.to_string()))?;
         Ok(Listener { orders, answers, pause: FIRST_PAUSE })
     }
 
-    /// Takes the lock, if no writer is at work. Whoever lies must look at the log once more before it sleeps.
-    pub fn lie_down(&mut self, control: &Control) -> Result<bool> {
-        self.order(Order::LieDown)?;
-        Ok(matches!(self.answer(control)?, Answer::Lying))
+    /// Takes the lock, if no writing transaction is in progress. Then the daemon must look at the log once more before it
+    /// sleeps.
+    pub fn try_lock(&mut self, control: &Control) -> Result<bool> {
+        self.order(Order::Lock)?;
+        Ok(matches!(self.answer(control)?, Answer::Locked))
     }
 
-    /// Waits, lying or not, until somebody signals or the time is over. The lock is free again before the next order. Who does
-    /// not lie hears what is signalled to others only, and what tells of a change to `replica_hold`.
+    /// Waits for a signal, or until the time is over, with the lock or without it. The thread releases the lock before it
+    /// executes the next order. Without the lock, only two kinds of signals arrive: those meant for other slaves, and those
+    /// that tell of a change of `replica_hold`.
     pub fn sleep(&self, control: &Control, limit: Duration) -> Result<Woken> {
         self.order(Order::Sleep(limit))?;
         match self.answer(control)? {
             Answer::Woken(why) => Ok(why),
-            Answer::Lying | Answer::Refused => Err(internal("the listener gave a wrong answer")),
+            Answer::Locked | Answer::Refused => Err(internal("the listener gave a wrong answer")),
         }
     }
 
-    /// Frees the lock, because there is work.
-    pub fn rise(&self) -> Result<()> {
-        self.order(Order::Rise)
+    /// Releases the lock, because there is something to replay.
+    pub fn unlock(&self) -> Result<()> {
+        self.order(Order::Unlock)
     }
 
-    /// Something has come: the next pause is a short one.
-    pub fn stirred(&mut self) {
+    /// Makes the next pause short, because changes have arrived.
+    pub fn reset_pause(&mut self) {
         self.pause = FIRST_PAUSE;
     }
 
-    /// How long to wait before the next look while writers are at work.
+    /// How long to wait before the next look while writing transactions are in progress.
     pub fn next_pause(&mut self) -> Duration {
         let pause = self.pause;
         self.pause = (pause * 2).min(LONGEST_PAUSE);
@@ -140,10 +146,10 @@ impl Listener {
         })
     }
 
-    /// The answer to the order that was given. A stop does not wait for it.
+    /// Waits for the answer to the last order. A stop ends the wait.
     fn answer(&self, control: &Control) -> Result<Answer> {
         loop {
-            if control.wait(PATIENCE) == Woken::Stopping {
+            if control.wait(CHECK_INTERVAL) == Woken::Stopping {
                 return Ok(Answer::Woken(Woken::Stopping));
             }
             match self.answers.try_recv() {
@@ -155,21 +161,21 @@ impl Listener {
     }
 }
 
-/// How a daemon waits between two tries that fail: for its time, or until somebody has mended something.
+/// How a daemon waits between two tries that fail: for some time, or until an operator has fixed something.
 #[derive(Default)]
-pub struct Respite {
-    /// Kept for all tries of a row, so that nothing is missed while one is made.
+pub struct RetryWait {
+    /// Kept until a try succeeds, so that no signal is missed during a try.
     listener: Option<Listener>,
 }
 
-impl Respite {
-    /// True when it is time to stop. A master that is away has nothing to say.
-    pub fn take(&mut self, config: &Config, control: &Control, length: Duration, is_master_there: bool) -> bool {
+impl RetryWait {
+    /// Waits. True when it is time to stop. The daemon does not listen if it cannot reach the master.
+    pub fn wait(&mut self, config: &Config, control: &Control, length: Duration, is_master_there: bool) -> bool {
         let end = Instant::now() + length;
         if !is_master_there {
             self.listener = None;
-        } else if self.listener.is_none() && length >= WATCHED_PAUSE {
-            let listener = Listener::for_mending(config, control);
+        } else if self.listener.is_none() && length >= MIN_PAUSE_TO_LISTEN {
+            let listener = Listener::for_retry(config, control);
             self.listener = listener.inspect_err(|error| log::debug!(target: &config.name, "{error}")).ok();
         }
         log::info!(target: &config.name, "Trying again in {:.1} s", length.as_secs_f64());
@@ -178,7 +184,7 @@ impl Respite {
             Some(Ok(Woken::Stopping)) => true,
             Some(Ok(Woken::TimedOut)) => false,
             Some(Ok(Woken::Notified)) => {
-                log::info!(target: &config.name, "Trying at once: an operator has done something about it");
+                log::info!(target: &config.name, "Trying at once: an operator has signalled that the cause may be fixed");
                 false
             }
             Some(Err(_)) => {
@@ -189,34 +195,35 @@ impl Respite {
         }
     }
 
-    /// It works again.
-    pub fn end(&mut self) {
+    /// Stops listening, because a try has succeeded.
+    pub fn reset(&mut self) {
         self.listener = None;
     }
 }
 
-/// The thread's side.
-struct Sleeper {
+/// What the thread works with.
+struct ListenerThread {
     session: Session,
     field: String,
-    /// The trigger asks for this slave's lock.
-    is_known: bool,
-    lies: bool,
-    /// Something has been signalled and forgotten since the last order.
-    has_missed: bool,
+    /// The trigger tries this slave's lock.
+    trigger_knows_slave: bool,
+    has_lock: bool,
+    /// A notification has been received and dropped since the last order.
+    was_signalled: bool,
     control: Control,
 }
 
-impl Sleeper {
+impl ListenerThread {
     fn serve(&mut self, inbox: &Receiver<Order>, outbox: &Sender<Result<Answer>>) {
         loop {
-            let outcome = match inbox.recv_timeout(PATIENCE) {
-                Ok(Order::LieDown) => self.lie_down().map(Some),
+            let outcome = match inbox.recv_timeout(CHECK_INTERVAL) {
+                Ok(Order::Lock) => self.lock().map(Some),
                 Ok(Order::Sleep(limit)) => self.sleep(limit, inbox).map(Some),
-                Ok(Order::Rise) => self.unlock().map(|()| None),
-                // A server whose notifications nobody reads cannot send any more to anyone.
+                Ok(Order::Unlock) => self.unlock().map(|()| None),
+                // If a session does not read its notifications, the server's queue of notifications fills up, and NOTIFY
+                // fails for all sessions.
                 Err(RecvTimeoutError::Timeout) => self.session.forget_notifications().map(|came| {
-                    self.has_missed |= came;
+                    self.was_signalled |= came;
                     None
                 }),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -224,13 +231,13 @@ impl Sleeper {
             let is_over = outcome.is_err();
             let Some(answer) = outcome.transpose() else { continue };
             let is_awake = matches!(answer, Ok(Answer::Woken(_)));
-            // The pair may have ended meanwhile.
+            // Nobody receives the answer if the pair has ended meanwhile.
             drop(outbox.send(answer));
             self.control.wake();
             if is_over {
                 return;
             }
-            // Changes need not wait for this.
+            // The daemon replays meanwhile: changes do not wait for the unlock.
             if is_awake {
                 if let Err(error) = self.unlock() {
                     drop(outbox.send(Err(error)));
@@ -241,30 +248,31 @@ impl Sleeper {
         }
     }
 
-    fn lie_down(&mut self) -> Result<Answer> {
-        // They speak of commits that the look which follows sees.
+    fn lock(&mut self) -> Result<Answer> {
+        // These notifications tell of commits that the next look at the log sees.
         self.session.forget_notifications()?;
-        self.has_missed = false;
-        if !self.is_known {
-            let asked = self.session.query_one("ask whom the trigger wakes", sql::CAN_WAKE, &[&self.field])?;
-            self.is_known = asked.get(0);
+        self.was_signalled = false;
+        if !self.trigger_knows_slave {
+            let asked =
+                self.session.query_one("check that the trigger tries the lock", sql::CAN_WAKE, &[&self.field])?;
+            self.trigger_knows_slave = asked.get(0);
         }
-        self.lies = self.is_known
-            && self.session.query_one("take the sleeper's lock", sql::LOCK_SLEEPER, &[&self.field])?.get(0);
-        Ok(if self.lies { Answer::Lying } else { Answer::Refused })
+        self.has_lock = self.trigger_knows_slave
+            && self.session.query_one("take the sleep lock", sql::LOCK_SLEEP, &[&self.field])?.get(0);
+        Ok(if self.has_lock { Answer::Locked } else { Answer::Refused })
     }
 
     fn sleep(&mut self, limit: Duration, inbox: &Receiver<Order>) -> Result<Answer> {
         let end = Instant::now() + limit;
         let why = loop {
-            if std::mem::take(&mut self.has_missed) {
+            if std::mem::take(&mut self.was_signalled) {
                 break Woken::Notified;
             }
             let left = end.saturating_duration_since(Instant::now());
-            if self.session.wait_for_notification(left.min(PATIENCE))? {
+            if self.session.wait_for_notification(left.min(CHECK_INTERVAL))? {
                 break Woken::Notified;
             }
-            if left <= PATIENCE {
+            if left <= CHECK_INTERVAL {
                 break Woken::TimedOut;
             }
             if matches!(inbox.try_recv(), Err(TryRecvError::Disconnected)) {
@@ -276,10 +284,10 @@ impl Sleeper {
     }
 
     fn unlock(&mut self) -> Result<()> {
-        if !std::mem::take(&mut self.lies) {
+        if !std::mem::take(&mut self.has_lock) {
             return Ok(());
         }
-        self.session.query("free the sleeper's lock", sql::UNLOCK_SLEEPER, &[&self.field]).map(drop)
+        self.session.query("release the sleep lock", sql::UNLOCK_SLEEP, &[&self.field]).map(drop)
     }
 }
 

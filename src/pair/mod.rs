@@ -1,14 +1,14 @@
-//! One pair at work: it connects, recovers, listens, replays what is pending, waits.
+//! Runs one pair: connects, recovers, listens, replays what is pending, and waits.
 //!
 //! | file | what |
 //! |---|---|
-//! | `sql` | statements of a pair at work |
-//! | `pace` | how soon to look again under steady work |
+//! | `sql` | statements of a running pair |
+//! | `pace` | how long to pause between two looks under a steady load |
 //! | `housekeeping` | flags, old rows, the size of the log |
-//! | `copied` | what an initial copy has brought, and is still missing |
-//! | `release` | puts tables on hold, and replays what was held |
-//! | `listener` | sleeps without missing a change |
-//! | `replicator` | the loop |
+//! | `copied` | what an initial copy has loaded, and what is still missing |
+//! | `release` | puts tables on hold, and replays held changes |
+//! | `listener` | lets the daemon sleep without missing a change |
+//! | `replicator` | the main loop |
 //!
 //! A pair is a subscription in PostgreSQL, a subscribed set in Slony-I, a consumer of a queue in PgQ.
 

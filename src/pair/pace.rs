@@ -1,21 +1,21 @@
-//! How often to look at the log while there is always something in it.
+//! How long the daemon pauses between two looks at the log under a steady load.
 //!
-//! What comes alone is replayed at once, and a backlog as fast as the slave can. In between lies steady work: transactions
-//! come faster than a batch takes, and a daemon that looks again at once finds two or three each time, for which it makes
-//! the same round trips and flushes as for a hundred, on the servers of those who write. So it makes a pause after each
-//! look, which grows as long as there is something to gain.
+//! The daemon replays a single transaction at once, and a backlog as fast as the slave can. Under a steady load,
+//! transactions arrive faster than a batch takes. A daemon that looks again at once finds two or three transactions each
+//! time. For these it needs as many round trips and flushes as for a hundred, on servers on which applications are working.
+//! So it pauses after each look, and the pause grows as long as it gathers several transactions.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(1);
 
-/// No change waits longer than this for being gathered with others.
+/// No change waits longer than this to be replayed together with others.
 const LONGEST: Duration = Duration::from_millis(20);
 
-/// Whoever had nothing to do for so long has no steady work.
+/// If the daemon has had nothing to do for this long, the load is not steady.
 const IDLE: Duration = Duration::from_millis(5);
 
-/// So many changes are as good as a full batch.
+/// With so many changes at once, nothing is gained by a pause.
 const MANY_CHANGES: u64 = 2_000;
 
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// All that a look has found is replayed; the pause before the next one.
+    /// To be called when everything that a look has found is replayed. Returns the pause before the next look.
     pub fn replayed(&mut self, transactions: usize, changes: u64) -> Duration {
         if changes >= MANY_CHANGES {
             return Duration::ZERO;
@@ -37,7 +37,7 @@ impl Pace {
         self.pause
     }
 
-    /// A look has found nothing, and so long there was nothing.
+    /// To be called when the daemon has waited for work. `length`: for how long.
     pub fn slept(&mut self, length: Duration) {
         if length >= IDLE {
             self.pause = Duration::ZERO;
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_had_nothing_to_do_begins_anew() {
+    fn an_idle_daemon_begins_with_short_pauses_again() {
         let mut pace = Pace::default();
         pauses(&mut pace, 5, 3, 12);
         pace.slept(IDLE - Duration::from_millis(1));

@@ -1,10 +1,10 @@
-//! Putting tables and pairs on hold, and putting back what is held: by a session of its own on the slave, whether the
-//! daemon is at work or not.
+//! Puts tables and pairs on hold, and replays held changes, in a session of its own on the slave. The daemon may run or
+//! not.
 //!
-//! All of it is about the slave alone, so one ordinary transaction there does it or does not. What is on hold changes under
-//! an exclusive lock of `replica_hold`, which waits for the daemon's batch in hand (`held.rs` says why). What a table has
-//! held is replayed in pieces without that lock, while the daemon goes on holding what comes; only the last piece is
-//! replayed under the lock, in the transaction that lifts the hold. So every change is replayed once, in order.
+//! All of this concerns the slave alone, so an ordinary transaction there is enough. What is on hold is changed under an
+//! exclusive lock of `replica_hold`, which waits for the daemon's current batch (`hold.rs` says why). A table's held
+//! changes are replayed in pieces without that lock, while the daemon goes on holding new changes. Only the last piece is
+//! replayed under the lock, in the transaction that ends the hold. So every change is replayed once, and in order.
 
 use crate::backlog::change::Change;
 use crate::base::control::Control;
@@ -22,20 +22,20 @@ use crate::server::connect_pair;
 use crate::server::session::{Row, Session, ToSql};
 use crate::server::sql as server_sql;
 
-/// Held changes that are replayed at once, in rows and in bytes as they are stored.
+/// Limits of a piece: its rows, and its bytes as they are stored.
 const PIECE_ROWS: i64 = 1_000;
 const PIECE_BYTES: i64 = 1 << 20;
 
-/// Somebody who only looks does not wait for long.
-const BRIEFLY: &str = "SET LOCAL lock_timeout = '1s'";
+/// A dry run does not wait long for locks.
+const SHORT_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'";
 
-/// Both sides of a pair, for somebody who puts changes aside or back.
+/// A verb's sessions on both sides of a pair, for holding changes and replaying held ones.
 pub struct Release {
     pub master: Session,
     pub slave: Session,
-    /// As the slave's tables name it.
+    /// The pair's name in the slave's tables.
     pub pair: String,
-    /// What was made there does not come back.
+    /// The slave's database. Changes that were made there are not replayed there.
     pub slave_identity: String,
     /// Where hstore is installed on the master.
     pub hstore_schema: String,
@@ -43,7 +43,7 @@ pub struct Release {
     control: Control,
 }
 
-/// What came of trying a transaction again.
+/// The result of retrying a transaction.
 #[derive(Debug)]
 pub enum Retried {
     Replayed,
@@ -61,8 +61,8 @@ impl Release {
         let slave_identity = slave.query_one("look at the server", server_sql::IDENTITY, &[])?.get(0);
         let hstore_schema = master.query_one("look for hstore", server_sql::HSTORE_SCHEMA, &[])?.get(0);
         if !hold::are_usable(&mut slave)? {
-            let detail = "its tables for what is put aside are missing, or the role lacks rights on them";
-            return Err(Error::new(Kind::Setup, Some(Side::Slave), "put changes aside or back", detail).with_hint(
+            let detail = "the tables for held changes are missing, or the role lacks rights on them";
+            return Err(Error::new(Kind::Setup, Some(Side::Slave), "hold or replay changes", detail).with_hint(
                 "run sql/slave-install.sql on the slave, and GRANT SELECT, INSERT, UPDATE, DELETE ON replica_hold, \
                  replica_held, replica_conflict, replica_skipped to the role; then restart the daemon",
             ));
@@ -70,29 +70,31 @@ impl Release {
         slave.set_up(&identity)?;
         let deferring = !take_replica_role(&mut slave)?;
         let pair = pair_key(origin, &config.slave_field);
-        let replayer = Replayer::new(config, &identity, deferring, Holds::of_a_verb(&pair));
+        let replayer = Replayer::new(config, &identity, deferring, Holds::for_verb(&pair));
         Ok(Release { master, slave, pair, slave_identity, hstore_schema, replayer, control: control.clone() })
     }
 
-    /// Puts a table, named as the log names it, or the whole pair on hold; false if it was already. When this returns, every
-    /// change that the slave has not got by then is held.
+    /// Puts a table, named as in the log, or the whole pair on hold. False if it was on hold already. When this returns,
+    /// nothing of it is replayed any more: new changes of a table are held, and those of a pair stay pending.
     pub fn hold(&mut self, relation: &str, why: &str) -> Result<bool> {
-        let held = self.exclusively(|this| this.slave.execute("hold", sql::HOLD, &[&this.pair, &relation, &why]))?;
-        self.tell()?;
+        let held =
+            self.with_exclusive_lock(|this| this.slave.execute("hold", sql::HOLD, &[&this.pair, &relation, &why]))?;
+        self.notify()?;
         Ok(held > 0)
     }
 
-    /// Lets the whole pair go on; false if it was not paused. What tables hold, they go on holding.
+    /// Ends the pause of the whole pair. False if it was not paused. Tables that are on hold stay on hold.
     pub fn resume_pair(&mut self) -> Result<bool> {
-        let resumed =
-            self.exclusively(|this| this.slave.execute("resume", sql::UNHOLD, &[&this.pair, &WHOLE_PAIR.to_string()]))?;
-        self.tell()?;
+        let resumed = self.with_exclusive_lock(|this| {
+            this.slave.execute("resume", sql::END_HOLD, &[&this.pair, &WHOLE_PAIR.to_string()])
+        })?;
+        self.notify()?;
         Ok(resumed > 0)
     }
 
-    /// Replays what a table has held and lets it go on. With a snapshot of the master, which a copy of the table has been
-    /// taken with, what that shows is dropped instead; the caller sees to it that none of it is still pending there.
-    /// `progress` is told how many changes have been replayed so far.
+    /// Replays a table's held changes and ends its hold. `snapshot`, if a copy of the table was made, is the master's
+    /// snapshot that the copy is from: held changes that it shows are dropped. The caller makes sure that no change which
+    /// it shows is still pending on the master. `progress` gets the number of changes replayed so far.
     pub fn resume_table(
         &mut self,
         relation: &str,
@@ -101,26 +103,26 @@ impl Release {
     ) -> Result<u64> {
         let mut total = 0;
         loop {
-            let (piece, is_all) = self.transaction(|this| this.put_piece_back(relation, snapshot))?;
+            let (piece, is_all) = self.transaction(|this| this.replay_piece(relation, snapshot))?;
             total += piece;
             if is_all {
                 break;
             }
             progress(total);
         }
-        total += self.exclusively(|this| {
+        total += self.with_exclusive_lock(|this| {
             let mut last = 0;
             loop {
-                let (piece, is_all) = this.put_piece_back(relation, snapshot)?;
+                let (piece, is_all) = this.replay_piece(relation, snapshot)?;
                 last += piece;
                 if is_all {
                     break;
                 }
             }
-            this.slave.execute("resume", sql::UNHOLD, &[&this.pair, &relation])?;
+            this.slave.execute("resume", sql::END_HOLD, &[&this.pair, &relation])?;
             Ok(last)
         })?;
-        self.tell()?;
+        self.notify()?;
         Ok(total)
     }
 
@@ -132,14 +134,14 @@ impl Release {
     /// Replays a transaction from quarantine, whole or not at all.
     pub fn retry(&mut self, txid: Txid) -> Result<Retried> {
         let number = txid.to_string();
-        let outcome = self.exclusively(|this| {
+        let outcome = self.with_exclusive_lock(|this| {
             let pair = this.pair.clone();
             let parameters: [&(dyn ToSql + Sync); 2] = [&pair, &number];
             if let Some(row) = this.slave.query("look at the quarantine", sql::WAITS_FOR, &parameters)?.first() {
                 let before: i64 = row.get(0);
                 return Ok(Retried::Waits(format!("it depends on transaction {before}, which is in quarantine")));
             }
-            if let Some(row) = this.slave.query("look at what is on hold", sql::HELD_BACK, &parameters)?.first() {
+            if let Some(row) = this.slave.query("look at what is on hold", sql::TABLE_ON_HOLD, &parameters)?.first() {
                 let relation: String = row.get(0);
                 return Ok(Retried::Waits(format!("{relation} is on hold: pyreplica resume lets it go on")));
             }
@@ -148,7 +150,7 @@ impl Release {
             Ok(if replayed == 0 { Retried::Gone } else { Retried::Replayed })
         });
         match outcome {
-            // Of no single change is what the slave finds out at the commit, where it checks foreign keys.
+            // An error that the slave finds at the commit, where it checks foreign keys, belongs to no single change.
             Err(error) if error.side() == Some(Side::Slave) && !error.is_transient() => {
                 let change = error.change().map(|(id, _)| format!("change {id}: ")).unwrap_or_default();
                 let said = format!("{change}{}", error.detail());
@@ -156,17 +158,17 @@ impl Release {
                 Ok(Retried::Failed(error))
             }
             other => {
-                self.tell()?;
+                self.notify()?;
                 other
             }
         }
     }
 
-    /// What replaying these changes would come to now; nothing of it stays.
-    pub fn try_out(&mut self, changes: Vec<Change>) -> Result<()> {
+    /// Replays these changes and rolls back: an error if the slave refuses one now.
+    pub fn dry_run(&mut self, changes: Vec<Change>) -> Result<()> {
         let body = || {
             self.replayer.begin(&mut self.slave)?;
-            self.slave.message("wait for locks", BRIEFLY)?;
+            self.slave.message("wait for locks", SHORT_LOCK_TIMEOUT)?;
             self.replayer.apply(&mut self.master, &mut self.slave, changes)?;
             self.replayer.check_unique(&mut self.slave)
         };
@@ -176,7 +178,7 @@ impl Release {
         outcome
     }
 
-    /// Changes that are held, each with the instruction it stands for.
+    /// Held changes as SQL.
     pub fn show(&mut self, places: &[i64]) -> Result<Vec<String>> {
         self.transaction(|this| {
             let changes = hold::read(&mut this.slave, places)?;
@@ -184,41 +186,41 @@ impl Release {
         })
     }
 
-    /// Gives held changes up, whole transactions or single ones of them.
+    /// Gives up held changes: whole transactions, or single changes.
     pub fn skip_held(&mut self, places: &[i64], reason: Option<&str>) -> Result<u64> {
-        let skipped = self.exclusively(|this| {
-            let skipped = this.slave.execute("give changes up", sql::SKIP_HELD, &[&this.pair, &places, &reason])?;
+        let skipped = self.with_exclusive_lock(|this| {
+            let skipped = this.slave.execute("skip held changes", sql::SKIP_HELD, &[&this.pair, &places, &reason])?;
             if skipped == places.len() as u64 {
                 return Ok(skipped);
             }
-            let detail = "somebody else has replayed some of these changes, or given them up, meanwhile";
-            Err(Error::new(Kind::Busy, Some(Side::Slave), "skip what was put aside", detail)
+            let detail = "another session has replayed or skipped some of these changes meanwhile";
+            Err(Error::new(Kind::Busy, Some(Side::Slave), "skip held changes", detail)
                 .with_hint("none of them was skipped: pyreplica pending shows which are left"))
         })?;
-        self.tell()?;
+        self.notify()?;
         Ok(skipped)
     }
 
-    /// What was unusual about the changes replayed since the last call.
+    /// The conflicts of the changes that were replayed since the last call.
     pub fn take_conflicts(&mut self) -> Vec<String> {
         self.replayer.take_conflicts()
     }
 
-    /// Tells the daemon, and whoever replicates this slave.
-    pub fn tell(&mut self) -> Result<()> {
+    /// Wakes the daemon, and the daemons of the slave's own slaves.
+    pub fn notify(&mut self) -> Result<()> {
         self.master.message("wake the daemon", sql::NOTIFY)?;
-        self.master.message("wake the daemon", sql::NOTIFY_MENDED)?;
+        self.master.message("wake the daemon", sql::NOTIFY_RETRY)?;
         self.slave.message("wake the slave's own replicas", sql::NOTIFY).map(drop)
     }
 
-    /// A transaction that no batch overlaps with.
-    fn exclusively<T>(&mut self, work: impl FnOnce(&mut Release) -> Result<T>) -> Result<T> {
+    /// Runs a transaction during which no batch of the daemon is in progress.
+    fn with_exclusive_lock<T>(&mut self, work: impl FnOnce(&mut Release) -> Result<T>) -> Result<T> {
         self.transaction(|this| {
-            let locked = this.slave.message("wait for the batch in hand", sql::LOCK);
+            let locked = this.slave.message("wait for the batch in progress", sql::LOCK);
             locked.map_err(|error| match error.kind() {
                 Kind::Contention => error.with_hint(
-                    "a batch is under way or in doubt: the daemon ends it, and settles what is in doubt when it connects; \
-                     then try again. pyreplica doctor tells which",
+                    "the daemon ends a batch in progress, and settles a batch in doubt when it connects; then try again. \
+                     pyreplica doctor shows which it is",
                 ),
                 _ => error,
             })?;
@@ -240,9 +242,9 @@ impl Release {
         Ok(done)
     }
 
-    /// Replays the next held changes of a table; how many, and whether those were all at the moment.
-    fn put_piece_back(&mut self, relation: &str, snapshot: Option<&str>) -> Result<(u64, bool)> {
-        self.slave.query("wait for others who do the same", sql::LOCK_RELEASE, &[&self.pair])?;
+    /// Replays the next held changes of a table. Returns how many, and whether no others are held at the moment.
+    fn replay_piece(&mut self, relation: &str, snapshot: Option<&str>) -> Result<(u64, bool)> {
+        self.slave.query("wait for other sessions that replay held changes", sql::LOCK_RELEASE, &[&self.pair])?;
         if let Some(snapshot) = snapshot {
             self.slave.execute("drop what was copied", sql::DROP_VISIBLE, &[&self.pair, &relation, &snapshot])?;
         }
@@ -275,14 +277,14 @@ impl Release {
         let replayed = self.replayer.apply(&mut self.master, &mut self.slave, changes);
         replayed.map_err(|error| match error.change() {
             Some((id, _)) => error
-                .with_hint(format!("mend the slave by hand and try again, or give the change up: pyreplica skip {id}")),
+                .with_hint(format!("fix the slave by hand and try again, or give the change up: pyreplica skip {id}")),
             None => error,
         })?;
         Ok(count)
     }
 }
 
-/// The places at the beginning of a list that go out together.
+/// The places of those changes, at the beginning of a list, that are replayed together.
 fn piece(rows: &[Row]) -> Vec<i64> {
     let mut bytes = 0;
     let fits = |row: &&Row| {

@@ -1,4 +1,4 @@
-//! One pair: connect, recover, listen, drain, wait.
+//! Runs one pair: connects, recovers, listens, replays what is pending, and waits.
 
 use crate::backlog::order::{Transaction, next_batch};
 use crate::backlog::pending::Backlog;
@@ -23,7 +23,7 @@ use crate::server::sql as server_sql;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Limits of one batch. From some hundred changes on, two-phase commit costs nothing to speak of.
+/// Limits of one batch. With some hundred changes in a batch, two-phase commit costs next to nothing per change.
 const BATCH_ROWS: u64 = 20_000;
 const BATCH_BYTES: usize = 16 << 20;
 
@@ -43,24 +43,24 @@ pub enum Purpose {
     FillAll,
 }
 
-/// How far a pair has come since it was started, and what it met on its way.
+/// What the caller of `run` is informed about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Milestone {
     /// Both sides are connected, checked and recovered.
     Connected,
     /// Everything that was pending has been replayed.
     Drained,
-    /// A change was replayed on a row that was not what it should have been; this is committed, and logged.
+    /// A change met a conflict. The change is committed, and the conflict is logged.
     Conflict(String),
-    /// Something else that the operator should look at, logged as well.
+    /// Something else that the operator should look at. It is logged as well.
     Warning(String),
 }
 
-/// Replicates until the control says stop, or until something fails; the caller decides about another try, and is told
-/// how far this one got.
+/// Replicates until `control` stops it, or until something fails. The caller decides whether to try again; `progress`
+/// informs it how far this try has come.
 pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Milestone)) -> Result<()> {
-    let mut pair = ready(config, control)?;
-    // LISTEN comes before the first look at the log: a change is either seen by a look or announced after it.
+    let mut pair = connect_for_replay(config, control)?;
+    // LISTEN comes before the first look at the log, so each change is either seen by a look or signalled after it.
     let mut listener = if config.poll.is_some() { None } else { Some(Listener::start(config, control)?) };
     progress(Milestone::Connected);
     let mut housekeeping = Housekeeping::default();
@@ -86,37 +86,37 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
         }
         if drained > 0 {
             quiet_since = Instant::now();
-            listener.iter_mut().for_each(Listener::stirred);
+            listener.iter_mut().for_each(Listener::reset_pause);
         }
         if control.is_stopping() {
-            // Something may have been left.
+            // Something may still be pending.
             break;
         }
         if pause.is_none() {
             progress(Milestone::Drained);
         }
-        let is_clean = housekeeping.run(config, &mut pair, quiet_since.elapsed() >= QUIET)?;
+        let is_done = housekeeping.run(config, &mut pair, quiet_since.elapsed() >= QUIET)?;
         housekeeping.take_warning().into_iter().for_each(|warning| progress(Milestone::Warning(warning)));
-        if is_clean {
+        if is_done {
             let since = Instant::now();
-            await_work(config, &mut pair, listener.as_mut(), &mut quiet_since, pause.is_some())?;
+            wait_for_work(config, &mut pair, listener.as_mut(), &mut quiet_since, pause.is_some())?;
             pace.slept(since.elapsed());
         }
     }
     Ok(())
 }
 
-/// Replays everything that is pending now and returns how many changes that were.
+/// Replays everything that is pending now. Returns the number of changes.
 pub fn once(config: &Config, control: &Control) -> Result<u64> {
-    let mut pair = ready(config, control)?;
+    let mut pair = connect_for_replay(config, control)?;
     let changes = drain(config, &mut pair, &mut Pace::default(), &mut |_| ())?;
     let mut housekeeping = Housekeeping::default();
     while !housekeeping.run(config, &mut pair, true)? && !control.is_stopping() {}
     Ok(changes)
 }
 
-/// Waits until there may be something to replay, and sees to the keepalive meanwhile.
-fn await_work(
+/// Waits until there may be something to replay, and sends keepalives meanwhile.
+fn wait_for_work(
     config: &Config,
     pair: &mut Pair,
     listener: Option<&mut Listener>,
@@ -126,7 +126,8 @@ fn await_work(
     let name = &config.name;
     let flags = until_flags(pair, *quiet_since);
     let woken = match (listener, config.poll) {
-        // Changes are of no interest, and the end of the pause is always signalled: so no writer needs to.
+        // The end of a pause is always signalled, and changes need not wake the daemon. So it waits without the lock, and
+        // no transaction has to send a NOTIFY.
         (Some(listener), _) if is_paused => listener.sleep(&pair.control, config.timeout)?,
         (Some(listener), _) => sleep(config, pair, listener, flags)?,
         (None, poll) => {
@@ -139,7 +140,7 @@ fn await_work(
     if woken == Woken::TimedOut && quiet_since.elapsed() >= config.timeout {
         log::trace!(target: name, "Timeout('keepalive')!");
         *quiet_since = Instant::now();
-        // A transaction of an earlier connection may have been prepared late.
+        // A transaction of an earlier connection may have been prepared only now.
         pair.recover()?;
         if config.keepalive {
             keepalive(name, pair)?;
@@ -148,21 +149,21 @@ fn await_work(
     Ok(())
 }
 
-/// Falls asleep if no writer is at work and a last look finds nothing; `listener.rs` says why in this order.
+/// Sleeps, if no writing transaction is in progress and one more look finds nothing. `listener.rs` says why in this order.
 fn sleep(config: &Config, pair: &mut Pair, listener: &mut Listener, flags: Option<Duration>) -> Result<Woken> {
     let name = &config.name;
     failpoint::reached("drained");
-    if !listener.lie_down(&pair.control)? {
+    if !listener.try_lock(&pair.control)? {
         let pause = listener.next_pause();
         if pause == FIRST_PAUSE {
-            log::trace!(target: name, "Writers are at work, looking again soon");
+            log::trace!(target: name, "Writing transactions are in progress, looking again soon");
         }
         return Ok(pair.control.wait(pause));
     }
     failpoint::reached("lying");
-    listener.stirred();
-    if is_pending(pair)? {
-        listener.rise()?;
+    listener.reset_pause();
+    if has_pending(pair)? {
+        listener.unlock()?;
         return Ok(Woken::Notified);
     }
     failpoint::reached("looked");
@@ -181,23 +182,23 @@ fn until_flags(pair: &mut Pair, quiet_since: Instant) -> Option<Duration> {
     pair.log.progress.unflagged().first().map(|_| left)
 }
 
-fn is_pending(pair: &mut Pair) -> Result<bool> {
+fn has_pending(pair: &mut Pair) -> Result<bool> {
     let mut backlog = pair.log.look(&mut pair.master)?;
     pair.log.more(&mut pair.master, &mut backlog, None)?;
-    let is_pending = !backlog.queue().is_empty();
-    if !is_pending {
+    let has_pending = !backlog.queue().is_empty();
+    if !has_pending {
         pair.log.drained(&backlog);
     }
-    Ok(is_pending)
+    Ok(has_pending)
 }
 
-/// Replays all that one look at the log sees, and looks again as long as there was something.
+/// Replays everything that a look at the log finds, and looks again until it finds nothing.
 fn drain(config: &Config, pair: &mut Pair, pace: &mut Pace, progress: &mut dyn FnMut(Milestone)) -> Result<u64> {
     let (mut total, started) = (0, Instant::now());
     loop {
         let mut backlog = pair.log.look(&mut pair.master)?;
-        // What was read for a drain that was broken off is of no use.
-        drop(pair.prefetcher.take_if(|ahead| !ahead.is_idle()));
+        // A prefetcher that has read changes for an interrupted drain is of no use.
+        drop(pair.prefetcher.take_if(|prefetcher| !prefetcher.is_idle()));
         let mut connecting = (backlog.is_long() && pair.prefetcher.is_none()).then(|| Connecting::start(config));
         let (mut transactions, mut drained) = (0, 0);
         let mut next = None;
@@ -215,11 +216,11 @@ fn drain(config: &Config, pair: &mut Pair, pace: &mut Pace, progress: &mut dyn F
             if pair.control.is_stopping() {
                 return Ok(total + drained);
             }
-            if let Some(ahead) = pair.prefetcher.as_mut().filter(|_| backlog.queue().is_empty()) {
-                pair.log.extend(&mut pair.master, &mut backlog, ahead)?;
+            if let Some(prefetcher) = pair.prefetcher.as_mut().filter(|_| backlog.queue().is_empty()) {
+                pair.log.extend(&mut pair.master, &mut backlog, prefetcher)?;
             }
             next = Some(batch_of(&mut backlog)).filter(|next| !next.is_empty());
-            look_ahead(config, pair, &mut connecting, &backlog, (&batch, next.as_ref()));
+            prefetch(config, pair, &mut connecting, &backlog, (&batch, next.as_ref()));
             let replayed = pair.replay(&batch);
             pair.take_conflicts().into_iter().for_each(|conflict| progress(Milestone::Conflict(conflict)));
             if replayed.as_ref().is_err_and(|error| error.change().is_some()) {
@@ -254,16 +255,16 @@ fn batch_of(backlog: &mut Backlog) -> Batch {
     Arc::new(next_batch(backlog.queue(), BATCH_ROWS, BATCH_BYTES))
 }
 
-/// Has this batch and the next ones read while the slave works, if that is worth a session.
-fn look_ahead(
+/// Lets the prefetcher read this batch and the next ones while the slave executes, if that is worth a session.
+fn prefetch(
     config: &Config,
     pair: &mut Pair,
     connecting: &mut Option<Result<Connecting>>,
     backlog: &Backlog,
     (batch, next): (&Batch, Option<&Batch>),
 ) {
-    if pair.replayer.holds.is_quarantine() {
-        // Each transaction is looked at before it is replayed.
+    if pair.replayer.holds.checks_transactions() {
+        // Each transaction is read and checked before it is replayed.
         pair.prefetcher = None;
         return;
     }
@@ -275,29 +276,30 @@ fn look_ahead(
             .and_then(|connecting| Prefetcher::start(config, &pair.control, pair.log.reader.clone(), connecting))
         {
             Ok(reader) => pair.prefetcher = Some(reader),
-            Err(error) => log::debug!(target: &config.name, "Reading nothing ahead: {error}"),
+            Err(error) => log::debug!(target: &config.name, "No prefetch: {error}"),
         }
     }
-    let Some(ahead) = &mut pair.prefetcher else { return };
-    ahead.request(batch);
-    // Before the next batch, or the slave would wait for it behind that.
+    let Some(prefetcher) = &mut pair.prefetcher else { return };
+    prefetcher.request(batch);
+    // Requested before the next batch; otherwise the slave would wait until that batch is read, too.
     if let Some(window) = pair.log.next_window(backlog) {
-        ahead.request_window(window);
+        prefetcher.request_window(window);
     }
     if let Some(next) = next {
-        ahead.request(next);
+        prefetcher.request(next);
     }
 }
 
-/// Connected, and the slave may be replicated to: no copy to it is unfinished.
-fn ready(config: &Config, control: &Control) -> Result<Pair> {
+/// Connects, and makes sure that no copy to the slave is unfinished.
+fn connect_for_replay(config: &Config, control: &Control) -> Result<Pair> {
     let mut pair = connect(config, control, Purpose::Replicate)?;
-    let passing = copied::passing(&mut pair.slave, &pair.key, pair.log.progress.position().base.as_ref())?;
-    pair.log.pass_over(&passing);
+    let later_snapshots =
+        copied::later_snapshots(&mut pair.slave, &pair.key, pair.log.progress.position().base.as_ref())?;
+    pair.log.pass_over(&later_snapshots);
     Ok(pair)
 }
 
-/// Both sides are checked, locked against other daemons, and settled.
+/// Connects to both sides, checks them, locks the pair against other daemons, and settles transactions in doubt.
 pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<Pair> {
     let name = &config.name;
     log::trace!(target: name, "DSN0: {}", config.master);
@@ -318,7 +320,8 @@ pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<P
         log::warn!(
             target: name,
             "slave: the role may not set session_replication_role: triggers and cascades of the slave run too, and \
-             constraints are checked. hint: GRANT SET ON PARAMETER session_replication_role (PostgreSQL 15), or a superuser"
+             constraints are checked. hint: GRANT SET ON PARAMETER session_replication_role (PostgreSQL 15), or use a \
+             superuser"
         );
     }
     let key = pair_key(findings.origin, &config.slave_field);
@@ -333,13 +336,13 @@ pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<P
     // As long as a copy of everything is unfinished, what the slave's row says is of no interest.
     let is_unfinished = copied::unfinished(&mut pair.slave, &pair.key)?.is_some();
     match purpose {
-        Purpose::Replicate if is_unfinished => drop(copied::passing(&mut pair.slave, &pair.key, None)?),
+        Purpose::Replicate if is_unfinished => drop(copied::later_snapshots(&mut pair.slave, &pair.key, None)?),
         Purpose::Replicate => pair.recover()?,
         Purpose::FillTables if !is_unfinished => pair.recover()?,
         Purpose::FillTables | Purpose::FillAll => pair.recover_to_fill()?,
     }
     if pair.feeds_others {
-        // The connection before this one may have ended between a commit on the slave and its signal.
+        // An earlier connection may have been lost between a commit on the slave and its NOTIFY.
         pair.slave.message("wake the slave's own replicas", sql::NOTIFY)?;
     }
     pair.log.progress.open(&mut pair.master)?;

@@ -1,29 +1,30 @@
-//! Statements of a pair at work: locks, signals, holds, an initial copy that is not finished.
+//! Statements of a running pair: locks, signals, holds, an initial copy that is not finished.
 
 pub const LISTEN: &str = "listen replicas";
 
-/// The trigger does not signal changes that a daemon makes, since a NOTIFY cannot be prepared: the daemon does, for the
-/// replicas of its slave, once the changes are committed.
+/// For changes that a daemon replays, the trigger sends no NOTIFY, because a transaction with a NOTIFY cannot be prepared.
+/// The daemon sends it to the slave's own replicas, once the changes are committed.
 pub const NOTIFY: &str = "notify replicas";
 
-/// For a daemon that waits for its next try after a failure: no writer signals this, only who has mended something.
-pub const LISTEN_FOR_MENDING: &str = "listen replica_mended";
+/// For a daemon that waits for its next try after a failure. No trigger sends this signal, only an operator who has fixed
+/// something, by a verb.
+pub const LISTEN_FOR_RETRY: &str = "listen replica_mended";
 
-pub const NOTIFY_MENDED: &str = "notify replica_mended";
+pub const NOTIFY_RETRY: &str = "notify replica_mended";
 
-/// Whether the trigger asks for this slave's lock; makes it so if it can.
+/// Whether the trigger tries this slave's lock; makes it do so if possible.
 pub const CAN_WAKE: &str = "select public.py_log_can_wake($1)";
 
 /// 0x70797267 is "pyrg". The trigger tries the same lock in shared mode.
-pub const LOCK_SLEEPER: &str = "select pg_try_advisory_lock(1887007335, hashtext($1))";
+pub const LOCK_SLEEP: &str = "select pg_try_advisory_lock(1887007335, hashtext($1))";
 
-pub const UNLOCK_SLEEPER: &str = "select pg_advisory_unlock(1887007335, hashtext($1))";
+pub const UNLOCK_SLEEP: &str = "select pg_advisory_unlock(1887007335, hashtext($1))";
 
 pub const KEEPALIVE: &str = "select now()::text";
 
 pub const LOG_SIZE: &str = "select pg_total_relation_size('public.replica_log')";
 
-/// An asynchronous commit could be lost after the other side's.
+/// With asynchronous commit, a crash could lose this side's commit after the other side has committed.
 pub const COMMIT_DURABLY: &str = "select set_config('synchronous_commit', 'on', false) \
      where current_setting('synchronous_commit') = 'off'";
 
@@ -34,7 +35,7 @@ pub const HAS_COPY: &str = "select to_regclass('public.replica_copy') is not nul
 pub const MAY_SEE_COPY: &str =
     "select coalesce(has_table_privilege(to_regclass('public.replica_copy')::oid, 'select'), false)";
 
-/// Until all of them are there no daemon replicates.
+/// The tables of a copy of all tables. Until all of them are loaded, no daemon replicates.
 pub const UNFINISHED_COPY: &str = "select count(*) as tables, count(*) filter (where state = 'loaded') as loaded, \
      min(ts)::timestamptz(0)::text as since from public.replica_copy where master = $1 and state in ('wanted', 'loaded')";
 
@@ -43,22 +44,22 @@ pub const COPIED: &str = "select relation, state, whole, batch, snapshot, rows f
 
 pub const FORGET_COPIES: &str = "delete from public.replica_copy where master = $1 and relation = any ($2)";
 
-/// No batch is under way then that has not seen what is written next.
+/// Once it is granted, no batch is in progress, and every later batch sees what is written under it.
 pub const LOCK: &str = "lock table public.replica_hold in access exclusive mode";
 
 pub const HOLD: &str = "insert into public.replica_hold (master, relation, why) values ($1, $2, $3) \
      on conflict (master, relation) do nothing";
 
-pub const UNHOLD: &str = "delete from public.replica_hold where master = $1 and relation = $2";
+pub const END_HOLD: &str = "delete from public.replica_hold where master = $1 and relation = $2";
 
-/// 0x70797268 is "pyrh". One at a time puts back what is held of a pair.
+/// 0x70797268 is "pyrh". Only one session at a time replays the held changes of a pair.
 pub const LOCK_RELEASE: &str = "select pg_advisory_xact_lock(1887007336, hashtext($1))";
 
 /// All but the newest conflicts of a pair.
 pub const FORGET_CONFLICTS: &str = "delete from public.replica_conflict where master = $1 \
      and id <= (select max(id) - $2 from public.replica_conflict where master = $1)";
 
-/// The next changes held of a table, and about how large each is.
+/// The next held changes of a table, and about how large each is.
 pub const NEXT_HELD: &str = "select place, coalesce(pg_column_size(old), 0) + coalesce(pg_column_size(new), 0) \
      + pg_column_size(sql) as size from public.replica_held \
      where master = $1 and relation = $2 and why <> 'quarantined' order by place limit $3";
@@ -70,18 +71,18 @@ pub const NEXT_QUARANTINED: &str = "select place, coalesce(pg_column_size(old), 
 
 pub const FORGET_HELD: &str = "delete from public.replica_held where place = any ($1)";
 
-/// What a copy of the table has brought along already.
+/// Drops the held changes that a copy of the table contains already.
 pub const DROP_VISIBLE: &str = "delete from public.replica_held where master = $1 and relation = $2 \
      and why <> 'quarantined' and pg_visible_in_snapshot(txid, $3::text::pg_snapshot)";
 
-/// The transaction before this one in quarantine that it waits for.
+/// An earlier transaction in quarantine on which this one depends.
 pub const WAITS_FOR: &str = "select e.txid::text::bigint as txid from public.replica_held h \
      join public.replica_held e on e.master = h.master and e.why = 'quarantined' and e.txid <> h.txid \
          and e.place < h.place and e.keys && h.needs \
      where h.master = $1 and h.why = 'quarantined' and h.txid = $2::text::xid8 order by e.place limit 1";
 
 /// A table of this transaction in quarantine that is on hold.
-pub const HELD_BACK: &str = "select h.relation from public.replica_held h \
+pub const TABLE_ON_HOLD: &str = "select h.relation from public.replica_held h \
      join public.replica_hold o on o.master = h.master and o.relation in (h.relation, '') \
      where h.master = $1 and h.why = 'quarantined' and h.txid = $2::text::xid8 limit 1";
 
@@ -91,7 +92,7 @@ pub const FORGET_QUARANTINED: &str =
 pub const NOTE_HELD_ERROR: &str = "update public.replica_held set error = $3 \
      where master = $1 and why = 'quarantined' and txid = $2::text::xid8";
 
-/// Gives held changes up, and says by whom and why.
+/// Gives up held changes, and records by whom and why.
 pub const SKIP_HELD: &str = "with given_up as (delete from public.replica_held where master = $1 and place = any ($2) \
          returning *) \
      insert into public.replica_skipped (master, id, txid, relation, event, old, new, sql, error, reason) \

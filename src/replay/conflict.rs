@@ -1,73 +1,73 @@
-//! The closer look: one change by itself, when it does not touch exactly the one row that it should.
+//! Replays one change by itself, when its statement has not touched exactly one row.
 //!
-//! Unless the operator has said otherwise (`policy.rs`), the master wins, with a warning: a row that differs gets the
-//! master's values, a row that is missing stays missing. Only an INSERT of a row that is there already, and what the server
-//! refuses, is an error.
+//! Unless the operator's CONFLICT rules say otherwise (`conflict_policy.rs`), the master wins and the daemon warns: a row
+//! that differs gets the master's values, a row that is missing stays missing. Only two things are errors: an INSERT of a
+//! row that exists already, and a change that the server refuses.
 
 use crate::backlog::change::{Change, Event};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{LogId, Side, Txid, quote_ident, quote_literal};
 use crate::config::conflict_policy::{Conflict, ConflictPolicies};
 use crate::replay::statements::Shape;
-use crate::replay::table::{Misfit, Table};
+use crate::replay::table::{Mismatch, Table};
 use crate::server::session::{Session, TextRow};
 use case::Case;
 
 mod case;
 
-/// SQLSTATE of a value that another row has.
+/// SQLSTATE: another row has the same unique value.
 const UNIQUE_VIOLATION: &str = "23505";
 
-/// In between the search path is the application's (`sql::ITS_PATH`).
+/// Between SAVEPOINT and RELEASE the search path is the application's (`sql::APPLICATION_PATH`).
 const SAVEPOINT: &str = "SAVEPOINT pyreplica_one; set local search_path to default";
 const RELEASE: &str = "RELEASE SAVEPOINT pyreplica_one; set local search_path = pg_catalog, pg_temp";
-const BACK: &str = "ROLLBACK TO SAVEPOINT pyreplica_one; set local search_path to default";
+const ROLL_BACK: &str = "ROLLBACK TO SAVEPOINT pyreplica_one; set local search_path to default";
 
-/// A row of the slave that a change may be about.
+/// A row of the slave that has the change's key.
 struct Candidate {
-    /// A condition on tableoid and ctid.
-    place: String,
-    /// (column, what the log says it was, what it is), all as the slave writes them.
+    /// A condition on tableoid and ctid that finds the row.
+    location: String,
+    /// (column, its value in the log, its value in the row), both as the slave writes them.
     values: Vec<(String, Option<String>, Option<String>)>,
 }
 
-/// What was unusual about a change, and what was done about it.
+/// A conflict, and what was done about it.
 #[derive(Debug)]
-pub struct Met {
+pub struct ConflictRecord {
     pub conflict: Conflict,
     pub id: LogId,
     pub txid: Txid,
     pub relation: String,
-    /// Names and values, as the text of an array each.
+    /// Names and values, each as the text of an array.
     pub key: Option<String>,
     pub expected: Option<String>,
     pub found: Option<String>,
     pub new: Option<String>,
     pub done: &'static str,
-    /// For whoever reads the log.
+    /// The text for the log.
     pub text: String,
-    /// The operator has said nothing about such a conflict, and is told.
+    /// The rule for the conflict is `warn`, or there is none: the daemon warns the operator.
     pub is_warning: bool,
 }
 
-/// Replays one change and says what was unusual about it, if something was. `name` is free for a prepared statement.
+/// Replays one change. Returns the conflict, if there was one. `name` is free for a prepared statement.
 pub fn replay_one(
     slave: &mut Session,
     table: &Table,
     change: &Change,
     name: &str,
     policies: &ConflictPolicies,
-) -> Result<Option<Met>> {
-    let shape = Shape::of(change, table, true).map_err(|misfit| misfit_error(change, table, &misfit))?;
+) -> Result<Option<ConflictRecord>> {
+    let shape = Shape::of(change, table, true).map_err(|mismatch| mismatch_error(change, table, &mismatch))?;
     if shape.is_empty() {
         return Ok(None);
     }
     slave.message("replay", SAVEPOINT)?;
     let case = Case { table, change, name, policies };
     let unusual = match try_one(slave, &case, &shape) {
-        // Also of a row that is found to differ, or of several that fit the key.
+        // The violation may also come from the UPDATE of a row that differs, or of one of several rows with the key.
         Err(error) if change.event != Event::Delete && error.code() == Some(UNIQUE_VIOLATION) => {
-            slave.message("take a change back", BACK)?;
+            slave.message("roll back a change", ROLL_BACK)?;
             Some(case.exists(slave, error)?)
         }
         tried => tried?,
@@ -76,29 +76,31 @@ pub fn replay_one(
     Ok(unusual)
 }
 
-fn try_one(slave: &mut Session, case: &Case, shape: &Shape) -> Result<Option<Met>> {
+fn try_one(slave: &mut Session, case: &Case, shape: &Shape) -> Result<Option<ConflictRecord>> {
     let Case { table, change, name, policies } = *case;
     if change.event == Event::Delete && policies.watches_deletes(&change.relation) {
-        return case.delete_watched(slave, shape);
+        return case.delete_compared(slave, shape);
     }
-    match (once(slave, name, shape, table, change)?, change.event) {
+    match (execute_alone(slave, name, shape, table, change)?, change.event) {
         (1, _) => Ok(None),
         (0, Event::Insert) => {
-            // A trigger of the slave, or the slave's row level security, has a mind of its own.
-            Ok(Some(case.met(Conflict::InsertExists, None, "the slave did not take the row", "nothing", true)))
+            // A trigger, a rule or the row-level security of the slave has kept the row out.
+            Ok(Some(case.record(Conflict::InsertExists, None, "the slave did not take the row", "nothing", true)))
         }
         (0, Event::Update) => case.differs_or_missing(slave),
         (0, _) => case.missing(Conflict::DeleteMissing).map(Some),
         (rows, _) => {
-            // A key that is checked at the end of a statement is shared by two rows while it is being shifted.
-            slave.message("take a change back", BACK)?;
+            // Two rows may share a key that is checked at the end of a statement, while the master shifts the keys of many
+            // rows.
+            slave.message("roll back a change", ROLL_BACK)?;
             case.exactly_one(slave, rows)
         }
     }
 }
 
-/// How many rows the change touched. A statement that fails stays prepared, so each needs a name of its own.
-fn once(slave: &mut Session, name: &str, shape: &Shape, table: &Table, change: &Change) -> Result<u64> {
+/// Executes a change and returns how many rows it touched. A statement that fails stays prepared, so each call needs
+/// another name.
+fn execute_alone(slave: &mut Session, name: &str, shape: &Shape, table: &Table, change: &Change) -> Result<u64> {
     let mut message = shape.prepare(name, table);
     message.push(';');
     shape.execute(name, change, table, &mut message);
@@ -107,17 +109,17 @@ fn once(slave: &mut Session, name: &str, shape: &Shape, table: &Table, change: &
     Ok(counts.get(1).copied().unwrap_or(0))
 }
 
-fn best(candidates: &[Candidate]) -> Option<&Candidate> {
+fn most_similar(candidates: &[Candidate]) -> Option<&Candidate> {
     let equal = |c: &&Candidate| c.values.iter().filter(|(_, expected, found)| expected == found).count();
     candidates.iter().max_by_key(equal)
 }
 
-/// The rows with the change's key, locked, with the logged and the present value of every logged column.
+/// Locks the rows that have the change's key, and reads the logged and the present value of every logged column.
 fn candidates(slave: &mut Session, table: &Table, change: &Change) -> Result<Vec<Candidate>> {
     let (key, row) = match change.event {
-        // The row that is in the way of a new one.
+        // The existing row that has the key of the new one.
         Event::Insert => (0, &change.new),
-        _ => (table.key(change).map_err(|misfit| misfit_error(change, table, &misfit))?, &change.old),
+        _ => (table.key(change).map_err(|mismatch| mismatch_error(change, table, &mismatch))?, &change.old),
     };
     let Some(key) = table.keys.get(usize::from(key)) else { return Ok(Vec::new()) };
     let logged = table.positions_in(row);
@@ -168,15 +170,15 @@ fn candidate(row: TextRow, table: &Table, logged: &[u16]) -> Candidate {
         })
         .collect();
     let is = "OPERATOR(pg_catalog.=)";
-    let place = format!("tableoid {is} {tableoid}::pg_catalog.oid AND ctid {is} '{ctid}'::pg_catalog.tid");
-    Candidate { place, values }
+    let location = format!("tableoid {is} {tableoid}::pg_catalog.oid AND ctid {is} '{ctid}'::pg_catalog.tid");
+    Candidate { location, values }
 }
 
-fn at_place(slave: &mut Session, table: &Table, change: &Change, place: &str) -> Result<()> {
+fn write_at(slave: &mut Session, table: &Table, change: &Change, location: &str) -> Result<()> {
     let sql = if change.event == Event::Delete {
-        format!("DELETE FROM {} WHERE {place}", table.target)
+        format!("DELETE FROM {} WHERE {location}", table.target)
     } else {
-        let written = table.written(change).map_err(|misfit| misfit_error(change, table, &misfit))?;
+        let written = table.written(change).map_err(|mismatch| mismatch_error(change, table, &mismatch))?;
         let set: Vec<String> = written
             .iter()
             .map(|p| &table.column(*p).name)
@@ -185,16 +187,16 @@ fn at_place(slave: &mut Session, table: &Table, change: &Change, place: &str) ->
                 None => format!("{} = NULL", quote_ident(name)),
             })
             .collect();
-        format!("UPDATE {} SET {} WHERE {place}", table.target, set.join(", "))
+        format!("UPDATE {} SET {} WHERE {location}", table.target, set.join(", "))
     };
     slave.message("replay", &sql).map(drop)
 }
 
-fn shown(value: &Option<String>) -> String {
+fn value_text(value: &Option<String>) -> String {
     value.as_deref().map_or_else(|| "NULL".into(), quote_literal)
 }
 
-/// For each deferrable unique constraint that this change may break: a condition that is true of a duplicate.
+/// For each deferrable unique constraint that this change may violate: a condition that is true if there is a duplicate.
 pub fn duplicates<'a>(change: &'a Change, table: &'a Table) -> impl Iterator<Item = String> + 'a {
     let name = |position: u16| &table.column(position).name;
     let breaks = move |columns: &&Vec<u16>| {
@@ -216,14 +218,14 @@ pub fn duplicates<'a>(change: &'a Change, table: &'a Table) -> impl Iterator<Ite
     })
 }
 
-/// What the operator is told about a change that fits no statement.
-pub fn misfit_error(change: &Change, table: &Table, misfit: &Misfit) -> Error {
-    let (detail, hint) = match misfit {
-        Misfit::NoSuchColumn(name) => (
+/// The error for a change that does not fit the slave's table.
+pub fn mismatch_error(change: &Change, table: &Table, mismatch: &Mismatch) -> Error {
+    let (detail, hint) = match mismatch {
+        Mismatch::NoSuchColumn(name) => (
             format!("the slave's table {} has no column {name}", table.shown),
             format!("ALTER TABLE {} ADD the column on the slave, as the master has it", table.shown),
         ),
-        Misfit::NoKey => (
+        Mismatch::NoKey => (
             format!("nothing identifies a row of {}", table.shown),
             format!("give {} a primary key, the same on both sides", table.shown),
         ),

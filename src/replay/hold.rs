@@ -1,97 +1,100 @@
-//! Changes that are put aside on the slave instead of being replayed, in the very transaction that moves on past them: so
-//! each is either replayed, or pending on the master, or held here, whatever dies.
+//! Holds changes on the slave instead of replaying them. The transaction that stores a held change also moves the slave's
+//! position past it. So, whatever crashes, each change is either replayed, or pending on the master, or held here.
 //!
-//! There are two reasons. A *table is on hold*, because the operator has paused it or it is being copied: its changes are
-//! held, one by one, and those of other tables go on. A *transaction is in quarantine*, because one of its changes cannot
-//! be replayed and ON_ERROR says so: then all of it is held, and every later transaction that touches a row of it follows,
-//! whole as well. What depends on a change that has not been replayed cannot be replayed right; what touches no such row
-//! commutes with it, as `order.rs` says. A row is known by its key; `keys.rs` says what else two changes may meet at. A
-//! truncated table is all its rows, and so is one without key; what a free statement is about, nobody can tell.
+//! There are two reasons to hold changes. A *table is on hold*, because the operator has paused it or it is being copied:
+//! then its changes are held, and those of other tables are replayed. A *transaction is in quarantine*, because one of its
+//! changes cannot be replayed and the operator has set ON_ERROR=quarantine: then all of it is held, and so is, as a whole,
+//! every later transaction that touches one of its rows. A change that depends on one which has not been replayed would be
+//! replayed wrongly; a change that touches no such row commutes with it (`order.rs`). A row is identified by its key;
+//! `keys.rs` says by what else one change may depend on another. A TRUNCATE touches all rows of its table, and so does any
+//! change of a table without key. It is unknown what a free statement touches, so no dependency is found for it.
 //!
-//! What is on hold is read at the beginning of every batch, in a message that is sent anyway, under a lock that lasts to
-//! the end of the batch. So who changes it under an exclusive lock knows that every batch from then on goes by it.
+//! Every batch reads what is on hold in its first message, which it has to send anyway, and the lock of that SELECT lasts
+//! to the end of the batch. So a session that changes what is on hold under an exclusive lock knows that every later batch
+//! sees the change.
 
 use crate::backlog::change::{Change, Event};
 use crate::backlog::reader::columns;
 use crate::backlog::row::{ColumnLists, Row, text_array};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{LogId, Side, Txid, quote_literal};
-use crate::replay::conflict::Met;
+use crate::replay::conflict::ConflictRecord;
 use crate::replay::sql;
 use crate::replay::table::Table;
 use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
-use keys::{Numbers, numbers};
+use keys::{Dependencies, dependencies};
 use std::collections::{BTreeSet, HashMap};
 
 mod keys;
 
-/// What `replica_hold` calls a table's pause, and a transaction's quarantine in `replica_held`.
+/// The value of `why` in `replica_hold` for a paused table, and in `replica_held` for a transaction in quarantine.
 pub const PAUSED: &str = "paused";
 pub const QUARANTINED: &str = "quarantined";
 
-/// In `replica_hold`: a table that is being copied.
+/// The value of `why` in `replica_hold` for a table that is being copied.
 pub const COPYING: &str = "copying";
 
-/// In `replica_hold` in the place of a table: the whole pair.
+/// The value of `relation` in `replica_hold` that stands for the whole pair.
 pub const WHOLE_PAIR: &str = "";
 
-const RESUME: &str = "pyreplica resume lets it go on";
+const RESUME: &str = "pyreplica resume ends the pause";
 
-/// What a pair holds, as far as the batch in hand must know.
+/// What a batch has to know about the pair's tables on hold and its quarantine.
 #[derive(Default)]
 pub struct Holds {
-    /// The pair, as the slave's tables name it; `None` if the slave has no such tables.
+    /// The pair's name in the slave's tables; `None` if the slave does not have these tables.
     pair: Option<String>,
-    is_blind: bool,
-    /// The tables on hold, and why.
+    ignores_holds: bool,
+    /// The tables on hold, each with the reason.
     tables: HashMap<String, String>,
-    /// There may be something in quarantine.
-    is_quarantine: bool,
-    /// The transaction that is to be put there, and why.
-    doomed: Option<(Txid, String)>,
+    /// There may be transactions in quarantine.
+    may_have_quarantined: bool,
+    /// The transaction that the next attempt puts into quarantine, and the reason.
+    requested: Option<(Txid, String)>,
 }
 
 impl Holds {
-    /// Looks whether the slave has the tables, and makes them if they are missing and the role may.
+    /// Checks that the slave has the tables; creates them if they are missing and the role may.
     pub fn open(name: &str, pair: &str, slave: &mut Session) -> Result<Holds> {
         if !are_usable(slave)? {
             log::warn!(
                 target: name,
-                "slave: nothing can be paused, quarantined or told about conflicts: its tables for that are missing or the \
-                 role lacks rights. hint: run sql/slave-install.sql there, and GRANT SELECT, INSERT, UPDATE, DELETE ON \
-                 replica_hold, replica_held, replica_conflict, replica_skipped to the daemon's role; then restart it"
+                "slave: pause, quarantine and the record of conflicts do not work: their tables are missing, or the role \
+                 lacks rights on them. hint: run sql/slave-install.sql on the slave, and GRANT SELECT, INSERT, UPDATE, \
+                 DELETE ON replica_hold, replica_held, replica_conflict, replica_skipped to the daemon's role; then \
+                 restart the daemon"
             );
             return Ok(Holds::default());
         }
         Ok(Holds { pair: Some(pair.to_string()), ..Holds::default() })
     }
 
-    /// For a verb, which knows what it does: nothing is looked at.
-    pub fn of_a_verb(pair: &str) -> Holds {
-        Holds { pair: Some(pair.to_string()), is_blind: true, ..Holds::default() }
+    /// For a verb, which replays held changes although their table is on hold.
+    pub fn for_verb(pair: &str) -> Holds {
+        Holds { pair: Some(pair.to_string()), ignores_holds: true, ..Holds::default() }
     }
 
-    /// The pair, if the slave has the tables.
+    /// The pair's name, if the slave has the tables.
     pub fn pair(&self) -> Option<&str> {
         self.pair.as_deref()
     }
 
-    /// What a batch's first message has to end with.
-    pub fn look(&self) -> String {
-        self.holds().map_or(String::new(), |holds| format!("; {holds}"))
+    /// The end of a batch's first message: the query for what is on hold.
+    pub fn query_suffix(&self) -> String {
+        self.query().map_or(String::new(), |holds| format!("; {holds}"))
     }
 
-    /// A query that finds what is on hold.
-    pub fn holds(&self) -> Option<String> {
-        let pair = self.pair.as_ref().filter(|_| !self.is_blind)?;
+    /// A query that returns a row for everything on hold. Each batch runs it, so it must be cheap.
+    pub fn query(&self) -> Option<String> {
+        let pair = self.pair.as_ref().filter(|_| !self.ignores_holds)?;
         Some(format!("SELECT FROM public.replica_hold WHERE master OPERATOR(pg_catalog.=) {}", quote_literal(pair)))
     }
 
-    /// That message has found so many things on hold.
-    pub fn found(&mut self, holds: u64, slave: &mut Session) -> Result<()> {
+    /// Reads what is on hold, if that query returned rows (`holds` is their number). An error if the whole pair is on hold.
+    pub fn read_holds(&mut self, holds: u64, slave: &mut Session) -> Result<()> {
         self.tables.clear();
-        let Some(pair) = self.pair.as_ref().filter(|_| holds > 0 && !self.is_blind) else { return Ok(()) };
+        let Some(pair) = self.pair.as_ref().filter(|_| holds > 0 && !self.ignores_holds) else { return Ok(()) };
         for row in slave.query("look at what is on hold", sql::HOLDS, &[pair])? {
             let (relation, why): (String, String) = (row.get("relation"), row.get("why"));
             if relation == WHOLE_PAIR {
@@ -105,50 +108,51 @@ impl Holds {
     }
 
     /// Whether any table is on hold.
-    pub fn holds_back(&self) -> bool {
+    pub fn has_tables_on_hold(&self) -> bool {
         !self.tables.is_empty()
     }
 
-    /// Puts aside what is of a table on hold, and returns the rest.
-    pub fn keep_back(&self, slave: &mut Session, changes: Vec<Change>) -> Result<Vec<Change>> {
+    /// Holds the changes of tables on hold, and returns the other changes.
+    pub fn hold_back(&self, slave: &mut Session, changes: Vec<Change>) -> Result<Vec<Change>> {
         let (held, rest): (Vec<Change>, Vec<Change>) =
             changes.into_iter().partition(|change| self.tables.contains_key(&change.relation));
-        self.put(
+        self.insert(
             slave,
-            held.iter().map(|change| (change, Numbers::default(), self.tables[&change.relation].as_str(), None)),
+            held.iter().map(|change| (change, Dependencies::default(), self.tables[&change.relation].as_str(), None)),
         )?;
         Ok(rest)
     }
 
-    /// Whether each transaction is to be looked at before it is replayed.
-    pub fn is_quarantine(&self) -> bool {
-        self.is_quarantine || self.doomed.is_some()
+    /// Whether each transaction has to be checked before it is replayed: for dependencies on the quarantine.
+    pub fn checks_transactions(&self) -> bool {
+        self.may_have_quarantined || self.requested.is_some()
     }
 
-    /// Somebody may have emptied it; nobody but the daemon fills it, perhaps by a batch that recovery has committed.
-    pub fn look_at_quarantine(&mut self, slave: &mut Session) -> Result<()> {
+    /// Reads whether anything is in quarantine. A verb may have emptied it. Only the daemon fills it, and recovery may just
+    /// have committed a batch that did.
+    pub fn read_quarantine(&mut self, slave: &mut Session) -> Result<()> {
         let Some(pair) = &self.pair else { return Ok(()) };
-        self.is_quarantine = slave.query_one("look at the quarantine", sql::IS_QUARANTINED, &[pair])?.get(0);
+        self.may_have_quarantined = slave.query_one("look at the quarantine", sql::IS_QUARANTINED, &[pair])?.get(0);
         Ok(())
     }
 
-    /// From now on this transaction goes to quarantine.
-    pub fn doom(&mut self, txid: Txid, why: String) {
-        self.doomed = Some((txid, why));
+    /// Makes the next attempt put this transaction into quarantine.
+    pub fn request_quarantine(&mut self, txid: Txid, why: String) {
+        self.requested = Some((txid, why));
     }
 
-    /// That transaction is there now, or the attempt has failed.
-    pub fn spare(&mut self) {
-        self.is_quarantine |= self.doomed.take().is_some();
+    /// Ends the request: the attempt has put the transaction into quarantine, or has failed.
+    pub fn end_request(&mut self) {
+        self.may_have_quarantined |= self.requested.take().is_some();
     }
 
-    /// Why a transaction goes to quarantine whatever it touches.
-    pub fn doomed(&self, txid: Txid) -> Option<String> {
-        self.doomed.as_ref().filter(|(doomed, _)| *doomed == txid).map(|(_, why)| why.clone())
+    /// The reason of the request to put this transaction into quarantine, if there is one.
+    pub fn requested_quarantine(&self, txid: Txid) -> Option<String> {
+        self.requested.as_ref().filter(|(requested, _)| *requested == txid).map(|(_, why)| why.clone())
     }
 
-    /// Whether one of these changes touches a row of a transaction in quarantine; says which one. `table` is what the slave
-    /// has of a change's table.
+    /// Whether one of these changes depends on a transaction in quarantine. Returns a text that names that one. `table`
+    /// returns the slave's table of a change.
     pub fn depends<'a>(
         &self,
         slave: &mut Session,
@@ -156,9 +160,10 @@ impl Holds {
         table: impl Fn(&'a Change) -> Option<&'a Table>,
     ) -> Result<Option<String>> {
         let Some(pair) = &self.pair else { return Ok(None) };
-        let needed: BTreeSet<i64> = changes.iter().flat_map(|change| numbers(change, table(change)).needed).collect();
-        let needed: Vec<i64> = needed.into_iter().collect();
-        let found = slave.query("look at the quarantine", sql::DEPENDS, &[pair, &needed])?;
+        let needs: BTreeSet<i64> =
+            changes.iter().flat_map(|change| dependencies(change, table(change)).needs).collect();
+        let needs: Vec<i64> = needs.into_iter().collect();
+        let found = slave.query("look at the quarantine", sql::DEPENDS, &[pair, &needs])?;
         Ok(found.first().map(|row| {
             let (id, txid): (i64, i64) = (row.get("id"), row.get("txid"));
             format!("depends on change {id} of transaction {txid}, which is in quarantine")
@@ -173,29 +178,32 @@ impl Holds {
         error: &str,
         table: impl Fn(&'a Change) -> Option<&'a Table>,
     ) -> Result<()> {
-        self.put(slave, changes.iter().map(|change| (change, numbers(change, table(change)), QUARANTINED, Some(error))))
+        self.insert(
+            slave,
+            changes.iter().map(|change| (change, dependencies(change, table(change)), QUARANTINED, Some(error))),
+        )
     }
 
-    /// Writes conflicts down.
-    pub fn record(&self, slave: &mut Session, met: &[Met]) -> Result<()> {
-        let Some(pair) = self.pair.as_ref().filter(|_| !met.is_empty()) else { return Ok(()) };
-        let text = |of: fn(&Met) -> Option<&str>| met.iter().map(of).collect::<Vec<Option<&str>>>();
-        let ids: Vec<i64> = met.iter().map(|met| met.id.0).collect();
-        let txids: Vec<i64> = met.iter().map(|met| met.txid.0).collect();
-        let kinds: Vec<String> = met.iter().map(|met| met.conflict.to_string()).collect();
-        let relations = text(|met| Some(&met.relation));
-        let (keys, expected) = (text(|met| met.key.as_deref()), text(|met| met.expected.as_deref()));
-        let (found, new) = (text(|met| met.found.as_deref()), text(|met| met.new.as_deref()));
-        let done = text(|met| Some(met.done));
+    /// Writes conflicts to the slave's table `replica_conflict`.
+    pub fn record(&self, slave: &mut Session, records: &[ConflictRecord]) -> Result<()> {
+        let Some(pair) = self.pair.as_ref().filter(|_| !records.is_empty()) else { return Ok(()) };
+        let text = |of: fn(&ConflictRecord) -> Option<&str>| records.iter().map(of).collect::<Vec<Option<&str>>>();
+        let ids: Vec<i64> = records.iter().map(|record| record.id.0).collect();
+        let txids: Vec<i64> = records.iter().map(|record| record.txid.0).collect();
+        let kinds: Vec<String> = records.iter().map(|record| record.conflict.to_string()).collect();
+        let relations = text(|record| Some(&record.relation));
+        let (keys, expected) = (text(|record| record.key.as_deref()), text(|record| record.expected.as_deref()));
+        let (found, new) = (text(|record| record.found.as_deref()), text(|record| record.new.as_deref()));
+        let done = text(|record| Some(record.done));
         let parameters: [&(dyn ToSql + Sync); 10] =
             [pair, &ids, &txids, &relations, &kinds, &keys, &expected, &found, &new, &done];
-        slave.execute("note conflicts", sql::RECORD, &parameters).map(drop)
+        slave.execute("record conflicts", sql::INSERT_CONFLICTS, &parameters).map(drop)
     }
 
-    fn put<'a>(
+    fn insert<'a>(
         &self,
         slave: &mut Session,
-        changes: impl Iterator<Item = (&'a Change, Numbers, &'a str, Option<&'a str>)>,
+        changes: impl Iterator<Item = (&'a Change, Dependencies, &'a str, Option<&'a str>)>,
     ) -> Result<()> {
         let Some(pair) = &self.pair else { return Ok(()) };
         let (mut ids, mut txids): (Vec<i64>, Vec<i64>) = Default::default();
@@ -204,8 +212,8 @@ impl Holds {
             Default::default();
         let (mut old, mut new): (Vec<String>, Vec<String>) = Default::default();
         let (mut keys, mut needs): (Vec<String>, Vec<String>) = Default::default();
-        let array = |numbers: &BTreeSet<i64>| text_array(numbers.iter().map(|number| Some(number.to_string())));
-        for (change, numbers, why, error) in changes {
+        let array = |hashes: &BTreeSet<i64>| text_array(hashes.iter().map(|hash| Some(hash.to_string())));
+        for (change, dependencies, why, error) in changes {
             ids.push(change.id.0);
             txids.push(change.txid.0);
             relations.push(&change.relation);
@@ -214,8 +222,8 @@ impl Holds {
             new.push(pairs(&change.new));
             statements.push(&change.sql);
             origins.push(change.origin.as_deref());
-            keys.push(array(&numbers.left));
-            needs.push(array(&numbers.needed));
+            keys.push(array(&dependencies.keys));
+            needs.push(array(&dependencies.needs));
             reasons.push(why);
             errors.push(error);
         }
@@ -224,8 +232,8 @@ impl Holds {
         }
         slave
             .execute(
-                "put changes aside",
-                sql::PUT_ASIDE,
+                "hold changes",
+                sql::INSERT_HELD,
                 &[
                     pair,
                     &ids,
@@ -246,33 +254,33 @@ impl Holds {
     }
 }
 
-/// Whether the slave's tables are there and may be used; makes them if they are missing and the role may.
+/// Whether the slave has pyreplica's tables and the role may use them. Creates them if they are missing and the role may.
 pub fn are_usable(slave: &mut Session) -> Result<bool> {
-    let look = |slave: &mut Session| -> Result<(i64, i64)> {
+    let count = |slave: &mut Session| -> Result<(i64, i64)> {
         let row = slave.query_one("look for the slave's tables", sql::TABLES, &[])?;
         Ok((row.get(0), row.get(1)))
     };
-    let (missing, denied) = look(slave)?;
+    let (missing, denied) = count(slave)?;
     if missing == 0 {
         return Ok(denied == 0);
     }
     match slave.script("create the slave's tables", server_sql::SLAVE_INSTALL) {
-        Ok(()) => Ok(look(slave)? == (0, 0)),
+        Ok(()) => Ok(count(slave)? == (0, 0)),
         Err(error) if error.is_transient() => Err(error),
         Err(_) => Ok(false),
     }
 }
 
-/// Changes that are held, in the order of their places.
+/// Reads held changes, in the order of their places.
 pub fn read(slave: &mut Session, places: &[i64]) -> Result<Vec<Change>> {
     let mut lists = ColumnLists::default();
-    let rows = slave.query("read what is held", sql::HELD, &[&places])?;
+    let rows = slave.query("read held changes", sql::HELD, &[&places])?;
     rows.iter()
         .map(|row| {
             let (relation, letter): (&str, &str) = (row.get("relation"), row.get("event"));
             let event = Event::from_letter(letter).ok_or_else(|| {
                 let detail = format!("replica_held has an event '{letter}' that this version does not know");
-                Error::new(Kind::Internal, Some(Side::Slave), "read what is held", detail)
+                Error::new(Kind::Internal, Some(Side::Slave), "read held changes", detail)
             })?;
             Ok(Change {
                 id: LogId(row.get("id")),

@@ -1,18 +1,19 @@
-//! Changes become statements on the slave.
+//! Replays changes as SQL statements on the slave.
 //!
 //! | file | what |
 //! |---|---|
-//! | `sql` | statements about the slave's tables, and about what is held there |
+//! | `sql` | statements about the slave's tables and about held changes |
 //! | `table` | one table of the slave: its columns, its key |
-//! | `statements` | a change as SQL |
+//! | `statements` | one change as SQL |
 //! | `sets` | many changes of one shape as one statement |
-//! | `net_effect` | what a run of changes comes to, row by row |
-//! | `table_cache` | the tables as they are in this transaction |
-//! | `conflict` | one change that does not find the row it should |
-//! | `hold` | changes that are kept on the slave: of tables on hold, and in quarantine |
+//! | `net_effect` | reduces a run of changes to their net effect on each row |
+//! | `table_cache` | the slave's tables as the current transaction sees them |
+//! | `conflict` | replays one change that did not find the row it should |
+//! | `hold` | holds changes on the slave: of tables on hold, and of transactions in quarantine |
 //! | `replayer` | replays changes as sets, as prepared statements, or one by one |
 //!
-//! PostgreSQL's apply worker does this (`worker.c`), with `relation.c` as its table cache and `conflict.c`.
+//! In PostgreSQL the apply worker does this (`worker.c`); `relation.c` is its table cache, and `conflict.c` reports
+//! conflicts.
 
 pub mod sql;
 pub mod table;

@@ -1,12 +1,14 @@
-//! The net effect of a run of changes: what they come to for each table and key.
+//! Reduces a run of changes to their net effect on each row.
 //!
-//! Nobody sees the states between within one transaction of the slave, so a row that is inserted and updated twice may as
-//! well be inserted as it ends. What is left is at most one DELETE, one UPDATE and one INSERT a row, and those of all rows
-//! go out as sets (`sets.rs`): deletes first, since they make room, then updates, then inserts.
+//! Other sessions don't see the states between within one transaction of the slave. So a row that is inserted and then
+//! updated twice may just as well be inserted with its last values. What remains is at most one DELETE, one UPDATE and one
+//! INSERT of a row, and those of all rows are sent as sets (`sets.rs`): first deletes, because they free unique values,
+//! then updates, then inserts.
 //!
-//! That this comes to the same rests on each effect touching exactly one row, or none, which is counted; the caller takes
-//! it all back otherwise and replays change by change. So whatever is in doubt here need only be left to that: a table
-//! is left out altogether as soon as one of its changes does not fit.
+//! The result is the same only if each effect touches exactly one row, or no row where there should be none. The caller
+//! counts the rows; if a number is wrong, it rolls back and replays change by change. So whenever a change does not fit
+//! here, it is enough to leave out its table altogether, and the caller replays the changes of that table one after the
+//! other.
 
 use crate::backlog::change::{Change, Event};
 use crate::backlog::row::{ColumnNames, Row};
@@ -20,13 +22,13 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Group<'a> {
     pub shape: SetShape,
-    /// The values of each row: those written, those of the key, those insisted on.
+    /// The values of each row: those that are written, those of the key, those that are compared.
     pub rows: Vec<Vec<Option<&'a str>>>,
-    /// Whether a row is found for each of them, or for none.
-    pub found: bool,
+    /// Whether the statement finds a row for each of them, or for none.
+    pub rows_exist: bool,
 }
 
-/// The groups of one table, in the order they are to be executed in.
+/// The groups of one table, in the order in which they have to be executed.
 #[derive(Debug)]
 pub struct TableEffect<'a> {
     pub table: &'a Table,
@@ -34,9 +36,9 @@ pub struct TableEffect<'a> {
     pub groups: Vec<Group<'a>>,
 }
 
-/// The net effect of these changes, as far as they are of tables that it can be had for; all changes of other tables are to
-/// be replayed one after the other, and whether there are none. Changes of two tables may be replayed in any order: no
-/// constraint reaches from one to the other in the replica role.
+/// The net effect of these changes, for the tables where it can be computed, and whether those are all tables. The caller
+/// replays all changes of the other tables one after the other. Changes of two tables may be replayed in any order: in the
+/// replica role no constraint connects two tables.
 pub fn effect<'a>(changes: &'a [Change], table: impl Fn(&Change) -> Option<&'a Table>) -> (Vec<TableEffect<'a>>, bool) {
     let mut tables: Vec<(&str, Option<Effects<'a>>)> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
@@ -62,21 +64,21 @@ pub fn effect<'a>(changes: &'a [Change], table: impl Fn(&Change) -> Option<&'a T
 /// What has happened to one row so far.
 struct Effect<'a> {
     key: Vec<&'a str>,
-    /// A row that was there before has been deleted; what it held, where an earlier change said so.
+    /// Set if a row that existed before was deleted: its old values, as far as an earlier change named them.
     deleted: Option<RowValues<'a>>,
-    now: Now<'a>,
+    state: State<'a>,
 }
 
-enum Now<'a> {
-    /// As it was, or not there any more if it has been deleted.
+enum State<'a> {
+    /// Not changed; or deleted, if `deleted` is set.
     Untouched,
     Updated {
         set: RowValues<'a>,
-        held: RowValues<'a>,
+        old_values: RowValues<'a>,
     },
     Inserted(RowValues<'a>),
-    /// Was not there before, was inserted, and deleted again.
-    Gone,
+    /// Did not exist before, was inserted, and deleted again.
+    InsertedAndDeleted,
 }
 
 struct Effects<'a> {
@@ -87,11 +89,11 @@ struct Effects<'a> {
     mappings: Vec<Mapping>,
 }
 
-/// Where the columns of logged rows with these names are in the table.
+/// The positions in the table of the columns of logged rows with these names.
 struct Mapping {
     names: ColumnNames,
     positions: Vec<Option<u16>>,
-    /// The places of the key's columns.
+    /// Where the key's columns are among the names.
     key: Option<Vec<usize>>,
 }
 
@@ -110,18 +112,18 @@ impl<'a> Effects<'a> {
             Event::Update => Some(self.update(change)?),
             _ => None,
         };
-        let place = match self.places.get(joined(&key).as_ref()) {
+        let place = match self.places.get(key_text(&key).as_ref()) {
             Some(place) => *place,
             None => {
-                self.places.insert(joined(&key), self.effects.len());
-                self.effects.push(Effect { key, deleted: None, now: Now::Untouched });
+                self.places.insert(key_text(&key), self.effects.len());
+                self.effects.push(Effect { key, deleted: None, state: State::Untouched });
                 self.effects.len() - 1
             }
         };
         match update {
-            Some((set, held)) => self.effects[place].update(set, held),
+            Some((set, old_values)) => self.effects[place].update(set, old_values),
             None if change.event == Event::Insert => {
-                let values = self.all(&change.new)?;
+                let values = self.new_values(&change.new)?;
                 self.effects[place].insert(values)
             }
             None => {
@@ -143,7 +145,7 @@ impl<'a> Effects<'a> {
     }
 
     /// All values of a new row.
-    fn all(&mut self, row: &'a Row) -> Option<RowValues<'a>> {
+    fn new_values(&mut self, row: &'a Row) -> Option<RowValues<'a>> {
         let mapping = self.mapping(row.names());
         let mut values = RowValues::with_capacity(row.len());
         for (place, position) in self.mappings[mapping].positions.iter().enumerate() {
@@ -155,17 +157,17 @@ impl<'a> Effects<'a> {
         Some(values)
     }
 
-    /// What an UPDATE sets, and what those columns held.
+    /// What an UPDATE sets, and the old values of those columns.
     fn update(&mut self, change: &'a Change) -> Option<(RowValues<'a>, RowValues<'a>)> {
         let (old, new) = (&change.old, &change.new);
         let mapping = self.mapping(new.names());
         let whole = Arc::ptr_eq(old.names(), new.names());
         let key = &self.table.keys[usize::from(self.key)];
-        let (mut set, mut held) = (RowValues::new(), RowValues::new());
+        let (mut set, mut old_values) = (RowValues::new(), RowValues::new());
         for (place, position) in self.mappings[mapping].positions.iter().enumerate() {
             let value = new.at(place);
             let before = if whole { Some(old.at(place)) } else { old.get(&new.names()[place]) };
-            if before == Some(value) && !self.table.is_written_anyway(&new.names()[place]) {
+            if before == Some(value) && !self.table.is_always_written(&new.names()[place]) {
                 continue;
             }
             let position = (*position)?;
@@ -173,35 +175,35 @@ impl<'a> Effects<'a> {
             if column.generated {
                 continue;
             }
-            // A new key makes it another row, and an identity column may ask for a DELETE and an INSERT.
+            // A new key makes it another row, and an identity column may need a DELETE and an INSERT.
             if column.identity_always || key.contains(&position) {
                 return None;
             }
             set.push((position, value));
-            held.extend(before.map(|before| (position, before)));
+            old_values.extend(before.map(|before| (position, before)));
         }
-        Some((set, held))
+        Some((set, old_values))
     }
 
-    /// What vacates comes first.
+    /// The effects as groups. Those that free unique values come first.
     fn groups(self) -> Vec<Group<'a>> {
         let mut stages: [Stage; 4] = Default::default();
         let (table, key) = (self.table.number, self.key);
-        for Effect { key: values, deleted, now } in self.effects {
-            let mut emit = |stage: usize, event, written: RowValues<'a>, held: RowValues<'a>| {
-                stages[stage].add(SetShape::of(table, key, event), written, &values, held);
+        for Effect { key: values, deleted, state } in self.effects {
+            let mut emit = |stage: usize, event, written: RowValues<'a>, old_values: RowValues<'a>| {
+                stages[stage].add(SetShape::of(table, key, event), written, &values, old_values);
             };
-            if let Some(held) = deleted {
-                emit(1, Event::Delete, RowValues::new(), held);
+            if let Some(old_values) = deleted {
+                emit(1, Event::Delete, RowValues::new(), old_values);
             }
-            match now {
-                Now::Untouched => {}
-                Now::Gone => emit(0, Event::Delete, RowValues::new(), RowValues::new()),
-                Now::Updated { set, held } => emit(2, Event::Update, set, held),
-                Now::Inserted(all) => emit(3, Event::Insert, all, RowValues::new()),
+            match state {
+                State::Untouched => {}
+                State::InsertedAndDeleted => emit(0, Event::Delete, RowValues::new(), RowValues::new()),
+                State::Updated { set, old_values } => emit(2, Event::Update, set, old_values),
+                State::Inserted(all) => emit(3, Event::Insert, all, RowValues::new()),
             }
         }
-        stages[0].groups.iter_mut().for_each(|group| group.found = false);
+        stages[0].groups.iter_mut().for_each(|group| group.rows_exist = false);
         stages.into_iter().flat_map(|stage| stage.groups).collect()
     }
 }
@@ -214,19 +216,20 @@ struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    fn add(&mut self, mut shape: SetShape, mut written: RowValues<'a>, key: &[&'a str], mut held: RowValues<'a>) {
+    fn add(&mut self, mut shape: SetShape, mut written: RowValues<'a>, key: &[&'a str], mut old_values: RowValues<'a>) {
         written.sort_unstable_by_key(|(position, _)| *position);
-        held.sort_unstable_by_key(|(position, _)| *position);
+        old_values.sort_unstable_by_key(|(position, _)| *position);
         shape.written.extend(written.iter().map(|(position, _)| *position));
-        shape.guards.extend(held.iter().map(|(position, _)| *position));
+        shape.guards.extend(old_values.iter().map(|(position, _)| *position));
         let key = if shape.event == Event::Insert { &[] } else { key };
         let values = written.into_iter().map(|(_, value)| value);
-        let row = values.chain(key.iter().map(|value| Some(*value))).chain(held.into_iter().map(|(_, value)| value));
+        let row =
+            values.chain(key.iter().map(|value| Some(*value))).chain(old_values.into_iter().map(|(_, value)| value));
         let place = match self.places.get(&shape) {
             Some(place) => *place,
             None => {
                 self.places.insert(shape.clone(), self.groups.len());
-                self.groups.push(Group { shape, rows: Vec::new(), found: true });
+                self.groups.push(Group { shape, rows: Vec::new(), rows_exist: true });
                 self.groups.len() - 1
             }
         };
@@ -236,60 +239,63 @@ impl<'a> Stage<'a> {
 
 impl<'a> Effect<'a> {
     fn insert(&mut self, values: RowValues<'a>) -> Option<()> {
-        match self.now {
-            Now::Untouched | Now::Gone => self.now = Now::Inserted(values),
-            Now::Updated { .. } | Now::Inserted(_) => return None,
+        match self.state {
+            State::Untouched | State::InsertedAndDeleted => self.state = State::Inserted(values),
+            State::Updated { .. } | State::Inserted(_) => return None,
         }
         Some(())
     }
 
-    fn update(&mut self, set: RowValues<'a>, held: RowValues<'a>) -> Option<()> {
-        match &mut self.now {
-            Now::Untouched if self.deleted.is_none() => self.now = Now::Updated { set, held },
-            Now::Untouched | Now::Gone => return None,
-            Now::Inserted(values) => {
-                follows(values, |position| lookup(&held, position))?;
-                set.into_iter().for_each(|(position, value)| put(values, position, value));
+    fn update(&mut self, set: RowValues<'a>, old_values: RowValues<'a>) -> Option<()> {
+        match &mut self.state {
+            State::Untouched if self.deleted.is_none() => self.state = State::Updated { set, old_values },
+            State::Untouched | State::InsertedAndDeleted => return None,
+            State::Inserted(values) => {
+                matches_row(values, |position| lookup(&old_values, position))?;
+                set.into_iter().for_each(|(position, value)| set_value(values, position, value));
             }
-            Now::Updated { set: before, held: first } => {
-                follows(before, |position| lookup(&held, position))?;
-                first.extend(held.into_iter().filter(|(position, _)| lookup(before, *position).is_none()));
-                set.into_iter().for_each(|(position, value)| put(before, position, value));
+            State::Updated { set: before, old_values: first } => {
+                matches_row(before, |position| lookup(&old_values, position))?;
+                first.extend(old_values.into_iter().filter(|(position, _)| lookup(before, *position).is_none()));
+                set.into_iter().for_each(|(position, value)| set_value(before, position, value));
             }
         }
         Some(())
     }
 
     fn delete(&mut self, old: impl Fn(u16) -> Option<Option<&'a str>>) -> Option<()> {
-        match std::mem::replace(&mut self.now, Now::Untouched) {
-            Now::Untouched if self.deleted.is_none() => self.deleted = Some(RowValues::new()),
-            Now::Untouched | Now::Gone => return None,
-            Now::Inserted(values) => {
-                follows(&values, old)?;
+        match std::mem::replace(&mut self.state, State::Untouched) {
+            State::Untouched if self.deleted.is_none() => self.deleted = Some(RowValues::new()),
+            State::Untouched | State::InsertedAndDeleted => return None,
+            State::Inserted(values) => {
+                matches_row(&values, old)?;
                 if self.deleted.is_none() {
-                    self.now = Now::Gone;
+                    self.state = State::InsertedAndDeleted;
                 }
             }
-            Now::Updated { set, held } => {
-                follows(&set, old)?;
-                self.deleted = Some(held);
+            State::Updated { set, old_values } => {
+                matches_row(&set, old)?;
+                self.deleted = Some(old_values);
             }
         }
         Some(())
     }
 }
 
-/// Whether a change is about the row that these values were given to: what it says the row held is what was given. It is
-/// not where several rows share what a trigger made by hand calls a key.
-fn follows<'a>(given: &RowValues<'a>, held: impl Fn(u16) -> Option<Option<&'a str>>) -> Option<()> {
-    given.iter().all(|(position, value)| held(*position).is_none_or(|held| held == *value)).then_some(())
+/// Whether a change is about the row to which earlier changes gave these values: then its old values are these values. They
+/// differ if several rows share the columns that a trigger created by hand calls a key.
+fn matches_row<'a>(given: &RowValues<'a>, old_values: impl Fn(u16) -> Option<Option<&'a str>>) -> Option<()> {
+    given
+        .iter()
+        .all(|(position, value)| old_values(*position).is_none_or(|old_values| old_values == *value))
+        .then_some(())
 }
 
 fn lookup<'a>(values: &RowValues<'a>, position: u16) -> Option<Option<&'a str>> {
     values.iter().find(|(known, _)| *known == position).map(|(_, value)| *value)
 }
 
-fn put<'a>(values: &mut RowValues<'a>, position: u16, value: Option<&'a str>) {
+fn set_value<'a>(values: &mut RowValues<'a>, position: u16, value: Option<&'a str>) {
     match values.iter_mut().find(|(known, _)| *known == position) {
         Some((_, known)) => *known = value,
         None => values.push((position, value)),
@@ -297,7 +303,7 @@ fn put<'a>(values: &mut RowValues<'a>, position: u16, value: Option<&'a str>) {
 }
 
 /// A key as one text; the lengths keep its parts apart.
-fn joined<'a>(key: &[&'a str]) -> Cow<'a, str> {
+fn key_text<'a>(key: &[&'a str]) -> Cow<'a, str> {
     match key {
         [value] => Cow::Borrowed(value),
         _ => Cow::Owned(key.iter().map(|value| format!("{}:{value}", value.len())).collect()),

@@ -1,15 +1,16 @@
-//! Replaying changes on the slave, in order, in few round trips.
+//! Replays changes on the slave, in order, in few round trips.
 //!
-//! There are three ways, each the way out of the one before:
+//! There are three ways. If one fails, the replayer takes the next:
 //!
-//! 1. *As sets.* The net effect of many changes (`net.rs`) goes out as one statement for each table and shape, or as one
-//!    COPY if it is many new rows of one table.
-//! 2. *Many to a message*, as EXECUTEs of prepared statements, each of which must touch exactly one row. This is for few
-//!    changes, for tables that sets are not for, and for what could not be replayed as a set.
-//! 3. *One by one.* The closer look happens at the right moment, with every earlier change in place and none of the later.
+//! 1. *As sets.* One statement for each table and shape writes the net effect of many changes (`net_effect.rs`). If the
+//!    changes are many new rows of one table, one COPY writes them.
+//! 2. *Many to a message*, each as an EXECUTE of a prepared statement that must touch exactly one row. This way is for few
+//!    changes, for tables that cannot be replayed as sets, and for changes that failed as a set.
+//! 3. *One by one.* Each change is replayed and checked by itself (`conflict.rs`), when every earlier change is in place
+//!    and no later one is.
 //!
-//! Each goes out behind a savepoint, and is taken back when the server refuses something, or rows were touched that are
-//! more or fewer than there should be.
+//! The replayer sets a savepoint before each message. It rolls back to the savepoint if the server refuses a statement, or
+//! if the statements touch more or fewer rows than they should.
 
 use crate::backlog::change::{Change, Event};
 use crate::base::error::{Error, Kind, Result};
@@ -37,49 +38,50 @@ mod pipeline;
 const MESSAGE_CHANGES: usize = 500;
 const MESSAGE_BYTES: usize = 1 << 20;
 
-/// From so many changes on, sets are worth their while.
-pub const FEW_CHANGES: u64 = 20;
+/// Fewer changes than this are replayed as prepared statements: as sets they would not be faster.
+pub const MIN_CHANGES_FOR_SETS: u64 = 20;
 
-const MEND: &str = "mend the slave by hand; the change is tried again until it succeeds, or pyreplica skip gives it up";
-const ALLOW: &str = "give the daemon's role the right to write the table on the slave, and BYPASSRLS if the table has \
-     row-level security; the change is tried again until it succeeds";
+const FIX_SLAVE: &str =
+    "fix the slave by hand: the daemon retries the change until it succeeds; or give it up with pyreplica skip";
+const GRANT_RIGHTS: &str = "give the daemon's role the right to write the table on the slave, and BYPASSRLS if the table \
+     has row-level security; the daemon retries the change until it succeeds";
 const TRIGGERS_RUN: &str = "did a trigger of the slave do that already? disable it there (ALTER TABLE ... DISABLE TRIGGER \
-     USER), or let the daemon's role set session_replication_role; the change is tried again until it succeeds";
+     USER), or let the daemon's role set session_replication_role; the daemon retries the change until it succeeds";
 
-/// Ends a message's savepoint and opens the next one's.
+/// Each message sets a savepoint; NEXT_SAVEPOINT first releases that of the message before.
 const SAVEPOINT: &str = "SAVEPOINT pyreplica;";
 const NEXT_SAVEPOINT: &str = "RELEASE SAVEPOINT pyreplica; SAVEPOINT pyreplica;";
 const BACK_TO_SAVEPOINT: &str = "ROLLBACK TO SAVEPOINT pyreplica";
 
-/// Makes the deferred checks that are outstanding, and defers those to come.
+/// Runs the pending deferred checks now, and defers later ones again.
 const CHECK_NOW: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;";
 
-/// The SQLSTATE of a statement that deferred checks are in the way of.
+/// SQLSTATE of a statement that PostgreSQL refuses because deferred checks of the table are pending.
 const PENDING_CHECKS: &str = "55006";
 
 pub struct Replayer {
-    /// The pair's name, which its log lines begin with.
+    /// The pair's name; its log lines begin with it.
     name: String,
     origin: String,
-    /// The session may not take the replica role: constraints are deferred instead.
+    /// The role may not set session_replication_role: the session defers constraints instead.
     deferring: bool,
     cache: TableCache,
-    /// What is put aside instead.
+    /// Says which changes are held instead of replayed.
     pub holds: Holds,
-    /// Who wins where the slave is not what it should be.
+    /// The operator's CONFLICT rules.
     policies: ConflictPolicies,
-    keeps_conflicts: bool,
+    records_conflicts: bool,
     statements: Statements,
-    /// Composed, and to be sent while the next is composed.
-    waiting: Option<Sets>,
+    /// A message that is composed and not sent: it is sent while the next one is composed.
+    composed: Option<Sets>,
     in_savepoint: bool,
-    /// What the slave's own trigger notes at the moment, where it runs for replayed changes too: the database that a
-    /// change came from first, so that in a ring of masters it stops there.
-    noting: String,
+    /// The database that the changes came from first. Where the slave's own trigger runs for replayed changes too, it
+    /// writes this origin to the slave's log, so that in a ring of masters no database gets its own changes back.
+    current_origin: String,
     conflicts: Vec<String>,
-    /// What went wrong with filters and transforms: for each text the first change and how many there were.
+    /// Errors of filters and transforms: for each text the first change and how many changes there were.
     remarks: BTreeMap<String, (LogId, u64)>,
-    /// Rows whose uniqueness the slave has not checked: the change, and a condition that is true of a duplicate.
+    /// Changes whose uniqueness the slave has not checked, each with a condition that is true if there is a duplicate.
     unchecked: Vec<(LogId, Txid, String)>,
 }
 
@@ -92,60 +94,61 @@ impl Replayer {
             cache: TableCache::new(&config.conflicts),
             holds,
             policies: config.conflicts.clone(),
-            keeps_conflicts: config.conflicts_kept > 0,
+            records_conflicts: config.conflicts_kept > 0,
             statements: Statements::default(),
-            waiting: None,
+            composed: None,
             in_savepoint: false,
-            noting: origin.to_string(),
+            current_origin: origin.to_string(),
             conflicts: Vec::new(),
             remarks: BTreeMap::new(),
             unchecked: Vec::new(),
         }
     }
 
-    /// Opens the slave's transaction of a batch.
+    /// Begins the slave's transaction for a batch.
     pub fn begin(&mut self, slave: &mut Session) -> Result<()> {
-        self.start_anew();
-        // Where the slave's triggers run, the planner is left alone: they may do anything.
-        let how = if self.deferring { "SET CONSTRAINTS ALL DEFERRED" } else { sql::LOOK_UP };
+        self.reset();
+        // Where the slave's triggers run, the planner settings stay as they are: a trigger may run any query.
+        let how = if self.deferring { "SET CONSTRAINTS ALL DEFERRED" } else { sql::USE_INDEXES };
         let how = how.trim_end_matches(';');
-        let counts = slave.message("begin a transaction", &format!("BEGIN; {how}{}", self.holds.look()))?;
-        self.holds.found(counts.last().copied().unwrap_or(0), slave)
+        let counts = slave.message("begin a transaction", &format!("BEGIN; {how}{}", self.holds.query_suffix()))?;
+        self.holds.read_holds(counts.last().copied().unwrap_or(0), slave)
     }
 
-    fn start_anew(&mut self) {
+    fn reset(&mut self) {
         self.cache.unlock();
-        self.waiting = None;
+        self.composed = None;
         self.in_savepoint = false;
-        self.noting.clone_from(&self.origin);
+        self.current_origin.clone_from(&self.origin);
         self.conflicts.clear();
         self.remarks.clear();
         self.unchecked.clear();
     }
 
-    /// What was unusual about the batch, to be told once it is committed.
+    /// Returns the conflicts and remarks of a batch. The caller logs them once the batch is committed.
     pub fn take_conflicts(&mut self) -> Vec<String> {
         let remarks = std::mem::take(&mut self.remarks).into_iter();
-        let mut told: Vec<String> =
+        let mut messages: Vec<String> =
             remarks.map(|(remark, (first, count))| format!("{remark} ({count} changes from {first} on)")).collect();
-        told.append(&mut self.conflicts);
-        told
+        messages.append(&mut self.conflicts);
+        messages
     }
 
-    /// Replays these changes, in this order. An error says which change it is about, if it is about one. The last of them may
-    /// wait for the next ones, or for `settle`.
+    /// Replays these changes, in this order. The error names the change that failed, if a single one did. The last changes
+    /// may stay composed and unsent until the next call, or until `flush`.
     pub fn apply(&mut self, master: &mut Session, slave: &mut Session, changes: Vec<Change>) -> Result<()> {
         let mut rest = changes;
-        if self.holds.holds_back() {
-            self.settle(slave)?;
-            rest = self.holds.keep_back(slave, rest)?;
+        if self.holds.has_tables_on_hold() {
+            self.flush(slave)?;
+            rest = self.holds.hold_back(slave, rest)?;
         }
         let mut rest = rest.into_iter().peekable();
         while let Some(change) = rest.next() {
             match change.event {
-                Event::Statement => self.statement(slave, &change)?,
+                Event::Statement => self.free_statement(slave, &change)?,
                 Event::Truncate => {
-                    // One TRUNCATE of several tables is logged table by table, and foreign keys let it happen at once only.
+                    // The log has one row for each table of a TRUNCATE. Where foreign keys connect the tables, PostgreSQL
+                    // truncates them only all at once.
                     let mut truncated = vec![change];
                     while let Some(next) = rest.next_if(|c| c.event == Event::Truncate && c.txid == truncated[0].txid) {
                         truncated.push(next);
@@ -158,14 +161,14 @@ impl Replayer {
                     while let Some(next) = rest.next_if(is_row) {
                         rows.push(next);
                     }
-                    self.rows(master, slave, rows)?;
+                    self.row_changes(master, slave, rows)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn rows(&mut self, master: &mut Session, slave: &mut Session, mut changes: Vec<Change>) -> Result<()> {
+    fn row_changes(&mut self, master: &mut Session, slave: &mut Session, mut changes: Vec<Change>) -> Result<()> {
         self.lock(master, slave, &changes)?;
         for change in &mut changes {
             if !change.sql.is_empty() {
@@ -176,54 +179,59 @@ impl Replayer {
         while let Some(first) = changes.first() {
             let others = changes.iter().position(|change| change.origin != first.origin);
             let rest = changes.split_off(others.unwrap_or(changes.len()));
-            self.run(slave, std::mem::replace(&mut changes, rest))?;
+            self.replay_rows(slave, std::mem::replace(&mut changes, rest))?;
         }
         Ok(())
     }
 
-    /// Locks the tables of these changes, as far as they are new to this transaction.
+    /// Locks those tables of these changes that the transaction has not locked yet.
     fn lock(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<()> {
-        let fresh = self.cache.unlocked(changes);
-        if fresh.is_empty() {
+        let relations = self.cache.not_yet_locked(changes);
+        if relations.is_empty() {
             return Ok(());
         }
-        self.settle(slave)?;
-        self.cache.lock(master, slave, &fresh)
+        self.flush(slave)?;
+        self.cache.lock(master, slave, &relations)
     }
 
-    /// Changes of rows that come from one place.
-    fn run(&mut self, slave: &mut Session, changes: Vec<Change>) -> Result<()> {
+    /// Replays row changes that all have the same origin.
+    fn replay_rows(&mut self, slave: &mut Session, changes: Vec<Change>) -> Result<()> {
         let is_watched =
             |change: &Change| change.event == Event::Delete && self.policies.watches_deletes(&change.relation);
         let is_watched = changes.iter().any(is_watched);
-        if !is_watched && !self.deferring && changes.len() as u64 >= FEW_CHANGES {
+        if !is_watched && !self.deferring && changes.len() as u64 >= MIN_CHANGES_FOR_SETS {
             return self.as_sets(slave, changes);
         }
-        self.settle(slave)?;
+        self.flush(slave)?;
         let changes: Vec<&Change> = changes.iter().collect();
         if is_watched {
             let mut message = self.message(slave, changes[0])?;
-            message.close(sql::OWN_PATH);
+            message.close(sql::DAEMON_PATH);
             self.send(slave, &message)?;
             return self.one_by_one(slave, &changes);
         }
         self.in_messages(slave, &changes)
     }
 
-    /// False when the message was taken back because something in it needs a closer look.
+    /// Returns false if the message was rolled back; then its changes have to be replayed one by one.
     fn send(&mut self, slave: &mut Session, message: &Message) -> Result<bool> {
         if !self.prepare(slave, message)? {
             return Ok(false);
         }
         self.in_savepoint = true;
         let answer = message.send(slave);
-        self.is_met(slave, message, answer)
+        self.accept_or_roll_back(slave, message, answer)
     }
 
-    /// Takes back a message that needs a closer look, and says so.
-    fn is_met(&mut self, slave: &mut Session, message: &Message, answer: Result<Vec<u64>>) -> Result<bool> {
+    /// Rolls back a message that failed or touched an unexpected number of rows, and returns false.
+    fn accept_or_roll_back(
+        &mut self,
+        slave: &mut Session,
+        message: &Message,
+        answer: Result<Vec<u64>>,
+    ) -> Result<bool> {
         match answer {
-            Ok(counts) if message.is_met_by(&counts) => return Ok(true),
+            Ok(counts) if message.has_expected_counts(&counts) => return Ok(true),
             Ok(_) => {
                 log::trace!(target: &self.name, "Looking closer: a row was missing, differed, or was there already")
             }
@@ -233,23 +241,23 @@ impl Replayer {
                 self.statements.forget();
             }
         }
-        slave.message("take a message back", &format!("{BACK_TO_SAVEPOINT}; {}", set_origin(&self.noting)))?;
+        slave.message("roll back a message", &format!("{BACK_TO_SAVEPOINT}; {}", set_origin(&self.current_origin)))?;
         Ok(false)
     }
 
     fn one_by_one(&mut self, slave: &mut Session, changes: &[&Change]) -> Result<()> {
-        let mut met = Vec::new();
+        let mut records = Vec::new();
         for change in changes {
-            let name = self.statements.fresh_name();
+            let name = self.statements.new_name();
             let table = self.cache.get(change)?;
             let found = conflict::replay_one(slave, table, change, &name, &self.policies);
-            met.extend(found.map_err(|error| self.rejected(change, error))?);
+            records.extend(found.map_err(|error| self.rejected(change, error))?);
         }
-        self.record(slave, met)
+        self.record(slave, records)
     }
 
     fn truncate(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<()> {
-        self.settle(slave)?;
+        self.flush(slave)?;
         self.lock(master, slave, changes)?;
         let mut targets = Vec::new();
         for change in changes {
@@ -258,7 +266,7 @@ impl Replayer {
                     log_change(&self.name, change, table);
                     targets.push(table.target.as_str());
                 }
-                // The slave may divide a partitioned table otherwise; with the whole table its parts are empty too.
+                // The slave may have other partitions than the master. TRUNCATE of the partitioned table empties them too.
                 Err(_) if changes.len() > 1 => self.conflicts.push(format!(
                     "Possible conflict (0 rows affected): {} (change {}): the slave has no such table",
                     instruction(change, None),
@@ -271,67 +279,68 @@ impl Replayer {
             return self.cache.get(&changes[0]).map(drop);
         }
         let truncate = format!("TRUNCATE {}", targets.join(", "));
-        let sql = format!("{}{truncate}; {}", self.note_origin(&changes[0]), sql::OWN_PATH);
-        self.settle_and(slave, &sql).map_err(|error| self.rejected(&changes[0], error))
+        let sql = format!("{}{truncate}; {}", self.switch_origin(&changes[0]), sql::DAEMON_PATH);
+        self.run_truncate(slave, &sql).map_err(|error| self.rejected(&changes[0], error))
     }
 
-    /// A table with deferred checks outstanding cannot be truncated: if so, the checks are made first.
-    fn settle_and(&self, slave: &mut Session, sql: &str) -> Result<()> {
+    /// PostgreSQL refuses to truncate a table with pending deferred checks. If it does, this runs the checks first.
+    fn run_truncate(&self, slave: &mut Session, sql: &str) -> Result<()> {
         if !self.deferring {
-            return slave.message("replay", &format!("{}{sql}", sql::ITS_PATH)).map(drop);
+            return slave.message("replay", &format!("{}{sql}", sql::APPLICATION_PATH)).map(drop);
         }
         slave.message("replay", "SAVEPOINT pyreplica_settle")?;
-        match slave.message("replay", &format!("{}{sql}", sql::ITS_PATH)) {
+        match slave.message("replay", &format!("{}{sql}", sql::APPLICATION_PATH)) {
             Err(error) if error.code() == Some(PENDING_CHECKS) => {
-                slave.message("take a change back", "ROLLBACK TO SAVEPOINT pyreplica_settle")?;
-                slave.message("replay", &format!("{}{CHECK_NOW} {sql}", sql::ITS_PATH)).map(drop)
+                slave.message("roll back a change", "ROLLBACK TO SAVEPOINT pyreplica_settle")?;
+                slave.message("replay", &format!("{}{CHECK_NOW} {sql}", sql::APPLICATION_PATH)).map(drop)
             }
             result => result.map(drop),
         }
     }
 
-    /// A free statement runs inside a DO block, so that it cannot end the transaction it is replayed in.
-    fn statement(&mut self, slave: &mut Session, change: &Change) -> Result<()> {
-        self.settle(slave)?;
+    /// A free statement runs inside a DO block, so that it cannot end the transaction in which it is replayed.
+    fn free_statement(&mut self, slave: &mut Session, change: &Change) -> Result<()> {
+        self.flush(slave)?;
         log::debug!(target: &self.name, "Executing: {}", instruction(change, None));
-        let mut message = self.note_origin(change) + sql::PLAN_FREELY;
+        let mut message = self.switch_origin(change) + sql::DEFAULT_PLANNING;
         if self.deferring {
-            // A table with deferred checks outstanding cannot be altered.
+            // PostgreSQL refuses to alter a table with pending deferred checks.
             message.push_str(CHECK_NOW);
         }
         let block = format!("begin execute {}; end", quote_literal(&change.sql));
-        message.push_str(&format!("DO {}; {}", quote_literal(&block), sql::OWN_ROLE));
+        message.push_str(&format!("DO {}; {}", quote_literal(&block), sql::RESET_ROLE));
         if !self.deferring {
-            message.push_str(&format!("{}; {}", server_sql::REPLICA_ROLE, sql::LOOK_UP));
+            message.push_str(&format!("{}; {}", server_sql::REPLICA_ROLE, sql::USE_INDEXES));
         }
         slave.message("replay", &message).map_err(|error| self.rejected(change, error))?;
         self.cache.unlock();
         self.cache.forget_prepared();
-        slave.set_up(&self.noting)
+        slave.set_up(&self.current_origin)
     }
 
-    /// What tells the slave's trigger where this change came from, if it has been told otherwise.
-    fn note_origin(&mut self, change: &Change) -> String {
+    /// The statement that tells the slave's trigger the origin of this change; empty if the session has it already.
+    fn switch_origin(&mut self, change: &Change) -> String {
         let origin = change.origin.as_ref().unwrap_or(&self.origin);
-        if *origin == self.noting {
+        if *origin == self.current_origin {
             return String::new();
         }
-        self.noting.clone_from(origin);
+        self.current_origin.clone_from(origin);
         set_origin(origin)
     }
 
-    /// Says which change it was; a lost connection or a lock has nothing to do with the change.
+    /// Adds to an error which change failed. A lost connection or a lock has nothing to do with the change: such an error
+    /// stays as it is.
     fn rejected(&self, change: &Change, error: Error) -> Error {
         if error.is_transient() {
             return error;
         }
         let shown = instruction(change, self.cache.get(change).ok());
-        let usual = match error.code() {
-            Some("42501") => ALLOW,
+        let default_hint = match error.code() {
+            Some("42501") => GRANT_RIGHTS,
             Some(code) if self.deferring && code.starts_with("23") => TRIGGERS_RUN,
-            _ => MEND,
+            _ => FIX_SLAVE,
         };
-        let hint = error.hint().unwrap_or(usual).to_string();
+        let hint = error.hint().unwrap_or(default_hint).to_string();
         let operation = format!("replay change {} of transaction {} ({shown})", change.id, change.txid);
         let mut rejected =
             Error::new(Kind::Change, error.side(), operation, error.detail()).with_change(change.id, change.txid);
@@ -342,7 +351,7 @@ impl Replayer {
     }
 }
 
-/// For the rest of the transaction, or until the savepoint is taken back.
+/// Sets the origin for the rest of the transaction, or until a rollback to the savepoint.
 fn set_origin(origin: &str) -> String {
     format!("SET LOCAL pyreplica.origin = {};", quote_literal(origin))
 }

@@ -1,46 +1,47 @@
-//! Statements that replay many changes of one shape at once: each column's values travel as one array, or as one value if it
-//! is the same in all rows.
+//! Statements that replay many changes of one shape at once. The values of a column are sent as one array, or as a single
+//! value if it is the same in all rows.
 
 use crate::backlog::change::Event;
 use crate::base::names::{quote_ident, quote_literal};
 use crate::replay::table::Table;
 
-/// Values by column.
+/// A row's values, each with the position of its column.
 pub type RowValues<'a> = Vec<(u16, Option<&'a str>)>;
 
-/// From so many rows on, it is looked for columns with one value: another statement is to be prepared for them.
-const MANY: usize = 100;
+/// With fewer rows, every column is sent as an array: a single value needs another statement to be prepared.
+const MIN_ROWS_FOR_SINGLE_VALUES: usize = 100;
 
-/// What one prepared statement over a set of rows is made for.
+/// What distinguishes one prepared statement over a set of rows from another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SetShape {
     table: u32,
-    /// Which of the table's keys finds the rows.
+    /// The number of the table's key that finds the rows.
     key: u16,
     pub event: Event,
     /// Columns that are written.
     pub written: Vec<u16>,
-    /// Columns whose values an UPDATE or DELETE insists on.
+    /// Columns whose old values an UPDATE or DELETE compares.
     pub guards: Vec<u16>,
-    /// The parameters, by their places, that are one value.
-    same: Vec<usize>,
+    /// The numbers of the parameters that are single values.
+    single_values: Vec<usize>,
 }
 
 impl SetShape {
     pub fn of(table: u32, key: u16, event: Event) -> SetShape {
-        SetShape { table, key, event, written: Vec::new(), guards: Vec::new(), same: Vec::new() }
+        SetShape { table, key, event, written: Vec::new(), guards: Vec::new(), single_values: Vec::new() }
     }
 
-    /// The shape for these rows: what `UPDATE t SET state = 'done', changed = now()` writes to each of many is one value.
-    pub fn suited(&self, table: &Table, rows: &[Vec<Option<&str>>]) -> SetShape {
+    /// The shape for these rows: if `UPDATE t SET state = 'done', changed = now()` writes the same values to many rows,
+    /// each of them is sent once.
+    pub fn with_single_values(&self, table: &Table, rows: &[Vec<Option<&str>>]) -> SetShape {
         let mut shape = self.clone();
-        if rows.len() >= MANY {
-            // These stay arrays, which tell how many rows there are.
+        if rows.len() >= MIN_ROWS_FOR_SINGLE_VALUES {
+            // The key, and the first column of an INSERT, stay arrays: they tell how many rows there are.
             let (first, count) =
                 if self.event == Event::Insert { (0, 1) } else { (self.written.len(), self.key(table).len()) };
-            let is_same = |place: &usize| rows.iter().all(|row| row[*place] == rows[0][*place]);
+            let is_single_value = |place: &usize| rows.iter().all(|row| row[*place] == rows[0][*place]);
             let places = (0..rows[0].len()).filter(|place| !(first..first + count).contains(place));
-            shape.same = places.filter(is_same).collect();
+            shape.single_values = places.filter(is_single_value).collect();
         }
         shape
     }
@@ -58,8 +59,8 @@ impl SetShape {
     pub fn prepare(&self, name: &str, table: &Table) -> String {
         let types = self.columns(table).map(|p| table.column(p).array_type.as_str()).enumerate();
         let types: Vec<&str> =
-            types.map(|(place, array)| if self.is_same(place) { element(array) } else { array }).collect();
-        let arrays = || (0..types.len()).filter(|place| !self.is_same(*place)).map(|place| place + 1);
+            types.map(|(place, array)| if self.is_single_value(place) { element(array) } else { array }).collect();
+        let arrays = || (0..types.len()).filter(|place| !self.is_single_value(*place)).map(|place| place + 1);
         let values: Vec<String> = arrays().map(|n| format!("pg_catalog.unnest(${n})")).collect();
         let names: Vec<String> = arrays().map(|n| format!("p{n}")).collect();
         let from = format!("ROWS FROM ({}) AS x ({})", values.join(", "), names.join(", "));
@@ -86,20 +87,20 @@ impl SetShape {
         format!("PREPARE {name} ({}) AS {body}", types.join(", "))
     }
 
-    /// The COPY that does the same as an INSERT, for less of the slave's time a row.
+    /// The COPY that writes the same rows as the INSERT, and takes the slave less time per row.
     pub fn copy(&self, table: &Table) -> String {
         let columns: Vec<String> = self.written.iter().map(|p| quote_ident(&table.column(*p).name)).collect();
         format!("COPY {} ({}) FROM STDIN", table.plain_target(), columns.join(", "))
     }
 
-    fn is_same(&self, place: usize) -> bool {
-        self.same.contains(&place)
+    fn is_single_value(&self, place: usize) -> bool {
+        self.single_values.contains(&place)
     }
 
-    /// The n-th parameter's value for a row, as one of the column's type.
+    /// The n-th parameter's value for a row, in the type of the column.
     fn value(&self, table: &Table, position: u16, n: usize) -> String {
         let column = table.column(position);
-        let value = if self.is_same(n - 1) { format!("${n}") } else { format!("x.p{n}") };
+        let value = if self.is_single_value(n - 1) { format!("${n}") } else { format!("x.p{n}") };
         if column.is_cast { format!("{value}::{}", column.base_type) } else { value }
     }
 
@@ -122,8 +123,8 @@ impl SetShape {
                 is.push(name(*p));
                 was.push(format!("{}::{}", self.value(table, *p, n), table.column(*p).full_type));
             }
-            // Do they hold the same bytes? That is cheaper than comparing texts. Where it says no although the texts are
-            // the same, the closer look, which compares those, has the last word.
+            // This compares the stored bytes, which is cheaper than comparing texts. If the bytes differ although the texts
+            // are equal, the changes are replayed again by statements that compare the texts.
             let (is, was) = (is.join(", "), was.join(", "));
             terms.push(format!("pg_catalog.record_image_eq(ROW({is}), ROW({was}))"));
         }
@@ -137,7 +138,7 @@ impl SetShape {
         let columns = rows.first().map_or(0, Vec::len);
         for column in 0..columns {
             message.push(if column == 0 { '(' } else { ',' });
-            if self.is_same(column) {
+            if self.is_single_value(column) {
                 message.push_str(&rows[0][column].map_or("NULL".to_string(), quote_literal));
                 continue;
             }
@@ -154,8 +155,8 @@ impl SetShape {
     }
 }
 
-/// Rows as COPY takes them.
-pub fn copied(rows: &[Vec<Option<&str>>]) -> String {
+/// Rows in COPY's text format.
+pub fn copy_rows(rows: &[Vec<Option<&str>>]) -> String {
     let mut text = String::new();
     for row in rows {
         for (place, value) in row.iter().enumerate() {
@@ -191,13 +192,13 @@ fn element(array_type: &str) -> &str {
     array_type.strip_suffix("[]").unwrap_or(array_type)
 }
 
-/// An array's element inside a string constant.
+/// Appends an array's element, inside a string constant.
 fn push_element(message: &mut String, value: Option<&str>) {
     let Some(text) = value else {
         message.push_str("NULL");
         return;
     };
-    // What needs no quotes: numbers, mostly.
+    // A value of digits, '-' and '.' needs no quotes.
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'-' || b == b'.') {
         message.push_str(text);
         return;
@@ -207,7 +208,7 @@ fn push_element(message: &mut String, value: Option<&str>) {
     while let Some(place) = rest.find(['"', '\\', '\'']) {
         let (plain, special) = rest.split_at(place);
         message.push_str(plain);
-        // A backslash makes the next character of an element plain; a quote in a string constant is doubled.
+        // In an array's element a backslash escapes the next character; in a string constant a quote is doubled.
         message.push_str(match special.as_bytes()[0] {
             b'"' => "\\\"",
             b'\\' => "\\\\",
@@ -264,26 +265,26 @@ mod tests {
         let mut shape = SetShape::of(3, 0, Event::Update);
         (shape.written, shape.guards) = (vec![1, 2], vec![1, 2]);
         let row = |old| vec![None, Some("it's"), Some("1"), old, Some("(1,2)")];
-        let mut rows = vec![row(Some("x")); MANY];
+        let mut rows = vec![row(Some("x")); MIN_ROWS_FOR_SINGLE_VALUES];
         rows[0][3] = Some("y");
-        // The key stays, though it is the same.
-        let suited = shape.suited(&table, &rows);
+        // The key stays an array, although it is the same in all rows.
+        let with_single_values = shape.with_single_values(&table, &rows);
         assert_eq!(
-            suited.prepare("p", &table),
+            with_single_values.prepare("p", &table),
             "PREPARE p (text, pg_catalog.text, bit[], text[], pg_catalog.text) AS UPDATE ONLY \"public\".\"test\" AS t \
              SET \"a\" = $1, \"b\" = $2::box FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4)) AS x (p3, p4) \
              WHERE t.\"id\" OPERATOR(pg_catalog.=) x.p3 AND \
              pg_catalog.record_image_eq(ROW(t.\"a\", t.\"b\"), ROW(x.p4::text(9), $5::box::box(9)))"
         );
         let mut message = String::new();
-        suited.execute("p", &rows[..2], &mut message);
+        with_single_values.execute("p", &rows[..2], &mut message);
         assert_eq!(message, r#"EXECUTE p(NULL,'it''s','{1,1}','{"y","x"}','(1,2)')"#);
-        assert_eq!(shape.suited(&table, &rows[1..]), shape, "of fewer rows each column is an array");
+        assert_eq!(shape.with_single_values(&table, &rows[1..]), shape, "of fewer rows each column is an array");
     }
 
     #[test]
     fn copied_rows_escape_what_ends_a_field() {
         let rows = [vec![Some("a\tb"), None, Some("")], vec![Some("\\N"), Some("it's\r\n"), Some("\\.")]];
-        assert_eq!(copied(&rows), "a\\tb\t\\N\t\n\\\\N\tit's\\r\\n\t\\\\.\n");
+        assert_eq!(copy_rows(&rows), "a\\tb\t\\N\t\n\\\\N\tit's\\r\\n\t\\\\.\n");
     }
 }

@@ -1,49 +1,51 @@
-//! Changes as SQL: what the log shows, and the prepared statements that replay them.
+//! Changes as SQL: the text that the log shows, and the prepared statements that replay them.
 
 use crate::backlog::change::{Change, Event};
 use crate::backlog::row::Row;
 use crate::base::names::{quote_ident, quote_literal};
-use crate::replay::table::{Misfit, Table};
+use crate::replay::table::{Mismatch, Table};
 
-/// What one prepared statement is made for. Changes of one shape differ in their values only.
+/// What distinguishes one prepared statement from another. Changes of one shape differ in their values only.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
     table: u32,
     event: Event,
     /// Columns that are written.
     written: Vec<u16>,
-    /// Which of the table's keys finds the row.
+    /// The number of the table's key that finds the row.
     key: u16,
-    /// Whether an UPDATE insists on the old values.
+    /// Whether an UPDATE compares the old values.
     guarded: bool,
 }
 
-/// Marks a guarded value of a missing column; every changed column of an UPDATE has its old value in the log.
+/// Also stands for a value that the log does not hold.
 const NULL: &str = "NULL";
 
 impl Shape {
-    /// `guarded` makes an UPDATE find its row only if the columns it changes hold the values they held on the master.
-    pub fn of(change: &Change, table: &Table, guarded: bool) -> Result<Shape, Misfit> {
+    /// With `guarded`, an UPDATE finds its row only if the columns that it changes hold the values that they held on the
+    /// master.
+    pub fn of(change: &Change, table: &Table, guarded: bool) -> Result<Shape, Mismatch> {
         let written = if change.event == Event::Delete { Vec::new() } else { table.written(change)? };
         let key = if change.event == Event::Insert { 0 } else { table.key(change)? };
-        // A filter on UPDATE withholds some: the next one that passes is logged without old values and sets every column.
+        // A filter on UPDATE may withhold some UPDATEs of a row. The next one that passes is logged without old values and
+        // sets every column.
         let guarded = guarded && written.iter().all(|p| change.old.has(&table.column(*p).name));
         Ok(Shape { table: table.number, event: change.event, written, key, guarded })
     }
 
-    /// An UPDATE whose changed columns are all computed by the slave itself.
+    /// Whether this is an UPDATE that changes only columns which the slave computes itself.
     pub fn is_empty(&self) -> bool {
         self.event == Event::Update && self.written.is_empty()
     }
 
-    /// The columns whose old values an UPDATE insists on; those of the key find the row already.
+    /// The columns whose old values an UPDATE compares. The key's columns are not among them, since they find the row.
     fn guards<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = u16> + 'a {
         let key = &table.keys[usize::from(self.key)];
         self.written.iter().copied().filter(move |position| self.guarded && !key.contains(position))
     }
 
-    /// Whether it takes two statements in one.
-    pub fn is_twofold(&self, table: &Table) -> bool {
+    /// Whether an UPDATE has to delete the row and insert it again: it changes an identity column that is GENERATED ALWAYS.
+    pub fn needs_delete_and_insert(&self, table: &Table) -> bool {
         self.event == Event::Update && self.written.iter().any(|p| table.column(*p).identity_always)
     }
 
@@ -52,8 +54,9 @@ impl Shape {
         self.prepared(name, table, |statement| statement)
     }
 
-    /// The same of a statement that fails, by a division by zero, unless it touches exactly one row. Not for what is twofold.
-    pub fn insist(&self, name: &str, table: &Table) -> String {
+    /// The same for a statement that fails, by a division by zero, unless it touches exactly one row. Not for a shape that
+    /// `needs_delete_and_insert`.
+    pub fn prepare_exact(&self, name: &str, table: &Table) -> String {
         self.prepared(name, table, |statement| {
             format!(
                 "WITH done AS ({statement} RETURNING 1) \
@@ -69,7 +72,7 @@ impl Shape {
             Event::Delete => {
                 format!("DELETE FROM {} WHERE {}", table.target, self.condition(table, &mut parameters))
             }
-            _ if self.is_twofold(table) => self.replace(table, &mut parameters),
+            _ if self.needs_delete_and_insert(table) => self.replace(table, &mut parameters),
             _ => self.update(table, &mut parameters),
         });
         let types = parameters.types.join(", ");
@@ -104,11 +107,11 @@ impl Shape {
         format!("UPDATE {} SET {} WHERE {}", table.target, set.join(", "), self.condition(table, parameters))
     }
 
-    /// An identity column that is GENERATED ALWAYS takes a value in an INSERT only.
+    /// Deletes the row and inserts it again. An identity column that is GENERATED ALWAYS takes a value in an INSERT only.
     fn replace(&self, table: &Table, parameters: &mut Parameters) -> String {
         let kept: Vec<u16> = (0..table.columns.len() as u16).filter(|p| !table.column(*p).generated).collect();
         let columns: Vec<String> = kept.iter().map(|p| quote_ident(&table.column(*p).name)).collect();
-        // Parameters are numbered in the order that `execute` gives the values in: the written columns first.
+        // Parameters are numbered in the order in which `execute` writes the values: the written columns first.
         let values: Vec<(u16, String)> =
             self.written.iter().map(|p| (*p, parameters.add(&table.column(*p).base_type))).collect();
         let selected: Vec<String> = kept
@@ -182,7 +185,7 @@ impl Parameters {
     }
 }
 
-/// Exact equality of two expressions, NULLs included, for types without `=` too: their texts are the same.
+/// A condition that two expressions have the same text. It is true for two NULLs, and works for types without `=`.
 fn same(left: &str, right: &str) -> String {
     format!("{left}::pg_catalog.text COLLATE \"C\" IS NOT DISTINCT FROM ({right})::pg_catalog.text COLLATE \"C\"")
 }
@@ -202,11 +205,10 @@ fn push_value(message: &mut String, value: Option<&str>) {
     message.push('\'');
 }
 
-/// More of an instruction than this is not shown: the log is to be read, and a mail too.
+/// A longer instruction is cut, so that the log and mails stay readable.
 const SHOWN_BYTES: usize = 2_000;
 
-/// The instruction that a change stands for, as the log shows it:
-/// `UPDATE "test" SET "a"='123' WHERE "id1"='1' AND "id2"='2'`.
+/// A change as SQL, as the log shows it: `UPDATE "test" SET "a"='123' WHERE "id1"='1' AND "id2"='2'`.
 pub fn instruction(change: &Change, table: Option<&Table>) -> String {
     let mut shown = whole_instruction(change, table);
     if shown.len() > SHOWN_BYTES {

@@ -1,37 +1,38 @@
-//! What the daemon knows of one table on the slave, and which columns identify a row of it.
+//! What the daemon knows about one table of the slave, and which columns identify its rows.
 
 use crate::backlog::change::{Change, Event};
 use crate::backlog::row::Row;
 use crate::base::names::quote_ident;
 use std::collections::HashMap;
 
-/// A table as it is on the slave at the moment, locked against changes of its definition.
+/// A table as it is on the slave now. The daemon has locked it against changes of its definition.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// Unique in this session: names the prepared statements made for this definition of the table.
+    /// Unique in this session. It distinguishes the prepared statements of this definition of the table from those of
+    /// others.
     pub number: u32,
-    /// Changes whenever the definition does.
+    /// Changes whenever the definition changes.
     pub fingerprint: String,
     /// Quoted and qualified, with ONLY where the table can have children that are tables of their own.
     pub target: String,
     /// As the log shows it: in quotes, without the schema if that is public.
     pub shown: String,
     pub columns: Vec<Column>,
-    /// Which columns identify a row, by position; the first that fit the change are taken.
+    /// The keys: the positions of columns that identify a row. A change uses the first key that its logged columns contain.
     pub keys: Vec<Vec<u16>>,
-    /// The key by which sets of changes can be replayed: the slave makes sure that it finds one row at most, and nothing
-    /// on the slave watches single changes.
+    /// The key by which sets of changes can be replayed: a unique index guarantees that it finds at most one row, and no
+    /// trigger or rule of the slave sees single changes.
     pub set_key: Option<u16>,
-    /// An UPDATE insists on the whole old row and writes the whole new one, as far as they are logged: where the newest row
-    /// wins, it must win as it is.
+    /// An UPDATE compares the whole old row and writes the whole new row, as far as the log holds them. For newest(): the
+    /// row that wins has to win with all its values.
     pub whole_rows: bool,
     /// The columns of each unique constraint that is checked at the end of the statement or later.
     pub deferrable: Vec<Vec<u16>>,
     /// The columns of each unique constraint or index.
     pub unique: Vec<Vec<u16>>,
-    /// Its foreign keys, if they have been asked for.
+    /// The table's foreign keys, once `set_foreign_keys` has been called.
     pub references: Vec<Reference>,
-    /// Its columns that foreign keys refer to, likewise.
+    /// The columns of this table that foreign keys refer to, likewise.
     pub referred: Vec<Vec<u16>>,
     positions: HashMap<String, u16>,
 }
@@ -39,15 +40,15 @@ pub struct Table {
 #[derive(Clone, Debug)]
 pub struct Column {
     pub name: String,
-    /// The type without modifier, for parameters: assigning it then checks lengths as the application's statement did.
+    /// The type without modifier, for parameters: the assignment then checks the length, as in the application's statement.
     pub base_type: String,
-    /// The type with modifier, for comparing: it rounds as storing does.
+    /// The type with modifier, for comparisons: a cast to it rounds as storing does.
     pub full_type: String,
     /// The type of an array of values.
     pub array_type: String,
-    /// The schema, quoted, of the type's own operators, if there are some that an index would use.
+    /// The quoted schema of the type's own operators, if it has operators that an index can use.
     pub operators: Option<String>,
-    /// There is no such array, so its elements are texts, to be cast.
+    /// There is no such array type: the values are sent as texts, and cast.
     pub is_cast: bool,
     pub generated: bool,
     pub identity_always: bool,
@@ -57,20 +58,20 @@ pub struct Column {
 #[derive(Clone, Debug)]
 pub struct Reference {
     pub columns: Vec<u16>,
-    /// What it refers to: a table, as the log names it, and its columns, in the order of their names.
+    /// The table that it refers to, as the log names it, and the columns there, in the order of their names.
     pub relation: String,
     pub names: Vec<String>,
 }
 
-/// Why a change cannot be put into a statement for this table.
+/// Why a change does not fit this table.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Misfit {
+pub enum Mismatch {
     NoSuchColumn(String),
     NoKey,
 }
 
 impl Column {
-    /// `=` or `>` for two values of the type, whatever else is found in the search path.
+    /// The type's own `=` or `>`, whatever other operators are in the search path.
     pub fn operator(&self, name: &str) -> String {
         match &self.operators {
             Some(schema) => format!("OPERATOR({schema}.{name})"),
@@ -123,8 +124,9 @@ impl Table {
         self.unique.extend(self.positions(names));
     }
 
-    /// Notes the foreign keys, each as a table, the own columns and as many of the other's, and what others refer to.
-    pub fn link(&mut self, refers: &[Vec<&str>], referred: &[Vec<&str>]) {
+    /// Sets the foreign keys, and the columns that others refer to. A foreign key is a list: the other table, the own
+    /// columns, as many columns of the other table.
+    pub fn set_foreign_keys(&mut self, refers: &[Vec<&str>], referred: &[Vec<&str>]) {
         let reference = |list: &Vec<&str>| {
             let (relation, names) = list.split_first()?;
             let (own, theirs) = names.split_at(names.len() / 2);
@@ -135,14 +137,14 @@ impl Table {
         self.referred = referred.iter().filter_map(|names| self.positions(names)).collect();
     }
 
-    /// Lets changes be replayed as sets by a key that holds all columns of one of these unique indexes.
+    /// Allows changes to be replayed as sets, by the first key that contains all columns of one of these unique indexes.
     pub fn allow_sets(&mut self, unique: &[Vec<&str>]) {
-        let certain = |key: &Vec<u16>| {
+        let is_unique = |key: &Vec<u16>| {
             unique.iter().any(|names| names.iter().all(|name| self.position(name).is_some_and(|p| key.contains(&p))))
         };
-        // A deferrable constraint is looked at change by change.
+        // A deferrable constraint is checked change by change.
         if self.deferrable.is_empty() {
-            self.set_key = self.keys.iter().position(certain).map(|n| n as u16);
+            self.set_key = self.keys.iter().position(is_unique).map(|n| n as u16);
         }
     }
 
@@ -158,19 +160,19 @@ impl Table {
         self.position(column).is_some()
     }
 
-    /// The table's name where ONLY may not stand.
+    /// The table's name without ONLY, for statements that don't take it.
     pub fn plain_target(&self) -> &str {
         self.target.strip_prefix("ONLY ").unwrap_or(&self.target)
     }
 
-    /// The columns to write, in the table's order: all of an INSERT's, those that an UPDATE changed.
-    pub fn written(&self, change: &Change) -> Result<Vec<u16>, Misfit> {
+    /// The columns to write, in the table's order: all columns of an INSERT, the changed ones of an UPDATE.
+    pub fn written(&self, change: &Change) -> Result<Vec<u16>, Mismatch> {
         let mut written = Vec::with_capacity(change.new.len());
         for name in change.new.names().iter() {
-            if change.event == Event::Update && !change.changes(name) && !self.is_written_anyway(name) {
+            if change.event == Event::Update && !change.changes(name) && !self.is_always_written(name) {
                 continue;
             }
-            let position = self.position(name).ok_or_else(|| Misfit::NoSuchColumn(name.clone()))?;
+            let position = self.position(name).ok_or_else(|| Mismatch::NoSuchColumn(name.clone()))?;
             if !self.column(position).generated {
                 written.push(position);
             }
@@ -179,8 +181,8 @@ impl Table {
         Ok(written)
     }
 
-    /// Whether an UPDATE that leaves this column alone writes it all the same.
-    pub fn is_written_anyway(&self, name: &str) -> bool {
+    /// Whether an UPDATE writes this column even if it leaves it alone.
+    pub fn is_always_written(&self, name: &str) -> bool {
         self.whole_rows
             && self.position(name).is_some_and(|position| {
                 let column = self.column(position);
@@ -188,10 +190,10 @@ impl Table {
             })
     }
 
-    /// The columns that find the row an UPDATE or DELETE is about, as a number in `keys`.
-    pub fn key(&self, change: &Change) -> Result<u16, Misfit> {
+    /// The key that finds the row of an UPDATE or DELETE, as its number in `keys`.
+    pub fn key(&self, change: &Change) -> Result<u16, Mismatch> {
         let fits = |key: &Vec<u16>| key.iter().all(|p| change.old.has(&self.column(*p).name));
-        self.keys.iter().position(fits).map(|n| n as u16).ok_or(Misfit::NoKey)
+        self.keys.iter().position(fits).map(|n| n as u16).ok_or(Mismatch::NoKey)
     }
 
     /// The columns of a logged row that the table has, in its order.

@@ -1,8 +1,8 @@
-//! The slave's tables as they are in the transaction in hand, and what to do when the two sides' columns differ.
+//! The slave's tables as they are in the current transaction, and what to do if the columns of both sides differ.
 //!
-//! A table is locked against changes of its definition before it is first written to in a transaction, and its
-//! fingerprint is compared then. So no statement is ever sent with the types that a column had some time ago, although
-//! nobody tells the daemon when a column is added, renamed, dropped or retyped.
+//! Before the first write to a table in a transaction, the daemon locks the table against changes of its definition and
+//! compares its fingerprint. So it never sends a statement with outdated column types, although PostgreSQL does not inform
+//! it when a column is added, renamed, dropped or given another type.
 
 use crate::backlog::change::{Change, Event};
 use crate::backlog::row::ColumnNames;
@@ -19,98 +19,105 @@ use std::sync::Arc;
 pub struct TableCache {
     known: HashMap<String, Table>,
     locked: HashSet<String>,
-    /// What the server said when a table could not be locked.
+    /// The tables that could not be locked: the server's message, and the SQLSTATE.
     refused: HashMap<String, (String, Option<String>)>,
     policies: ConflictPolicies,
-    /// Columns of old and new rows that their table has, all of them. No two tables share these lists.
-    fitting: Vec<(ColumnNames, ColumnNames)>,
-    made: u32,
-    /// The statement that asks for fingerprints and the one that insists on them, as far as they are prepared, and how many
-    /// there have been.
-    look: Option<String>,
-    insistence: Option<String>,
-    looks: u32,
+    /// The column lists of old and new rows that were checked: their table has all of these columns. No two tables share a
+    /// list, so a list identifies the table too.
+    checked_columns: Vec<(ColumnNames, ColumnNames)>,
+    last_number: u32,
+    /// The name of the prepared statement that reads fingerprints, if it is prepared.
+    fingerprint_query: Option<String>,
+    /// The name of the prepared statement that fails if a fingerprint differs, if it is prepared.
+    check_query: Option<String>,
+    /// How many such names there have been.
+    names_used: u32,
 }
 
-/// Kept of these.
-const MAX_FITTING: usize = 16;
+/// The limit of `checked_columns`.
+const MAX_CHECKED_COLUMNS: usize = 16;
 
 impl TableCache {
     pub fn new(policies: &ConflictPolicies) -> TableCache {
         TableCache { policies: policies.clone(), ..TableCache::default() }
     }
 
-    /// The transaction that held the locks is over, or a statement in it may have changed the tables.
+    /// Forgets the locks: the transaction that held them is over, or a free statement in it may have changed the tables.
     pub fn unlock(&mut self) {
         self.locked.clear();
         self.refused.clear();
-        self.fitting.clear();
+        self.checked_columns.clear();
     }
 
-    /// A statement may have dropped everything that was prepared.
+    /// Forgets the prepared statements: a free statement may have deallocated them.
     pub fn forget_prepared(&mut self) {
-        self.look = None;
-        self.insistence = None;
+        self.fingerprint_query = None;
+        self.check_query = None;
     }
 
     /// The tables of these changes that this transaction has not locked yet.
-    pub fn unlocked<'a>(&self, changes: &'a [Change]) -> Vec<&'a str> {
-        let mut fresh: Vec<&str> = Vec::new();
+    pub fn not_yet_locked<'a>(&self, changes: &'a [Change]) -> Vec<&'a str> {
+        let mut relations: Vec<&str> = Vec::new();
         for changes in changes.chunk_by(|a, b| a.relation == b.relation) {
             let relation = changes[0].relation.as_str();
-            // A free statement has none.
-            if !relation.is_empty() && !self.locked.contains(relation) && !fresh.contains(&relation) {
-                fresh.push(relation);
+            // A free statement has no table.
+            if !relation.is_empty() && !self.locked.contains(relation) && !relations.contains(&relation) {
+                relations.push(relation);
             }
         }
-        fresh
+        relations
     }
 
-    /// The statements that lock the tables of these changes and fail if one of them is not as it is known; if all of them are
-    /// known and have the columns. `nothing` is a query, and that it finds something is as bad.
-    pub fn insist(&mut self, changes: &[Change], nothing: Option<&str>) -> Option<Vec<String>> {
-        if !changes.iter().all(|change| self.fits(change)) {
+    /// The statements that lock the tables of these changes, and fail if a table has changed or the query `and_none` finds
+    /// a row. None if a table is unknown or lacks a column.
+    pub fn lock_and_check(&mut self, changes: &[Change], and_none: Option<&str>) -> Option<Vec<String>> {
+        if !changes.iter().all(|change| self.has_all_columns(change)) {
             return None;
         }
-        let fresh = self.unlocked(changes);
-        let mut statements: Vec<String> = fresh.iter().map(|relation| lock(relation)).collect();
-        let fingerprints = fresh.iter().filter_map(|relation| Some(self.known.get(*relation)?.fingerprint.as_str()));
-        let (fingerprints, relations) = (array(fingerprints), array(fresh.iter().copied()));
-        let name = self.insistence.take().unwrap_or_else(|| {
-            let name = self.fresh_name();
-            statements.push(format!("PREPARE {name} (text[], text[]) AS {}", sql::insist(nothing)));
+        let relations = self.not_yet_locked(changes);
+        let mut statements: Vec<String> = relations.iter().map(|relation| lock(relation)).collect();
+        let fingerprints =
+            relations.iter().filter_map(|relation| Some(self.known.get(*relation)?.fingerprint.as_str()));
+        let (fingerprints, relations) = (array(fingerprints), array(relations.iter().copied()));
+        let name = self.check_query.take().unwrap_or_else(|| {
+            let name = self.new_name();
+            statements.push(format!("PREPARE {name} (text[], text[]) AS {}", sql::check_fingerprints(and_none)));
             name
         });
         statements.push(format!("EXECUTE {name} ({relations}, {fingerprints})"));
-        self.insistence = Some(name);
+        self.check_query = Some(name);
         Some(statements)
     }
 
-    /// Locks tables, and learns them anew if they have changed.
-    pub fn lock(&mut self, master: &mut Session, slave: &mut Session, fresh: &[&str]) -> Result<()> {
-        let mut changed = self.lock_all(slave, fresh)?;
+    /// Locks tables, and reads their definitions if they are new or have changed.
+    pub fn lock(&mut self, master: &mut Session, slave: &mut Session, relations: &[&str]) -> Result<()> {
+        let mut changed = self.lock_all(slave, relations)?;
         changed.retain(|relation, fingerprint| {
             self.known.get(relation).is_none_or(|table| table.fingerprint != *fingerprint)
         });
         if !changed.is_empty() {
-            self.learn(master, slave, &changed)?;
+            self.load(master, slave, &changed)?;
         }
-        self.locked.extend(fresh.iter().map(|relation| relation.to_string()));
+        self.locked.extend(relations.iter().map(|relation| relation.to_string()));
         Ok(())
     }
 
-    /// Learns the foreign keys of tables, and to them, as they are now; `lock` has been asked for the tables.
-    pub fn link<'a>(&mut self, slave: &mut Session, relations: impl Iterator<Item = &'a str>) -> Result<()> {
+    /// Reads the foreign keys of tables, and those of others that refer to them. Call `lock` for the tables first.
+    pub fn load_foreign_keys<'a>(
+        &mut self,
+        slave: &mut Session,
+        relations: impl Iterator<Item = &'a str>,
+    ) -> Result<()> {
         let relations: Vec<&str> = relations.collect::<HashSet<&str>>().into_iter().collect();
         for row in slave.query("look at the foreign keys", sql::LINKS, &[&relations])? {
             if let Some(table) = self.known.get_mut(row.get::<_, &str>("relation")) {
-                table.link(&lists(&row, "refers"), &lists(&row, "referred"));
+                table.set_foreign_keys(&lists(&row, "refers"), &lists(&row, "referred"));
             }
         }
         Ok(())
     }
 
-    /// The table a change is about; `lock` has been asked for it.
+    /// The table of a change. Call `lock` for it first.
     pub fn get(&self, change: &Change) -> Result<&Table> {
         let relation = &change.relation;
         if let (Some(table), None) = (self.known.get(relation), self.refused.get(relation)) {
@@ -133,14 +140,15 @@ impl TableCache {
         })
     }
 
-    /// Locks tables, as far as it can; the fingerprints of all that there are.
+    /// Locks the tables that can be locked. Returns the fingerprints of those that exist.
     fn lock_all(&mut self, slave: &mut Session, relations: &[&str]) -> Result<HashMap<String, String>> {
         let all: String = relations.iter().map(|relation| lock(relation) + ";").collect();
-        let look = self.look(relations);
-        if let Ok(found) = self.guarded(slave, &format!("{all}{look}"))? {
+        let query = self.fingerprint_statement(relations);
+        if let Ok(found) = self.guarded(slave, &format!("{all}{query}"))? {
             return Ok(found);
         }
-        // One of them cannot be locked; the changes of the others are replayed all the same, up to the first that needs it.
+        // One table cannot be locked. The changes of the others are replayed all the same, up to the first change that
+        // needs it.
         for relation in relations {
             if let Err(error) = self.guarded(slave, &format!("{};", lock(relation)))? {
                 self.known.remove(*relation);
@@ -148,31 +156,32 @@ impl TableCache {
                 self.refused.insert(relation.to_string(), refusal);
             }
         }
-        let look = self.look(relations);
-        self.guarded(slave, &look)?
+        let query = self.fingerprint_statement(relations);
+        self.guarded(slave, &query)?
     }
 
-    /// A statement that asks for fingerprints. It comes with the locks, but sees what there is when it has them.
-    fn look(&mut self, relations: &[&str]) -> String {
-        let (name, prepare) = match self.look.take() {
+    /// The statement that reads fingerprints. It is sent together with the LOCKs and runs when they are granted.
+    fn fingerprint_statement(&mut self, relations: &[&str]) -> String {
+        let (name, prepare) = match self.fingerprint_query.take() {
             Some(name) => (name, String::new()),
             None => {
-                let name = self.fresh_name();
+                let name = self.new_name();
                 let prepare = format!("PREPARE {name} (text[]) AS {};", sql::FINGERPRINT);
                 (name, prepare)
             }
         };
-        let look = format!("{prepare} EXECUTE {name} ({});", array(relations.iter().copied()));
-        self.look = Some(name);
-        look
+        let query = format!("{prepare} EXECUTE {name} ({});", array(relations.iter().copied()));
+        self.fingerprint_query = Some(name);
+        query
     }
 
-    fn fresh_name(&mut self) -> String {
-        self.looks += 1;
-        format!("pyreplica_look_{}", self.looks)
+    fn new_name(&mut self) -> String {
+        self.names_used += 1;
+        format!("pyreplica_look_{}", self.names_used)
     }
 
-    /// Runs statements behind a savepoint. When the server refuses one, they are taken back, and the error is the inner one.
+    /// Runs statements after a savepoint. If the server refuses one, it rolls back to the savepoint and returns the refusal
+    /// as the inner error.
     fn guarded(&mut self, slave: &mut Session, sql: &str) -> Result<Result<HashMap<String, String>>> {
         let message = format!("SAVEPOINT pyreplica_lock; {sql} RELEASE SAVEPOINT pyreplica_lock");
         match slave.text_rows("lock tables", &message) {
@@ -181,34 +190,38 @@ impl TableCache {
             }
             Err(error) if error.is_transient() => Err(error),
             Err(error) => {
-                // Whether it came to preparing something is not known.
-                self.look = None;
-                slave.message("take the locks back", "ROLLBACK TO SAVEPOINT pyreplica_lock")?;
+                // It is unknown whether the server has executed the PREPARE.
+                self.fingerprint_query = None;
+                slave.message("roll back the locks", "ROLLBACK TO SAVEPOINT pyreplica_lock")?;
                 Ok(Err(error))
             }
         }
     }
 
-    /// Learns tables anew that now have these fingerprints.
-    fn learn(&mut self, master: &mut Session, slave: &mut Session, changed: &HashMap<String, String>) -> Result<()> {
+    /// Reads the definitions of these tables; the fingerprints are those that they have now.
+    fn load(&mut self, master: &mut Session, slave: &mut Session, changed: &HashMap<String, String>) -> Result<()> {
         let relations: Vec<&str> = changed.keys().map(String::as_str).collect();
         let rows = slave.query("look at the tables", sql::TABLE, &[&relations])?;
         let keys = master.query("look at the keys", sql::KEY, &[&relations])?;
         for row in &rows {
             let relation: &str = row.get("relation");
-            let mine = keys.iter().find(|key| key.get::<_, &str>("relation") == relation);
-            // A trigger made by hand says which columns are the key. Otherwise the slave's own primary key finds the row
-            // by an index; the master's serves if the slave's is another one.
-            let candidates: Vec<Vec<String>> =
-                [mine.and_then(|key| key.get("arguments")), row.get("key"), mine.and_then(|key| key.get("key"))]
-                    .into_iter()
-                    .flatten()
-                    .collect();
-            self.made += 1;
+            let master_key = keys.iter().find(|key| key.get::<_, &str>("relation") == relation);
+            // If a trigger was created by hand, its arguments name the key. Otherwise the slave's primary key finds the row
+            // by an index; if the log does not hold the columns of that key, the master's primary key does.
+            let candidates: Vec<Vec<String>> = [
+                master_key.and_then(|key| key.get("arguments")),
+                row.get("key"),
+                master_key.and_then(|key| key.get("key")),
+            ]
+            .into_iter()
+            .flatten()
+            .collect();
+            self.last_number += 1;
             let name = (row.get("schema"), row.get("name"));
             let fingerprint = changed[relation].clone();
-            let mut table = Table::new(self.made, fingerprint, name, row.get("partitioned"), columns(row), &candidates);
-            constrain(&mut table, row);
+            let mut table =
+                Table::new(self.last_number, fingerprint, name, row.get("partitioned"), columns(row), &candidates);
+            add_constraints(&mut table, row);
             let action = self.policies.of(relation, Conflict::UpdateDiffers);
             table.whole_rows = matches!(action, ConflictAction::Newest(_));
             self.known.insert(relation.to_string(), table);
@@ -216,30 +229,31 @@ impl TableCache {
         Ok(())
     }
 
-    /// Whether the change's table, as it is known, has all of its columns.
-    fn fits(&mut self, change: &Change) -> bool {
+    /// Whether the table, as it is known, has all columns of the change.
+    fn has_all_columns(&mut self, change: &Change) -> bool {
         let is_known = |(old, new): &(ColumnNames, ColumnNames)| {
             Arc::ptr_eq(old, change.old.names()) && Arc::ptr_eq(new, change.new.names())
         };
-        if self.fitting.iter().any(is_known) {
+        if self.checked_columns.iter().any(is_known) {
             return true;
         }
         let fits = self.get(change).is_ok_and(|table| change.columns().all(|name| table.has(name)));
         if fits {
-            if self.fitting.len() == MAX_FITTING {
-                self.fitting.clear();
+            if self.checked_columns.len() == MAX_CHECKED_COLUMNS {
+                self.checked_columns.clear();
             }
-            self.fitting.push((change.old.names().clone(), change.new.names().clone()));
+            self.checked_columns.push((change.old.names().clone(), change.new.names().clone()));
         }
         fits
     }
 
-    /// Brings a change's columns in line with the slave's table, if it has columns that the table lacks.
+    /// Adapts a change to the slave's table, if the change has columns that the table lacks.
     ///
-    /// A column that neither side has any more was dropped or renamed while the change was waiting. It is left out, or
-    /// takes its new name, where there is no doubt which; otherwise the change is refused rather than a value lost.
+    /// A column that neither side has any more was dropped or renamed while the change was pending. The change loses the
+    /// column or gets its new name, if only one of the two is possible. Otherwise the change fails, so that no value is
+    /// lost.
     pub fn reconcile(&mut self, master: &mut Session, change: &mut Change) -> Result<()> {
-        if self.fits(change) {
+        if self.has_all_columns(change) {
             return Ok(());
         }
         let Ok(table) = self.get(change) else { return Ok(()) };
@@ -249,14 +263,14 @@ impl TableCache {
         if names.is_empty() || missing.iter().any(|name| names.contains(name)) {
             return Ok(());
         }
-        // An UPDATE that is logged in part has its key in the old row only.
+        // An UPDATE of a large row is logged in part: its key is in the old row only.
         let whole = change.event != Event::Update || change.new.len() >= change.old.len();
         let logged: HashSet<&String> = change.columns().collect();
         let added: Vec<&String> = names.iter().filter(|name| !logged.contains(name) && table.has(name)).collect();
         match (added.as_slice(), missing.as_slice()) {
             ([], _) if whole => missing.iter().for_each(|name| change.leave_out(name)),
             ([to], [from]) if whole && !lost => change.rename(from, to),
-            _ => return Err(ambiguous(table, &missing)),
+            _ => return Err(ambiguous_column(table, &missing)),
         }
         Ok(())
     }
@@ -270,8 +284,8 @@ fn array<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     format!("ARRAY[{}]", texts.map(quote_literal).collect::<Vec<String>>().join(", "))
 }
 
-/// What the slave lets no two rows have in common.
-fn constrain(table: &mut Table, row: &Row) {
+/// Adds the unique constraints and indexes of the slave's table.
+fn add_constraints(table: &mut Table, row: &Row) {
     let (unique, deferrable) = (lists(row, "unique"), lists(row, "deferrable"));
     deferrable.iter().for_each(|names| table.add_deferrable(names));
     unique.iter().chain(&deferrable).for_each(|names| table.add_unique(names));
@@ -280,7 +294,7 @@ fn constrain(table: &mut Table, row: &Row) {
     }
 }
 
-/// Lists of names, each in one text.
+/// Lists of names. The query returns each list as one text.
 fn lists<'a>(row: &'a Row, column: &str) -> Vec<Vec<&'a str>> {
     let lists: Option<Vec<&str>> = row.get(column);
     lists.unwrap_or_default().into_iter().map(|names| names.split('\u{1}').collect()).collect()
@@ -315,12 +329,12 @@ fn columns(row: &Row) -> Vec<Column> {
         .collect()
 }
 
-fn ambiguous(table: &Table, missing: &[String]) -> Error {
+fn ambiguous_column(table: &Table, missing: &[String]) -> Error {
     let detail = format!(
-        "neither side's table {} has the column {} any more, and it cannot be told whether it was dropped or renamed",
+        "on both sides the table {} has no column {} any more, and it may have been dropped or renamed",
         table.shown,
         missing.join(", ")
     );
     Error::new(Kind::Change, Some(Side::Slave), "read the change", detail)
-        .with_hint("give the slave's column its former name until the changes from before have been replayed")
+        .with_hint("give the slave's column its old name until the older changes have been replayed")
 }

@@ -4,8 +4,8 @@ mod report;
 
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Result};
-use crate::compare::comparison::{ComparePlan, Counts, Difference, Outlook, begin, compare, plans};
-use crate::compare::repair::{self, Repaired, TOGETHER};
+use crate::compare::comparison::{ComparePlan, Counts, Difference, TablePlan, begin, compare, plans};
+use crate::compare::repair::{self, ROWS_PER_LOCK, Repaired};
 use crate::compare::servers::Servers;
 use crate::config::settings::Config;
 use crate::process::output;
@@ -129,8 +129,8 @@ fn run_compare(call: &Call, control: &Control) -> Result<ExitCode> {
         let mut servers = Servers::open(config, "compare", control, settings.pause)?;
         for outlook in outlooks(config, &mut servers, &settings)? {
             report.add(match outlook {
-                Outlook::Comparable(plan) => compare_table(&mut servers, &plan, &settings)?,
-                Outlook::LeftOut(omission) => TableResult::omitted(omission),
+                TablePlan::Compare(plan) => compare_table(&mut servers, &plan, &settings)?,
+                TablePlan::LeftOut(omission) => TableResult::omitted(omission),
             });
         }
     }
@@ -138,7 +138,7 @@ fn run_compare(call: &Call, control: &Control) -> Result<ExitCode> {
     Ok(report.exit_code())
 }
 
-fn outlooks(config: &Config, servers: &mut Servers, settings: &Settings) -> Result<Vec<Outlook>> {
+fn outlooks(config: &Config, servers: &mut Servers, settings: &Settings) -> Result<Vec<TablePlan>> {
     let (master, slave) = servers.sessions();
     plans(config, master, slave, &settings.tables)
 }
@@ -172,8 +172,8 @@ fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
     }
     for outlook in outlooks {
         let plan = match outlook {
-            Outlook::Comparable(plan) => plan,
-            Outlook::LeftOut(omission) => {
+            TablePlan::Compare(plan) => plan,
+            TablePlan::LeftOut(omission) => {
                 report.add(TableResult::omitted(omission));
                 continue;
             }
@@ -185,7 +185,7 @@ fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
         });
     }
     if dry && !settings.json {
-        servers.quiet();
+        servers.clear_progress();
         output::print("COMMIT;\n")?;
     } else {
         print(&report, &settings)?;
@@ -200,7 +200,7 @@ fn print_statements(servers: &mut Servers, plan: &ComparePlan, settings: &Settin
         if obstacle.is_some() {
             return Ok(());
         }
-        for some in found.chunks(TOGETHER) {
+        for some in found.chunks(ROWS_PER_LOCK) {
             let now = repair::statements(both, plan, some)?;
             if settings.json {
                 statements.extend(now);
@@ -227,7 +227,7 @@ fn repair_table(servers: &mut Servers, plan: &ComparePlan, settings: &Settings) 
     let mut refused: Vec<Difference> = Vec::new();
     let mut refusal: Option<Error> = None;
     let counts: Result<Counts> = compare(servers, plan, settings.patience, &mut |both, found| {
-        for some in found.chunks(TOGETHER) {
+        for some in found.chunks(ROWS_PER_LOCK) {
             let Repaired { written, in_flight, refused: some, refusal: why } = repair::repair(both, plan, some, false)?;
             mended.written += written;
             mended.in_flight += in_flight;
@@ -246,7 +246,7 @@ fn repair_table(servers: &mut Servers, plan: &ComparePlan, settings: &Settings) 
         while !refused.is_empty() {
             let before = refused.len();
             let mut left = Vec::new();
-            let chunk = if anew { MAX_REFUSED } else { TOGETHER };
+            let chunk = if anew { MAX_REFUSED } else { ROWS_PER_LOCK };
             for some in refused.chunks(chunk) {
                 let repaired = repair::repair(servers, plan, some, anew)?;
                 mended.written += repaired.written;

@@ -2,7 +2,7 @@
 
 use crate::base::control::Control;
 use crate::base::error::{ExitCode, Result};
-use crate::copy::copier::{self, Board, LoadedTable, News, Outcome, Wish};
+use crate::copy::copier::{self, CopyEvent, CopyOptions, CopyProgress, CopyResult, LoadedTable};
 use crate::process::output::{self, ProgressLine, json};
 use crate::verbs::install::install;
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
@@ -55,7 +55,7 @@ const BAR: usize = 20;
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let config = call.pair()?;
-    let wish = Wish {
+    let options = CopyOptions {
         tables: call.texts("--table").map(str::to_string).collect(),
         jobs: call.number("--jobs").unwrap_or(1) as usize,
         truncate: call.has("--truncate"),
@@ -71,16 +71,16 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
             Ok(())
         })?;
     }
-    let outcome = copier::run(&config, &wish, control, &mut |news| match news {
-        News::Note(note) => {
+    let outcome = copier::run(&config, &options, control, &mut |news| match news {
+        CopyEvent::Note(note) => {
             progress.end();
             output::complain(&format!("{note}\n"));
             notes.push(note);
         }
-        News::Progress(board) => progress.show(|| line(board)),
-        News::Waiting(table, changes) => progress
+        CopyEvent::Progress(board) => progress.show(|| line(board)),
+        CopyEvent::Waiting(table, changes) => progress
             .show(|| format!("{table} is loaded; waiting for the daemon, which has {changes} of its changes to go")),
-        News::LoadedTable(table) => {
+        CopyEvent::LoadedTable(table) => {
             progress.end();
             output::complain(&format!("{}\n", told(table)));
         }
@@ -89,12 +89,12 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     if call.has("--json") {
         print_json(&outcome, &notes)?
     } else {
-        output::print(&summary(&outcome, wish.tables.is_empty()))?
+        output::print(&summary(&outcome, options.tables.is_empty()))?
     }
     Ok(ExitCode::Success)
 }
 
-fn print_json(outcome: &Outcome, notes: &[String]) -> Result<()> {
+fn print_json(outcome: &CopyResult, notes: &[String]) -> Result<()> {
     let tables: Vec<_> = outcome
         .loaded
         .iter()
@@ -112,7 +112,7 @@ fn print_json(outcome: &Outcome, notes: &[String]) -> Result<()> {
     output::print_json(&json!({ "tables": tables, "sequences": outcome.sequences, "notes": notes }))
 }
 
-fn summary(outcome: &Outcome, is_whole: bool) -> String {
+fn summary(outcome: &CopyResult, is_whole: bool) -> String {
     let rows: u64 = outcome.loaded.iter().map(|table| table.rows).sum();
     let bytes: u64 = outcome.loaded.iter().map(|table| table.bytes).sum();
     let kept = match outcome.kept.len() {
@@ -147,7 +147,7 @@ fn told(table: &LoadedTable) -> String {
     )
 }
 
-fn line(board: &Board) -> String {
+fn line(board: &CopyProgress) -> String {
     let full = (board.share * BAR as f64) as usize;
     let seconds = board.elapsed.as_secs_f64();
     let left = if board.share > 0.01 {
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn the_line_says_how_far_and_how_long() {
-        let board = Board {
+        let board = CopyProgress {
             tables: 12,
             done: 3,
             rows: 1_234_567,
@@ -222,7 +222,7 @@ mod tests {
             line(&board),
             "[#####...............] 25%  3 of 12 tables  1,234,567 rows  84.0 MB  2.8 MB/s  1:30 left"
         );
-        let unknown = Board { share: 0.0, bytes: 999, elapsed: Duration::ZERO, ..board };
+        let unknown = CopyProgress { share: 0.0, bytes: 999, elapsed: Duration::ZERO, ..board };
         assert!(line(&unknown).ends_with("999 bytes  999.0 kB/s  time left unknown"), "{}", line(&unknown));
     }
 

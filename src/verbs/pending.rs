@@ -206,7 +206,7 @@ fn fails(config: &Config, release: &mut Release, rows: &[Row]) -> Result<Option<
     if changes.iter().any(|change| change.relation.is_empty()) {
         return Ok(None);
     }
-    match release.try_out(changes) {
+    match release.dry_run(changes) {
         // The daemon may be at work on it.
         Err(error) if error.is_transient() => Ok(None),
         Err(error) => Ok(Some(error)),

@@ -44,7 +44,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     for config in &configs {
         let mut release = Release::open(config, "retry", control)?;
         // Whoever has mended the slave by hand need not wait for the daemon's next try either.
-        release.tell()?;
+        release.notify()?;
         for row in wanted(call, release.quarantined()?)? {
             let txid = Txid(row.get("txid"));
             let (outcome, error) = match release.retry(txid)? {

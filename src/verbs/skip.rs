@@ -196,7 +196,7 @@ fn skip_pending(
         _ => error,
     })?;
     failpoint::reached("skip-committed");
-    release.tell()
+    release.notify()
 }
 
 /// Without two-phase commit the slave may be ahead, until the daemon's next start.

@@ -10,7 +10,7 @@ use crate::backlog::reader::{Batch, Pages};
 use crate::base::error::Result;
 use crate::base::names::LogId;
 use crate::process::failpoint;
-use crate::replay::replayer::FEW_CHANGES;
+use crate::replay::replayer::MIN_CHANGES_FOR_SETS;
 
 /// After a batch that was refused it is likely that the next ones would be.
 const DOUBTFUL: u32 = 100;
@@ -21,7 +21,7 @@ impl Pair {
         let rows: u64 = transactions.iter().map(Transaction::rows).sum();
         // What the reader has been asked for must be taken from it.
         let is_ordered = self.prefetcher.as_ref().is_some_and(|ahead| !ahead.is_idle());
-        if !self.two_phase || self.replayer.holds.is_quarantine() || is_ordered || rows >= FEW_CHANGES {
+        if !self.two_phase || self.replayer.holds.checks_transactions() || is_ordered || rows >= MIN_CHANGES_FOR_SETS {
             return Ok(false);
         }
         if self.doubts > 0 {
@@ -36,7 +36,7 @@ impl Pair {
         }
         let batch = self.next_batch()?;
         let position = self.log.progress.after(&batch, last);
-        let Some((message, written)) = self.replayer.compose_at_once(&changes, &self.note_and_prepare(&position))
+        let Some((message, written)) = self.replayer.compose_one_message(&changes, &self.note_and_prepare(&position))
         else {
             self.next = Some(batch);
             return Ok(false);
@@ -48,7 +48,7 @@ impl Pair {
             }
             self.slave.message("take a message back", "ROLLBACK")?;
             log::trace!(target: &self.name, "Looking closer: {refusal}");
-            self.replayer.not_prepared();
+            self.replayer.forget_prepared();
             self.doubts = DOUBTFUL;
             return Ok(false);
         }

@@ -17,9 +17,9 @@ impl Pair {
         let Some(place) = transactions.iter().position(|transaction| transaction.holds(id, txid)) else {
             return Err(error);
         };
-        self.replayer.holds.doom(txid, format!("change {id}: {}", error.detail()));
+        self.replayer.holds.request_quarantine(txid, format!("change {id}: {}", error.detail()));
         let put_aside = self.attempt(&Arc::new(transactions[place..=place].to_vec()));
-        self.replayer.holds.spare();
+        self.replayer.holds.end_request();
         put_aside?;
         let told = format!("Transaction {txid} put into quarantine: {error}");
         log::warn!(target: &self.name, "{told}");
@@ -29,17 +29,17 @@ impl Pair {
 
     /// Replays transactions one by one, or puts them into quarantine; how many changes went to the slave.
     pub(super) fn work_with_care(&mut self, transactions: &[Transaction]) -> Result<u64> {
-        self.replayer.holds.look_at_quarantine(&mut self.slave)?;
+        self.replayer.holds.read_quarantine(&mut self.slave)?;
         let mut applied = 0;
         for transaction in transactions {
-            let mut why = self.replayer.holds.doomed(transaction.txid());
+            let mut why = self.replayer.holds.requested_quarantine(transaction.txid());
             if why.is_none() {
                 self.each_chunk(transaction, &mut |pair, changes| {
                     why = pair.replayer.depends(&mut pair.master, &mut pair.slave, &changes)?;
                     Ok(why.is_none())
                 })?;
                 if let Some(why) = &why {
-                    self.replayer.tell(format!("Transaction {} put into quarantine: {why}", transaction.txid()));
+                    self.replayer.report(format!("Transaction {} put into quarantine: {why}", transaction.txid()));
                 }
             }
             self.each_chunk(transaction, &mut |pair, changes| {

@@ -34,7 +34,7 @@ impl Pair {
             apart => return Err(refusal(apart, &master, slave.as_ref())),
         }
         // What was in doubt may have been a batch that put something there.
-        self.replayer.holds.look_at_quarantine(&mut self.slave)
+        self.replayer.holds.read_quarantine(&mut self.slave)
     }
 
     /// The same before a copy, which does not need what the slave has.

@@ -1,4 +1,5 @@
-//! Changes of rows that are in a log and have not been replayed, or that are put aside: they explain why a row differs.
+//! Changes of rows that have not been replayed, because they are pending in a log or held on the slave. They explain why a
+//! row differs.
 
 use crate::base::error::Result;
 use crate::base::names::{quote_ident, quote_literal};
@@ -12,12 +13,13 @@ use crate::server::session::Session;
 use crate::server::sql as server_sql;
 use std::collections::HashSet;
 
-/// How to ask both logs. The slave has one if it is a master too: what was changed there is on its way to others.
+/// How to query the logs of both sides. The slave has a log if it is a master too: changes made on the slave are pending
+/// for others.
 #[derive(Clone, Debug)]
-pub struct Underway {
+pub struct PendingChanges {
     master: Log,
     slave: Option<Log>,
-    /// What is put aside on the slave: tables on hold, and the quarantine. The position has moved past it.
+    /// The held changes on the slave: of tables on hold, and in quarantine. The slave's position has moved past them.
     held: Option<Log>,
     pub master_identity: String,
     pub field: String,
@@ -25,14 +27,15 @@ pub struct Underway {
 
 #[derive(Clone, Debug)]
 struct Log {
-    /// A query's beginning, which gives the name "waiting" to what has not been replayed.
+    /// The beginning of a query: a WITH clause that names the changes which have not been replayed "waiting".
     waiting: String,
-    /// How a value is got out of a row there: "$row" stands for "old" or "new", "$name" for the column's name as a literal.
+    /// The expression for a value of a logged row: "$row" stands for "old" or "new", "$name" for the column's name as a
+    /// literal.
     value: String,
 }
 
-impl Underway {
-    pub fn new(config: &Config, master: &mut Session, slave: &mut Session) -> Result<Underway> {
+impl PendingChanges {
+    pub fn new(config: &Config, master: &mut Session, slave: &mut Session) -> Result<PendingChanges> {
         let identity = |session: &mut Session| -> Result<String> {
             Ok(session.query_one("look at the server", server_sql::IDENTITY, &[])?.get(0))
         };
@@ -44,20 +47,20 @@ impl Underway {
         checks::slave_fields(config, master)?;
         let skip_user = config.skip_user.as_deref().map_or("NULL".to_string(), quote_literal);
         let own = quote_ident(&config.slave_field);
-        let waiting = sql::UNDERWAY
+        let waiting = sql::PENDING
             .replace("l.replicated", &format!("l.{own}"))
             .replace("$field", &quote_literal(&config.slave_field))
             .replace("$skip_user", &skip_user)
             .replace("$slave", &quote_literal(&slave_identity));
-        let holds: bool = slave.query_one("look for what is put aside", replay_sql::HAS_HELD, &[])?.get(0);
-        let hands_on: bool = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);
-        let slave = if hands_on { slave_log(slave, &master_identity)? } else { None };
+        let has_held: bool = slave.query_one("look for held changes", replay_sql::HAS_HELD, &[])?.get(0);
+        let has_log: bool = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);
+        let slave = if has_log { slave_log(slave, &master_identity)? } else { None };
         let master = Log { waiting, value: hstore_value(master)? };
-        let held = holds.then(|| held_log(&pair_key(origin, &config.slave_field)));
-        Ok(Underway { master, slave, held, master_identity, field: config.slave_field.clone() })
+        let held = has_held.then(|| held_log(&pair_key(origin, &config.slave_field)));
+        Ok(PendingChanges { master, slave, held, master_identity, field: config.slave_field.clone() })
     }
 
-    /// The numbers of those keys whose rows have changes on their way to the slave.
+    /// The numbers of the keys whose rows have changes in the master's log that the slave has not replayed.
     pub fn on_master(
         &self,
         session: &mut Session,
@@ -65,10 +68,10 @@ impl Underway {
         source: &DigestSource,
         keys: &[Key],
     ) -> Result<HashSet<usize>> {
-        self.master.ask(session, table, source, keys)
+        self.master.changed_rows(session, table, source, keys)
     }
 
-    /// The same for changes made on the slave, on their way to somewhere else.
+    /// The same for changes that were made on the slave and that its own slaves have not replayed.
     pub fn on_slave(
         &self,
         session: &mut Session,
@@ -76,18 +79,18 @@ impl Underway {
         source: &DigestSource,
         keys: &[Key],
     ) -> Result<HashSet<usize>> {
-        ask(self.slave.as_ref(), session, table, source, keys)
+        changed_rows(self.slave.as_ref(), session, table, source, keys)
     }
 
-    /// Those whose rows have changes that are put aside on the slave.
-    pub fn put_aside(
+    /// The same for changes that are held on the slave.
+    pub fn held(
         &self,
         session: &mut Session,
         table: &str,
         source: &DigestSource,
         keys: &[Key],
     ) -> Result<HashSet<usize>> {
-        ask(self.held.as_ref(), session, table, source, keys).map_err(|error| match error.code() {
+        changed_rows(self.held.as_ref(), session, table, source, keys).map_err(|error| match error.code() {
             Some("42501") => error.with_hint("for the role of DSN1: GRANT SELECT ON replica_held TO ...;"),
             _ => error,
         })
@@ -95,7 +98,13 @@ impl Underway {
 }
 
 impl Log {
-    fn ask(&self, session: &mut Session, table: &str, source: &DigestSource, keys: &[Key]) -> Result<HashSet<usize>> {
+    fn changed_rows(
+        &self,
+        session: &mut Session,
+        table: &str,
+        source: &DigestSource,
+        keys: &[Key],
+    ) -> Result<HashSet<usize>> {
         let relation = quote_literal(table);
         let columns = |row: &str| {
             let values: Vec<String> = source
@@ -131,23 +140,23 @@ impl Log {
     }
 }
 
-/// A log that there may not be.
-fn ask(
+/// The same for a log that may not exist.
+fn changed_rows(
     log: Option<&Log>,
     session: &mut Session,
     table: &str,
     source: &DigestSource,
     keys: &[Key],
 ) -> Result<HashSet<usize>> {
-    log.map_or(Ok(HashSet::new()), |log| log.ask(session, table, source, keys))
+    log.map_or(Ok(HashSet::new()), |log| log.changed_rows(session, table, source, keys))
 }
 
-/// Flags follow a moment behind, which is well enough here: a change that has arrived counts as being on its way once more.
+/// A flag is set a moment after the replay. That does no harm here: a replayed change counts as pending a little longer.
 fn slave_log(slave: &mut Session, master_identity: &str) -> Result<Option<Log>> {
     let fields = slave.query("look at the slave's log", server_sql::SLAVE_FIELDS, &[])?;
     let flags: Vec<String> =
         fields.iter().map(|row| format!("NOT coalesce(l.{}, true)", quote_ident(row.get(0)))).collect();
-    // The Python original's log says nothing about rows.
+    // The log of the Python original does not hold rows.
     if flags.is_empty()
         || slave.query("look at the slave's log", server_sql::LOG, &[])?[0].get::<_, Option<u32>>(1).is_none()
     {
@@ -167,7 +176,7 @@ fn hstore_value(session: &mut Session) -> Result<String> {
     Ok(format!("l.$row OPERATOR({}.->) $name", quote_ident(&schema)))
 }
 
-/// Rows are arrays there: name, value, name, value.
+/// Rows are arrays in this table: name, value, name, value.
 fn held_log(pair: &str) -> Log {
     let waiting = format!(
         "WITH waiting AS MATERIALIZED (SELECT l.event, l.relation, l.old, l.new FROM public.replica_held l \

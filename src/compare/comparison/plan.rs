@@ -1,6 +1,6 @@
 //! Which tables can be compared, by which key and columns, and why others cannot.
 
-use super::in_progress::Underway;
+use super::in_progress::PendingChanges;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
 use crate::compare::digest::{DigestSource, Hash, KeyColumn};
@@ -9,32 +9,32 @@ use crate::config::settings::Config;
 use crate::server::session::{Row, Session};
 use std::collections::HashMap;
 
-/// One table of the master, as far as comparing it is concerned.
-pub enum Outlook {
-    Comparable(Box<ComparePlan>),
-    LeftOut(Omission),
+/// What is done with one table of the master.
+pub enum TablePlan {
+    Compare(Box<ComparePlan>),
+    LeftOut(LeftOutTable),
 }
 
 /// A table that is not compared.
-pub struct Omission {
+pub struct LeftOutTable {
     pub table: String,
     pub reason: String,
-    pub sort: Sort,
+    pub kind: LeftOutKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sort {
-    /// It has no equal on the slave, or its changes are not logged.
+pub enum LeftOutKind {
+    /// The slave is not meant to have the same rows, or the table's changes are not logged.
     ByDesign,
-    /// It should have one, and nobody can tell which row is which.
-    Keyless,
-    /// Its changes are logged, and the slave does not have it.
-    Absent,
+    /// The slave should have the same rows, but no key says which row corresponds to which.
+    NoKey,
+    /// The table's changes are logged, but the slave does not have the table.
+    NotOnSlave,
 }
 
 /// How one table is compared.
 pub struct ComparePlan {
-    /// As the log writes it: quoted where it must be, and qualified.
+    /// The table's name as the log writes it: qualified, and quoted where necessary.
     pub table: String,
     pub master: DigestSource,
     pub slave: DigestSource,
@@ -44,45 +44,48 @@ pub struct ComparePlan {
     pub lacking: Vec<String>,
     /// Columns of the slave that take a value in an INSERT only.
     pub identity_always: Vec<String>,
-    /// Why rows cannot be copied as they are.
+    /// A transform changes the table's values, so the master's rows cannot be written to the slave.
     pub transformed: bool,
-    pub underway: Underway,
+    pub pending: PendingChanges,
 }
 
-/// What both sides have to say about one table.
+/// What both sides' catalogs say about one table.
 struct Sides<'a> {
     master: &'a Row,
     slave: &'a Row,
 }
 
-/// What holds for all tables of a pair.
+/// What is the same for all tables of a pair.
 struct Pair {
     hash: Hash,
-    underway: Underway,
+    pending: PendingChanges,
     sorted: HashMap<(Side, String), String>,
 }
 
-/// Under this no other object gets in the way of PostgreSQL's own.
+/// With this search path no other object hides one of PostgreSQL's own.
 pub const SEARCH_PATH: &str = "pg_catalog, pg_temp";
 
-/// Makes both sides write equal values alike, and says what they need for being compared.
+/// Makes both sides write equal values as equal texts, and hides other objects from the queries.
 const SETTINGS: &str = "set timezone = 'UTC'; set search_path = pg_catalog, pg_temp";
 
-/// Texts that collations, and versions of one collation, sort differently.
+/// Texts that different collations, and different versions of one collation, sort differently.
 const SAMPLES: &str = "'{a,B,A,b,a-b,ab,\"a b\",aB,1-1,11,1 1,_a,.a,a.b,Z,z,10,9,a1,A1,ch,cz,aa,az,-,~}'::text[]";
 
-/// A row digested by both servers: do they compute the same?
+/// Digests a row on each server, to see whether both compute the same.
 const PROBE: &str = "select hashtextextended(ROW(1, 'pyreplica', 0.5::float8, '2026-01-01 12:00:00+00'::timestamptz)::text \
      collate \"C\", 0)::text, pg_encoding_to_char(encoding)::text from pg_database where datname = current_database()";
 
-/// The outlook for the tables called so, or for all of the master's.
-pub fn plans(config: &Config, master: &mut Session, slave: &mut Session, wanted: &[String]) -> Result<Vec<Outlook>> {
+/// Plans for the tables with these names, or for all of the master's tables.
+pub fn plans(config: &Config, master: &mut Session, slave: &mut Session, wanted: &[String]) -> Result<Vec<TablePlan>> {
     for session in [&mut *master, &mut *slave] {
         session.message("set the session up", SETTINGS)?;
     }
-    let mut pair =
-        Pair { hash: hash(master, slave)?, underway: Underway::new(config, master, slave)?, sorted: HashMap::new() };
-    let mut tables = master.query("look at the tables", &sql::REPLICATED, &[]).map_err(allow)?;
+    let mut pair = Pair {
+        hash: hash(master, slave)?,
+        pending: PendingChanges::new(config, master, slave)?,
+        sorted: HashMap::new(),
+    };
+    let mut tables = master.query("look at the tables", &sql::REPLICATED, &[]).map_err(add_grant_hint)?;
     if !wanted.is_empty() {
         for name in wanted {
             if !tables.iter().any(|row| is_called(row, name)) {
@@ -95,16 +98,16 @@ pub fn plans(config: &Config, master: &mut Session, slave: &mut Session, wanted:
     let names: Vec<&str> = tables.iter().map(|row| row.get("relation")).collect();
     let on_master = master.query("look at the tables", sql::COMPARABLE, &[&names])?;
     let on_slave = slave.query("look at the tables", sql::COMPARABLE, &[&names])?;
-    let mut outlooks = Vec::new();
+    let mut plans = Vec::new();
     for table in &tables {
         let name: &str = table.get("relation");
         let find = |rows: &'_ [Row]| rows.iter().position(|row| row.get::<_, &str>("relation") == name);
-        // A table that is gone by now is nobody's concern.
-        let Some(mine) = find(&on_master).map(|n| &on_master[n]) else { continue };
-        let sides = find(&on_slave).map(|n| Sides { master: mine, slave: &on_slave[n] });
-        outlooks.push(outlook(&mut pair, master, slave, table, sides)?);
+        // The table was dropped a moment ago: it is not compared.
+        let Some(row_on_master) = find(&on_master).map(|n| &on_master[n]) else { continue };
+        let sides = find(&on_slave).map(|n| Sides { master: row_on_master, slave: &on_slave[n] });
+        plans.push(table_plan(&mut pair, master, slave, table, sides)?);
     }
-    Ok(outlooks)
+    Ok(plans)
 }
 
 fn is_called(row: &Row, wanted: &str) -> bool {
@@ -113,39 +116,39 @@ fn is_called(row: &Row, wanted: &str) -> bool {
     [relation, name, &plain].contains(&wanted)
 }
 
-fn outlook(
+fn table_plan(
     pair: &mut Pair,
     master: &mut Session,
     slave: &mut Session,
     table: &Row,
     sides: Option<Sides>,
-) -> Result<Outlook> {
+) -> Result<TablePlan> {
     let name: String = table.get("relation");
-    let left_out = |sort, reason: String| Ok(Outlook::LeftOut(Omission { table: name.clone(), reason, sort }));
+    let left_out = |kind, reason: String| Ok(TablePlan::LeftOut(LeftOutTable { table: name.clone(), reason, kind }));
     let key: Option<Vec<String>> = table.get("key");
     if !table.get::<_, bool>("logged") {
         let why =
             if key.is_none() { "no primary key, so its changes are not logged" } else { "its changes are not logged" };
-        return left_out(Sort::ByDesign, why.into());
+        return left_out(LeftOutKind::ByDesign, why.into());
     }
     let filters: Vec<String> = table.get("filters");
     if let Some(event) = filters.iter().find(|event| *event != "INSERT") {
-        return left_out(Sort::ByDesign, format!("a filter withholds some of its {event}s"));
+        return left_out(LeftOutKind::ByDesign, format!("a filter withholds some of its {event}s"));
     }
-    let Some(sides) = sides else { return left_out(Sort::Absent, "the slave does not have it".into()) };
-    let Some(key) = key else { return left_out(Sort::Keyless, "nothing identifies a row".into()) };
+    let Some(sides) = sides else { return left_out(LeftOutKind::NotOnSlave, "the slave does not have it".into()) };
+    let Some(key) = key else { return left_out(LeftOutKind::NoKey, "nothing identifies a row".into()) };
     for (side, row) in [(Side::Master, sides.master), (Side::Slave, sides.slave)] {
         let unique: Vec<String> = row.get::<_, Option<Vec<String>>>("unique").unwrap_or_default();
-        let is_sure = |names: &String| names.split('\u{1}').all(|name| key.iter().any(|column| column == name));
-        if !unique.iter().any(is_sure) {
+        let is_unique = |names: &String| names.split('\u{1}').all(|name| key.iter().any(|column| column == name));
+        if !unique.iter().any(is_unique) {
             let shown: Vec<String> = key.iter().map(|name| quote_ident(name)).collect();
             return left_out(
-                Sort::Keyless,
-                format!("no unique index on ({}) makes a row of the {side} certain", shown.join(", ")),
+                LeftOutKind::NoKey,
+                format!("the {side} has no unique index on ({}), so rows cannot be matched", shown.join(", ")),
             );
         }
     }
-    plan(pair, master, slave, table, &sides, key).map(|plan| Outlook::Comparable(Box::new(plan)))
+    plan(pair, master, slave, table, &sides, key).map(|plan| TablePlan::Compare(Box::new(plan)))
 }
 
 fn plan(
@@ -173,9 +176,9 @@ fn plan(
             Some(other) if generated[other] => {}
             Some(other) => {
                 if types[place] != slave_types[other] {
-                    let (column, here) = (quote_ident(column), &slave_types[other]);
+                    let (column, slave_type) = (quote_ident(column), &slave_types[other]);
                     notes.push(format!(
-                        "{column} is {} on the master and {here} on the slave; texts are compared",
+                        "{column} is {} on the master and {slave_type} on the slave; they are compared as text",
                         types[place]
                     ));
                 }
@@ -184,7 +187,7 @@ fn plan(
         }
     }
     let condition = (!filters.is_empty()).then(|| {
-        notes.push("only rows that the filter lets through are meant".into());
+        notes.push("only rows that pass the filter are compared".into());
         let relname = quote_literal(table.get("name"));
         format!("pyreplica.admit({relname}, {}, 'INSERT', t, t) IS NOT NULL", quote_literal(&name))
     });
@@ -209,7 +212,7 @@ fn plan(
     Ok(ComparePlan {
         master: source(sides.master, condition),
         slave: source(sides.slave, None),
-        underway: pair.underway.clone(),
+        pending: pair.pending.clone(),
         table: name,
         notes,
         lacking,
@@ -219,13 +222,13 @@ fn plan(
 }
 
 impl Pair {
-    /// How a column's values are sorted, in a form that is the same where values are sorted the same way.
+    /// How a column's values are sorted: the text is the same on both sides if they sort the same way.
     fn sorting(&mut self, session: &mut Session, table: &Row, column: &str) -> Result<String> {
         let Some(place) = position(table, column) else { return Ok(String::new()) };
         let collations: Vec<Option<String>> = table.get("collations");
         let Some(collation) = &collations[place] else { return Ok(String::new()) };
         if collation.is_empty() {
-            // Never the same as anything: equal by such a collation is not equal.
+            // A text that the other side never has: under a nondeterministic collation different values may be equal.
             return Ok(format!("{}", session.side()));
         }
         let known = (session.side(), collation.clone());
@@ -243,13 +246,15 @@ impl Pair {
 
 /// The fastest digest that both servers compute alike.
 fn hash(master: &mut Session, slave: &mut Session) -> Result<Hash> {
-    let there = master.text_rows("try the digest", PROBE)?.concat();
-    let here = slave.text_rows("try the digest", PROBE)?.concat();
-    // Of SQL_ASCII nobody knows what it is: its bytes are taken as they are.
+    let from_master = master.text_rows("try the digest", PROBE)?.concat();
+    let from_slave = slave.text_rows("try the digest", PROBE)?.concat();
+    // The encoding of a SQL_ASCII database is unknown: its bytes are compared as they are.
     let is_ascii = |row: &[Option<String>]| row.get(1).is_some_and(|name| name.as_deref() == Some("SQL_ASCII"));
     Ok(match () {
-        () if there.get(1) != here.get(1) && !is_ascii(&there) && !is_ascii(&here) => Hash::Md5OfUtf8,
-        () if there.first() == here.first() => Hash::Fast,
+        () if from_master.get(1) != from_slave.get(1) && !is_ascii(&from_master) && !is_ascii(&from_slave) => {
+            Hash::Md5OfUtf8
+        }
+        () if from_master.first() == from_slave.first() => Hash::Fast,
         () => Hash::Md5,
     })
 }
@@ -268,7 +273,7 @@ fn key_columns(table: &Row, key: &[String], by_bytes: &[bool]) -> Vec<KeyColumn>
     let collations: Vec<Option<String>> = table.get("collations");
     let column = |(name, by_bytes): (&String, &bool)| {
         let place = position(table, name)?;
-        // A number on this side is a text on the other.
+        // The column may be a number on this side and a text on the other.
         let by_bytes = *by_bytes && collations[place].is_some();
         Some(KeyColumn { name: name.clone(), base_type: types[place].clone(), by_bytes })
     };
@@ -287,12 +292,11 @@ fn search_path(table: &Row, key: &[String]) -> String {
     path
 }
 
-/// Filters and transforms are their owner's affair.
-fn allow(error: Error) -> Error {
+/// Only their owner may read filters and transforms, unless it grants that.
+fn add_grant_hint(error: Error) -> Error {
     match error.code() {
-        Some("42501") => error.with_hint(
-            "as their owner, for the role that compares: GRANT SELECT ON py_log_filter, py_log_transform TO ...;",
-        ),
+        Some("42501") => error
+            .with_hint("as their owner, for the role of DSN0: GRANT SELECT ON py_log_filter, py_log_transform TO ...;"),
         _ => error,
     }
 }

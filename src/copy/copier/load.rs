@@ -1,10 +1,11 @@
-//! The tables' load: several at a time, each in a transaction of its own, all from one snapshot.
+//! Loads the tables: several at a time, each in a transaction of its own, all from one snapshot.
 //!
-//! The session that has taken the snapshot keeps the locks of all tables, and loads some itself. Others lock a table without
-//! waiting, for they would wait behind an ALTER TABLE that waits for the first one; what they cannot have is left to it. A
-//! lock that is had while the first one still holds its own says that the table is what the snapshot shows.
+//! The session that has taken the snapshot holds the locks of all tables, and loads some tables itself. The other workers
+//! lock a table without waiting, because they would wait behind an ALTER TABLE that waits for the first session. They leave
+//! a table that they cannot lock to that session. If a worker gets the lock while the first session still holds its own,
+//! the table is as the snapshot shows it.
 
-use super::News;
+use super::CopyEvent;
 use crate::backlog::snapshot::Snapshot;
 use crate::base::control::{Canceller, Control};
 use crate::base::error::{Error, Kind, Result};
@@ -26,27 +27,27 @@ use std::time::{Duration, Instant};
 
 pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;";
 
-/// How often the operator hears how far it is.
-const TELL: Duration = Duration::from_millis(200);
+/// How often the progress is shown.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What failed for one table is taken back to here, without giving up the snapshot and the locks.
+/// If a table fails, the worker rolls back to this savepoint, and keeps the snapshot and the locks.
 const BEGIN_TABLE: &str = "SAVEPOINT pyreplica_table";
 const UNDO_TABLE: &str = "ROLLBACK TO SAVEPOINT pyreplica_table; RELEASE SAVEPOINT pyreplica_table";
 const END_TABLE: &str = "RELEASE SAVEPOINT pyreplica_table";
 
-/// How everything is loaded.
-pub(super) struct Way<'a> {
+/// How the tables are loaded.
+pub(super) struct LoadOptions<'a> {
     pub config: &'a Config,
     pub key: &'a str,
-    /// The snapshot by the name under which other sessions take it, and as it is noted.
+    /// The name under which other sessions take the snapshot, and the snapshot as it is noted.
     pub exported: &'a str,
     pub snapshot: &'a Snapshot,
-    /// The backend that has taken it, and holds the locks.
-    pub keeper: i32,
+    /// The process id of the backend that has taken the snapshot and holds the locks.
+    pub backend: i32,
     pub jobs: usize,
-    /// Empty a table in the very transaction that loads it.
+    /// Empty a table in the transaction that loads it.
     pub delete_first: bool,
-    /// The state of a table that has been loaded.
+    /// The state that `replica_copy` gets for a table that has been loaded.
     pub done: &'static str,
 }
 
@@ -60,75 +61,75 @@ pub struct LoadedTable {
 }
 
 /// How far the load is.
-pub struct Board {
+pub struct CopyProgress {
     pub tables: usize,
     pub done: usize,
     pub rows: u64,
     pub bytes: u64,
-    /// Of all tables, by their size; from 0 to 1.
+    /// How much of all tables is loaded, by their size; from 0 to 1.
     pub share: f64,
     pub elapsed: Duration,
 }
 
-/// What one table has come to, for whoever watches.
+/// How far one table is loaded, for the thread that shows the progress.
 #[derive(Default)]
-struct Gauge {
+struct TableProgress {
     rows: AtomicU64,
     bytes: AtomicU64,
     is_done: AtomicBool,
 }
 
 /// A worker's two sessions.
-struct Pipe {
+struct Worker {
     master: Session,
     slave: Session,
 }
 
 struct Shared<'a> {
-    way: &'a Way<'a>,
+    load_options: &'a LoadOptions<'a>,
     plans: &'a [CopyPlan],
-    gauges: Vec<Gauge>,
+    progress: Vec<TableProgress>,
     next: AtomicUsize,
     control: &'a Control,
-    /// The slave has a table of changes that are put aside.
+    /// The slave has a table of held changes, and the role may delete from it.
     drops_held: bool,
 }
 
 type Report = (usize, Result<LoadedTable>);
 
-/// Who loads a table, and how what the others could not lock comes to the keeper.
-enum Part {
-    Keeper(Receiver<usize>),
+/// A worker's role. A worker that could not lock a table leaves it, by a channel, to the one with the snapshot's session.
+enum Role {
+    SnapshotHolder(Receiver<usize>),
     Other(Sender<usize>),
 }
 
-/// Loads all tables. A table that fails does not keep the others from being loaded.
-/// `keeper` is the session that has taken the snapshot and locked the tables.
+/// Loads all tables. A table that fails does not keep the others from being loaded. `snapshot_session` has taken the
+/// snapshot and locked the tables.
 pub(super) fn all(
-    way: &Way,
-    keeper: Session,
+    load_options: &LoadOptions,
+    snapshot_session: Session,
     plans: &[CopyPlan],
     control: &Control,
-    tell: &mut dyn FnMut(News),
+    report: &mut dyn FnMut(CopyEvent),
 ) -> Result<Vec<LoadedTable>> {
-    let mut pipes = vec![Pipe::open(way, Some(keeper))?];
-    for _ in 1..way.jobs.clamp(1, plans.len().max(1)) {
-        pipes.push(Pipe::open(way, None)?);
+    let mut workers = vec![Worker::open(load_options, Some(snapshot_session))?];
+    for _ in 1..load_options.jobs.clamp(1, plans.len().max(1)) {
+        workers.push(Worker::open(load_options, None)?);
     }
-    control.set_cancellers(pipes.iter().flat_map(Pipe::cancellers).collect());
-    let gauges = plans.iter().map(|_| Gauge::default()).collect();
-    let drops_held = pipes[0].slave.query_one("look for held changes", sql::MAY_DROP_HELD, &[])?.get(0);
-    let shared = Shared { way, plans, gauges, next: AtomicUsize::new(0), control, drops_held };
+    control.set_cancellers(workers.iter().flat_map(Worker::cancellers).collect());
+    let progress = plans.iter().map(|_| TableProgress::default()).collect();
+    let drops_held = workers[0].slave.query_one("look for held changes", sql::MAY_DROP_HELD, &[])?.get(0);
+    let shared = Shared { load_options, plans, progress, next: AtomicUsize::new(0), control, drops_held };
     let started = Instant::now();
     let (mut loaded, mut failed): (Vec<LoadedTable>, Vec<(String, Error)>) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
         let (sender, reports) = channel();
         let (leave, left) = channel();
         let mut left = Some(left);
-        for (number, pipe) in pipes.into_iter().enumerate() {
+        for (number, worker) in workers.into_iter().enumerate() {
             let (shared, sender) = (&shared, sender.clone());
-            let part = left.take().map_or_else(|| Part::Other(leave.clone()), Part::Keeper);
-            let work = move || shared.work(pipe, part, &sender);
+            let role = left.take().map_or_else(|| Role::Other(leave.clone()), Role::SnapshotHolder);
+            let work = move || shared.work(worker, role, &sender);
             let spawned = thread::Builder::new().name(format!("copy {number}")).spawn_scoped(scope, work);
             if let Err(e) = spawned {
                 failed.push((String::new(), Error::new(Kind::Internal, None, "start a thread", e)));
@@ -136,20 +137,20 @@ pub(super) fn all(
         }
         drop((sender, leave));
         loop {
-            match reports.recv_timeout(TELL) {
+            match reports.recv_timeout(PROGRESS_INTERVAL) {
                 Ok((_, Ok(table))) => {
-                    tell(News::LoadedTable(&table));
+                    report(CopyEvent::LoadedTable(&table));
                     loaded.push(table);
                 }
                 Ok((index, Err(error))) => failed.push((plans[index].relation.clone(), error)),
-                Err(RecvTimeoutError::Timeout) => tell(News::Progress(&shared.board(started))),
+                Err(RecvTimeoutError::Timeout) => report(CopyEvent::Progress(&shared.copy_progress(started))),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
     });
     match failed.into_iter().next() {
         _ if control.is_stopping() => Err(stopped()),
-        Some((relation, error)) => Err(blame(error, &relation, loaded.len(), plans.len())),
+        Some((relation, error)) => Err(table_error(error, &relation, loaded.len(), plans.len())),
         None if loaded.len() < plans.len() => {
             Err(Error::new(Kind::Internal, None, "copy", "a thread panicked, as the line before says"))
         }
@@ -157,32 +158,33 @@ pub(super) fn all(
     }
 }
 
-impl Pipe {
-    fn open(way: &Way, keeper: Option<Session>) -> Result<Pipe> {
-        let label = format!("{} copy", way.config.name);
-        let mut master = match keeper {
-            Some(keeper) => keeper,
+impl Worker {
+    fn open(load_options: &LoadOptions, snapshot_session: Option<Session>) -> Result<Worker> {
+        let label = format!("{} copy", load_options.config.name);
+        let mut master = match snapshot_session {
+            Some(snapshot_session) => snapshot_session,
             None => {
-                let mut master = connect::connect(Side::Master, &way.config.master, &label)?;
-                let take = format!("{BEGIN_SNAPSHOT} SET TRANSACTION SNAPSHOT {}", quote_literal(way.exported));
+                let mut master = connect::connect(Side::Master, &load_options.config.master, &label)?;
+                let take =
+                    format!("{BEGIN_SNAPSHOT} SET TRANSACTION SNAPSHOT {}", quote_literal(load_options.exported));
                 master.message("take the snapshot", &take)?;
                 master
             }
         };
-        let mut slave = connect::connect(Side::Slave, &way.config.slave, &label)?;
+        let mut slave = connect::connect(Side::Slave, &load_options.config.slave, &label)?;
         let identity: String = master.query_one("look at the server", server_sql::IDENTITY, &[])?.get(0);
         slave.set_up(&identity)?;
-        // Whether it may was looked at: if not, no table has anything that would fire.
+        // `check_slave` has made sure that, if the role may not do this, no table has anything that would fire.
         take_replica_role(&mut slave)?;
         slave.query("set the session up", pair_sql::COMMIT_DURABLY, &[])?;
-        Ok(Pipe { master, slave })
+        Ok(Worker { master, slave })
     }
 
     fn cancellers(&self) -> [Canceller; 2] {
         [self.master.canceller(), self.slave.canceller()]
     }
 
-    /// Ready for the next table, after one that failed.
+    /// Makes the worker ready for the next table, after one that failed.
     fn recover(&mut self) -> Result<()> {
         self.slave.message("roll back", "ROLLBACK")?;
         self.master.message("roll back", UNDO_TABLE).map(drop)
@@ -190,139 +192,146 @@ impl Pipe {
 }
 
 impl Shared<'_> {
-    fn work(&self, mut pipe: Pipe, part: Part, reports: &Sender<Report>) {
+    fn work(&self, mut worker: Worker, role: Role, reports: &Sender<Report>) {
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             if index >= self.plans.len() {
                 break;
             }
-            if !self.take_on(&mut pipe, &part, index, reports) {
+            if !self.load_or_leave(&mut worker, &role, index, reports) {
                 return;
             }
         }
-        // Until no other is at work any more.
-        let Part::Keeper(left) = &part else { return };
+        // This ends when no other worker runs any more.
+        let Role::SnapshotHolder(left) = &role else { return };
         for index in left {
-            if !self.take_on(&mut pipe, &part, index, reports) {
+            if !self.load_or_leave(&mut worker, &role, index, reports) {
                 return;
             }
         }
     }
 
-    /// Loads a table, or leaves it to the keeper; whether the pipe is good for another one.
-    fn take_on(&self, pipe: &mut Pipe, part: &Part, index: usize, reports: &Sender<Report>) -> bool {
+    /// Loads a table, or leaves it to the session that holds the snapshot. Returns whether the worker can load another one.
+    fn load_or_leave(&self, worker: &mut Worker, role: &Role, index: usize, reports: &Sender<Report>) -> bool {
         if self.control.is_stopping() {
             return false;
         }
-        let outcome = self.begin(pipe, part, &self.plans[index]).and_then(|has_lock| match part {
-            Part::Other(leave) if !has_lock => {
-                // The keeper is gone only if it has told of an error of its own.
+        let outcome = self.begin(worker, role, &self.plans[index]).and_then(|has_lock| match role {
+            Role::Other(leave) if !has_lock => {
+                // This fails only if the receiver has ended, and then it has reported an error of its own.
                 let _ = leave.send(index);
                 Ok(None)
             }
-            _ => self.load(pipe, index).map(Some),
+            _ => self.load(worker, index).map(Some),
         });
         let goes_on = match &outcome {
-            Ok(_) => pipe.master.message("end a table", END_TABLE).is_ok(),
-            Err(error) => !error.is_transient() && pipe.recover().is_ok(),
+            Ok(_) => worker.master.message("end a table", END_TABLE).is_ok(),
+            Err(error) => !error.is_transient() && worker.recover().is_ok(),
         };
-        // Nobody listens any more only if the main thread has panicked.
-        let is_told = outcome.transpose().is_none_or(|outcome| reports.send((index, outcome)).is_ok());
-        is_told && goes_on
+        // This fails only if the main thread has panicked.
+        let is_reported = outcome.transpose().is_none_or(|outcome| reports.send((index, outcome)).is_ok());
+        is_reported && goes_on
     }
 
-    /// False if the table's lock is not to be had now.
-    fn begin(&self, pipe: &mut Pipe, part: &Part, plan: &CopyPlan) -> Result<bool> {
-        pipe.master.message("begin a table", BEGIN_TABLE)?;
-        if let Part::Keeper(_) = part {
+    /// Locks the table. False if the lock of another session is in the way.
+    fn begin(&self, worker: &mut Worker, role: &Role, plan: &CopyPlan) -> Result<bool> {
+        worker.master.message("begin a table", BEGIN_TABLE)?;
+        if let Role::SnapshotHolder(_) = role {
             return Ok(true);
         }
         let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE NOWAIT", plan.source);
-        match pipe.master.message("lock the table", &lock) {
+        match worker.master.message("lock the table", &lock) {
             Err(error) if error.code() == Some("55P03") => {
-                pipe.master.message("roll back", &format!("{UNDO_TABLE}; {BEGIN_TABLE}"))?;
+                worker.master.message("roll back", &format!("{UNDO_TABLE}; {BEGIN_TABLE}"))?;
                 return Ok(false);
             }
             other => other?,
         };
-        let parameters: [&(dyn ToSql + Sync); 2] = [&self.way.keeper, &plan.relation];
-        if pipe.master.query_one("look at the locks", sql::KEEPS_LOCK, &parameters)?.get(0) {
+        let parameters: [&(dyn ToSql + Sync); 2] = [&self.load_options.backend, &plan.relation];
+        if worker.master.query_one("look at the locks", sql::HAS_LOCK, &parameters)?.get(0) {
             return Ok(true);
         }
-        let detail = format!("the session that kept {} as the snapshot shows it is gone", plan.relation);
+        let detail = format!("the session that locked {} for the snapshot has ended", plan.relation);
         Err(Error::new(Kind::Connection, Some(Side::Master), "copy", detail))
     }
 
-    fn load(&self, pipe: &mut Pipe, index: usize) -> Result<LoadedTable> {
-        let (way, plan, gauge) = (self.way, &self.plans[index], &self.gauges[index]);
+    fn load(&self, worker: &mut Worker, index: usize) -> Result<LoadedTable> {
+        let (load_options, plan, table_progress) = (self.load_options, &self.plans[index], &self.progress[index]);
         let started = Instant::now();
-        pipe.slave.message("begin a transaction", "BEGIN")?;
-        let row = pipe.slave.query_one("note the copy", sql::BEGIN_LOAD, &[&way.key, &plan.relation])?;
+        worker.slave.message("begin a transaction", "BEGIN")?;
+        let row = worker.slave.query_one("note the copy", sql::BEGIN_LOAD, &[&load_options.key, &plan.relation])?;
         if !matches!(row.get(0), "wanted" | "held") {
-            let detail = format!("a former copy has loaded {} in this very moment", plan.relation);
-            return Err(Error::new(Kind::Contention, Some(Side::Slave), "copy", detail).with_hint("run it again"));
+            let detail = format!("an earlier copy has just loaded {}", plan.relation);
+            return Err(Error::new(Kind::Contention, Some(Side::Slave), "copy", detail).with_hint("run the copy again"));
         }
-        pipe.slave.message("set the session up", replay_sql::ITS_PATH)?;
-        if way.delete_first {
-            pipe.slave.message("empty the table", &format!("DELETE FROM {}", plan.target))?;
+        worker.slave.message("set the session up", replay_sql::APPLICATION_PATH)?;
+        if load_options.delete_first {
+            worker.slave.message("empty the table", &format!("DELETE FROM {}", plan.target))?;
         }
-        let Pipe { master, slave } = pipe;
+        let Worker { master, slave } = worker;
         let rows = master.copy(&plan.out, slave, &plan.into, plan.is_binary, &mut |bytes| {
-            if gauge.rows.fetch_add(1, Ordering::Relaxed) == 0 {
+            if table_progress.rows.fetch_add(1, Ordering::Relaxed) == 0 {
                 failpoint::reached("copy-loading");
             }
-            gauge.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            table_progress.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
             if self.control.is_stopping() { Err(stopped()) } else { Ok(()) }
         })?;
-        pipe.slave.message("set the session up", replay_sql::OWN_PATH)?;
-        let snapshot = way.snapshot.as_str();
-        pipe.slave.execute(
+        worker.slave.message("set the session up", replay_sql::DAEMON_PATH)?;
+        let snapshot = load_options.snapshot.as_str();
+        worker.slave.execute(
             "note the copy",
             sql::END_LOAD,
-            &[&way.key, &plan.relation, &way.done, &snapshot, &(rows as i64)],
+            &[&load_options.key, &plan.relation, &load_options.done, &snapshot, &(rows as i64)],
         )?;
         if self.drops_held {
-            let parameters: [&(dyn ToSql + Sync); 3] = [&way.key, &plan.relation, &snapshot];
-            pipe.slave.execute("drop what is held and copied", sql::DROP_HELD, &parameters)?;
+            let parameters: [&(dyn ToSql + Sync); 3] = [&load_options.key, &plan.relation, &snapshot];
+            worker.slave.execute("drop what is held and copied", sql::DROP_HELD, &parameters)?;
         }
         failpoint::reached("copy-noted");
-        pipe.slave.message("commit", "COMMIT")?;
+        worker.slave.message("commit", "COMMIT")?;
         failpoint::reached("copy-table");
-        gauge.rows.store(rows, Ordering::Relaxed);
-        gauge.is_done.store(true, Ordering::Relaxed);
-        let bytes = gauge.bytes.load(Ordering::Relaxed);
+        table_progress.rows.store(rows, Ordering::Relaxed);
+        table_progress.is_done.store(true, Ordering::Relaxed);
+        let bytes = table_progress.bytes.load(Ordering::Relaxed);
         Ok(LoadedTable { relation: plan.relation.clone(), rows, bytes, took: started.elapsed() })
     }
 
-    fn board(&self, started: Instant) -> Board {
-        let mut board =
-            Board { tables: self.plans.len(), done: 0, rows: 0, bytes: 0, share: 0.0, elapsed: started.elapsed() };
+    fn copy_progress(&self, started: Instant) -> CopyProgress {
+        let mut sum = CopyProgress {
+            tables: self.plans.len(),
+            done: 0,
+            rows: 0,
+            bytes: 0,
+            share: 0.0,
+            elapsed: started.elapsed(),
+        };
         let total: u64 = self.plans.iter().map(weight).sum();
-        for (plan, gauge) in self.plans.iter().zip(&self.gauges) {
-            let rows = gauge.rows.load(Ordering::Relaxed);
-            let is_done = gauge.is_done.load(Ordering::Relaxed);
-            let bytes = gauge.bytes.load(Ordering::Relaxed);
-            // Statistics are seldom right: a table is whole when it is done, and not before. One without any goes by size.
-            let (part, all) = if plan.rows > 0 { (rows, plan.rows) } else { (bytes, plan.bytes) };
-            let share = if is_done { 1.0 } else { (part as f64 / all.max(1) as f64).min(0.99) };
-            board.done += usize::from(is_done);
-            board.rows += rows;
-            board.bytes += bytes;
-            board.share += share * weight(plan) as f64 / total.max(1) as f64;
+        for (plan, table_progress) in self.plans.iter().zip(&self.progress) {
+            let rows = table_progress.rows.load(Ordering::Relaxed);
+            let is_done = table_progress.is_done.load(Ordering::Relaxed);
+            let bytes = table_progress.bytes.load(Ordering::Relaxed);
+            // Statistics are seldom exact: a table counts as complete when it is done, and not before. Without statistics,
+            // its size counts.
+            let (loaded, all) = if plan.rows > 0 { (rows, plan.rows) } else { (bytes, plan.bytes) };
+            let share = if is_done { 1.0 } else { (loaded as f64 / all.max(1) as f64).min(0.99) };
+            sum.done += usize::from(is_done);
+            sum.rows += rows;
+            sum.bytes += bytes;
+            sum.share += share * weight(plan) as f64 / total.max(1) as f64;
         }
-        board
+        sum
     }
 }
 
-/// Also an empty table takes a moment.
+/// An empty table takes a moment, too.
 fn weight(plan: &CopyPlan) -> u64 {
     plan.bytes + 8192
 }
 
-fn blame(error: Error, relation: &str, loaded: usize, all: usize) -> Error {
-    let mend = error.hint().map(str::to_string).unwrap_or_else(|| "mend that".to_string());
-    let hint = format!("{mend}; {loaded} of {all} tables are loaded: run the copy again, and it goes on with the rest");
-    // What a server refuses is for the operator to set right there.
+fn table_error(error: Error, relation: &str, loaded: usize, all: usize) -> Error {
+    let fix = error.hint().map(str::to_string).unwrap_or_else(|| "fix that".to_string());
+    let hint = format!("{fix}; {loaded} of {all} tables are loaded: run the copy again, and it goes on with the rest");
+    // If a server refuses something, the operator has to fix it there.
     let kind = if error.kind() == Kind::Internal && error.code().is_some() { Kind::Setup } else { error.kind() };
     let table = if relation.is_empty() { "the tables" } else { relation };
     Error::new(kind, error.side(), format!("copy {table}"), error.detail()).with_hint(hint)

@@ -1,6 +1,6 @@
-//! The sequences, which no trigger logs: set once, to where they are on the master at the end of the copy.
+//! Sets the sequences, which no trigger logs: once, at the end of the copy, to their values on the master.
 
-use super::News;
+use super::CopyEvent;
 use crate::base::error::Result;
 use crate::base::names::quote_literal;
 use crate::copy::plan::listed;
@@ -8,40 +8,42 @@ use crate::copy::sql;
 use crate::server::session::Session;
 use std::collections::HashMap;
 
-/// Sets all sequences, or those of some tables; how many. What cannot be set is told, and keeps nothing from going on.
-pub(super) fn bring(
+/// Sets all sequences, or those of some tables. Returns how many. A sequence that cannot be set is reported, and the copy
+/// goes on.
+pub(super) fn set_all(
     master: &mut Session,
     slave: &mut Session,
-    of: Option<Vec<String>>,
-    tell: &mut dyn FnMut(News),
+    tables: Option<Vec<String>>,
+    report: &mut dyn FnMut(CopyEvent),
 ) -> Result<u64> {
-    let there = master.query("look at the sequences", &sql::SEQUENCES, &[&of])?;
-    let here = slave.query("look at the sequences", &sql::SEQUENCES, &[&None::<Vec<String>>])?;
-    let here: HashMap<String, i64> = here.iter().map(|row| (row.get("sequence"), row.get("increment"))).collect();
+    let on_master = master.query("look at the sequences", &sql::SEQUENCES, &[&tables])?;
+    let on_slave = slave.query("look at the sequences", &sql::SEQUENCES, &[&None::<Vec<String>>])?;
+    let on_slave: HashMap<String, i64> =
+        on_slave.iter().map(|row| (row.get("sequence"), row.get("increment"))).collect();
     let mut set = 0;
-    let (mut missing, mut secret, mut interleaved) = (Vec::new(), Vec::new(), Vec::new());
-    for row in there {
+    let (mut missing, mut unreadable, mut interleaved) = (Vec::new(), Vec::new(), Vec::new());
+    for row in on_master {
         let name: String = row.get("sequence");
         let is_readable: bool = row.get("readable");
-        match here.get(&name) {
+        match on_slave.get(&name) {
             None => missing.push(name),
-            // Where both sides are masters, each gives out numbers of its own: py_log_interleave.
+            // Where both sides are masters, each takes numbers of its own: py_log_interleave.
             Some(increment) if *increment != row.get::<_, i64>("increment") => interleaved.push(name),
-            Some(_) if !is_readable => secret.push(name),
+            Some(_) if !is_readable => unreadable.push(name),
             Some(_) => match set_one(master, slave, &name) {
                 Ok(()) => set += 1,
                 Err(error) if error.is_transient() => return Err(error),
-                Err(error) => tell(News::Note(format!("the sequence {name} is not set: {error}"))),
+                Err(error) => report(CopyEvent::Note(format!("the sequence {name} is not set: {error}"))),
             },
         }
     }
     let notes = [
         (missing, "the slave has no sequence"),
-        (secret, "DSN0's role may not read the sequence"),
-        (interleaved, "not set, since it counts in other steps on the slave: the sequence"),
+        (unreadable, "DSN0's role may not read the sequence"),
+        (interleaved, "not set, because the increment differs on the slave: the sequence"),
     ];
     for (names, what) in notes.iter().filter(|(names, _)| !names.is_empty()) {
-        tell(News::Note(format!("{what} {}", listed(names))));
+        report(CopyEvent::Note(format!("{what} {}", listed(names))));
     }
     Ok(set)
 }

@@ -15,7 +15,7 @@ pub(super) fn examine(report: &mut Diagnosis, key: &str, source: &str, worker: W
     let asked = tables_on_hold(slave, key);
     let Some(tables) = report.tried(side, SUBJECT, asked) else { return };
     match &unfinished {
-        Some(copy) if worker == Worker::Copy => drop(report.add(Level::Note, side, SUBJECT, copy.under_way())),
+        Some(copy) if worker == Worker::Copy => drop(report.add(Level::Note, side, SUBJECT, copy.in_progress())),
         Some(copy) => {
             report.add(Level::Failure, side, SUBJECT, copy).advise(copy.hint(source));
         }

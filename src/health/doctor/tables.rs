@@ -155,7 +155,9 @@ fn replaying(report: &mut Diagnosis, slave: &mut Session, on_master: Option<&Cat
         Ok(Some(Some(missing))) => {
             let text = "the role lacks rights on replica_progress";
             let finding = report.add(Level::Failure, side, "progress", text);
-            missing.split_inclusive(';').for_each(|grant| drop(finding.mend(grant.trim().to_string())));
+            for grant in missing.split_inclusive(';') {
+                finding.mend(grant.trim().to_string());
+            }
         }
         Ok(None) => {
             let text = "there is no table replica_progress of this version yet";

@@ -110,7 +110,7 @@ impl PairStatus {
     fn unfinished_copy(&self, source: &str) -> Option<Problem> {
         let copy = self.copy.as_ref()?;
         Some(if self.is_copying {
-            warning(copy.under_way(), "when it has ended, start the daemon")
+            warning(copy.in_progress(), "when it has ended, start the daemon")
         } else {
             Problem { is_failure: true, text: copy.to_string(), hint: Some(copy.hint(source)) }
         })

@@ -1,6 +1,6 @@
-//! One conflict: what it is, who wins, what becomes of the row.
+//! One conflict: which kind it is, which side wins, and what is written.
 
-use super::{Candidate, Met, at_place, best, candidates, misfit_error, once, shown};
+use super::{Candidate, ConflictRecord, candidates, execute_alone, mismatch_error, most_similar, value_text, write_at};
 use crate::backlog::change::{Change, Event};
 use crate::backlog::row::{Row, text_array};
 use crate::base::error::{Error, Kind, Result};
@@ -14,7 +14,7 @@ const KEPT: &str = "the slave's row was kept";
 const APPLIED: &str = "the master's values were applied";
 const NOTHING: &str = "nothing";
 
-/// A change that did not touch exactly the one row that it should.
+/// A change whose statement did not touch exactly one row.
 pub(super) struct Case<'a> {
     pub table: &'a Table,
     pub change: &'a Change,
@@ -24,66 +24,68 @@ pub(super) struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// An UPDATE that insisted on the old values found no row.
-    pub fn differs_or_missing(&self, slave: &mut Session) -> Result<Option<Met>> {
+    /// An UPDATE that compares the old values has found no row: the row differs, or it is missing.
+    pub fn differs_or_missing(&self, slave: &mut Session) -> Result<Option<ConflictRecord>> {
         let candidates = candidates(slave, self.table, self.change)?;
-        let Some(found) = best(&candidates) else { return self.missing(Conflict::UpdateMissing).map(Some) };
+        let Some(found) = most_similar(&candidates) else { return self.missing(Conflict::UpdateMissing).map(Some) };
         let what = differences(found);
         let action = self.action(Conflict::UpdateDiffers);
-        let met = |done, is_warning| {
+        let record = |done, is_warning| {
             let text = format!("{what}; {done}");
-            Ok(Some(self.met(Conflict::UpdateDiffers, Some(found), &text, done, is_warning)))
+            Ok(Some(self.record(Conflict::UpdateDiffers, Some(found), &text, done, is_warning)))
         };
         match &action {
-            ConflictAction::Error => Err(self.refused(&format!("the row is not what it was on the master: {what}"))),
-            ConflictAction::Skip => met(KEPT, false),
+            ConflictAction::Error => {
+                Err(self.conflict_error(&format!("the row is not what it was on the master: {what}")))
+            }
+            ConflictAction::Skip => record(KEPT, false),
             ConflictAction::Newest(column) if self.is_newer(slave, found, column)? => {
                 self.overwrite(slave, found)?;
-                met(APPLIED, false)
+                record(APPLIED, false)
             }
-            ConflictAction::Newest(_) => met(KEPT, false),
+            ConflictAction::Newest(_) => record(KEPT, false),
             ConflictAction::Warn => {
                 if candidates.len() == 1 {
                     let shape = Shape::of(self.change, self.table, false);
-                    let shape = shape.map_err(|misfit| misfit_error(self.change, self.table, &misfit))?;
-                    once(slave, self.name, &shape, self.table, self.change)?;
+                    let shape = shape.map_err(|mismatch| mismatch_error(self.change, self.table, &mismatch))?;
+                    execute_alone(slave, self.name, &shape, self.table, self.change)?;
                 } else {
-                    at_place(slave, self.table, self.change, &found.place)?;
+                    write_at(slave, self.table, self.change, &found.location)?;
                 }
-                met(APPLIED, true)
+                record(APPLIED, true)
             }
         }
     }
 
-    /// There is nothing to change or delete, and nothing comes of it.
-    pub fn missing(&self, conflict: Conflict) -> Result<Met> {
+    /// The row to be updated or deleted is missing, so nothing is written.
+    pub fn missing(&self, conflict: Conflict) -> Result<ConflictRecord> {
         let what = "the row is missing on the slave";
         match self.action(conflict) {
-            ConflictAction::Error => Err(self.refused(what)),
-            action => Ok(self.met(conflict, None, what, NOTHING, action == ConflictAction::Warn)),
+            ConflictAction::Error => Err(self.conflict_error(what)),
+            action => Ok(self.record(conflict, None, what, NOTHING, action == ConflictAction::Warn)),
         }
     }
 
-    /// Several rows fit the key: the one that is in every column what the master's was is the one.
-    pub fn exactly_one(&self, slave: &mut Session, rows: u64) -> Result<Option<Met>> {
+    /// Several rows have the key. The change is meant for the row that is equal to the master's old row in every column.
+    pub fn exactly_one(&self, slave: &mut Session, rows: u64) -> Result<Option<ConflictRecord>> {
         let candidates = candidates(slave, self.table, self.change)?;
-        let Some(found) = best(&candidates) else {
+        let Some(found) = most_similar(&candidates) else {
             let conflict =
                 if self.change.event == Event::Delete { Conflict::DeleteMissing } else { Conflict::UpdateMissing };
             return self.missing(conflict).map(Some);
         };
-        at_place(slave, self.table, self.change, &found.place)?;
+        write_at(slave, self.table, self.change, &found.location)?;
         let equal = found.values.iter().all(|(_, expected, found)| expected == found);
-        let what = "several rows fit the key; the most similar one was taken";
+        let what = "several rows have the key; the change was applied to the most similar one";
         Ok((!equal).then(|| {
-            let mut met = self.met(Conflict::UpdateDiffers, Some(found), what, APPLIED, true);
-            met.text = met.text.replacen("(0 rows", &format!("({rows} rows"), 1);
-            met
+            let mut record = self.record(Conflict::UpdateDiffers, Some(found), what, APPLIED, true);
+            record.text = record.text.replacen("(0 rows", &format!("({rows} rows"), 1);
+            record
         }))
     }
 
-    /// A unique value of the new row is taken; the change has been taken back.
-    pub fn exists(&self, slave: &mut Session, error: Error) -> Result<Met> {
+    /// Another row has a unique value of the new row. The change has been rolled back.
+    pub fn exists(&self, slave: &mut Session, error: Error) -> Result<ConflictRecord> {
         let insert = self.change.event == Event::Insert;
         let conflict = if insert { Conflict::InsertExists } else { Conflict::UpdateExists };
         let action = self.action(conflict);
@@ -92,68 +94,69 @@ impl Case<'_> {
         }
         let candidates = if insert { candidates(slave, self.table, self.change)? } else { Vec::new() };
         let found = candidates.first();
-        let met = |done, is_warning| {
+        let record = |done, is_warning| {
             let text = format!("{}; {done}", error.detail());
-            Ok(self.met(conflict, found, &text, done, is_warning))
+            Ok(self.record(conflict, found, &text, done, is_warning))
         };
         match (&action, found) {
-            (ConflictAction::Skip, _) => met(KEPT, false),
-            // Another unique constraint than the key's, or an UPDATE: two rows can't become one.
+            (ConflictAction::Skip, _) => record(KEPT, false),
+            // The constraint is not the key's, or the change is an UPDATE: two rows cannot become one.
             (_, None) => Err(error),
-            (ConflictAction::Newest(column), Some(row)) if !self.is_newer(slave, row, column)? => met(KEPT, false),
+            (ConflictAction::Newest(column), Some(row)) if !self.is_newer(slave, row, column)? => record(KEPT, false),
             (_, Some(row)) => {
                 self.overwrite(slave, row)?;
-                met(APPLIED, action == ConflictAction::Warn)
+                record(APPLIED, action == ConflictAction::Warn)
             }
         }
     }
 
-    /// A DELETE whose row is compared first, since the operator wants to know.
-    pub fn delete_watched(&self, slave: &mut Session, shape: &Shape) -> Result<Option<Met>> {
+    /// A DELETE with a rule for `delete_differs`: the row is compared before it is deleted.
+    pub fn delete_compared(&self, slave: &mut Session, shape: &Shape) -> Result<Option<ConflictRecord>> {
         let candidates = candidates(slave, self.table, self.change)?;
-        let Some(found) = best(&candidates) else { return self.missing(Conflict::DeleteMissing).map(Some) };
+        let Some(found) = most_similar(&candidates) else { return self.missing(Conflict::DeleteMissing).map(Some) };
         let what = differences(found);
         let action = if what.is_empty() { ConflictAction::Warn } else { self.action(Conflict::DeleteDiffers) };
-        let met = |done, is_warning| {
-            Some(self.met(Conflict::DeleteDiffers, Some(found), &format!("{what}; {done}"), done, is_warning))
+        let record = |done, is_warning| {
+            Some(self.record(Conflict::DeleteDiffers, Some(found), &format!("{what}; {done}"), done, is_warning))
         };
         match action {
             ConflictAction::Error => {
-                return Err(self.refused(&format!("the row is not what it was on the master: {what}")));
+                return Err(self.conflict_error(&format!("the row is not what it was on the master: {what}")));
             }
-            ConflictAction::Skip => return Ok(met(KEPT, false)),
-            // A row that is gone on one side has no value to compare: the DELETE wins.
+            ConflictAction::Skip => return Ok(record(KEPT, false)),
+            // The master's row is deleted and has no value for newest() to compare: the DELETE wins.
             ConflictAction::Newest(_) | ConflictAction::Warn => {}
         }
         if candidates.len() == 1 {
-            once(slave, self.name, shape, self.table, self.change)?;
+            execute_alone(slave, self.name, shape, self.table, self.change)?;
         } else {
-            at_place(slave, self.table, self.change, &found.place)?;
+            write_at(slave, self.table, self.change, &found.location)?;
         }
-        Ok(if what.is_empty() { None } else { met("the row was deleted", action == ConflictAction::Warn) })
+        Ok(if what.is_empty() { None } else { record("the row was deleted", action == ConflictAction::Warn) })
     }
 
-    pub fn met(
+    pub fn record(
         &self,
         conflict: Conflict,
         found: Option<&Candidate>,
         what: &str,
         done: &'static str,
         is_warning: bool,
-    ) -> Met {
+    ) -> ConflictRecord {
         let Case { table, change, .. } = self;
         let row = if change.event == Event::Insert { &change.new } else { &change.old };
-        let named = |row: &Row| (!row.is_empty()).then(|| array(row.iter()));
+        let named = |row: &Row| (!row.is_empty()).then(|| names_and_values(row.iter()));
         let key = table.keys.first().map(|key| key.iter().map(|p| &table.column(*p).name));
         let instruction = instruction(change, Some(table));
-        Met {
+        ConflictRecord {
             conflict,
             id: change.id,
             txid: change.txid,
             relation: change.relation.clone(),
-            key: key.map(|names| array(names.map(|name| (name, row.get(name).flatten())))),
+            key: key.map(|names| names_and_values(names.map(|name| (name, row.get(name).flatten())))),
             expected: named(&change.old),
-            found: found.map(|found| array(found.values.iter().map(|(name, _, found)| (name, found.as_deref())))),
+            found: found
+                .map(|found| names_and_values(found.values.iter().map(|(name, _, found)| (name, found.as_deref())))),
             new: named(&change.new),
             done,
             text: format!("Possible conflict (0 rows affected): {instruction} (change {}): {what}", change.id),
@@ -165,26 +168,29 @@ impl Case<'_> {
         self.policies.of(&self.change.relation, conflict)
     }
 
-    fn refused(&self, what: &str) -> Error {
+    fn conflict_error(&self, what: &str) -> Error {
         let change = self.change;
         let operation = format!("replay change {} of transaction {}", change.id, change.txid);
-        Error::new(Kind::Change, Some(Side::Slave), operation, what)
-            .with_change(change.id, change.txid)
-            .with_hint("CONFLICT in the config file makes this an error: mend the slave by hand, or pyreplica skip")
+        Error::new(Kind::Change, Some(Side::Slave), operation, what).with_change(change.id, change.txid).with_hint(
+            "CONFLICT in the config file makes this an error: fix the slave by hand, or give the change up with \
+                 pyreplica skip",
+        )
     }
 
-    /// Whether the master's row wins. NULL is older than everything. Of two rows of one age that one wins whose text is the
-    /// greater, column by column in the order of their names: so both sides decide alike.
+    /// Whether the master's row is newer, and so wins. NULL is older than everything. If both rows are equally old, the one
+    /// with the greater text wins, compared column by column in the order of their names. So both sides decide alike.
     fn is_newer(&self, slave: &mut Session, found: &Candidate, column: &str) -> Result<bool> {
         let Case { table, change, .. } = self;
         let value = |name: &str| change.new.get(name).or_else(|| change.old.get(name)).flatten();
         let Some(position) = table.position(column) else {
-            return Err(self.refused(&format!("there is no column {} to tell the newest row by", quote_ident(column))));
+            return Err(
+                self.conflict_error(&format!("there is no column {} for newest() to compare", quote_ident(column)))
+            );
         };
         if !change.new.has(column) && !change.old.has(column) {
-            let what =
-                "of a large row it holds only what an UPDATE changes; with newest() every UPDATE has to change it";
-            return Err(self.refused(&format!("the log leaves {} out: {what}", quote_ident(column))));
+            let what = "for a large row it holds only the columns that an UPDATE changes; with newest() every UPDATE has to \
+                        change it";
+            return Err(self.conflict_error(&format!("the log leaves {} out: {what}", quote_ident(column))));
         }
         let cast = |position: u16| {
             let column = table.column(position);
@@ -199,7 +205,7 @@ impl Case<'_> {
             .filter_map(|name| table.position(name))
             .map(|p| format!(", {}::pg_catalog.text, {}::pg_catalog.text", quote_ident(&table.column(p).name), cast(p)))
             .collect();
-        // In one time zone, as the texts of times are compared: the other side's server may be in another one.
+        // In UTC, because the texts of times are compared and the other side's server may use another time zone.
         let sql = format!(
             "SET LOCAL timezone = 'UTC'; \
              SELECT CASE WHEN {new} IS NULL THEN CASE WHEN {own} IS NOT NULL THEN false END WHEN {own} IS NULL THEN true \
@@ -209,7 +215,7 @@ impl Case<'_> {
             table.column(position).operator(">"),
             columns.concat(),
             table.target,
-            found.place
+            found.location
         );
         let rows = slave.text_rows("compare the rows", &sql)?;
         let Some((newer, values)) = rows.first().and_then(|row| row.split_first()) else { return Ok(true) };
@@ -220,7 +226,8 @@ impl Case<'_> {
         Ok(first.is_none_or(|pair| pair[1] > pair[0]))
     }
 
-    /// Gives a row all values that the log has of the master's: what else was changed here on the slave has lost too.
+    /// Writes all values of the master's row that the log holds. What the slave has changed in other columns of the row is
+    /// lost too.
     fn overwrite(&self, slave: &mut Session, found: &Candidate) -> Result<()> {
         let Case { table, change, .. } = self;
         let set: Vec<String> = table
@@ -236,22 +243,22 @@ impl Case<'_> {
         if set.is_empty() {
             return Ok(());
         }
-        let sql = format!("UPDATE {} SET {} WHERE {}", table.target, set.join(", "), found.place);
+        let sql = format!("UPDATE {} SET {} WHERE {}", table.target, set.join(", "), found.location);
         slave.message("replay", &sql).map(drop)
     }
 }
 
 fn differences(found: &Candidate) -> String {
     let differing = found.values.iter().filter(|(_, expected, found)| expected != found);
-    let said: Vec<String> = differing
+    let texts: Vec<String> = differing
         .map(|(name, expected, found)| {
-            format!("{}: expected {}, found {}", quote_ident(name), shown(expected), shown(found))
+            format!("{}: expected {}, found {}", quote_ident(name), value_text(expected), value_text(found))
         })
         .collect();
-    said.join(", ")
+    texts.join(", ")
 }
 
-/// Names and values in turn.
-fn array<'a>(columns: impl Iterator<Item = (&'a String, Option<&'a str>)>) -> String {
+/// An array of name, value, name, value.
+fn names_and_values<'a>(columns: impl Iterator<Item = (&'a String, Option<&'a str>)>) -> String {
     text_array(columns.flat_map(|(name, value)| [Some(name.clone()), value.map(str::to_string)]))
 }

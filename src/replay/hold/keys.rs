@@ -1,81 +1,84 @@
-//! The numbers by which a change is known to touch what another has touched.
+//! Finds out which change depends on which, by hashes that are stored with the changes in quarantine.
 //!
-//! A change *leaves* numbers, which later ones are looked up by while it is in quarantine, and *needs* numbers: it waits for
-//! whoever has left one of them. Two changes meet at a row, by its key; at a value of another unique constraint, which one
-//! frees and the other takes; and at a foreign key of the slave's: who refers to a row waits for what brings that row, and
-//! what takes a row away waits for those that still referred to it. Two that refer to one row don't meet, nor do one that
-//! refers to a row and one that changes it otherwise.
+//! A change has *keys*, the hashes of what it touches, and *needs*: it depends on each earlier change in quarantine that
+//! has one of these hashes among its keys. Two changes have a hash in common if they touch the same row, by its key; if one
+//! frees a value of another unique constraint and the other takes it; and by a foreign key of the slave: the change of a
+//! row that refers to another waits for the change that inserts that row, and the change that deletes a row waits for the
+//! changes of rows that still referred to it. Two changes of rows that refer to the same row do not depend on each other. A
+//! change of a row that refers to another does not depend on an UPDATE of that row which leaves the referenced columns
+//! alone.
 
 use crate::backlog::change::{Change, Event};
 use crate::backlog::row::Row;
 use crate::replay::table::Table;
 use std::collections::BTreeSet;
 
-/// What a number is made for. The letters are in numbers that are stored.
+/// What a hash is made of. Each tag has its letter in the hashes; they are stored, so the letters must not change.
 #[derive(Clone, Copy)]
 enum Tag {
-    /// Every change of a table leaves it.
+    /// Every change of the table has this key.
     Any,
-    /// A change of all rows, or of nobody knows which.
+    /// A change of all rows, or of unknown ones.
     All,
     Row,
     Unique,
-    /// A row that others may refer to has come or gone.
+    /// A row that others may refer to is inserted or deleted.
     Target,
     /// A row refers, or referred, to another.
     Reference,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Numbers {
-    pub left: BTreeSet<i64>,
-    pub needed: BTreeSet<i64>,
+pub(super) struct Dependencies {
+    pub keys: BTreeSet<i64>,
+    pub needs: BTreeSet<i64>,
 }
 
-/// The numbers of a change; `table` is what the slave has of its table. What a free statement is about, nobody can tell.
-pub(super) fn numbers(change: &Change, table: Option<&Table>) -> Numbers {
-    let mut numbers = Numbers::default();
+/// The dependencies of a change; `table` is its table on the slave. A free statement has none: it is unknown what it
+/// touches.
+pub(super) fn dependencies(change: &Change, table: Option<&Table>) -> Dependencies {
+    let mut dependencies = Dependencies::default();
     if change.event == Event::Statement {
-        return numbers;
+        return dependencies;
     }
     let relation = change.relation.as_str();
     let known = table.filter(|_| change.event != Event::Truncate);
     let rows = known.and_then(|table| Some((table, rows(change, table)?)));
     let Some((table, rows)) = rows else {
-        numbers.left.extend([number(Tag::Any, relation, &[], &[]), number(Tag::All, relation, &[], &[])]);
-        numbers.needed.insert(number(Tag::Any, relation, &[], &[]));
-        return numbers;
+        dependencies.keys.extend([hash(Tag::Any, relation, &[], &[]), hash(Tag::All, relation, &[], &[])]);
+        dependencies.needs.insert(hash(Tag::Any, relation, &[], &[]));
+        return dependencies;
     };
-    numbers.left.insert(number(Tag::Any, relation, &[], &[]));
-    numbers.needed.insert(number(Tag::All, relation, &[], &[]));
+    dependencies.keys.insert(hash(Tag::Any, relation, &[], &[]));
+    dependencies.needs.insert(hash(Tag::All, relation, &[], &[]));
     let touched = Touched { change, table };
-    let rows = rows.iter().map(|values| number(Tag::Row, relation, &[], values));
+    let rows = rows.iter().map(|values| hash(Tag::Row, relation, &[], values));
     let unique = table.unique.iter().filter(|columns| Some(*columns) != table.keys.first());
     let unique = unique.flat_map(|columns| touched.both(columns).map(move |values| (columns, values)));
-    let unique = unique.map(|(columns, values)| number(Tag::Unique, relation, &touched.names(columns), &values));
-    for number in rows.chain(unique) {
-        numbers.left.insert(number);
-        numbers.needed.insert(number);
+    let unique = unique.map(|(columns, values)| hash(Tag::Unique, relation, &touched.names(columns), &values));
+    for hash in rows.chain(unique) {
+        dependencies.keys.insert(hash);
+        dependencies.needs.insert(hash);
     }
     for columns in table.referred.iter().filter(|columns| touched.differ(columns)) {
-        let of = |tag, values: &Values| number(tag, relation, &touched.names(columns), values);
-        numbers.left.extend(touched.both(columns).map(|values| of(Tag::Target, &values)));
-        numbers.needed.extend(touched.before(columns).map(|values| of(Tag::Reference, &values)));
+        let of = |tag, values: &Values| hash(tag, relation, &touched.names(columns), values);
+        dependencies.keys.extend(touched.both(columns).map(|values| of(Tag::Target, &values)));
+        dependencies.needs.extend(touched.before(columns).map(|values| of(Tag::Reference, &values)));
     }
     for reference in &table.references {
         let names: Vec<&str> = reference.names.iter().map(String::as_str).collect();
-        let of = |tag, values: &Values| number(tag, &reference.relation, &names, values);
-        numbers.left.extend(touched.both(&reference.columns).map(|values| of(Tag::Reference, &values)));
+        let of = |tag, values: &Values| hash(tag, &reference.relation, &names, values);
+        dependencies.keys.extend(touched.both(&reference.columns).map(|values| of(Tag::Reference, &values)));
         if touched.differ(&reference.columns) {
-            numbers.needed.extend(touched.after(&reference.columns).map(|values| of(Tag::Target, &values)));
+            dependencies.needs.extend(touched.after(&reference.columns).map(|values| of(Tag::Target, &values)));
         }
     }
-    numbers
+    dependencies
 }
 
 type Values = Vec<Option<String>>;
 
-/// The keys that a row has, and had. None if they are not logged.
+/// The row's key before the change and after it. None if the log does not hold them.
 fn rows(change: &Change, table: &Table) -> Option<BTreeSet<Values>> {
     let key = table.keys.first()?;
     let value = |row: &Row, other: Option<&Row>| -> Option<Values> {
@@ -103,7 +106,7 @@ impl Touched<'_> {
         columns.iter().map(|p| self.table.column(*p).name.as_str()).collect()
     }
 
-    /// Whether the values come, go, or become others.
+    /// Whether the change inserts, deletes or changes these values.
     fn differ(&self, columns: &[u16]) -> bool {
         self.change.event != Event::Update || columns.iter().any(|p| self.change.changes(&self.table.column(*p).name))
     }
@@ -120,8 +123,8 @@ impl Touched<'_> {
         self.before(columns).into_iter().chain(self.after(columns))
     }
 
-    /// A column of a large row that an UPDATE leaves alone is logged in neither, or in the old row only. NULLs are equal to
-    /// nothing and refer to nothing.
+    /// The values of these columns. Of a large row, the log holds a column that an UPDATE leaves alone in the old row only,
+    /// or not at all. None if a value is unknown or NULL: a NULL is equal to nothing and refers to nothing.
     fn values(&self, row: &Row, other: &Row, columns: &[u16]) -> Option<Values> {
         if row.is_empty() {
             return None;
@@ -134,9 +137,9 @@ impl Touched<'_> {
     }
 }
 
-/// FNV-1a: it is stored, so it must be the same in every version. Two that come to the same number only make a transaction
-/// wait that need not.
-fn number(tag: Tag, relation: &str, columns: &[&str], values: &[Option<String>]) -> i64 {
+/// FNV-1a: the hashes are stored, so every version has to compute the same. Two different things with the same hash only
+/// make a transaction wait without need.
+fn hash(tag: Tag, relation: &str, columns: &[&str], values: &[Option<String>]) -> i64 {
     let tag = match tag {
         Tag::Any => 'a',
         Tag::All => 't',
@@ -197,11 +200,11 @@ mod tests {
 
     /// The second waits while the first is in quarantine.
     fn follows(first: (&Change, &Table), second: (&Change, &Table)) -> bool {
-        !numbers(first.0, Some(first.1)).left.is_disjoint(&numbers(second.0, Some(second.1)).needed)
+        !dependencies(first.0, Some(first.1)).keys.is_disjoint(&dependencies(second.0, Some(second.1)).needs)
     }
 
     #[test]
-    fn changes_of_one_row_meet_and_a_truncate_meets_all() {
+    fn changes_of_one_row_depend_on_each_other_and_a_truncate_on_all() {
         let t = table(&["a", "b"]);
         let of = |event, old: &[_], new: &[_]| change("public.t", event, old, new);
         let insert = of(Event::Insert, &[], &[("a", "1"), ("b", "2")]);
@@ -212,13 +215,13 @@ mod tests {
         assert!(follows((&insert, &t), (&update, &t)) && follows((&moved, &t), (&update, &t)));
         assert!(!follows((&moved, &t), (&other, &t)) && !follows((&update, &t), (&other, &t)));
         assert!(follows((&other, &t), (&truncate, &t)) && follows((&truncate, &t), (&other, &t)));
-        assert_eq!(numbers(&update, None), numbers(&truncate, Some(&t)));
+        assert_eq!(dependencies(&update, None), dependencies(&truncate, Some(&t)));
         let statement = change("", Event::Statement, &[], &[]);
-        assert_eq!(numbers(&statement, None), Numbers::default());
+        assert_eq!(dependencies(&statement, None), Dependencies::default());
     }
 
     #[test]
-    fn who_takes_a_unique_value_meets_who_frees_it() {
+    fn a_change_that_takes_a_unique_value_depends_on_the_one_that_frees_it() {
         let mut t = table(&["a", "b"]);
         t.add_unique(&["b"]);
         let of = |event, old: &[_], new: &[_]| change("public.t", event, old, new);
@@ -229,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn who_refers_to_a_row_waits_for_what_brings_it_and_no_other() {
+    fn a_reference_depends_on_the_insert_of_its_row_and_on_nothing_else() {
         let (mut parent, mut child) = (table(&["p", "v"]), table(&["c", "of"]));
         parent.referred.push(vec![0]);
         child.references.push(Reference { columns: vec![1], relation: "public.p".into(), names: vec!["p".into()] });

@@ -2,7 +2,7 @@ use super::*;
 use crate::base::names::{LogId, Txid};
 use crate::replay::table::Column;
 
-/// `a` is the key; `n` is written by the slave itself.
+/// `a` is the key; the slave computes `n` itself.
 fn table() -> Table {
     let column = |name: &str| Column {
         name: name.into(),
@@ -47,21 +47,21 @@ fn changes(script: &[&str]) -> Vec<Change> {
     script.iter().enumerate().map(change).collect()
 }
 
-/// Each group as its event, what it sets, what it insists on, and its rows.
+/// Each group as its event, the columns that it sets, those that it compares, and its rows.
 fn shown(script: &[&str]) -> Vec<String> {
     let (table, changes) = (table(), changes(script));
     let show = |group: &Group| {
         let rows: Vec<String> =
             group.rows.iter().map(|row| row.iter().map(|v| v.unwrap_or("-")).collect::<Vec<_>>().join(" ")).collect();
         let SetShape { event, written, guards, .. } = &group.shape;
-        let found = if group.found { "" } else { " of nothing" };
-        format!("{event:?}{found} {written:?} {guards:?}: {}", rows.join(", "))
+        let rows_exist = if group.rows_exist { "" } else { " of nothing" };
+        format!("{event:?}{rows_exist} {written:?} {guards:?}: {}", rows.join(", "))
     };
     effect(&changes, |_| Some(&table)).0.iter().flat_map(|effect| &effect.groups).map(show).collect()
 }
 
 #[test]
-fn changes_of_one_shape_are_one_group_and_what_vacates_goes_first() {
+fn changes_of_one_shape_are_one_group_and_deletes_go_first() {
     assert_eq!(
         shown(&["I 1 x y", "U 2 x y > 2 z y", "I 3 - y", "D 4 x y", "U 5 x y > 5 - y"]),
         ["Delete [] []: 4", "Update [1] [1]: z 2 x, - 5 x", "Insert [0, 1, 2] []: 1 x y, 3 - y"]
@@ -69,7 +69,7 @@ fn changes_of_one_shape_are_one_group_and_what_vacates_goes_first() {
 }
 
 #[test]
-fn a_row_ends_as_its_last_change_left_it_and_insists_on_what_was_before_the_first() {
+fn a_row_gets_its_last_values_and_its_first_old_values_are_compared() {
     assert_eq!(shown(&["U 1 x y > 1 z y", "U 1 z y > 1 w v"]), ["Update [1, 2] [1, 2]: w v 1 x y"]);
     assert_eq!(shown(&["I 1 x y", "U 1 x y > 1 z y"]), ["Insert [0, 1, 2] []: 1 z y"]);
     assert_eq!(shown(&["U 1 x y > 1 z y", "D 1 z y"]), ["Delete [] [1]: 1 x"]);
@@ -78,13 +78,13 @@ fn a_row_ends_as_its_last_change_left_it_and_insists_on_what_was_before_the_firs
 }
 
 #[test]
-fn a_row_that_comes_and_goes_is_to_be_missing() {
+fn a_row_that_is_inserted_and_deleted_has_to_be_missing() {
     assert_eq!(shown(&["I 1 x y", "D 1 x y"]), ["Delete of nothing [] []: 1"]);
     assert_eq!(shown(&["I 1 x y", "D 1 x y", "I 1 z z"]), ["Insert [0, 1, 2] []: 1 z z"]);
 }
 
 #[test]
-fn what_is_in_doubt_is_left_to_be_replayed_change_by_change() {
+fn what_does_not_fit_is_replayed_change_by_change() {
     for script in [
         &["U 1 x y > 2 x y"][..],
         &["I 1 x y", "I 1 x y"],

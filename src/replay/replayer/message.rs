@@ -1,4 +1,4 @@
-//! What goes out in one piece: statements of which the server says how many rows each of them touched.
+//! One message to the slave: several statements. The server answers how many rows each of them touched.
 
 use crate::base::error::Result;
 use crate::replay::sets::SetShape;
@@ -6,32 +6,33 @@ use crate::replay::statements::Shape;
 use crate::server::session::Session;
 use std::collections::HashMap;
 
-/// Statements kept prepared, some 50 kB each on the server; beyond that all are dropped and made anew.
+/// Prepared statements that a session keeps; each takes some 50 kB on the server. At this number all are deallocated, and
+/// prepared again when they are needed.
 const MAX_PREPARED: usize = 2_000;
 
-/// Statements that are prepared by one message have about so many bytes together, or one is longer.
+/// One message prepares statements of at most this length together; a longer statement gets a message of its own.
 const PREPARE_BYTES: usize = 4 << 10;
 
-/// Statements sent as one message, and how many rows those that count are to touch.
+/// Statements that are sent as one message, and how many rows those that write have to touch.
 pub(super) struct Message {
     pub text: String,
-    /// What is to be prepared before. The server keeps the whole message with each statement that one prepares, so they don't
-    /// go out together.
+    /// The PREPAREs to send first, in messages of their own: with each statement that a message prepares, the server keeps
+    /// the text of the whole message.
     pub prepares: Vec<String>,
-    /// Rows that follow in place of statements.
+    /// A COPY and its rows, instead of EXECUTEs.
     copy: Option<CopyIn>,
     answers: usize,
-    /// (place among the answers, rows).
+    /// (number of the answer, rows).
     expected: Vec<(usize, u64)>,
 }
 
 impl Message {
-    /// `opening`: so many statements, each with its semicolon.
+    /// `opening` consists of `answers` statements, each with its semicolon.
     pub fn new(opening: &str, answers: usize) -> Message {
         Message { text: opening.to_string(), prepares: Vec::new(), copy: None, answers, expected: Vec::new() }
     }
 
-    /// Ends with a statement that answers to nothing.
+    /// Appends the last statement, whose answer is not checked.
     pub fn close(&mut self, statement: &str) {
         match &mut self.copy {
             Some(copy) => copy.end.push_str(statement),
@@ -45,20 +46,20 @@ impl Message {
         self.answers += 1;
     }
 
-    /// Ends a statement that has been written to `text`, and is to touch so many rows.
+    /// Ends a statement that has been written to `text` and has to touch this many rows.
     pub fn expect(&mut self, rows: u64) {
         self.text.push(';');
         self.expected.push((self.answers, rows));
         self.answers += 1;
     }
 
-    /// Goes on with so many rows for a COPY, whose answer is the only one that counts.
+    /// Appends a COPY of `count` rows. Only its answer is checked.
     pub fn copy(&mut self, statement: String, rows: String, count: u64) {
         self.copy = Some(CopyIn { statement, rows, end: String::new() });
         self.expected = vec![(0, count)];
     }
 
-    /// How many rows each statement touched.
+    /// Sends the message and returns how many rows each statement touched.
     pub fn send(&self, slave: &mut Session) -> Result<Vec<u64>> {
         match &self.copy {
             None => slave.message("replay", &self.text),
@@ -68,7 +69,7 @@ impl Message {
         }
     }
 
-    /// What is to be prepared before, message by message.
+    /// The messages that prepare the statements.
     pub fn preparations(&self) -> Vec<String> {
         let mut messages: Vec<String> = Vec::new();
         for prepare in &self.prepares {
@@ -80,12 +81,12 @@ impl Message {
         messages
     }
 
-    pub fn is_met_by(&self, counts: &[u64]) -> bool {
+    pub fn has_expected_counts(&self, counts: &[u64]) -> bool {
         self.expected.iter().all(|(place, rows)| counts.get(*place) == Some(rows))
     }
 }
 
-/// A COPY, its rows, and what ends the message behind it.
+/// A COPY, its rows, and the statement that follows it.
 struct CopyIn {
     statement: String,
     rows: String,
@@ -95,7 +96,7 @@ struct CopyIn {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) enum AnyShape {
     One(Shape),
-    /// One that fails unless it touches exactly one row.
+    /// A statement that fails unless it touches exactly one row.
     Exact(Shape),
     Set(SetShape),
 }
@@ -108,34 +109,34 @@ pub(super) struct Statements {
 }
 
 impl Statements {
-    /// A name that no statement had yet.
-    pub fn fresh_name(&mut self) -> String {
+    /// A name that no statement has had yet.
+    pub fn new_name(&mut self) -> String {
         self.made += 1;
         format!("py_{}", self.made)
     }
 
-    /// The name of the statement for a shape, which is to be prepared before the message if it has not been.
+    /// The name of the prepared statement for a shape. If it is not prepared yet, the message gets its PREPARE.
     pub fn name(&mut self, shape: AnyShape, message: &mut Message, prepare: impl Fn(&str) -> String) -> String {
         if let Some(name) = self.prepared.get(&shape) {
             return name.clone();
         }
-        let name = self.fresh_name();
+        let name = self.new_name();
         message.prepares.push(prepare(&name));
         self.prepared.insert(shape, name.clone());
         name
     }
 
-    pub fn are_many(&self) -> bool {
+    pub fn are_too_many(&self) -> bool {
         self.prepared.len() >= MAX_PREPARED
     }
 
-    /// What drops them all on the server; here they are forgotten.
+    /// Forgets all statements, and returns the DEALLOCATEs that drop them on the server.
     pub fn drop_all(&mut self) -> String {
         let names: Vec<String> = self.prepared.drain().map(|(_, name)| format!("DEALLOCATE {name}")).collect();
         names.join(";")
     }
 
-    /// A message failed: which of its PREPAREs were reached is not known.
+    /// Forgets all statements, after a message has failed: it is unknown which of its PREPAREs the server has executed.
     pub fn forget(&mut self) {
         self.prepared.clear();
     }

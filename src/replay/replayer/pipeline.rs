@@ -1,7 +1,7 @@
-//! Sets of changes, composed while the slave works on those before.
+//! Composes sets of changes while the slave executes the sets before.
 //!
-//! One composed message may be waiting. It is sent when the next one is to be composed, or by `settle`, which everything
-//! else that is asked of the slave begins with; so the order of replay is never another one.
+//! At most one composed message waits to be sent. The replayer sends it when it composes the next one, or by `flush`. Every
+//! function that sends something else to the slave calls `flush` first, so all changes are replayed in order.
 
 use super::message::{AnyShape, Message};
 use super::{Replayer, log_change};
@@ -14,47 +14,47 @@ use crate::replay::table::Table;
 use crate::server::session::Session;
 use std::collections::HashSet;
 
-/// From so many rows on, COPY saves more than its additional round trips cost.
+/// With this many rows or more, COPY saves more time than its additional round trips cost.
 const COPY_ROWS: usize = 500;
 
-/// The net effect of changes as one message, and the changes themselves in case that it fails.
+/// The net effect of changes as one message, and the changes themselves in case the message fails.
 pub(super) struct Sets {
     message: Message,
     changes: Vec<Change>,
-    /// The tables whose changes are in it, and whether that is all of them.
-    done: HashSet<String>,
+    /// The tables whose changes the message writes, and whether those are the tables of all changes.
+    relations: HashSet<String>,
     is_whole: bool,
-    /// The origin that the message leaves behind.
-    noting: String,
+    /// The origin that is set when the message has been executed.
+    origin_after: String,
 }
 
 impl Sets {
-    fn left(&self) -> Vec<&Change> {
+    fn remaining(&self) -> Vec<&Change> {
         if self.is_whole {
             return Vec::new();
         }
-        self.changes.iter().filter(|change| !self.done.contains(&change.relation)).collect()
+        self.changes.iter().filter(|change| !self.relations.contains(&change.relation)).collect()
     }
 }
 
 impl Replayer {
-    /// Sends what was composed and has not been sent yet. Whatever else is to be asked of the slave comes after that.
-    pub fn settle(&mut self, slave: &mut Session) -> Result<()> {
-        let Some(sets) = self.waiting.take() else { return Ok(()) };
+    /// Sends the composed message, if there is one. Everything else that is sent to the slave has to come after that.
+    pub fn flush(&mut self, slave: &mut Session) -> Result<()> {
+        let Some(sets) = self.composed.take() else { return Ok(()) };
         let left = if self.send(slave, &sets.message)? {
             self.log_replayed(&sets);
-            sets.left()
+            sets.remaining()
         } else {
             sets.changes.iter().collect()
         };
         self.in_messages(slave, &left)
     }
 
-    /// Replays the net effect of what can be replayed so, and the rest change by change. While the slave works on the effect of
-    /// the changes before, that of these is composed.
+    /// Replays the net effect of the changes of those tables where this is possible, and the other changes in messages.
+    /// Composes the net effect while the slave executes the message before.
     pub(super) fn as_sets(&mut self, slave: &mut Session, changes: Vec<Change>) -> Result<()> {
-        self.make_room(slave)?;
-        let next = match self.waiting.take() {
+        self.limit_prepared(slave)?;
+        let next = match self.composed.take() {
             None => self.compose_sets(changes),
             Some(sets) if !self.prepare(slave, &sets.message)? => {
                 self.in_messages(slave, &sets.changes.iter().collect::<Vec<_>>())?;
@@ -64,9 +64,9 @@ impl Replayer {
                 self.in_savepoint = true;
                 let compose = || self.compose_sets(changes);
                 let (answer, next) = slave.ask_while(|slave| sets.message.send(slave), compose);
-                let noting = std::mem::replace(&mut self.noting, sets.noting.clone());
-                if self.is_met(slave, &sets.message, answer)? {
-                    self.noting = noting;
+                let origin = std::mem::replace(&mut self.current_origin, sets.origin_after.clone());
+                if self.accept_or_roll_back(slave, &sets.message, answer)? {
+                    self.current_origin = origin;
                     self.log_replayed(&sets);
                     next
                 } else {
@@ -76,15 +76,15 @@ impl Replayer {
             }
         };
         let is_whole = next.is_whole;
-        self.waiting = Some(next);
-        if is_whole { Ok(()) } else { self.settle(slave) }
+        self.composed = Some(next);
+        if is_whole { Ok(()) } else { self.flush(slave) }
     }
 
-    /// Drops all prepared statements if there are too many.
-    pub(super) fn make_room(&mut self, slave: &mut Session) -> Result<()> {
-        if self.statements.are_many() {
-            self.settle(slave)?;
-            slave.message("forget prepared statements", &self.statements.drop_all())?;
+    /// Deallocates all prepared statements if there are too many.
+    pub(super) fn limit_prepared(&mut self, slave: &mut Session) -> Result<()> {
+        if self.statements.are_too_many() {
+            self.flush(slave)?;
+            slave.message("deallocate prepared statements", &self.statements.drop_all())?;
         }
         Ok(())
     }
@@ -92,29 +92,29 @@ impl Replayer {
     fn compose_sets(&mut self, changes: Vec<Change>) -> Sets {
         let mut message = self.opening(&changes[0]);
         let (effects, is_whole) = net_effect::effect(&changes, |change| self.cache.get(change).ok());
-        let done = effects.iter().map(|effect| effect.relation.to_string()).collect();
+        let relations = effects.iter().map(|effect| effect.relation.to_string()).collect();
         if let Some((table, Group { shape, rows, .. })) = many_new_rows(&effects) {
-            message.copy(shape.copy(table), sets::copied(rows), rows.len() as u64);
+            message.copy(shape.copy(table), sets::copy_rows(rows), rows.len() as u64);
         } else {
             for TableEffect { table, groups, .. } in &effects {
-                for Group { shape, rows, found } in groups {
-                    let shape = shape.suited(table, rows);
+                for Group { shape, rows, rows_exist } in groups {
+                    let shape = shape.with_single_values(table, rows);
                     let name =
                         self.statements.name(AnyShape::Set(shape.clone()), &mut message, |n| shape.prepare(n, table));
                     shape.execute(&name, rows, &mut message.text);
-                    message.expect(if *found { rows.len() as u64 } else { 0 });
+                    message.expect(if *rows_exist { rows.len() as u64 } else { 0 });
                 }
             }
         }
-        message.close(sql::OWN_PATH);
-        Sets { message, changes, done, is_whole, noting: self.noting.clone() }
+        message.close(sql::DAEMON_PATH);
+        Sets { message, changes, relations, is_whole, origin_after: self.current_origin.clone() }
     }
 
     fn log_replayed(&self, sets: &Sets) {
         if !log::log_enabled!(target: &self.name, log::Level::Debug) {
             return;
         }
-        for change in sets.changes.iter().filter(|change| sets.done.contains(&change.relation)) {
+        for change in sets.changes.iter().filter(|change| sets.relations.contains(&change.relation)) {
             if let Ok(table) = self.cache.get(change) {
                 log_change(&self.name, change, table);
             }
@@ -122,7 +122,7 @@ impl Replayer {
     }
 }
 
-/// The new rows of one table, if they are many and nothing else is to be done.
+/// The new rows of one table, if they are many and there is no other effect.
 fn many_new_rows<'a>(effects: &'a [TableEffect]) -> Option<(&'a Table, &'a Group<'a>)> {
     let [TableEffect { table, groups, .. }] = effects else { return None };
     let [group] = groups.as_slice() else { return None };

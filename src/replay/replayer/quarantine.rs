@@ -1,22 +1,22 @@
-//! What becomes of changes beside being replayed: the last check of a batch, quarantine, and the record of conflicts.
+//! The last check of a batch, the quarantine, and the record of conflicts.
 
-use super::{MEND, Replayer};
+use super::{FIX_SLAVE, Replayer};
 use crate::backlog::change::Change;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
-use crate::replay::conflict::Met;
+use crate::replay::conflict::ConflictRecord;
 use crate::replay::sql;
 use crate::replay::statements::instruction;
 use crate::server::session::Session;
 
-/// Looked at in one query.
+/// Conditions that one query checks.
 const UNIQUE_CHECKS: usize = 200;
 
 impl Replayer {
-    /// Looks at the end of a batch whether unique constraints hold that the slave has not checked: those that are
-    /// deferrable are checked by triggers, which do not run in the replica role.
+    /// Checks deferrable unique constraints at the end of a batch. PostgreSQL checks them by triggers, which do not run in
+    /// the replica role.
     pub fn check_unique(&mut self, slave: &mut Session) -> Result<()> {
-        self.settle(slave)?;
+        self.flush(slave)?;
         for unchecked in std::mem::take(&mut self.unchecked).chunks(UNIQUE_CHECKS) {
             let queries: Vec<String> =
                 unchecked.iter().map(|(id, _, duplicate)| format!("SELECT {id} WHERE {duplicate}")).collect();
@@ -28,21 +28,21 @@ impl Replayer {
                 return Err(Error::new(Kind::Change, Some(Side::Slave), operation, detail)
                     .with_change(*id, *txid)
                     .with_code("23505")
-                    .with_hint(MEND));
+                    .with_hint(FIX_SLAVE));
             }
         }
         if self.deferring {
-            // What is deferred runs at the end of the transaction.
-            slave.message("replay", sql::ITS_PATH)?;
+            // Deferred triggers run at the end of the transaction, and need the application's search path.
+            slave.message("replay", sql::APPLICATION_PATH)?;
         }
         Ok(())
     }
 
-    /// Whether one of these changes needs one that is in quarantine; says which.
+    /// Whether one of these changes depends on a change in quarantine. Returns a text that names that change.
     pub fn depends(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<Option<String>> {
-        self.settle(slave)?;
+        self.flush(slave)?;
         self.lock(master, slave, changes)?;
-        self.cache.link(slave, relations(changes))?;
+        self.cache.load_foreign_keys(slave, relations(changes))?;
         self.holds.depends(slave, changes, |change| self.cache.get(change).ok())
     }
 
@@ -54,34 +54,35 @@ impl Replayer {
         changes: &[Change],
         error: &str,
     ) -> Result<()> {
-        self.settle(slave)?;
+        self.flush(slave)?;
         self.lock(master, slave, changes)?;
-        self.cache.link(slave, relations(changes))?;
+        self.cache.load_foreign_keys(slave, relations(changes))?;
         self.holds.quarantine(slave, changes, error, |change| self.cache.get(change).ok())
     }
 
-    /// Something unusual about the batch, to be told once it is committed.
-    pub fn tell(&mut self, what: String) {
+    /// Adds a message to those that `take_conflicts` returns.
+    pub fn report(&mut self, what: String) {
         self.conflicts.push(what);
     }
 
-    /// The instructions that changes stand for.
+    /// The changes as SQL, as the log shows them.
     pub fn show(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<Vec<String>> {
-        self.settle(slave)?;
+        self.flush(slave)?;
         self.lock(master, slave, changes)?;
         Ok(changes.iter().map(|change| instruction(change, self.cache.get(change).ok())).collect())
     }
 
-    /// Writes conflicts down on the slave, in the transaction that has met them, and keeps those that somebody is to be told.
-    pub(super) fn record(&mut self, slave: &mut Session, met: Vec<Met>) -> Result<()> {
-        if self.keeps_conflicts {
-            self.holds.record(slave, &met)?;
+    /// Writes conflicts to the slave's table, in the transaction that met them. Warnings are kept for `take_conflicts`; the
+    /// others are logged here.
+    pub(super) fn record(&mut self, slave: &mut Session, records: Vec<ConflictRecord>) -> Result<()> {
+        if self.records_conflicts {
+            self.holds.record(slave, &records)?;
         }
-        for met in met {
-            if met.is_warning {
-                self.conflicts.push(met.text);
+        for record in records {
+            if record.is_warning {
+                self.conflicts.push(record.text);
             } else {
-                log::info!(target: &self.name, "{}: {}", met.conflict, met.text);
+                log::info!(target: &self.name, "{}: {}", record.conflict, record.text);
             }
         }
         Ok(())

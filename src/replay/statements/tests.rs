@@ -42,7 +42,7 @@ fn table() -> Table {
 }
 
 #[test]
-fn an_update_writes_what_changed_and_insists_on_what_it_was() {
+fn an_update_writes_the_changed_columns_and_compares_their_old_values() {
     let table = table();
     let change = change(
         Event::Update,
@@ -124,16 +124,16 @@ fn a_long_instruction_is_cut() {
 fn a_column_that_the_slave_lacks_is_named() {
     let table = table();
     let change = change(Event::Insert, Row::default(), row(&[("id1", "1"), ("b", "2")]));
-    assert_eq!(Shape::of(&change, &table, true), Err(Misfit::NoSuchColumn("b".into())));
+    assert_eq!(Shape::of(&change, &table, true), Err(Mismatch::NoSuchColumn("b".into())));
 }
 
 #[test]
-fn a_statement_that_insists_fails_unless_it_touches_one_row() {
+fn an_exact_statement_fails_unless_it_touches_one_row() {
     let table = table();
     let delete = change(Event::Delete, row(&[("id1", "1"), ("id2", "2")]), Row::default());
     let shape = Shape::of(&delete, &table, true).unwrap();
     assert_eq!(
-        shape.insist("p", &table),
+        shape.prepare_exact("p", &table),
         "PREPARE p (integer, integer) AS WITH done AS (DELETE FROM ONLY \"public\".\"test\" WHERE \
          \"id1\" OPERATOR(pg_catalog.=) $1 AND \"id2\" OPERATOR(pg_catalog.=) $2 RETURNING 1) \
          SELECT 1 OPERATOR(pg_catalog./) (pg_catalog.count(*) OPERATOR(pg_catalog.=) 1)::pg_catalog.int4 FROM done"

@@ -2,8 +2,8 @@
 
 use crate::base::error::ExitCode;
 use crate::base::names::quote_ident;
-use crate::compare::comparison::{ComparePlan, Counts, Difference, Omission, Sort, What};
-use crate::compare::repair::BothRows;
+use crate::compare::comparison::{ComparePlan, Counts, Difference, DifferenceKind, LeftOutKind, LeftOutTable};
+use crate::compare::repair::ColumnDifference;
 use crate::process::output::{Json, TextTable, json};
 
 /// A longer value is cut where people read it, and so is one for programs: the row itself is in the databases.
@@ -31,7 +31,7 @@ pub struct TableResult {
 /// A row that differs.
 pub struct Shown {
     pub row: Difference,
-    pub values: Vec<BothRows>,
+    pub values: Vec<ColumnDifference>,
 }
 
 /// What repairing has done.
@@ -69,13 +69,13 @@ impl State {
 
 impl TableResult {
     /// A table that could not be compared.
-    pub fn omitted(omission: Omission) -> TableResult {
+    pub fn omitted(omission: LeftOutTable) -> TableResult {
         TableResult {
             table: omission.table,
-            state: match omission.sort {
-                Sort::ByDesign => State::LeftOut,
-                Sort::Keyless => State::Unknown,
-                Sort::Absent => State::Different,
+            state: match omission.kind {
+                LeftOutKind::ByDesign => State::LeftOut,
+                LeftOutKind::NoKey => State::Unknown,
+                LeftOutKind::NotOnSlave => State::Different,
             },
             counts: Counts::default(),
             key: Vec::new(),
@@ -161,7 +161,7 @@ impl TableResult {
             .iter()
             .map(|v| json!({ "column": v.column, "master": value(&v.master), "slave": value(&v.slave) }))
             .collect();
-        json!({ "key": key, "what": word(shown.row.what), "columns": columns })
+        json!({ "key": key, "what": word(shown.row.kind), "columns": columns })
     }
 
     fn lines(&self, lines: &mut Vec<String>) {
@@ -179,7 +179,7 @@ impl TableResult {
                 .map(|v| format!("{} is {}, on the slave {}", quote_ident(&v.column), text(&v.master), text(&v.slave)))
                 .collect();
             let rest = if columns.is_empty() { String::new() } else { format!(": {}", columns.join("; ")) };
-            lines.push(format!("{} {} {}{rest}", self.table, key.join(", "), word(shown.row.what)));
+            lines.push(format!("{} {} {}{rest}", self.table, key.join(", "), word(shown.row.kind)));
         }
         let differences = self.counts.differences();
         if !self.shown.is_empty() && differences > self.shown.len() as u64 {
@@ -270,11 +270,11 @@ fn cells(finding: &TableResult, mended: bool) -> Vec<String> {
     cells
 }
 
-fn word(what: What) -> &'static str {
+fn word(what: DifferenceKind) -> &'static str {
     match what {
-        What::Missing => "missing",
-        What::Extra => "extra",
-        What::Different => "different",
+        DifferenceKind::Missing => "missing",
+        DifferenceKind::Extra => "extra",
+        DifferenceKind::Different => "different",
     }
 }
 
