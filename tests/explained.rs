@@ -178,7 +178,7 @@ fn who_keeps_a_lock_on_the_slave_is_named() {
     let pid: i32 = client.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
     let told = explained(&pair, "");
     assert_eq!(told.state, "failing");
-    told.assert_says(&["slave: cannot ", "hint: somebody else keeps a lock there: pyreplica doctor names who does"]);
+    told.assert_says(&["slave: cannot ", "hint: another session holds a lock there: pyreplica doctor names it"]);
     assert_says(
         &told.doctor,
         &[
