@@ -65,7 +65,7 @@ pub const HELD_SUMMARY: &str = "select (select count(*) from public.replica_held
 pub const LAST_ERROR: &str = include_str!("../../sql/query/status/error.sql");
 
 /// Whether the daemon may leave its failures there: a log of an older version no place for them.
-pub const MAY_NOTE_ERRORS: &str = "select count(*) = 3 from unnest(array['select', 'insert', 'update']) privilege \
+pub const MAY_RECORD_ERRORS: &str = "select count(*) = 3 from unnest(array['select', 'insert', 'update']) privilege \
      where has_table_privilege(to_regclass('public.replica_error')::oid, privilege)";
 
 /// How far a slave is behind.

@@ -132,7 +132,7 @@ pub(super) fn examine_daemon(report: &mut Diagnosis, config: &Config, source: &s
 
 /// What the daemon fails with, if it does.
 fn examine_error(report: &mut Diagnosis, field: &String, master: &mut Session) {
-    let may = master.query_one("look for errors", sql::MAY_NOTE_ERRORS, &[]).map(|row| row.get::<_, bool>(0));
+    let may = master.query_one("look for errors", sql::MAY_RECORD_ERRORS, &[]).map(|row| row.get::<_, bool>(0));
     let Some(true) = report.tried(Some(Side::Master), "last error", may) else { return };
     let rows = master.query("look for errors", sql::LAST_ERROR, &[field]);
     let Some(rows) = report.tried(Some(Side::Master), "last error", rows) else { return };
