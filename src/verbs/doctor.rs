@@ -74,8 +74,8 @@ fn as_text(config: &Config, findings: &[Finding], is_brief: bool) -> String {
         let line =
             format!("{:<7}  {side:<6}  {:<width$}  {}", finding.level.to_string(), finding.subject, finding.text);
         text += &format!("{}\n", line.replace(char::is_control, "?"));
-        for mend in &finding.mends {
-            text += &format!("           {side}=> {mend}\n");
+        for fix in &finding.fixes {
+            text += &format!("           {side}=> {fix}\n");
         }
         if let Some(advice) = &finding.advice {
             text += &format!("           hint: {}\n", advice.replace(char::is_control, " "));
@@ -93,7 +93,7 @@ fn as_json(config: &Config, findings: &[Finding]) -> Json {
                 "side": finding.side.map(|side| side.to_string()),
                 "check": finding.subject,
                 "text": finding.text,
-                "mends": finding.mends,
+                "mends": finding.fixes,
                 "hint": finding.advice,
             })
         })

@@ -5,7 +5,7 @@ use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::names::Side;
 use crate::config::files::LoadedConfigs;
 use crate::config::settings::Config;
-use crate::health::status::{self, PairStatus, Place};
+use crate::health::status::{self, PairStatus, Progress};
 use crate::process::output::{self, Json, json};
 use crate::server::connect;
 use crate::server::connect_pair::{self, BothSides};
@@ -111,7 +111,7 @@ fn look_again(loaded: &LoadedConfigs, pairs: &[PairStatus], control: &Control) -
     };
     let busy = loaded.configs.iter().zip(pairs).filter(|(_, pair)| has_work(pair)).map(|(config, _)| config);
     let mut rates = HashMap::new();
-    let mut watched: Vec<(&Config, Session, Option<Place>)> = Vec::new();
+    let mut watched: Vec<(&Config, Session, Option<Progress>)> = Vec::new();
     for config in busy {
         // Whatever is wrong, the first look has told it.
         let opened = connect::connect(Side::Master, &config.master, &format!("{} status", config.name));
@@ -120,13 +120,13 @@ fn look_again(loaded: &LoadedConfigs, pairs: &[PairStatus], control: &Control) -
     let end = Instant::now() + RATE_TIME;
     while !watched.is_empty() && Instant::now() < end {
         watched.retain_mut(|(config, master, first)| {
-            let now = match status::place(master, &config.slave_field) {
+            let now = match status::progress(master, &config.slave_field) {
                 Ok(Some(now)) => now,
                 Ok(None) => return true,
                 Err(_) => return false,
             };
             let former = *first.get_or_insert(now);
-            let span = now.noted - former.noted;
+            let span = now.committed_at - former.committed_at;
             if now.batch != former.batch && span > 0.0 {
                 rates.insert(config.name.clone(), (now.last - former.last).max(0) as f64 / span);
             }
