@@ -1,4 +1,4 @@
-//! `pyreplica doctor`: what replication needs, checked on both sides, with what mends it.
+//! `pyreplica doctor` checks on both sides what replication needs, and prints the statements that fix it.
 
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Result};
@@ -23,9 +23,10 @@ pyreplica doctor checks everything that replication needs, on both sides
 usage:
   pyreplica doctor [OPTIONS] [FILE.conf... | DIR | DSN0 DSN1]
 
-Changes nothing. Each line is ok, a note, a warning or a failure; below it stand
-the statements that mend it, with the side to run them on. It does what it can
-with one side down, before anything is installed, and for any role.
+It changes nothing. Each line is ok, a note, a warning or a failure. Below it
+are the statements that fix it, with the side to run them on. It checks what it
+can also if one side is down, nothing is installed yet, or the role has few
+rights.
 
 options:
   --brief       leave out what is ok
