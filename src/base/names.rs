@@ -1,4 +1,4 @@
-//! Types for ids and names, so that the compiler does not let an id stand for a row count.
+//! Types for ids and names, so that the compiler does not accept an id where it expects a number of rows.
 
 use std::fmt;
 

@@ -216,7 +216,7 @@ fn check_word(key: &str, has_value: bool, previous: Option<&str>) -> Result<(), 
     }
     match previous {
         Some(previous) if Dsn::is_secret(previous) => Err(DsnError(format!(
-            "what follows the value of \"{previous}\" is no keyword (a value with blanks needs single quotes)"
+            "what follows the value of \"{previous}\" is not a keyword (a value with blanks needs single quotes)"
         ))),
         Some(previous) if !has_value => Err(DsnError(format!(
             "missing \"=\" after the value of \"{previous}\" (a value with blanks needs single quotes)"

@@ -297,7 +297,7 @@ TO_ADDRS=hostmaster@somewhere.com;dbadmin@somewhere.com
     fn a_bad_connection_string_is_named_without_its_password() {
         assert_eq!(
             error("[MAIN]\nNAME=a\nDSN0=host=x password=hunter2 hunter3\nDSN1=host=y"),
-            "3: DSN0: what follows the value of \"password\" is no keyword (a value with blanks needs single quotes)"
+            "3: DSN0: what follows the value of \"password\" is not a keyword (a value with blanks needs single quotes)"
         );
     }
 

@@ -68,7 +68,7 @@ pub struct LastError {
     pub since: String,
     pub since_epoch: f64,
     pub last: String,
-    /// Since the last attempt.
+    /// The time since the last attempt.
     pub idle: Duration,
     pub attempts: u64,
     pub message: String,
@@ -78,7 +78,7 @@ pub struct LastError {
     pub recovered: Option<String>,
 }
 
-/// Batches of this pair that are prepared.
+/// Batches of this pair that are prepared and neither committed nor rolled back.
 #[derive(Debug, Default)]
 pub struct InDoubt {
     pub batches: u64,

@@ -50,15 +50,15 @@ usage:
 
 It compares every table whose changes are logged, while clients and the daemon
 go on. A row that differs and has a change on its way to the slave counts as
-pending, not as a difference. The role needs the right to SELECT from the tables
-on both sides.
+pending, not as a difference. The role needs the right to SELECT from the
+tables on both sides.
 
 options:
   --table NAME  this table only; may be given several times
-  --rows N      show at most N rows of each table that differ (default: 20); all
-                are counted
-  --wait N      wait at most N seconds for each table until changes on their way
-                have been replayed (default: 30)
+  --rows N      show at most N rows of each table that differ (default: 20);
+                all are counted
+  --wait N      wait at most N seconds for each table until changes on their
+                way have been replayed (default: 30)
   --pause N     pause N milliseconds between two ranges of rows
   --json        one document for programs instead of tables for people
 
@@ -86,8 +86,8 @@ session_replication_role there.
 options:
   --dry-run     print the statements for the slave instead of running them
   --table NAME  this table only; may be given several times
-  --wait N      wait at most N seconds for each table until changes on their way
-                have been replayed (default: 30)
+  --wait N      wait at most N seconds for each table until changes on their
+                way have been replayed (default: 30)
   --pause N     pause N milliseconds between two ranges of rows
   --json        one document for programs instead of a table for people
 
@@ -276,7 +276,8 @@ fn print(report: &CompareReport, settings: &Settings) -> Result<()> {
     if settings.json { output::print_json(&report.json()) } else { output::print(&report.text()) }
 }
 
-/// Adds the GRANT to an error about rights. Replication does not need the right to read the master's tables.
+/// Adds the GRANT to an error about rights. Compare needs the right to read the master's tables, which replication does
+/// not need.
 fn with_grant_hint(error: Error, plan: &ComparePlan) -> Error {
     match error.code() {
         Some("42501") => {

@@ -1,4 +1,4 @@
-//! The command line, a file for each verb.
+//! The command line. Each verb has a file of its own.
 //!
 //! | file | what |
 //! |---|---|

@@ -29,14 +29,14 @@ pyreplica pause pauses a pair, or single tables of it, until resume
 usage:
   pyreplica pause [--table TABLE]... [--json] [FILE.conf... | DIR | DSN0 DSN1]
 
-A paused pair replays nothing: its changes wait in the master's log. The changes
-of a paused table are held on the slave, while those of all other tables are
-replayed. A pause lasts when the daemon is restarted. When this verb has ended,
-no change of the pair or table is replayed any more.
+A paused pair replays nothing: its changes wait in the master's log. The
+changes of a paused table are held on the slave, while those of all other
+tables are replayed. A pause stays in effect when the daemon is restarted. When
+this verb has ended, no change of the pair or table is replayed any more.
 
 options:
-  --table TABLE only this table, with its name on the master; may be given several
-                times
+  --table TABLE only this table, with its name on the master; may be given
+                several times
   --json        one document for programs
 
 example:
@@ -54,8 +54,8 @@ daemon need not run. Without --table the pair goes on, and its paused tables
 stay paused.
 
 options:
-  --table TABLE only this table, with its name on the master; may be given several
-                times
+  --table TABLE only this table, with its name on the master; may be given
+                several times
   --json        one document for programs
 
 example:

@@ -24,10 +24,10 @@ usage:
   pyreplica retry [ID...] [--transaction TXID]... [--json] [FILE.conf... | DIR | DSN0 DSN1]
 
 Without ID and --transaction it retries all of them. It replays a transaction
-whole or not at all. One that depends on another transaction in quarantine waits
-for that one. One that fails again stays in quarantine with its new error. The
-exit code is 6 if any stays there. A daemon that waits after a failure tries
-again at once.
+whole or not at all. One that depends on another transaction in quarantine
+waits for that one. One that fails again stays in quarantine with its new
+error. The exit code is 6 if any stays there. A daemon that waits after a
+failure tries again at once.
 
 options:
   --transaction TXID

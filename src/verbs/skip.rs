@@ -37,10 +37,11 @@ usage:
   pyreplica skip ID... [--transaction TXID]... [--reason TEXT] [--yes] [--json] [FILE.conf | DSN0 DSN1]
 
 IDs and transactions are those that pyreplica pending shows, in the log or in
-quarantine. The verb shows the changes and asks before it skips them. The daemon
-may run. It records in replica_skipped who skipped which changes, and why: on
-the master for changes that were pending there, on the slave for changes that
-were held there. From then on the two sides differ in what was skipped.
+quarantine. The verb shows the changes and asks before it skips them. The
+daemon may run. The verb records in replica_skipped who skipped which changes
+and why: on the master for changes that were pending there, on the slave for
+changes that were held there. From then on the two sides differ in what was
+skipped.
 
 options:
   --transaction TXID

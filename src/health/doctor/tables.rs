@@ -19,21 +19,26 @@ struct Table {
     /// Columns that could become the primary key.
     candidate: Vec<String>,
     columns: Vec<Column>,
+    /// The columns of each unique index, with `SEPARATOR` between them.
     unique: Vec<String>,
     is_logged: bool,
-    is_by_hand: bool,
+    /// The operator has created the trigger and named the key columns in it.
+    trigger_names_key: bool,
 }
 
 struct Column {
     name: String,
-    shown: String,
-    plain: String,
+    /// The type as in CREATE TABLE.
+    sql_type: String,
+    /// The type without its schema, which for an extension's type may differ between the two sides.
+    bare_type: String,
     not_null: bool,
     generated: bool,
     expression: Option<String>,
     identity: String,
-    is_filled: bool,
-    is_loose: bool,
+    has_default: bool,
+    /// The collation is nondeterministic: different texts may be equal.
+    is_nondeterministic: bool,
 }
 
 type Catalog = BTreeMap<(String, String), Table>;
@@ -90,7 +95,7 @@ fn logging(report: &mut Diagnosis, has_log: bool, on_master: Option<&Catalog>, o
     let side = Some(Side::Master);
     let mut is_fine = true;
     for (place, table) in
-        on_master.iter().filter(|(_, table)| !table.is_logged || (table.key.is_empty() && !table.is_by_hand))
+        on_master.iter().filter(|(_, table)| !table.is_logged || (table.key.is_empty() && !table.trigger_names_key))
     {
         // If the slave does not have the table either, perhaps it should not be replicated.
         let level = match on_slave {
@@ -186,18 +191,19 @@ fn compare(report: &mut Diagnosis, table: &Table, other: &Table, is_left_out: im
         let name = quote_ident(&column.name);
         let Some(there) = other.columns.iter().find(|there| there.name == column.name) else {
             let text = format!("{relation} lacks the column {name}");
-            let add = format!("ALTER TABLE {relation} ADD COLUMN {name} {};", column.shown);
+            let add = format!("ALTER TABLE {relation} ADD COLUMN {name} {};", column.sql_type);
             report.add(Level::Failure, side, "columns", text).fix(add);
             continue;
         };
-        if there.plain != column.plain && !there.generated {
-            let text = format!("{relation}.{name} is {} on the slave, {} on the master", there.shown, column.shown);
+        if there.bare_type != column.bare_type && !there.generated {
+            let text =
+                format!("{relation}.{name} is {} on the slave, {} on the master", there.sql_type, column.sql_type);
             report.add(Level::Warning, side, "columns", text).fix(format!(
                 "ALTER TABLE {relation} ALTER COLUMN {name} TYPE {0} USING {name}::pg_catalog.text::{0};",
-                column.shown
+                column.sql_type
             ));
         }
-        if there.is_loose != column.is_loose
+        if there.is_nondeterministic != column.is_nondeterministic
             && table.unique.iter().any(|set| set.split(SEPARATOR).any(|c| c == column.name))
         {
             let text =
@@ -205,7 +211,7 @@ fn compare(report: &mut Diagnosis, table: &Table, other: &Table, is_left_out: im
             report.add(Level::Warning, side, "columns", text).advise("give it the same collation on both sides");
         }
     }
-    for column in other.columns.iter().filter(|there| there.not_null && !there.is_filled && !there.generated) {
+    for column in other.columns.iter().filter(|there| there.not_null && !there.has_default && !there.generated) {
         if !table.columns.iter().any(|here| here.name == column.name) || is_left_out(&column.name) {
             let name = quote_ident(&column.name);
             let text = format!("{relation}.{name} must not be null on the slave, and the master sends nothing for it");
@@ -220,7 +226,7 @@ fn compare(report: &mut Diagnosis, table: &Table, other: &Table, is_left_out: im
         columns.sort_unstable();
         columns == key
     };
-    if !key.is_empty() && !table.is_by_hand && !other.unique.iter().any(is_unique) {
+    if !key.is_empty() && !table.trigger_names_key && !other.unique.iter().any(is_unique) {
         let text = format!("{relation} is not unique on the slave by the master's key ({})", list(&table.key));
         let fix = if other.key.is_empty() {
             format!("ALTER TABLE {relation} ADD PRIMARY KEY ({});", list(&table.key))
@@ -233,7 +239,7 @@ fn compare(report: &mut Diagnosis, table: &Table, other: &Table, is_left_out: im
 
 /// The definition of a column in CREATE TABLE.
 fn definition(column: &Column) -> String {
-    let mut text = format!("{} {}", quote_ident(&column.name), column.shown);
+    let mut text = format!("{} {}", quote_ident(&column.name), column.sql_type);
     match (&column.expression, column.identity.as_str()) {
         (Some(expression), _) => text += &format!(" GENERATED ALWAYS AS ({expression}) STORED"),
         (None, "a") => text += " GENERATED ALWAYS AS IDENTITY",
@@ -256,20 +262,20 @@ fn catalog(session: &mut Session) -> Result<Catalog> {
 fn table(row: &Row) -> Table {
     let texts = |name| row.get::<_, Option<Vec<String>>>(name).unwrap_or_default();
     let flags = |name| row.get::<_, Option<Vec<bool>>>(name).unwrap_or_default();
-    let (shown, plain, identity) = (texts("types"), texts("plain"), texts("identity"));
+    let (sql_types, bare_types, identity) = (texts("types"), texts("plain"), texts("identity"));
     let expressions = row.get::<_, Option<Vec<Option<String>>>>("expressions").unwrap_or_default();
     let (not_null, generated) = (flags("notnull"), flags("generated"));
-    let (filled, loose) = (flags("filled"), flags("loose"));
+    let (has_default, is_nondeterministic) = (flags("filled"), flags("loose"));
     let columns = texts("names").into_iter().enumerate().map(|(n, name)| Column {
         name,
-        shown: shown[n].clone(),
-        plain: plain[n].clone(),
+        sql_type: sql_types[n].clone(),
+        bare_type: bare_types[n].clone(),
         not_null: not_null[n],
         generated: generated[n],
         expression: expressions[n].clone(),
         identity: identity[n].clone(),
-        is_filled: filled[n],
-        is_loose: loose[n],
+        has_default: has_default[n],
+        is_nondeterministic: is_nondeterministic[n],
     });
     Table {
         schema: row.get("schema"),
@@ -280,6 +286,6 @@ fn table(row: &Row) -> Table {
         columns: columns.collect(),
         unique: texts("unique"),
         is_logged: row.get("logged"),
-        is_by_hand: row.get("by_hand"),
+        trigger_names_key: row.get("by_hand"),
     }
 }

@@ -116,7 +116,7 @@ fn explain_alert(alert: AlertDescription) -> (String, String) {
     use AlertDescription as A;
     match alert {
         A::CertificateRequired | A::NoCertificate => (
-            "the server wants a client certificate, and none was sent".into(),
+            "the server requires a client certificate, and none was sent".into(),
             "name it and its key with sslcert= and sslkey= (~/.postgresql/postgresql.crt and .key by default)".into(),
         ),
         A::UnknownCA | A::BadCertificate | A::DecryptError | A::UnsupportedCertificate => (

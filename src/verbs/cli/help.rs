@@ -43,10 +43,10 @@ A DSN is a connection string as for psql: 'dbname=shop host=db user=joe' or
 postgresql://joe@db/shop. What it leaves out comes from PGHOST, PGPASSWORD and
 similar variables, and from ~/.pgpass.
 
-At SIGTERM or Ctrl-C the process ends the current batch and exits. At a second
-one it exits at once. Nothing is lost in either case. At SIGHUP it reopens the
-log file and reads the config files again: it starts new pairs, ends removed
-ones and restarts changed ones; all others go on.
+At SIGTERM or Ctrl-C the process finishes or rolls back the current batch, then
+it exits. At a second one it exits at once. Nothing is lost in either case. At
+SIGHUP it reopens the log file and reads the config files again: it starts new
+pairs, ends removed ones and restarts changed ones; all others go on.
 
 example:
   pyreplica 'dbname=shop host=db1' 'dbname=shop host=db2'
