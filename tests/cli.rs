@@ -67,7 +67,7 @@ fn wrong_usage_is_one_line_a_hint_and_exit_code_2() {
     assert_eq!(
         stderr(&output),
         "pyreplica: cannot understand the command line: unknown option --nonsense\n\
-         hint: pyreplica --help lists what there is\n"
+         hint: pyreplica --help shows the usage\n"
     );
     assert_eq!(stdout(&output), "");
 }

@@ -176,7 +176,7 @@ fn who_keeps_a_lock_on_the_slave_is_named() {
     let pid: i32 = client.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
     let told = explained(&pair, "");
     assert_eq!(told.state, "failing");
-    told.assert_says(&["slave: cannot ", "hint: somebody else keeps a lock there: pyreplica doctor names who does"]);
+    told.assert_says(&["slave: cannot ", "hint: another session holds a lock there: pyreplica doctor names it"]);
     assert_says(
         &told.doctor,
         &[
@@ -258,7 +258,7 @@ fn a_copy_that_is_under_way_or_was_interrupted_is_told() {
     assert!(!told.output.contains("no daemon is connected"), "{}", told.output);
     let daemon = [
         "note     master  daemon",
-        "none: a copy to the slave is under way (server process ",
+        "none: a copy to the slave is in progress (server process ",
         "note     slave   copy ",
         words,
     ];
@@ -306,12 +306,12 @@ fn a_table_whose_copy_is_under_way_or_was_interrupted_is_told() {
     let mut copy = paused(&pair, &again, "copy-held");
     let told = explained(&pair, "");
     assert_eq!(told.state, "replicating", "{}", told.status);
-    assert_says(&told.status, &["being copied, and their changes put aside meanwhile: public.t"]);
+    assert_says(&told.status, &["tables that are being copied, ", "held on the slave until the copy ends: public.t"]);
     assert_says(&told.doctor, &["warning  slave   copy ", "being copied, ", "public.t"]);
     copy.kill9();
     wait_until("the server notices the end of the copy", || status(&pair)["copying"] == false);
     let told = explained(&pair, "");
-    assert_says(&told.status, &["a copy was interrupted", "aside: public.t", "run it again: pyreplica copy --table "]);
+    assert_says(&told.status, &["a copy was interrupted", "slave: public.t", "run it again: pyreplica copy --table "]);
     assert_says(&told.doctor, &["public.t", "run it again: pyreplica copy --table "]);
     pair.run(CHANGE);
     pair.done(&[&["copy"], &again[..]].concat());

@@ -184,7 +184,7 @@ fn a_recipient_whom_the_server_refuses_does_not_keep_the_mail_from_the_others() 
     let server = MailServer::start(pair.dir(), &["--refuse", "gone@example.com"]);
     let lines = "START_SUBJECT=Start\nTO_ADDRS=dba@example.com;gone@example.com;boss@example.com\n";
     let mut daemon = replicating(&pair, &section(server.port(), lines));
-    daemon.wait_log("mail \"Start\" not taken for gone@example.com: permanent error (550)");
+    daemon.wait_log("mail \"Start\" refused for gone@example.com: permanent error (550)");
     daemon.terminate();
     let mails = server.mails();
     let to: Vec<&str> = mails.iter().flat_map(|mail| mail.all("to")).collect();

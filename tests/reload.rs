@@ -46,7 +46,7 @@ fn pairs_come_and_go_and_change_while_the_others_are_left_alone() {
     write(&directory, &comes, "");
     reload(&mut daemon, 1);
     replicates(&comes, 1);
-    daemon.wait_log("Starting anew: the config file has changed");
+    daemon.wait_log("Restarting: the config file has changed");
     wait_until("the changed pair has a new session", || {
         let now = changes.on_slave(session);
         !now[0].is_empty() && now != of_changes
@@ -59,7 +59,7 @@ fn pairs_come_and_go_and_change_while_the_others_are_left_alone() {
     write(&directory, &changes, "DEBUG_LEVEL=9\n");
     fs::remove_file(directory.join(format!("{}.conf", comes.name))).unwrap();
     reload(&mut daemon, 2);
-    daemon.wait_log("Going on with the settings of before: the config file is bad");
+    daemon.wait_log("Keeping the old settings: the config file has an error");
     daemon.wait_log(".conf:5: DEBUG_LEVEL: must be 0 to 3");
     daemon.wait_log("Ending: ");
     wait_until("the removed pair has no session", || comes.on_slave(session) == [""]);
@@ -81,7 +81,7 @@ fn a_pair_in_the_middle_of_a_batch_is_started_anew_without_loss() {
     write(&directory, &pair, "TIMEOUT=30\n");
     daemon.signal("HUP");
     daemon.resume();
-    daemon.wait_log("Starting anew");
+    daemon.wait_log("Restarting");
     replicates(&pair, 1000);
     pair.assert_no_prepared();
     assert!(daemon.terminate().success(), "{}", daemon.log());

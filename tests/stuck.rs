@@ -84,8 +84,8 @@ fn what_is_replayed_already_cannot_be_skipped_and_nobody_is_asked_without_a_term
     assert_eq!(finished.code(), 2, "{}", finished.output);
     assert_says(&finished.output, &["cannot skip: change"]);
     assert_says(&pair.verb(&["skip", "999999", "--yes"]).output, &["there is no change 999999 that waits"]);
-    assert_says(&pair.verb(&["skip", "1"]).output, &["there is nobody to ask", "--yes"]);
-    assert_says(&pair.verb(&["skip", "--yes"]).output, &["skip wants the id of a change"]);
+    assert_says(&pair.verb(&["skip", "1"]).output, &["skip cannot ask for confirmation here", "--yes"]);
+    assert_says(&pair.verb(&["skip", "--yes"]).output, &["skip needs the id of a change"]);
     assert_eq!(pair.on_master("select count(*) from replica_skipped"), ["0"]);
 }
 

@@ -201,8 +201,8 @@ fn a_user_that_does_not_exist_is_wrong_usage() {
             &["--user", "no-such-user", "/nonexistent/x.conf"][..],
             "cannot run as user no-such-user: there is no such user",
         ),
-        (&["/nonexistent/x.conf", "--user"], "--user wants a user name"),
-        (&["--user=", "/nonexistent/x.conf"], "--user wants a user name"),
+        (&["/nonexistent/x.conf", "--user"], "--user needs a user name"),
+        (&["--user=", "/nonexistent/x.conf"], "--user needs a user name"),
     ] {
         let output = place.run(arguments);
         assert_eq!(output.status.code(), Some(2));

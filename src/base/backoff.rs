@@ -1,18 +1,20 @@
-//! How long to wait before the next try: doubling from a quarter of a second, capped, and jittered.
+//! How long to wait before the next try: a quarter of a second at first, then twice as long each time up to a limit,
+//! with a random part taken off.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
-/// The pause before the first retry: long enough for a server that is just restarting a backend.
+/// The pause before the first retry. It is long enough for a server that only restarts a backend.
 pub const FIRST: Duration = Duration::from_millis(250);
 
-/// No pause is longer, so that a server that comes back after hours is noticed within a minute.
+/// No pause is longer. So the daemon notices within a minute that a server is back, even after hours.
 pub const LONGEST: Duration = Duration::from_secs(60);
 
 /// The pause before retry number `attempt`, counted from 0.
 ///
-/// Up to half of it is taken off at random: many pairs that lost one server do not come back to it all at once.
+/// Up to half of it is taken off at random, so that many pairs that lost the same server do not all reconnect at the
+/// same moment.
 pub fn pause(attempt: u32) -> Duration {
     jittered(attempt, random_fraction())
 }
@@ -23,7 +25,8 @@ fn jittered(attempt: u32, fraction: f64) -> Duration {
     full.mul_f64(1.0 - fraction / 2.0)
 }
 
-/// From 0 to under 1. The keys that std draws for its hash maps are random enough for this, and cost no crate.
+/// A number from 0 to below 1. The keys that std draws for its hash maps are random enough for this, so no crate is
+/// needed.
 fn random_fraction() -> f64 {
     let bits = RandomState::new().build_hasher().finish() >> 11;
     bits as f64 / (1u64 << 53) as f64

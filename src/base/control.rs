@@ -1,4 +1,5 @@
-//! How the shell talks to a running pair: stop, wake up, cancel what the servers are doing for it.
+//! How other threads control a running pair: they stop it, wake it up, or cancel the statements that the servers run
+//! for it.
 
 use crate::base::error::{Error, Kind, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,10 +7,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Something that makes a server give up the statement it runs for this pair.
+/// A function that makes a server cancel the statement it runs for this pair.
 pub type Canceller = Box<dyn Fn() + Send>;
 
-/// The handle that the shell keeps; clones refer to the same pair.
+/// A handle on one pair. Clones refer to the same pair.
 #[derive(Clone)]
 pub struct Control {
     shared: Arc<Shared>,
@@ -17,7 +18,7 @@ pub struct Control {
 
 struct Shared {
     stopping: AtomicBool,
-    // One slot: a wake-up that waits makes any further one superfluous, so a flood of NOTIFYs costs no memory.
+    // One slot. While a wake-up waits in it, further ones change nothing, so many NOTIFYs cost no memory.
     wake: SyncSender<()>,
     inbox: Mutex<Receiver<()>>,
     cancellers: Mutex<Vec<Canceller>>,
@@ -41,7 +42,7 @@ impl Default for Control {
 }
 
 impl Control {
-    /// Asks the pair to finish or roll back the batch in hand and to end.
+    /// Asks the pair to finish or roll back its current batch and to end.
     pub fn stop(&self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.wake();
@@ -51,12 +52,12 @@ impl Control {
         self.shared.stopping.load(Ordering::SeqCst)
     }
 
-    /// For work that goes step by step: an error once it has been told to stop.
+    /// Returns an error once the pair has been asked to stop. Work that goes step by step calls it between two steps.
     pub fn check(&self) -> Result<()> {
         if self.is_stopping() { Err(Error::new(Kind::Stopped, None, "go on", "stopped by a signal")) } else { Ok(()) }
     }
 
-    /// Ends the pair's wait, now or the next one.
+    /// Ends the wait of the pair. If it does not wait now, its next wait ends at once.
     pub fn wake(&self) {
         match self.shared.wake.try_send(()) {
             Ok(()) | Err(TrySendError::Full(())) => {}
@@ -64,7 +65,7 @@ impl Control {
         }
     }
 
-    /// Waits for a wake-up, for the stop, or for `timeout`. Only the pair's own thread waits.
+    /// Waits for a wake-up or a stop, at most `timeout`. Only the pair's own thread calls it.
     pub fn wait(&self, timeout: Duration) -> Woken {
         if self.is_stopping() {
             return Woken::Stopping;
@@ -79,7 +80,7 @@ impl Control {
         }
     }
 
-    /// Waits out a pause before the next try. Wake-ups do not shorten it, the stop does: true when time to stop.
+    /// Pauses before the next try. Wake-ups do not shorten the pause, but a stop ends it. Returns true after a stop.
     pub fn pause(&self, length: Duration) -> bool {
         let end = Instant::now() + length;
         while !self.is_stopping() {
@@ -92,12 +93,12 @@ impl Control {
         true
     }
 
-    /// The pair's open sessions say how to cancel what they are doing; replaces the former ones.
+    /// Sets the functions that cancel what the pair's open sessions do. They replace the former ones.
     pub fn set_cancellers(&self, cancellers: Vec<Canceller>) {
         *self.shared.cancellers.lock().expect("cancelling does not panic") = cancellers;
     }
 
-    /// Makes both servers give up the statement in hand, so that a stop does not wait for it.
+    /// Cancels the current statement on both servers, so that a stop does not wait for it.
     pub fn cancel(&self) {
         for canceller in self.shared.cancellers.lock().expect("cancelling does not panic").iter() {
             canceller();

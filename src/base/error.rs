@@ -1,11 +1,11 @@
-//! What can go wrong, said for the operator: which operation, on which side, why, and what to do now.
+//! Errors as the operator needs them: which operation failed, on which side, why, and what to do now.
 
 use crate::base::names::{LogId, Side, Txid};
 use std::fmt;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What sort of failure it is; this decides the exit code and whether another try makes sense.
+/// What sort of failure it is. The exit code follows from it, and whether another try makes sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The command line makes no sense.
@@ -16,13 +16,13 @@ pub enum Kind {
     Connection,
     /// The server refuses the login: password, pg_hba.conf, role or database.
     Login,
-    /// Something that replication needs is not there: a table, a column, a setting, a right.
+    /// Something that replication needs is missing: a table, a column, a setting, a right.
     Setup,
     /// Another daemon replicates this pair.
     Busy,
-    /// One change cannot be replayed; everything before it has been.
+    /// One change cannot be replayed. Everything before it has been replayed.
     Change,
-    /// A wait for a lock, or a deadlock: the next try may succeed.
+    /// A lock was not granted in time, or there was a deadlock. The next try may succeed.
     Contention,
     /// The two servers do not mean the same last batch: one of them was restored, or is another one.
     Apart,
@@ -30,11 +30,11 @@ pub enum Kind {
     Paused,
     /// The operator asked the daemon to stop.
     Stopped,
-    /// A broken promise of pyreplica's own, or an answer of the server nobody expected.
+    /// A bug in pyreplica, or an answer of the server that pyreplica does not expect.
     Internal,
 }
 
-/// The stable exit codes; the README prints this table.
+/// The exit codes. They are stable, and the README lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
@@ -46,16 +46,16 @@ pub enum ExitCode {
     Slave = 5,
     Change = 6,
     Busy = 7,
-    /// What a verb looked at works, and somebody should see to it all the same.
+    /// A verb found something that works but needs attention.
     Warned = 8,
-    /// What a verb looked at does not work, or not as it should.
+    /// A verb found something that does not work, or not as it should.
     Faulty = 9,
-    /// A verb was stopped before its end, by a signal or the end of a pipe.
+    /// A signal or a closed pipe stopped a verb before its end.
     Interrupted = 130,
 }
 
-/// An error with everything an operator needs. The `Display` is one line without full stop; the hint stands apart.
-/// Boxed, so that a `Result` stays small where nothing goes wrong.
+/// An error with everything that an operator needs. `Display` prints one line without a full stop and without the hint.
+/// The parts are boxed so that a `Result` stays small when nothing goes wrong.
 #[derive(Debug)]
 pub struct Error(Box<Parts>);
 
@@ -90,21 +90,21 @@ impl Error {
         self
     }
 
-    /// The same for another reason.
+    /// The same error with another reason.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.0.detail = detail.into();
         self
     }
 
-    /// Notes the SQLSTATE that the server gave.
+    /// Adds the SQLSTATE that the server gave.
     #[must_use]
     pub fn with_code(mut self, code: &str) -> Self {
         self.0.code = Some(code.to_string());
         self
     }
 
-    /// Notes the change that cannot be replayed, and its transaction.
+    /// Adds the change that cannot be replayed, and its transaction.
     #[must_use]
     pub fn with_change(mut self, id: LogId, txid: Txid) -> Self {
         self.0.change = Some((id, txid));
@@ -115,7 +115,8 @@ impl Error {
         self.0.change
     }
 
-    /// Would the same thing go wrong again at once? A lost connection or a lock says nothing about what was sent.
+    /// Whether the same work may succeed in another try. A lost connection or a lock, for example, says nothing about
+    /// the statements that were sent.
     pub fn is_transient(&self) -> bool {
         matches!(
             self.0.kind,
@@ -123,7 +124,7 @@ impl Error {
         )
     }
 
-    /// The SQLSTATE, if it was a server that refused.
+    /// The SQLSTATE, if a server reported the error.
     pub fn code(&self) -> Option<&str> {
         self.0.code.as_deref()
     }

@@ -1,14 +1,14 @@
-//! Words that every other room uses: names and numbers with types of their own, errors, and how a thread tells another one
-//! to stop or to look again.
+//! What every other room uses: types for names and ids, errors, and how one thread tells another to stop or to look
+//! again.
 //!
 //! | file | what |
 //! |---|---|
 //! | `names` | ids of changes, transactions and batches; the two sides; quoting for SQL |
 //! | `backoff` | how long to wait before the next attempt |
 //! | `error` | what failed, on which side, why, and what to do now; the exit codes |
-//! | `control` | stop, wake up, cancel what the servers do for a pair |
+//! | `control` | stop or wake a pair, cancel the statements that the servers run for it |
 //!
-//! PostgreSQL: SQLSTATE, DETAIL and HINT are what `error` says; a `Control` is what a latch is to its processes.
+//! In PostgreSQL: `error` carries what SQLSTATE, DETAIL and HINT carry; a `Control` does what a latch does.
 
 pub mod names;
 pub mod backoff;

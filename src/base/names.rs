@@ -1,16 +1,16 @@
-//! Names and numbers with a type of their own, so that an id cannot be taken for a row count.
+//! Types for ids and names, so that the compiler does not accept an id where it expects a number of rows.
 
 use std::fmt;
 
-/// The id of one change: the value that `replica_log_id_seq` gave it.
+/// The id of one change: its value of the sequence `replica_log_id_seq`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogId(pub i64);
 
-/// A transaction of the master, as `pg_current_xact_id()` names it.
+/// The id of a transaction on the master, as `pg_current_xact_id()` returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Txid(pub i64);
 
-/// The number of one batch. Every attempt draws a new one, so a number never stands for two attempts.
+/// The number of one batch. Every attempt takes a new one, so no two attempts have the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchNumber(pub i64);
 
@@ -55,12 +55,12 @@ impl fmt::Display for Side {
     }
 }
 
-/// An identifier as SQL wants it: in double quotes, always, so that no reserved word list is needed.
+/// An identifier for SQL. It is always in double quotes, so no list of reserved words is needed.
 pub fn quote_ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A string constant as SQL wants it. The sessions run with `standard_conforming_strings = on`.
+/// A string constant for SQL. The sessions run with `standard_conforming_strings = on`.
 pub fn quote_literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

@@ -1,18 +1,18 @@
-//! Keeps passwords out of the process list: everybody on a machine can read everybody's command lines.
+//! Keeps passwords out of the process list, where every user of the machine can read the command line of every process.
 //!
-//! A process cannot shorten its own, so it starts itself anew, under the same process id: the passwords move from the
-//! arguments to the environment, which only the same user and root can read. Until then, for some milliseconds, they
-//! are to be seen; the variables DSN0 and DSN1, a config file or ~/.pgpass avoid that too.
+//! A process cannot change its own command line. So it executes itself again, with the same process id, and passes the
+//! passwords in the environment, which only the same user and root can read. Until then the passwords are visible for
+//! some milliseconds. Passwords in the variables DSN0 and DSN1, in a config file or in ~/.pgpass are never visible.
 
 use crate::config::dsn::Dsn;
 use std::ffi::OsString;
 
-/// The arguments as they were typed, wherever the passwords have gone.
+/// The arguments as the operator typed them, with passwords that were moved to the environment put back.
 pub fn arguments() -> Vec<OsString> {
     let typed: Vec<OsString> = std::env::args_os().collect();
     let hidden = hide(&typed);
     if !hidden.passwords.is_empty() {
-        start_anew(&hidden);
+        execute_again(&hidden);
         return typed.into_iter().skip(1).collect();
     }
     restore(typed, |variable| std::env::var(variable).ok()).into_iter().skip(1).collect()
@@ -55,14 +55,15 @@ fn restore(mut words: Vec<OsString>, look_up: impl Fn(&str) -> Option<String>) -
     words
 }
 
-/// Nothing left but the password is written as an empty URL, so that it still looks like a connection string.
+/// A connection string that had nothing but the password becomes an empty URL, so that it is still recognized as a
+/// connection string.
 fn as_word(dsn: &Dsn) -> OsString {
     if *dsn == Dsn::default() { "postgresql://".into() } else { dsn.to_conninfo().into() }
 }
 
-/// Returns only if it failed: then the work goes on, with a word about what can be seen.
+/// Returns only if it failed. Then it prints that the password stays visible, and the program goes on.
 #[cfg(unix)]
-fn start_anew(hidden: &Hidden) {
+fn execute_again(hidden: &Hidden) {
     use std::os::unix::process::CommandExt;
     let failure = match std::env::current_exe() {
         Ok(program) => std::process::Command::new(program)
@@ -72,12 +73,12 @@ fn start_anew(hidden: &Hidden) {
             .exec(),
         Err(e) => e,
     };
-    eprintln!("pyreplica: cannot take the password out of the process list: {failure}");
+    eprintln!("pyreplica: cannot remove the password from the process list: {failure}");
 }
 
-/// Windows shows command lines to their own user only.
+/// On Windows, other users cannot read the command line.
 #[cfg(windows)]
-fn start_anew(_hidden: &Hidden) {}
+fn execute_again(_hidden: &Hidden) {}
 
 #[cfg(test)]
 mod tests {
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dsn_of_nothing_but_a_password_still_looks_like_one() {
+    fn a_dsn_that_has_only_a_password_is_still_recognized_without_it() {
         let hidden = hide(&words(&["pyreplica", "install", "password=x"]));
         assert_eq!(hidden.words[2], "postgresql://");
         assert_eq!(hidden.passwords, [("PYREPLICA_PASSWORD2".to_string(), "password=x".to_string())]);

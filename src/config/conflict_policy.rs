@@ -1,38 +1,41 @@
-//! What is done about a change that meets something else on the slave than it should: CONFLICT of the config file.
+//! The setting CONFLICT: what the daemon does when a change does not find the row on the slave that it expects.
 //!
 //! ```text
 //! CONFLICT = newest(changed_at), public.orders skip, insert_exists error, public.orders delete_missing error
 //! ```
 //!
-//! Rules stand between commas: a table, a kind of conflict, both or neither, and what to do. The last rule that fits wins.
+//! Commas separate the rules. A rule may name a table, a kind of conflict, both or neither, and then says what to do.
+//! The last rule that matches wins.
 
 use std::fmt;
 
-/// What a change met, in the words of PostgreSQL 18 where it has one.
+/// The kinds of conflict. The names are those of PostgreSQL 18 where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conflict {
-    /// An INSERT of a key, or another unique value, that is there already.
+    /// An INSERT of a key, or of another unique value, that a row on the slave already has.
     InsertExists,
-    /// The row is there, but what is to be changed is not what it was on the master.
+    /// The row is there, but columns that the UPDATE changes do not have the values that they had on the master.
     UpdateDiffers,
-    /// An UPDATE that would give a row a unique value that another one has.
+    /// An UPDATE to a unique value that another row already has.
     UpdateExists,
+    /// The row of an UPDATE is missing.
     UpdateMissing,
-    /// The row is there, but not as it was on the master; looked for only where a rule names it.
+    /// The row of a DELETE is there, but not as it was on the master. Checked only where a rule names this kind.
     DeleteDiffers,
+    /// The row of a DELETE is missing.
     DeleteMissing,
 }
 
-/// What to do then.
+/// What to do about a conflict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConflictAction {
-    /// The master wins, and somebody is told.
+    /// The master wins, and the daemon logs a warning.
     Warn,
     /// The slave wins.
     Skip,
     /// The change fails: see ON_ERROR.
     Error,
-    /// The row wins whose value in this column is greater.
+    /// The row with the greater value in this column wins.
     Newest(String),
 }
 
@@ -66,8 +69,9 @@ impl ConflictPolicies {
         Ok(ConflictPolicies(rules))
     }
 
-    /// `relation`: the table as the log names it. Where no rule names the conflict, what would overwrite a whole row of the
-    /// slave, or cannot be told to do anything sensible, is an error, as it always was.
+    /// What to do about this conflict on this table; `relation` is the table's name in the log. `insert_exists` and
+    /// `update_exists` are errors unless a rule names them or has another action than `warn`. With `warn` the first
+    /// would overwrite a whole row of the slave, and for the second nothing useful could be done.
     pub fn of(&self, relation: &str, conflict: Conflict) -> ConflictAction {
         let table = parts(relation);
         let fits = |rule: &&Rule| {
@@ -84,7 +88,8 @@ impl ConflictPolicies {
         }
     }
 
-    /// Whether a deleted row is compared with what it was on the master: it costs a look at each.
+    /// Whether the daemon compares a row with the master's before it deletes it. That costs one more query for each
+    /// row.
     pub fn watches_deletes(&self, relation: &str) -> bool {
         let is_named = |rule: &Rule| rule.conflict == Some(Conflict::DeleteDiffers);
         self.0.iter().any(is_named) && {
@@ -109,7 +114,7 @@ impl fmt::Display for Conflict {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Word {
-    /// An identifier as SQL takes it: in lower case unless it was quoted, which the flag says.
+    /// An identifier, in lower case unless it was quoted, as in SQL. The flag says whether it was quoted.
     Name(String, bool),
     /// One of `.,()`.
     Mark(char),
@@ -150,7 +155,7 @@ impl Rule {
     }
 }
 
-/// Schema and name of a table as the log names it.
+/// Schema and name of a table, from its name in the log.
 fn parts(relation: &str) -> Option<(String, String)> {
     match words(relation).ok()?.as_slice() {
         [Word::Name(schema, _), Word::Mark('.'), Word::Name(name, _)] => Some((schema.clone(), name.clone())),
@@ -205,13 +210,13 @@ mod tests {
         assert_eq!(of("public.orders", Conflict::InsertExists), ConflictAction::Error);
         assert_eq!(of("other.orders", Conflict::UpdateMissing), ConflictAction::Newest("changed_at".into()));
         assert_eq!(of(r#""My.S"."Ta""b""#, Conflict::DeleteMissing), ConflictAction::Warn);
-        // As PostgreSQL takes a name without quotes.
+        // PostgreSQL reads a name without quotes in the same way.
         let policies = ConflictPolicies::parse("ÄAb skip").unwrap();
         assert_eq!(policies.of("public.\"Äab\"", Conflict::UpdateDiffers), ConflictAction::Skip);
     }
 
     #[test]
-    fn without_rules_all_is_as_it_always_was() {
+    fn without_rules_only_the_exists_conflicts_are_errors() {
         for policies in [ConflictPolicies::default(), ConflictPolicies::parse("warn").unwrap()] {
             assert_eq!(policies.of("public.t", Conflict::UpdateDiffers), ConflictAction::Warn);
             assert_eq!(policies.of("public.t", Conflict::InsertExists), ConflictAction::Error);

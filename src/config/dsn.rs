@@ -1,4 +1,4 @@
-//! Connection strings as libpq writes them: `key=value` lists and URLs. A password never leaves by `Display` or `Debug`.
+//! Connection strings in libpq's two forms, `key=value` lists and URLs. `Display` and `Debug` never print a password.
 
 mod url;
 
@@ -12,11 +12,13 @@ pub struct Dsn {
     pub(crate) params: Vec<(String, String)>,
 }
 
-/// Why a connection string cannot be understood. It names keywords, never values: one of them may be a password.
+/// Why a connection string cannot be parsed. The message names keywords, never values, because a value may be a
+/// password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DsnError(String);
 
-/// Every keyword of libpq up to PostgreSQL 18, so that what is only unknown to us is told apart from a slip of the pen.
+/// Every keyword of libpq up to PostgreSQL 18. So a keyword that pyreplica does not use is not taken for a typing
+/// error.
 const KEYWORDS: &[&str] = &[
     "application_name",
     "channel_binding",
@@ -71,7 +73,7 @@ const KEYWORDS: &[&str] = &[
     "user",
 ];
 
-/// What may not be shown to anyone who merely reads a log or a process list.
+/// Keywords whose values must not appear in a log or in the process list.
 const SECRETS: &[&str] = &["oauth_client_secret", "password", "scram_client_key", "scram_server_key", "sslpassword"];
 
 impl Dsn {
@@ -84,7 +86,7 @@ impl Dsn {
         Ok(Dsn { params })
     }
 
-    /// Whether a word of the command line is meant as a connection string rather than as a file.
+    /// Whether a word of the command line is a connection string and not the name of a file.
     pub fn looks_like(word: &str) -> bool {
         url::strip_scheme(word).is_some() || word.contains('=')
     }
@@ -94,12 +96,12 @@ impl Dsn {
         self.params.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// The value of a keyword, e.g. `dsn.get("host")`; the last one wins as in libpq.
+    /// The value of a keyword, e.g. `dsn.get("host")`. If it is given twice, the last value wins, as in libpq.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.params.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
 
-    /// The same with one keyword set, whatever it was before.
+    /// The same connection string with this keyword set. It replaces former values.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<String>) -> Dsn {
         debug_assert!(KEYWORDS.contains(&key), "{key} is no keyword of libpq");
@@ -108,7 +110,7 @@ impl Dsn {
         self
     }
 
-    /// The same without one keyword.
+    /// The same connection string without this keyword.
     #[must_use]
     pub fn without(&self, key: &str) -> Dsn {
         self.filtered(|k| k != key)
@@ -119,30 +121,31 @@ impl Dsn {
         KEYWORDS.contains(&key)
     }
 
-    /// Whether its value may be shown to nobody.
+    /// Whether the value of this keyword must not be shown.
     pub fn is_secret(key: &str) -> bool {
         SECRETS.contains(&key)
     }
 
-    /// The same without anything secret: the password, and its kin for certificates and tokens.
+    /// The same connection string without secrets: the password, and the secrets for keys and tokens.
     #[must_use]
     pub fn without_password(&self) -> Dsn {
         self.filtered(|key| !Self::is_secret(key))
     }
 
-    /// Only what `without_password` leaves out.
+    /// Only the secrets, which `without_password` removes.
     #[must_use]
     pub fn only_password(&self) -> Dsn {
         self.filtered(Self::is_secret)
     }
 
-    /// The same with everything that `other` says on top.
+    /// The same connection string with the keywords of `other`, which replace former values.
     #[must_use]
     pub fn merged(self, other: &Dsn) -> Dsn {
         other.params.iter().fold(self, |dsn, (key, value)| dsn.with(key, value))
     }
 
-    /// A `key=value` list that reads back to the same, the password included: for servers and processes, not for people.
+    /// A `key=value` list from which `parse` reads the same again. It includes the password, so it is for servers and
+    /// processes, not for people.
     pub fn to_conninfo(&self) -> String {
         let words: Vec<String> = self.params.iter().map(|(key, value)| format!("{key}={}", quote(value))).collect();
         words.join(" ")
@@ -183,7 +186,8 @@ fn quote(value: &str) -> String {
 
 type Params = Vec<(String, String)>;
 
-/// libpq's rules: blanks around `=`, values in single quotes or up to the next blank, `\` takes the next character as is.
+/// libpq's rules: blanks are allowed around `=`, a value is in single quotes or ends at the next blank, and `\` takes
+/// the next character as it is.
 fn parse_list(text: &str) -> Result<Params, DsnError> {
     let mut params = Params::new();
     let mut chars = text.char_indices().peekable();
@@ -205,14 +209,14 @@ fn parse_list(text: &str) -> Result<Params, DsnError> {
     }
 }
 
-/// A word that is no keyword may be the rest of a password with a blank in it: then it is not repeated in the error.
+/// A word that is no keyword may be the rest of a password that has a blank in it. Then the error does not repeat it.
 fn check_word(key: &str, has_value: bool, previous: Option<&str>) -> Result<(), DsnError> {
     if has_value && KEYWORDS.contains(&key) {
         return Ok(());
     }
     match previous {
         Some(previous) if Dsn::is_secret(previous) => Err(DsnError(format!(
-            "what follows the value of \"{previous}\" is no keyword (a value with blanks needs single quotes)"
+            "what follows the value of \"{previous}\" is not a keyword (a value with blanks needs single quotes)"
         ))),
         Some(previous) if !has_value => Err(DsnError(format!(
             "missing \"=\" after the value of \"{previous}\" (a value with blanks needs single quotes)"
@@ -226,7 +230,7 @@ fn unknown_keyword(key: &str) -> DsnError {
     DsnError(format!("unknown keyword \"{key}\""))
 }
 
-/// None when a quote is left open.
+/// None if the closing quote is missing.
 fn parse_value(chars: &mut Peekable<CharIndices<'_>>) -> Option<String> {
     let quoted = chars.next_if(|(_, c)| *c == '\'').is_some();
     let mut value = String::new();
@@ -331,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_strings_are_told_from_files() {
+    fn connection_strings_are_distinguished_from_files() {
         assert!(Dsn::looks_like("dbname=x"));
         assert!(Dsn::looks_like("postgres://"));
         assert!(!Dsn::looks_like("/etc/pyreplica/x.conf"));

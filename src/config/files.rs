@@ -1,4 +1,4 @@
-//! Config files on disk: which ones there are, and what each of them says.
+//! Finds the config files on disk and reads them.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::config::settings::Config;
@@ -6,18 +6,18 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What came of a list of files and directories: a bad file does not take the good ones down with it.
+/// The result of reading a list of files and directories. A file with an error does not keep the others from running.
 #[derive(Debug, Default)]
 pub struct LoadedConfigs {
     pub configs: Vec<Config>,
-    /// Where each of the configs stands; none of those from the command line.
+    /// The file of each of the configs. Empty for a pair from the command line.
     pub files: Vec<PathBuf>,
     pub errors: Vec<Error>,
-    /// The file or directory that each of the errors is about.
+    /// For each of the errors, the file or directory that it is about.
     pub bad: Vec<PathBuf>,
 }
 
-/// Reads each file, and each `*.conf` of each directory in the order of their names.
+/// Reads each file, and each `*.conf` of each directory, sorted by name.
 pub fn load(paths: &[PathBuf]) -> LoadedConfigs {
     let mut loaded = LoadedConfigs::default();
     let mut sources: Vec<PathBuf> = Vec::new();
@@ -28,7 +28,7 @@ pub fn load(paths: &[PathBuf]) -> LoadedConfigs {
         }
     }
     for path in sources {
-        match read(&path).and_then(|config| refuse_twin(config, &path, &loaded.configs, &loaded.files)) {
+        match read(&path).and_then(|config| refuse_duplicate(config, &path, &loaded.configs, &loaded.files)) {
             Ok(config) => {
                 loaded.configs.push(config);
                 loaded.files.push(path);
@@ -71,8 +71,8 @@ fn read(path: &Path) -> Result<Config> {
         .map_err(|e| Error::new(Kind::Config, None, "use the config file", format!("{}:{e}", path.display())))
 }
 
-/// Two threads for one pair would only wait for each other.
-fn refuse_twin(config: Config, path: &Path, others: &[Config], files: &[PathBuf]) -> Result<Config> {
+/// Refuses a second file for the same pair: its thread would only wait for the thread of the first.
+fn refuse_duplicate(config: Config, path: &Path, others: &[Config], files: &[PathBuf]) -> Result<Config> {
     let same = |other: &Config| {
         (&other.name, &other.master, &other.slave, &other.slave_field)
             == (&config.name, &config.master, &config.slave, &config.slave_field)
@@ -91,7 +91,7 @@ fn unreadable(path: &Path, why: impl std::fmt::Display) -> Error {
 mod tests {
     use super::*;
 
-    /// A directory of its own for one test, gone at the end of it.
+    /// A directory for one test, which is deleted at the end of the test.
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -136,8 +136,8 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_that_stands_in_two_files_runs_once() {
-        let dir = Scratch::new("twins");
+    fn a_pair_in_two_files_runs_once() {
+        let dir = Scratch::new("duplicate");
         dir.write("a.conf", &pair("a"));
         dir.write("b.conf", &pair("a"));
         let loaded = dir.load();

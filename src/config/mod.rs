@@ -1,14 +1,14 @@
-//! What the operator wants: connection strings, config files, what to do about conflicts.
+//! The operator's settings: connection strings, config files, rules for conflicts.
 //!
 //! | file | what |
 //! |---|---|
 //! | `dsn` | a connection string, as libpq writes it |
-//! | `conflict_policy` | CONFLICT: which side wins, by table and kind of conflict |
+//! | `conflict_policy` | CONFLICT: which side wins, for each table and kind of conflict |
 //! | `settings` | all settings of a pair, read from `key=value` text |
-//! | `files` | the config files on disk |
-//! | `arguments` | the command line without the passwords on it |
+//! | `files` | finds and reads the config files |
+//! | `arguments` | removes passwords from the command line |
 //!
-//! Slony-I keeps this in slonik scripts and in its tables; PgQ in `.ini` files like ours.
+//! Slony-I keeps its settings in slonik scripts and in tables, PgQ in `.ini` files like these.
 
 pub mod dsn;
 pub mod conflict_policy;

@@ -1,4 +1,4 @@
-//! One pair's settings, read from `key=value` text by hand; every error names the line and the key.
+//! The settings of one pair, read from a config file. Every error names the line and the key.
 
 mod ini;
 mod section;
@@ -14,30 +14,30 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// The wait for a wake-up before the log is looked at anyway, as in the original.
+/// How long the daemon waits for a notification before it looks at the log anyway, as in the original.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The column of `replica_log` that a single slave marks.
+/// The column of `replica_log` that marks replayed changes if there is only one slave.
 pub const DEFAULT_SLAVE_FIELD: &str = "replicated";
 
-/// How much is logged when nobody says it: the statements too, as in the original.
+/// The statements are logged too, as in the original.
 pub const DEFAULT_DEBUG_LEVEL: u8 = 2;
 
-/// From errors only to everything.
+/// From warnings and errors only to everything.
 pub const DEBUG_LEVELS: RangeInclusive<u8> = 0..=3;
 
-/// How long replayed changes stay in the log, for whoever wants to look something up.
+/// How long replayed changes stay in the log, so that the operator can look them up.
 pub const DEFAULT_RETENTION: Duration = Duration::from_secs(86_400);
 
-/// The size of the log, in bytes, above which somebody should look after the slave that is away.
+/// The size of the log, in bytes, above which the daemon warns. Usually a slave is not replaying then.
 pub const DEFAULT_LOG_WARNING: u64 = 1024 * MEBIBYTE;
 
-/// Enough to look into, and some tens of megabytes at most, mostly.
+/// Enough rows to examine conflicts; they usually take some tens of megabytes at most.
 pub const DEFAULT_CONFLICTS_KEPT: u64 = 100_000;
 
 const MEBIBYTE: u64 = 1 << 20;
 
-/// From a second to a day: a shorter wait is polling, a longer one has no use.
+/// From a second to a day. A shorter wait would be constant polling, a longer one has no use.
 const TIMEOUT_SECONDS: RangeInclusive<u64> = 1..=86_400;
 
 /// From "not at all" to a year.
@@ -66,53 +66,54 @@ const MAIN_KEYS: &[&str] = &[
     "CONFLICTS_KEPT",
 ];
 
-/// What becomes of a transaction with a change that cannot be replayed.
+/// What the daemon does with a transaction that has a change that cannot be replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnError {
-    /// Everything waits for it.
+    /// It tries again, and replays nothing else until the transaction succeeds.
     Stop,
-    /// It is put aside with what depends on it, and the rest goes on.
+    /// It puts the transaction into quarantine, with the later ones that depend on it, and replays the rest.
     Quarantine,
 }
 
-/// Everything one pair needs.
+/// All settings of one pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// First field of every log line; part of the names of prepared transactions.
+    /// The first field of every log line, and part of the names of prepared transactions.
     pub name: String,
     pub master: Dsn,
     pub slave: Dsn,
-    /// In a multi-master setup: changes of this database user are marked and not replayed.
+    /// In a multi-master setup: changes of this database user are marked as replayed and not replayed.
     pub skip_user: Option<String>,
     /// In a multi-slave setup: the boolean column of `replica_log` that belongs to this slave.
     pub slave_field: String,
-    /// Sends a trivial query to both servers at every timeout.
+    /// Whether the daemon sends a trivial query to both servers at every timeout.
     pub keepalive: bool,
-    /// 0 none, 1 normal, 2 verbose, 3 very verbose; warnings and errors always show.
+    /// 0 none, 1 normal, 2 verbose, 3 very verbose. Warnings and errors are always logged.
     pub debug_level: u8,
-    /// How long to wait for a wake-up before the log is looked at anyway.
+    /// How long the daemon waits for a notification before it looks at the log anyway.
     pub timeout: Duration,
-    /// Looks at the log this often instead of listening to the master.
+    /// How often the daemon looks at the log, if it does that instead of listening to the master.
     pub poll: Option<Duration>,
-    /// How long replayed changes stay in the log; zero deletes them as they are replayed.
+    /// How long replayed changes stay in the log. With zero they are deleted as soon as there is nothing to replay.
     pub retention: Duration,
-    /// Sets the slave's flag of each row that it has replayed, when there is time.
+    /// Whether the daemon sets the slave's flag of each row that the slave has replayed, when it has time.
     pub flags: bool,
-    /// Bytes of log above which the daemon warns of the slave that is away.
+    /// The size of the log, in bytes, above which the daemon warns.
     pub log_warning: u64,
-    /// `false`: exactly-once by a progress row on the slave, for servers without prepared transactions.
+    /// `false`: a progress row on the slave replaces two-phase commit, for servers without prepared transactions. Each
+    /// change is still replayed exactly once.
     pub two_phase: bool,
     pub on_error: OnError,
-    /// What to do about changes that meet something unexpected on the slave.
+    /// What to do about conflicts.
     pub conflicts: ConflictPolicies,
-    /// How many rows `replica_conflict` holds; none are written if this is zero.
+    /// How many rows `replica_conflict` keeps. With zero none are written.
     pub conflicts_kept: u64,
     pub smtp: Option<Smtp>,
-    /// Where the daemon serves metrics by HTTP.
+    /// The address at which the daemon serves metrics over HTTP.
     pub metrics: Option<SocketAddr>,
 }
 
-/// What is wrong in a config file, and where; never a value, which may hold a password.
+/// What is wrong in a config file, and where. It never contains a value, which may have a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     line: usize,
@@ -160,7 +161,7 @@ impl Config {
         })
     }
 
-    /// The settings of a pair that is given as two connection strings on the command line.
+    /// The settings of a pair that the command line gives as two connection strings.
     pub fn for_pair(master: Dsn, slave: Dsn) -> Config {
         let dbname = |dsn: &Dsn| dsn.get("dbname").filter(|name| is_printable(name)).map(str::to_string);
         Config {
@@ -191,12 +192,12 @@ impl ConfigError {
         ConfigError { line, key: key.into(), what: what.into() }
     }
 
-    /// The line of the file, counted from 1; 1 for what is missing altogether.
+    /// The line of the file, counted from 1. It is 1 if a key is missing.
     pub fn line(&self) -> usize {
         self.line
     }
 
-    /// The key in upper case; empty when the line has none.
+    /// The key in upper case. Empty if the error is not about a key.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -301,12 +302,12 @@ TO_ADDRS=hostmaster@somewhere.com;dbadmin@somewhere.com
     fn a_bad_connection_string_is_named_without_its_password() {
         assert_eq!(
             error("[MAIN]\nNAME=a\nDSN0=host=x password=hunter2 hunter3\nDSN1=host=y"),
-            "3: DSN0: what follows the value of \"password\" is no keyword (a value with blanks needs single quotes)"
+            "3: DSN0: what follows the value of \"password\" is not a keyword (a value with blanks needs single quotes)"
         );
     }
 
     #[test]
-    fn the_sample_reads_as_it_stands_and_documents_every_key() {
+    fn the_sample_file_is_valid_and_documents_every_key() {
         let sample = include_str!("../../sample.conf");
         let config = Config::parse(sample).unwrap();
         assert!(config.smtp.is_none());

@@ -1,4 +1,4 @@
-//! Handing a mail to the mail server; the only importer of lettre. Every step has a time-out.
+//! Sends a mail to the mail server. Every step has a timeout. The only importer of lettre.
 
 use crate::config::settings::{Protection, Smtp};
 use lettre::address::Envelope;
@@ -15,24 +15,25 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long the mail server may take to be reached, and then for each answer. Some look for spam before they answer.
+/// The time limit for connecting to the mail server, and then for each of its answers. Some servers check for spam
+/// before they answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A mail as it is to be sent; who gets it is the section's business.
+/// A mail to send. Its recipients are in the `[SMTP]` section.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Letter {
+pub struct Mail {
     pub subject: String,
     pub body: String,
 }
 
 /// Why a mail was not sent.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct SendError {
     reason: String,
     is_final: bool,
 }
 
-/// Sends mails by one `[SMTP]` section.
+/// Sends mails according to one `[SMTP]` section.
 pub struct Mailer {
     smtp: Smtp,
     host: String,
@@ -43,48 +44,48 @@ impl Mailer {
         Mailer { smtp, host: host_name() }
     }
 
-    /// Sends a mail to all recipients. Those that the server does not want are returned, with its reason, unless it wants
-    /// none.
-    pub fn send(&self, letter: &Letter) -> Result<Vec<String>, Refusal> {
-        let (message, envelope) = self.compose(letter)?;
+    /// Sends a mail to all recipients. Returns the recipients that the server refuses, with its reasons. If it refuses
+    /// all of them, that is an error.
+    pub fn send(&self, mail: &Mail) -> Result<Vec<String>, SendError> {
+        let (message, envelope) = self.compose(mail)?;
         let (transport, text) = (self.transport()?, message.formatted());
         let error = match transport.send_raw(&envelope, &text) {
             Ok(_) => return Ok(Vec::new()),
             Err(error) => error,
         };
-        if envelope.to().len() == 1 || !is_about_a_mailbox(&error) {
-            return Err(Refusal::from(error));
+        if envelope.to().len() == 1 || !refuses_mailbox(&error) {
+            return Err(SendError::from(error));
         }
-        // A server that refuses one recipient has taken the mail for nobody: each gets one of their own.
+        // If the server refuses one recipient, it has accepted the mail for none. So send it to each one separately.
         let mut refused = Vec::new();
         for address in envelope.to() {
-            let alone = Envelope::new(envelope.from().cloned(), vec![address.clone()]).map_err(Refusal::ours)?;
+            let alone = Envelope::new(envelope.from().cloned(), vec![address.clone()]).map_err(SendError::own_fault)?;
             if let Err(error) = transport.send_raw(&alone, &text) {
-                refused.push(format!("{address}: {}", Refusal::from(error)));
+                refused.push(format!("{address}: {}", SendError::from(error)));
             }
         }
         if refused.len() == envelope.to().len() {
-            return Err(Refusal::new(refused.join("; "), true));
+            return Err(SendError::new(refused.join("; "), true));
         }
         Ok(refused)
     }
 
-    fn compose(&self, letter: &Letter) -> Result<(Message, Envelope), Refusal> {
-        let mailbox = |text: &String| text.parse::<Mailbox>().map_err(|e| Refusal::ours(format!("{text}: {e}")));
+    fn compose(&self, mail: &Mail) -> Result<(Message, Envelope), SendError> {
+        let mailbox = |text: &String| text.parse::<Mailbox>().map_err(|e| SendError::own_fault(format!("{text}: {e}")));
         let from = mailbox(&self.smtp.from_addr)?;
         let to: Vec<Mailbox> = self.smtp.to_addrs.iter().map(mailbox).collect::<Result<_, _>>()?;
         let addresses: Vec<Address> = to.iter().map(|mailbox| mailbox.email.clone()).collect();
-        let envelope = Envelope::new(Some(from.email.clone()), addresses).map_err(Refusal::ours)?;
+        let envelope = Envelope::new(Some(from.email.clone()), addresses).map_err(SendError::own_fault)?;
         let automatic = HeaderName::new_from_ascii_str("Auto-Submitted");
-        let mut builder = Message::builder().from(from).subject(&*letter.subject).message_id(Some(self.message_id()));
+        let mut builder = Message::builder().from(from).subject(&*mail.subject).message_id(Some(self.message_id()));
         for mailbox in to {
             builder = builder.to(mailbox);
         }
         let message = builder
             .raw_header(HeaderValue::new(automatic, "auto-generated".to_string()))
             .header(ContentType::TEXT_PLAIN)
-            .body(letter.body.clone())
-            .map_err(Refusal::ours)?;
+            .body(mail.body.clone())
+            .map_err(SendError::own_fault)?;
         Ok((message, envelope))
     }
 
@@ -94,8 +95,8 @@ impl Mailer {
         format!("<{:x}.{:x}@{host}>", now.as_nanos(), std::process::id())
     }
 
-    /// Made anew for each mail: a certificate file may have been replaced since.
-    fn transport(&self) -> Result<SmtpTransport, Refusal> {
+    /// Called for each mail, because the certificate file may have been replaced since the last one.
+    fn transport(&self) -> Result<SmtpTransport, SendError> {
         let smtp = &self.smtp;
         let tls = match smtp.protection {
             Protection::Clear => Tls::None,
@@ -113,7 +114,7 @@ impl Mailer {
         Ok(builder.build())
     }
 
-    fn tls_parameters(&self) -> Result<TlsParameters, Refusal> {
+    fn tls_parameters(&self) -> Result<TlsParameters, SendError> {
         let mut builder = TlsParameters::builder(self.smtp.host.clone());
         if self.smtp.protection == Protection::IfOffered {
             builder = builder
@@ -121,54 +122,54 @@ impl Mailer {
                 .dangerous_accept_invalid_certs(true)
                 .dangerous_accept_invalid_hostnames(true);
         } else if let Some(path) = &self.smtp.ca_file {
-            let wrong = |e: &dyn fmt::Display| Refusal::ours(format!("CA_FILE {}: {e}", path.display()));
+            let wrong = |e: &dyn fmt::Display| SendError::own_fault(format!("CA_FILE {}: {e}", path.display()));
             let pem = std::fs::read(path).map_err(|e| wrong(&e))?;
             builder = builder
                 .certificate_store(CertificateStore::None)
                 .add_root_certificate(Certificate::from_pem(&pem).map_err(|e| wrong(&e))?);
         }
-        builder.build().map_err(Refusal::from)
+        builder.build().map_err(SendError::from)
     }
 }
 
-impl Refusal {
-    /// Whether another try is of no use.
+impl SendError {
+    /// Whether another try would fail too.
     pub fn is_final(&self) -> bool {
         self.is_final
     }
 
-    pub fn new(reason: impl Into<String>, is_final: bool) -> Refusal {
-        Refusal { reason: reason.into(), is_final }
+    pub fn new(reason: impl Into<String>, is_final: bool) -> SendError {
+        SendError { reason: reason.into(), is_final }
     }
 
-    /// Something on our side is wrong. The operator may mend it while the mail waits.
-    fn ours(reason: impl fmt::Display) -> Refusal {
-        Refusal::new(reason.to_string(), false)
+    /// An error on our side. It is not final, because the operator may correct it while the mail waits.
+    fn own_fault(reason: impl fmt::Display) -> SendError {
+        SendError::new(reason.to_string(), false)
     }
 }
 
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Refusal {
+impl From<Error> for SendError {
+    fn from(error: Error) -> SendError {
         let mut sources = std::iter::successors(error.source(), |source| (*source).source());
-        let is_late = sources.any(|source| {
+        let is_timeout = sources.any(|source| {
             let io = source.downcast_ref::<std::io::Error>();
             io.is_some_and(|io| matches!(io.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock))
         });
-        let reason = match is_late {
+        let reason = match is_timeout {
             true => format!("no answer within {} s", TIMEOUT.as_secs()),
             false => error.to_string(),
         };
-        Refusal::new(reason, error.is_permanent())
+        SendError::new(reason, error.is_permanent())
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)
     }
 }
 
-/// The name of this machine, as its administrator knows it.
+/// The host name of this machine.
 pub fn host_name() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let variable = |name: &str| std::env::var(name).ok();
@@ -176,8 +177,8 @@ pub fn host_name() -> String {
     name.map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_string())
 }
 
-/// A refusal for good of the kind x5x: a recipient, the sender, or the mail. Not of a login, which is not to be repeated
-/// for each recipient.
-fn is_about_a_mailbox(error: &Error) -> bool {
+/// Whether the server refuses a recipient, the sender or the mail for good (a code x5x). A refused login has another
+/// code, and must not be repeated for each recipient.
+fn refuses_mailbox(error: &Error) -> bool {
     error.is_permanent() && error.status().is_some_and(|code| code.category == Category::MailSystem)
 }

@@ -1,162 +1,166 @@
-//! Who tells the operator by mail what happens to a pair. Whoever hands in news never waits: a thread of its own talks to
-//! the mail server, and what it cannot send waits in a queue with a bound.
+//! A queue of mails to the operator about one pair. The pair never waits for the mail server: another thread talks to
+//! it, and mails that it cannot send yet wait in the queue, whose length is limited.
 
 use crate::base::backoff;
 use crate::base::error::{Error, Kind};
 use crate::base::names::{LogId, Side};
 use crate::config::settings::{Config, Smtp};
-use crate::daemon::mail::{self, Letter, Mailer, Refusal};
-use crate::daemon::notices::{NoticeBatch, NoticeQueue, ProblemLog, Tally};
+use crate::daemon::mail::{self as smtp, Mail, Mailer, SendError};
+use crate::daemon::notices::{FailureCount, NoticeBatch, NoticeQueue, ProblemLog};
 use crate::process::logger;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Mails that wait for a mail server that is away. Beyond that the oldest is dropped.
+/// How many mails may wait while the mail server cannot be reached. Beyond that, the oldest is dropped.
 const MAX_WAITING: usize = 32;
 
 /// Longer texts, such as a statement with a large value, are cut.
 const LONGEST_TEXT: usize = 4000;
 
-/// How far the values in the body are indented.
+/// The column at which the values in the body begin.
 const COLUMN: usize = 10;
 
-/// The handle of one pair's mails; clones refer to the same. Without an `[SMTP]` section it does nothing.
+/// A handle on the mails of one pair. Clones refer to the same queue. Without an `[SMTP]` section it does nothing.
 #[derive(Clone, Default)]
 pub struct Outbox {
-    office: Option<Arc<Office>>,
+    shared: Option<Arc<Shared>>,
 }
 
-/// What makes two failures the same problem: not the words, which may hold a time or a process id.
+/// Two failures with equal values are the same problem. The message is not part of it, because it may contain a time or
+/// a process id.
 type Problem = (Option<Side>, Kind, Option<LogId>);
 
-struct Office {
+struct Shared {
     pair: String,
     smtp: Smtp,
     host: String,
-    /// Master and slave, without passwords.
+    /// The connection strings of master and slave, without passwords.
     sides: [String; 2],
-    desk: Mutex<Desk>,
-    bell: Condvar,
+    state: Mutex<State>,
+    changed: Condvar,
 }
 
 #[derive(Default)]
-struct Desk {
+struct State {
     problems: ProblemLog<Problem>,
     warnings: NoticeQueue,
     /// Whether a conflict is among the warnings.
     has_conflict: bool,
-    waiting: VecDeque<Letter>,
-    /// Mails that were dropped since the last one that was sent.
+    waiting: VecDeque<Mail>,
+    /// How many mails were dropped since the last one that was sent.
     dropped: u64,
     is_closing: bool,
 }
 
 impl Outbox {
     pub fn new(config: &Config) -> Outbox {
-        let office = config.smtp.clone().map(|smtp| Office {
+        let shared = config.smtp.clone().map(|smtp| Shared {
             pair: config.name.clone(),
             smtp,
-            host: mail::host_name(),
+            host: smtp::host_name(),
             sides: [config.master.to_string(), config.slave.to_string()],
-            desk: Mutex::default(),
-            bell: Condvar::new(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
         });
-        Outbox { office: office.map(Arc::new) }
+        Outbox { shared: shared.map(Arc::new) }
     }
 
-    /// Whether there is anything to deliver, ever.
-    pub fn has_work(&self) -> bool {
-        self.office.is_some()
+    /// Whether the pair has an `[SMTP]` section.
+    pub fn sends_mails(&self) -> bool {
+        self.shared.is_some()
     }
 
     pub fn started(&self) {
-        let Some(office) = &self.office else { return };
-        office.post(&office.smtp.start_subject, "", "replication starts", &[]);
+        let Some(shared) = &self.shared else { return };
+        shared.enqueue(&shared.smtp.start_subject, "", "replication starts", &[]);
     }
 
-    /// `how` it ended.
+    /// Replication has ended. `how` says why.
     pub fn stopped(&self, how: &str) {
-        let Some(office) = &self.office else { return };
-        office.post(&office.smtp.stop_subject, "", how, &[]);
+        let Some(shared) = &self.shared else { return };
+        shared.enqueue(&shared.smtp.stop_subject, "", how, &[]);
     }
 
     pub fn failed(&self, error: &Error) {
-        let Some(office) = &self.office else { return };
+        let Some(shared) = &self.shared else { return };
         let problem = (error.side(), error.kind(), error.change().map(|(id, _)| id));
-        let tally = office.desk().problems.failed(problem, &error.to_string(), Instant::now());
-        let Some(tally) = tally else { return };
+        let count = shared.state().problems.failed(problem, &error.to_string(), Instant::now());
+        let Some(count) = count else { return };
         let (what, change) = (what(error), error.change().map(|(id, txid)| format!("{id} of transaction {txid}")));
-        let again = (tally.failures > 1).then(|| format!("it has failed {}", times(&tally)));
+        let again = (count.failures > 1).then(|| format!("it has failed {}", times(&count)));
         let lines = [
             ("why", Some(error.detail().to_string())),
             ("change", change),
             ("again", again),
             ("to do", error.hint().map(str::to_string)),
-            ("next", Some("tried again until it works; told again in an hour, and when it is over".to_string())),
+            (
+                "next",
+                Some("the daemon tries again; the next mail comes in an hour, or when the problem is over".to_string()),
+            ),
         ];
-        office.post(&office.smtp.error_subject, "", &what, &present(lines));
+        shared.enqueue(&shared.smtp.error_subject, "", &what, &present(lines));
     }
 
-    /// Everything pending has been replayed, so whatever was wrong is not wrong any more.
+    /// Everything pending has been replayed, so all problems are over.
     pub fn drained(&self) {
-        let Some(office) = &self.office else { return };
-        let over = office.desk().problems.over(Instant::now());
-        for (problem, tally) in over {
-            let lines = [("problem", problem), ("failed", times(&tally))];
-            office.post(&office.smtp.error_subject, " (over)", "the problem is over, replication goes on", &lines);
+        let Some(shared) = &self.shared else { return };
+        let over = shared.state().problems.over(Instant::now());
+        for (problem, count) in over {
+            let lines = [("problem", problem), ("failed", times(&count))];
+            shared.enqueue(&shared.smtp.error_subject, " (over)", "the problem is over, replication goes on", &lines);
         }
     }
 
-    /// A change that was replayed although the slave's row was not what it should have been.
+    /// A change was replayed although the slave's row was not as expected.
     pub fn conflict(&self, text: &str) {
-        let Some(office) = &self.office else { return };
-        office.desk().has_conflict = true;
+        let Some(shared) = &self.shared else { return };
+        shared.state().has_conflict = true;
         self.warn(text);
     }
 
-    /// Something that the operator should look at. Several are one mail.
+    /// Something needs the operator's attention. Several warnings are sent in one mail.
     pub fn warn(&self, text: &str) {
-        let Some(office) = &self.office else { return };
-        if office.smtp.warning_subject.is_some() {
+        let Some(shared) = &self.shared else { return };
+        if shared.smtp.warning_subject.is_some() {
             let text = format!("{}: {}", logger::time(), cut(text));
-            office.desk().warnings.add(text, Instant::now());
-            office.bell.notify_one();
+            shared.state().warnings.add(text, Instant::now());
+            shared.changed.notify_one();
         }
     }
 
-    /// Nothing more will be handed in: what waits is tried once more, and `deliver` returns.
+    /// No more mails will be added. `deliver` tries once more to send those that wait, and returns.
     pub fn close(&self) {
-        let Some(office) = &self.office else { return };
-        office.desk().is_closing = true;
-        office.bell.notify_one();
+        let Some(shared) = &self.shared else { return };
+        shared.state().is_closing = true;
+        shared.changed.notify_one();
     }
 
-    /// Sends what is handed in until the outbox is closed; on a thread of its own.
+    /// Sends mails until the outbox is closed. It runs on a thread of its own.
     pub fn deliver(&self) {
-        let Some(office) = &self.office else { return };
-        let mailer = Mailer::new(office.smtp.clone());
-        office.deliver(|letter| mailer.send(letter));
+        let Some(shared) = &self.shared else { return };
+        let mailer = Mailer::new(shared.smtp.clone());
+        shared.deliver(|mail| mailer.send(mail));
     }
 }
 
-impl Office {
-    /// Nothing that panics is done while the desk is locked, and no mail is worth a panic of replication.
-    fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+impl Shared {
+    /// Locks the state, also if a thread has panicked while it held the lock: a mail must not stop replication.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a mail into the queue, unless it has no subject.
-    fn post(&self, subject: &Option<String>, suffix: &str, what: &str, lines: &[(&str, String)]) {
+    /// Puts a mail into the queue, unless the config file has no subject for it.
+    fn enqueue(&self, subject: &Option<String>, suffix: &str, what: &str, lines: &[(&str, String)]) {
         let Some(subject) = subject else { return };
-        let letter = Letter { subject: format!("{subject}{suffix}"), body: self.body(what, lines) };
-        let mut desk = self.desk();
-        if desk.waiting.len() == MAX_WAITING {
-            desk.waiting.pop_front();
-            desk.dropped += 1;
+        let mail = Mail { subject: format!("{subject}{suffix}"), body: self.body(what, lines) };
+        let mut state = self.state();
+        if state.waiting.len() == MAX_WAITING {
+            state.waiting.pop_front();
+            state.dropped += 1;
         }
-        desk.waiting.push_back(letter);
-        self.bell.notify_one();
+        state.waiting.push_back(mail);
+        self.changed.notify_one();
     }
 
     fn body(&self, what: &str, lines: &[(&str, String)]) -> String {
@@ -173,26 +177,26 @@ impl Office {
         format!("{head}\n{}{rest}", line("what", what))
     }
 
-    fn deliver(&self, send: impl Fn(&Letter) -> Result<Vec<String>, Refusal>) {
+    fn deliver(&self, send: impl Fn(&Mail) -> Result<Vec<String>, SendError>) {
         let mut attempt = 0;
-        while let Some(letter) = self.next() {
-            let subject = &letter.subject;
-            match send(&letter) {
+        while let Some(mail) = self.next() {
+            let subject = &mail.subject;
+            match send(&mail) {
                 Ok(refused) => {
                     attempt = 0;
                     log::info!(target: &self.pair, "Mail sent: \"{subject}\"");
                     for refused in refused {
-                        log::warn!(target: &self.pair, "mail \"{subject}\" not taken for {refused}");
+                        log::warn!(target: &self.pair, "mail \"{subject}\" refused for {refused}");
                     }
                 }
-                Err(refusal) if refusal.is_final() => {
-                    log::warn!(target: &self.pair, "mail \"{subject}\" refused, and not tried again: {refusal}");
+                Err(error) if error.is_final() => {
+                    log::warn!(target: &self.pair, "mail \"{subject}\" refused, and not tried again: {error}");
                 }
-                Err(refusal) => {
+                Err(error) => {
                     let pause = backoff::pause(attempt);
                     attempt += 1;
-                    log::warn!(target: &self.pair, "cannot send mail \"{subject}\": {refusal}{}", hint(&refusal));
-                    if !self.keep(letter, pause) {
+                    log::warn!(target: &self.pair, "cannot send mail \"{subject}\": {error}{}", hint(&error));
+                    if !self.keep(mail, pause) {
                         return;
                     }
                 }
@@ -200,41 +204,41 @@ impl Office {
         }
     }
 
-    /// The next mail to send, waited for; none when there is none and there will be none.
-    fn next(&self) -> Option<Letter> {
-        let mut desk = self.desk();
+    /// Waits for the next mail to send. None if the outbox is closed and the queue is empty.
+    fn next(&self) -> Option<Mail> {
+        let mut state = self.state();
         loop {
             let now = Instant::now();
-            let due = desk.warnings.due();
-            if due.is_some_and(|due| desk.is_closing || due <= now) {
-                let (heap, has_conflict) = (desk.warnings.take(now), std::mem::take(&mut desk.has_conflict));
-                drop(desk);
-                heap.iter().for_each(|heap| self.post_heap(heap, has_conflict));
-                desk = self.desk();
-            } else if let Some(mut letter) = desk.waiting.pop_front() {
-                let dropped = std::mem::take(&mut desk.dropped);
+            let due = state.warnings.due();
+            if due.is_some_and(|due| state.is_closing || due <= now) {
+                let (batch, has_conflict) = (state.warnings.take(now), std::mem::take(&mut state.has_conflict));
+                drop(state);
+                batch.iter().for_each(|batch| self.enqueue_warnings(batch, has_conflict));
+                state = self.state();
+            } else if let Some(mut mail) = state.waiting.pop_front() {
+                let dropped = std::mem::take(&mut state.dropped);
                 if dropped > 0 {
-                    letter.body.push_str(&line("missing", &format!("{dropped} older mails, which could not be sent")));
+                    mail.body.push_str(&line("missing", &format!("{dropped} older mails, which could not be sent")));
                 }
-                return Some(letter);
-            } else if desk.is_closing {
+                return Some(mail);
+            } else if state.is_closing {
                 return None;
             } else {
-                desk = match due {
-                    Some(due) => self.bell.wait_timeout(desk, due - now).unwrap_or_else(PoisonError::into_inner).0,
-                    None => self.bell.wait(desk).unwrap_or_else(PoisonError::into_inner),
+                state = match due {
+                    Some(due) => self.changed.wait_timeout(state, due - now).unwrap_or_else(PoisonError::into_inner).0,
+                    None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 };
             }
         }
     }
 
-    fn post_heap(&self, heap: &NoticeBatch, has_conflict: bool) {
-        let what = match heap.count {
+    fn enqueue_warnings(&self, batch: &NoticeBatch, has_conflict: bool) {
+        let what = match batch.count {
             1 => "a warning".to_string(),
             count => format!("{count} warnings"),
         };
-        let mut lines: Vec<(&str, String)> = heap.first.iter().map(|text| ("warning", text.clone())).collect();
-        let more = heap.count - heap.first.len() as u64;
+        let mut lines: Vec<(&str, String)> = batch.first.iter().map(|text| ("warning", text.clone())).collect();
+        let more = batch.count - batch.first.len() as u64;
         if more > 0 {
             lines.push(("and", format!("{more} more, see the log")));
         }
@@ -242,53 +246,54 @@ impl Office {
             let advice = "find out who else changes the slave; where rows differed, the master's values were applied";
             lines.push(("to do", advice.to_string()));
         }
-        self.post(&self.smtp.warning_subject, "", &what, &lines);
+        self.enqueue(&self.smtp.warning_subject, "", &what, &lines);
     }
 
-    /// Puts back a mail that could not be sent, and waits before the next try. False when there is none.
-    fn keep(&self, letter: Letter, pause: Duration) -> bool {
+    /// Puts back a mail that could not be sent, and waits before the next try. False if the outbox is closed, so that
+    /// there is no next try.
+    fn keep(&self, mail: Mail, pause: Duration) -> bool {
         let end = Instant::now() + pause;
-        let mut desk = self.desk();
-        if desk.is_closing {
-            let left = desk.waiting.len() + 1;
-            drop(desk);
+        let mut state = self.state();
+        if state.is_closing {
+            let left = state.waiting.len() + 1;
+            drop(state);
             log::warn!(target: &self.pair, "mails not sent: {left}");
             return false;
         }
-        match desk.waiting.len() {
-            MAX_WAITING => desk.dropped += 1,
-            _ => desk.waiting.push_front(letter),
+        match state.waiting.len() {
+            MAX_WAITING => state.dropped += 1,
+            _ => state.waiting.push_front(mail),
         }
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || desk.is_closing {
+            if left.is_zero() || state.is_closing {
                 return true;
             }
-            desk = self.bell.wait_timeout(desk, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
 
-/// The failure without its reason, which stands on a line of its own: a long statement must not hide it.
+/// The failure without its reason. The reason has a line of its own, so that a long statement does not hide it.
 fn what(error: &Error) -> String {
     let side = error.side().map(|side| format!("{side}: ")).unwrap_or_default();
     format!("{side}cannot {}", error.operation())
 }
 
-fn hint(refusal: &Refusal) -> &'static str {
-    match refusal.to_string().contains("certificate") {
+fn hint(error: &SendError) -> &'static str {
+    match error.to_string().contains("certificate") {
         true => "\nhint: CA_FILE in [SMTP] names the certificates to trust",
         false => "",
     }
 }
 
 /// `3 times within 2 min`
-fn times(tally: &Tally) -> String {
-    let number = match tally.failures {
+fn times(count: &FailureCount) -> String {
+    let number = match count.failures {
         1 => "once".to_string(),
         count => format!("{count} times"),
     };
-    match tally.lasting.as_secs() {
+    match count.duration.as_secs() {
         0..60 => format!("{number} within a minute"),
         seconds @ 60..7200 => format!("{number} within {} min", seconds.div_ceil(60)),
         seconds => format!("{number} within {} h", seconds.div_ceil(3600)),
@@ -299,7 +304,7 @@ fn present<const N: usize>(lines: [(&'static str, Option<String>); N]) -> Vec<(&
     lines.into_iter().filter_map(|(label, text)| Some((label, text?))).collect()
 }
 
-/// `label:   text`, whose further lines are indented: no text can pass for another line.
+/// `label:   text`. Further lines of the text are indented, so none of them can look like another label.
 fn line(label: &str, text: &str) -> String {
     let text = cut(text.trim_end()).replace("\r\n", "\n").replace(['\n', '\r'], &format!("\n{:COLUMN$}", ""));
     format!("{:COLUMN$}{text}\n", format!("{label}:"))

@@ -1,5 +1,6 @@
-//! What the daemon leaves on the master about its failures, so that `pyreplica status` tells them from anywhere. A session of
-//! its own: those of the pair are lost with the failure. Best effort; the log file has it all.
+//! Records the daemon's failures on the master, so that `pyreplica status` can show them from any machine. It uses a
+//! session of its own, because the failure may have ended the pair's sessions. If it cannot record a failure, it does
+//! not try again: the log file has all of them.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
@@ -14,13 +15,13 @@ const LONGEST_TEXT: usize = 4000;
 
 const TOO_MANY_CONNECTIONS: &str = "53300";
 
-/// An attempt has failed, or everything that was pending has been replayed.
-pub fn leave(config: &Config, error: Option<&Error>) {
+/// Records that an attempt has failed, or, without an error, that everything pending has been replayed.
+pub fn record(config: &Config, error: Option<&Error>) {
     let attempt = || match error {
-        Some(error) if is_worth_telling(error) => note(config, error),
+        Some(error) if must_be_recorded(error) => record_error(config, error),
         Some(_) => Ok(()),
         None => with_master(config, |master| {
-            master.execute("leave the recovery", sql::NOTE_RECOVERY, &[&config.slave_field])
+            master.execute("record the recovery", sql::RECORD_RECOVERY, &[&config.slave_field])
         }),
     };
     if let Err(error) = attempt() {
@@ -28,32 +29,32 @@ pub fn leave(config: &Config, error: Option<&Error>) {
     }
 }
 
-/// Whether it is the master that cannot be had. One that is short of something, such as slots for prepared transactions, is
-/// there all the same.
+/// Whether the master cannot be reached. A master that lacks a resource, such as slots for prepared transactions, can
+/// be reached.
 pub fn is_master_away(error: &Error) -> bool {
-    let is_short = error.code().is_some_and(|code| code.starts_with("53") && code != TOO_MANY_CONNECTIONS);
-    error.side() == Some(Side::Master) && matches!(error.kind(), Kind::Connection | Kind::Login) && !is_short
+    let lacks_resource = error.code().is_some_and(|code| code.starts_with("53") && code != TOO_MANY_CONNECTIONS);
+    error.side() == Some(Side::Master) && matches!(error.kind(), Kind::Connection | Kind::Login) && !lacks_resource
 }
 
-/// Where the master itself is what fails, whoever asks finds that out.
-fn is_worth_telling(error: &Error) -> bool {
+/// A failure to reach the master need not be recorded: `pyreplica status` notices it itself.
+fn must_be_recorded(error: &Error) -> bool {
     !is_master_away(error) && !matches!(error.kind(), Kind::Stopped | Kind::Busy)
 }
 
-fn note(config: &Config, error: &Error) -> Result<()> {
+fn record_error(config: &Config, error: &Error) -> Result<()> {
     let side = error.side().map(|side| side.to_string());
     let (message, hint) = (cut(&error.to_string()), error.hint().map(cut));
     let change = error.change().map(|(id, _)| id.0);
     with_master(config, |master| {
         let params: [&(dyn ToSql + Sync); 6] = [&config.slave_field, &config.name, &side, &message, &hint, &change];
-        master.execute("leave the error", sql::NOTE_ERROR, &params)
+        master.execute("record the error", sql::RECORD_ERROR, &params)
     })
 }
 
-fn with_master(config: &Config, note: impl Fn(&mut Session) -> Result<u64>) -> Result<()> {
+fn with_master(config: &Config, work: impl Fn(&mut Session) -> Result<u64>) -> Result<()> {
     let mut master = connect::connect(Side::Master, &config.master, &format!("{} report", config.name))?;
-    if master.query_one("look for errors", health_sql::MAY_NOTE_ERRORS, &[])?.get(0) {
-        note(&mut master)?;
+    if master.query_one("look for recorded errors", health_sql::MAY_RECORD_ERRORS, &[])?.get(0) {
+        work(&mut master)?;
     }
     Ok(())
 }

@@ -1,12 +1,15 @@
-//! All pairs of one process: a thread each, another try after a failure, and an orderly end.
+//! Runs all pairs of one process, each on a thread of its own. It tries again after a failure, and stops all pairs at a
+//! signal.
 //!
-//! The first signal asks every pair to finish or roll back the batch in hand. After `FINISH_TIME` the servers are told
-//! to give up what they do for us; after `CANCEL_TIME` more the process ends as it is, which two-phase commit was made
-//! for. A second signal ends it at once. Nothing here calls `exit`: the supervisor returns, and main with it.
+//! The first signal asks every pair to finish or roll back its current batch. After `FINISH_TIME` the supervisor
+//! cancels the pairs' statements on the servers. After another `CANCEL_TIME` the process ends even if a batch is not
+//! finished; two-phase commit makes that safe. A second signal ends the process at once. Nothing here calls `exit`: the
+//! supervisor returns, and then main returns.
 //!
 //! SIGHUP reads the config files again: `reload.rs`.
 //!
-//! Each pair with an `[SMTP]` section has a second thread that sends its mails. The last ones may take `MAIL_TIME`.
+//! Each pair with an `[SMTP]` section has a second thread that sends its mails. At the end of the process it has
+//! `MAIL_TIME` for the mails that are left.
 
 use crate::base::backoff;
 use crate::base::control::Control;
@@ -30,23 +33,23 @@ use std::time::{Duration, Instant};
 
 mod reload;
 
-/// How long the pairs may take to end their batch on their own after the first signal.
+/// How long the pairs may take to finish their batch after the first signal.
 const FINISH_TIME: Duration = Duration::from_secs(1);
 
 /// How long they may take after their statements have been cancelled.
 const CANCEL_TIME: Duration = Duration::from_secs(1);
 
-/// How long the mails that are left may take when all pairs have ended.
+/// How long sending the mails that are left may take after all pairs have ended.
 const MAIL_TIME: Duration = Duration::from_secs(3);
 
 /// When the process ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// When everything pending has been replayed. Sends no mail: who started it is told by the exit code.
+    /// When everything pending has been replayed. It sends no mails, because the exit code says whether it failed.
     Once,
-    /// When a pair fails before it has ever worked: somebody sits at the terminal and has mistyped something.
+    /// If a pair fails before it has ever connected. The operator, at the terminal, has probably mistyped something.
     UntilItWorks,
-    /// Never: a server that is down at boot comes up later.
+    /// Never. A server that is down at boot comes up later.
     Forever,
 }
 
@@ -60,7 +63,7 @@ pub struct Failure {
 /// Reads the config files again.
 pub type Reload = Box<dyn Fn() -> LoadedConfigs>;
 
-/// Runs all pairs until each has ended or the operator stops them; returns those that failed for good.
+/// Runs all pairs until each has ended or the operator stops them. Returns those that ended with an error.
 pub fn run(mut loaded: LoadedConfigs, mode: Mode, reload: Option<Reload>) -> Result<Vec<Failure>> {
     let (sender, events) = channel();
     watch_signals(sender.clone()).map_err(|e| Error::new(Kind::Internal, None, "watch for signals", e))?;
@@ -69,11 +72,11 @@ pub fn run(mut loaded: LoadedConfigs, mode: Mode, reload: Option<Reload>) -> Res
             loaded.configs.iter_mut().for_each(|config| config.smtp = None);
             Arc::new(|config, control, _| drain_once(config, control))
         }
-        Mode::UntilItWorks => {
-            Arc::new(|config, control, post| keep_running(config, control, post, true, &report::leave, replicator::run))
-        }
-        Mode::Forever => Arc::new(|config, control, post| {
-            keep_running(config, control, post, false, &report::leave, replicator::run)
+        Mode::UntilItWorks => Arc::new(|config, control, outbox| {
+            keep_running(config, control, outbox, true, &report::record, replicator::run)
+        }),
+        Mode::Forever => Arc::new(|config, control, outbox| {
+            keep_running(config, control, outbox, false, &report::record, replicator::run)
         }),
     };
     let mut served = Served::default();
@@ -86,42 +89,42 @@ pub fn run(mut loaded: LoadedConfigs, mode: Mode, reload: Option<Reload>) -> Res
 /// What a pair's thread does from beginning to end.
 type Task = Arc<dyn Fn(&Config, &Control, &Outbox) -> Result<()> + Send + Sync>;
 
-/// What the supervisor keeps of a pair.
+/// What the supervisor knows of a pair.
 struct Pair {
     control: Control,
     outbox: Outbox,
     has_ended: bool,
     config: Config,
-    /// Where its settings stand, if they may be read again.
+    /// Its config file. None for a pair from the command line.
     file: Option<PathBuf>,
-    /// What the operator wants of it since the last reload.
-    wish: Wish,
+    /// What to do with it, according to the last reload.
+    plan: Plan,
 }
 
 impl Pair {
-    /// What it is to run with from now on, if it is to.
-    fn wanted(&self) -> Option<&Config> {
-        match &self.wish {
+    /// The settings with which it runs from now on. None if it ends.
+    fn next_config(&self) -> Option<&Config> {
+        match &self.plan {
             _ if self.has_ended => None,
-            Wish::Run => Some(&self.config),
-            Wish::Restart(config) => Some(config),
-            Wish::End => None,
+            Plan::Run => Some(&self.config),
+            Plan::Restart(config) => Some(config),
+            Plan::End => None,
         }
     }
 }
 
-enum Wish {
+enum Plan {
     Run,
-    /// With other settings, once it has ended.
+    /// Run again with these settings after it has ended.
     Restart(Box<Config>),
     End,
 }
 
 enum Event {
-    /// The pair with this number.
+    /// The thread of the pair with this number has ended.
     Ended(usize, Option<Failure>),
-    /// A outbox has sent everything and gone home.
-    Delivered,
+    /// A thread that sends mails has ended.
+    MailThreadEnded,
     Stop,
     Reload,
 }
@@ -135,7 +138,7 @@ enum Stage {
 fn watch_signals(stop: Sender<Event>) -> io::Result<()> {
     let signals = Signals::register()?;
     let handler = move |signal| match signal {
-        // The supervisor may have returned a moment ago: then the process is ending anyway.
+        // An error means that the supervisor has just returned. Then the process ends anyway.
         Signal::Stop => drop(stop.send(Event::Stop)),
         Signal::Reload => {
             logger::reopen();
@@ -157,7 +160,7 @@ fn supervise(
     let numbered = loaded.configs.into_iter().enumerate();
     let mut pairs: Vec<Pair> =
         numbered.map(|(number, config)| start(number, config, files.next(), task, sender)).collect();
-    let mut delivering = pairs.iter().filter(|pair| pair.outbox.has_work()).count();
+    let mut mail_threads = pairs.iter().filter(|pair| pair.outbox.sends_mails()).count();
     let mut failures = Vec::new();
     let mut stage = Stage::Running;
     while pairs.iter().any(|pair| !pair.has_ended) {
@@ -165,18 +168,19 @@ fn supervise(
             (Some(Event::Ended(number, failure)), _) => {
                 end(&mut pairs[number], failure.as_ref(), &stage);
                 failures.extend(failure);
-                delivering += usize::from(reload::go_on(&mut pairs, number, &stage, task, sender));
+                mail_threads += usize::from(reload::restart(&mut pairs, number, &stage, task, sender));
             }
             (Some(Event::Reload), Stage::Running) => {
                 if let Some(reload) = reload {
-                    delivering += reload::apply(&mut pairs, reload(), task, sender);
-                    served.serve(pairs.iter().filter_map(Pair::wanted));
+                    mail_threads += reload::apply(&mut pairs, reload(), task, sender);
+                    served.serve(pairs.iter().filter_map(Pair::next_config));
                 }
             }
-            // Everything ends anyway.
+            // The process is ending anyway.
             (Some(Event::Reload), _) => {}
-            // Its thread has come to grief; there is no mail any more.
-            (Some(Event::Delivered), _) => delivering -= 1,
+            // A reload has closed the thread's outbox. Or the thread has panicked or could not start; then the pair
+            // goes on without mails.
+            (Some(Event::MailThreadEnded), _) => mail_threads -= 1,
             (Some(Event::Stop), Stage::Running) => {
                 log::info!(target: OWN_TARGET, "Stopping");
                 pairs.iter().for_each(|pair| pair.control.stop());
@@ -187,7 +191,7 @@ fn supervise(
                 return failures;
             }
             (None, Stage::Cancelled { .. }) => {
-                leave_behind(&pairs);
+                report_late_pairs(&pairs);
                 break;
             }
             (None, _) => {
@@ -196,7 +200,7 @@ fn supervise(
             }
         }
     }
-    deliver_the_rest(&pairs, delivering, events);
+    send_remaining_mails(&pairs, mail_threads, events);
     failures
 }
 
@@ -204,16 +208,16 @@ fn end(pair: &mut Pair, failure: Option<&Failure>, stage: &Stage) {
     pair.has_ended = true;
     match (failure, stage) {
         (Some(failure), _) => pair.outbox.failed(&failure.error),
-        (None, Stage::Running) => match pair.wish {
-            Wish::Run => {}
-            Wish::Restart(_) => pair.outbox.stopped("replication is started anew with other settings"),
-            Wish::End => pair.outbox.stopped("replication was stopped: the config file is gone"),
+        (None, Stage::Running) => match pair.plan {
+            Plan::Run => {}
+            Plan::Restart(_) => pair.outbox.stopped("replication restarts with new settings"),
+            Plan::End => pair.outbox.stopped("replication was stopped: the config file was removed"),
         },
-        (None, _) => pair.outbox.stopped("replication was stopped by a signal, in good order"),
+        (None, _) => pair.outbox.stopped("replication was stopped by a signal, after the current batch had ended"),
     }
 }
 
-fn leave_behind(pairs: &[Pair]) {
+fn report_late_pairs(pairs: &[Pair]) {
     let late = pairs.iter().filter(|pair| !pair.has_ended);
     log::warn!(target: OWN_TARGET, "{} of the pairs did not end in time: ending without them", late.clone().count());
     for pair in late {
@@ -221,13 +225,13 @@ fn leave_behind(pairs: &[Pair]) {
     }
 }
 
-/// Lets the postmen that are still at work send what mails are left, in bounded time.
-fn deliver_the_rest(pairs: &[Pair], mut delivering: usize, events: &Receiver<Event>) {
+/// Waits until the mail threads have sent the mails that are left, at most `MAIL_TIME`.
+fn send_remaining_mails(pairs: &[Pair], mut mail_threads: usize, events: &Receiver<Event>) {
     pairs.iter().for_each(|pair| pair.outbox.close());
     let until = Instant::now() + MAIL_TIME;
-    while delivering > 0 {
+    while mail_threads > 0 {
         match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(Event::Delivered) => delivering -= 1,
+            Ok(Event::MailThreadEnded) => mail_threads -= 1,
             Ok(Event::Ended(..) | Event::Reload) => {}
             Ok(Event::Stop) | Err(_) => {
                 log::warn!(target: OWN_TARGET, "the mail server did not take all mails in time: ending without them");
@@ -237,7 +241,7 @@ fn deliver_the_rest(pairs: &[Pair], mut delivering: usize, events: &Receiver<Eve
     }
 }
 
-/// None when the time of this stage is over.
+/// Waits for the next event. None if the time of this stage is over.
 fn next_event(events: &Receiver<Event>, stage: &Stage) -> Option<Event> {
     let received = match stage {
         Stage::Running => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -255,13 +259,13 @@ fn next_event(events: &Receiver<Event>, stage: &Stage) -> Option<Event> {
 fn start(number: usize, config: Config, file: Option<PathBuf>, task: &Task, sender: &Sender<Event>) -> Pair {
     let kept = config.clone();
     let (control, outbox) = (Control::default(), Outbox::new(&config));
-    if outbox.has_work() {
-        deliver(&config.name, &outbox, sender.clone());
+    if outbox.sends_mails() {
+        start_mail_thread(&config.name, &outbox, sender.clone());
     }
     let (name, task, ended) = (config.name.clone(), task.clone(), sender.clone());
-    let (for_thread, post) = (control.clone(), outbox.clone());
+    let (for_thread, mails) = (control.clone(), outbox.clone());
     let body = move || {
-        let failure = match guarded(|| task(&config, &for_thread, &post)) {
+        let failure = match without_panic(|| task(&config, &for_thread, &mails)) {
             Err(error) if !is_due_to_stop(&error, &for_thread, &config.name) => {
                 Some(Failure { name: config.name, error })
             }
@@ -273,78 +277,79 @@ fn start(number: usize, config: Config, file: Option<PathBuf>, task: &Task, send
         let error = Error::new(Kind::Internal, None, "start a thread", e);
         drop(sender.send(Event::Ended(number, Some(Failure { name, error }))));
     }
-    Pair { control, outbox, has_ended: false, config: kept, file, wish: Wish::Run }
+    Pair { control, outbox, has_ended: false, config: kept, file, plan: Plan::Run }
 }
 
-/// On a thread of its own: a mail server takes its time.
-fn deliver(name: &str, outbox: &Outbox, sender: Sender<Event>) {
-    let (post, delivered) = (outbox.clone(), sender.clone());
+/// Starts the thread that sends a pair's mails, so that the pair never waits for the mail server.
+fn start_mail_thread(name: &str, outbox: &Outbox, sender: Sender<Event>) {
+    let (outbox, ended) = (outbox.clone(), sender.clone());
     let body = move || {
-        // The panic is in the log already; without mails the pair goes on as well as with them.
-        let _ = catch_unwind(AssertUnwindSafe(|| post.deliver()));
-        drop(delivered.send(Event::Delivered));
+        // The log has the panic already. The pair goes on without mails.
+        let _ = catch_unwind(AssertUnwindSafe(|| outbox.deliver()));
+        drop(ended.send(Event::MailThreadEnded));
     };
     if let Err(e) = thread::Builder::new().name(format!("{name} mail")).spawn(body) {
         log::warn!(target: name, "no mails: cannot start a thread: {e}");
-        drop(sender.send(Event::Delivered));
+        drop(sender.send(Event::MailThreadEnded));
     }
 }
 
-/// On a thread of its own: asking a server that the network has lost takes longer than we want to wait.
+/// Cancels the pair's statements, on a thread of its own: a request to a server that the network has lost takes too
+/// long.
 fn cancel(control: &Control) {
     let control = control.clone();
     if let Err(e) = thread::Builder::new().name("cancel".into()).spawn(move || control.cancel()) {
-        log::warn!(target: OWN_TARGET, "cannot cancel the statements in hand: {e}");
+        log::warn!(target: OWN_TARGET, "cannot cancel the running statements: {e}");
     }
 }
 
 fn drain_once(config: &Config, control: &Control) -> Result<()> {
     let outcome = replicator::once(config, control);
-    report::leave(config, outcome.as_ref().err());
+    report::record(config, outcome.as_ref().err());
     let changes = outcome?;
     log::info!(target: &config.name, "{changes} changes replayed");
     Ok(())
 }
 
-/// Runs one pair again and again until it is stopped; `give_up` ends it when its first connection fails. `leave` tells the
-/// master of a failure, or that there is none any more.
+/// Runs one pair until it is stopped, and tries again after each failure. With `give_up` it returns if its first
+/// connection fails. `record` records on the master a failure, or that the failure is over.
 fn keep_running(
     config: &Config,
     control: &Control,
     outbox: &Outbox,
     give_up: bool,
-    leave: &dyn Fn(&Config, Option<&Error>),
+    record: &dyn Fn(&Config, Option<&Error>),
     run: impl Fn(&Config, &Control, &mut dyn FnMut(Milestone)) -> Result<()>,
 ) -> Result<()> {
     outbox.started();
     let mut has_worked = false;
-    // What a former process has left may be a failure.
+    // A former process may have recorded a failure.
     let mut has_failed = true;
     let mut attempt = 0;
     let mut retry_wait = RetryWait::default();
     loop {
         let mut progress = |step| match step {
             Milestone::Connected => has_worked = true,
-            // Not sooner: a change that fails every time is to be tried less and less often.
+            // `Connected` does not reset `attempt`: the pauses must grow for a change that fails every time.
             Milestone::Drained => {
                 attempt = 0;
                 retry_wait.reset();
                 if std::mem::take(&mut has_failed) {
-                    leave(config, None);
+                    record(config, None);
                 }
                 outbox.drained();
             }
             Milestone::Conflict(text) => outbox.conflict(&text),
             Milestone::Warning(text) => outbox.warn(&text),
         };
-        let Err(error) = guarded(|| run(config, control, &mut progress)) else {
+        let Err(error) = without_panic(|| run(config, control, &mut progress)) else {
             return Ok(());
         };
         if is_due_to_stop(&error, control, &config.name) {
             return Ok(());
         }
         has_failed = true;
-        leave(config, Some(&error));
+        record(config, Some(&error));
         if give_up && !has_worked {
             return Err(error);
         }
@@ -358,15 +363,16 @@ fn keep_running(
     }
 }
 
-/// A fault of ours in one pair is an error like any other, and leaves the other pairs alone.
-fn guarded(work: impl FnOnce() -> Result<()>) -> Result<()> {
+/// Turns a panic into an error, so that a bug in one pair does not end the other pairs.
+fn without_panic(work: impl FnOnce() -> Result<()>) -> Result<()> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        let detail = "the thread panicked, as the log line before says";
+        let detail = "the thread panicked; the log line before says where";
         Err(Error::new(Kind::Internal, None, "go on", detail).with_hint("please report this line and the one before"))
     })
 }
 
-/// Whatever fails once the pair has been told to stop, a cancelled statement above all, is part of stopping.
+/// Whether a request to stop has caused the error. After such a request that is assumed of every error, for example
+/// that of a cancelled statement.
 fn is_due_to_stop(error: &Error, control: &Control, name: &str) -> bool {
     if !control.is_stopping() && error.kind() != Kind::Stopped {
         return false;

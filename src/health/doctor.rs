@@ -1,7 +1,8 @@
-//! What replication needs, checked on both sides without changing anything: each finding with the statements that mend it.
+//! Checks on both sides what replication needs, and changes nothing. Each finding comes with the statements that fix
+//! it.
 //!
-//! Unlike `checks.rs`, which stops at the first thing that keeps the daemon from starting, this goes on as far as it can: with
-//! one side down, with nothing installed, with few rights.
+//! `checks.rs` stops at the first thing that keeps the daemon from starting. This module goes on and checks what it
+//! can, also if one server is down, nothing is installed yet, or the role has few rights.
 
 mod copy;
 mod in_doubt;
@@ -18,7 +19,7 @@ use crate::server::checks;
 use crate::server::session::{Session, ToSql};
 use std::fmt;
 
-/// How bad a finding is. A note is worth knowing and needs no hand.
+/// How serious a finding is. A note is worth knowing, but nobody has to do anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     Ok,
@@ -27,7 +28,7 @@ pub enum Level {
     Failure,
 }
 
-/// Who is at work on the slave.
+/// What is replaying or copying to the slave now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Worker {
     None,
@@ -39,24 +40,24 @@ enum Worker {
 #[derive(Debug)]
 pub struct Finding {
     pub level: Level,
-    /// None: it is about both.
+    /// None if it is about both sides.
     pub side: Option<Side>,
-    /// What was checked: stable, for programs.
+    /// What was checked. The names are stable, for programs.
     pub subject: String,
     pub text: String,
-    /// Statements to run on that side, as they stand.
-    pub mends: Vec<String>,
-    /// What else to do, or to bear in mind.
+    /// Complete statements that fix it, to run on that side.
+    pub fixes: Vec<String>,
+    /// What else to do or to consider.
     pub advice: Option<String>,
 }
 
-/// What has been found so far.
+/// The findings so far.
 #[derive(Default)]
 pub struct Diagnosis {
     findings: Vec<Finding>,
 }
 
-/// Looks at everything that can be looked at. `source` names the pair on a command line.
+/// Checks everything that can be checked. `source` names the pair on a command line.
 pub fn diagnose(config: &Config, source: &str, master: Result<Session>, slave: Result<Session>) -> Vec<Finding> {
     let mut report = Diagnosis::default();
     let mut master = report.opened(Side::Master, master);
@@ -64,7 +65,7 @@ pub fn diagnose(config: &Config, source: &str, master: Result<Session>, slave: R
     for session in [&mut master, &mut slave].into_iter().flatten() {
         server::examine(&mut report, config, session);
         let is_slave = session.side() == Side::Slave;
-        report.ask(session, &[("locks", "nobody keeps pyreplica waiting")], sql::DOCTOR_LOCKS, &[&is_slave]);
+        report.ask(session, &[("locks", "no other session makes pyreplica wait")], sql::DOCTOR_LOCKS, &[&is_slave]);
     }
     let log = master.as_mut().and_then(|master| server::examine_log(&mut report, config, master));
     let worker = match (&log, &mut master) {
@@ -84,23 +85,25 @@ pub fn diagnose(config: &Config, source: &str, master: Result<Session>, slave: R
 }
 
 impl Diagnosis {
-    /// Adds a finding; what mends it is added by the caller.
+    /// Adds a finding. The caller adds the statements that fix it.
     fn add(&mut self, level: Level, side: Option<Side>, subject: &str, text: impl fmt::Display) -> &mut Finding {
         self.findings.push(Finding {
             level,
             side,
             subject: subject.to_string(),
             text: text.to_string(),
-            mends: Vec::new(),
+            fixes: Vec::new(),
             advice: None,
         });
         self.findings.last_mut().expect("it was pushed")
     }
 
-    /// What a query has found; what it looked at and found nothing about is in order.
+    /// Adds the findings that a query returns. It adds "ok" for each of its subjects that has no finding.
     fn ask(&mut self, session: &mut Session, subjects: &[(&str, &str)], sql: &str, params: &[&(dyn ToSql + Sync)]) {
         let (side, operation) = (session.side(), format!("check {}", subjects[0].0));
-        let Some(rows) = self.tried(Some(side), subjects[0].0, session.query(&operation, sql, params)) else { return };
+        let Some(rows) = self.ok_or_warning(Some(side), subjects[0].0, session.query(&operation, sql, params)) else {
+            return;
+        };
         for row in &rows {
             let level = match row.get("level") {
                 "note" => Level::Note,
@@ -108,7 +111,7 @@ impl Diagnosis {
                 _ => Level::Failure,
             };
             let finding = self.add(level, Some(side), row.get("subject"), row.get::<_, String>("text"));
-            finding.mends = row.get::<_, Option<Vec<String>>>("mends").unwrap_or_default();
+            finding.fixes = row.get::<_, Option<Vec<String>>>("mends").unwrap_or_default();
             finding.advice = row.get("advice");
         }
         for (subject, fine) in subjects {
@@ -118,8 +121,8 @@ impl Diagnosis {
         }
     }
 
-    /// A check that can't be made is a finding too.
-    fn tried<T>(&mut self, side: Option<Side>, subject: &str, outcome: Result<T>) -> Option<T> {
+    /// Returns the value. An error becomes a finding, which says that the check could not be made.
+    fn ok_or_warning<T>(&mut self, side: Option<Side>, subject: &str, outcome: Result<T>) -> Option<T> {
         match outcome {
             Ok(value) => Some(value),
             Err(error) => {
@@ -135,7 +138,7 @@ impl Diagnosis {
         }
     }
 
-    fn failed(&mut self, subject: &str, error: &Error) -> &mut Finding {
+    fn add_failure(&mut self, subject: &str, error: &Error) -> &mut Finding {
         let finding = self.add(
             Level::Failure,
             error.side(),
@@ -148,13 +151,13 @@ impl Diagnosis {
 
     fn opened(&mut self, side: Side, session: Result<Session>) -> Option<Session> {
         let opened = session.and_then(|mut session| {
-            session.message("set the session up", sql::LOOK_ONLY)?;
+            session.message("set the session up", sql::READ_ONLY)?;
             Ok(session)
         });
         match opened {
             Ok(session) => Some(session),
             Err(error) => {
-                self.failed("connection", &error).side = Some(side);
+                self.add_failure("connection", &error).side = Some(side);
                 None
             }
         }
@@ -162,8 +165,8 @@ impl Diagnosis {
 }
 
 impl Finding {
-    fn mend(&mut self, statement: impl Into<String>) -> &mut Finding {
-        self.mends.push(statement.into());
+    fn fix(&mut self, statement: impl Into<String>) -> &mut Finding {
+        self.fixes.push(statement.into());
         self
     }
 
@@ -184,11 +187,11 @@ impl fmt::Display for Level {
     }
 }
 
-/// May the daemon keep the slave's triggers from running? The session is as before.
-fn takes_replica_role(slave: &mut Session) -> Result<bool> {
-    let takes = checks::take_replica_role(slave)?;
-    if takes {
+/// Whether the daemon's role may take the replica role on the slave. Afterwards the session has its former role again.
+fn may_take_replica_role(slave: &mut Session) -> Result<bool> {
+    let may_take = checks::take_replica_role(slave)?;
+    if may_take {
         slave.message("leave the replica role", "reset session_replication_role")?;
     }
-    Ok(takes)
+    Ok(may_take)
 }

@@ -1,8 +1,9 @@
-//! What `pyreplica status` tells, over HTTP: `/metrics` for Prometheus and `/health` for whoever restarts things.
+//! Serves the state of the pairs over HTTP: `/metrics` for Prometheus, and `/health` for programs that restart
+//! services.
 //!
-//! One request at a time, each with a time limit and a bound, on a thread that replication does not know of: a client that is
-//! slow or bad waits, or is sent away, and hurts nobody. The databases are asked on another thread, so that a server that
-//! hangs is told as such. What they say is kept for a moment, so that requests cost them nothing however many come.
+//! A thread of its own serves one request at a time, with limits for its time and its length. So a slow or malicious
+//! client cannot disturb replication. Another thread queries the databases, so that `/health` can report a database
+//! that hangs. The result is kept for a moment, so that many requests do not cause many queries.
 
 use crate::base::control::Control;
 use crate::config::settings::Config;
@@ -17,31 +18,31 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a client may take to say what it wants, all in all, and how long each write may take.
+/// How long a client may take for its whole request, and how long each write may take.
 const CLIENT_TIME: Duration = Duration::from_secs(2);
 
-/// A request that is longer is none.
+/// A longer request is refused.
 const LONGEST_REQUEST: usize = 8192;
 
-/// How long the databases may take to answer before the client is told that they don't.
+/// How long the databases may take. After this time the client gets the answer that they do not answer.
 const DATABASE_TIME: Duration = Duration::from_secs(10);
 
-/// An answer of the databases serves all requests of this time.
+/// How long a result of the databases is used for further requests.
 const FRESH_TIME: Duration = Duration::from_secs(1);
 
-/// The pause after a connection could not be accepted, for lack of files for instance.
+/// The pause after a connection could not be accepted, for example because the process has too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// The pairs of each address that is served.
+/// The addresses that are served, and the pairs of each.
 #[derive(Default)]
 pub struct Served(BTreeMap<SocketAddr, Pairs>);
 
-/// Other ones after the config files have been read again.
+/// Replaced when the config files have been read again.
 type Pairs = Arc<Mutex<Arc<Vec<Config>>>>;
 
 impl Served {
-    /// Serves each address that a config file names, for the pairs that name it; one that no file names any more has none.
-    /// Replication does without what can't be served.
+    /// Serves each address that a config file names, for the pairs that name it. An address that no file names any more
+    /// has no pairs. If an address cannot be served, that is logged, and replication goes on.
     pub fn serve<'a>(&mut self, configs: impl Iterator<Item = &'a Config>) {
         let mut wanted: BTreeMap<SocketAddr, Vec<Config>> = self.0.keys().map(|known| (*known, Vec::new())).collect();
         for config in configs {
@@ -70,17 +71,19 @@ impl Served {
             }
             Err(e) => log::warn!(
                 target: OWN_TARGET,
-                "cannot serve METRICS={address}: {e}; replication goes on without. hint: another port, or stop what has it"
+                "cannot serve METRICS={address}: {e}; replication goes on without it. hint: use another port, or stop the \
+                 program that uses this one"
             ),
         }
     }
 }
 
-/// The pairs of one address, and what was last found out about them.
-struct Desk {
+/// The pairs of one address, and their last known state.
+struct Server {
     pairs: Pairs,
     latest: Option<(Instant, Vec<PairStatus>)>,
-    /// An answer that nobody waits for any more; it is asked for once, so that threads don't pile up.
+    /// A query that has taken longer than `DATABASE_TIME`. The next request waits for it too, so that threads do not
+    /// pile up.
     pending: Option<Receiver<Vec<PairStatus>>>,
 }
 
@@ -90,11 +93,11 @@ struct Answer {
 }
 
 fn listen(listener: &TcpListener, pairs: Pairs) {
-    let mut desk = Desk { pairs, latest: None, pending: None };
+    let mut server = Server { pairs, latest: None, pending: None };
     loop {
         match listener.accept() {
-            // A client that goes away before it has its answer has only itself to blame.
-            Ok((stream, _)) => drop(attend(stream, &mut desk)),
+            // An error means that the client has closed the connection or was too slow. It gets no answer.
+            Ok((stream, _)) => drop(answer_client(stream, &mut server)),
             Err(e) => {
                 log::debug!(target: OWN_TARGET, "cannot accept a connection for metrics: {e}");
                 thread::sleep(ACCEPT_PAUSE);
@@ -103,18 +106,18 @@ fn listen(listener: &TcpListener, pairs: Pairs) {
     }
 }
 
-fn attend(mut stream: TcpStream, desk: &mut Desk) -> io::Result<()> {
+fn answer_client(mut stream: TcpStream, server: &mut Server) -> io::Result<()> {
     stream.set_write_timeout(Some(CLIENT_TIME))?;
     let request = read_request(&mut stream)?;
     let mut words = request.split([' ', '\r', '\n']);
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = target.split('?').next().unwrap_or_default();
     let answer = match (method, path) {
-        ("GET" | "HEAD", "/metrics") => desk.metrics(),
-        ("GET" | "HEAD", "/health") => desk.health(),
+        ("GET" | "HEAD", "/metrics") => server.metrics(),
+        ("GET" | "HEAD", "/health") => server.health(),
         ("GET" | "HEAD", "/") => Answer { status: "200 OK", body: "pyreplica: /metrics, /health\n".to_string() },
-        ("GET" | "HEAD", _) => Answer { status: "404 Not Found", body: "there are /metrics and /health\n".to_string() },
-        _ => Answer { status: "405 Method Not Allowed", body: "GET, please\n".to_string() },
+        ("GET" | "HEAD", _) => Answer { status: "404 Not Found", body: "try /metrics or /health\n".to_string() },
+        _ => Answer { status: "405 Method Not Allowed", body: "only GET and HEAD are allowed\n".to_string() },
     };
     let Answer { status, body } = answer;
     let head = format!(
@@ -126,7 +129,7 @@ fn attend(mut stream: TcpStream, desk: &mut Desk) -> io::Result<()> {
     stream.write_all(format!("{head}{body}").as_bytes())
 }
 
-/// Up to the empty line; an error if it does not come in time.
+/// Reads the request up to the empty line. An error if it does not arrive in time.
 fn read_request(stream: &mut TcpStream) -> io::Result<String> {
     let until = Instant::now() + CLIENT_TIME;
     let mut request = Vec::new();
@@ -145,16 +148,16 @@ fn read_request(stream: &mut TcpStream) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&request).into_owned())
 }
 
-impl Desk {
+impl Server {
     fn metrics(&mut self) -> Answer {
         match self.ask() {
             Some(pairs) => Answer { status: "200 OK", body: status::exposition(pairs) },
-            None => silent(),
+            None => no_answer(),
         }
     }
 
     fn health(&mut self) -> Answer {
-        let Some(pairs) = self.ask() else { return silent() };
+        let Some(pairs) = self.ask() else { return no_answer() };
         let mut body = String::new();
         for pair in pairs {
             body += &format!("{}: {}\n", pair.name, pair.state());
@@ -167,7 +170,7 @@ impl Desk {
         Answer { status, body }
     }
 
-    /// What the databases say; None if they don't in time.
+    /// The state of the pairs. None if the databases do not answer in time.
     fn ask(&mut self) -> Option<&[PairStatus]> {
         if self.latest.as_ref().is_none_or(|(when, _)| when.elapsed() >= FRESH_TIME) {
             let answer = self.pending.take().or_else(|| start(&self.pairs))?;
@@ -184,12 +187,12 @@ impl Desk {
     }
 }
 
-fn silent() -> Answer {
+fn no_answer() -> Answer {
     let body = format!("the databases do not answer within {} s\n", DATABASE_TIME.as_secs());
     Answer { status: "503 Service Unavailable", body }
 }
 
-/// Asks about all pairs at the same time: one whose server is down takes as long as connecting may.
+/// Queries all pairs at the same time, because one whose server is down takes the whole time limit for connecting.
 fn start(pairs: &Pairs) -> Option<Receiver<Vec<PairStatus>>> {
     let (sender, answer) = channel();
     let pairs = pairs.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -198,7 +201,7 @@ fn start(pairs: &Pairs) -> Option<Receiver<Vec<PairStatus>>> {
             let asked: Vec<_> = pairs.iter().map(|config| scope.spawn(|| look(config))).collect();
             asked.into_iter().filter_map(|thread| thread.join().ok()).collect()
         });
-        // Nobody may be waiting by then.
+        // An error means that nobody waits for the result any more.
         drop(sender.send(status));
     };
     thread::Builder::new().name("metrics look".into()).spawn(body).ok().map(|_| answer)

@@ -1,10 +1,10 @@
-//! How a pair is doing, asked of the two databases without writing anything.
+//! The state of a pair, read from the two databases. Nothing here writes to them.
 //!
 //! | file | what |
 //! |---|---|
 //! | `sql` | statements of doctor and status |
-//! | `doctor` | what replication needs, with the statements that set it right |
-//! | `status` | lag, last error, what is in doubt or held |
+//! | `doctor` | checks what replication needs, and gives the statements that fix it |
+//! | `status` | lag, last error, transactions in doubt, held changes |
 //! | `metrics` | the same over HTTP, for Prometheus |
 //!
 //! PostgreSQL: `pg_stat_subscription` and `pg_stat_subscription_stats`. Slony-I: `sl_status`.

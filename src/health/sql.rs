@@ -1,11 +1,12 @@
-//! Statements of doctor and status, which look and write nothing.
+//! Statements of doctor and status. They write nothing.
 
 use crate::backlog::sql::own;
 use crate::server::sql::with_own;
 use std::sync::LazyLock;
 
-/// For verbs that look and write nothing; names of types come with their schema, and no look takes for ever.
-pub const LOOK_ONLY: &str = "set default_transaction_read_only = on; set search_path = pg_catalog; \
+/// Makes a session read-only. The search path makes the server print type names with their schema. The timeouts limit
+/// each statement.
+pub const READ_ONLY: &str = "set default_transaction_read_only = on; set search_path = pg_catalog; \
      set statement_timeout = '60s'; set lock_timeout = '5s'";
 
 pub const DOCTOR_SERVER: &str = include_str!("../../sql/query/doctor/server.sql");
@@ -19,18 +20,18 @@ pub static DOCTOR_CATALOG: LazyLock<String> =
 pub static DOCTOR_SEQUENCES: LazyLock<String> =
     LazyLock::new(|| with_own(include_str!("../../sql/query/doctor/sequences.sql")));
 
-/// Whether somebody copies to the slave.
+/// Whether a copy to the slave is in progress.
 pub const COPY_RUNS: &str = "select exists (select from pg_locks where locktype = 'advisory' and classid = 1887007331 \
      and objid = (hashtext($1)::bigint & 4294967295)::oid and objsubid = 2 and granted \
      and database = (select oid from pg_database where datname = current_database()))";
 
-/// Which batch was the last one, and when.
+/// The last batch, and when it was committed.
 pub const LAST_BATCH: &str =
     "select batch, ts::timestamptz(0)::text as ts from public.replica_slave where field = $1::text::name";
 
-/// How far a slave is at the moment; `last` is null if it has replayed nothing.
-pub const PLACE: &str = "select batch, last, extract(epoch from ts)::float8 as noted from public.replica_slave \
-     where field = $1::text::name";
+/// How far a slave has come. `last` is null if it has replayed nothing.
+pub const PROGRESS: &str = "select batch, last, extract(epoch from ts)::float8 as committed_at \
+     from public.replica_slave where field = $1::text::name";
 
 pub const OPEN_TRANSACTIONS: &str = include_str!("../../sql/query/status/open.sql");
 
@@ -40,7 +41,7 @@ pub const ROLE_AND_VERSION: &str = "select current_user::text, current_setting('
 
 pub const CLOCK: &str = "select extract(epoch from clock_timestamp())::float8";
 
-/// Columns that some versions lack are asked for by name.
+/// It reads columns that some versions lack through to_jsonb, which gives null for them.
 pub const DATABASE: &str = "select (select system_identifier from pg_control_system()) || '/' || oid as identity, \
      pg_encoding_to_char(encoding)::text as encoding, concat_ws(' ', datcollate, datctype, \
      coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale')) as locale \
@@ -49,13 +50,13 @@ pub const DATABASE: &str = "select (select system_identifier from pg_control_sys
 /// The columns that transforms leave out.
 pub const LEFT_OUT: &str = "select relname, field from public.py_log_transform where expression is null";
 
-/// Whether there is a record of conflicts and of what is put aside, for this role: a slave of an older version has none.
+/// Whether the slave has tables of conflicts and of held changes, and the role may read them. Older versions have none.
 pub const MAY_SEE_HELD: &str = "select \
      coalesce(has_table_privilege(to_regclass('public.replica_conflict')::oid, 'select'), false) as conflicts, \
      coalesce(has_table_privilege(to_regclass('public.replica_held')::oid, 'select') \
          and has_table_privilege(to_regclass('public.replica_hold')::oid, 'select'), false) as held";
 
-/// $1 names the pair as replica_progress does.
+/// $1 identifies the pair, as in replica_progress.
 pub const CONFLICTS: &str =
     "select count(*), max(ts)::timestamptz(0)::text from public.replica_conflict where master = $1";
 
@@ -68,8 +69,8 @@ pub const HELD_SUMMARY: &str = "select (select count(*) from public.replica_held
 
 pub const LAST_ERROR: &str = include_str!("../../sql/query/status/error.sql");
 
-/// Whether the daemon may leave its failures there: a log of an older version no place for them.
-pub const MAY_NOTE_ERRORS: &str = "select count(*) = 3 from unnest(array['select', 'insert', 'update']) privilege \
+/// Whether there is a table for the daemon's failures, and the role may write to it. Older versions have none.
+pub const MAY_RECORD_ERRORS: &str = "select count(*) = 3 from unnest(array['select', 'insert', 'update']) privilege \
      where has_table_privilege(to_regclass('public.replica_error')::oid, privilege)";
 
 /// How far a slave is behind.

@@ -1,9 +1,10 @@
-//! How a pair is doing, asked of the databases: they know it also while the daemon is down, and it cannot be wrong.
+//! The state of a pair, read from the databases. They have it also while the daemon is down, and it is always current.
 //!
-//! What the databases cannot know, why the daemon fails, it has left in `replica_error` on the master (`report.rs`).
+//! The databases cannot know why the daemon fails. The daemon records that in `replica_error` on the master
+//! (`report.rs`).
 
 mod exposition;
-mod judge;
+mod problems;
 mod lag;
 mod as_text;
 
@@ -25,9 +26,9 @@ use std::time::Duration;
 
 pub use as_text::{as_json, as_table};
 pub use exposition::exposition;
-pub use lag::{Count, Lag, Place, place};
+pub use lag::{Count, Lag, Progress, progress};
 
-/// What was found out about one pair. What is None could not be found out.
+/// The state of one pair. A field is None if there is no such thing, or if it could not be read.
 #[derive(Debug, Default)]
 pub struct PairStatus {
     pub name: String,
@@ -37,28 +38,28 @@ pub struct PairStatus {
     /// The daemon's session on the master.
     pub daemon: Option<Daemon>,
     pub lag: Option<Lag>,
-    pub open: Option<Open>,
+    pub open: Option<OpenTransactions>,
     pub error: Option<LastError>,
-    pub doubt: Option<Doubt>,
-    pub aside: Aside,
-    /// Somebody copies to the slave.
+    pub in_doubt: Option<InDoubt>,
+    pub records: SlaveRecords,
+    /// A copy to the slave is in progress.
     pub is_copying: bool,
-    /// A copy that has to be ended before a daemon replicates.
+    /// A copy of all tables that must be finished before a daemon replicates.
     pub copy: Option<Unfinished>,
     pub problems: Vec<Problem>,
 }
 
-/// Whose session holds the slave's lock on the master.
+/// The session that holds the slave's lock on the master.
 #[derive(Debug)]
 pub struct Daemon {
     pub pid: i32,
-    /// The client's address; empty if it is on the master's machine.
+    /// The client's address. Empty if it is on the master's machine.
     pub client: String,
 }
 
-/// Transactions on the master that have logged something and are not over.
+/// Transactions on the master that have logged changes and are still open.
 #[derive(Debug)]
-pub struct Open {
+pub struct OpenTransactions {
     pub transactions: u64,
     pub oldest: Duration,
 }
@@ -68,7 +69,7 @@ pub struct LastError {
     pub since: String,
     pub since_epoch: f64,
     pub last: String,
-    /// Since the last attempt.
+    /// The time since the last attempt.
     pub idle: Duration,
     pub attempts: u64,
     pub message: String,
@@ -78,17 +79,17 @@ pub struct LastError {
     pub recovered: Option<String>,
 }
 
-/// Batches of this pair that are prepared.
+/// Batches of this pair that are prepared and neither committed nor rolled back.
 #[derive(Debug, Default)]
-pub struct Doubt {
+pub struct InDoubt {
     pub batches: u64,
     pub oldest: Duration,
     pub transactions: Vec<(Side, String)>,
 }
 
-/// What a slave's tables tell about changes that were not replayed, or on another row than they should have been.
+/// What the slave's tables record: conflicts and held changes.
 #[derive(Debug, Default)]
-pub struct Aside {
+pub struct SlaveRecords {
     pub conflicts: Option<u64>,
     pub last_conflict: Option<String>,
     pub held: Option<u64>,
@@ -97,16 +98,16 @@ pub struct Aside {
     pub is_paused: bool,
 }
 
-/// What somebody should see to.
+/// Something that needs the operator's attention.
 #[derive(Debug)]
 pub struct Problem {
-    /// It does not replicate, or not all.
+    /// The pair does not replicate, or not all of its changes.
     pub is_failure: bool,
     pub text: String,
     pub hint: Option<String>,
 }
 
-/// Looks at the pair. `source` names it on a command line.
+/// Reads the state of a pair. `source` names it on a command line.
 pub fn look(config: &Config, source: &str, master: Result<Session>, slave: Result<Session>) -> PairStatus {
     let mut status =
         PairStatus { name: config.name.clone(), field: config.slave_field.clone(), ..PairStatus::default() };
@@ -115,36 +116,36 @@ pub fn look(config: &Config, source: &str, master: Result<Session>, slave: Resul
     let origin = match master.as_mut().map(|master| status.ask_master(config, master)) {
         Some(Ok(origin)) => Some(origin),
         Some(Err(error)) => {
-            status.trouble(&error);
+            status.add_failure(&error);
             None
         }
         None => None,
     };
     let mut sessions: Vec<&mut Session> = [&mut master, &mut slave].into_iter().flatten().collect();
     match in_doubt(config, origin, &mut sessions) {
-        Ok(doubt) if origin.is_some() || doubt.batches > 0 => status.doubt = Some(doubt),
+        Ok(in_doubt) if origin.is_some() || in_doubt.batches > 0 => status.in_doubt = Some(in_doubt),
         Ok(_) => {}
-        Err(error) => status.trouble(&error),
+        Err(error) => status.add_failure(&error),
     }
     if let (Some(origin), Some(master), Some(slave)) = (origin, &mut master, &mut slave) {
         let asked = status.compare_batches(&pair_key(origin, &config.slave_field), master, slave);
-        asked.unwrap_or_else(|error| status.trouble(&error));
+        asked.unwrap_or_else(|error| status.add_failure(&error));
     }
     if let (Some(origin), Some(slave)) = (origin, &mut slave) {
         let asked = status.ask_slave(&pair_key(origin, &config.slave_field), slave);
-        asked.unwrap_or_else(|error| status.trouble(&error));
+        asked.unwrap_or_else(|error| status.add_failure(&error));
     }
-    status.judge(config, source);
+    status.find_problems(config, source);
     status
 }
 
 impl PairStatus {
-    /// One word for how it is.
+    /// The state in one word.
     pub fn state(&self) -> &'static str {
         let is_failing = self.error.as_ref().is_some_and(|error| error.recovered.is_none());
         match (self.reached[0], &self.daemon) {
             (false, _) => "unknown",
-            _ if self.aside.is_paused => "paused",
+            _ if self.records.is_paused => "paused",
             (true, None) if self.is_copying => "copying",
             (true, Some(_)) if !is_failing => "replicating",
             (true, _) if is_failing => "failing",
@@ -152,30 +153,30 @@ impl PairStatus {
         }
     }
 
-    /// Replication goes on, as far as anybody can see.
+    /// Whether a daemon is connected and nothing is known to fail.
     pub fn is_healthy(&self) -> bool {
         self.daemon.is_some() && !self.problems.iter().any(|problem| problem.is_failure)
     }
 
-    fn opened(&mut self, place: usize, session: Result<Session>) -> Option<Session> {
+    fn opened(&mut self, side: usize, session: Result<Session>) -> Option<Session> {
         let opened = session.and_then(|mut session| {
-            session.message("set the session up", sql::LOOK_ONLY)?;
+            session.message("set the session up", sql::READ_ONLY)?;
             session.message("set the session up", backlog_sql::READ_BY_INDEX)?;
             Ok(session)
         });
         match opened {
             Ok(session) => {
-                self.reached[place] = true;
+                self.reached[side] = true;
                 Some(session)
             }
             Err(error) => {
-                self.trouble(&error);
+                self.add_failure(&error);
                 None
             }
         }
     }
 
-    fn trouble(&mut self, error: &Error) {
+    fn add_failure(&mut self, error: &Error) {
         self.problems.push(Problem {
             is_failure: true,
             text: error.to_string(),
@@ -195,11 +196,11 @@ impl PairStatus {
         self.is_copying = master.query_one("look for a copy", sql::COPY_RUNS, &[field])?.get(0);
         self.lag = Some(lag::of(master, field)?);
         let open = master.query_one("look for open transactions", sql::OPEN_TRANSACTIONS, &[])?;
-        self.open = Some(Open {
+        self.open = Some(OpenTransactions {
             transactions: open.get::<_, i64>("transactions") as u64,
             oldest: seconds(open.get("seconds")),
         });
-        if master.query_one("look for errors", sql::MAY_NOTE_ERRORS, &[])?.get::<_, bool>(0) {
+        if master.query_one("look for errors", sql::MAY_RECORD_ERRORS, &[])?.get::<_, bool>(0) {
             self.error = last_error(master, field)?;
         }
         Ok(checks::origin(&identity, log))
@@ -207,39 +208,39 @@ impl PairStatus {
 
     /// Do both servers mean the same last batch? A daemon at work has made sure of it, and its rows move.
     fn compare_batches(&mut self, key: &str, master: &mut Session, slave: &mut Session) -> Result<()> {
-        let is_settled = self.doubt.as_ref().is_some_and(|doubt| doubt.batches == 0);
+        let is_settled = self.in_doubt.as_ref().is_some_and(|doubt| doubt.batches == 0);
         if self.daemon.is_some() || self.is_copying || !is_settled || copied::unfinished(slave, key)?.is_some() {
             return Ok(());
         }
         let Some((there, here)) = agreement::look(master, slave, key, &self.field)? else { return Ok(()) };
         let standing = agreement::standing(&there, here.as_ref());
         if standing.is_refused() {
-            self.trouble(&agreement::refusal(standing, &there, here.as_ref()));
+            self.add_failure(&agreement::refusal(standing, &there, here.as_ref()));
         }
         Ok(())
     }
 
     fn ask_slave(&mut self, master: &str, slave: &mut Session) -> Result<()> {
-        let aside = &mut self.aside;
-        let there = slave.query_one("look for what is put aside", sql::MAY_SEE_HELD, &[])?;
+        let records = &mut self.records;
+        let there = slave.query_one("look for held changes", sql::MAY_SEE_HELD, &[])?;
         if there.get("conflicts") {
             let row = slave.query_one("count the conflicts", sql::CONFLICTS, &[&master])?;
-            aside.conflicts = Some(row.get::<_, i64>(0) as u64);
-            aside.last_conflict = row.get(1);
+            records.conflicts = Some(row.get::<_, i64>(0) as u64);
+            records.last_conflict = row.get(1);
         }
         if there.get("held") {
-            let row = slave.query_one("count what is put aside", sql::HELD_SUMMARY, &[&master])?;
-            aside.held = Some(row.get::<_, i64>(0) as u64);
-            aside.paused_tables = row.get(1);
-            aside.is_paused = row.get(2);
-            aside.copying_tables = row.get(3);
+            let row = slave.query_one("count the held changes", sql::HELD_SUMMARY, &[&master])?;
+            records.held = Some(row.get::<_, i64>(0) as u64);
+            records.paused_tables = row.get(1);
+            records.is_paused = row.get(2);
+            records.copying_tables = row.get(3);
         }
         self.copy = copied::unfinished(slave, master)?;
         Ok(())
     }
 }
 
-/// A clock that was set back must not harm.
+/// A duration in seconds. It is zero if a clock that was set back made the number negative.
 fn seconds(number: f64) -> Duration {
     Duration::try_from_secs_f64(number).unwrap_or_default()
 }
@@ -259,12 +260,13 @@ fn last_error(master: &mut Session, field: &str) -> Result<Option<LastError>> {
     }))
 }
 
-/// Without the log's origin, which only the master knows, everything that may be of this pair.
-fn in_doubt(config: &Config, origin: Option<u64>, sessions: &mut [&mut Session]) -> Result<Doubt> {
+/// The batches of this pair that are in doubt. Without the log's origin, which only the master knows, it includes every
+/// transaction that may be one.
+fn in_doubt(config: &Config, origin: Option<u64>, sessions: &mut [&mut Session]) -> Result<InDoubt> {
     let field = &config.slave_field;
     let family = origin.map(|origin| GidFamily::new(&config.name, field, origin));
     let mut numbers: BTreeSet<BatchNumber> = BTreeSet::new();
-    let mut doubt = Doubt::default();
+    let mut in_doubt = InDoubt::default();
     for session in sessions {
         for prepared in prepared(session)?.into_iter().filter(|prepared| prepared.is_here) {
             match &family {
@@ -272,13 +274,13 @@ fn in_doubt(config: &Config, origin: Option<u64>, sessions: &mut [&mut Session])
                     Some(number) => drop(numbers.insert(number)),
                     None => continue,
                 },
-                None if prepared.may_be_batch_of(field) => doubt.batches += 1,
+                None if prepared.may_be_batch_of(field) => in_doubt.batches += 1,
                 None => continue,
             }
-            doubt.oldest = doubt.oldest.max(prepared.age);
-            doubt.transactions.push((prepared.side, prepared.gid));
+            in_doubt.oldest = in_doubt.oldest.max(prepared.age);
+            in_doubt.transactions.push((prepared.side, prepared.gid));
         }
     }
-    doubt.batches += numbers.len() as u64;
-    Ok(doubt)
+    in_doubt.batches += numbers.len() as u64;
+    Ok(in_doubt)
 }

@@ -1,21 +1,23 @@
-//! Where a test makes the process stand still. In production nothing names a point, and nothing happens.
+//! Failpoints: named places where a test stops the process. In production the variable is not set, and nothing happens.
 
 use crate::process::signals;
 use std::fmt::Display;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Names the point, and which time it is reached, at which the process is to stop itself: `prepared` or `marked:3`.
+/// The environment variable that names the failpoint at which the process stops itself, for example `prepared`, or
+/// `marked:3` for the third time that it reaches `marked`.
 const PAUSE_VARIABLE: &str = "PYREPLICA_PAUSE_AT";
 
-/// Called at every step of the protocol, and at every step of falling asleep.
+/// Stops the process here if the variable names this point. Called at every step of two-phase commit, and at every step
+/// with which a pair starts to wait for changes.
 pub fn reached(point: impl Display) {
     static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
-    // Counted by the process, not by the connection: a daemon that goes on after a fault does not pause again.
+    // The process counts, not the connection, so a daemon that reconnects after an error does not stop again.
     static TIMES: AtomicU32 = AtomicU32::new(0);
     let Some((wanted, turn)) = WANTED.get_or_init(wanted) else { return };
     if point.to_string() == *wanted && TIMES.fetch_add(1, Ordering::Relaxed) + 1 == *turn {
-        signals::stand_still();
+        signals::stop_this_process();
     }
 }
 

@@ -1,7 +1,8 @@
-//! One piece of work for somebody at the terminal, which Ctrl-C ends.
+//! Runs a verb in the foreground so that Ctrl-C ends it.
 //!
-//! The first signal asks the work to stop and the servers to give up its statements; what has not ended `STOP_TIME` later
-//! is left behind, and the servers roll it back. A second signal ends the process at once.
+//! At the first signal it asks the verb to stop and cancels its statements on the servers. If the verb has not ended
+//! after `STOP_TIME`, the process ends without it, and the servers roll back its transactions. A second signal ends the
+//! process at once.
 
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
@@ -11,10 +12,10 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long the work may take to end after the first signal.
+/// How long the verb may take to end after the first signal.
 const STOP_TIME: Duration = Duration::from_secs(2);
 
-/// How often a statement is cancelled anew meanwhile: a cancel request that comes between two statements has no effect.
+/// How often the cancel request is repeated until then. A request that arrives between two statements has no effect.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(250);
 
 enum Event<T> {
@@ -22,14 +23,14 @@ enum Event<T> {
     Stop,
 }
 
-/// Runs the work on a thread of its own. An error of `Kind::Stopped` says that a signal came.
+/// Runs the work on a thread of its own. It returns an error of `Kind::Stopped` if a signal came.
 pub fn run<T: Send + 'static>(work: impl FnOnce(&Control) -> Result<T> + Send + 'static) -> Result<T> {
     let internal = |e: std::io::Error| Error::new(Kind::Internal, None, "watch for signals", e);
     let (sender, events) = channel();
     let signals = Signals::register().map_err(internal)?;
     let stop = sender.clone();
     let handler = move |signal| {
-        // The work may have ended a moment ago: then the process is ending anyway.
+        // An error means that the work has just ended. Then the process ends anyway.
         if signal == Signal::Stop {
             drop(stop.send(Event::Stop));
         }
@@ -40,7 +41,7 @@ pub fn run<T: Send + 'static>(work: impl FnOnce(&Control) -> Result<T> + Send + 
     let body = move || {
         let outcome = catch_unwind(AssertUnwindSafe(|| work(&for_thread)));
         drop(sender.send(Event::Done(outcome.unwrap_or_else(|_| {
-            let detail = "the thread panicked, as the line before says";
+            let detail = "the thread panicked; the line before says where";
             Err(Error::new(Kind::Internal, None, "go on", detail)
                 .with_hint("please report this line and the one before"))
         }))));
@@ -53,7 +54,7 @@ pub fn run<T: Send + 'static>(work: impl FnOnce(&Control) -> Result<T> + Send + 
     }
     let until = Instant::now() + STOP_TIME;
     loop {
-        // On a thread of its own: a server that the network has lost takes longer than we want to wait.
+        // It runs on a thread of its own, because a request to a server that the network has lost takes too long.
         let canceller = control.clone();
         drop(thread::Builder::new().name("cancel".into()).spawn(move || canceller.cancel()));
         let left = until.saturating_duration_since(Instant::now());
@@ -61,7 +62,7 @@ pub fn run<T: Send + 'static>(work: impl FnOnce(&Control) -> Result<T> + Send + 
             Ok(Event::Done(Ok(outcome))) => return Ok(outcome),
             Ok(Event::Done(Err(error))) if error.kind() == Kind::Internal => return Err(error),
             Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
-            // Whatever fails once it has been told to stop, a cancelled statement above all, is part of stopping.
+            // Any error after the request to stop, for example of a cancelled statement, is a result of that request.
             _ => return Err(Error::new(Kind::Stopped, None, "go on", "stopped by a signal")),
         }
     }

@@ -1,7 +1,8 @@
-//! The log: one line a message, `NAME Sun Jun  1 14:52:32 2008 message`; the only importer of env_logger and chrono.
+//! The log: one line for each message, `NAME Sun Jun  1 14:52:32 2008 message`. The only importer of env_logger and
+//! chrono.
 //!
-//! A record's target is the pair's name, and each pair has its own level. To standard output, as the original did, so
-//! that what replicates and what is wrong with a command line can be told apart; or to a file, reopened when asked.
+//! The target of a record is the pair's name, and each pair has its own level. The log goes to standard output, as in
+//! the original, so that it does not mix with errors about the command line; or to a file, which SIGHUP reopens.
 
 use crate::base::error::Error;
 use chrono::{DateTime, Local};
@@ -12,13 +13,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-/// The target of what belongs to no pair.
+/// The target of messages that belong to no pair.
 pub const OWN_TARGET: &str = "pyreplica";
 
-/// As Python's `time.ctime` writes it.
+/// The format of Python's `time.ctime`.
 const TIME_FORMAT: &str = "%a %b %e %H:%M:%S %Y";
 
-/// Starts logging: `levels` is the DEBUG_LEVEL of each pair by name. To be called once, before the first thread.
+/// Starts logging. `levels` has the name and the DEBUG_LEVEL of each pair. Call it once, before the first thread
+/// starts.
 pub fn init<'a>(file: Option<&Path>, levels: impl IntoIterator<Item = (&'a str, u8)>) -> io::Result<()> {
     let sink = match file {
         Some(path) => Sink::File { path: path.to_path_buf(), file: open(path)? },
@@ -34,14 +36,14 @@ pub fn init<'a>(file: Option<&Path>, levels: impl IntoIterator<Item = (&'a str, 
     Ok(())
 }
 
-/// Changes the level of each pair, also while others log.
+/// Changes the level of each pair. Other threads may log at the same time.
 pub fn set_levels<'a>(levels: impl IntoIterator<Item = (&'a str, u8)>) {
     let logger = builder(levels).target(Target::Pipe(Box::new(Output))).build();
     log::set_max_level(logger.filter());
     *LOGGER.write().unwrap_or_else(PoisonError::into_inner) = Some(logger);
 }
 
-/// Logs an error, and on a line of its own what to do now.
+/// Logs an error, and its hint on a line of its own.
 pub fn error(name: &str, error: &Error) {
     match error.hint() {
         Some(hint) => log::error!(target: name, "{error}\nhint: {hint}"),
@@ -49,19 +51,19 @@ pub fn error(name: &str, error: &Error) {
     }
 }
 
-/// The local time as the log lines write it.
+/// The local time in the format of the log lines.
 pub fn time() -> String {
     Local::now().format(TIME_FORMAT).to_string()
 }
 
-/// Opens the log file anew under its name. When that fails, the old file goes on being used.
+/// Reopens the log file by its name. If that fails, the log goes on in the old file.
 pub fn reopen() {
     if let Err(e) = try_reopen() {
         log::warn!(target: OWN_TARGET, "cannot reopen the log file: {e}");
     }
 }
 
-/// The original's levels: what they add to warnings and errors.
+/// The levels of the original. Warnings and errors are always logged.
 fn level_filter(debug_level: u8) -> LevelFilter {
     match debug_level {
         0 => LevelFilter::Warn,
@@ -74,10 +76,10 @@ fn level_filter(debug_level: u8) -> LevelFilter {
 fn builder<'a>(levels: impl IntoIterator<Item = (&'a str, u8)>) -> Builder {
     let mut builder = Builder::new();
     let levels: Vec<_> = levels.into_iter().map(|(name, debug_level)| (name, level_filter(debug_level))).collect();
-    let loudest = levels.iter().map(|(_, level)| *level).max().unwrap_or(LevelFilter::Info);
-    // Other crates only warn. env_logger takes the longest directive that a target starts with; since every target of
-    // ours has a directive of its own, a pair "db" decides nothing for a pair "db2".
-    builder.filter_level(LevelFilter::Warn).filter_module(OWN_TARGET, loudest);
+    let most_verbose = levels.iter().map(|(_, level)| *level).max().unwrap_or(LevelFilter::Info);
+    // Of other crates only warnings are logged. env_logger uses the longest directive that the target starts with. Each
+    // of our targets has its own directive, so the level of a pair "db" has no effect on a pair "db2".
+    builder.filter_level(LevelFilter::Warn).filter_module(OWN_TARGET, most_verbose);
     for (name, level) in levels {
         builder.filter_module(name, level);
     }
@@ -88,7 +90,7 @@ fn builder<'a>(levels: impl IntoIterator<Item = (&'a str, u8)>) -> Builder {
     builder
 }
 
-/// A message of several lines goes on behind a tab: no message can pass for a second one.
+/// Further lines of a message begin with a tab, so no part of a message can look like another message.
 fn format_line(name: &str, time: &DateTime<Local>, level: Level, message: &str) -> String {
     let severity = match level {
         Level::Error => "ERROR: ",
@@ -101,7 +103,7 @@ fn format_line(name: &str, time: &DateTime<Local>, level: Level, message: &str) 
 
 static LOGGER: RwLock<Option<Logger>> = RwLock::new(None);
 
-/// Hands on to the logger of the moment.
+/// Passes each record to the current logger, which `set_levels` replaces.
 struct Switch;
 
 impl Log for Switch {
@@ -130,8 +132,8 @@ enum Sink {
     File { path: PathBuf, file: File },
 }
 
-/// What env_logger writes to: whatever the sink is at that moment. A full disk loses lines, not the daemon: env_logger
-/// drops the error.
+/// What env_logger writes to: the current sink. If the disk is full, lines are lost and the daemon goes on, because
+/// env_logger ignores the error.
 struct Output;
 
 impl Write for Output {
@@ -162,7 +164,8 @@ fn try_reopen() -> io::Result<()> {
     Ok(())
 }
 
-/// In append mode, so that several writers and a truncating log rotation do not write over each other.
+/// Opens the file in append mode. So several writers do not overwrite each other, and log rotation may truncate the
+/// file.
 fn open(path: &Path) -> io::Result<File> {
     let describe = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
     OpenOptions::new().append(true).create(true).open(path).map_err(describe)
@@ -201,7 +204,7 @@ mod tests {
         let shows = |target, level| logger.enabled(&Metadata::builder().target(target).level(level).build());
         assert!(shows("db", Level::Debug) && !shows("db", Level::Trace));
         assert!(shows("db2", Level::Warn) && !shows("db2", Level::Info));
-        assert!(shows("pyreplica", Level::Debug), "what belongs to no pair is as loud as the loudest pair");
+        assert!(shows("pyreplica", Level::Debug), "what belongs to no pair has the most verbose level of all pairs");
         assert!(!shows("py", Level::Debug));
         assert!(!shows("tokio_postgres::connect", Level::Info));
     }

@@ -1,13 +1,13 @@
-//! What belongs to the process and not to a pair: signals, the log file, the terminal, the user it runs as.
+//! What belongs to the whole process, not to one pair: signals, the log file, the terminal, the user it runs as.
 //!
 //! | file | what |
 //! |---|---|
 //! | `signals` | SIGTERM, SIGINT and SIGHUP, or Ctrl-C on Windows |
-//! | `logger` | the log's lines, in the original's format |
-//! | `output` | tables, JSON and progress of the verbs |
-//! | `user` | `--user`: the process gives root's rights up |
-//! | `failpoint` | a test stops the process at a named point; nothing happens in production |
-//! | `foreground` | one piece of work in the foreground, which Ctrl-C ends |
+//! | `logger` | writes log lines, in the format of the Python original |
+//! | `output` | tables, JSON and progress lines of the verbs |
+//! | `user` | `--user`: the process drops root's rights |
+//! | `failpoint` | lets a test stop the process at a named point; does nothing in production |
+//! | `foreground` | runs a verb so that Ctrl-C ends it |
 //!
 //! PostgreSQL calls a failpoint an injection point.
 

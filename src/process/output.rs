@@ -1,4 +1,4 @@
-//! What verbs print: tables for people, JSON for programs; the only importer of serde_json.
+//! What verbs print: tables for people, JSON for programs. The only importer of serde_json.
 
 use crate::base::error::{Error, Kind, Result};
 use std::io::{self, IsTerminal, Write};
@@ -6,21 +6,22 @@ use std::time::{Duration, Instant};
 
 pub use serde_json::{Value as Json, json};
 
-/// Between two lines of progress where there is no terminal, whose line can be written over.
+/// The time between two progress lines when stderr is not a terminal. Each is a line of its own there.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The same on a terminal: more often than the eye follows is wasted.
+/// The same on a terminal, where each line overwrites the one before. Nobody could read faster updates.
 const PROGRESS_REFRESH: Duration = Duration::from_millis(200);
 
 /// Rows under headings, each column as wide as its widest cell.
 pub struct TextTable {
     headings: Vec<String>,
+    /// Whether each column is aligned to the right.
     right: Vec<bool>,
     rows: Vec<Vec<String>>,
 }
 
 impl TextTable {
-    /// A heading that begins with `>` stands, with its column, on the right: for numbers.
+    /// A heading that begins with `>` makes its column right-aligned, for numbers.
     pub fn new(headings: &[&str]) -> TextTable {
         TextTable {
             headings: headings.iter().map(|heading| heading.trim_start_matches('>').to_string()).collect(),
@@ -30,7 +31,7 @@ impl TextTable {
     }
 
     pub fn row(&mut self, cells: impl IntoIterator<Item = impl ToString>) {
-        // A line feed in a name would break the table, and an escape sequence the terminal.
+        // A line feed in a name would break the table, and an escape sequence could change the terminal.
         let clean = |cell: String| cell.replace(char::is_control, "?");
         self.rows.push(cells.into_iter().map(|cell| clean(cell.to_string())).collect());
     }
@@ -58,29 +59,30 @@ impl TextTable {
     }
 }
 
-/// Writes to stdout. An error, never a panic, if nobody reads it any more: what is left of the work has no use then.
+/// Writes to stdout. If the reader has closed the pipe, it returns an error instead of a panic, and the verb ends:
+/// nobody would read the rest.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     written.map_err(|e| Error::new(Kind::Stopped, None, "print", e))
 }
 
-/// One document, for programs.
+/// Prints one JSON document, for programs.
 pub fn print_json(document: &Json) -> Result<()> {
     print(&format!("{document:#}\n"))
 }
 
-/// Writes to stderr, whether or not somebody reads it.
+/// Writes to stderr, and ignores errors of that.
 pub fn complain(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Clears the terminal before what is drawn anew; does nothing where there is none.
+/// Clears the terminal before new output. Does nothing if stdout is not a terminal.
 pub fn clear() -> Result<()> {
     if io::stdout().is_terminal() { print("\x1b[H\x1b[2J") } else { Ok(()) }
 }
 
-/// How far something has come that takes its time: on stderr, so that stdout holds the result alone.
+/// Shows the progress of long work. It writes to stderr, so that stdout has the result only.
 pub struct ProgressLine {
     shown: Option<Instant>,
     is_terminal: bool,
@@ -93,7 +95,7 @@ impl Default for ProgressLine {
 }
 
 impl ProgressLine {
-    /// Shows the line that `text` makes, if it is time for one.
+    /// Shows the line that `text` returns, if it is time for the next line.
     pub fn show(&mut self, text: impl FnOnce() -> String) {
         let pause = if self.is_terminal { PROGRESS_REFRESH } else { PROGRESS_INTERVAL };
         if self.shown.is_some_and(|shown| shown.elapsed() < pause) {
@@ -104,7 +106,7 @@ impl ProgressLine {
         complain(&if self.is_terminal { format!("\r{text}\x1b[K") } else { format!("{text}\n") });
     }
 
-    /// Takes the line away, before the result is printed or an error.
+    /// Removes the line from the terminal, before the verb prints its result or an error.
     pub fn end(&mut self) {
         if self.shown.take().is_some() && self.is_terminal {
             complain("\r\x1b[K");

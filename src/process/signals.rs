@@ -1,17 +1,17 @@
-//! What the operator sends to the process; the only importer of the signal crates.
+//! The signals that the operator sends to the process. The only importer of the signal crates.
 
 use std::io;
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM, SIGINT; Ctrl-C and the like on Windows.
+    /// SIGTERM or SIGINT. On Windows, Ctrl-C or another console event that ends a process.
     Stop,
-    /// SIGHUP: the log file has been moved away, or a config file has changed.
+    /// SIGHUP: the log file was renamed, or a config file has changed.
     Reload,
 }
 
-/// The signals that arrive from now on. They no longer kill the process.
+/// The signals that arrive after `register`. From then on they no longer kill the process.
 #[cfg(unix)]
 pub struct Signals(signal_hook::iterator::Signals);
 
@@ -22,7 +22,7 @@ impl Signals {
         signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP]).map(Signals)
     }
 
-    /// Calls `handler` for each, for ever, on the caller's thread: so it may lock and allocate.
+    /// Calls `handler` for each signal and never returns. It runs on the caller's thread, so it may lock and allocate.
     pub fn handle(mut self, handler: impl Fn(Signal)) {
         for signal in self.0.forever() {
             handler(if signal == signal_hook::consts::SIGHUP { Signal::Reload } else { Signal::Stop });
@@ -30,7 +30,7 @@ impl Signals {
     }
 }
 
-/// The signals that arrive from now on. Windows has only those that stop.
+/// The signals that arrive after `register`. Windows has only those that stop the process.
 #[cfg(windows)]
 pub struct Signals(std::sync::mpsc::Receiver<()>);
 
@@ -39,14 +39,14 @@ impl Signals {
     pub fn register() -> io::Result<Self> {
         let (sender, receiver) = std::sync::mpsc::channel();
         let forward = move || {
-            // Without a receiver nobody handles signals any more.
+            // An error means that the receiver is gone, so nothing handles signals any more.
             let _ = sender.send(());
         };
         ctrlc::set_handler(forward).map_err(io::Error::other)?;
         Ok(Signals(receiver))
     }
 
-    /// Calls `handler` for each, for ever, on the caller's thread: so it may lock and allocate.
+    /// Calls `handler` for each signal and never returns. It runs on the caller's thread, so it may lock and allocate.
     pub fn handle(self, handler: impl Fn(Signal)) {
         for () in self.0.iter() {
             handler(Signal::Stop);
@@ -54,15 +54,15 @@ impl Signals {
     }
 }
 
-/// Stops the process as SIGSTOP does, until a SIGCONT: a test then does its worst.
+/// Stops this process with SIGSTOP until a SIGCONT. Meanwhile a test kills it or a server, for example.
 #[cfg(unix)]
-pub fn stand_still() {
+pub fn stop_this_process() {
     signal_hook::low_level::raise(signal_hook::consts::SIGSTOP).expect("a process may stop itself");
 }
 
-/// Windows has no such signal, and no such test.
+/// Windows has no such signal, and the tests that use it do not run there.
 #[cfg(windows)]
-pub fn stand_still() {}
+pub fn stop_this_process() {}
 
 #[cfg(all(test, unix))]
 mod tests {

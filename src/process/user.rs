@@ -1,20 +1,20 @@
-//! `--user`: started as root, the process gives up root's rights before it reads a config file or opens a connection.
+//! `--user`: a process that root starts drops root's rights before it reads a config file or opens a connection.
 //!
-//! It starts itself anew as the other user, under the same process id: `exec` changes group and user on the way and
-//! leaves no supplementary group, and nothing that root had opened survives it.
+//! It executes itself again as the other user, with the same process id. `exec` with another user and group drops all
+//! supplementary groups, and no file that root had opened stays open.
 
 use crate::base::error::{Error, Kind, Result};
 use std::path::Path;
 
-/// Returns at once when the process runs as that user already. Otherwise it returns only if it fails; `log` is created
-/// before, since the user may not be able to create files where it is.
+/// Returns at once if the process already runs as that user. Otherwise it returns only if it fails. It creates the file
+/// `log` first, because the user may have no right to create files in that directory.
 #[cfg(unix)]
 pub fn become_user(name: &str, log: Option<&Path>) -> Result<()> {
-    use unix::{Account, own_uid, prepare_log, start_anew};
+    use unix::{Account, execute_again, own_uid, prepare_log};
     let refuse = |why: String| Error::new(Kind::Usage, None, format!("run as user {name}"), why);
     let account = Account::find(name)
-        .ok_or_else(|| refuse("there is no such user".into()).with_hint("/etc/passwd lists those there are"))?;
-    let own = own_uid().ok_or_else(|| refuse("/proc does not tell who runs this process".into()))?;
+        .ok_or_else(|| refuse("there is no such user".into()).with_hint("/etc/passwd lists the users"))?;
+    let own = own_uid().ok_or_else(|| refuse("/proc/self/status does not show who runs this process".into()))?;
     if own == account.uid {
         return Ok(());
     }
@@ -25,14 +25,14 @@ pub fn become_user(name: &str, log: Option<&Path>) -> Result<()> {
         prepare_log(path, &account)
             .map_err(|e| Error::new(Kind::Config, None, "create the log file", format!("{}: {e}", path.display())))?;
     }
-    let failure = start_anew(&account);
+    let failure = execute_again(&account);
     Err(refuse(failure.to_string()).with_hint("that user must be able to execute this program"))
 }
 
 #[cfg(windows)]
 pub fn become_user(name: &str, _log: Option<&Path>) -> Result<()> {
     Err(Error::new(Kind::Usage, None, format!("run as user {name}"), "Windows has no --user")
-        .with_hint("register the service or the task with the account that is to run it"))
+        .with_hint("register the service or the task with the account that it should run as"))
 }
 
 #[cfg(unix)]
@@ -44,7 +44,7 @@ mod unix {
     use std::path::Path;
     use std::process::Command;
 
-    /// A new log file can be read by the user's group, and by nobody else.
+    /// The user may write to a new log file, the user's group may read it, and others may do neither.
     const LOG_MODE: u32 = 0o640;
 
     pub struct Account {
@@ -55,7 +55,7 @@ mod unix {
     }
 
     impl Account {
-        /// From `/etc/passwd` alone: a static program cannot ask the name services.
+        /// Looks in `/etc/passwd` only, because a static program cannot use the name services.
         pub fn find(name: &str) -> Option<Account> {
             Account::parse(&read_to_string("/etc/passwd").ok()?, name)
         }
@@ -76,15 +76,15 @@ mod unix {
         }
     }
 
-    /// The effective user id; std has no call for it. The owner of `/proc/self` would not do: that is root also when the
-    /// program's file cannot be read by its user.
+    /// The effective user id, for which std has no function. The owner of `/proc/self` is not the same: it is also root
+    /// when the user of the process may not read the program's file.
     pub fn own_uid() -> Option<u32> {
         let status = read_to_string("/proc/self/status").ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
         line.split_whitespace().nth(1)?.parse().ok()
     }
 
-    /// A file that is there already keeps its owner; a link is not followed.
+    /// Creates the log file for the user. An existing file keeps its owner, and a symbolic link is not followed.
     pub fn prepare_log(path: &Path, account: &Account) -> io::Result<()> {
         match OpenOptions::new().append(true).create_new(true).mode(LOG_MODE).open(path) {
             Ok(file) => fchown(file, Some(account.uid), Some(account.gid)),
@@ -93,8 +93,9 @@ mod unix {
         }
     }
 
-    /// `~/.pgpass` is to be the user's, hence HOME. Passwords are in the environment by now, and stay there.
-    pub fn start_anew(account: &Account) -> io::Error {
+    /// Executes this program again as the user. It sets HOME so that `~/.pgpass` is the user's file. Passwords are in
+    /// the environment by then (`arguments.rs`), and stay there.
+    pub fn execute_again(account: &Account) -> io::Error {
         let mut words = std::env::args_os();
         let program = match std::env::current_exe() {
             Ok(program) => program,
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_process_knows_whose_it_is() {
+    fn the_process_knows_its_user() {
         assert!(own_uid().is_some() || !cfg!(target_os = "linux"));
     }
 }

@@ -1,4 +1,5 @@
-//! What must be so before replication starts. Each check that fails is one clear line: what, which side, what to do.
+//! Checks what replication needs before it starts. Each check that fails gives one line: what is wrong, on which side,
+//! and what to do.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
@@ -14,11 +15,11 @@ pub struct Findings {
     pub slave_identity: String,
     pub master_encoding: String,
     pub slave_encoding: String,
-    /// A digest of which log is read: server, database and installation.
+    /// Identifies the log: a digest of its server, its database and its installation.
     pub origin: u64,
-    /// The columns of `replica_log` that mark slaves, in order, ours among them.
+    /// The columns of `replica_log` that belong to slaves, in order. This pair's column is one of them.
     pub fields: Vec<String>,
-    /// Where hstore is installed on the master.
+    /// The schema of the extension hstore on the master.
     pub hstore_schema: String,
 }
 
@@ -54,39 +55,39 @@ pub fn check(config: &Config, master: &mut Session, slave: &mut Session) -> Resu
     })
 }
 
-/// What is said to an operator whose two connection strings lead to one place.
+/// The error if both connection strings name the same database.
 pub fn same_database() -> Error {
     setup(None, "replicate", "DSN0 and DSN1 are the same database")
         .with_hint("DSN0 is the master, DSN1 the slave; they may be two databases of one server, but not one database")
 }
 
-/// The master's identity, and what names its log in `replica_progress` and the like.
+/// The master's identity, and the number that identifies its log in tables such as `replica_progress`.
 pub fn identity_and_origin(master: &mut Session) -> Result<(String, u64)> {
     let identity = server(master)?.identity;
     let origin = origin(&identity, log_oid(master)?);
     Ok((identity, origin))
 }
 
-/// Names a log by a number that gids and progress rows can hold: `identity` is `system identifier/database oid`, `log`
-/// the oid of `replica_log`.
+/// Identifies a log by a number that fits into gids and progress rows. `identity` is `system identifier/database oid`,
+/// `log` is the oid of `replica_log`.
 pub fn origin(identity: &str, log: u32) -> u64 {
     digest(&format!("{identity}/{log}"))
 }
 
-/// Refuses to use tables of pyreplica's names that somebody else may have put there.
-pub fn refuse_strangers(session: &mut Session) -> Result<()> {
-    let Some(row) = session.query("look whose the tables are", &sql::STRANGER, &[])?.into_iter().next() else {
-        return Ok(());
-    };
+/// Refuses to use tables that have the names of pyreplica's tables but an owner who may not have installed it.
+pub fn refuse_untrusted_tables(session: &mut Session) -> Result<()> {
+    let rows = session.query("check who owns pyreplica's tables", &sql::UNTRUSTED_TABLE, &[])?;
+    let Some(row) = rows.into_iter().next() else { return Ok(()) };
     let (name, owner): (String, String) = (row.get("name"), row.get("owner"));
     let detail = format!("public.{name} belongs to {owner}, who is not known to have installed pyreplica");
     Err(setup(Some(session.side()), "use pyreplica's tables", &detail).with_hint(format!(
-        "if somebody has put it there, DROP or rename it, and run the script again; if it is what it should be: ALTER TABLE \
-         public.{name} OWNER TO ... the owner of the database"
+        "if it is not pyreplica's table, DROP or rename it, and run the script again; if it is: ALTER TABLE public.{name} \
+         OWNER TO ... the owner of the database"
     )))
 }
 
-/// Keeps triggers, cascades and foreign key checks from running on the slave; false if the role may not do that.
+/// Takes the replica role, in which triggers, cascades and foreign key checks do not run on the slave. Returns false if
+/// the database role has no right to do that.
 pub fn take_replica_role(slave: &mut Session) -> Result<bool> {
     match slave.message("take the replica role", sql::REPLICA_ROLE) {
         Ok(_) => Ok(true),
@@ -95,7 +96,7 @@ pub fn take_replica_role(slave: &mut Session) -> Result<bool> {
     }
 }
 
-/// The log's oid, if it is there and of this version.
+/// The oid of the log. An error if there is no log, or if another version made it.
 pub fn log_oid(master: &mut Session) -> Result<u32> {
     let row = master.query_one("look for the log", sql::LOG, &[])?;
     let (log, slaves): (Option<u32>, Option<u32>) = (row.get(0), row.get(1));
@@ -158,12 +159,12 @@ fn server(session: &mut Session) -> Result<Server> {
     }
     if row.get::<_, bool>(4) {
         return Err(setup(Some(session.side()), "replicate", "the server is a read-only standby")
-            .with_hint("connect to its primary; a standby cannot take part in logical replication by triggers"));
+            .with_hint("connect to its primary: pyreplica has to write on both servers"));
     }
     Ok(Server { identity: row.get(0), encoding: row.get(1), max_prepared: row.get(2) })
 }
 
-/// The columns of `replica_log` that mark slaves; the pair's own is among them.
+/// The columns of `replica_log` that belong to slaves. An error if the pair's column is missing.
 pub fn slave_fields(config: &Config, master: &mut Session) -> Result<Vec<String>> {
     let rows = master.query("look at the log's columns", sql::SLAVE_FIELDS, &[])?;
     let fields: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
@@ -174,10 +175,10 @@ pub fn slave_fields(config: &Config, master: &mut Session) -> Result<Vec<String>
         return Err(setup(Some(Side::Master), "read the log", &what)
             .with_hint(format!("add it on the master: SELECT py_log_add_slave({});", quote_literal(field))));
     }
-    if !master.query_one("look for the index", sql::HAS_INDEX, &[])?.get::<_, bool>(0) {
+    if !master.query_one("look for the log's index", sql::HAS_INDEX, &[])?.get::<_, bool>(0) {
         log::warn!(
             target: &config.name,
-            "master: every look reads the whole log, for lack of an index: CREATE INDEX ON replica_log (id);"
+            "master: replica_log has no index on id, so every look reads the whole log: CREATE INDEX ON replica_log (id);"
         );
     }
     Ok(fields)
@@ -226,7 +227,7 @@ fn setup(side: Option<Side>, operation: &str, detail: &str) -> Error {
     Error::new(Kind::Setup, side, operation, detail)
 }
 
-/// FNV-1a: the same on every machine and in every version, which `std`'s hashes do not promise.
+/// FNV-1a. Its result is the same on every machine and in every version, which `std`'s hashes do not guarantee.
 fn digest(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -1,25 +1,26 @@
-//! Connecting within a limit. The blocking client waits for ever for a server that accepts a connection and then says
-//! nothing, so each attempt has a thread of its own, and the pair stops waiting for it in time.
+//! Connects within a time limit. The blocking client has no limit for a server that accepts a connection and then sends
+//! nothing. So each attempt has a thread of its own, and the caller stops waiting for it in time.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
 use crate::config::dsn::Dsn;
-use crate::server::checks::refuse_strangers;
+use crate::server::checks::refuse_untrusted_tables;
 use crate::server::session::Session;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-/// An attempt that nobody waits for any more, though its server may still answer.
+/// An attempt whose caller has stopped waiting. The server may still answer.
 struct Pending {
     what: String,
     outcome: Receiver<Result<Session>>,
 }
 
-/// A hung server is asked once: the next try goes on waiting for the attempt before it, so that threads don't pile up.
+/// At most one attempt for each session is open on a hung server: the next try waits for the attempt before it, so that
+/// threads do not pile up.
 static PENDING: Mutex<Vec<Pending>> = Mutex::new(Vec::new());
 
-/// Opens a session on one side. `label` tells sessions apart in `pg_stat_activity`.
+/// Opens a session on one side. `label` distinguishes the sessions in `pg_stat_activity`.
 pub fn connect(side: Side, dsn: &Dsn, label: &str) -> Result<Session> {
     let limit = Session::time_to_connect(side, dsn)?;
     let what = format!("{side} {label} {dsn}");
@@ -29,12 +30,12 @@ pub fn connect(side: Side, dsn: &Dsn, label: &str) -> Result<Session> {
     };
     match attempt.outcome.recv_timeout(limit) {
         Ok(outcome) => outcome,
-        Err(RecvTimeoutError::Disconnected) => Err(internal("the thread panicked, as the log line before says")),
+        Err(RecvTimeoutError::Disconnected) => Err(internal("the thread panicked; the log line before says where")),
         Err(RecvTimeoutError::Timeout) => {
             pending().push(attempt);
             let detail = format!("no answer within {} s", limit.as_secs());
             Err(Error::new(Kind::Connection, Some(side), format!("connect to {dsn}"), detail).with_hint(
-                "is the server hung, stopped or behind a firewall that swallows packets? connect_timeout= sets the limit",
+                "is the server hung, stopped or behind a firewall that drops packets? connect_timeout= sets the limit",
             ))
         }
     }
@@ -42,10 +43,10 @@ pub fn connect(side: Side, dsn: &Dsn, label: &str) -> Result<Session> {
 
 fn start(side: Side, dsn: Dsn, label: String) -> Result<Receiver<Result<Session>>> {
     let (sender, outcome) = channel();
-    // Nobody may be waiting by then: the session ends with the message that holds it.
+    // If the caller has stopped waiting and does not come back, dropping the result ends the session.
     let open = move || {
         let mut session = Session::connect(side, &dsn, &label, "")?;
-        refuse_strangers(&mut session)?;
+        refuse_untrusted_tables(&mut session)?;
         Ok(session)
     };
     let attempt = move || drop(sender.send(open()));

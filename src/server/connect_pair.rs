@@ -1,4 +1,5 @@
-//! Both servers of a pair, for a verb: without the daemon's locks and the replica role, and reportable when one is down.
+//! Connects to both servers of a pair, for a verb. It takes neither the daemon's locks nor the replica role, and the
+//! verb can report a server that is down.
 
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
@@ -8,23 +9,23 @@ use crate::server::connect;
 use crate::server::session::Session;
 use std::thread;
 
-/// What came of connecting to each side.
+/// The session on each side, or why there is none.
 pub struct BothSides {
     pub master: Result<Session>,
     pub slave: Result<Session>,
 }
 
 /// Connects to both at the same time, so that two servers that are down take no longer than one. `verb` becomes part of
-/// `application_name`. The control cancels what the sessions do.
+/// `application_name`. `control` can cancel the sessions' statements from then on.
 pub fn open(config: &Config, verb: &str, control: &Control) -> BothSides {
     let label = format!("{} {verb}", config.name);
-    let dial = |side, dsn| connect::connect(side, dsn, &label);
+    let connect = |side, dsn| connect::connect(side, dsn, &label);
     let (master, slave) = thread::scope(|scope| {
         let master = thread::Builder::new()
             .name("master".into())
-            .spawn_scoped(scope, || dial(Side::Master, &config.master))
+            .spawn_scoped(scope, || connect(Side::Master, &config.master))
             .map_err(|e| failed(Side::Master, &e.to_string()));
-        let slave = dial(Side::Slave, &config.slave);
+        let slave = connect(Side::Slave, &config.slave);
         let joined = |thread: thread::ScopedJoinHandle<'_, Result<Session>>| {
             thread.join().unwrap_or_else(|_| Err(failed(Side::Master, "the thread panicked")))
         };
@@ -35,7 +36,7 @@ pub fn open(config: &Config, verb: &str, control: &Control) -> BothSides {
     sides
 }
 
-/// The same for a verb that is of no use without both.
+/// The same for a verb that needs both servers.
 pub fn open_both(config: &Config, verb: &str, control: &Control) -> Result<(Session, Session)> {
     let BothSides { master, slave } = open(config, verb, control);
     Ok((master?, slave?))

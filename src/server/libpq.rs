@@ -1,4 +1,4 @@
-//! What a connection string leaves out, found where libpq finds it: service files, environment, `~/.pgpass`, defaults.
+//! Completes a connection string as libpq does: from service files, the environment, `~/.pgpass` and defaults.
 
 mod account;
 mod pgpass;
@@ -10,8 +10,8 @@ use account::Account;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 
-/// The variables of libpq that fill a keyword, in the order of its own table. Left out: PGAPPNAME and PGCLIENTENCODING,
-/// which are not the operator's to choose here.
+/// The environment variables of libpq and their keywords, in the order of libpq's table. PGAPPNAME and PGCLIENTENCODING
+/// are left out, because pyreplica sets those two itself.
 const VARIABLES: &[(&str, &str)] = &[
     ("PGHOST", "host"),
     ("PGHOSTADDR", "hostaddr"),
@@ -45,17 +45,18 @@ const VARIABLES: &[(&str, &str)] = &[
 
 const DEFAULT_PORT: &str = "5432";
 
-/// Where Debian's servers have their sockets, and where PostgreSQL's own default has them.
+/// The socket directory of Debian's servers, and the default of PostgreSQL itself.
 #[cfg(unix)]
 const SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
-/// Fills in host, port, user, database and password, so that the result says all of it: one string for each host, in
-/// the order in which they are to be tried.
+/// Fills in host, port, user, database and password. Returns one complete connection string for each host, in the order
+/// in which they should be tried.
 pub fn complete(dsn: &Dsn) -> Result<Vec<Dsn>> {
-    complete_in(dsn, &Surroundings::of_this_process())
+    complete_in(dsn, &Environment::of_this_process())
 }
 
-/// A file that libpq looks for in the user's own directory, e.g. `root.crt`; none for a process without a home.
+/// The path of a file that libpq looks for in the user's home directory, e.g. `root.crt`. None without a home
+/// directory.
 pub fn user_file(name: &str) -> Option<PathBuf> {
     let home = Account::of_this_process().home?;
     let directory = if cfg!(windows) { "postgresql" } else { ".postgresql" };
@@ -64,18 +65,18 @@ pub fn user_file(name: &str) -> Option<PathBuf> {
 
 type Lookup = Box<dyn Fn(&str) -> Option<String>>;
 
-/// What the completion looks at, so that tests can make it up.
-struct Surroundings {
+/// What a connection string is completed from. Tests replace it.
+struct Environment {
     variable: Lookup,
     os_user: Option<String>,
     home: Option<PathBuf>,
     default_host: &'static str,
 }
 
-impl Surroundings {
+impl Environment {
     fn of_this_process() -> Self {
         let account = Account::of_this_process();
-        Surroundings {
+        Environment {
             variable: Box::new(|name| std::env::var(name).ok()),
             os_user: account.user,
             home: account.home,
@@ -84,46 +85,46 @@ impl Surroundings {
     }
 }
 
-fn complete_in(dsn: &Dsn, surroundings: &Surroundings) -> Result<Vec<Dsn>> {
-    let mut full = fill_from_service(dsn.clone(), surroundings)?;
-    // As in libpq, even an empty value in the string keeps a variable out.
+fn complete_in(dsn: &Dsn, environment: &Environment) -> Result<Vec<Dsn>> {
+    let mut full = fill_from_service(dsn.clone(), environment)?;
+    // As in libpq, a keyword with an empty value still takes precedence over the variable.
     for (variable, key) in VARIABLES {
-        if let Some(value) = (surroundings.variable)(variable).filter(|_| full.get(key).is_none()) {
+        if let Some(value) = (environment.variable)(variable).filter(|_| full.get(key).is_none()) {
             full = full.with(key, value);
         }
     }
-    if full.get("sslmode").is_none() && (surroundings.variable)("PGREQUIRESSL").is_some_and(|v| v.starts_with('1')) {
+    if full.get("sslmode").is_none() && (environment.variable)("PGREQUIRESSL").is_some_and(|v| v.starts_with('1')) {
         full = full.with("sslmode", "require");
     }
-    if is_open(&full, "user") {
-        let user = surroundings.os_user.as_deref().ok_or_else(|| {
-            Error::new(Kind::Config, None, "choose a database user", "the operating system does not name this one")
+    if is_missing(&full, "user") {
+        let user = environment.os_user.as_deref().ok_or_else(|| {
+            Error::new(Kind::Config, None, "choose a database user", "the operating system has no name for this user")
                 .with_hint("add user=... to the connection string, or set PGUSER")
         })?;
         full = full.with("user", user);
     }
-    if is_open(&full, "dbname") {
+    if is_missing(&full, "dbname") {
         let user = full.get("user").unwrap_or_default().to_string();
         full = full.with("dbname", user);
     }
-    let hosts = split_hosts(&full, surroundings.default_host)?;
-    Ok(hosts.into_iter().map(|host| with_stored_password(host, surroundings)).collect())
+    let hosts = split_hosts(&full, environment.default_host)?;
+    Ok(hosts.into_iter().map(|host| with_stored_password(host, environment)).collect())
 }
 
-fn fill_from_service(dsn: Dsn, surroundings: &Surroundings) -> Result<Dsn> {
+fn fill_from_service(dsn: Dsn, environment: &Environment) -> Result<Dsn> {
     let given = |key: &str, variable: &str| {
-        dsn.get(key).map(str::to_string).or_else(|| (surroundings.variable)(variable)).filter(|v| !v.is_empty())
+        dsn.get(key).map(str::to_string).or_else(|| (environment.variable)(variable)).filter(|v| !v.is_empty())
     };
     let Some(name) = given("service", "PGSERVICE") else { return Ok(dsn) };
     let files = service::Files {
         named: given("servicefile", "PGSERVICEFILE").map(PathBuf::from),
-        user: surroundings.home.as_deref().map(|home| home.join(".pg_service.conf")),
-        system_directory: (surroundings.variable)("PGSYSCONFDIR").map(PathBuf::from),
+        user: environment.home.as_deref().map(|home| home.join(".pg_service.conf")),
+        system_directory: (environment.variable)("PGSYSCONFDIR").map(PathBuf::from),
     };
     service::fill(dsn, &name, &files)
 }
 
-/// One string for each host, with the port and the address that belong to it.
+/// Returns one connection string for each host, with its port and its address.
 fn split_hosts(dsn: &Dsn, default_host: &str) -> Result<Vec<Dsn>> {
     let list = |key| dsn.get(key).filter(|value| !value.is_empty()).map(|value| value.split(',').collect::<Vec<_>>());
     let (hosts, addresses) = (list("host"), list("hostaddr"));
@@ -161,25 +162,25 @@ fn split_hosts(dsn: &Dsn, default_host: &str) -> Result<Vec<Dsn>> {
     Ok(result)
 }
 
-fn with_stored_password(dsn: Dsn, surroundings: &Surroundings) -> Dsn {
-    if !is_open(&dsn, "password") {
+fn with_stored_password(dsn: Dsn, environment: &Environment) -> Dsn {
+    if !is_missing(&dsn, "password") {
         return dsn;
     }
-    match password_file(&dsn, surroundings).and_then(|path| pgpass::look_up(&path, &dsn)) {
+    match password_file(&dsn, environment).and_then(|path| pgpass::look_up(&path, &dsn)) {
         Some(password) => dsn.with("password", password),
         None => dsn,
     }
 }
 
-/// An empty value counts as left out, as in libpq.
-fn is_open(dsn: &Dsn, key: &str) -> bool {
+/// An empty value counts as missing, as in libpq.
+fn is_missing(dsn: &Dsn, key: &str) -> bool {
     dsn.get(key).is_none_or(str::is_empty)
 }
 
-fn password_file(dsn: &Dsn, surroundings: &Surroundings) -> Option<PathBuf> {
+fn password_file(dsn: &Dsn, environment: &Environment) -> Option<PathBuf> {
     match dsn.get("passfile") {
         Some(path) if !path.is_empty() => Some(PathBuf::from(path)),
-        _ => surroundings.home.as_deref().map(default_password_file),
+        _ => environment.home.as_deref().map(default_password_file),
     }
 }
 
@@ -204,7 +205,7 @@ fn default_host() -> &'static str {
     "localhost"
 }
 
-/// Whether a host is a default socket directory, which password files call `localhost`.
+/// Whether a host is a default socket directory. Password files have `localhost` for it.
 #[cfg(unix)]
 fn is_default_socket(host: &str) -> bool {
     SOCKET_DIRECTORIES.contains(&host.trim_end_matches('/'))
@@ -221,13 +222,13 @@ mod tests {
 
     type Variables = &'static [(&'static str, &'static str)];
 
-    fn surroundings(variables: Variables) -> Surroundings {
+    fn environment(variables: Variables) -> Environment {
         let find = move |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string());
-        Surroundings { variable: Box::new(find), os_user: Some("joe".into()), home: None, default_host: "/sockets" }
+        Environment { variable: Box::new(find), os_user: Some("joe".into()), home: None, default_host: "/sockets" }
     }
 
     fn hosts(dsn: &str, variables: Variables) -> Vec<String> {
-        let completed = complete_in(&Dsn::parse(dsn).unwrap(), &surroundings(variables)).unwrap();
+        let completed = complete_in(&Dsn::parse(dsn).unwrap(), &environment(variables)).unwrap();
         completed.iter().map(Dsn::to_conninfo).collect()
     }
 
@@ -248,14 +249,14 @@ mod tests {
     }
 
     #[test]
-    fn variables_fill_what_the_string_leaves_out_and_nothing_else() {
+    fn variables_fill_in_only_what_the_string_leaves_out() {
         let variables = &[("PGHOST", "b"), ("PGPORT", "5433"), ("PGPASSWORD", "p"), ("PGDATABASE", "d")];
         assert_eq!(completed("host=a port=''", variables), "dbname=d password=p user=joe host=a port=5432");
         assert_eq!(completed("user=u", variables), "user=u dbname=d password=p host=b port=5433");
     }
 
     #[test]
-    fn the_old_variable_that_asks_for_tls_still_counts() {
+    fn the_old_variable_that_asks_for_tls_is_still_used() {
         let sslmode = |dsn, variables| Dsn::parse(&completed(dsn, variables)).unwrap().get("sslmode").map(String::from);
         assert_eq!(sslmode("", &[("PGREQUIRESSL", "1")]).as_deref(), Some("require"));
         assert_eq!(sslmode("", &[("PGREQUIRESSL", "0")]), None);
@@ -274,7 +275,7 @@ mod tests {
         );
         assert_eq!(hosts("user=u dbname=d host=a,b hostaddr=::1,::2 port=7", &[]).len(), 2);
         for dsn in ["host=a,b port=1,2,3", "host=a hostaddr=::1,::2"] {
-            let error = complete_in(&Dsn::parse(dsn).unwrap(), &surroundings(&[])).unwrap_err();
+            let error = complete_in(&Dsn::parse(dsn).unwrap(), &environment(&[])).unwrap_err();
             assert!(error.detail().contains("hosts are given with"), "{error}");
         }
     }
@@ -291,13 +292,13 @@ mod tests {
     fn an_unknown_service_is_an_error_and_not_ignored() {
         let by_variable: Variables = &[("PGSERVICE", "x"), ("PGSYSCONFDIR", "/nonexistent")];
         for (dsn, variables) in [("service=x", &by_variable[1..]), ("", by_variable)] {
-            assert!(complete_in(&Dsn::parse(dsn).unwrap(), &surroundings(variables)).is_err());
+            assert!(complete_in(&Dsn::parse(dsn).unwrap(), &environment(variables)).is_err());
         }
     }
 
     #[test]
-    fn an_unknown_user_is_an_error_with_a_way_out() {
-        let nobody = Surroundings { os_user: None, ..surroundings(&[]) };
+    fn an_unknown_user_is_an_error_with_a_hint() {
+        let nobody = Environment { os_user: None, ..environment(&[]) };
         let error = complete_in(&Dsn::default(), &nobody).unwrap_err();
         assert!(error.hint().unwrap().contains("PGUSER"));
     }

@@ -1,16 +1,16 @@
-//! A session on one of the two servers: how it is opened, secured and set up, and what is checked before it is used.
+//! Sessions on the two servers: opens, encrypts and sets them up, and checks both servers before replication starts.
 //!
 //! | file | what |
 //! |---|---|
 //! | `sql` | statements about a server |
-//! | `libpq` | what a connection string leaves out: service files, environment, `~/.pgpass` |
+//! | `libpq` | completes a connection string from service files, the environment and `~/.pgpass` |
 //! | `tls` | TLS as psql does it, with rustls |
 //! | `session` | one session: queries, messages, transactions, COPY; the only importer of the postgres crate |
-//! | `checks` | what must be so before replication starts |
-//! | `connect` | connecting within a limit |
-//! | `connect_pair` | both servers of a pair, for a verb |
+//! | `checks` | what replication needs before it starts |
+//! | `connect` | connects within a time limit |
+//! | `connect_pair` | connects to both servers of a pair, for a verb |
 //!
-//! PostgreSQL's counterpart is libpqwalreceiver: the one place that talks to the other server.
+//! In PostgreSQL, libpqwalreceiver does this: it is the one place that talks to the other server.
 
 pub mod sql;
 pub mod libpq;

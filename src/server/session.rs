@@ -1,4 +1,5 @@
-//! A session on one of the two servers, over the blocking API of the postgres crate, which only this module imports.
+//! A session on one of the two servers. It uses the blocking API of the postgres crate; no other module imports that
+//! crate.
 
 mod client;
 mod refusal;
@@ -24,11 +25,11 @@ use std::time::Duration;
 pub use postgres::Row;
 pub use postgres::types::ToSql;
 
-/// SQLSTATE of a server that is starting up or shutting down: another one may be ready.
+/// SQLSTATE of a server that is starting up or shutting down. Another host of the list may be ready.
 const STARTING_UP: &str = "57P03";
 
-/// A transaction's number as the server has it: its way to a bigint there leads through text, which is a third of the cost
-/// of reading the log.
+/// A transaction id, read in the server's binary form. A cast to bigint on the server goes through text, which would
+/// take a third of the time for reading the log.
 pub struct Xid8(pub i64);
 
 impl<'a> FromSql<'a> for Xid8 {
@@ -41,7 +42,7 @@ impl<'a> FromSql<'a> for Xid8 {
     }
 }
 
-/// A text row of a simple query: one value a column.
+/// A row of a simple query, as text: one value for each column.
 pub type TextRow = Vec<Option<String>>;
 
 pub struct Session {
@@ -57,8 +58,8 @@ struct Connected {
 }
 
 impl Session {
-    /// Connects and sets the session up. `label` becomes part of `application_name`, so that `pg_stat_activity` tells
-    /// which pair a session belongs to; `origin` is what the trigger notes for changes made in the session.
+    /// Connects and sets the session up. `label` becomes part of `application_name`, so that `pg_stat_activity` shows
+    /// which pair a session belongs to. The trigger logs `origin` with the changes that the session makes.
     pub fn connect(side: Side, dsn: &Dsn, label: &str, origin: &str) -> Result<Session> {
         let connected = connect_any(side, &libpq::complete(dsn)?, label)?;
         let mut session = Session { side, connected, statements: HashMap::new() };
@@ -66,7 +67,7 @@ impl Session {
         Ok(session)
     }
 
-    /// How long connecting may take: one server may use up `connect_timeout`, or ten seconds.
+    /// How long connecting may take: for each host, `connect_timeout` or ten seconds.
     pub fn time_to_connect(side: Side, dsn: &Dsn) -> Result<Duration> {
         let mut total = Duration::ZERO;
         for host in &libpq::complete(dsn)? {
@@ -75,9 +76,9 @@ impl Session {
         Ok(total)
     }
 
-    /// Gives the session its settings, also after a free statement may have changed them.
+    /// Sets the session's settings. Called again after a free statement, which may have changed them.
     pub fn set_up(&mut self, origin: &str) -> Result<()> {
-        // DEALLOCATE ALL does not spare the session's own statements.
+        // The free statement may have been DEALLOCATE ALL, which drops the session's prepared statements too.
         self.statements.clear();
         self.query("set the session up", sql::SESSION, &[&origin]).map(drop)
     }
@@ -86,7 +87,7 @@ impl Session {
         self.side
     }
 
-    /// Runs a query whose statement is prepared once a session.
+    /// Runs a query. Its statement is prepared once for each session.
     pub fn query(&mut self, operation: &str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let run = |session: &mut Session| {
             let statement = session.prepared(sql)?;
@@ -95,7 +96,7 @@ impl Session {
         run(self).map_err(|error| self.error(operation, &error))
     }
 
-    /// Runs a query of which only one row is held at a time.
+    /// Runs a query and passes each row to `take` as it arrives, so that memory holds one row at a time.
     pub fn each(
         &mut self,
         operation: &str,
@@ -110,7 +111,7 @@ impl Session {
         run(self).map_err(|error| self.error(operation, &error))
     }
 
-    /// The one row of a query that always has one.
+    /// Runs a query that always returns one row.
     pub fn query_one(&mut self, operation: &str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row> {
         let rows = self.query(operation, sql, params)?;
         rows.into_iter()
@@ -118,7 +119,7 @@ impl Session {
             .ok_or_else(|| Error::new(Kind::Internal, Some(self.side), operation, "the server sent no row"))
     }
 
-    /// Runs a statement that is prepared once a session; how many rows it touched.
+    /// Runs a statement and returns the number of its rows. The statement is prepared once for each session.
     pub fn execute(&mut self, operation: &str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64> {
         let run = |session: &mut Session| {
             let statement = session.prepared(sql)?;
@@ -127,7 +128,7 @@ impl Session {
         run(self).map_err(|error| self.error(operation, &error))
     }
 
-    /// Sends statements as one message; how many rows each of them touched.
+    /// Sends several statements as one message, and returns the number of rows of each.
     pub fn message(&mut self, operation: &str, sql: &str) -> Result<Vec<u64>> {
         let answers = self.client().simple_query(sql).map_err(|error| self.error(operation, &error))?;
         let counts = answers.iter().filter_map(|answer| match answer {
@@ -137,7 +138,7 @@ impl Session {
         Ok(counts.collect())
     }
 
-    /// Does some work in a transaction of its own. `begin` is BEGIN, with what else belongs before the work.
+    /// Runs `work` in a transaction of its own. `begin` is BEGIN, with other statements that must come before the work.
     pub fn transaction<T>(&mut self, begin: &str, work: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
         let done = self.message("begin a transaction", begin).and_then(|_| work(self));
         self.end(done)
@@ -152,7 +153,7 @@ impl Session {
         done
     }
 
-    /// Ends a transaction: commits it if what was done in it has succeeded, and rolls it back otherwise.
+    /// Ends a transaction: commits it if `done` is a success, and rolls it back otherwise.
     pub fn end<T>(&mut self, done: Result<T>) -> Result<T> {
         let committed = done.and_then(|done| self.message("commit", "COMMIT").map(|_| done));
         if committed.is_err() {
@@ -161,15 +162,16 @@ impl Session {
         committed
     }
 
-    /// Best effort, after an error that says more: a session that cannot roll back is lost, and its server does it.
+    /// Rolls back after an error, which says more than an error of the rollback. If the session cannot roll back, the
+    /// connection is lost, and the server rolls back by itself.
     pub fn roll_back(&mut self) {
         if let Err(error) = self.message("roll back", "ROLLBACK") {
             log::debug!(target: "pyreplica", "{error}");
         }
     }
 
-    /// Asks the server, and has something else done until the answer is there. That is for a thread of its own to do: where
-    /// all processors are busy a new thread waits, and the server would wait with it for the message.
+    /// Sends something to the server with `ask`, and runs `work` until the answer arrives. `work` runs on a new thread,
+    /// not `ask`: if all processors are busy, a new thread has to wait, and the server would wait for the message.
     pub fn ask_while<A, T: Send>(
         &mut self,
         ask: impl FnOnce(&mut Session) -> A,
@@ -182,7 +184,7 @@ impl Session {
         })
     }
 
-    /// The rows of one statement, as text.
+    /// Runs one statement and returns its rows as text.
     pub fn text_rows(&mut self, operation: &str, sql: &str) -> Result<Vec<TextRow>> {
         let answers = self.client().simple_query(sql).map_err(|error| self.error(operation, &error))?;
         let rows = answers.iter().filter_map(|answer| match answer {
@@ -192,7 +194,7 @@ impl Session {
         Ok(rows.collect())
     }
 
-    /// Waits for a notification; false when none came in time.
+    /// Waits for a notification. False if none came in time.
     pub fn wait_for_notification(&mut self, timeout: Duration) -> Result<bool> {
         match self.client().wait_for_notification(timeout) {
             Ok(false) if self.client().is_closed() => Err(self.closed("wait for notifications")),
@@ -201,14 +203,14 @@ impl Session {
         }
     }
 
-    /// Reads and drops the notifications that have come, without waiting for any; whether there were some.
+    /// Reads and drops the notifications that have arrived, without waiting. True if there were any.
     pub fn forget_notifications(&mut self) -> Result<bool> {
         let forgotten = self.client().forget_notifications();
         let came = forgotten.map_err(|error| self.error("read notifications", &error))?;
         if self.client().is_closed() { Err(self.closed("read notifications")) } else { Ok(came) }
     }
 
-    /// Something that makes the server give up this session's statement in hand, from another thread.
+    /// A function that cancels this session's current statement from another thread.
     pub fn canceller(&self) -> Canceller {
         let Connected { client, tls } = &self.connected;
         let cancel = client.canceller(tls.clone());
@@ -249,9 +251,11 @@ impl Session {
     }
 }
 
-const WENT_AWAY: &str = "is the server still running there, and the network up? its log tells why it ended the session";
+const WENT_AWAY: &str =
+    "is the server still running, and is the network up? the server's log says why the session ended";
 
-/// Tries the hosts in turn, as libpq does: the next one when a server cannot be had, not when it refuses the login.
+/// Tries the hosts in order, as libpq does. It tries the next one if a server cannot be reached, but not if the server
+/// refuses the login.
 fn connect_any(side: Side, hosts: &[Dsn], label: &str) -> Result<Connected> {
     let mut failed: Option<Error> = None;
     for dsn in hosts {
@@ -298,7 +302,7 @@ fn connect_host(side: Side, dsn: &Dsn, label: &str) -> Result<Connected> {
     Err(failed.expect("there is an address"))
 }
 
-/// Makes the attempts that sslmode asks for; the second one only where it may help.
+/// Makes the attempts that sslmode asks for. It makes the second one only if that may help.
 fn connect_address(side: Side, dsn: &Dsn, config: &Config, tls: &Tls) -> Result<Connected> {
     let mut failed: Option<Error> = None;
     for attempt in tls.attempts {
@@ -312,7 +316,7 @@ fn connect_address(side: Side, dsn: &Dsn, config: &Config, tls: &Tls) -> Result<
             Ok(client) => return Ok(Connected { client, tls: tls.connector.clone() }),
             Err(failure) => failure,
         };
-        let is_curable = match &failure {
+        let may_retry = match &failure {
             Failure::Refused(error) => {
                 let is_about_tls = tls::diagnose(error).is_some();
                 let refuses_login = error.code().is_some_and(|code| code.code().starts_with("28"));
@@ -326,7 +330,7 @@ fn connect_address(side: Side, dsn: &Dsn, config: &Config, tls: &Tls) -> Result<
             Some(before) => refusal::both(&before, error, way),
             None => error,
         };
-        if !is_curable {
+        if !may_retry {
             return Err(error);
         }
         failed = Some(error);

@@ -1,4 +1,4 @@
-//! Statements about a server, and what must be there before a daemon starts.
+//! Statements about a server, and about what a daemon needs before it starts.
 
 use std::sync::LazyLock;
 
@@ -14,26 +14,29 @@ pub fn with_own(sql: &str) -> String {
 
 pub const SESSION: &str = include_str!("../../sql/query/session.sql");
 pub const SLAVE_INSTALL: &str = include_str!("../../sql/slave-install.sql");
-pub static STRANGER: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/stranger.sql")));
 
-/// Triggers, cascades and foreign key checks do not run in such a session.
+/// A table that has the name of one of pyreplica's tables, with an owner who may not have installed pyreplica.
+pub static UNTRUSTED_TABLE: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/stranger.sql")));
+
+/// Triggers, cascades and foreign key checks do not run in a session with this role.
 pub const REPLICA_ROLE: &str = "set session_replication_role = replica";
 
 pub const HAS_LOG: &str = "select to_regclass('public.replica_log') is not null";
 
-/// Which server and database this is, its encoding, its version, and how many transactions it can keep prepared.
+/// Identifies the server and the database. Also the encoding, max_prepared_transactions, the version, and whether the
+/// server is in recovery.
 pub const IDENTITY: &str = "select (select system_identifier from pg_control_system()) || '/' || oid, \
      pg_encoding_to_char(encoding)::text, current_setting('max_prepared_transactions')::int, \
      current_setting('server_version_num')::int, pg_is_in_recovery() \
      from pg_database where datname = current_database()";
 
-/// The log's oid tells one installation from a later one in the same database; the second column is null if an earlier
-/// version has made it.
+/// The log's oid, which distinguishes an installation from a later one in the same database. The second column is null
+/// if an earlier version made the log.
 pub const LOG: &str = "select to_regclass('public.replica_log')::oid, (select attrelid from pg_attribute \
      where attrelid = to_regclass('public.replica_slave') and attname = 'token' \
        and to_regprocedure('public.py_log_can_wake(text)') is not null)";
 
-/// The columns that mark slaves.
+/// The columns that belong to slaves.
 pub const SLAVE_FIELDS: &str = "select attname::text from pg_attribute \
      where attrelid = to_regclass('public.replica_log') and attnum > 0 and not attisdropped \
      and atttypid = 'boolean'::regtype order by attnum";
@@ -44,7 +47,7 @@ pub const HSTORE_SCHEMA: &str = "select n.nspname::text from pg_extension e \
 /// The GRANTs that the daemon's role lacks on the master.
 pub const MISSING_RIGHTS: &str = include_str!("../../sql/query/rights.sql");
 
-/// An earlier version's has no position.
+/// Whether there is a progress table of this version. That of an earlier version has no column `token`.
 pub const HAS_PROGRESS: &str = "select exists (select from pg_attribute \
      where attrelid = to_regclass('public.replica_progress') and attname = 'token')";
 
@@ -53,16 +56,17 @@ pub const MISSING_PROGRESS_RIGHTS: &str = "select coalesce(string_agg(format('GR
      %I;', upper(privilege), current_user), ' '), '') from unnest(array['select', 'insert', 'update']) privilege \
      where not has_table_privilege('public.replica_progress', privilege)";
 
-/// 0x70797265 is "pyre". Two daemons of one slave exclude each other with it, on the master.
+/// The daemon takes this advisory lock on the master, so that a second daemon for the same slave cannot start.
+/// 1887007333 is 0x70797265, "pyre" in ASCII.
 pub const LOCK_SLAVE: &str = "select pg_try_advisory_lock(1887007333, hashtext($1))";
 
-/// Whether there is an index by id; without one every look reads the whole log.
+/// Whether the log has an index on id. Without one, every look reads the whole log.
 pub const HAS_INDEX: &str = "select exists (select from pg_index i join pg_attribute a on a.attrelid = i.indrelid \
      and a.attnum = i.indkey[0] where i.indrelid = to_regclass('public.replica_log') and i.indisvalid \
      and i.indpred is null and a.attname = 'id')";
 
-/// The look comes first: ON CONFLICT alone waits for a transaction in doubt that has changed the row, and this runs before
-/// recovery.
+/// Creates the slave's row if it is missing. It looks for the row first: this runs before recovery, and ON CONFLICT
+/// alone would wait for a transaction in doubt that has changed the row.
 pub const SLAVE_ROW: &str = "insert into public.replica_slave (field, batch) select $1::text::name, 0 \
      where not exists (select from public.replica_slave where field = $1::text::name) on conflict (field) do nothing";
 

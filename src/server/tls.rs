@@ -1,9 +1,9 @@
 //! TLS as psql does it: what each `sslmode` means, which files it reads, what it checks. The only importer of rustls.
 //!
-//! Verification follows from the root certificates alone, as in libpq: when there are any, a server that cannot prove
-//! itself by them is refused in every mode; `verify-ca` and `verify-full` merely insist that there are some, and
-//! `verify-full` compares the host name as well. `prefer` and `allow` may then still end up without TLS, so they
-//! protect from nobody.
+//! As in libpq, the root certificates decide whether the server is verified. If there are any, a server whose
+//! certificate they do not verify is refused in every mode. `verify-ca` and `verify-full` only require that there are
+//! some, and `verify-full` also compares the host name. `prefer` and `allow` may still connect without TLS then, so
+//! they protect from no attacker.
 
 mod diagnosis;
 mod files;
@@ -23,29 +23,29 @@ use verifier::Verifier;
 pub use diagnosis::{Diagnosis, diagnose};
 pub use tokio_postgres_rustls::MakeRustlsConnect as Connector;
 
-/// What a server that is reached by TLS from the first byte on must be told, so that it knows the protocol.
+/// The protocol name that the client has to send if it uses TLS from the first byte on.
 const ALPN: &[u8] = b"postgresql";
 
 /// How one attempt to connect uses TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     Never,
-    /// The server is asked; without an offer the connection is plain.
+    /// TLS if the server offers it, and no encryption otherwise.
     IfOffered,
     Always,
 }
 
 /// How to connect to one host.
 pub struct Tls {
-    /// The attempts to make, in order, for as long as another one may help.
+    /// The attempts to make, in this order. The next one is made only if it may help.
     pub attempts: &'static [Use],
     pub connector: Connector,
     seen_certificate: Arc<AtomicBool>,
 }
 
 impl Tls {
-    /// Reads what the connection string of one host says, and the files it names; they are read for every connection,
-    /// so that renewed certificates count without a restart.
+    /// Reads the TLS keywords of the connection string of one host, and the files that they name. It reads the files
+    /// for every connection, so that renewed certificates are used without a restart.
     pub fn of(side: Side, dsn: &Dsn) -> Result<Tls> {
         let mode = Mode::of(dsn).map_err(|reason| wrong(side, reason))?;
         // TLS from the first byte on (`sslnegotiation=direct`, servers from PostgreSQL 17).
@@ -56,10 +56,10 @@ impl Tls {
                 return Err(wrong(side, weak.into()));
             }
             Some("direct") => true,
-            Some(_) => return Err(wrong(side, "sslnegotiation is postgres or direct".into())),
+            Some(_) => return Err(wrong(side, "sslnegotiation must be postgres or direct".into())),
         };
         let seen_certificate = Arc::new(AtomicBool::new(false));
-        // libpq ignores sslmode for sockets: who may write to their directory is trusted.
+        // libpq ignores sslmode for Unix sockets, because it trusts everybody who may write to their directory.
         if mode == Mode::Disable || is_socket(dsn) {
             let config = configure(None, dsn, Verifier::trusting(Arc::clone(&seen_certificate)));
             let connector = Connector::new(config.map_err(|reason| wrong(side, reason))?);
@@ -68,7 +68,7 @@ impl Tls {
         match prepare(mode, dsn, Arc::clone(&seen_certificate), is_direct) {
             Ok(connector) => Ok(Tls { attempts: mode.attempts(), connector, seen_certificate }),
             Err(reason) if mode < Mode::Require => {
-                // What libpq does, though not as silently.
+                // libpq goes on without TLS too, but without a warning.
                 log::warn!(target: "pyreplica", "{side}: no TLS, because {reason}");
                 Tls::of(side, &dsn.clone().with("sslmode", "disable"))
             }
@@ -76,7 +76,7 @@ impl Tls {
         }
     }
 
-    /// Whether an attempt got as far as a certificate of the server: only then did it use TLS.
+    /// Whether an attempt received a certificate of the server. Only then did it use TLS.
     pub fn has_seen_certificate(&self) -> bool {
         self.seen_certificate.load(Ordering::Relaxed)
     }
@@ -106,16 +106,18 @@ impl Mode {
             "verify-full" => Mode::VerifyFull,
             other => {
                 let modes = "disable, allow, prefer, require, verify-ca or verify-full";
-                return Err(format!("sslmode \"{other}\" is unknown: it is {modes}"));
+                return Err(format!("sslmode \"{other}\" is unknown: use {modes}"));
             }
         };
-        // Anybody can have a certificate of a public authority for a name of his own.
+        // Anybody can get a certificate from a public CA for a name of their own.
         if with_system_roots && mode != Mode::VerifyFull {
             return Err("sslrootcert=system needs sslmode=verify-full".into());
         }
         let is_given = |key| dsn.get(key).is_some_and(|value| !value.is_empty());
         if mode == Mode::VerifyFull && is_given("hostaddr") && !is_given("host") {
-            return Err("sslmode=verify-full compares the host name, so host= must be given beside hostaddr=".into());
+            return Err(
+                "sslmode=verify-full compares the host name, so host= must be given too, not only hostaddr=".into()
+            );
         }
         Ok(mode)
     }
@@ -158,7 +160,7 @@ fn configure(
 ) -> std::result::Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&protocol_versions(dsn)?)
-        .map_err(|e| format!("these protocol versions cannot be had: {e}"))?
+        .map_err(|e| format!("these protocol versions cannot be used: {e}"))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match identity {
@@ -175,7 +177,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// The versions that both bounds leave; older ones than 1.2, which libpq can be made to speak, are not to be had here.
+/// The TLS versions between both bounds. Versions before 1.2, which libpq can use, are not supported.
 fn protocol_versions(dsn: &Dsn) -> std::result::Result<Vec<&'static SupportedProtocolVersion>, String> {
     let rank = |key: &str, default: u8| match dsn.get(key).unwrap_or_default() {
         "" => Ok(default),
@@ -183,7 +185,7 @@ fn protocol_versions(dsn: &Dsn) -> std::result::Result<Vec<&'static SupportedPro
             .iter()
             .position(|name| value.eq_ignore_ascii_case(name))
             .map(|position| position as u8)
-            .ok_or_else(|| format!("{key} \"{value}\" is unknown: it is TLSv1.2 or TLSv1.3")),
+            .ok_or_else(|| format!("{key} \"{value}\" is unknown: use TLSv1.2 or TLSv1.3")),
     };
     let (lowest, highest) = (rank("ssl_min_protocol_version", 2)?, rank("ssl_max_protocol_version", 3)?);
     if lowest > highest {
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn prefer_is_the_default_and_full_verification_that_of_the_systems_roots() {
+    fn the_default_is_prefer_and_with_the_systems_roots_verify_full() {
         assert_eq!(mode("host=a"), Ok(Mode::Prefer));
         assert_eq!(mode("host=a sslrootcert=system"), Ok(Mode::VerifyFull));
         assert!(mode("host=a sslrootcert=system sslmode=verify-ca").unwrap_err().contains("needs sslmode=verify-full"));
@@ -217,13 +219,13 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_no_name_to_compare() {
+    fn verify_full_needs_a_host_name_to_compare() {
         assert!(mode("hostaddr=::1 sslmode=verify-full").unwrap_err().contains("host= must be given"));
         assert_eq!(mode("hostaddr=::1 sslmode=verify-ca"), Ok(Mode::VerifyCa));
     }
 
     #[test]
-    fn protocol_bounds_read_as_in_libpq() {
+    fn protocol_bounds_have_the_same_meaning_as_in_libpq() {
         assert_eq!(versions(""), Ok(2));
         assert_eq!(versions("ssl_min_protocol_version=TLSv1"), Ok(2));
         assert_eq!(versions("ssl_min_protocol_version=TLSv1.3"), Ok(1));

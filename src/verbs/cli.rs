@@ -1,4 +1,4 @@
-//! The command line: a verb with its options, or the pairs to replicate.
+//! Parses the command line, a verb with its options or the pairs to replicate, and runs it.
 
 mod help;
 
@@ -23,7 +23,7 @@ use crate::verbs::verb::{self, Call, Opt, PairSource, Value, Verb, usage};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Everything but replication itself, in the order of the help.
+/// All verbs, in the order of the help. Replication itself has no verb.
 static VERBS: [&Verb; 11] = [
     &install::VERB,
     &copy::VERB,
@@ -48,7 +48,7 @@ static REPLICATION: [Opt; 4] = [
 /// What the operator wants.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
-    /// This text.
+    /// Print this text.
     Help(&'static str),
     Version,
     Run(&'static Verb, Call),
@@ -60,11 +60,11 @@ pub struct Options {
     pub once: bool,
     pub log: Option<PathBuf>,
     pub debug: Option<u8>,
-    /// Whom root lets do the work.
+    /// The user as whom the process runs after root has started it.
     pub user: Option<String>,
 }
 
-/// Understands the arguments; `variable` looks up DSN0 and DSN1 in the environment.
+/// Parses the arguments. `variable` looks up DSN0 and DSN1 in the environment.
 pub fn parse(arguments: Vec<OsString>, variable: impl Fn(&str) -> Option<String>) -> Result<Command> {
     let first = arguments.first().and_then(|word| word.to_str());
     if first == Some("help") {
@@ -92,14 +92,14 @@ pub fn parse(arguments: Vec<OsString>, variable: impl Fn(&str) -> Option<String>
     Ok(Command::Replicate(call.source, options))
 }
 
-/// Does what is wanted. Errors are reported here, so that they reach the log file when there is one.
+/// Runs a command and reports its errors, in the log file too if there is one.
 pub fn run(command: Command) -> ExitCode {
     match command {
         Command::Help(text) => print(text),
         Command::Version => print(concat!("pyreplica ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Run(verb, call) => match foreground::run(move |control| (verb.run)(&call, control)) {
             Ok(code) => code,
-            // The operator knows: it was Ctrl-C, or the end of a pipe.
+            // The operator has pressed Ctrl-C or closed the pipe, so there is nothing to report.
             Err(error) if error.kind() == Kind::Stopped => ExitCode::Interrupted,
             Err(error) => report(&error),
         },
@@ -110,7 +110,7 @@ pub fn run(command: Command) -> ExitCode {
     }
 }
 
-/// Tells the terminal what went wrong and what to do now.
+/// Prints an error and its hint to stderr, and returns the exit code.
 pub fn report(error: &Error) -> ExitCode {
     report_as("pyreplica", error)
 }
@@ -128,7 +128,8 @@ fn help_on(words: &[OsString]) -> Result<&'static str> {
     }
 }
 
-/// A verb that stands behind an option, or is spelled wrong, must not start replication of what follows it.
+/// Refuses a verb after an option, and a misspelled verb. Otherwise pyreplica would start to replicate the pairs that
+/// follow it.
 fn refuse_verbs(words: &[OsString]) -> Result<()> {
     for word in words.iter().filter_map(|word| word.to_str()) {
         if find_verb(word).is_some() {
@@ -143,7 +144,7 @@ fn refuse_verbs(words: &[OsString]) -> Result<()> {
     }
 }
 
-/// Before anything is read or opened: nothing of that is to be done by root.
+/// Drops root's rights before pyreplica reads or opens anything, so that root does none of that.
 fn drop_rights(options: &Options) -> Result<()> {
     match &options.user {
         Some(name) => user::become_user(name, options.log.as_deref()),
@@ -179,7 +180,7 @@ fn set_level(loaded: &mut LoadedConfigs, level: Option<u8>) {
     }
 }
 
-/// Some config files may be of no use; the others run.
+/// Runs all pairs whose config files have no error.
 fn run_pairs(mut loaded: LoadedConfigs, mode: Mode, options: &Options, reload: Option<Reload>) -> ExitCode {
     set_level(&mut loaded, options.debug);
     let levels = loaded.configs.iter().map(|config| (config.name.as_str(), config.debug_level));
@@ -191,7 +192,8 @@ fn run_pairs(mut loaded: LoadedConfigs, mode: Mode, options: &Options, reload: O
         return worst(loaded.errors.iter().map(end_with));
     }
     loaded.errors.iter().for_each(|error| logger::error(OWN_TARGET, error));
-    // A daemon that was told to stop has done well, whatever it had to skip; a single drain has left something out.
+    // If the operator stops a daemon, that is a success even if config files had errors. With --once they are failures,
+    // because their pairs were not replayed.
     let skipped = loaded.errors.iter().filter(|_| mode == Mode::Once).map(Error::exit_code);
     let skipped: Vec<ExitCode> = skipped.collect();
     let is_one = loaded.configs.len() == 1;
@@ -207,7 +209,7 @@ fn run_pairs(mut loaded: LoadedConfigs, mode: Mode, options: &Options, reload: O
     }
 }
 
-/// On the terminal, and in the log file too when there is one: an init script sends the terminal nowhere.
+/// Reports an error on stderr, and in the log file too if there is one: an init script discards stderr.
 fn fail(who: &str, target: &str, error: &Error, options: &Options) -> ExitCode {
     if options.log.is_some() {
         logger::error(target, error);
@@ -222,12 +224,12 @@ fn report_as(who: &str, error: &Error) -> ExitCode {
 }
 
 fn print(text: &str) -> ExitCode {
-    // Help has been of use to whoever stops reading it.
+    // If the reader closes the pipe early, that is no error.
     drop(output::print(text));
     ExitCode::Success
 }
 
-/// The highest code, as the help says.
+/// The highest code. The help says so.
 fn worst(codes: impl Iterator<Item = ExitCode>) -> ExitCode {
     codes.max_by_key(|code| *code as u8).unwrap_or(ExitCode::Success)
 }
@@ -269,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn help_is_to_be_had_for_everything() {
+    fn every_verb_has_help() {
         for line in [&["--help"][..], &["-h"], &["help"], &["host=a", "--help"]] {
             assert_eq!(parsed(line).unwrap(), Command::Help(help::MAIN));
         }
@@ -299,9 +301,9 @@ mod tests {
     #[test]
     fn a_wrong_line_says_what_is_wrong() {
         assert!(error(&["--foo"]).contains("unknown option --foo"));
-        assert!(error(&["--once=1"]).contains("--once wants no value"));
-        assert!(error(&["--log"]).contains("--log wants a file"));
-        assert!(error(&["--debug", "4"]).contains("--debug wants 0 to 3"));
+        assert!(error(&["--once=1"]).contains("--once takes no value"));
+        assert!(error(&["--log"]).contains("--log needs a file"));
+        assert!(error(&["--debug", "4"]).contains("--debug needs a number from 0 to 3"));
         assert!(error(&["host=a"]).contains("two connection strings"));
         assert!(error(&["host=a", "x.conf"]).contains("two connection strings"));
         assert!(error(&["install"]).contains("one connection string"));
@@ -310,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_connection_string_says_whose_it_is() {
+    fn an_error_about_a_connection_string_names_the_side() {
         assert_eq!(
             error(&["host=a", "hots=b"]),
             "slave: cannot understand the connection string: unknown keyword \"hots\""

@@ -1,4 +1,5 @@
-//! `pyreplica compare` and `pyreplica repair`: do both sides hold the same rows, and if not, make it so.
+//! `pyreplica compare` checks whether both sides have the same rows. `pyreplica repair` makes the slave's rows equal to
+//! the master's.
 
 mod report;
 
@@ -10,7 +11,7 @@ use crate::compare::servers::Servers;
 use crate::config::settings::Config;
 use crate::process::output;
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
-use report::{CompareReport, Mended, Shown, TableResult};
+use report::{CompareReport, RepairCounts, Shown, TableResult};
 use std::time::Duration;
 
 pub const COMPARE: Verb = Verb {
@@ -38,62 +39,63 @@ const DRY_RUN: Opt = Opt { name: "--dry-run", value: Value::None };
 const DEFAULT_ROWS: u64 = 20;
 const DEFAULT_WAIT: u64 = 30;
 
-/// Rows that the slave refused at first, kept for another try.
+/// How many rows that the slave refused at first are kept for another try.
 const MAX_REFUSED: usize = 10_000;
 
 const COMPARE_HELP: &str = "\
-pyreplica compare tells whether master and slave hold the same rows
+pyreplica compare checks whether master and slave have the same rows
 
 usage:
   pyreplica compare [OPTIONS] [FILE.conf... | DIR | DSN0 DSN1]
 
-Every table whose changes are logged is compared, while both sides and the
-daemon go on. A row that differs and has a change on its way to the slave
-counts as pending, not as a difference. It needs the right to SELECT from the
+It compares every table whose changes are logged, while clients and the daemon
+go on. A row that differs and has a change on its way to the slave counts as
+pending, not as a difference. The role needs the right to SELECT from the
 tables on both sides.
 
 options:
   --table NAME  this table only; may be given several times
-  --rows N      show so many rows of each table that differ (default: 20); all
-                are counted
-  --wait N      wait at most N seconds a table for changes that are on their
-                way (default: 30)
-  --pause N     rest N milliseconds between two ranges of rows
+  --rows N      show at most N rows of each table that differ (default: 20);
+                all are counted
+  --wait N      wait at most N seconds for each table until changes on their
+                way have been replayed (default: 30)
+  --pause N     pause N milliseconds between two ranges of rows
   --json        one document for programs instead of tables for people
 
 example:
   pyreplica compare --table orders /etc/pyreplica/shop.conf
 
 exit codes:
-  0 no row differs                     8 some rows or tables stay unknown
+  0 no row differs                     8 some rows or tables are unknown
   9 rows or tables differ
 ";
 
 const REPAIR_HELP: &str = "\
-pyreplica repair makes rows of the slave what they are on the master
+pyreplica repair makes the slave's rows equal to the master's
 
 usage:
   pyreplica repair [OPTIONS] FILE.conf
   pyreplica repair [OPTIONS] DSN0 DSN1
 
-Compares as `pyreplica compare` does, and writes to the slave what differs. The
-daemon may go on: rows that have a change on its way are left to it. Nothing
-of it is logged, and no trigger of the slave runs. It needs the right to write
-the tables on the slave and to set session_replication_role there.
+It compares as `pyreplica compare` does, and writes the rows that differ to the
+slave. The daemon may go on: repair does not touch rows that have a change on
+its way. What it writes is not logged, and no trigger of the slave runs. The
+role needs the right to write to the tables on the slave and to set
+session_replication_role there.
 
 options:
   --dry-run     print the statements for the slave instead of running them
   --table NAME  this table only; may be given several times
-  --wait N      wait at most N seconds a table for changes that are on their
-                way (default: 30)
-  --pause N     rest N milliseconds between two ranges of rows
+  --wait N      wait at most N seconds for each table until changes on their
+                way have been replayed (default: 30)
+  --pause N     pause N milliseconds between two ranges of rows
   --json        one document for programs instead of a table for people
 
 example:
   pyreplica repair --dry-run --table orders /etc/pyreplica/shop.conf
 
 exit codes:
-  0 the tables are equal now           8 some rows or tables stay unknown
+  0 the tables are equal now           8 some rows or tables are unknown
   9 something could not be repaired
 ";
 
@@ -153,7 +155,7 @@ fn compare_table(servers: &mut Servers, plan: &ComparePlan, settings: &Settings)
         }
         Ok(())
     });
-    Ok(TableResult::compared(plan, counts.map_err(|error| allow(error, plan))?, shown))
+    Ok(TableResult::compared(plan, counts.map_err(|error| with_grant_hint(error, plan))?, shown))
 }
 
 fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
@@ -210,7 +212,7 @@ fn print_statements(servers: &mut Servers, plan: &ComparePlan, settings: &Settin
         }
         Ok(())
     });
-    let mut finding = TableResult::compared(plan, counts.map_err(|error| allow(error, plan))?, Vec::new());
+    let mut finding = TableResult::compared(plan, counts.map_err(|error| with_grant_hint(error, plan))?, Vec::new());
     finding.statements = statements;
     finding.notes.extend(obstacle);
     Ok(finding)
@@ -223,14 +225,14 @@ fn repair_table(servers: &mut Servers, plan: &ComparePlan, settings: &Settings) 
         return Ok(finding);
     }
     repair::prepare(servers.slave(), plan)?;
-    let mut mended = Mended::default();
+    let mut total = RepairCounts::default();
     let mut refused: Vec<Difference> = Vec::new();
     let mut refusal: Option<Error> = None;
     let counts: Result<Counts> = compare(servers, plan, settings.patience, &mut |both, found| {
         for some in found.chunks(ROWS_PER_LOCK) {
             let Repaired { written, in_flight, refused: some, refusal: why } = repair::repair(both, plan, some, false)?;
-            mended.written += written;
-            mended.in_flight += in_flight;
+            total.written += written;
+            total.in_flight += in_flight;
             if refused.len() + some.len() > MAX_REFUSED {
                 return Err(why.expect("a refusal has a reason"));
             }
@@ -239,8 +241,9 @@ fn repair_table(servers: &mut Servers, plan: &ComparePlan, settings: &Settings) 
         }
         Ok(())
     });
-    let counts = counts.map_err(|error| allow(error, plan))?;
-    // What was in the way of a row may have been written since. At last, values that have to change places.
+    let counts = counts.map_err(|error| with_grant_hint(error, plan))?;
+    // Another row may have been in the way of a refused row, and may have been repaired since. So try again until
+    // nothing changes. Then delete and insert the rest together, for rows that exchange unique values.
     begin(servers, plan)?;
     for anew in [false, true] {
         while !refused.is_empty() {
@@ -249,8 +252,8 @@ fn repair_table(servers: &mut Servers, plan: &ComparePlan, settings: &Settings) 
             let chunk = if anew { MAX_REFUSED } else { ROWS_PER_LOCK };
             for some in refused.chunks(chunk) {
                 let repaired = repair::repair(servers, plan, some, anew)?;
-                mended.written += repaired.written;
-                mended.in_flight += repaired.in_flight;
+                total.written += repaired.written;
+                total.in_flight += repaired.in_flight;
                 left.extend(repaired.refused);
                 refusal = repaired.refusal.or(refusal);
             }
@@ -260,12 +263,12 @@ fn repair_table(servers: &mut Servers, plan: &ComparePlan, settings: &Settings) 
             }
         }
     }
-    mended.refused = refused.len() as u64;
+    total.refused = refused.len() as u64;
     let mut finding = TableResult::compared(plan, counts, Vec::new());
     if let Some(error) = refusal.filter(|_| !refused.is_empty()) {
         finding.notes.push(format!("the slave refuses rows: {}", error.detail()));
     }
-    finding.mended = Some(mended);
+    finding.repaired = Some(total);
     Ok(finding)
 }
 
@@ -273,8 +276,9 @@ fn print(report: &CompareReport, settings: &Settings) -> Result<()> {
     if settings.json { output::print_json(&report.json()) } else { output::print(&report.text()) }
 }
 
-/// Comparing takes rights that replicating does not: those to read the master's tables.
-fn allow(error: Error, plan: &ComparePlan) -> Error {
+/// Adds the GRANT to an error about rights. Compare needs the right to read the master's tables, which replication does
+/// not need.
+fn with_grant_hint(error: Error, plan: &ComparePlan) -> Error {
     match error.code() {
         Some("42501") => {
             let right = format!("for the role that connects there: GRANT SELECT ON {} TO ...;", plan.table);

@@ -1,4 +1,4 @@
-//! `pyreplica copy`: fills a slave, or one of its tables, while the master works.
+//! `pyreplica copy` fills a slave, or some of its tables, while clients use the master.
 
 use crate::base::control::Control;
 use crate::base::error::{ExitCode, Result};
@@ -25,15 +25,15 @@ pub const VERB: Verb = Verb {
 };
 
 const HELP: &str = "\
-pyreplica copy fills a slave while the master works
+pyreplica copy fills a slave while clients use the master
 
 usage:
   pyreplica copy [OPTION...] [FILE.conf | DSN0 DSN1]
 
-Copies all tables whose changes are logged, as one snapshot of the master shows
-them, and the sequences. When the daemon is started afterwards, it replays what
-the snapshot does not show, and nothing else. Nobody has to stop writing. If it
-is interrupted it is run again, and goes on with the tables that are missing.
+It copies all tables whose changes are logged, as one snapshot of the master
+shows them, and the sequences. Start the daemon afterwards: it replays what the
+snapshot does not show, and nothing else. Clients need not stop writing. If the
+copy is interrupted, run it again: it goes on with the tables that are missing.
 
 options:
   --jobs N      copy N tables at a time (default: 1)
@@ -41,7 +41,7 @@ options:
   --schema      create the tables on the slave first, by pg_dump and pg_restore
   --table NAME  only this table, again or for the first time (repeatable)
   --truncate    empty the slave's tables first; otherwise they must be empty
-  --restart     forget a copy that was interrupted, and begin anew
+  --restart     discard a copy that was interrupted, and start over
   --json        one document for programs instead of text for people
 
 example:
@@ -50,7 +50,7 @@ example:
   pyreplica compare 'host=db1 dbname=shop' 'host=db2 dbname=shop'
 ";
 
-/// Characters of the bar.
+/// The length of the progress bar, in characters.
 const BAR: usize = 20;
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
@@ -65,9 +65,9 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let mut progress = ProgressLine::default();
     let mut notes = Vec::new();
     if call.has("--install") {
-        install(&config.master, control, &mut |told| {
-            output::complain(&format!("{told}\n"));
-            notes.push(told.to_string());
+        install(&config.master, control, &mut |note| {
+            output::complain(&format!("{note}\n"));
+            notes.push(note.to_string());
             Ok(())
         })?;
     }
@@ -79,10 +79,10 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
         }
         CopyEvent::Progress(board) => progress.show(|| line(board)),
         CopyEvent::Waiting(table, changes) => progress
-            .show(|| format!("{table} is loaded; waiting for the daemon, which has {changes} of its changes to go")),
+            .show(|| format!("{table} is loaded; waiting until the daemon has replayed {changes} of its changes")),
         CopyEvent::LoadedTable(table) => {
             progress.end();
-            output::complain(&format!("{}\n", told(table)));
+            output::complain(&format!("{}\n", loaded(table)));
         }
     })?;
     drop(progress);
@@ -135,7 +135,7 @@ fn summary(outcome: &CopyResult, is_whole: bool) -> String {
     )
 }
 
-fn told(table: &LoadedTable) -> String {
+fn loaded(table: &LoadedTable) -> String {
     let rate = table.bytes as f64 / table.took.as_secs_f64().max(0.001);
     format!(
         "{}: {}, {} in {:.1} s, {}/s",
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_says_how_far_and_how_long() {
+    fn the_progress_line_shows_what_is_done_and_the_time_left() {
         let board = CopyProgress {
             tables: 12,
             done: 3,

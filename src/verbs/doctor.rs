@@ -1,4 +1,4 @@
-//! `pyreplica doctor`: what replication needs, checked on both sides, with what mends it.
+//! `pyreplica doctor` checks on both sides what replication needs, and prints the statements that fix it.
 
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Result};
@@ -23,9 +23,10 @@ pyreplica doctor checks everything that replication needs, on both sides
 usage:
   pyreplica doctor [OPTIONS] [FILE.conf... | DIR | DSN0 DSN1]
 
-Changes nothing. Each line is ok, a note, a warning or a failure; below it stand
-the statements that mend it, with the side to run them on. It does what it can
-with one side down, before anything is installed, and for any role.
+It changes nothing. Each line is ok, a note, a warning or a failure. Below it
+are the statements that fix it, with the side to run them on. It checks what it
+can also if one side is down, nothing is installed yet, or the role has few
+rights.
 
 options:
   --brief       leave out what is ok
@@ -74,8 +75,8 @@ fn as_text(config: &Config, findings: &[Finding], is_brief: bool) -> String {
         let line =
             format!("{:<7}  {side:<6}  {:<width$}  {}", finding.level.to_string(), finding.subject, finding.text);
         text += &format!("{}\n", line.replace(char::is_control, "?"));
-        for mend in &finding.mends {
-            text += &format!("           {side}=> {mend}\n");
+        for fix in &finding.fixes {
+            text += &format!("           {side}=> {fix}\n");
         }
         if let Some(advice) = &finding.advice {
             text += &format!("           hint: {}\n", advice.replace(char::is_control, " "));
@@ -93,7 +94,7 @@ fn as_json(config: &Config, findings: &[Finding]) -> Json {
                 "side": finding.side.map(|side| side.to_string()),
                 "check": finding.subject,
                 "text": finding.text,
-                "mends": finding.mends,
+                "mends": finding.fixes,
                 "hint": finding.advice,
             })
         })

@@ -1,4 +1,4 @@
-//! `pyreplica install`: prepares a master for replication.
+//! `pyreplica install` prepares a master for replication.
 
 use crate::base::control::Control;
 use crate::base::error::{ExitCode, Result};
@@ -17,10 +17,11 @@ pyreplica install prepares a master
 usage:
   pyreplica install DSN
 
-Creates the table replica_log and what belongs to it in that database, and a
-trigger on every table that has a primary key. Tables without one are named and
-left alone. It may be run again at any time, for instance after new tables have
-been created. The owner of the database may do it; no superuser is needed.
+It creates the table replica_log and what belongs to it in that database, and a
+trigger on every table that has a primary key. It lists tables without one and
+does not change them. It may be run again at any time, for example after new
+tables have been created. The owner of the database may run it; it needs no
+superuser.
 
 example:
   pyreplica install 'dbname=shop host=db1 user=joe'
@@ -28,20 +29,20 @@ example:
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let PairSource::Master(dsn) = &call.source else { unreachable!("the command line was checked") };
-    install(dsn, control, &mut |told| output::print(&format!("{told}\n")))?;
+    install(dsn, control, &mut |line| output::print(&format!("{line}\n")))?;
     Ok(ExitCode::Success)
 }
 
-/// Runs the embedded master script, creates the triggers, and tells what came of each.
-pub fn install(dsn: &Dsn, control: &Control, tell: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+/// Runs the embedded master script and creates the triggers. It calls `report` with a line about each table.
+pub fn install(dsn: &Dsn, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
     let mut master = connect::connect(Side::Master, dsn, "install")?;
     control.set_cancellers(vec![master.canceller()]);
-    // hstore goes where the operator's own sessions would put it.
+    // The script then creates hstore in the schema in which the operator's own session would create it.
     master.message("set the session up", "RESET search_path")?;
     master.script("install the log and its trigger", sql::MASTER_INSTALL)?;
     master.message("set the session up", sql::OWN_SESSION_PATH)?;
     for row in master.query("create the triggers", &sql::CREATE_TRIGGERS, &[])? {
-        tell(row.get(0))?;
+        report(row.get(0))?;
     }
     Ok(())
 }

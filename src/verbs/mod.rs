@@ -1,15 +1,15 @@
-//! The command line, a file for each verb.
+//! The command line. Each verb has a file of its own.
 //!
 //! | file | what |
 //! |---|---|
 //! | `sql` | statements of single verbs |
-//! | `verb` | what a verb is: options, help, what it does |
-//! | `install`, `copy` | prepare a master, fill a slave |
-//! | `doctor`, `status`, `compare` | look; `compare` has `repair` too |
-//! | `pause`, `pending`, `skip`, `retry` | hold tables back; see, give up or try again what can't be replayed |
-//! | `cli` | understands the command line |
+//! | `verb` | the type of a verb: its options, its help, its function |
+//! | `install`, `copy` | prepare a master; fill a slave |
+//! | `doctor`, `status`, `compare` | check the pairs; `compare` also has `repair` |
+//! | `pause`, `pending`, `skip`, `retry` | put tables on hold; show, skip or retry changes that cannot be replayed |
+//! | `cli` | parses the command line and runs the verb or the daemon |
 //!
-//! What Slony-I does by slonik and PgQ by its admin scripts.
+//! Slony-I has slonik for this, PgQ its admin scripts.
 
 pub mod sql;
 pub mod verb;

@@ -1,7 +1,7 @@
-//! `pyreplica pause` and `pyreplica resume`: holding a pair, or single tables of it, back for a while.
+//! `pyreplica pause` and `pyreplica resume` pause and resume a pair, or single tables of it.
 //!
-//! A paused pair replays nothing; its changes wait in the master's log. A paused table's changes are put aside on the slave
-//! while those of other tables go on, so the log need not be kept for them.
+//! A paused pair replays nothing, and its changes wait in the master's log. The changes of a paused table are held on
+//! the slave while other tables are replayed, so the log need not keep them.
 
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Kind, Result};
@@ -24,16 +24,19 @@ pub const RESUME: Verb =
 const TABLE: Opt = Opt { name: "--table", value: Value::Text("a table of the master") };
 
 const PAUSE_HELP: &str = "\
-pyreplica pause holds a pair back, or single tables of it, until resume
+pyreplica pause pauses a pair, or single tables of it, until resume
 
 usage:
   pyreplica pause [--table TABLE]... [--json] [FILE.conf... | DIR | DSN0 DSN1]
 
-A paused pair replays nothing: its changes wait in the master's log. The changes of a paused table are put aside on the
-slave, while those of all other tables are replayed. Either lasts over restarts. When this returns, nothing more arrives.
+A paused pair replays nothing: its changes wait in the master's log. The
+changes of a paused table are held on the slave, while those of all other
+tables are replayed. A pause stays in effect when the daemon is restarted. When
+this verb has ended, no change of the pair or table is replayed any more.
 
 options:
-  --table TABLE this table only, as the master calls it; may be given several times
+  --table TABLE only this table, with its name on the master; may be given
+                several times
   --json        one document for programs
 
 example:
@@ -41,16 +44,18 @@ example:
 ";
 
 const RESUME_HELP: &str = "\
-pyreplica resume lets a paused pair, or a paused table, go on
+pyreplica resume ends the pause of a pair or of a table
 
 usage:
   pyreplica resume [--table TABLE]... [--json] [FILE.conf... | DIR | DSN0 DSN1]
 
-What a table's changes have waited for is replayed here and now, in order; the daemon need not run. Without --table the
-pair goes on, and its paused tables stay paused.
+With --table it replays the held changes of the table itself, in order; the
+daemon need not run. Without --table the pair goes on, and its paused tables
+stay paused.
 
 options:
-  --table TABLE this table only, as the master calls it; may be given several times
+  --table TABLE only this table, with its name on the master; may be given
+                several times
   --json        one document for programs
 
 example:
@@ -75,7 +80,7 @@ fn resume(call: &Call, control: &Control) -> Result<ExitCode> {
             Some(why) if why != PAUSED => {
                 let detail = format!("{relation} is on hold for another reason: {why}");
                 return Err(Error::new(Kind::Busy, Some(Side::Slave), "resume", detail)
-                    .with_hint("what put it on hold ends that itself; if it was interrupted, run it again"));
+                    .with_hint("the verb that put it on hold ends that itself; if it was interrupted, run it again"));
             }
             Some(_) => {}
         }
@@ -85,7 +90,7 @@ fn resume(call: &Call, control: &Control) -> Result<ExitCode> {
     })
 }
 
-/// Does something to each table that is named, or else to each pair, and tells what came of it.
+/// Calls `act` for each table that is named, or else for each pair, and prints the results.
 fn for_each(
     call: &Call,
     control: &Control,
@@ -138,13 +143,13 @@ fn reason(release: &mut Release, relation: &str) -> Result<Option<String>> {
     Ok(rows.iter().find(|row| row.get::<_, &str>("relation") == relation).map(|row| row.get("why")))
 }
 
-/// The table as the log names it.
+/// The name of the table in the log.
 pub fn find_table(master: &mut Session, name: &str) -> Result<String> {
     let found: Option<String> = master.query_one("look for the table", sql::FIND_TABLE, &[&name])?.get(0);
     found.ok_or_else(|| {
         let detail = format!("there is no table {}", quote_literal(name));
         Error::new(Kind::Usage, Some(Side::Master), "find the table", detail).with_hint(
-            "name it as in SQL: a table of another schema than public needs the schema, odd names their quotes",
+            "name it as in SQL: with its schema if that is not public, and with double quotes if SQL needs them",
         )
     })
 }

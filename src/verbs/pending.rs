@@ -1,7 +1,8 @@
-//! `pyreplica pending`: what waits to be replayed, as SQL, and what it is that fails.
+//! `pyreplica pending` shows the changes that wait to be replayed, as SQL, and which of them fails.
 //!
-//! Nothing tells the operator about a change that fails as surely as trying it. So the first transaction that waits is
-//! replayed on the slave and taken back, unless it is long or holds a free statement, which may do anything.
+//! The surest way to find out whether a change fails is to try it. So the verb replays the first waiting transaction on
+//! the slave and rolls it back. It does not try a long transaction, or one with a free statement, which may do
+//! anything.
 
 use crate::backlog::change::Change;
 use crate::backlog::reader::LogReader;
@@ -25,16 +26,17 @@ pub const VERB: Verb = Verb {
 };
 
 const HELP: &str = "\
-pyreplica pending shows what waits to be replayed, as SQL, in the order of replay
+pyreplica pending shows the changes that wait, as SQL, in the order of replay
 
 usage:
   pyreplica pending [--limit N] [--json] [FILE.conf... | DIR | DSN0 DSN1]
 
-The first transaction is tried on the slave and taken back, so that a change that fails is marked with what the slave says
-about it now. What is put aside on the slave is shown too: paused tables, transactions in quarantine.
+It replays the first transaction on the slave and rolls it back. If a change of
+it fails, it shows the slave's error. It also shows what is held on the slave:
+changes of paused tables and transactions in quarantine.
 
 options:
-  --limit N     show so many changes (20)
+  --limit N     show at most N changes (default: 20)
   --json        one document for programs
 
 example:
@@ -43,11 +45,11 @@ example:
 
 const LIMIT: u64 = 20;
 
-/// Rows of the log that are looked at.
-const READ: i64 = 40_000;
+/// How many rows of the log are read.
+const MAX_READ: i64 = 40_000;
 
 /// A transaction with more changes is not tried.
-const TRIED: i64 = 1_000;
+const MAX_TRIED: i64 = 1_000;
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let loaded = call.pairs();
@@ -77,22 +79,22 @@ struct Shown {
 
 struct Found {
     changes: Vec<Shown>,
-    /// How many wait in the master's log, and whether there may be more.
+    /// How many changes wait in the master's log, and whether there may be more.
     waiting: i64,
     has_more: bool,
     quarantined: i64,
-    /// What was said about the first transaction that waits, of whatever change.
+    /// The slave's error for the first waiting transaction.
     error: Option<String>,
     holds: Vec<Hold>,
 }
 
 /// What is on hold.
 struct Hold {
-    /// Empty for the pair.
+    /// Empty for the whole pair.
     table: String,
     why: String,
     changes: i64,
-    /// Nobody knows of changes that were left behind.
+    /// None if changes are still held, but the table is not on hold any more.
     since: Option<String>,
     who: Option<String>,
 }
@@ -104,13 +106,13 @@ impl Found {
         let rows = release.master.query(
             "look at what waits",
             &queries.waiting,
-            &[&config.slave_field, &config.skip_user, &release.slave_identity, &READ, &limit],
+            &[&config.slave_field, &config.skip_user, &release.slave_identity, &MAX_READ, &limit],
         )?;
-        let error = fails(config, &mut release, &rows)?;
-        let culprit = error.as_ref().and_then(Error::change).map(|(id, _)| id.0);
+        let error = try_first(config, &mut release, &rows)?;
+        let failing = error.as_ref().and_then(Error::change).map(|(id, _)| id.0);
         let changes = rows.iter().map(|row| {
             let id: i64 = row.get("id");
-            let error = error.as_ref().filter(|_| culprit == Some(id)).map(|error| error.detail().to_string());
+            let error = error.as_ref().filter(|_| failing == Some(id)).map(|error| error.detail().to_string());
             let state = if error.is_some() { "fails" } else { "waits" };
             Shown { id, txid: row.get("txid"), state, sql: row.get("sql"), error }
         });
@@ -130,7 +132,7 @@ impl Found {
         Ok(Found {
             changes,
             waiting,
-            has_more: reached >= READ,
+            has_more: reached >= MAX_READ,
             quarantined,
             error: error.map(|error| error.to_string()),
             holds: holds.iter().map(hold).collect(),
@@ -157,12 +159,12 @@ impl Found {
             let error = change.error.as_deref().unwrap_or_default();
             text += &format!("change {} fails: {error}\n", change.id);
         }
-        let mut told: Vec<&str> = Vec::new();
+        let mut shown: Vec<&str> = Vec::new();
         for change in self.changes.iter().filter(|change| change.state == "quarantined") {
             let error = change.error.as_deref().unwrap_or_default();
-            if !told.contains(&error) {
+            if !shown.contains(&error) {
                 text += &format!("transaction {} is in quarantine: {error}\n", change.txid);
-                told.push(error);
+                shown.push(error);
             }
         }
         match &self.error {
@@ -194,12 +196,12 @@ impl Shown {
     }
 }
 
-/// What the slave says about the first transaction, if it refuses it.
-fn fails(config: &Config, release: &mut Release, rows: &[Row]) -> Result<Option<Error>> {
+/// Tries the first transaction on the slave, and returns the slave's error.
+fn try_first(config: &Config, release: &mut Release, rows: &[Row]) -> Result<Option<Error>> {
     let Some(first) = rows.first() else { return Ok(None) };
     let txid: i64 = first.get("txid");
     let own: Vec<&Row> = rows.iter().filter(|row| row.get::<_, i64>("txid") == txid).collect();
-    if first.get::<_, i64>("size") > TRIED || own.iter().any(|row| row.get::<_, &str>("event") == "S") {
+    if first.get::<_, i64>("size") > MAX_TRIED || own.iter().any(|row| row.get::<_, &str>("event") == "S") {
         return Ok(None);
     }
     let changes = fetch(config, release, txid)?;
@@ -207,7 +209,7 @@ fn fails(config: &Config, release: &mut Release, rows: &[Row]) -> Result<Option<
         return Ok(None);
     }
     match release.dry_run(changes) {
-        // The daemon may be at work on it.
+        // For example, the daemon is replaying this transaction and holds its locks.
         Err(error) if error.is_transient() => Ok(None),
         Err(error) => Ok(Some(error)),
         Ok(()) => Ok(None),
@@ -217,11 +219,12 @@ fn fails(config: &Config, release: &mut Release, rows: &[Row]) -> Result<Option<
 fn fetch(config: &Config, release: &mut Release, txid: i64) -> Result<Vec<Change>> {
     let rows = release.master.query("read the transaction", sql::OF_TRANSACTION, &[&txid.to_string()])?;
     let ids = rows.iter().map(|row| LogId(row.get(0)));
-    // The form that any encoding allows; and the ids are known.
+    // With empty encodings the reader uses the format that works for all of them. The slave's identity is not needed to
+    // fetch known ids.
     LogReader::new(config, &release.hstore_schema, "", "").fetch(&mut release.master, ids)
 }
 
-/// Adds the first changes in quarantine; how many there are.
+/// Adds the first changes in quarantine, and returns how many there are in all.
 fn quarantine(release: &mut Release, limit: i64, changes: &mut Vec<Shown>) -> Result<i64> {
     let pair = release.pair.clone();
     let rows = release.slave.query("look at the quarantine", sql::FIRST_QUARANTINED, &[&pair, &limit])?;

@@ -1,4 +1,5 @@
-//! `pyreplica retry`: trying transactions in quarantine again, in the order of replay, each whole or not at all.
+//! `pyreplica retry` retries the transactions in quarantine, in the order of replay. Each is replayed whole or not at
+//! all.
 
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Kind, Result};
@@ -17,13 +18,16 @@ pub const VERB: Verb = Verb {
 };
 
 const HELP: &str = "\
-pyreplica retry replays what is in quarantine, whole transactions in the order of replay
+pyreplica retry replays transactions in quarantine, in the order of replay
 
 usage:
   pyreplica retry [ID...] [--transaction TXID]... [--json] [FILE.conf... | DIR | DSN0 DSN1]
 
-Without ID and --transaction it tries all of them, and a daemon that waits after a failure tries at once. One that depends on another, which is still in quarantine, waits for it.
-A transaction that fails again stays, with its new error. Exit code 6 if any stays.
+Without ID and --transaction it retries all of them. It replays a transaction
+whole or not at all. One that depends on another transaction in quarantine
+waits for that one. One that fails again stays in quarantine with its new
+error. The exit code is 6 if any stays there. A daemon that waits after a
+failure tries again at once.
 
 options:
   --transaction TXID
@@ -36,22 +40,22 @@ example:
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let loaded = call.pairs();
-    let is_choosy = !call.changes.is_empty() || call.has("--transaction");
-    let configs = if is_choosy { vec![call.pair()?] } else { loaded.configs };
+    let names_some = !call.changes.is_empty() || call.has("--transaction");
+    let configs = if names_some { vec![call.pair()?] } else { loaded.configs };
     let mut documents: Vec<Json> = Vec::new();
     let mut table = TextTable::new(&["PAIR", ">TRANSACTION", ">CHANGES", "OUTCOME"]);
     let mut worst = ExitCode::Success;
     for config in &configs {
         let mut release = Release::open(config, "retry", control)?;
-        // Whoever has mended the slave by hand need not wait for the daemon's next try either.
+        // If the operator has corrected the slave by hand, the daemon tries again at once too.
         release.notify()?;
         for row in wanted(call, release.quarantined()?)? {
             let txid = Txid(row.get("txid"));
             let (outcome, error) = match release.retry(txid)? {
                 Retried::Replayed => ("replayed", None),
-                Retried::Gone => ("taken out by somebody else meanwhile", None),
+                Retried::Gone => ("replayed or skipped by somebody else meanwhile", None),
                 Retried::Waits(why) => ("waits", Some(why)),
-                Retried::Failed(error) => ("fails", Some(told(&error))),
+                Retried::Failed(error) => ("fails", Some(text_of(&error))),
             };
             worst = if error.is_some() { ExitCode::Change } else { worst };
             let warnings = release.take_conflicts();
@@ -59,8 +63,8 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
                 warnings.iter().for_each(|warning| output::complain(&format!("{warning}\n")));
             }
             let changes: i64 = row.get("changes");
-            let said = error.as_ref().map_or(outcome.to_string(), |error| format!("{outcome}: {error}"));
-            table.row([&config.name, &txid.to_string(), &changes.to_string(), &said]);
+            let result = error.as_ref().map_or(outcome.to_string(), |error| format!("{outcome}: {error}"));
+            table.row([&config.name, &txid.to_string(), &changes.to_string(), &result]);
             documents.push(json!({
                 "pair": config.name, "transaction": txid.0, "changes": changes, "outcome": outcome, "error": error,
                 "warnings": warnings,
@@ -77,14 +81,14 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     loaded.errors.into_iter().next().map_or(Ok(worst), Err)
 }
 
-fn told(error: &Error) -> String {
+fn text_of(error: &Error) -> String {
     match error.change() {
         Some((id, _)) => format!("change {id}: {}", error.detail()),
         None => error.to_string(),
     }
 }
 
-/// Those that the operator has named, or all.
+/// The transactions that the operator has named, or all.
 fn wanted(call: &Call, rows: Vec<Row>) -> Result<Vec<Row>> {
     let named: Vec<i64> = call.texts("--transaction").filter_map(|text| text.parse().ok()).collect();
     if named.is_empty() && call.changes.is_empty() {

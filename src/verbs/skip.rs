@@ -1,9 +1,9 @@
-//! `pyreplica skip`: giving changes up that cannot, or shall not, be replayed.
+//! `pyreplica skip` skips changes that cannot be replayed, or that the operator does not want to be replayed.
 //!
-//! A change that is pending is flagged in the master's log as replayed. The same transaction notes who gave it up and why,
-//! and touches the slave's row in `replica_slave`: a batch of the daemon that is under way with that very change finds the
-//! row changed and is taken back, so what is noted as skipped has not been replayed. A change that is held is taken away
-//! on the slave, and noted there.
+//! It flags a pending change in the master's log as replayed. The same transaction records who skipped it and why, and
+//! updates the slave's row in `replica_slave`. If the daemon is replaying that change at the same time, its batch finds
+//! the row changed and rolls back. So no change that is recorded as skipped has been replayed. A held change is deleted
+//! on the slave, and recorded there.
 
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Kind, Result};
@@ -31,43 +31,46 @@ pub const VERB: Verb = Verb {
 };
 
 const HELP: &str = "\
-pyreplica skip gives changes up: they are not replayed, and who did that and why is noted
+pyreplica skip skips changes: they are not replayed
 
 usage:
   pyreplica skip ID... [--transaction TXID]... [--reason TEXT] [--yes] [--json] [FILE.conf | DSN0 DSN1]
 
-IDs and transactions are those that pyreplica pending shows, in the log or in quarantine. It shows what it is about to give
-up and asks. The daemon may run. The note is a row of replica_skipped, on the master for what was pending there, on the
-slave for what had been put aside there. The two sides differ from then on in what was given up.
+IDs and transactions are those that pyreplica pending shows, in the log or in
+quarantine. The verb shows the changes and asks before it skips them. The
+daemon may run. The verb records in replica_skipped who skipped which changes
+and why: on the master for changes that were pending there, on the slave for
+changes that were held there. From then on the two sides differ in what was
+skipped.
 
 options:
   --transaction TXID
                 all changes of this transaction; may be given several times
-  --reason TEXT why, for whoever wonders later
-  --yes         don't ask
+  --reason TEXT the reason, which is recorded
+  --yes         skip without asking
   --json        one document for programs; needs --yes
 
 example:
   pyreplica skip 4711 --reason 'the row was entered by hand on the slave' /etc/pyreplica/shop.conf
 ";
 
-/// One change that is about to be given up.
+/// One change to skip.
 struct Chosen {
     id: i64,
     txid: i64,
     sql: String,
-    /// Its place in `replica_held`, if it is there.
+    /// Its place in `replica_held`. None if it is pending in the log.
     place: Option<i64>,
 }
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let transactions: Vec<i64> = call.texts("--transaction").filter_map(|text| text.parse().ok()).collect();
     if call.changes.is_empty() && transactions.is_empty() {
-        return Err(usage("skip wants the id of a change, or --transaction").with_hint("pyreplica pending shows them"));
+        return Err(usage("skip needs the id of a change, or --transaction").with_hint("pyreplica pending shows them"));
     }
     let has_said_yes = call.has("--yes");
     if !has_said_yes && (call.has("--json") || !io::stdin().is_terminal()) {
-        return Err(usage("there is nobody to ask").with_hint("--yes skips without asking"));
+        return Err(usage("skip cannot ask for confirmation here").with_hint("--yes skips without asking"));
     }
     let config = call.pair()?;
     let mut release = Release::open(&config, "skip", control)?;
@@ -109,7 +112,7 @@ fn choose(
 ) -> Result<Vec<Chosen>> {
     let numbers: Vec<String> = transactions.iter().map(i64::to_string).collect();
     let pair = release.pair.clone();
-    let held = release.slave.query("look at what is held", sql::FIND_HELD, &[&pair, &ids, &transactions])?;
+    let held = release.slave.query("look for held changes", sql::FIND_HELD, &[&pair, &ids, &transactions])?;
     let places: Vec<i64> = held.iter().map(|row| row.get("place")).collect();
     let shown = release.show(&places)?;
     let held = held.iter().zip(shown).map(|(row, sql)| Chosen {
@@ -120,7 +123,7 @@ fn choose(
     });
     let mut chosen: Vec<Chosen> = held.collect();
     let rows = pending(release, queries, field, ids, transactions)?;
-    // What is held has been passed by in the log.
+    // The log may still have the held changes, but the slave's position is past them.
     let in_log = rows.iter().filter(|row| !chosen.iter().any(|change| change.id == row.get::<_, i64>("id")));
     let in_log: Vec<Chosen> = in_log
         .filter(|row| ids.contains(&row.get("id")) || !is_done(row))
@@ -138,7 +141,7 @@ fn choose(
     let is_empty = |txid: &&String| !chosen.iter().any(|change| change.txid.to_string() == **txid);
     let missing = missing.or_else(|| numbers.iter().find(is_empty).map(|txid| format!("change of transaction {txid}")));
     match missing {
-        Some(what) => Err(nothing_there(&format!("there is no {what} that waits"))),
+        Some(what) => Err(nothing_to_skip(&format!("there is no {what} that waits"))),
         None => Ok(chosen),
     }
 }
@@ -162,14 +165,14 @@ fn refuse_done(row: &Row) -> Result<()> {
         return Ok(());
     }
     let how = if row.get("is_replayed") { "has been replayed" } else { "is passed over already" };
-    Err(nothing_there(&format!("change {} {how}", row.get::<_, i64>("id"))))
+    Err(nothing_to_skip(&format!("change {} {how}", row.get::<_, i64>("id"))))
 }
 
-fn nothing_there(what: &str) -> Error {
-    Error::new(Kind::Usage, Some(Side::Master), "skip", what).with_hint("pyreplica pending shows what there is to skip")
+fn nothing_to_skip(what: &str) -> Error {
+    Error::new(Kind::Usage, Some(Side::Master), "skip", what).with_hint("pyreplica pending shows the changes that wait")
 }
 
-/// Passes over changes in the master's log, and says so there.
+/// Skips changes in the master's log, and records that there.
 fn skip_pending(
     release: &mut Release,
     queries: &SkipQueries,
@@ -178,37 +181,40 @@ fn skip_pending(
     reason: Option<&str>,
 ) -> Result<()> {
     release.master.message("begin a transaction", "BEGIN")?;
-    let mut pass_over = || {
-        release.master.execute("wait for the batch in hand", sql::STOP_BATCH, &[&field])?;
-        refuse_in_doubt(release, field)?;
+    let mut skip = || {
+        release.master.execute("wait for the current batch", sql::STOP_BATCH, &[&field])?;
+        refuse_if_slave_is_ahead(release, field)?;
         for row in pending(release, queries, field, ids, &[])? {
             refuse_done(&row)?;
         }
         let pair = release.pair.clone();
-        release.master.execute("note what is skipped", &queries.note, &[&pair, &ids, &reason])?;
+        release.master.execute("record the skipped changes", &queries.note, &[&pair, &ids, &reason])?;
         release.master.execute("skip", &queries.skip, &[&ids])?;
         failpoint::reached("skip-done");
         Ok(())
     };
-    let done = pass_over();
+    let done = skip();
     release.master.end(done).map_err(|error| match error.kind() {
-        Kind::Contention => error.with_hint("a batch is under way or in doubt: the daemon settles it; then try again"),
+        Kind::Contention => {
+            error.with_hint("a batch is in progress or in doubt: try again after the daemon has settled it")
+        }
         _ => error,
     })?;
     failpoint::reached("skip-committed");
     release.notify()
 }
 
-/// Without two-phase commit the slave may be ahead, until the daemon's next start.
-fn refuse_in_doubt(release: &mut Release, field: &str) -> Result<()> {
+/// Refuses to skip if the slave has committed a batch that is not recorded on the master. Without two-phase commit that
+/// may be so until the daemon's next start.
+fn refuse_if_slave_is_ahead(release: &mut Release, field: &str) -> Result<()> {
     let batch: i64 =
         release.master.query_one("read the last batch", crate::commit::sql::COMMITTED_BATCH, &[&field])?.get(0);
     let pair = release.pair.clone();
     if !release.slave.query_one("read the progress", sql::IS_AHEAD, &[&pair, &batch])?.get::<_, bool>(0) {
         return Ok(());
     }
-    Err(Error::new(Kind::Busy, Some(Side::Slave), "skip", "the last batch is not known on the master yet")
-        .with_hint("start the daemon, which settles that; then try again"))
+    Err(Error::new(Kind::Busy, Some(Side::Slave), "skip", "the last batch is not recorded on the master yet")
+        .with_hint("start the daemon, which records it; then try again"))
 }
 
 fn confirm(chosen: &[Chosen]) -> Result<bool> {
@@ -216,7 +222,7 @@ fn confirm(chosen: &[Chosen]) -> Result<bool> {
     for change in chosen {
         table.row([&change.id.to_string(), &change.txid.to_string(), &change.sql]);
     }
-    output::print(&format!("{}Skip these {} changes for ever? [y/N] ", table.text(), chosen.len()))?;
+    output::print(&format!("{}Skip these {} changes? They will not be replayed. [y/N] ", table.text(), chosen.len()))?;
     let mut answer = String::new();
     let read = io::stdin().lock().read_line(&mut answer);
     read.map_err(|e| Error::new(Kind::Stopped, None, "read the answer", e))?;

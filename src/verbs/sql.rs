@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 
 pub const MASTER_INSTALL: &str = include_str!("../../sql/master-install.sql");
 
-/// The trigger on every table that is not pyreplica's own, whatever its schema. Partitions come with their root.
+/// Creates the trigger on every table in every schema, except pyreplica's own tables. A partitioned table passes its
+/// trigger on to its partitions.
 pub static CREATE_TRIGGERS: LazyLock<String> = LazyLock::new(|| {
     with_own(
         "select public.py_log_create_tg(n.nspname::text, c.relname::text) \
@@ -18,17 +19,18 @@ pub static CREATE_TRIGGERS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// For a session that has been without.
+/// Sets the search path of pyreplica's sessions again, in a session that has reset it.
 pub const OWN_SESSION_PATH: &str = "set search_path = pg_catalog, pg_temp";
 
-/// A table as the log names it, in public if its name has no schema: a partition goes by its root.
+/// The name of a table in the log. A name without a schema means a table in public. For a partition it is the name of
+/// its root.
 pub const FIND_TABLE: &str = "select (select format('%I.%I', n.nspname, c.relname) \
          from pg_class c join pg_namespace n on n.oid = c.relnamespace \
          where c.oid = coalesce(pg_partition_root(t.oid), t.oid) and c.relkind in ('r', 'p')) \
      from (select coalesce(case when cardinality(parse_ident($1)) = 1 then to_regclass('public.' || $1) end, \
          to_regclass($1))::oid) t (oid)";
 
-/// How many changes each table of a pair holds, and what is in quarantine, by reason.
+/// What is on hold, and how many changes are held for each table and reason, without those in quarantine.
 pub const HELD_COUNTS: &str = "select coalesce(h.relation, o.relation) as relation, coalesce(h.why, o.why) as why, \
          coalesce(h.changes, 0) as changes, o.ts::text as since, o.who \
      from (select relation, why, count(*) as changes from public.replica_held \
@@ -46,23 +48,25 @@ pub const FIND_HELD: &str = "select id, txid::text::bigint as txid, place, relat
 
 pub const OF_TRANSACTION: &str = "select id from public.replica_log where txid = $1::text::xid8 order by id limit 2000";
 
-/// A batch in hand finds its slave's row changed and is taken back, so none replays what is skipped meanwhile.
+/// Touches the slave's row. A batch in progress finds the row changed and rolls back, so no batch replays a change that
+/// is skipped at the same time.
 pub const STOP_BATCH: &str = "update public.replica_slave set batch = batch where field = $1::text::name";
 
-/// Without two-phase commit: has the slave committed a batch that the master does not know of yet?
+/// Without two-phase commit: whether the slave has committed a batch that is not recorded on the master yet.
 pub const IS_AHEAD: &str = "select coalesce((select batch > $2 from public.replica_progress where master = $1), false)";
 
-/// The queries over the log for people, with the slave's own column in the place of "l.replicated".
+/// The queries of `pending` and `skip` on the log, with the slave's own column instead of "l.replicated".
 pub struct SkipQueries {
     pub waiting: String,
     pub skippable: String,
-    /// Notes changes as passed over, by whom and why, and passes over them.
+    /// Records who has skipped which changes, and why.
     pub note: String,
+    /// Marks changes as replayed.
     pub skip: String,
 }
 
 impl SkipQueries {
-    /// `hstore_schema`: where the extension is installed.
+    /// `hstore_schema` is the schema in which the extension is installed.
     pub fn new(field: &str, hstore_schema: &str) -> SkipQueries {
         let array = format!("{}.hstore_to_array", quote_ident(hstore_schema));
         SkipQueries {

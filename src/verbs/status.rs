@@ -1,11 +1,11 @@
-//! `pyreplica status`: how each pair is doing.
+//! `pyreplica status` shows the state of each pair.
 
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::names::Side;
 use crate::config::files::LoadedConfigs;
 use crate::config::settings::Config;
-use crate::health::status::{self, PairStatus, Place};
+use crate::health::status::{self, PairStatus, Progress};
 use crate::process::output::{self, Json, json};
 use crate::server::connect;
 use crate::server::connect_pair::{self, BothSides};
@@ -27,14 +27,15 @@ pub const VERB: Verb = Verb {
 };
 
 const HELP: &str = "\
-pyreplica status tells how each pair is doing
+pyreplica status shows the state of each pair
 
 usage:
   pyreplica status [OPTIONS] [FILE.conf... | DIR | DSN0 DSN1]
 
-It asks the databases, so it works wherever they can be reached, and while the
-daemon is down. BEHIND is the number of changes that wait, SECONDS the age of
-the oldest of them. Below the table stands what somebody should see to.
+It reads the state from the databases, so it works on any machine that reaches
+them, and while the daemon is down. BEHIND is the number of changes that wait,
+SECONDS the age of the oldest of them. Below the table it lists what needs your
+attention.
 
 options:
   --watch[=N]   again every N seconds (default: 2), until Ctrl-C
@@ -42,41 +43,41 @@ options:
   --prometheus  the metrics of docs/status.md, for the node exporter's textfile
                 collector
 
-exit codes: 0 all is well, 8 somebody should see to something, 9 it fails
+exit codes: 0 all is well, 8 something needs attention, 9 something fails
 
 example:
   pyreplica status --watch /etc/pyreplica
 ";
 
-/// Between two looks, when nobody says it.
+/// The default of --watch.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long status, when it looks only once, waits for two batches to be committed.
+/// Without --watch, status waits at most this long for two batches to be committed, to compute the rate.
 const RATE_TIME: Duration = Duration::from_secs(3);
 
-/// Where fewer changes wait, they are replayed before that.
+/// If fewer changes wait, the daemon replays them before two batches are committed, so status does not wait.
 const RATE_CHANGES: u64 = 100;
 
-/// Between two looks meanwhile.
+/// The pause between two queries during that wait.
 const RATE_PAUSE: Duration = Duration::from_millis(250);
 
-/// From the first batch on that is committed so long after another, the rate is good enough.
+/// If two batches are committed at least this many seconds apart, the rate between them is good enough.
 const RATE_SPAN: f64 = 1.0;
 
-/// The last replayed change of each pair at one moment.
-type Places = HashMap<String, (Instant, i64)>;
+/// The last replayed change of each pair, and when it was read.
+type LastReplayed = HashMap<String, (Instant, i64)>;
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let loaded = call.pairs();
     if !call.has("--watch") {
         let pairs = look(call, &loaded, control)?;
-        // A collector has rates of its own.
-        let rates = if call.has("--prometheus") { HashMap::new() } else { look_again(&loaded, &pairs, control)? };
+        // Prometheus computes the rate itself.
+        let rates = if call.has("--prometheus") { HashMap::new() } else { measure_rates(&loaded, &pairs, control)? };
         show(call, &loaded, &pairs, &rates)?;
-        return Ok(judge(&loaded, &pairs));
+        return Ok(exit_code(&loaded, &pairs));
     }
     let interval = call.number("--watch").map_or(WATCH_INTERVAL, Duration::from_secs);
-    let mut before = Places::new();
+    let mut before = LastReplayed::new();
     loop {
         let pairs = match look(call, &loaded, control) {
             Err(error) if error.kind() == Kind::Stopped => return Ok(ExitCode::Success),
@@ -103,30 +104,30 @@ fn look(call: &Call, loaded: &LoadedConfigs, control: &Control) -> Result<Vec<Pa
     control.check().map(|()| pairs)
 }
 
-/// How fast the daemons that have something to do are doing it: by the master's clock from one commit to another, since
-/// between two looks a batch may be committed or not.
-fn look_again(loaded: &LoadedConfigs, pairs: &[PairStatus], control: &Control) -> Result<HashMap<String, f64>> {
+/// Measures how fast the busy daemons replay, from one commit to another on the master's clock. The time between two
+/// queries would not do, because in that time a batch may be committed or not.
+fn measure_rates(loaded: &LoadedConfigs, pairs: &[PairStatus], control: &Control) -> Result<HashMap<String, f64>> {
     let has_work = |pair: &PairStatus| {
         pair.state() == "replicating" && pair.lag.as_ref().is_some_and(|lag| lag.changes >= RATE_CHANGES)
     };
     let busy = loaded.configs.iter().zip(pairs).filter(|(_, pair)| has_work(pair)).map(|(config, _)| config);
     let mut rates = HashMap::new();
-    let mut watched: Vec<(&Config, Session, Option<Place>)> = Vec::new();
+    let mut watched: Vec<(&Config, Session, Option<Progress>)> = Vec::new();
     for config in busy {
-        // Whatever is wrong, the first look has told it.
+        // An error is ignored here: the first query has reported it.
         let opened = connect::connect(Side::Master, &config.master, &format!("{} status", config.name));
         watched.extend(opened.ok().map(|session| (config, session, None)));
     }
     let end = Instant::now() + RATE_TIME;
     while !watched.is_empty() && Instant::now() < end {
         watched.retain_mut(|(config, master, first)| {
-            let now = match status::place(master, &config.slave_field) {
+            let now = match status::progress(master, &config.slave_field) {
                 Ok(Some(now)) => now,
                 Ok(None) => return true,
                 Err(_) => return false,
             };
             let former = *first.get_or_insert(now);
-            let span = now.noted - former.noted;
+            let span = now.committed_at - former.committed_at;
             if now.batch != former.batch && span > 0.0 {
                 rates.insert(config.name.clone(), (now.last - former.last).max(0) as f64 / span);
             }
@@ -154,7 +155,7 @@ fn show(call: &Call, loaded: &LoadedConfigs, pairs: &[PairStatus], rates: &HashM
     output::print(&(status::as_table(pairs, rates) + &unusable.collect::<String>()))
 }
 
-fn judge(loaded: &LoadedConfigs, pairs: &[PairStatus]) -> ExitCode {
+fn exit_code(loaded: &LoadedConfigs, pairs: &[PairStatus]) -> ExitCode {
     let problems = || pairs.iter().flat_map(|pair| &pair.problems);
     if !loaded.errors.is_empty() || problems().any(|problem| problem.is_failure) {
         ExitCode::Faulty
@@ -165,8 +166,8 @@ fn judge(loaded: &LoadedConfigs, pairs: &[PairStatus]) -> ExitCode {
     }
 }
 
-/// Changes a second since the look before, by the ids: those that transactions took and rolled back count too.
-fn rates(pairs: &[PairStatus], before: &mut Places) -> HashMap<String, f64> {
+/// Changes per second since the last query, computed from the ids. Ids of transactions that were rolled back count too.
+fn rates(pairs: &[PairStatus], before: &mut LastReplayed) -> HashMap<String, f64> {
     let mut rates = HashMap::new();
     for pair in pairs {
         let Some(last) = pair.lag.as_ref().and_then(|lag| lag.last) else { continue };

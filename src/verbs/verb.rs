@@ -1,10 +1,11 @@
-//! What a verb of the command line is: its words, its options, its help, what it does.
+//! The type of a verb: its arguments, its options, its help, its function.
 //!
-//! A verb is one module with one `pub const VERB: Verb`, listed in `cli.rs`. It declares its options there; the command
-//! line is checked against them before the verb is called, so a verb asks for values and never for their spelling.
+//! A verb is a `pub const` of the type `Verb`, and `cli.rs` lists them. It declares its options. The command line is
+//! checked against them before the verb runs, so the verb only reads their values.
 //!
-//! What a verb needs stands elsewhere: `sides.rs` opens both servers, `output.rs` has tables, JSON and progress, `errand.rs`
-//! runs it so that Ctrl-C ends it. A verb that waits looks at its `Control`, and returns `Kind::Stopped` when told to stop.
+//! Other modules have what verbs need: `connect_pair.rs` connects to both servers, `output.rs` prints tables, JSON and
+//! progress, `foreground.rs` runs the verb so that Ctrl-C ends it. A verb that waits checks its `Control`, and returns
+//! `Kind::Stopped` after a request to stop.
 
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Kind, Result};
@@ -17,28 +18,29 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-/// Where the config files are when nobody says anything; on Windows, as in the original's service.py.
+/// The directory of the config files if the command line names none. That for Windows is from the original's
+/// service.py.
 const DEFAULT_DIRECTORY: &str = if cfg!(windows) { "C:/pyreplica" } else { "/etc/pyreplica" };
 
-/// Every verb that tells something has it.
+/// Every verb that prints a result has this option.
 pub const JSON: Opt = Opt { name: "--json", value: Value::None };
 
 pub struct Verb {
     pub name: &'static str,
-    /// What `--help` prints: what the verb does, its usage, its options, an example.
+    /// The text of `--help`: what the verb does, its usage, its options, an example.
     pub help: &'static str,
     pub options: &'static [Opt],
     pub words: Words,
-    /// Stops soon once the control says so; errors are reported by the caller.
+    /// Runs the verb. It stops soon after `Control` asks for it. The caller reports errors.
     pub run: fn(&Call, &Control) -> Result<ExitCode>,
 }
 
-/// What stands on the command line beside the options.
+/// The arguments that are not options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Words {
-    /// Config files, directories, or two connection strings; without any, as for replication.
+    /// Config files, directories, or two connection strings. Without any, the defaults of replication.
     Pairs,
-    /// The same behind the numbers of changes, as many as wanted.
+    /// Any number of change ids, then the same as for `Pairs`.
     ChangesAndPairs,
     /// The connection string of a master.
     Master,
@@ -51,22 +53,22 @@ pub struct Opt {
     pub value: Value,
 }
 
-/// What an option wants after it, or after a `=`.
+/// The value of an option. It is the next word, or follows a `=`.
 #[derive(Debug)]
 pub enum Value {
-    /// It stands alone.
+    /// The option has no value.
     None,
-    /// "a table": what the operator is told that it wants.
+    /// The string describes the value in error messages, for example "a table".
     Text(&'static str),
     /// A path need not be UTF-8.
     Path(&'static str),
     Number(RangeInclusive<u64>),
-    /// `--watch` or `--watch=5`: never a word of its own, which may be a config file.
+    /// A number that may be missing: `--watch`, `--watch=5` or `--watch 5`. Any other next word may be a config file.
     Optional(RangeInclusive<u64>),
     OneOf(&'static [&'static str]),
 }
 
-/// Which pairs it is about.
+/// Where the pairs come from.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PairSource {
     Pair { master: Dsn, slave: Dsn },
@@ -74,16 +76,16 @@ pub enum PairSource {
     Master(Dsn),
 }
 
-/// One use of a verb, checked.
+/// One call of a verb, with checked options.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Call {
     pub source: PairSource,
-    /// The numbers of changes.
+    /// The ids of changes.
     pub changes: Vec<i64>,
     pub options: Vec<(&'static str, Option<OsString>)>,
 }
 
-/// The arguments with the options taken out.
+/// The command line, split into options and other words.
 #[derive(Default)]
 pub struct Split {
     pub words: Vec<OsString>,
@@ -93,14 +95,14 @@ pub struct Split {
 }
 
 impl Verb {
-    /// Understands what stands behind the verb. `None`: the operator asks for help.
+    /// Parses the words after the verb. Returns `None` if the operator asks for help.
     pub fn parse(
         &'static self,
         arguments: Vec<OsString>,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Call>> {
         let hint = |error: Error| match error.kind() {
-            Kind::Usage => error.with_hint(format!("pyreplica help {} lists what there is", self.name)),
+            Kind::Usage => error.with_hint(format!("pyreplica help {} shows the usage", self.name)),
             _ => error,
         };
         let split = split(arguments, self.options).map_err(hint)?;
@@ -108,7 +110,7 @@ impl Verb {
             return Ok(None);
         }
         if split.version {
-            return Err(hint(usage(format!("{} takes no --version", self.name))));
+            return Err(hint(usage(format!("{} has no option --version", self.name))));
         }
         let mut words = split.words;
         let number = |word: &OsString| word.to_str().and_then(|text| text.parse::<i64>().ok());
@@ -121,7 +123,7 @@ impl Verb {
             Words::Pairs | Words::ChangesAndPairs => find_source(words, variable),
             Words::Master => match &words[..] {
                 [dsn] => parse_dsn(dsn, Side::Master).map(PairSource::Master),
-                _ => Err(usage(format!("{} wants one connection string, the master's", self.name))),
+                _ => Err(usage(format!("{} needs one connection string, the master's", self.name))),
             },
         };
         Ok(Some(Call { source: source.map_err(hint)?, changes, options: split.options }))
@@ -143,12 +145,12 @@ impl fmt::Debug for Verb {
 }
 
 impl Call {
-    /// Was the option given?
+    /// Whether the option was given.
     pub fn has(&self, name: &str) -> bool {
         self.options.iter().any(|(given, _)| *given == name)
     }
 
-    /// The value of an option; of one that is given twice, the last.
+    /// The value of an option. If it is given twice, the last one.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.texts(name).last()
     }
@@ -166,7 +168,7 @@ impl Call {
         self.given(name).last().map(PathBuf::from)
     }
 
-    /// The pairs that it is about, and which config files are of no use.
+    /// Loads the settings of the pairs. The result also has the errors of config files that cannot be used.
     pub fn pairs(&self) -> LoadedConfigs {
         match &self.source {
             PairSource::Pair { master, slave } => LoadedConfigs {
@@ -178,7 +180,8 @@ impl Call {
         }
     }
 
-    /// The one pair that it is about, for a verb that writes; an error if there is more than one, or a bad file.
+    /// Loads the settings of one pair, for a verb that writes. An error if there is more than one pair, or if a file
+    /// has an error.
     pub fn pair(&self) -> Result<Config> {
         let LoadedConfigs { mut configs, errors, .. } = self.pairs();
         if let Some(error) = errors.into_iter().next() {
@@ -186,12 +189,12 @@ impl Call {
         }
         match (configs.pop(), configs.len()) {
             (Some(config), 0) => Ok(config),
-            (_, others) => Err(usage(format!("this is about one pair, and there are {}", others + 1))
+            (_, others) => Err(usage(format!("this verb works on one pair, and {} are given", others + 1))
                 .with_hint("name its config file")),
         }
     }
 
-    /// How the operator would name one of the pairs on a command line; never with a password.
+    /// The words that name a pair on a command line, for hints. They never contain a password.
     pub fn words_for(&self, config: &Config) -> String {
         match &self.source {
             PairSource::Files(paths) if paths.len() == 1 => paths[0].display().to_string(),
@@ -205,7 +208,7 @@ impl Call {
     }
 }
 
-/// Takes the options out, wherever they stand, and checks their values.
+/// Separates the options, which may be anywhere, from the other words, and checks their values.
 pub fn split(arguments: Vec<OsString>, options: &'static [Opt]) -> Result<Split> {
     let mut split = Split::default();
     let mut rest = arguments.into_iter().peekable();
@@ -222,9 +225,9 @@ pub fn split(arguments: Vec<OsString>, options: &'static [Opt]) -> Result<Split>
         match (name, options.iter().find(|option| option.name == name)) {
             (_, Some(option)) => {
                 let value = match (&option.value, attached) {
-                    (Value::None, Some(_)) => return Err(usage(format!("{name} wants no value"))),
+                    (Value::None, Some(_)) => return Err(usage(format!("{name} takes no value"))),
                     (Value::None, None) => None,
-                    // A number behind it is meant for it, whatever files there are.
+                    // If the next word is a number in the range, it is the value, even if there is a file of that name.
                     (Value::Optional(range), None) => rest.next_if(|word| is_number_in(word, range)),
                     (kind, attached) => Some(checked(name, kind, attached.or_else(|| rest.next()))?),
                 };
@@ -238,7 +241,7 @@ pub fn split(arguments: Vec<OsString>, options: &'static [Opt]) -> Result<Split>
     Ok(split)
 }
 
-/// Which pairs these words name; `variable` looks up DSN0 and DSN1 in the environment.
+/// Finds out which pairs these words name. `variable` looks up DSN0 and DSN1 in the environment.
 pub fn find_source(words: Vec<OsString>, variable: impl Fn(&str) -> Option<String>) -> Result<PairSource> {
     let is_dsn = |word: &OsString| word.to_str().is_some_and(Dsn::looks_like);
     match &words[..] {
@@ -257,7 +260,7 @@ pub fn find_source(words: Vec<OsString>, variable: impl Fn(&str) -> Option<Strin
 }
 
 pub fn usage(why: impl fmt::Display) -> Error {
-    Error::new(Kind::Usage, None, "understand the command line", why).with_hint("pyreplica --help lists what there is")
+    Error::new(Kind::Usage, None, "understand the command line", why).with_hint("pyreplica --help shows the usage")
 }
 
 fn is_number_in(word: &OsStr, range: &RangeInclusive<u64>) -> bool {
@@ -272,11 +275,11 @@ fn checked(name: &str, kind: &Value, given: Option<OsString>) -> Result<OsString
         Value::Text(what) => (text.is_some_and(|text| !text.is_empty()), what.to_string()),
         Value::Path(what) => (given.as_deref().is_some_and(|path| !path.is_empty()), what.to_string()),
         Value::Number(range) | Value::Optional(range) => {
-            (is_in(range), format!("{} to {}", range.start(), range.end()))
+            (is_in(range), format!("a number from {} to {}", range.start(), range.end()))
         }
         Value::OneOf(words) => (text.is_some_and(|text| words.contains(&text)), words.join(" or ")),
     };
-    given.filter(|_| is_right).ok_or_else(|| usage(format!("{name} wants {wanted}")))
+    given.filter(|_| is_right).ok_or_else(|| usage(format!("{name} needs {wanted}")))
 }
 
 fn pair(master: &OsStr, slave: &OsStr) -> Result<PairSource> {
@@ -326,25 +329,25 @@ mod tests {
     }
 
     #[test]
-    fn a_number_behind_an_option_that_may_have_one_belongs_to_it() {
+    fn a_number_after_an_option_that_may_have_one_is_its_value() {
         let call = call(&["--watch", "5", "x.conf"]).unwrap().unwrap();
         assert_eq!((&call.source, call.number("--watch")), (&PairSource::Files(vec!["x.conf".into()]), Some(5)));
     }
 
     #[test]
-    fn an_option_that_the_verb_lacks_or_a_value_that_it_does_not_take_is_refused() {
+    fn an_unknown_option_or_a_wrong_value_is_refused() {
         assert_eq!(error(&["--once"]), "unknown option --once");
-        assert_eq!(error(&["--json=1"]), "--json wants no value");
-        assert_eq!(error(&["--table"]), "--table wants a table");
-        assert_eq!(error(&["--jobs", "9"]), "--jobs wants 1 to 8");
-        assert_eq!(error(&["--watch=x"]), "--watch wants 1 to 60");
-        assert_eq!(error(&["--for", "me"]), "--for wants people or programs");
+        assert_eq!(error(&["--json=1"]), "--json takes no value");
+        assert_eq!(error(&["--table"]), "--table needs a table");
+        assert_eq!(error(&["--jobs", "9"]), "--jobs needs a number from 1 to 8");
+        assert_eq!(error(&["--watch=x"]), "--watch needs a number from 1 to 60");
+        assert_eq!(error(&["--for", "me"]), "--for needs people or programs");
         let hint = call(&["--once"]).unwrap_err().hint().map(str::to_string);
-        assert_eq!(hint.as_deref(), Some("pyreplica help test lists what there is"));
+        assert_eq!(hint.as_deref(), Some("pyreplica help test shows the usage"));
     }
 
     #[test]
-    fn help_is_no_call() {
+    fn with_help_the_verb_does_not_run() {
         assert!(call(&["x.conf", "--help"]).unwrap().is_none());
     }
 

@@ -1,14 +1,14 @@
-//! The URL form: `postgresql://user:password@host:port,host:port/dbname?key=value&...`, taken apart as libpq does.
+//! The URL form: `postgresql://user:password@host:port,host:port/dbname?key=value&...`, parsed as libpq does.
 
 use super::{DsnError, KEYWORDS, Params, unknown_keyword};
 
-/// What follows the scheme, if this is a URL at all.
+/// The text after the scheme. None if this is not a URL.
 pub(super) fn strip_scheme(text: &str) -> Option<&str> {
     text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://"))
 }
 
 pub(super) fn parse(rest: &str) -> Result<Params, DsnError> {
-    // libpq takes everything up to an `@` before the first slash for the login, a `?` in a password included.
+    // libpq takes everything up to an `@` before the first slash as the login, so a password may contain a `?`.
     let (login, rest) = match rest.find(['@', '/']) {
         Some(at) if rest[at..].starts_with('@') => (&rest[..at], &rest[at + 1..]),
         _ => ("", rest),
@@ -31,7 +31,7 @@ pub(super) fn parse(rest: &str) -> Result<Params, DsnError> {
     Ok(params)
 }
 
-/// Both sides of a separator; nothing behind it when it does not occur.
+/// The text before and after the separator. Without a separator, the second part is empty.
 fn split_off(text: &str, separator: char) -> (&str, &str) {
     text.split_once(separator).unwrap_or((text, ""))
 }
@@ -73,7 +73,7 @@ fn parse_param(word: &str) -> Result<(String, String), DsnError> {
         )
     })?;
     let key = decode("a parameter's name", key)?;
-    // JDBC's way of saying it, which libpq takes as well.
+    // libpq accepts this spelling of JDBC too.
     if (key.as_str(), value) == ("ssl", "true") {
         return Ok(("sslmode".into(), "require".into()));
     }

@@ -1,8 +1,8 @@
-//! The syntax of a config file: sections, keys and values as Python's SafeConfigParser read them for the original.
+//! The syntax of a config file. It is that of Python's SafeConfigParser, which the original used.
 
 use super::ConfigError;
 
-/// One `KEY=value` with the section and the line it stands on; the key in upper case.
+/// One `KEY=value` with its section and line number. The key is in upper case.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub section: String,
@@ -11,7 +11,7 @@ pub(super) struct Entry {
     pub line: usize,
 }
 
-/// Takes a file apart. `known` says which keys a section has, or `None` when there is no such section.
+/// Parses a file. `known` returns the keys of a section, or `None` if there is no such section.
 pub(super) fn parse(
     text: &str,
     known: impl Fn(&str) -> Option<&'static [&'static str]>,
@@ -19,7 +19,7 @@ pub(super) fn parse(
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut entries: Vec<Entry> = Vec::new();
     let mut section: Option<(String, &[&str])> = None;
-    // Whether the line before belongs to a key, so that an indented line can continue it.
+    // Whether the line before belongs to a key. Only then may an indented line continue it.
     let mut open = false;
     for (index, raw) in text.lines().enumerate() {
         let line = index + 1;
@@ -53,7 +53,7 @@ fn section_name(content: &str) -> Option<&str> {
 }
 
 fn parse_entry(section: &str, keys: &[&str], content: &str, line: usize) -> Result<Entry, ConfigError> {
-    // The line is not repeated: it may be the rest of a value that holds a password.
+    // The error does not repeat the line, because it may be the rest of a value with a password.
     let (key, value) =
         content.split_once(['=', ':']).ok_or_else(|| ConfigError::new(line, "", "expected KEY=value"))?;
     let key = key.trim().to_uppercase();
@@ -67,7 +67,7 @@ fn parse_entry(section: &str, keys: &[&str], content: &str, line: usize) -> Resu
     Ok(Entry { section: section.to_string(), key, value: value.to_string(), line })
 }
 
-/// The original's parser let a `;` behind a blank start a comment, and looked at the first one only.
+/// In the original's parser a `;` after a blank starts a comment. It looked at the first `;` only.
 fn strip_comment(value: &str) -> &str {
     match value.split_once(';') {
         Some((before, _)) if before.ends_with(char::is_whitespace) => before.trim_end(),
@@ -75,7 +75,7 @@ fn strip_comment(value: &str) -> &str {
     }
 }
 
-/// A line that starts with a blank goes on with the value above it, as a long connection string may.
+/// A line that starts with a blank continues the value above it, for example a long connection string.
 fn continue_value(entry: &mut Entry, content: &str, keys: &[&str], line: usize) -> Result<(), ConfigError> {
     let word = content.split(['=', ':']).next().unwrap_or_default().trim().to_uppercase();
     if keys.contains(&word.as_str()) {
@@ -97,8 +97,9 @@ fn reject_duplicates(entries: &[Entry]) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The original's parser wanted `%%` for a percent sign. A single one, as in the percent code of a URL, stands for itself;
-/// only its way of quoting other keys is refused, rather than taken literally.
+/// The original's parser required `%%` for a percent sign. Here a single `%` is a percent sign too, so that a URL may
+/// contain percent codes. `%(KEY)s`, with which the original inserted the value of another key, is an error, so that
+/// nobody takes it for supported.
 fn unescape(mut entry: Entry) -> Result<Entry, ConfigError> {
     if entry.value.replace("%%", "").contains("%(") {
         let what = "%(KEY)s is not replaced here: write the value out, or %%( for these two characters";
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_blank_lines_a_byte_order_mark_and_carriage_returns_do_no_harm() {
+    fn comments_blank_lines_a_byte_order_mark_and_carriage_returns_are_ignored() {
         assert_eq!(values("\u{feff}# c\r\n\r\n[MAIN]\r\n; c\r\nNAME=a\r\n  # c\r\n"), ["NAME=a"]);
     }
 
@@ -155,13 +156,13 @@ mod tests {
     }
 
     #[test]
-    fn percent_signs_may_be_doubled_as_the_original_wanted_them() {
+    fn percent_signs_may_be_doubled_as_in_the_original() {
         assert_eq!(values("[MAIN]\nNAME=100%%\nDSN0=postgres://%2Ftmp/d"), ["NAME=100%", "DSN0=postgres://%2Ftmp/d"]);
         assert!(error("[MAIN]\nNAME=%(dsn0)s").starts_with("2: NAME: %(KEY)s is not replaced here"));
     }
 
     #[test]
-    fn what_cannot_be_understood_is_named_with_its_line() {
+    fn a_syntax_error_is_reported_with_its_line() {
         assert_eq!(error("NAME=a"), "1: expected a section, [MAIN], before anything else");
         assert_eq!(error("\n[MAIM]"), "2: [MAIM]: unknown section");
         assert_eq!(error("[MAIN]\nNAM=a"), "2: NAM: unknown key in [MAIN]");

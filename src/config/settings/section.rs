@@ -1,4 +1,4 @@
-//! A section's values, each checked for what it is to be.
+//! Reads the values of one section and checks each for its type and range.
 
 use super::ConfigError;
 use super::ini::Entry;
@@ -7,12 +7,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
-/// A pair's name stands in log lines, in thread names and in the names of prepared transactions.
+/// Whether a pair may have this name. Names appear in log lines, thread names and names of prepared transactions.
 pub(super) fn is_printable(name: &str) -> bool {
     !name.is_empty() && !name.contains(char::is_control)
 }
 
-/// The entries of one section, asked for by key. A key with an empty value counts as left out.
+/// The entries of one section. A key with an empty value counts as missing.
 pub(super) struct Section<'a> {
     pub(super) name: &'static str,
     pub(super) entries: &'a [Entry],
@@ -47,7 +47,7 @@ impl Section<'_> {
         Dsn::parse(text).map_err(|e| self.error(key, e.to_string()))
     }
 
-    /// The words that Python's `getboolean` takes.
+    /// A boolean. It accepts the words that Python's `getboolean` accepts.
     pub(super) fn switch(&self, key: &str) -> Result<Option<bool>, ConfigError> {
         let Some(entry) = self.find(key) else {
             return Ok(None);
@@ -72,7 +72,8 @@ impl Section<'_> {
         }
     }
 
-    /// Never a name: what it means may change, and a daemon must not listen where nobody meant it to.
+    /// An IP address and a port. Host names are not accepted: their address may change, and then the daemon would
+    /// listen on an address that the operator did not choose.
     pub(super) fn address(&self, key: &str) -> Result<Option<SocketAddr>, ConfigError> {
         let parsed = self.find(key).map(|entry| entry.value.parse());
         parsed.transpose().map_err(|_| self.error(key, "must be an IP address and a port, as in 127.0.0.1:9187"))

@@ -1,4 +1,4 @@
-//! The `[SMTP]` section: who gets mails, about what, and how they get there.
+//! The `[SMTP]` section: who gets mails, about what, and through which mail server.
 
 use super::{ConfigError, Section};
 use std::fmt;
@@ -20,21 +20,21 @@ pub(super) const KEYS: &[&str] = &[
     "TO_ADDRS",
 ];
 
-/// Where mail servers take mail from each other, and the original's only port.
+/// The port on which mail servers accept mail from each other. The original used no other.
 const PORT: u16 = 25;
 
-/// Where they speak TLS from the first byte.
+/// The port on which mail servers speak TLS from the first byte on.
 const TLS_PORT: u16 = 465;
 
 const PORTS: RangeInclusive<u16> = 1..=u16::MAX;
 
-/// The section, understood.
+/// The parsed section.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Smtp {
     pub host: String,
     pub port: u16,
     pub protection: Protection,
-    /// The only certificates to trust, instead of the system's.
+    /// The certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     pub login: Option<Login>,
     pub start_subject: Option<String>,
@@ -51,22 +51,22 @@ pub struct Login {
     pub password: String,
 }
 
-/// How a mail is kept from other eyes on its way to the mail server.
+/// How the connection to the mail server is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protection {
-    /// Not at all, the login included.
+    /// Not at all. The login is sent in clear text too.
     Clear,
-    /// Encrypted when the server offers it, whatever its certificate: better than in the clear, and no better against
-    /// somebody who sits in between, for he would not offer it.
+    /// Encrypted if the server offers it, with any certificate. That protects from somebody who only listens, but not
+    /// from an attacker between the two machines, who can hide the offer.
     IfOffered,
-    /// Encrypted from STARTTLS on, with a certificate that can be trusted, or not sent.
+    /// Encrypted with STARTTLS. Without a trusted certificate, no mail is sent.
     Starttls,
-    /// Encrypted from the first byte on, with a certificate that can be trusted.
+    /// Encrypted from the first byte on. Without a trusted certificate, no mail is sent.
     Tls,
 }
 
 impl Smtp {
-    /// A section in which nothing is filled in is the same as none.
+    /// Returns None also for a section in which every value is empty.
     pub(super) fn from_section(section: &Section<'_>) -> Result<Option<Smtp>, ConfigError> {
         if KEYS.iter().all(|key| section.find(key).is_none()) {
             return Ok(None);
@@ -135,7 +135,7 @@ fn login(section: &Section<'_>) -> Result<Option<Login>, ConfigError> {
     }
 }
 
-/// What SECURITY says; `needs_trust` decides for `auto`: a login does not go to just anybody.
+/// Reads SECURITY. With `auto`, `needs_trust` decides: a login is sent only to a server with a trusted certificate.
 fn protection(section: &Section<'_>, port: Option<u16>, needs_trust: bool) -> Result<Protection, ConfigError> {
     match section.text("SECURITY").unwrap_or_default().to_lowercase().as_str() {
         "" | "auto" if port == Some(TLS_PORT) => Ok(Protection::Tls),
@@ -148,12 +148,13 @@ fn protection(section: &Section<'_>, port: Option<u16>, needs_trust: bool) -> Re
     }
 }
 
-/// Nobody else sees what stays on this machine.
+/// Whether the mail server is on this machine, so that no network carries the login.
 fn is_this_machine(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// At least one; `Name <user@host>` is one, too. A local user, such as root, is one of the mail server's own.
+/// At least one address, also in the form `Name <user@host>`. A name without a host, such as root, is a user of the
+/// mail server's machine.
 fn addresses(section: &Section<'_>, key: &str) -> Result<Vec<String>, ConfigError> {
     let list = section.required(key)?.split(';').map(str::trim).filter(|text| !text.is_empty());
     let addresses: Option<Vec<String>> = list.map(address).collect();
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn by_default_no_login_leaves_this_machine_unless_it_is_encrypted_for_somebody_trusted() {
+    fn by_default_a_login_leaves_this_machine_only_encrypted_and_for_a_trusted_server() {
         let login = "USERNAME=joe\nPASSWORD=secret";
         assert_eq!(with("SERVER=x").protection, Protection::IfOffered);
         assert_eq!(with("SERVER=x:465").protection, Protection::Tls);
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn several_recipients_stand_between_semicolons_and_a_local_user_will_do() {
+    fn semicolons_separate_recipients_and_a_local_user_is_one() {
         let smtp = parse("SERVER=x\nFROM_ADDR=The daemon <d@e.f>\nTO_ADDRS= a@b.c; root ;").unwrap();
         assert_eq!(smtp.from_addr, "The daemon <d@e.f>");
         assert_eq!(smtp.to_addrs, ["a@b.c", "root@localhost"]);

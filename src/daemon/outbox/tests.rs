@@ -13,22 +13,22 @@ fn outbox(subjects: &str) -> Outbox {
 fn refused(id: i64, detail: &str) -> Error {
     Error::new(Kind::Change, Some(Side::Slave), format!("replay change {id} (INSERT)"), detail)
         .with_change(LogId(id), Txid(7))
-        .with_hint("mend it")
+        .with_hint("correct it")
 }
 
 /// Closes the outbox and returns what it would send.
-fn sent(outbox: &Outbox) -> Vec<Letter> {
-    let letters = RefCell::new(Vec::new());
+fn sent(outbox: &Outbox) -> Vec<Mail> {
+    let mails = RefCell::new(Vec::new());
     outbox.close();
-    outbox.office.as_ref().unwrap().deliver(|letter| {
-        letters.borrow_mut().push(letter.clone());
+    outbox.shared.as_ref().unwrap().deliver(|mail| {
+        mails.borrow_mut().push(mail.clone());
         Ok(Vec::new())
     });
-    letters.into_inner()
+    mails.into_inner()
 }
 
-fn subjects(letters: &[Letter]) -> Vec<&str> {
-    letters.iter().map(|letter| letter.subject.as_str()).collect()
+fn subjects(mails: &[Mail]) -> Vec<&str> {
+    mails.iter().map(|mail| mail.subject.as_str()).collect()
 }
 
 #[test]
@@ -42,10 +42,10 @@ fn a_pairs_life_in_mails() {
     outbox.drained();
     outbox.conflict("Possible conflict");
     outbox.stopped("by a signal");
-    let letters = sent(&outbox);
-    assert_eq!(subjects(&letters), ["start", "error", "error", "error (over)", "error (over)", "stop", "warning"]);
-    assert!(letters[3].body.contains("failed:   2 times within a minute\n"), "{}", letters[3].body);
-    assert!(letters.iter().all(|letter| !letter.body.contains("hunter2")));
+    let mails = sent(&outbox);
+    assert_eq!(subjects(&mails), ["start", "error", "error", "error (over)", "error (over)", "stop", "warning"]);
+    assert!(mails[3].body.contains("failed:   2 times within a minute\n"), "{}", mails[3].body);
+    assert!(mails.iter().all(|mail| !mail.body.contains("hunter2")));
 }
 
 #[test]
@@ -66,21 +66,21 @@ fn a_body_says_where_when_what_why_and_what_to_do() {
             "why:      duplicate key",
             "          DETAIL: (1)",
             "change:   5 of transaction 7",
-            "to do:    mend it",
-            "next:     tried again until it works; told again in an hour, and when it is over",
+            "to do:    correct it",
+            "next:     the daemon tries again; the next mail comes in an hour, or when the problem is over",
         ]
     );
 }
 
 #[test]
-fn what_has_no_subject_is_not_sent() {
+fn a_mail_without_a_subject_is_not_sent() {
     let outbox = outbox("ERROR_SUBJECT=error\nSTOP_SUBJECT=\n");
     outbox.started();
     outbox.conflict("Possible conflict");
     outbox.failed(&refused(5, ""));
     outbox.stopped("by a signal");
     assert_eq!(subjects(&sent(&outbox)), ["error"]);
-    assert!(!Outbox::default().has_work());
+    assert!(!Outbox::default().sends_mails());
 }
 
 #[test]
@@ -89,25 +89,25 @@ fn many_conflicts_are_one_mail_with_a_count_and_the_first_few() {
     for number in 0..1000 {
         outbox.conflict(&format!("conflict {number}."));
     }
-    let letters = sent(&outbox);
-    assert_eq!(letters.len(), 1);
-    let body = &letters[0].body;
+    let mails = sent(&outbox);
+    assert_eq!(mails.len(), 1);
+    let body = &mails[0].body;
     assert!(body.contains("what:     1000 warnings"), "{body}");
     assert!(body.contains("conflict 0.") && body.contains("conflict 9.") && !body.contains("conflict 10."), "{body}");
     assert!(body.contains("and:      990 more, see the log"), "{body}");
 }
 
 #[test]
-fn a_mail_that_is_not_taken_is_tried_again_before_the_next_unless_it_is_refused_for_good() {
+fn a_mail_that_cannot_be_sent_is_tried_again_before_the_next_unless_it_is_refused_for_good() {
     let outbox = outbox(SUBJECTS);
     outbox.started();
     outbox.stopped("by a signal");
     let tries = RefCell::new(Vec::new());
-    outbox.office.as_ref().unwrap().deliver(|letter| {
-        tries.borrow_mut().push(letter.subject.clone());
+    outbox.shared.as_ref().unwrap().deliver(|mail| {
+        tries.borrow_mut().push(mail.subject.clone());
         match tries.borrow().len() {
-            1 | 2 => Err(Refusal::new("try later", false)),
-            3 => Err(Refusal::new("never", true)),
+            1 | 2 => Err(SendError::new("try later", false)),
+            3 => Err(SendError::new("never", true)),
             _ => {
                 outbox.close();
                 Ok(Vec::new())
@@ -118,30 +118,30 @@ fn a_mail_that_is_not_taken_is_tried_again_before_the_next_unless_it_is_refused_
 }
 
 #[test]
-fn at_the_end_what_waits_is_tried_once_more_and_given_up_at_the_first_failure() {
+fn at_the_end_waiting_mails_are_tried_once_more_and_dropped_at_the_first_failure() {
     let outbox = outbox(SUBJECTS);
     outbox.started();
     outbox.stopped("by a signal");
     outbox.close();
     let tries = RefCell::new(0);
-    outbox.office.as_ref().unwrap().deliver(|_| {
+    outbox.shared.as_ref().unwrap().deliver(|_| {
         *tries.borrow_mut() += 1;
-        Err(Refusal::new("no", false))
+        Err(SendError::new("no", false))
     });
     assert_eq!(tries.into_inner(), 1);
 }
 
 #[test]
-fn the_queue_is_bounded_and_says_how_many_mails_are_missing() {
+fn the_length_of_the_queue_is_limited_and_a_mail_says_how_many_are_missing() {
     let outbox = outbox(SUBJECTS);
     for id in 0..40 {
         outbox.failed(&refused(id, ""));
     }
-    let letters = sent(&outbox);
-    assert_eq!(letters.len(), MAX_WAITING);
-    assert!(letters[0].body.contains("change:   8 of"), "the newest are kept");
-    assert!(letters[0].body.contains("missing:  8 older mails"));
-    assert!(!letters[1].body.contains("missing:"));
+    let mails = sent(&outbox);
+    assert_eq!(mails.len(), MAX_WAITING);
+    assert!(mails[0].body.contains("change:   8 of"), "the newest are kept");
+    assert!(mails[0].body.contains("missing:  8 older mails"));
+    assert!(!mails[1].body.contains("missing:"));
 }
 
 #[test]

@@ -11,7 +11,8 @@ fn failure() -> Error {
     Error::new(Kind::Internal, None, "test", "it is meant to fail")
 }
 
-/// Runs the supervisor with `task` for two pairs, "a" and "b"; `stops` signals arrive, that long apart.
+/// Runs the supervisor with `task` for two pairs, "a" and "b". It gets `stops` signals, with the pause `apart` between
+/// them.
 fn supervised(task: Task, stops: usize, apart: Duration) -> (Vec<Failure>, Duration) {
     let (sender, events) = channel();
     let signals = sender.clone();
@@ -29,7 +30,7 @@ fn supervised(task: Task, stops: usize, apart: Duration) -> (Vec<Failure>, Durat
 const SOON: Duration = Duration::from_millis(20);
 
 #[test]
-fn one_pair_that_fails_or_panics_does_not_stop_the_other() {
+fn a_pair_that_panics_does_not_stop_the_other() {
     let finished = Arc::new(AtomicUsize::new(0));
     let count = finished.clone();
     let (failures, _) = supervised(
@@ -79,7 +80,7 @@ fn a_pair_that_does_not_end_is_cancelled_after_a_second() {
 }
 
 #[test]
-fn a_pair_that_nothing_moves_is_left_behind_after_two_seconds() {
+fn the_process_does_not_wait_longer_than_two_seconds_for_a_pair() {
     let (_, took) = supervised(Arc::new(|_, _, _| loop_forever()), 1, SOON);
     assert!(took < Duration::from_secs(3), "{took:?}");
 }

@@ -1,4 +1,5 @@
-//! A copy to the slave that keeps daemons away, or a table's changes.
+//! Checks for a copy to the slave. A copy of all tables keeps daemons from replicating; a copy of single tables holds
+//! their changes.
 
 use super::{Diagnosis, Level, Worker};
 use crate::base::names::Side;
@@ -11,9 +12,9 @@ const SUBJECT: &str = "copy";
 pub(super) fn examine(report: &mut Diagnosis, key: &str, source: &str, worker: Worker, slave: &mut Session) {
     let side = Some(Side::Slave);
     let asked = copied::unfinished(slave, key);
-    let Some(unfinished) = report.tried(side, SUBJECT, asked) else { return };
+    let Some(unfinished) = report.ok_or_warning(side, SUBJECT, asked) else { return };
     let asked = tables_on_hold(slave, key);
-    let Some(tables) = report.tried(side, SUBJECT, asked) else { return };
+    let Some(tables) = report.ok_or_warning(side, SUBJECT, asked) else { return };
     match &unfinished {
         Some(copy) if worker == Worker::Copy => drop(report.add(Level::Note, side, SUBJECT, copy.in_progress())),
         Some(copy) => {
@@ -23,17 +24,18 @@ pub(super) fn examine(report: &mut Diagnosis, key: &str, source: &str, worker: W
         None => {}
     }
     if !tables.is_empty() {
-        let text = format!("being copied, and their changes are put aside on the slave until that has ended: {tables}");
+        let text =
+            format!("tables that are being copied, whose changes are held on the slave until the copy ends: {tables}");
         report
             .add(Level::Warning, side, SUBJECT, text)
-            .advise(format!("if no copy is at work, run it again: pyreplica copy --table ... {source}"));
+            .advise(format!("if no copy is in progress, run it again: pyreplica copy --table ... {source}"));
     }
 }
 
-/// The tables whose changes are put aside for a copy.
+/// The tables whose changes are held for a copy.
 fn tables_on_hold(slave: &mut Session, key: &str) -> crate::base::error::Result<String> {
-    if !slave.query_one("look for what is put aside", sql::MAY_SEE_HELD, &[])?.get::<_, bool>("held") {
+    if !slave.query_one("look for held changes", sql::MAY_SEE_HELD, &[])?.get::<_, bool>("held") {
         return Ok(String::new());
     }
-    Ok(slave.query_one("count what is put aside", sql::HELD_SUMMARY, &[&key])?.get(3))
+    Ok(slave.query_one("count the held changes", sql::HELD_SUMMARY, &[&key])?.get(3))
 }

@@ -1,4 +1,5 @@
-//! Transactions that are prepared and neither committed nor rolled back: ours, and others' that hold back vacuum.
+//! Prepared transactions that are neither committed nor rolled back: those of this pair, and old ones of others, which
+//! keep vacuum from removing rows.
 
 use super::{Diagnosis, Level};
 use crate::backlog::master_row::MasterRow;
@@ -13,10 +14,10 @@ use crate::server::session::Session;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A batch of a daemon at work is prepared for milliseconds; after this it is stuck.
+/// A running daemon commits a prepared batch within milliseconds. A batch that is older than this is stuck.
 const OWN_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Somebody else's may be slower, and no transaction should take so long.
+/// Transactions of others may take longer, but none should take this long.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 const SUBJECT: &str = "in-doubt transactions";
@@ -36,7 +37,7 @@ pub(super) fn examine<'a>(
     for session in sessions {
         let side = session.side();
         let asked = prepared(session);
-        let Some(found) = report.tried(Some(side), SUBJECT, asked) else { continue };
+        let Some(found) = report.ok_or_warning(Some(side), SUBJECT, asked) else { continue };
         asked_sides.push(side);
         if let (Side::Master, Some(_)) = (side, origin) {
             master_row = MasterRow::find(session, field).ok().flatten();
@@ -51,12 +52,12 @@ pub(super) fn examine<'a>(
             match &family {
                 Some(family) => match prepared.batch_of(family) {
                     Some(number) => own.entry(number).or_default().push(prepared),
-                    None if prepared.is_forged(field) => forged(report, &prepared),
-                    None if prepared.age > PATIENCE => foreign(report, &prepared),
+                    None if prepared.is_forged(field) => add_forged(report, &prepared),
+                    None if prepared.age > PATIENCE => add_foreign(report, &prepared),
                     None => continue,
                 },
-                None if prepared.may_be_batch_of(field) => orphaned(report, &prepared),
-                None if prepared.age > PATIENCE => foreign(report, &prepared),
+                None if prepared.may_be_batch_of(field) => add_unidentified(report, &prepared),
+                None if prepared.age > PATIENCE => add_foreign(report, &prepared),
                 None => continue,
             }
             has_any = true;
@@ -76,7 +77,7 @@ pub(super) fn examine<'a>(
             let on_master = is_last(master.position.batch, master.position.token.as_ref());
             decide((has(Side::Master), has(Side::Slave)), (on_master, on_slave))
         });
-        doubtful(report, *number, parts, settlement, is_running);
+        add_batch(report, *number, parts, settlement, is_running);
     }
     let Some((master, slave)) = rows.filter(|_| own.is_empty() && !is_running) else { return };
     match standing(&master, slave.as_ref()) {
@@ -96,8 +97,8 @@ pub(super) fn examine<'a>(
     }
 }
 
-/// A batch of the pair's. What becomes of it is known if both sides could be asked.
-fn doubtful(
+/// Adds a batch of this pair. `settlement` is known only if both sides were reached.
+fn add_batch(
     report: &mut Diagnosis,
     number: BatchNumber,
     parts: &[Prepared],
@@ -107,25 +108,25 @@ fn doubtful(
     let oldest = parts.iter().map(|part| part.age).max().unwrap_or_default();
     let level = if is_running && oldest < OWN_PATIENCE { Level::Note } else { Level::Warning };
     let named: Vec<String> = parts.iter().map(|part| format!("'{}' on the {}", part.gid, part.side)).collect();
-    let text = format!("batch {number} of this pair is in doubt since {} s: {}", oldest.as_secs(), named.join(" and "));
+    let text =
+        format!("batch {number} of this pair has been in doubt for {} s: {}", oldest.as_secs(), named.join(" and "));
     let Some(settlement) = settlement else {
-        let advice = "don't settle it by hand: what becomes of it depends on the other side, which can't be asked now. \
-                      The daemon settles it when it connects to both";
+        let advice = "don't settle it by hand: whether it must be committed depends on the other server, which cannot be \
+                      reached now. The daemon settles it when it connects to both servers";
         report.add(level, None, SUBJECT, text).advise(advice);
         return;
     };
-    let who =
-        if is_running { "the daemon settles it when it connects anew" } else { "start the daemon: it settles it" };
+    let who = if is_running { "the daemon settles it when it reconnects" } else { "start the daemon: it settles it" };
     let command = if settlement.commits() { "COMMIT PREPARED" } else { "ROLLBACK PREPARED" };
-    // The master's part was read first, and is the first to be settled.
+    // The master's transaction comes first here, and must be settled first.
     let steps: Vec<String> =
         parts.iter().map(|part| format!("on the {}: {command} {};", part.side, quote_literal(&part.gid))).collect();
     let advice = format!("{who}. If it cannot: {}", steps.join(" and then "));
     report.add(level, None, SUBJECT, format!("{text}: {settlement}")).advise(advice);
 }
 
-/// The name of a batch, and another role's transaction: whoever sees one of our names can use it for the next one.
-fn forged(report: &mut Diagnosis, prepared: &Prepared) {
+/// Adds another role's transaction with the name of a batch. A role that sees one of our names can make up others.
+fn add_forged(report: &mut Diagnosis, prepared: &Prepared) {
     let Prepared { side, gid, owner, .. } = prepared;
     let text = format!("{owner} has prepared {}, which has the name of a batch", quote_literal(gid));
     report.add(Level::Warning, Some(*side), SUBJECT, text).advise(
@@ -134,24 +135,25 @@ fn forged(report: &mut Diagnosis, prepared: &Prepared) {
     );
 }
 
-/// It may be a batch of the pair's: the master, which could tell, can't be asked.
-fn orphaned(report: &mut Diagnosis, prepared: &Prepared) {
+/// Adds a transaction that may be a batch of this pair. Only the master knows, and it cannot be reached.
+fn add_unidentified(report: &mut Diagnosis, prepared: &Prepared) {
     let Prepared { side, gid, age, .. } = prepared;
-    let text = format!("'{gid}' is in doubt since {} s", age.as_secs());
+    let text = format!("'{gid}' has been in doubt for {} s", age.as_secs());
     report.add(Level::Warning, Some(*side), SUBJECT, text).advise(
-        "don't settle it by hand: only the master tells whether it was committed there. When that is back, the daemon \
-         settles it",
+        "don't settle it by hand: only the master knows whether it was committed there. The daemon settles it when the \
+         master is back",
     );
 }
 
-fn foreign(report: &mut Diagnosis, prepared: &Prepared) {
+/// Adds an old prepared transaction that is not a batch of this pair.
+fn add_foreign(report: &mut Diagnosis, prepared: &Prepared) {
     let Prepared { side, gid, database, owner, age, .. } = prepared;
     let gid = quote_literal(gid);
     let text = format!(
-        "{owner} has prepared {gid} in database {database} {} s ago: it keeps its locks, and vacuum from removing rows",
+        "{owner} prepared {gid} in database {database} {} s ago: it holds its locks and keeps vacuum from removing rows",
         age.as_secs()
     );
     report.add(Level::Warning, Some(*side), SUBJECT, text).advise(format!(
-        "whoever prepared it knows which, in that database: COMMIT PREPARED {gid}; or ROLLBACK PREPARED {gid};"
+        "ask {owner} which is right, and run it in that database: COMMIT PREPARED {gid}; or ROLLBACK PREPARED {gid};"
     ));
 }

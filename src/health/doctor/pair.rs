@@ -1,4 +1,4 @@
-//! In what the two servers differ that matters.
+//! Compares the two servers: encoding, locale, clocks, sequences.
 
 use super::{Diagnosis, Level};
 use crate::base::error::Result;
@@ -9,10 +9,10 @@ use crate::server::sql as server_sql;
 use std::collections::HashMap;
 use std::time::Instant;
 
-/// Seconds of clock difference from which the lag in seconds says little.
+/// From this difference of the clocks on, in seconds, the lag in seconds is not accurate.
 const CLOCK_NOTE: f64 = 1.0;
 
-/// And from which somebody's clock is simply wrong.
+/// From this difference on, one of the clocks is wrong.
 const CLOCK_WARNING: f64 = 60.0;
 
 pub(super) fn examine(report: &mut Diagnosis, master: &mut Session, slave: &mut Session) {
@@ -21,7 +21,7 @@ pub(super) fn examine(report: &mut Diagnosis, master: &mut Session, slave: &mut 
         Ok((row.get("identity"), row.get("encoding"), row.get("locale")))
     };
     let both = ask(master).and_then(|on_master| Ok((on_master, ask(slave)?)));
-    let Some(((identity, encoding, locale), there)) = report.tried(None, "databases", both) else { return };
+    let Some(((identity, encoding, locale), there)) = report.ok_or_warning(None, "databases", both) else { return };
     if identity == there.0 {
         report
             .add(Level::Failure, None, "databases", "DSN0 and DSN1 are the same database")
@@ -35,10 +35,10 @@ pub(super) fn examine(report: &mut Diagnosis, master: &mut Session, slave: &mut 
         let text = format!("the master sorts text by {locale}, the slave by {}", there.2);
         report
             .add(Level::Note, None, "locale", text)
-            .advise("ORDER BY may answer otherwise there; unique indexes over expressions like lower() may differ");
+            .advise("ORDER BY may sort differently there; unique indexes over expressions like lower() may differ");
     }
     let clocks = clocks(master, slave);
-    if let Some((difference, uncertainty)) = report.tried(None, "clocks", clocks) {
+    if let Some((difference, uncertainty)) = report.ok_or_warning(None, "clocks", clocks) {
         let seconds = difference.abs() - uncertainty;
         let level = match seconds {
             s if s >= CLOCK_WARNING => Level::Warning,
@@ -49,7 +49,7 @@ pub(super) fn examine(report: &mut Diagnosis, master: &mut Session, slave: &mut 
         let text = format!("the slave's clock is {:.1} s {ahead} the master's", difference.abs());
         let finding = report.add(level, None, "clocks", text);
         if level > Level::Ok {
-            finding.advise("let both machines keep time by NTP");
+            finding.advise("synchronize the clocks of both machines with NTP");
         }
     }
     sequences(report, master, slave);
@@ -68,11 +68,11 @@ fn encodings(report: &mut Diagnosis, master: &str, slave: &str) {
     }
 }
 
-/// How many seconds the slave's clock is ahead, and how far this may be wrong.
+/// How many seconds the slave's clock is ahead, and the largest possible error of that.
 fn clocks(master: &mut Session, slave: &mut Session) -> Result<(f64, f64)> {
     let start = Instant::now();
     let ask = |session: &mut Session| -> Result<(f64, f64)> {
-        // The first time the statement is prepared.
+        // The first call prepares the statement, so only the second one is measured.
         session.query_one("read the clock", sql::CLOCK, &[])?;
         let before = start.elapsed().as_secs_f64();
         let there: f64 = session.query_one("read the clock", sql::CLOCK, &[])?.get(0);
@@ -83,21 +83,21 @@ fn clocks(master: &mut Session, slave: &mut Session) -> Result<(f64, f64)> {
     Ok((on_slave.0 - on_master.0, on_slave.1 + on_master.1))
 }
 
-/// They are not replicated, which whoever makes the slave a master must know.
+/// Sequences are not replicated. The operator must know that before the slave takes over from the master.
 fn sequences(report: &mut Diagnosis, master: &mut Session, slave: &mut Session) {
     let ask = |session: &mut Session| -> Result<Vec<(String, i64, bool)>> {
         let rows = session.query("look at the sequences", &sql::DOCTOR_SEQUENCES, &[])?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
     };
-    // On a slave that is a master too they are meant to differ.
+    // If the slave is also a master, its sequences have other values by design.
     let is_master =
         slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[]).map(|row| row.get::<_, bool>(0));
-    let Some(false) = report.tried(None, "sequences", is_master) else { return };
+    let Some(false) = report.ok_or_warning(None, "sequences", is_master) else { return };
     let both = ask(master).and_then(|on_master| Ok((on_master, ask(slave)?)));
-    let Some((on_master, on_slave)) = report.tried(None, "sequences", both) else { return };
+    let Some((on_master, on_slave)) = report.ok_or_warning(None, "sequences", both) else { return };
     let there: HashMap<&str, i64> = on_slave.iter().map(|(name, value, _)| (name.as_str(), *value)).collect();
     let names = slave.query("look at the sequences", sql::SEQUENCE_NAMES, &[]);
-    let Some(names) = report.tried(None, "sequences", names) else { return };
+    let Some(names) = report.ok_or_warning(None, "sequences", names) else { return };
     let known: Vec<String> = names.iter().map(|row| row.get(0)).collect();
     let behind = on_master.iter().filter(|(name, value, rises)| {
         known.contains(name)
@@ -108,10 +108,10 @@ fn sequences(report: &mut Diagnosis, master: &mut Session, slave: &mut Session) 
         report.add(Level::Ok, Some(slave.side()), "sequences", "none is behind the master's");
         return;
     }
-    let text = format!("not replicated, and behind the master's: {} of them", behind.len());
+    let text = format!("sequences are not replicated; behind the master's: {}", behind.len());
     let finding = report.add(Level::Note, Some(slave.side()), "sequences", text);
     for (name, value, _) in behind {
-        finding.mend(format!("SELECT pg_catalog.setval({}, {value});", quote_literal(name)));
+        finding.fix(format!("SELECT pg_catalog.setval({}, {value});", quote_literal(name)));
     }
-    finding.advise("before the slave takes over from the master");
+    finding.advise("run this before the slave takes over from the master");
 }

@@ -1,4 +1,4 @@
-//! One server by itself, and the master's log and daemon.
+//! Checks each server, and the master's log and daemon.
 
 use super::{Diagnosis, Level, Worker};
 use crate::backlog::sql as backlog_sql;
@@ -18,7 +18,7 @@ const OLDEST_VERSION: i32 = 13;
 pub(super) fn examine(report: &mut Diagnosis, config: &Config, session: &mut Session) {
     let side = Some(session.side());
     let asked = session.query_one("look at the server", server_sql::IDENTITY, &[]);
-    let Some(row) = report.tried(side, "version", asked) else { return };
+    let Some(row) = report.ok_or_warning(side, "version", asked) else { return };
     let version = row.get::<_, i32>(3) / 10_000;
     let text = format!("PostgreSQL {version}");
     if version < OLDEST_VERSION {
@@ -38,73 +38,82 @@ pub(super) fn examine(report: &mut Diagnosis, config: &Config, session: &mut Ses
             .add(Level::Failure, side, "recovery", "the server is a standby, which is read-only")
             .advise("connect to its primary, or make it one: SELECT pg_promote();");
     } else {
-        report.add(Level::Ok, side, "recovery", "the server is no standby");
+        report.add(Level::Ok, side, "recovery", "the server is not a standby");
     }
     let subjects = [
         ("two-phase commit", if config.two_phase { "transactions can be prepared" } else { "not used" }),
         ("open transactions", "none is older than an hour"),
-        ("notify queue", "next to empty"),
-        ("durability", "what is committed is on disk"),
+        ("notify queue", "nearly empty"),
+        ("durability", "committed data is on disk"),
     ];
     report.ask(session, &subjects, sql::DOCTOR_SERVER, &[&config.two_phase]);
     if version >= 15 {
-        report.ask(session, &[("collation", "as when the indexes were built")], sql::DOCTOR_COLLATION, &[]);
+        report.ask(
+            session,
+            &[("collation", "its version has not changed since the database was built")],
+            sql::DOCTOR_COLLATION,
+            &[],
+        );
     }
 }
 
-/// The log's origin; none if there is no log that could be read.
+/// Checks the log and returns its origin. None if the log is missing or lacks this slave's column, or if the role lacks
+/// rights.
 pub(super) fn examine_log(report: &mut Diagnosis, config: &Config, master: &mut Session) -> Option<u64> {
     let log = match checks::log_oid(master) {
         Ok(log) => log,
         Err(error) => {
             let advice = format!("pyreplica install {}", shell_quoted(&config.master.without_password().to_conninfo()));
-            report.failed("log", &error).advise(advice);
+            report.add_failure("log", &error).advise(advice);
             return None;
         }
     };
     let missing = master.query("look at the rights", server_sql::MISSING_RIGHTS, &[]);
-    let missing = report.tried(Some(Side::Master), "rights", missing)?;
+    let missing = report.ok_or_warning(Some(Side::Master), "rights", missing)?;
     if !missing.is_empty() {
         let finding =
             report.add(Level::Failure, Some(Side::Master), "rights", "the role lacks rights on pyreplica's tables");
-        finding.mends = missing.iter().map(|row| row.get(0)).collect();
-        finding.advise("as their owner");
+        finding.fixes = missing.iter().map(|row| row.get(0)).collect();
+        finding.advise("run this as their owner");
         return None;
     }
     report.add(Level::Ok, Some(Side::Master), "rights", "the role may read and mark the log");
     let identity = master.query_one("look at the server", server_sql::IDENTITY, &[]);
-    let identity: String = report.tried(Some(Side::Master), "log", identity)?.get(0);
+    let identity: String = report.ok_or_warning(Some(Side::Master), "log", identity)?.get(0);
     let rows = master.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[]);
-    let fields: Vec<String> = report.tried(Some(Side::Master), "log", rows)?.iter().map(|row| row.get(0)).collect();
+    let fields: Vec<String> =
+        report.ok_or_warning(Some(Side::Master), "log", rows)?.iter().map(|row| row.get(0)).collect();
     let field = &config.slave_field;
     if !fields.contains(field) {
         let text = format!("replica_log has no boolean column for SLAVE_FIELD={field}");
         let add = format!("SELECT public.py_log_add_slave({});", quote_literal(field));
-        report.add(Level::Failure, Some(Side::Master), "log", text).mend(add);
+        report.add(Level::Failure, Some(Side::Master), "log", text).fix(add);
         return None;
     }
     report.ask(master, &[("log", "installed, with a column for this slave")], sql::DOCTOR_LOG, &[field]);
     examine_size(report, config, master, &fields);
     let subjects = [
-        ("disabled triggers", "none of those that log"),
-        ("trigger order", "what logs fires first"),
+        ("disabled triggers", "all triggers that log are enabled"),
+        ("trigger order", "the triggers that log fire first"),
         ("superfluous triggers", "no change is logged twice"),
     ];
     report.ask(master, &subjects, sql::DOCTOR_TRIGGERS, &[]);
     Some(checks::origin(&identity, log))
 }
 
-/// Who is at work?
+/// Finds out whether a daemon or a copy is connected.
 pub(super) fn examine_daemon(report: &mut Diagnosis, config: &Config, source: &str, master: &mut Session) -> Worker {
     let side = Some(Side::Master);
     let field = &config.slave_field;
     examine_error(report, field, master);
     let rows = master.query("look for the daemon", server_sql::DAEMON, &[field]);
-    let Some(rows) = report.tried(side, "daemon", rows) else { return Worker::None };
+    let Some(rows) = report.ok_or_warning(side, "daemon", rows) else { return Worker::None };
     if let Some(row) = rows.iter().find(|row| row.get("copies")) {
         let pid: i32 = row.get("pid");
-        let text = format!("none: a copy to the slave is under way (server process {pid})");
-        report.add(Level::Note, side, "daemon", text).advise(format!("when it has ended: pyreplica {source}"));
+        let text = format!("none: a copy to the slave is in progress (server process {pid})");
+        report
+            .add(Level::Note, side, "daemon", text)
+            .advise(format!("when it has ended, start the daemon: pyreplica {source}"));
         return Worker::Copy;
     }
     if let Some(row) = rows.first() {
@@ -120,7 +129,7 @@ pub(super) fn examine_daemon(report: &mut Diagnosis, config: &Config, source: &s
         return Worker::Daemon;
     }
     let batch = master.query("read the last batch", sql::LAST_BATCH, &[field]);
-    let Some(rows) = report.tried(side, "daemon", batch) else { return Worker::None };
+    let Some(rows) = report.ok_or_warning(side, "daemon", batch) else { return Worker::None };
     let last = rows.first().filter(|row| BatchNumber(row.get(0)) > BatchNumber(0));
     let level = if last.is_some() { Level::Warning } else { Level::Note };
     let since = last.map(|row| format!("; the last batch was committed at {}", row.get::<_, &str>("ts")));
@@ -130,26 +139,26 @@ pub(super) fn examine_daemon(report: &mut Diagnosis, config: &Config, source: &s
     Worker::None
 }
 
-/// What the daemon fails with, if it does.
+/// Adds the error with which the daemon fails, if it does.
 fn examine_error(report: &mut Diagnosis, field: &String, master: &mut Session) {
-    let may = master.query_one("look for errors", sql::MAY_NOTE_ERRORS, &[]).map(|row| row.get::<_, bool>(0));
-    let Some(true) = report.tried(Some(Side::Master), "last error", may) else { return };
+    let may = master.query_one("look for errors", sql::MAY_RECORD_ERRORS, &[]).map(|row| row.get::<_, bool>(0));
+    let Some(true) = report.ok_or_warning(Some(Side::Master), "last error", may) else { return };
     let rows = master.query("look for errors", sql::LAST_ERROR, &[field]);
-    let Some(rows) = report.tried(Some(Side::Master), "last error", rows) else { return };
+    let Some(rows) = report.ok_or_warning(Some(Side::Master), "last error", rows) else { return };
     match rows.first().filter(|row| row.get::<_, Option<&str>>("recovered").is_none()) {
         Some(row) => {
             let (since, message): (&str, &str) = (row.get("since"), row.get("message"));
             let finding = report.add(Level::Failure, None, "last error", format!("failing since {since}: {message}"));
             finding.advice = row.get("hint");
         }
-        None => drop(report.add(Level::Ok, None, "last error", "none that lasts")),
+        None => drop(report.add(Level::Ok, None, "last error", "the daemon does not fail now")),
     }
 }
 
 fn examine_size(report: &mut Diagnosis, config: &Config, master: &mut Session, fields: &[String]) {
     let side = Some(Side::Master);
     let asked = master.query_one("look at the size of the log", pair_sql::LOG_SIZE, &[]);
-    let Some(row) = report.tried(side, "log size", asked) else { return };
+    let Some(row) = report.ok_or_warning(side, "log size", asked) else { return };
     let size = row.get::<_, i64>(0) as u64;
     let text = format!("{} MiB", size >> 20);
     if size <= config.log_warning {
@@ -159,7 +168,7 @@ fn examine_size(report: &mut Diagnosis, config: &Config, master: &mut Session, f
     let mut holders = Vec::new();
     for field in fields {
         let asked = master.query("look for the oldest change", &backlog_sql::waiting(field), &[field]);
-        let Some(rows) = report.tried(side, "log size", asked) else { continue };
+        let Some(rows) = report.ok_or_warning(side, "log size", asked) else { continue };
         holders.extend(
             rows.first().map(|row| format!("{field} has not replayed changes since {}", row.get::<_, String>(0))),
         );
@@ -167,10 +176,10 @@ fn examine_size(report: &mut Diagnosis, config: &Config, master: &mut Session, f
     let holders = if holders.is_empty() { "no slave has anything to replay".to_string() } else { holders.join(", ") };
     report
         .add(Level::Warning, side, "log size", format!("{text}, more than LOG_WARNING: {holders}"))
-        .advise("start the slave that is away, or remove it: SELECT py_log_remove_slave('...')");
+        .advise("start that slave's daemon, or remove the slave: SELECT py_log_remove_slave('...')");
 }
 
-/// One word for a shell.
+/// Quotes a text as one word for a shell.
 fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }

@@ -1,6 +1,6 @@
-//! The tables: logged on the master, and on the slave such that what is logged fits.
+//! Checks that the master's tables are logged, and that the slave's tables can take the logged changes.
 
-use super::{Diagnosis, Level, takes_replica_role};
+use super::{Diagnosis, Level, may_take_replica_role};
 use crate::base::error::Result;
 use crate::base::names::{Side, quote_ident, quote_literal};
 use crate::health::sql;
@@ -8,7 +8,7 @@ use crate::server::checks;
 use crate::server::session::{Row, Session};
 use std::collections::{BTreeMap, HashSet};
 
-/// What separates the columns of a unique index in the answer.
+/// Separates the columns of a unique index in the query's result.
 const SEPARATOR: &str = "\u{1}";
 
 struct Table {
@@ -16,29 +16,34 @@ struct Table {
     name: String,
     relation: String,
     key: Vec<String>,
-    /// Columns that could be the key.
+    /// Columns that could become the primary key.
     candidate: Vec<String>,
     columns: Vec<Column>,
+    /// The columns of each unique index, with `SEPARATOR` between them.
     unique: Vec<String>,
     is_logged: bool,
-    is_by_hand: bool,
+    /// The operator has created the trigger and named the key columns in it.
+    trigger_names_key: bool,
 }
 
 struct Column {
     name: String,
-    shown: String,
-    plain: String,
+    /// The type as in CREATE TABLE.
+    sql_type: String,
+    /// The type without its schema, which for an extension's type may differ between the two sides.
+    bare_type: String,
     not_null: bool,
     generated: bool,
     expression: Option<String>,
     identity: String,
-    is_filled: bool,
-    is_loose: bool,
+    has_default: bool,
+    /// The collation is nondeterministic: different texts may be equal.
+    is_nondeterministic: bool,
 }
 
 type Catalog = BTreeMap<(String, String), Table>;
 
-/// `has_log`: the master's part is installed.
+/// `has_log` says whether the log is installed on the master.
 pub(super) fn examine(
     report: &mut Diagnosis,
     has_log: bool,
@@ -47,18 +52,18 @@ pub(super) fn examine(
 ) {
     let on_master = master.as_mut().and_then(|master| {
         let asked = catalog(master);
-        report.tried(Some(Side::Master), "tables", asked)
+        report.ok_or_warning(Some(Side::Master), "tables", asked)
     });
     let Some(slave) = slave else {
         logging(report, has_log, on_master.as_ref(), None);
         return;
     };
     let asked = catalog(slave);
-    let on_slave = report.tried(Some(Side::Slave), "tables", asked);
+    let on_slave = report.ok_or_warning(Some(Side::Slave), "tables", asked);
     logging(report, has_log, on_master.as_ref(), on_slave.as_ref());
     replaying(report, slave, on_master.as_ref());
     let (Some(on_master), Some(on_slave)) = (on_master, on_slave) else { return };
-    // Whoever may not read what is left out is told too much.
+    // If the role may not read which columns are left out, the findings include such columns too.
     let left_out: HashSet<(String, String)> = match master.filter(|_| has_log) {
         Some(master) => {
             let rows = master.query("look at the transforms", sql::LEFT_OUT, &[]).unwrap_or_default();
@@ -79,24 +84,19 @@ pub(super) fn examine(
     }
     if report.findings.len() == before {
         let logged = on_master.values().filter(|table| table.is_logged).count();
-        report.add(
-            Level::Ok,
-            None,
-            "tables",
-            format!("on the slave as on the master, of those that are logged: {logged}"),
-        );
+        report.add(Level::Ok, None, "tables", format!("logged tables that are the same on both sides: {logged}"));
     }
 }
 
-/// Which tables of the master are not logged.
+/// Finds tables of the master that are not logged.
 fn logging(report: &mut Diagnosis, has_log: bool, on_master: Option<&Catalog>, on_slave: Option<&Catalog>) {
     let Some(on_master) = on_master else { return };
     let side = Some(Side::Master);
     let mut is_fine = true;
     for (place, table) in
-        on_master.iter().filter(|(_, table)| !table.is_logged || (table.key.is_empty() && !table.is_by_hand))
+        on_master.iter().filter(|(_, table)| !table.is_logged || (table.key.is_empty() && !table.trigger_names_key))
     {
-        // What is not on the slave either is perhaps not to be replicated at all.
+        // If the slave does not have the table either, perhaps it should not be replicated.
         let level = match on_slave {
             Some(there) if !there.contains_key(place) => Level::Note,
             _ => Level::Warning,
@@ -115,14 +115,17 @@ fn logging(report: &mut Diagnosis, has_log: bool, on_master: Option<&Catalog>, o
             if table.candidate.is_empty() {
                 finding.advise(format!("give it one, on both sides, and then the trigger: {create}"));
             } else {
-                finding.mend(format!("ALTER TABLE {relation} ADD PRIMARY KEY ({});", list(&table.candidate)));
-                finding.mends.extend(has_log.then_some(create));
-                finding.advise("the key on the slave too");
+                finding.fix(format!("ALTER TABLE {relation} ADD PRIMARY KEY ({});", list(&table.candidate)));
+                finding.fixes.extend(has_log.then_some(create));
+                finding.advise("add the key on the slave too");
             }
         } else if has_log {
             is_fine = false;
             let text = format!("{relation} has no trigger: its changes are not replicated");
-            report.add(level, side, "triggers", text).mend(create).advise("what it holds already: pyreplica copy");
+            report
+                .add(level, side, "triggers", text)
+                .fix(create)
+                .advise("copy the rows that it has already: pyreplica copy");
         }
     }
     if is_fine && has_log {
@@ -130,33 +133,35 @@ fn logging(report: &mut Diagnosis, has_log: bool, on_master: Option<&Catalog>, o
     }
 }
 
-/// What would hinder replay on the slave.
+/// Finds what would disturb replay on the slave.
 fn replaying(report: &mut Diagnosis, slave: &mut Session, on_master: Option<&Catalog>) {
     let side = Some(Side::Slave);
-    let takes = takes_replica_role(slave);
-    let Some(takes) = report.tried(side, "replica role", takes) else { return };
-    if takes {
-        report.add(Level::Ok, side, "replica role", "triggers and cascades of the slave stand still");
+    let may_take = may_take_replica_role(slave);
+    let Some(may_take) = report.ok_or_warning(side, "replica role", may_take) else { return };
+    if may_take {
+        report.add(Level::Ok, side, "replica role", "the slave's triggers and cascades do not run");
     } else {
         let role = slave.query_one("ask for the role", sql::ROLE_AND_VERSION, &[]);
-        let text = "the role may not set session_replication_role: triggers and cascades of the slave run too";
+        let text = "the role may not set session_replication_role: the slave's triggers and cascades run too";
         let finding = report.add(Level::Warning, side, "replica role", text);
         match role.map(|row| (row.get::<_, String>(0), row.get::<_, i32>(1))) {
             Ok((role, version)) if version >= 150_000 => {
-                finding.mend(format!("GRANT SET ON PARAMETER session_replication_role TO {};", quote_ident(&role)));
+                finding.fix(format!("GRANT SET ON PARAMETER session_replication_role TO {};", quote_ident(&role)));
             }
-            _ => drop(finding.advise("before PostgreSQL 15 only a superuser may; docs/rights.md says what that means")),
+            _ => drop(
+                finding.advise("before PostgreSQL 15 only a superuser may set it; docs/rights.md says what that means"),
+            ),
         }
     }
     let progress = checks::has_progress(slave)
         .and_then(|has| if has { checks::missing_progress_rights(slave).map(Some) } else { Ok(None) });
     match progress {
-        Ok(Some(None)) => drop(report.add(Level::Ok, side, "progress", "there is a table for it")),
+        Ok(Some(None)) => drop(report.add(Level::Ok, side, "progress", "the table replica_progress is there")),
         Ok(Some(Some(missing))) => {
             let text = "the role lacks rights on replica_progress";
             let finding = report.add(Level::Failure, side, "progress", text);
             for grant in missing.split_inclusive(';') {
-                finding.mend(grant.trim().to_string());
+                finding.fix(grant.trim().to_string());
             }
         }
         Ok(None) => {
@@ -165,7 +170,7 @@ fn replaying(report: &mut Diagnosis, slave: &mut Session, on_master: Option<&Cat
                 "the daemon creates it, if its role may create tables in public; otherwise run sql/slave-install.sql";
             report.add(Level::Note, side, "progress", text).advise(advice);
         }
-        Err(error) => drop(report.failed("progress", &error)),
+        Err(error) => drop(report.add_failure("progress", &error)),
     }
     let Some(on_master) = on_master else { return };
     let logged = || on_master.values().filter(|table| table.is_logged);
@@ -173,7 +178,7 @@ fn replaying(report: &mut Diagnosis, slave: &mut Session, on_master: Option<&Cat
     let names: Vec<&str> = logged().map(|table| table.name.as_str()).collect();
     let subjects =
         [("rights", "the role may write to every table"), ("row security", "none"), ("slave triggers", "none fires")];
-    report.ask(slave, &subjects, sql::DOCTOR_SLAVE, &[&schemas, &takes, &names]);
+    report.ask(slave, &subjects, sql::DOCTOR_SLAVE, &[&schemas, &may_take, &names]);
 }
 
 fn missing(report: &mut Diagnosis, table: &Table, has_schema: bool) {
@@ -181,14 +186,14 @@ fn missing(report: &mut Diagnosis, table: &Table, has_schema: bool) {
     let text = format!("{relation} is logged on the master and missing on the slave");
     let finding = report.add(Level::Failure, Some(Side::Slave), "tables", text);
     if !has_schema && table.schema != "public" {
-        finding.mend(format!("CREATE SCHEMA IF NOT EXISTS {};", quote_ident(&table.schema)));
+        finding.fix(format!("CREATE SCHEMA IF NOT EXISTS {};", quote_ident(&table.schema)));
     }
     let mut parts: Vec<String> = table.columns.iter().map(definition).collect();
     if !table.key.is_empty() {
         parts.push(format!("PRIMARY KEY ({})", list(&table.key)));
     }
-    finding.mend(format!("CREATE TABLE {relation} ({});", parts.join(", ")));
-    finding.advise("defaults, indexes and constraints: pg_dump --schema-only; its rows: pyreplica copy");
+    finding.fix(format!("CREATE TABLE {relation} ({});", parts.join(", ")));
+    finding.advise("for defaults, indexes and constraints use pg_dump --schema-only, for its rows pyreplica copy");
 }
 
 fn compare(report: &mut Diagnosis, table: &Table, other: &Table, is_left_out: impl Fn(&str) -> bool) {
@@ -198,30 +203,32 @@ fn compare(report: &mut Diagnosis, table: &Table, other: &Table, is_left_out: im
         let name = quote_ident(&column.name);
         let Some(there) = other.columns.iter().find(|there| there.name == column.name) else {
             let text = format!("{relation} lacks the column {name}");
-            let add = format!("ALTER TABLE {relation} ADD COLUMN {name} {};", column.shown);
-            report.add(Level::Failure, side, "columns", text).mend(add);
+            let add = format!("ALTER TABLE {relation} ADD COLUMN {name} {};", column.sql_type);
+            report.add(Level::Failure, side, "columns", text).fix(add);
             continue;
         };
-        if there.plain != column.plain && !there.generated {
-            let text = format!("{relation}.{name} is {} on the slave, {} on the master", there.shown, column.shown);
-            report.add(Level::Warning, side, "columns", text).mend(format!(
+        if there.bare_type != column.bare_type && !there.generated {
+            let text =
+                format!("{relation}.{name} is {} on the slave, {} on the master", there.sql_type, column.sql_type);
+            report.add(Level::Warning, side, "columns", text).fix(format!(
                 "ALTER TABLE {relation} ALTER COLUMN {name} TYPE {0} USING {name}::pg_catalog.text::{0};",
-                column.shown
+                column.sql_type
             ));
         }
-        if there.is_loose != column.is_loose
+        if there.is_nondeterministic != column.is_nondeterministic
             && table.unique.iter().any(|set| set.split(SEPARATOR).any(|c| c == column.name))
         {
-            let text = format!("{relation}.{name} is unique, under collations that differ in what is equal");
+            let text =
+                format!("{relation}.{name} is unique, but the two sides' collations differ in which texts are equal");
             report.add(Level::Warning, side, "columns", text).advise("give it the same collation on both sides");
         }
     }
-    for column in other.columns.iter().filter(|there| there.not_null && !there.is_filled && !there.generated) {
+    for column in other.columns.iter().filter(|there| there.not_null && !there.has_default && !there.generated) {
         if !table.columns.iter().any(|here| here.name == column.name) || is_left_out(&column.name) {
             let name = quote_ident(&column.name);
             let text = format!("{relation}.{name} must not be null on the slave, and the master sends nothing for it");
-            let mend = format!("ALTER TABLE {relation} ALTER COLUMN {name} DROP NOT NULL;");
-            report.add(Level::Failure, side, "columns", text).mend(mend);
+            let fix = format!("ALTER TABLE {relation} ALTER COLUMN {name} DROP NOT NULL;");
+            report.add(Level::Failure, side, "columns", text).fix(fix);
         }
     }
     let mut key = table.key.clone();
@@ -231,20 +238,20 @@ fn compare(report: &mut Diagnosis, table: &Table, other: &Table, is_left_out: im
         columns.sort_unstable();
         columns == key
     };
-    if !key.is_empty() && !table.is_by_hand && !other.unique.iter().any(is_unique) {
+    if !key.is_empty() && !table.trigger_names_key && !other.unique.iter().any(is_unique) {
         let text = format!("{relation} is not unique on the slave by the master's key ({})", list(&table.key));
-        let mend = if other.key.is_empty() {
+        let fix = if other.key.is_empty() {
             format!("ALTER TABLE {relation} ADD PRIMARY KEY ({});", list(&table.key))
         } else {
             format!("CREATE UNIQUE INDEX ON {relation} ({});", list(&table.key))
         };
-        report.add(Level::Warning, side, "keys", text).mend(mend);
+        report.add(Level::Warning, side, "keys", text).fix(fix);
     }
 }
 
-/// A column as CREATE TABLE takes it.
+/// The definition of a column in CREATE TABLE.
 fn definition(column: &Column) -> String {
-    let mut text = format!("{} {}", quote_ident(&column.name), column.shown);
+    let mut text = format!("{} {}", quote_ident(&column.name), column.sql_type);
     match (&column.expression, column.identity.as_str()) {
         (Some(expression), _) => text += &format!(" GENERATED ALWAYS AS ({expression}) STORED"),
         (None, "a") => text += " GENERATED ALWAYS AS IDENTITY",
@@ -267,20 +274,20 @@ fn catalog(session: &mut Session) -> Result<Catalog> {
 fn table(row: &Row) -> Table {
     let texts = |name| row.get::<_, Option<Vec<String>>>(name).unwrap_or_default();
     let flags = |name| row.get::<_, Option<Vec<bool>>>(name).unwrap_or_default();
-    let (shown, plain, identity) = (texts("types"), texts("plain"), texts("identity"));
+    let (sql_types, bare_types, identity) = (texts("types"), texts("plain"), texts("identity"));
     let expressions = row.get::<_, Option<Vec<Option<String>>>>("expressions").unwrap_or_default();
     let (not_null, generated) = (flags("notnull"), flags("generated"));
-    let (filled, loose) = (flags("filled"), flags("loose"));
+    let (has_default, is_nondeterministic) = (flags("filled"), flags("loose"));
     let columns = texts("names").into_iter().enumerate().map(|(n, name)| Column {
         name,
-        shown: shown[n].clone(),
-        plain: plain[n].clone(),
+        sql_type: sql_types[n].clone(),
+        bare_type: bare_types[n].clone(),
         not_null: not_null[n],
         generated: generated[n],
         expression: expressions[n].clone(),
         identity: identity[n].clone(),
-        is_filled: filled[n],
-        is_loose: loose[n],
+        has_default: has_default[n],
+        is_nondeterministic: is_nondeterministic[n],
     });
     Table {
         schema: row.get("schema"),
@@ -291,6 +298,6 @@ fn table(row: &Row) -> Table {
         columns: columns.collect(),
         unique: texts("unique"),
         is_logged: row.get("logged"),
-        is_by_hand: row.get("by_hand"),
+        trigger_names_key: row.get("by_hand"),
     }
 }

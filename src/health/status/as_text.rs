@@ -1,10 +1,10 @@
-//! For people and for programs.
+//! Prints the state of pairs as a table for people and as JSON for programs.
 
 use super::{Count, PairStatus};
 use crate::process::output::{Json, TextTable, json};
 use std::collections::HashMap;
 
-/// A line for each pair, and below what somebody should see to. `rates`: changes a second, by pair.
+/// A line for each pair, and below it the problems. `rates` has the changes per second of each pair.
 pub fn as_table(pairs: &[PairStatus], rates: &HashMap<String, f64>) -> String {
     let headings = [
         "PAIR",
@@ -35,8 +35,8 @@ pub fn as_table(pairs: &[PairStatus], rates: &HashMap<String, f64>) -> String {
                 (None, _) => "-".to_string(),
             }),
             text(&|lag| lag.replayed_at.clone().unwrap_or_else(|| "-".to_string())),
-            number(pair.doubt.as_ref().map(|doubt| doubt.batches)),
-            number(pair.aside.conflicts),
+            number(pair.in_doubt.as_ref().map(|in_doubt| in_doubt.batches)),
+            number(pair.records.conflicts),
             text(&|lag| format!("{} MiB", lag.log_bytes >> 20)),
         ]);
     }
@@ -89,14 +89,14 @@ pub fn as_json(pair: &PairStatus, rate: Option<f64>) -> Json {
         "error": error,
         "open_transactions": pair.open.as_ref().map(|open| open.transactions),
         "open_seconds": pair.open.as_ref().map(|open| open.oldest.as_secs()),
-        "in_doubt": pair.doubt.as_ref().map(|doubt| doubt.batches),
-        "conflicts": pair.aside.conflicts,
-        "last_conflict": pair.aside.last_conflict,
-        "put_aside": pair.aside.held,
-        "paused": pair.aside.is_paused,
-        "paused_tables": pair.aside.paused_tables,
+        "in_doubt": pair.in_doubt.as_ref().map(|in_doubt| in_doubt.batches),
+        "conflicts": pair.records.conflicts,
+        "last_conflict": pair.records.last_conflict,
+        "put_aside": pair.records.held,
+        "paused": pair.records.is_paused,
+        "paused_tables": pair.records.paused_tables,
         "copying": pair.is_copying,
-        "copying_tables": pair.aside.copying_tables,
+        "copying_tables": pair.records.copying_tables,
         "unfinished_copy": pair.copy.as_ref().map(|copy| {
             json!({ "tables": copy.tables, "loaded": copy.loaded, "since": copy.since })
         }),

@@ -1,4 +1,4 @@
-//! For Prometheus: its text format, version 0.0.4. The names are stable.
+//! Prints the metrics in Prometheus's text exposition format, version 0.0.4. The names are stable.
 
 use super::PairStatus;
 
@@ -8,7 +8,7 @@ struct Metric {
     name: &'static str,
     kind: &'static str,
     help: &'static str,
-    /// What it is for one pair: nothing, if unknown; one value, or one a further label.
+    /// The values for one pair: none if unknown, one, or one for each value of a further label.
     measure: Measure,
 }
 
@@ -23,19 +23,19 @@ const METRICS: &[Metric] = &[
         if v.reached[0] { one(flag(v.daemon.is_some())) } else { Vec::new() }
     }),
     gauge("pyreplica_lag_changes", "Changes that the slave has not replayed yet", |v| {
-        maybe(v.lag.as_ref().map(|lag| lag.changes as f64))
+        optional(v.lag.as_ref().map(|lag| lag.changes as f64))
     }),
     gauge("pyreplica_lag_seconds", "Age of the oldest change that the slave has not replayed yet", |v| {
-        maybe(v.lag.as_ref().map(|lag| lag.seconds))
+        optional(v.lag.as_ref().map(|lag| lag.seconds))
     }),
     gauge("pyreplica_replayed_id", "Log id of the last change of the last transaction that was replayed", |v| {
-        maybe(v.lag.as_ref().and_then(|lag| lag.last).map(|id| id as f64))
+        optional(v.lag.as_ref().and_then(|lag| lag.last).map(|id| id as f64))
     }),
     gauge("pyreplica_logged_id", "Log id of the newest change", |v| {
-        maybe(v.lag.as_ref().map(|lag| lag.highest as f64))
+        optional(v.lag.as_ref().map(|lag| lag.highest as f64))
     }),
     gauge("pyreplica_log_bytes", "Size of replica_log with its indexes", |v| {
-        maybe(v.lag.as_ref().map(|lag| lag.log_bytes as f64))
+        optional(v.lag.as_ref().map(|lag| lag.log_bytes as f64))
     }),
     gauge("pyreplica_failing", "Whether the daemon's last attempt failed", |v| {
         if v.lag.is_some() { one(flag(v.error.as_ref().is_some_and(|e| e.recovered.is_none()))) } else { Vec::new() }
@@ -43,29 +43,29 @@ const METRICS: &[Metric] = &[
     gauge(
         "pyreplica_failing_since_seconds",
         "When it began to fail, in seconds since 1970; absent if it does not",
-        |v| maybe(v.error.as_ref().filter(|e| e.recovered.is_none()).map(|e| e.since_epoch)),
+        |v| optional(v.error.as_ref().filter(|e| e.recovered.is_none()).map(|e| e.since_epoch)),
     ),
     gauge("pyreplica_in_doubt_batches", "Batches that are prepared and not yet committed", |v| {
-        maybe(v.doubt.as_ref().map(|doubt| doubt.batches as f64))
+        optional(v.in_doubt.as_ref().map(|in_doubt| in_doubt.batches as f64))
     }),
     gauge("pyreplica_in_doubt_seconds", "Age of the oldest of them", |v| {
-        maybe(v.doubt.as_ref().map(|doubt| doubt.oldest.as_secs_f64()))
+        optional(v.in_doubt.as_ref().map(|in_doubt| in_doubt.oldest.as_secs_f64()))
     }),
     gauge("pyreplica_conflicts", "Conflicts that the slave keeps a record of", |v| {
-        maybe(v.aside.conflicts.map(|n| n as f64))
+        optional(v.records.conflicts.map(|n| n as f64))
     }),
-    gauge("pyreplica_put_aside_changes", "Changes that were put aside instead of being replayed", |v| {
-        maybe(v.aside.held.map(|n| n as f64))
+    gauge("pyreplica_put_aside_changes", "Changes that are held on the slave instead of being replayed", |v| {
+        optional(v.records.held.map(|n| n as f64))
     }),
     gauge("pyreplica_copy_unfinished", "Whether a copy of all tables has begun and not ended", |v| {
-        maybe(v.aside.held.map(|_| flag(v.copy.is_some())))
+        optional(v.records.held.map(|_| flag(v.copy.is_some())))
     }),
     gauge("pyreplica_paused", "Whether the operator has paused the pair", |v| {
-        maybe(v.aside.held.map(|_| flag(v.aside.is_paused)))
+        optional(v.records.held.map(|_| flag(v.records.is_paused)))
     }),
 ];
 
-/// One sample a pair and metric, all samples of a metric together, as the format wants it.
+/// One sample for each pair and metric. The format requires all samples of a metric together.
 pub fn exposition(pairs: &[PairStatus]) -> String {
     let mut text = String::new();
     for Metric { name, kind, help, measure } in METRICS {
@@ -89,7 +89,7 @@ fn one(value: f64) -> Vec<(&'static str, f64)> {
     vec![("", value)]
 }
 
-fn maybe(value: Option<f64>) -> Vec<(&'static str, f64)> {
+fn optional(value: Option<f64>) -> Vec<(&'static str, f64)> {
     value.map_or(Vec::new(), one)
 }
 
@@ -97,7 +97,7 @@ fn flag(is_so: bool) -> f64 {
     if is_so { 1.0 } else { 0.0 }
 }
 
-/// As the format wants the value of a label.
+/// Escapes the value of a label.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -8,19 +8,20 @@ use crate::server::session::{Row, Session};
 use crate::server::sql as server_sql;
 use std::time::Duration;
 
-/// So many rows of the log are looked at: some tenths of a second. What is beyond is estimated by the ids.
+/// How many rows of the log are read. That takes some tenths of a second. The number of further rows is estimated from
+/// the ids.
 const LOOK_ROWS: i64 = 100_000;
 
-/// How far the slave is behind, and with what.
+/// How far the slave is behind.
 #[derive(Debug)]
 pub struct Lag {
     pub changes: u64,
     pub count: Count,
-    /// Since the oldest change that waits was made; none waits: zero.
+    /// The age of the oldest change that waits. Zero if none waits.
     pub seconds: f64,
     pub batch: i64,
     pub replayed_at: Option<String>,
-    /// Since then.
+    /// The time since `replayed_at`.
     pub idle: Option<Duration>,
     /// The last change that was replayed, and its transaction if the log still has it.
     pub last: Option<i64>,
@@ -41,30 +42,34 @@ impl Lag {
     }
 }
 
-/// How well it is known what waits: of a long log only both ends are looked at.
+/// How exact the number of waiting changes is. Of a long log only both ends are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
     Exact,
-    /// What was not looked at lies before the last change that was replayed: little of it can wait, if any.
+    /// The part that was not read lies before the last change that was replayed. Few changes of it can wait, if any.
     AtLeast,
-    /// By the ids.
+    /// Estimated from the ids.
     About,
 }
 
-/// How far the slave was at a moment, by the master's clock.
+/// How far the slave has come, and when its last batch was committed, by the master's clock.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct Progress {
     pub batch: i64,
     pub last: i64,
-    pub noted: f64,
+    pub committed_at: f64,
 }
 
-/// How far the slave is: for two looks a moment apart.
-pub fn place(master: &mut Session, field: &str) -> Result<Option<Place>> {
-    let rows = master.query("look how far the slave is", sql::PLACE, &[&field])?;
+/// Reads how far the slave has come. The rate follows from two calls. None before the first batch.
+pub fn progress(master: &mut Session, field: &str) -> Result<Option<Progress>> {
+    let rows = master.query("look how far the slave is", sql::PROGRESS, &[&field])?;
     Ok(rows.first().and_then(|row| {
         let last: Option<i64> = row.get("last");
-        Some(Place { batch: row.get("batch"), last: last?, noted: row.get::<_, Option<f64>>("noted")? })
+        Some(Progress {
+            batch: row.get("batch"),
+            last: last?,
+            committed_at: row.get::<_, Option<f64>>("committed_at")?,
+        })
     }))
 }
 
@@ -92,7 +97,7 @@ pub(super) fn of(master: &mut Session, field: &str) -> Result<Lag> {
     })
 }
 
-/// What waits, from the rows above which anything may wait and from the newest.
+/// The number of changes that wait, from the two ends of the log that were read.
 fn count(row: &Row) -> (u64, Count) {
     let (pending, newest): (i64, i64) = (row.get("pending"), row.get("newest"));
     let (seen, lowest, highest): (i64, i64, i64) = (row.get("seen"), row.get("lowest"), row.get("highest"));

@@ -1,8 +1,9 @@
-//! Who runs this process, without the C library's account calls: in a static binary they would not work everywhere.
+//! The user who runs this process. It does not call the C library for that, because in a static binary those functions
+//! do not work everywhere.
 
 use std::path::PathBuf;
 
-/// The operating system's name of the user, and the home directory.
+/// The user's name in the operating system, and the home directory.
 pub(super) struct Account {
     pub(super) user: Option<String>,
     pub(super) home: Option<PathBuf>,
@@ -10,7 +11,8 @@ pub(super) struct Account {
 
 #[cfg(unix)]
 impl Account {
-    /// The user id decides, not USER: an init script that changes the user leaves that variable as it was.
+    /// The user id takes precedence over the variable USER, because an init script may change the user and not the
+    /// variable.
     pub(super) fn of_this_process() -> Self {
         let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
         let listed = own_uid().and_then(|uid| find_account(&passwd, uid));
@@ -30,7 +32,7 @@ impl Account {
     }
 }
 
-/// The kernel shows the effective user as the owner of the process's own directory; std has no call for it.
+/// The effective user id, for which std has no function. The user is the owner of the process's directory in /proc.
 #[cfg(unix)]
 fn own_uid() -> Option<u32> {
     use std::os::unix::fs::MetadataExt;

@@ -1,12 +1,12 @@
-//! The password file: `host:port:database:user:password`, a line a server, the first line that matches wins.
+//! The password file. Each line is `host:port:database:user:password`, and the first line that matches wins.
 
 use super::{DEFAULT_PORT, is_default_socket};
 use crate::config::dsn::Dsn;
 use std::fs;
 use std::path::Path;
 
-/// The password for a completed connection string. A file that is not there is no fault; one that others can read is
-/// left alone with a warning, as libpq does.
+/// The password for a completed connection string. A missing file is no error. A file that others can read is ignored
+/// with a warning, as in libpq.
 pub(super) fn look_up(path: &Path, dsn: &Dsn) -> Option<String> {
     let meta = fs::metadata(path).ok()?;
     if !meta.is_file() {
@@ -67,7 +67,8 @@ fn match_line(line: &str, wanted: &[&str; 4]) -> Option<String> {
     Some(password)
 }
 
-/// The field up to the next bare colon, whether it is a bare `*`, and what follows the colon.
+/// The field up to the next colon without a backslash, whether it is a `*` without a backslash, and what follows the
+/// colon.
 fn take_field(text: &str) -> (String, bool, Option<&str>) {
     let mut field = String::new();
     let mut chars = text.char_indices();
@@ -101,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn backslashes_take_colons_and_backslashes_into_a_field() {
+    fn backslashes_escape_colons_and_backslashes() {
         assert_eq!(password(r"\:\:1:*:*:*:a\:b\\c", "host=::1 port=1 dbname=d user=u").as_deref(), Some(r"a:b\c"));
         assert_eq!(password(r"\*:*:*:*:a", DSN), None);
     }
 
     #[cfg(unix)]
     #[test]
-    fn localhost_stands_for_the_default_socket_directories_and_no_other() {
+    fn localhost_matches_the_default_socket_directories_and_no_other() {
         let at = |host| password("localhost:*:*:*:a", &format!("host={host} port=5432 dbname=d user=u"));
         assert!(at("/tmp").is_some());
         assert!(at("/var/run/postgresql").is_some());

@@ -1,24 +1,25 @@
-//! Service files: `[name]` sections of `key=value` lines, named by the keyword `service` or the variable PGSERVICE.
+//! Service files: sections `[name]` with `key=value` lines. The keyword `service` or the variable PGSERVICE names the
+//! section.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::config::dsn::Dsn;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where the system's file is when PGSYSCONFDIR does not say: Debian's place, then that of PostgreSQL's own build.
+/// The directories of the system's file without PGSYSCONFDIR: first Debian's, then that of PostgreSQL's own build.
 const SYSTEM_DIRECTORIES: [&str; 2] = ["/etc/postgresql-common", "/usr/local/pgsql/etc"];
 
 const FILE_NAME: &str = "pg_service.conf";
 
-/// The files to look into, in this order.
+/// The files to read, in this order.
 pub(super) struct Files {
-    /// Named by hand: it must exist, and it takes the place of the user's own.
+    /// A file that the operator has named. It must exist, and it replaces the user's file.
     pub(super) named: Option<PathBuf>,
     pub(super) user: Option<PathBuf>,
     pub(super) system_directory: Option<PathBuf>,
 }
 
-/// Fills in what the service says and the connection string does not.
+/// Fills in the service's keywords that the connection string does not have.
 pub(super) fn fill(dsn: Dsn, service: &str, files: &Files) -> Result<Dsn> {
     let mut candidates = Vec::new();
     match (&files.named, &files.user) {
@@ -42,7 +43,7 @@ pub(super) fn fill(dsn: Dsn, service: &str, files: &Files) -> Result<Dsn> {
         .with_hint("service files are PGSERVICEFILE or ~/.pg_service.conf, then pg_service.conf in PGSYSCONFDIR"))
 }
 
-/// A line of a section, with its number for errors.
+/// A line of a section. Errors show its number.
 struct Line {
     number: usize,
     text: String,
@@ -64,7 +65,7 @@ fn find_section(file: &Path, service: &str) -> Result<Option<Vec<Line>>> {
     Ok(Some(rest.take_while(|line| !is_head(&line.text)).collect()))
 }
 
-/// One line; what the connection string or an earlier line says stays.
+/// Applies one line. The connection string and earlier lines take precedence.
 fn take(dsn: Dsn, line: &Line, file: &Path) -> Result<Dsn> {
     let wrong = |why: String| problem(format!("{}:{}: {why}", file.display(), line.number));
     let (key, value) = line.text.split_once('=').ok_or_else(|| wrong("a line has no \"=\"".into()))?;

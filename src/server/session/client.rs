@@ -1,4 +1,4 @@
-//! The postgres crate's blocking client, and why it could not connect.
+//! A wrapper of the postgres crate's blocking client, and the reasons why it could not connect.
 
 use crate::server::tls::Connector;
 use fallible_iterator::FallibleIterator;
@@ -10,10 +10,10 @@ use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::time::Duration;
 
-/// Why a connection did not come about.
+/// Why there is no connection.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The server or the network said no.
+    /// The server, the network or TLS refused it.
     Refused(Error),
     /// The host name has no address.
     Unresolved(io::Error),
@@ -41,7 +41,7 @@ impl Client {
         self.0.query(sql, params)
     }
 
-    /// Hands out the rows as they come, so that they need not all be held.
+    /// Passes each row to `take` as it arrives, so that memory does not have to hold all of them.
     pub(super) fn each(
         &mut self,
         sql: &Statement,
@@ -71,7 +71,7 @@ impl Client {
         self.0.copy_in(sql)
     }
 
-    /// True when a notification came in time, false when none did or the connection is over.
+    /// True if a notification came in time; false if none came or the connection is closed.
     pub(super) fn wait_for_notification(&mut self, limit: Duration) -> Result<bool, Error> {
         Ok(self.0.notifications().timeout_iter(limit).next()?.is_some())
     }
@@ -84,7 +84,7 @@ impl Client {
         self.0.is_closed()
     }
 
-    /// Something that cancels this session's statement from another thread, as encrypted as the session itself.
+    /// A function that cancels this session's statement from another thread. Its connection uses the same TLS settings.
     pub(super) fn canceller(&self, tls: Connector) -> impl Fn() -> Result<(), Error> + Send + use<> {
         let token = self.0.cancel_token();
         move || token.cancel_query(tls.clone())

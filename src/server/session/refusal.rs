@@ -1,4 +1,4 @@
-//! What the server, the network or TLS said no with, put into words for the operator.
+//! Turns errors of the server, the network and TLS into errors with hints for the operator.
 
 use super::client::Failure;
 use crate::base::error::{Error, Kind};
@@ -19,9 +19,9 @@ pub(super) fn no_connection(side: Side, dsn: &Dsn, failure: &Failure) -> Error {
         }
     }
     let reason = failure.to_string();
-    // The crate says why a login cannot even be tried as a configuration error; a missing password is the usual one.
+    // The crate reports a login that it cannot even try as a configuration error. Usually the password is missing.
     if reason.contains("password missing") {
-        return Error::new(Kind::Login, Some(side), operation, "the server asks for a password and none is given")
+        return Error::new(Kind::Login, Some(side), operation, "the server asks for a password, and none is given")
             .with_hint("put it into the connection string, into PGPASSWORD or into ~/.pgpass");
     }
     if reason.contains("did not use channel binding") {
@@ -38,7 +38,7 @@ pub(super) fn no_connection(side: Side, dsn: &Dsn, failure: &Failure) -> Error {
     Error::new(Kind::Connection, Some(side), operation, reason).with_hint(hint)
 }
 
-/// The failure of the second of two attempts, with what the first one said; `second_way` tells them apart.
+/// The error of the second of two attempts, with the reason of the first. `second_way` says how the second differed.
 pub(super) fn both(first: &Error, second: Error, second_way: &str) -> Error {
     if first.detail() == second.detail() {
         return second;
@@ -71,19 +71,23 @@ pub(super) fn from_server(side: Side, operation: &str, error: &DbError) -> Error
             Some("the certificate's CN must be the role's name, or pg_ident.conf must map it")
         }
         "28000" if detail.contains("no encryption") => {
-            Some("pg_hba.conf of that server wants TLS for this role (hostssl): sslmode=require or stricter")
+            Some("pg_hba.conf of that server requires TLS for this role (hostssl): use sslmode=require or stricter")
         }
         "3D000" => Some("create the database there, or name another one: dbname= in the connection string"),
-        "53100" => Some("that server's disk is full: make room there; it is tried again"),
+        "53100" => Some("that server's disk is full: make room there; the daemon tries again"),
         "53200" if operation.starts_with("prepare transaction") => Some(
-            "all of that server's max_prepared_transactions are in use: settle those that nobody needs (SELECT * FROM \
-             pg_prepared_xacts), or raise it and restart that server; it is tried again",
+            "all of that server's max_prepared_transactions are in use: commit or roll back those that nobody needs \
+             (SELECT * FROM pg_prepared_xacts), or raise the setting and restart that server; the daemon tries again",
         ),
-        "53300" => Some("end sessions on that server, or raise its max_connections and restart it; it is tried again"),
-        "55P03" => Some("somebody else keeps a lock there: pyreplica doctor names who does; it is tried again"),
-        "57P01" | "57P02" => Some("the server was stopped, or the session ended by somebody: is it running again?"),
-        "57P03" => Some("the server is starting, stopping or recovering: its log tells; it is tried again"),
-        "28000" => Some("no such role, or pg_hba.conf of that server does not let it in from here"),
+        "53300" => {
+            Some("end sessions on that server, or raise its max_connections and restart it; the daemon tries again")
+        }
+        "55P03" => Some("another session holds a lock there: pyreplica doctor names it; the daemon tries again"),
+        "57P01" | "57P02" => {
+            Some("the server was stopped, or somebody ended the session: is the server running again?")
+        }
+        "57P03" => Some("the server is starting, stopping or recovering, see its log; the daemon tries again"),
+        "28000" => Some("there is no such role, or pg_hba.conf of that server does not let it connect from here"),
         _ => error.hint(),
     };
     let result = Error::new(kind, Some(side), operation, detail).with_code(code);

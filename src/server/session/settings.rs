@@ -1,4 +1,4 @@
-//! A completed connection string, as settings of the client.
+//! Turns a completed connection string into settings of the postgres crate.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
@@ -7,24 +7,24 @@ use postgres::Config;
 use postgres::config::{ChannelBinding, SslNegotiation, TargetSessionAttrs};
 use std::time::Duration;
 
-/// A server that does not answer within this time is unreachable.
+/// The time limit for a connection if the connection string has no connect_timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// libpq takes 0 and less as "wait for ever"; this is as good.
+/// In libpq, 0 and less mean "no limit". This time is long enough to mean the same.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// libpq's lower bound, so that a slow start is not taken for a dead server.
+/// libpq's lower bound, so that a slow server is not taken for a dead one.
 const SHORTEST_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A dead network is noticed after idle + retries * interval; the system's default is two hours.
+/// The session notices a dead network after idle + retries * interval. The system's default is two hours.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(3);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// The same for data that is never acknowledged.
+/// The session notices a dead network after this time if the other side does not acknowledge sent data.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Everything but TLS, which differs from attempt to attempt; and how long one attempt may take.
+/// All settings except TLS, which differs between attempts; and how long one attempt may take.
 pub(super) fn of(side: Side, dsn: &Dsn, label: &str) -> Result<(Config, Duration)> {
     let mut config = Config::new();
     config
@@ -43,7 +43,7 @@ pub(super) fn of(side: Side, dsn: &Dsn, label: &str) -> Result<(Config, Duration
         let shown = if Dsn::is_secret(key) { key.to_string() } else { format!("{key}={value}") };
         applied.map_err(|reason| Error::new(Kind::Config, Some(side), format!("use {shown}"), reason))?;
     }
-    // Without a host name the address stands for it; verify-full, which compares names, has been refused by then.
+    // Without a host name the address takes its place. verify-full compares names, so `tls.rs` has refused it by then.
     if let (None, Some(address)) = (dsn.get("host"), dsn.get("hostaddr")) {
         config.host(address);
     }
@@ -58,8 +58,8 @@ fn connect_timeout(value: &str) -> std::result::Result<Duration, String> {
     }
 }
 
-/// One libpq keyword. What only steers how libpq itself works has no effect; what would promise something that is not
-/// kept is refused.
+/// Applies one keyword of libpq. Keywords that only control libpq's own working have no effect. A keyword that asks for
+/// something that pyreplica cannot do is an error.
 fn apply(config: &mut Config, key: &str, value: &str) -> std::result::Result<(), String> {
     let number = || value.trim().parse::<u64>().map_err(|_| "this is not a number".to_string());
     let seconds = || number().map(Duration::from_secs);
@@ -82,25 +82,25 @@ fn apply(config: &mut Config, key: &str, value: &str) -> std::result::Result<(),
         "target_session_attrs" => match value {
             "any" => drop(config.target_session_attrs(TargetSessionAttrs::Any)),
             "read-write" | "primary" => drop(config.target_session_attrs(TargetSessionAttrs::ReadWrite)),
-            _ => return Err("replication writes on both sides: any, read-write or primary".into()),
+            _ => return Err("replication writes on both sides: use any, read-write or primary".into()),
         },
         "channel_binding" => match value {
             "disable" => drop(config.channel_binding(ChannelBinding::Disable)),
             "prefer" => drop(config.channel_binding(ChannelBinding::Prefer)),
             "require" => drop(config.channel_binding(ChannelBinding::Require)),
-            _ => return Err("this is disable, prefer or require".into()),
+            _ => return Err("it must be disable, prefer or require".into()),
         },
         "sslnegotiation" if value == "direct" => drop(config.ssl_negotiation(SslNegotiation::Direct)),
         "sslpassword" => {
-            return Err("keys with a passphrase are not supported: write one without by openssl pkey".into());
+            return Err("keys with a passphrase are not supported: remove it with openssl pkey".into());
         }
-        "sslcrldir" => return Err("directories of revocation lists are not supported: name a file by sslcrl".into()),
+        "sslcrldir" => return Err("directories of revocation lists are not supported: name a file with sslcrl".into()),
         "sslcertmode" => only(&["disable", "allow"], "only disable and allow are supported")?,
         "sslkeylogfile" | "requirepeer" | "require_auth" => return Err("this is not supported".into()),
-        "gssencmode" => only(&["disable", "prefer"], "GSSAPI is not supported: disable or prefer")?,
-        "min_protocol_version" => only(&["3.0"], "protocol 3.0 is spoken, as by every server")?,
-        "replication" => only(&["false", "off", "no", "0"], "this client does not speak the replication protocol")?,
-        "load_balance_hosts" => only(&["disable", "random"], "this is disable or random")?,
+        "gssencmode" => only(&["disable", "prefer"], "GSSAPI is not supported: use disable or prefer")?,
+        "min_protocol_version" => only(&["3.0"], "only protocol 3.0 is supported, which every server speaks")?,
+        "replication" => only(&["false", "off", "no", "0"], "the replication protocol is not supported")?,
+        "load_balance_hosts" => only(&["disable", "random"], "it must be disable or random")?,
         _ => {}
     }
     Ok(())
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_for_a_connection_is_bounded_unless_asked_otherwise() {
+    fn connecting_has_a_time_limit_unless_the_operator_wants_none() {
         let limit = |dsn| settings(dsn).unwrap().1;
         assert_eq!(limit("host=a"), CONNECT_TIMEOUT);
         assert_eq!(limit("connect_timeout=1"), SHORTEST_CONNECT_TIMEOUT);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_kept_is_refused_and_no_secret_is_shown() {
+    fn unsupported_keywords_are_refused_and_no_secret_is_shown() {
         for dsn in ["gssencmode=require", "require_auth=scram-sha-256", "requirepeer=joe", "sslcrldir=/x"] {
             assert_eq!(settings(dsn).unwrap_err().kind(), Kind::Config, "{dsn}");
         }

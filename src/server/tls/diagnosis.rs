@@ -1,4 +1,4 @@
-//! What a failed handshake means, for the operator: which side's certificate, what is wrong with it, what to do.
+//! Explains a failed handshake to the operator: whose certificate is wrong, what is wrong with it, what to do.
 
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, Error};
@@ -12,7 +12,7 @@ pub struct Diagnosis {
     pub hint: String,
 }
 
-/// None when TLS has nothing to do with the failure.
+/// None if the failure has nothing to do with TLS.
 pub fn diagnose(error: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     let causes = causes(error);
     if let Some(found) = causes.iter().find_map(|cause| cause.downcast_ref::<Error>()) {
@@ -20,17 +20,18 @@ pub fn diagnose(error: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     }
     let not_offered = causes.iter().any(|cause| cause.to_string().contains("server does not support TLS"));
     not_offered.then(|| Diagnosis {
-        detail: "the server does not offer TLS, and sslmode insists on it".into(),
-        hint: "switch TLS on there (ssl = on, ssl_cert_file, ssl_key_file), or do without it by sslmode=prefer".into(),
+        detail: "the server does not offer TLS, and sslmode requires it".into(),
+        hint: "switch TLS on there (ssl = on, ssl_cert_file, ssl_key_file), or connect without it: sslmode=prefer"
+            .into(),
     })
 }
 
-/// The error and everything that is packed in it.
+/// The error and all errors that it wraps.
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> Vec<&'a (dyn StdError + 'static)> {
     let mut causes = vec![error];
     let mut last = error;
     loop {
-        // The source of an io::Error is that of what it wraps, which would be passed over.
+        // io::Error::source() returns the source of the error that it wraps, which would skip the wrapped error itself.
         let wrapped = last.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         let next: Option<&'a (dyn StdError + 'static)> = match wrapped {
             Some(wrapped) => Some(wrapped),
@@ -66,7 +67,7 @@ fn explain_certificate(error: &CertificateError) -> (String, String) {
         E::UnknownIssuer => (
             "the server's certificate is not signed by a CA that is trusted here".into(),
             "put the certificate of the CA that signed the server's into the file that sslrootcert names \
-             (~/.postgresql/root.crt by default); the server must send the certificates in between"
+             (~/.postgresql/root.crt by default); the server must send the intermediate certificates"
                 .into(),
         ),
         E::Expired => ("the server's certificate has expired".into(), clocks.into()),
@@ -92,7 +93,8 @@ fn explain_certificate(error: &CertificateError) -> (String, String) {
         ),
         E::Other(reason) if reason.to_string().contains("CaUsedAsEndEntity") => (
             "the server's certificate is that of a CA".into(),
-            "sign one for the server (basicConstraints = CA:FALSE), or put this very one into sslrootcert".into(),
+            "sign one for the server (basicConstraints = CA:FALSE), or put this certificate itself into sslrootcert"
+                .into(),
         ),
         other => (
             format!("the server's certificate cannot be verified: {other}"),
@@ -109,13 +111,13 @@ fn explain_name(expected: &ServerName<'_>, presented: &[String]) -> (String, Str
     (format!("the server's certificate is for {names}, not for {}", expected.to_str()), NAME_HINT.into())
 }
 
-/// The server's last word; it is about what the client sent.
+/// Explains an alert, with which the server ends a handshake because of what the client sent.
 fn explain_alert(alert: AlertDescription) -> (String, String) {
     use AlertDescription as A;
     match alert {
         A::CertificateRequired | A::NoCertificate => (
-            "the server wants a client certificate, and none was sent".into(),
-            "name it and its key by sslcert= and sslkey= (~/.postgresql/postgresql.crt and .key by default)".into(),
+            "the server requires a client certificate, and none was sent".into(),
+            "name it and its key with sslcert= and sslkey= (~/.postgresql/postgresql.crt and .key by default)".into(),
         ),
         A::UnknownCA | A::BadCertificate | A::DecryptError | A::UnsupportedCertificate => (
             format!("the server refuses the client certificate ({alert:?})"),
@@ -133,11 +135,11 @@ fn explain_alert(alert: AlertDescription) -> (String, String) {
 }
 
 fn explain_direct() -> (String, String) {
-    let detail = "the server does not know TLS from the first byte on";
-    (detail.into(), "sslnegotiation=direct needs a server from PostgreSQL 17 on".into())
+    let detail = "the server does not support TLS from the first byte on";
+    (detail.into(), "sslnegotiation=direct needs PostgreSQL 17 or later on the server".into())
 }
 
-/// Roughly, in the largest unit that fits.
+/// The time since then in words, in the largest unit that gives at least 2.
 fn age(since: UnixTime) -> String {
     let seconds = UnixTime::now().as_secs().saturating_sub(since.as_secs());
     let units = [(86_400, "days"), (3_600, "hours"), (60, "minutes"), (1, "seconds")];

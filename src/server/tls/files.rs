@@ -8,26 +8,26 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// The value of `sslrootcert` that means the authorities that the operating system trusts.
+/// The value of `sslrootcert` that means the CAs that the operating system trusts.
 pub(super) const SYSTEM: &str = "system";
 
-/// Whom to believe about servers.
+/// The certificates that verify a server.
 pub(super) struct Trust {
     pub(super) roots: Vec<CertificateDer<'static>>,
     pub(super) revocation_lists: Vec<CertificateRevocationListDer<'static>>,
-    /// Where the roots come from, for errors.
+    /// Where the roots come from, for error messages.
     pub(super) source: String,
 }
 
-/// What the client shows to a server that asks for a certificate.
+/// The certificate that the client sends if the server asks for one.
 pub(super) struct Identity {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
-    /// The files, for errors.
+    /// The files, for error messages.
     pub(super) source: String,
 }
 
-/// None when there is no root certificate and none is needed.
+/// None if there is no root certificate and none is needed.
 pub(super) fn trust(dsn: &Dsn, is_needed: bool) -> Result<Option<Trust>, String> {
     let revocation_lists = revocation_lists(dsn)?;
     if dsn.get("sslrootcert") == Some(SYSTEM) {
@@ -60,7 +60,7 @@ pub(super) fn trust(dsn: &Dsn, is_needed: bool) -> Result<Option<Trust>, String>
     }
 }
 
-/// None when there is no certificate: whether one is needed is the server's to say.
+/// None if there is no client certificate. Then the server decides whether it needs one.
 pub(super) fn identity(dsn: &Dsn) -> Result<Option<Identity>, String> {
     if dsn.get("sslcertmode") == Some("disable") {
         return Ok(None);
@@ -99,7 +99,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let text = fs::read(path).map_err(|e| wrong(&format!("cannot be read: {e}")))?;
     if text.windows(9).any(|window| window == b"ENCRYPTED") {
         return Err(wrong(
-            "is encrypted, and passphrases (sslpassword) are not supported: write it without one by openssl pkey",
+            "is encrypted, and passphrases (sslpassword) are not supported: remove the passphrase with openssl pkey",
         ));
     }
     PrivateKeyDer::from_pem_slice(&text)
@@ -107,7 +107,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
         .map_err(|_| wrong("holds no private key in PEM or DER form"))
 }
 
-/// The rule of libpq: root may share a key with a group, everybody else keeps it alone.
+/// libpq's rule: a group may read a key that belongs to root, and nobody but the owner may read any other key.
 #[cfg(unix)]
 fn is_open_to_others(meta: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -120,7 +120,7 @@ fn is_open_to_others(_meta: &fs::Metadata) -> bool {
     false
 }
 
-/// Lists that the string names must be there; the user's own are used if they are.
+/// A file that the connection string names must exist. The default file in the home directory is used if it exists.
 fn revocation_lists(dsn: &Dsn) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
     let Some(path) = find(dsn, "sslcrl", "root.crl").filter(|path| is_given(dsn, "sslcrl") || path.exists()) else {
         return Ok(Vec::new());
@@ -134,7 +134,7 @@ fn revocation_lists(dsn: &Dsn) -> Result<Vec<CertificateRevocationListDer<'stati
     }
 }
 
-/// The error continues a sentence about the file.
+/// The error text continues a sentence that begins with the file's name.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let text = fs::read(path).map_err(|e| format!("cannot be read: {e}"))?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();

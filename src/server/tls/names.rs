@@ -1,4 +1,5 @@
-//! Does the certificate carry the host's name? By alternative names; failing any of the host's sort, by the CN.
+//! Checks that a certificate is for the host's name. The alternative names decide; if none of them is of the host's
+//! kind (DNS name or IP address), the CN decides.
 
 use rustls::client::verify_server_name;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -48,7 +49,7 @@ impl Names {
         names
     }
 
-    /// As in libpq: an alternative name of the host's sort, right or wrong, takes the place of the CN.
+    /// As in libpq: if there is an alternative name of the host's kind, matching or not, the CN is not used.
     fn allow_common_name(&self, host: &ServerName<'_>) -> bool {
         match host {
             ServerName::IpAddress(_) => self.addresses.is_empty(),
@@ -75,7 +76,8 @@ fn address(bytes: &[u8]) -> String {
     v4.or(v6).map_or_else(|_| "a malformed address".into(), |address| address.to_string())
 }
 
-/// A name, or one whose first part is `*`, which stands for one part of the host's name.
+/// Whether a name in a certificate matches the host. If its first part is `*`, that matches one part of the host's
+/// name.
 fn matches(pattern: &str, host: &str) -> bool {
     if pattern.eq_ignore_ascii_case(host) {
         return true;
@@ -93,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_exactly_the_first_part() {
+    fn a_star_matches_exactly_the_first_part() {
         assert!(matches("DB.example", "db.EXAMPLE"));
         assert!(matches("*.example", "db.example"));
         assert!(!matches("*.example", "a.db.example"));
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_the_hosts_sort_takes_the_place_of_the_common_name() {
+    fn the_common_name_is_not_used_if_there_is_a_name_of_the_hosts_kind() {
         let dns = ServerName::try_from("db").unwrap();
         let ip = ServerName::try_from("10.0.0.1").unwrap();
         let names = Names { dns: vec!["x".into()], common_name: Some("db".into()), ..Names::default() };
@@ -114,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_read_as_people_write_them() {
+    fn addresses_are_printed_as_text() {
         assert_eq!(address(&[10, 0, 0, 1]), "10.0.0.1");
         assert_eq!(address(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]), "::1");
         assert_eq!(address(&[1]), "a malformed address");

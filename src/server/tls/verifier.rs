@@ -1,4 +1,4 @@
-//! Is this the server that it should be? libpq's rules where they are wider than those of the web.
+//! Verifies the server's certificate. It follows libpq's rules where those accept more than the rules of web browsers.
 
 use super::files::Trust;
 use super::{names, provider};
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Debug)]
 pub(super) struct Verifier {
-    /// None: there are no root certificates, so that any certificate will do.
+    /// None: there are no root certificates, so any certificate is accepted.
     chain: Option<Chain>,
     checks_name: bool,
     seen: Arc<AtomicBool>,
@@ -47,7 +47,7 @@ impl Verifier {
             .with_crls(trust.revocation_lists)
             .enforce_revocation_expiration()
             .build()
-            .map_err(|e| format!("the revocation lists cannot be used: {e} (needed is version 2, with a number)"))?;
+            .map_err(|e| format!("the revocation lists cannot be used: {e} (they must be version 2, with a number)"))?;
         let chain = Some(Chain { verifier, roots: trust.roots, has_revocation_lists });
         Ok(Verifier { chain, checks_name, ..Verifier::trusting(seen) })
     }
@@ -67,7 +67,7 @@ impl ServerCertVerifier for Verifier {
         let checked = chain.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match checked {
             Ok(_) => return checked,
-            // The name is looked at last, when everything else is in order.
+            // The name is checked last, if everything else is valid.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => {}
@@ -104,9 +104,9 @@ impl ServerCertVerifier for Verifier {
 }
 
 impl Chain {
-    /// PostgreSQL's manual makes a self-signed certificate that is a CA by default, and copies it to the clients as
-    /// their root. webpki refuses a CA as a server, but only after it has looked at the dates; that the very same
-    /// certificate is trusted settles the rest.
+    /// PostgreSQL's manual shows how to make a self-signed certificate, which is a CA by default, and copies it to the
+    /// clients as their root. webpki refuses a CA as a server's certificate, but only after it has checked the dates.
+    /// The same certificate is among the trusted roots, so nothing else has to be checked.
     fn is_its_own_root(&self, end_entity: &CertificateDer<'_>, error: &Error) -> bool {
         let Error::InvalidCertificate(CertificateError::Other(reason)) = error else { return false };
         !self.has_revocation_lists

@@ -1,4 +1,4 @@
-//! What `--help` prints.
+//! The text of `pyreplica --help`.
 
 pub(super) const MAIN: &str = "\
 pyreplica replicates PostgreSQL databases from a master to a slave, by triggers
@@ -14,50 +14,50 @@ usage:
 
 verbs:
   pyreplica install DSN            prepare the master: log table and triggers
-  pyreplica copy [PAIR]            fill a slave while the master works
+  pyreplica copy [PAIR]            fill a slave while clients use the master
   pyreplica doctor [PAIRS]         check everything that replication needs
-  pyreplica status [PAIRS]         tell how each pair is doing
-  pyreplica compare [PAIRS]        are both sides equal, row by row?
-  pyreplica repair PAIR            make the slave's rows what the master's are
-  pyreplica pending [PAIRS]        show what waits to be replayed, as SQL
-  pyreplica skip ID... [PAIR]      give changes up
-  pyreplica retry [ID...] [PAIR]   try what is in quarantine again
-  pyreplica pause [PAIRS]          hold pairs, or single tables, back
-  pyreplica resume [PAIRS]         let them go on
-  pyreplica help [VERB]            explain it
+  pyreplica status [PAIRS]         show the state of each pair
+  pyreplica compare [PAIRS]        check whether both sides have the same rows
+  pyreplica repair PAIR            make the slave's rows equal to the master's
+  pyreplica pending [PAIRS]        show the changes that wait, as SQL
+  pyreplica skip ID... [PAIR]      skip changes: they are not replayed
+  pyreplica retry [ID...] [PAIR]   retry the transactions in quarantine
+  pyreplica pause [PAIRS]          pause replay of pairs or of single tables
+  pyreplica resume [PAIRS]         resume it
+  pyreplica help [VERB]            explain a verb
 
 PAIRS are named as for replication: FILE.conf, DIR, DSN0 DSN1 or nothing. The
-verb comes first; a file of the same name as a verb is ./VERB.
+verb comes first. For a file that has the name of a verb, write ./VERB.
 
 options of replication:
   --once        replay what is pending, then end (for cron)
   --log FILE    write the log to FILE (default: stdout)
-  --user NAME   started as root: do everything as this user
+  --user NAME   run as this user, if root starts the process
   --debug N     0 nothing but warnings and errors, 1 what is being done,
                 2 the statements too, 3 very verbose (default: DEBUG_LEVEL
                 of the config file, or 2)
   -h, --help    print this
   -V, --version print the version
 
-A DSN is what psql takes: 'dbname=shop host=db user=joe' or
+A DSN is a connection string as for psql: 'dbname=shop host=db user=joe' or
 postgresql://joe@db/shop. What it leaves out comes from PGHOST, PGPASSWORD and
-their kin, and from ~/.pgpass.
+similar variables, and from ~/.pgpass.
 
-SIGTERM or Ctrl-C ends the batch in hand, then the process; a second one ends
-it at once, and nothing is lost either way. SIGHUP reopens the log file and
-reads the config files again: new pairs start, removed ones end, changed ones
-are started anew, all others are left alone.
+At SIGTERM or Ctrl-C the process finishes or rolls back the current batch, then
+it exits. At a second one it exits at once. Nothing is lost in either case. At
+SIGHUP it reopens the log file and reads the config files again: it starts new
+pairs, ends removed ones and restarts changed ones; all others go on.
 
 example:
   pyreplica 'dbname=shop host=db1' 'dbname=shop host=db2'
 
 exit codes (of several pairs that failed, the highest):
   0 success, or stopped by a signal    4 the master, or the way to it
-  1 a fault of pyreplica's own         5 the slave, or the way to it
+  1 a bug in pyreplica                 5 the slave, or the way to it
   2 wrong usage                        6 a change that cannot be replayed
   3 wrong config file or DSN           7 another daemon replicates this pair,
                                          or it is paused
-of verbs, beside these:
-  8 nothing worse than a warning       130 interrupted, before the end
-  9 something was found to be wrong
+verbs have these too:
+  8 nothing worse than a warning       130 interrupted before the end
+  9 something is wrong
 ";

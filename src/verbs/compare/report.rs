@@ -1,4 +1,4 @@
-//! What comparing and repairing have found, for people and for programs.
+//! Prints what compare and repair have found, for people and for programs.
 
 use crate::base::error::ExitCode;
 use crate::base::names::quote_ident;
@@ -6,7 +6,7 @@ use crate::compare::comparison::{ComparePlan, Counts, Difference, DifferenceKind
 use crate::compare::repair::ColumnDifference;
 use crate::process::output::{Json, TextTable, json};
 
-/// A longer value is cut where people read it, and so is one for programs: the row itself is in the databases.
+/// Longer values are cut, in the text for people and in the JSON. The databases have the whole values.
 const LONGEST_SHOWN: usize = 60;
 const LONGEST_VALUE: usize = 4_000;
 
@@ -15,7 +15,7 @@ pub struct CompareReport {
     pairs: Vec<(String, Vec<TableResult>)>,
 }
 
-/// What has come of one table.
+/// The result for one table.
 pub struct TableResult {
     table: String,
     state: State,
@@ -24,20 +24,21 @@ pub struct TableResult {
     shown: Vec<Shown>,
     lacks_columns: bool,
     pub notes: Vec<String>,
-    pub mended: Option<Mended>,
+    pub repaired: Option<RepairCounts>,
     pub statements: Vec<String>,
 }
 
-/// A row that differs.
+/// A row that differs, with its values on both sides.
 pub struct Shown {
     pub row: Difference,
     pub values: Vec<ColumnDifference>,
 }
 
-/// What repairing has done.
+/// What repair has done to the rows that differ.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Mended {
+pub struct RepairCounts {
     pub written: u64,
+    /// Left to the daemon, because they have a change on its way.
     pub in_flight: u64,
     pub refused: u64,
 }
@@ -45,10 +46,11 @@ pub struct Mended {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Equal,
-    /// What differs has changes on their way.
+    /// Rows differ, but all of them have a change on its way.
     Pending,
     LeftOut,
-    /// Left out, though its rows should be on the slave; or rows of it were under change at every look.
+    /// The table could not be compared although its rows should be on the slave, or rows of it were changing each time
+    /// they were read.
     Unknown,
     Repaired,
     Different,
@@ -82,7 +84,7 @@ impl TableResult {
             shown: Vec::new(),
             lacks_columns: false,
             notes: vec![omission.reason],
-            mended: None,
+            repaired: None,
             statements: Vec::new(),
         }
     }
@@ -93,7 +95,7 @@ impl TableResult {
             notes.push(format!("{} rows differ and have a change on its way", counts.pending));
         }
         if counts.unsettled > 0 {
-            notes.push(format!("{} rows were under change at every look", counts.unsettled));
+            notes.push(format!("{} rows were changing each time they were read", counts.unsettled));
         }
         if !plan.lacking.is_empty() {
             let names: Vec<String> = plan.lacking.iter().map(|name| quote_ident(name)).collect();
@@ -113,15 +115,15 @@ impl TableResult {
             shown,
             lacks_columns: !plan.lacking.is_empty(),
             notes,
-            mended: None,
+            repaired: None,
             statements: Vec::new(),
         }
     }
 
     fn state(&self) -> State {
-        match self.mended {
-            Some(mended) if mended.refused > 0 => State::Different,
-            Some(mended) if mended.in_flight > 0 => State::Unknown,
+        match self.repaired {
+            Some(repaired) if repaired.refused > 0 => State::Different,
+            Some(repaired) if repaired.in_flight > 0 => State::Unknown,
             Some(_) if self.state == State::Different && !self.lacks_columns => State::Repaired,
             _ => self.state,
         }
@@ -141,10 +143,10 @@ impl TableResult {
             "notes": self.notes,
             "differences": self.shown.iter().map(|shown| self.difference(shown)).collect::<Vec<_>>(),
         });
-        if let Some(mended) = self.mended {
-            table["repaired"] = mended.written.into();
-            table["in_flight"] = mended.in_flight.into();
-            table["refused"] = mended.refused.into();
+        if let Some(repaired) = self.repaired {
+            table["repaired"] = repaired.written.into();
+            table["in_flight"] = repaired.in_flight.into();
+            table["refused"] = repaired.refused.into();
         }
         if !self.statements.is_empty() {
             table["statements"] = self.statements.clone().into();
@@ -189,7 +191,7 @@ impl TableResult {
 }
 
 impl CompareReport {
-    /// What is added from now on is about this pair.
+    /// Starts the results of a pair.
     pub fn pair(&mut self, name: &str) {
         self.pairs.push((name.to_string(), Vec::new()));
     }
@@ -213,14 +215,14 @@ impl CompareReport {
             if self.pairs.len() > 1 {
                 text += &format!("{name}:\n");
             }
-            let mended = findings.iter().any(|finding| finding.mended.is_some());
-            let mut table = TextTable::new(if mended {
+            let repaired = findings.iter().any(|finding| finding.repaired.is_some());
+            let mut table = TextTable::new(if repaired {
                 &["TABLE", "STATE", ">ROWS", ">MISSING", ">EXTRA", ">DIFFERENT", ">REPAIRED", "NOTES"]
             } else {
                 &["TABLE", "STATE", ">ROWS", ">MISSING", ">EXTRA", ">DIFFERENT", "NOTES"]
             });
             for finding in findings {
-                table.row(cells(finding, mended));
+                table.row(cells(finding, repaired));
             }
             text += &table.text();
             let mut lines = Vec::new();
@@ -250,21 +252,21 @@ impl CompareReport {
     }
 }
 
-fn cells(finding: &TableResult, mended: bool) -> Vec<String> {
+fn cells(finding: &TableResult, repaired: bool) -> Vec<String> {
     let counts = &finding.counts;
     let mut cells = vec![finding.table.clone(), finding.state().name().to_string()];
     if matches!(finding.state, State::LeftOut) || finding.key.is_empty() {
-        cells.extend(std::iter::repeat_n(String::new(), if mended { 5 } else { 4 }));
+        cells.extend(std::iter::repeat_n(String::new(), if repaired { 5 } else { 4 }));
     } else {
         let numbers = [counts.rows.0, counts.missing, counts.extra, counts.different];
         cells.extend(numbers.map(|number| number.to_string()));
-        if mended {
-            cells.push(finding.mended.map_or(String::new(), |mended| mended.written.to_string()));
+        if repaired {
+            cells.push(finding.repaired.map_or(String::new(), |repaired| repaired.written.to_string()));
         }
     }
     let mut notes = finding.notes.clone();
-    if let Some(left) = finding.mended.map(|mended| mended.in_flight).filter(|left| *left > 0) {
-        notes.push(format!("{left} rows were left to the daemon, which has changes of them: run it again then"));
+    if let Some(left) = finding.repaired.map(|repaired| repaired.in_flight).filter(|left| *left > 0) {
+        notes.push(format!("{left} rows have changes that the daemon has yet to replay: run repair again after that"));
     }
     cells.push(notes.join("; "));
     cells

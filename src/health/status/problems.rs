@@ -1,30 +1,31 @@
-//! What of all that was found somebody should see to, in words that say what to do.
+//! Finds in a pair's state what needs the operator's attention, and says what to do.
 
 use super::{Lag, LastError, PairStatus, Problem};
 use crate::config::settings::Config;
 use std::time::Duration;
 
-/// A batch of a daemon at work is prepared for milliseconds; after this it is stuck.
-const DOUBT_PATIENCE: Duration = Duration::from_secs(60);
+/// A running daemon commits a prepared batch within milliseconds. A batch that is older than this is stuck.
+const IN_DOUBT_PATIENCE: Duration = Duration::from_secs(60);
 
-/// A daemon tries again after a minute at most, and an attempt that takes long has it connected.
+/// A daemon tries again after a minute at most. During a long attempt it is connected.
 const ATTEMPT_PATIENCE: Duration = Duration::from_secs(300);
 
-/// A daemon that has replayed nothing for so long while something waits has a large transaction in hand, or is stuck.
+/// A daemon that has replayed nothing for this long although changes wait is replaying a large transaction, or is
+/// stuck.
 const WORK_PATIENCE: Duration = Duration::from_secs(300);
 
-/// No transaction of the application's should take so long.
+/// No transaction of the application should take this long.
 const OPEN_PATIENCE: Duration = Duration::from_secs(3600);
 
 impl PairStatus {
-    pub(super) fn judge(&mut self, config: &Config, source: &str) {
+    pub(super) fn find_problems(&mut self, config: &Config, source: &str) {
         let failing = self.error.as_ref().filter(|error| error.recovered.is_none());
         let found = [
             failing.map(failure),
             self.absence(failing, source),
             self.idleness(failing, source),
-            self.doubts(source),
-            self.aside.is_paused.then(|| warning("paused by the operator", format!("pyreplica resume {source}"))),
+            self.batches_in_doubt(source),
+            self.records.is_paused.then(|| warning("paused by the operator", format!("pyreplica resume {source}"))),
             self.unfinished_copy(source),
             self.tables_in_copy(source),
             self.held(source),
@@ -34,7 +35,8 @@ impl PairStatus {
         self.problems.extend(found.into_iter().flatten());
     }
 
-    /// Between two attempts that fail a daemon is not connected either.
+    /// Reports that no daemon is connected. Between two failing attempts it is not connected either, so a recent
+    /// attempt is enough.
     fn absence(&self, failing: Option<&LastError>, source: &str) -> Option<Problem> {
         if !self.reached[0] || self.daemon.is_some() || self.is_copying {
             return None;
@@ -62,7 +64,7 @@ impl PairStatus {
         let (daemon, lag) = (self.daemon.as_ref()?, self.lag.as_ref()?);
         let idle = lag.idle.unwrap_or(WORK_PATIENCE);
         let is_stuck = lag.changes > 0 && lag.seconds >= WORK_PATIENCE.as_secs_f64() && idle >= WORK_PATIENCE;
-        if !is_stuck || failing.is_some() || self.aside.is_paused {
+        if !is_stuck || failing.is_some() || self.records.is_paused {
             return None;
         }
         let from = if daemon.client.is_empty() { String::new() } else { format!(", from {}", daemon.client) };
@@ -74,34 +76,36 @@ impl PairStatus {
             lag.seconds
         );
         let hint = format!(
-            "pyreplica doctor {source} tells whether it waits for a lock; its log, whether it has a large transaction in \
-             hand. If it hangs, or its machine is gone: end it, and on the master SELECT pg_terminate_backend({});",
+            "pyreplica doctor {source} shows whether it waits for a lock, and its log whether it replays a large \
+             transaction. If it hangs or its machine is gone, end it, and run on the master: SELECT \
+             pg_terminate_backend({});",
             daemon.pid
         );
         Some(warning(text, hint))
     }
 
-    fn doubts(&self, source: &str) -> Option<Problem> {
-        let doubt = self.doubt.as_ref().filter(|doubt| doubt.batches > 0)?;
-        if self.daemon.is_some() && doubt.oldest < DOUBT_PATIENCE {
+    fn batches_in_doubt(&self, source: &str) -> Option<Problem> {
+        let in_doubt = self.in_doubt.as_ref().filter(|in_doubt| in_doubt.batches > 0)?;
+        if self.daemon.is_some() && in_doubt.oldest < IN_DOUBT_PATIENCE {
             return None;
         }
         let named: Vec<String> =
-            doubt.transactions.iter().map(|(side, gid)| format!("'{gid}' on the {side}")).collect();
+            in_doubt.transactions.iter().map(|(side, gid)| format!("'{gid}' on the {side}")).collect();
         let text = format!(
             "batches in doubt: {}, the oldest for {} s: {}",
-            doubt.batches,
-            doubt.oldest.as_secs(),
+            in_doubt.batches,
+            in_doubt.oldest.as_secs(),
             named.join(", ")
         );
         let hint = match (self.reached, &self.daemon) {
             ([true, true], Some(_)) => {
                 format!(
-                    "the daemon settles them when it connects anew: restart it; pyreplica doctor {source} tells how"
+                    "restart the daemon: it settles them when it reconnects; pyreplica doctor {source} shows what to do \
+                     without it"
                 )
             }
-            ([true, true], None) => format!("the daemon settles them when it connects: start it: pyreplica {source}"),
-            _ => "don't settle them by hand: that takes both servers. The daemon settles them when it connects to both"
+            ([true, true], None) => format!("the daemon settles them when it connects; start it: pyreplica {source}"),
+            _ => "don't settle them by hand: that needs both servers. The daemon settles them when it connects to both"
                 .into(),
         };
         Some(warning(text, hint))
@@ -117,41 +121,44 @@ impl PairStatus {
     }
 
     fn tables_in_copy(&self, source: &str) -> Option<Problem> {
-        let tables = Some(&self.aside.copying_tables).filter(|tables| !tables.is_empty())?;
+        let tables = Some(&self.records.copying_tables).filter(|tables| !tables.is_empty())?;
         Some(if self.is_copying {
             warning(
-                format!("being copied, and their changes put aside meanwhile: {tables}"),
+                format!(
+                    "tables that are being copied, whose changes are held on the slave until the copy ends: {tables}"
+                ),
                 "wait for the end of the copy",
             )
         } else {
-            let text = format!("a copy was interrupted, and the changes of these tables are put aside: {tables}");
+            let text =
+                format!("a copy was interrupted, and the changes of these tables are held on the slave: {tables}");
             warning(text, format!("run it again: pyreplica copy --table ... {source}"))
         })
     }
 
     fn held(&self, source: &str) -> Option<Problem> {
-        let held = self.aside.held.filter(|held| *held > 0)?;
+        let held = self.records.held.filter(|held| *held > 0)?;
         Some(warning(
-            format!("changes that were put aside and not replayed: {held}"),
-            format!("pyreplica pending {source}"),
+            format!("changes that are held on the slave and not replayed: {held}"),
+            format!("pyreplica pending {source} shows them"),
         ))
     }
 
     fn open_transactions(&self, source: &str) -> Option<Problem> {
         let open = self.open.as_ref().filter(|open| open.transactions > 0 && open.oldest >= OPEN_PATIENCE)?;
         let text = format!(
-            "transactions on the master that have changed something and are not over: {}, the oldest for {} s; what they \
-             have changed is replayed after their end, and is not counted",
+            "transactions on the master that have changed something and are still open: {}, the oldest for {} s; their \
+             changes are replayed after they have committed, and are not counted",
             open.transactions,
             open.oldest.as_secs()
         );
-        Some(warning(text, format!("pyreplica doctor {source} names them")))
+        Some(warning(text, format!("pyreplica doctor {source} shows them")))
     }
 
     fn large_log(&self, config: &Config, source: &str) -> Option<Problem> {
         let bytes = self.lag.as_ref().map(|lag| lag.log_bytes).filter(|bytes| *bytes > config.log_warning)?;
         let text = format!("the master's log has grown to {} MiB, more than LOG_WARNING", bytes >> 20);
-        Some(warning(text, format!("pyreplica doctor {source} tells for which slave it is kept")))
+        Some(warning(text, format!("pyreplica doctor {source} shows for which slave it is kept")))
     }
 
     fn last_batch(&self) -> Option<&String> {
@@ -171,12 +178,12 @@ fn warning(text: impl Into<String>, hint: impl Into<String>) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Count, Daemon, Doubt, Open};
+    use super::super::{Count, Daemon, InDoubt, OpenTransactions};
     use super::*;
     use crate::base::names::Side;
     use crate::config::dsn::Dsn;
 
-    fn sound() -> PairStatus {
+    fn healthy() -> PairStatus {
         let lag = Lag {
             changes: 0,
             count: Count::Exact,
@@ -197,25 +204,25 @@ mod tests {
         }
     }
 
-    /// What is said of it, in one text.
-    fn said(mut status: PairStatus) -> String {
+    /// All problems in one text.
+    fn report(mut status: PairStatus) -> String {
         let dsn = Dsn::parse("host=x").unwrap();
-        status.judge(&Config::for_pair(dsn.clone(), dsn), "shop.conf");
-        let told = |problem: &Problem| format!("{}: {}; ", problem.text, problem.hint.as_deref().unwrap_or("?"));
-        status.problems.iter().map(told).collect()
+        status.find_problems(&Config::for_pair(dsn.clone(), dsn), "shop.conf");
+        let line = |problem: &Problem| format!("{}: {}; ", problem.text, problem.hint.as_deref().unwrap_or("?"));
+        status.problems.iter().map(line).collect()
     }
 
     #[test]
-    fn nothing_is_said_of_a_quiet_pair() {
-        assert_eq!(said(sound()), "");
+    fn a_healthy_pair_has_no_problems() {
+        assert_eq!(report(healthy()), "");
     }
 
     #[test]
-    fn a_daemon_that_is_connected_and_does_nothing_is_told_with_what_ends_its_session() {
-        let mut status = sound();
+    fn a_daemon_that_does_nothing_is_reported_with_the_statement_that_ends_its_session() {
+        let mut status = healthy();
         let lag = status.lag.as_mut().unwrap();
         (lag.changes, lag.seconds) = (3, 400.0);
-        let text = said(status);
+        let text = report(status);
         assert!(
             text.contains("process 4711 on the master, from 10.0.0.7) and has committed nothing for 9000 s"),
             "{text}"
@@ -224,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_failed_and_is_gone_since_is_told() {
+    fn a_daemon_that_failed_and_has_not_tried_since_is_reported() {
         let error = |idle| LastError {
             since: "monday".into(),
             since_epoch: 0.0,
@@ -236,24 +243,24 @@ mod tests {
             change: None,
             recovered: None,
         };
-        let text = said(PairStatus { daemon: None, error: Some(error(30)), ..sound() });
+        let text = report(PairStatus { daemon: None, error: Some(error(30)), ..healthy() });
         assert!(text.contains("failing since monday") && !text.contains("start it"), "{text}");
-        let text = said(PairStatus { daemon: None, error: Some(error(3000)), ..sound() });
+        let text = report(PairStatus { daemon: None, error: Some(error(3000)), ..healthy() });
         assert!(text.contains("none has tried since tuesday: is it running? start it: pyreplica shop.conf"), "{text}");
     }
 
     #[test]
-    fn a_batch_that_stays_in_doubt_and_a_transaction_that_stays_open_are_told() {
-        let doubt = |age| Doubt {
+    fn a_batch_that_stays_in_doubt_and_a_transaction_that_stays_open_are_reported() {
+        let in_doubt = |age| InDoubt {
             batches: 1,
             oldest: Duration::from_secs(age),
             transactions: vec![(Side::Slave, "pyreplica:x".into())],
         };
-        assert_eq!(said(PairStatus { doubt: Some(doubt(1)), ..sound() }), "");
-        let text = said(PairStatus { doubt: Some(doubt(61)), ..sound() });
-        assert!(text.contains("for 61 s: 'pyreplica:x' on the slave") && text.contains("restart it"), "{text}");
-        let open = |age| Some(Open { transactions: 1, oldest: Duration::from_secs(age) });
-        assert_eq!(said(PairStatus { open: open(60), ..sound() }), "");
-        assert!(said(PairStatus { open: open(7200), ..sound() }).contains("not over: 1, the oldest for 7200 s"));
+        assert_eq!(report(PairStatus { in_doubt: Some(in_doubt(1)), ..healthy() }), "");
+        let text = report(PairStatus { in_doubt: Some(in_doubt(61)), ..healthy() });
+        assert!(text.contains("for 61 s: 'pyreplica:x' on the slave") && text.contains("restart the daemon"), "{text}");
+        let open = |age| Some(OpenTransactions { transactions: 1, oldest: Duration::from_secs(age) });
+        assert_eq!(report(PairStatus { open: open(60), ..healthy() }), "");
+        assert!(report(PairStatus { open: open(7200), ..healthy() }).contains("still open: 1, the oldest for 7200 s"));
     }
 }
