@@ -1,4 +1,4 @@
--- Where each sequence of the applications stands.
+-- The last value of each sequence of the applications.
 select format('%I.%I', schemaname, sequencename) as name, last_value, increment_by > 0 as rises
   from pg_sequences
  where last_value is not null
