@@ -13,8 +13,8 @@
 ### END INIT INFO
 
 # Copy it to /etc/init.d/pyreplica. It needs the binary, the user and at least
-# one config file; whatever stands below in capitals can be set differently in
-# /etc/default/pyreplica.
+# one config file. /etc/default/pyreplica may set the variables below, which are
+# in capitals, to other values.
 
 set -e
 
@@ -33,7 +33,7 @@ say() {
     echo "pyreplica: $*"
 }
 
-# die CODE MESSAGE...: the codes are those that LSB gives to init scripts.
+# die CODE MESSAGE...: the codes are those that LSB defines for init scripts.
 die() {
     code=$1
     shift
@@ -42,7 +42,8 @@ die() {
 }
 
 # start-stop-daemon for the process that this script has started and no other.
-# By name rather than by path: an upgrade replaces the file of a running daemon.
+# It matches the name, not the path: an upgrade replaces the file of a running
+# daemon.
 ours() {
     start-stop-daemon --quiet --pidfile "$PIDFILE" --name "$(basename "$DAEMON")" "$@"
 }
@@ -57,7 +58,8 @@ status() {
     return $state
 }
 
-# In a container nobody may bury a process that has ended.
+# A process has ended and its parent has not collected it. In a container there
+# may be nobody to do that.
 is_zombie() {
     grep -qs '^State:[[:space:]]*Z' "/proc/$(cat "$PIDFILE")/status"
 }
@@ -86,12 +88,12 @@ start() {
     fi
     need_installation
     prepare_log
-    # ~/.pgpass is to be the daemon's, not root's.
+    # The daemon has to read its own user's ~/.pgpass, not root's.
     HOME=$(getent passwd "$RUN_AS" | cut -d: -f6)
     export HOME
     start-stop-daemon --start --quiet --background --make-pidfile --pidfile "$PIDFILE" \
         --chuid "$RUN_AS:$(id -gn "$RUN_AS")" --umask 027 --exec "$DAEMON" -- --log "$LOG" "$CONFIG"
-    # A daemon that cannot use its config files ends within a moment, and only its log knows why.
+    # If the daemon cannot use its config files, it ends within a moment, and only its log says why.
     sleep 1
     if status; then
         say "started"
@@ -102,7 +104,7 @@ start() {
     die 1 "did not start; the lines above are the last of $LOG"
 }
 
-# The first TERM lets the batch in hand end, which takes about two seconds at most.
+# After the first TERM the daemon completes the batch in progress, which takes about two seconds at most.
 stop() {
     need_root
     if ! status; then
@@ -115,7 +117,7 @@ stop() {
     say "stopped"
 }
 
-# Makes the daemon open its log file anew, as after a rotation, and read its config files again.
+# Makes the daemon open its log file again, as after a rotation, and read its config files again.
 reload() {
     need_root
     status || die 7 "not running"

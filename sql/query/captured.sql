@@ -1,8 +1,8 @@
 -- The tables on the master whose changes are logged: those with a trigger that calls py_log_replica, each as the log names
--- it. A partition's trigger that its root has handed down does not count.
+-- it. The trigger that a partition has inherited from its root does not count.
 select quote_ident(n.nspname) || '.' || quote_ident(c.relname) as relation, n.nspname::text as schema,
        c.relname::text as name, c.relkind = 'p' as partitioned,
-       -- A condition that somebody has given the trigger by hand: which rows it is about nobody knows here.
+       -- Somebody has made the trigger by hand with a WHEN condition: a copy cannot know which rows it selects.
        bool_and(t.tgqual is not null and t.tgname <> '!replica_tg') as conditional
   from pg_trigger t
   join pg_class c on c.oid = t.tgrelid

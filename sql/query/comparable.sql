@@ -1,4 +1,4 @@
--- Tables as one side has them, for comparing them with the other side's.
+-- Tables as they are on one side, to compare them with the tables of the other side.
 --   $1  text[]  quoted and qualified names
 select r.name as relation, c.relkind = 'p' as partitioned, a.names, a.base_types, a.full_types, a.generated,
        a.identity_always, a.collations, a.schemas, u."unique"
@@ -10,10 +10,10 @@ select r.name as relation, c.relkind = 'p' as partitioned, a.names, a.base_types
              coalesce(array_agg(format_type(a.atttypid, a.atttypmod) order by a.attnum), '{}') as full_types,
              coalesce(array_agg(a.attgenerated <> '' order by a.attnum), '{}') as generated,
              coalesce(array_agg(a.attidentity = 'a' order by a.attnum), '{}') as identity_always,
-             -- NULL: values are not sorted by a collation. Empty: by one under which different texts may be equal.
+             -- NULL: the type has no collation. Empty: the collation may treat different texts as equal.
              coalesce(array_agg(case when o.collisdeterministic then format('%I.%I', s.nspname, o.collname)
                                      when o.oid is not null then '' end order by a.attnum), '{}') as collations,
-             -- Where the operators of the type are: PostgreSQL's own are for any enumeration, range, row or array.
+             -- The schema that has the type's operators. Enumerations, ranges, rows and arrays use PostgreSQL's own.
              coalesce(array_agg(case when b.typtype in ('c', 'e', 'm', 'r') or b.typcategory = 'A' then 'pg_catalog'
                                      else n.nspname::text end order by a.attnum), '{}') as schemas
         from pg_attribute a
@@ -24,7 +24,7 @@ select r.name as relation, c.relkind = 'p' as partitioned, a.names, a.base_types
         left join pg_namespace s on s.oid = o.collnamespace
        where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) a
   left join lateral (
-      -- The columns of each index that lets no two rows be equal, separated by a byte that no sane name holds.
+      -- The columns of each unique index, separated by a byte that should be in no name.
       select array_agg(x.names) as "unique"
         from (select string_agg(a.attname, e'\x01' order by k.n) as names
                 from pg_index i

@@ -1,12 +1,12 @@
--- The next rows of the log whose flag is to be set, for the slave has replayed them. "l.replicated" stands for the slave's
+-- The next rows of the log that the slave has replayed and whose flag must be set. "l.replicated" stands for the slave's
 -- own column.
---   $1  bigint  look above this id
+--   $1  bigint  read rows above this id
 --   $2  bigint  and up to this one
---   $3  bigint  look at this many rows at most
+--   $3  bigint  read this many rows at most
 --   $4  text    a snapshot whose transactions have all been replayed, or NULL
---   $5  text    the snapshot of a drain in its midst, or NULL: of what that shows
---   $6  bigint  nothing is left up to this id
---   $7  text[]  save these transactions
+--   $5  text    the snapshot up to which the daemon is replaying now, or NULL. Of the transactions that it shows, all rows
+--   $6  bigint  up to this id have been replayed,
+--   $7  text[]  except those of these transactions
 select count(*) as rows, max(x.id) as last, coalesce(array_agg(x.id) filter (where x.due), '{}') as due
   from (select l.id, not coalesce(l.replicated, true)
                        and (coalesce(pg_visible_in_snapshot(l.txid, s.base), false)

@@ -1,15 +1,15 @@
--- What becomes another whenever the definition of a table on the slave does; `table.sql` tells the definition. It is asked for
--- in every transaction of every table written to.
+-- A text that changes whenever the definition of a table on the slave changes; `table.sql` reads the definition. Every
+-- transaction asks for it, for every table that it writes to.
 --   $1  text[]  quoted and qualified names
 select r.name as relation, concat_ws(' ', c.oid,
-           -- Any change of a column, an index or a constraint gives a catalog row a new xmin.
+           -- If a column, an index or a constraint changes, its catalog row gets a new xmin.
            (select string_agg(a.xmin::text, ' ' order by a.attnum) from pg_attribute a
              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
            (select string_agg(i.indexrelid || '/' || i.xmin, ' ' order by i.indexrelid) from pg_index i
              where i.indrelid = c.oid),
            (select string_agg(o.oid || '/' || o.xmin, ' ' order by o.oid) from pg_constraint o
              where o.conrelid = c.oid and o.contype in ('p', 'u')),
-           -- What sees single changes even in the replica role, in partitions too.
+           -- Triggers and rules that fire in the replica role too, also those of partitions.
            (select string_agg(t.oid::text, ' ' order by t.oid) from pg_trigger t
              where t.tgrelid = any (p.all) and t.tgenabled in ('A', 'R') and t.tgname !~ '^!replica_'),
            (select string_agg(r.oid::text, ' ' order by r.oid) from pg_rewrite r

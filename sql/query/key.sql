@@ -1,12 +1,12 @@
--- What identifies a row of a table on the master: the arguments of a trigger made by hand, and the primary key.
+-- The columns that identify a row of a table on the master: the primary key, and the arguments of a trigger made by hand.
 --   $1  text[]  quoted and qualified names
 select r.name as relation, k.names as key,
-       -- The arguments end in a zero byte each; the first is the table's name.
+       -- Each argument ends in a zero byte; the first argument is the table's name.
        (select array_agg(convert_from(decode(m[1], 'hex'), getdatabaseencoding()) order by n)
           from regexp_matches(encode(t.tgargs, 'hex'), '((?:[1-9a-f].|0[1-9a-f])*)00', 'g') with ordinality x (m, n)
          where n > 1) as arguments
   from unnest($1::text[]) r (name)
-  -- Not by to_regclass, which fails where the role may not use the schema.
+  -- Not with to_regclass, which fails if the role has no USAGE on the schema.
   left join lateral (
       select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
        where n.nspname = (parse_ident(r.name))[1]::name and c.relname = (parse_ident(r.name))[2]::name) c on true

@@ -1,8 +1,8 @@
--- The foreign keys of some tables on the slave, and to them.
+-- The foreign keys of some tables on the slave, and the foreign keys of other tables that refer to them.
 --   $1  text[]  quoted and qualified names
 select r.name as relation,
-       -- Each is a table, columns, and those that they refer to, in the order of their names; what separates them no sane
-       -- name holds.
+       -- For each foreign key: the table that it refers to, the own columns, and the columns that they refer to, in the order
+       -- of the latter's names. They are separated by a byte that should be in no name.
        (select array_agg(u.names) from (
            select format(e'%I.%I\x01', n.nspname, p.relname) || string_agg(a.attname, e'\x01' order by b.attname collate "C")
                       || e'\x01' || string_agg(b.attname, e'\x01' order by b.attname collate "C") as names

@@ -1,5 +1,5 @@
--- What pyreplica has put into a database beside the schema pyreplica: catalog and number of each object, as pg_restore
--- --list shows them. It is no part of the application's schema.
+-- The objects that pyreplica has created in a database outside the schema pyreplica: catalog and oid of each, as pg_restore
+-- --list shows them. They do not belong to the application's schema.
 -- "array['replica_log']" stands for the names of all that is pyreplica's own in public.
 with functions as (
     select oid from pg_proc where pronamespace = to_regnamespace('public') and starts_with(proname, 'py_log_')
@@ -28,7 +28,7 @@ select 'pg_constraint'::regclass::oid, oid from pg_constraint where conrelid in 
 union all
 select 'pg_attrdef'::regclass::oid, oid from pg_attrdef where adrelid in (select oid from relations)
 union all
--- Filters in Python need it on the master. The slave may not have it, nor let anybody but a superuser create it.
+-- Filters in Python need it on the master. The slave may not have it, and only a superuser may create it there.
 select 'pg_extension'::regclass::oid, x.oid from pg_extension x
  where x.extname = 'plpython3u'
    and not exists (select from pg_proc p join pg_language l on l.oid = p.prolang and l.lanname = x.extname

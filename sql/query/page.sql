@@ -1,12 +1,13 @@
--- The next rows of one transaction that spreads too far to be read as a whole: with their payload, in the form of fetch.sql,
--- if they are small and not to be passed over; without an event otherwise. "l.replicated" stands for the slave's own column.
---   $1  bigint   look above this id only
+-- The next rows of one transaction that spreads over too many ids to be read as a whole. A row that is small and must be
+-- replayed comes with its payload, in the form of fetch.sql; any other row comes without an event. "l.replicated" stands for
+-- the slave's own column.
+--   $1  bigint   read rows above this id
 --   $2  name     SKIP_USER, or NULL
 --   $3  text     the slave database's identity
 --   $4  bigint   read this many rows at most
 --   $5  text     the transaction
 --   $6  bigint   its last id
---   $7  integer  so many bytes are small
+--   $7  integer  a row is small up to this many bytes
 select p.id, p.txid, p.size, p.skip, p.flagged, p.relation, p.origin,
        case when p.size <= $7 and not p.skip then p.event::text end as event,
        case when p.size <= $7 and not p.skip then public.hstore_send(p.old) end as old,

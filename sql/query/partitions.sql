@@ -1,4 +1,4 @@
--- Tables and whatever partitions they have, all in quotes, as pg_dump --table takes them.
+-- Tables and all their partitions, each name quoted as pg_dump --table needs it.
 --   $1  text[]  quoted and qualified names
 select format('"%s"."%s"', replace(n.nspname, '"', '""'), replace(c.relname, '"', '""'))
   from pg_class c

@@ -1,6 +1,6 @@
--- Sets the flags of what a position says is replayed, before the position is forgotten: its transaction numbers are another
--- cluster's. What has been logged here has higher ids than anything that came along. "l.replicated" and "set replicated"
--- stand for the slave's own column.
+-- Sets the flags of what has been replayed according to a slave's position. The daemon deletes that position afterwards,
+-- because its transaction numbers belong to another cluster. Rows that were logged in this cluster have higher ids than those
+-- that were restored from the other one. "l.replicated" and "set replicated" stand for the slave's own column.
 --   $1  text  the slave's column
 with passed as (
     select s.base, s.current, s.last, coalesce(s.highest, 0) as highest

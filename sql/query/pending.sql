@@ -1,26 +1,26 @@
--- What one snapshot shows of the log and the slave has not replayed, without payload unless it is little; and in a row of
--- its own, without an id, the snapshot. A row whose own flag is set, by hand or by an upgrade, is among it, to be passed
--- over: without it nobody would know where its transaction ends. "l.replicated" stands for the slave's own column; the
--- payload is that of fetch.sql.
---   $1  bigint    look above this id, save for the late transactions
+-- The rows of the log that one snapshot shows and the slave has not replayed. One more row, without an id, has the snapshot.
+-- The rows have no payload, unless they are few and small. Rows whose flag is set already, by hand or by an upgrade, are
+-- included and marked "skip": the daemon needs them to know where their transaction ends. "l.replicated" stands for the
+-- slave's own column; the payload has the form of fetch.sql.
+--   $1  bigint    read rows above this id; for late transactions see $7
 --   $2  name      SKIP_USER, or NULL
---   $3  text      the slave database's identity: what came from there does not go back
+--   $3  text      the slave database's identity: changes that came from there are not sent back
 --   $4  bigint    read this many rows at most, the first ones
 --   $5  text      the snapshot, or NULL for this query's own
 --   $6  text      a snapshot whose transactions have all been replayed, or NULL
---   $7  text[]    late transactions: those that were still open then, and may have ids up to $1
---   $8  bigint[]  of each of them, the id above which its rows are
+--   $7  text[]    late transactions: they were still open in snapshot $6, and may have ids up to $1
+--   $8  bigint[]  for each late transaction, the id above which its rows are
 --   $9  text[]    transactions to leave out
---   $10 bigint    so many rows are little,
---   $11 bigint    and so many bytes
+--   $10 bigint    return the payload if there are at most this many rows
+--   $11 bigint    and they have at most this many bytes
 with s as materialized (
     select t.*,
-           -- Only a late transaction that is over by now makes the look begin further down.
+           -- Only late transactions that have ended by now make the query begin at a lower id.
            least($1, (select min(u.bound) from unnest(t.late, $8::bigint[]) u (txid, bound)
                        where pg_visible_in_snapshot(u.txid, t.now))) as above
       from (select coalesce($5::text::pg_snapshot, pg_current_snapshot()) as now, $6::text::pg_snapshot as base,
                    $7::text[]::xid8[] as late, $9::text[]::xid8[] as apart
-            -- Evaluated once, not for every row.
+            -- OFFSET 0: PostgreSQL evaluates this once, not for every row.
             offset 0) t),
 p as materialized (
     select p.*
@@ -45,7 +45,7 @@ select s.now::text as snapshot, null::bigint as id, null::xid8 as txid, null::in
 union all
 select null, p.id, p.txid, p.size, p.skip, p.flagged, f.event, f.relation, f.old, f.new, f.sql, f.origin
   from p
-  -- A message to the server less for the change that comes alone.
+  -- With the payload here, a change that comes alone costs one message to the server less.
   left join lateral (
       select l.event::text, coalesce(l.relation, '') as relation, public.hstore_send(l.old) as old,
              public.hstore_send(l.new) as new, coalesce(l.sql, '') as sql, l.origin

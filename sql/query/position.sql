@@ -1,6 +1,7 @@
--- What one slave has replayed of the log: everything that "base" shows, and of what "current" shows beyond it the
--- transactions whose last id is "last" at most. Which batch that was, in which life of the master, and which slave has it.
--- And the highest id there is, where the row is, the former histories, and whether the server has begun another life.
+-- What one slave has replayed of the log: all transactions that the snapshot "base" shows, and those that the snapshot
+-- "current" shows in addition and whose last id is not greater than "last". Which batch that was, in
+-- which life of the master, and which slave has it. The query also returns the highest id of the log, the ctid of the slave's
+-- row, the former histories of the slave, and what tells whether the server has begun another life.
 --   $1  text  the slave's column
 with server as (
     select concat_ws(' ', left(pg_walfile_name(pg_current_wal_lsn()), 8), pg_postmaster_start_time()::timestamptz(3)) as life)

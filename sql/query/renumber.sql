@@ -1,5 +1,5 @@
--- Gives the transactions of a restored log numbers that are lower than any of this cluster's, in the order of replay. If
--- there are too few, neighbours share one.
+-- Gives the transactions of a restored log new numbers, in the order of replay. They are lower than the number of any
+-- transaction of this cluster in the log. If there are too few numbers, neighbouring transactions share one.
 --   $1  bigint  the highest id that was restored
 --   $2  bigint  the highest number to use
 update public.replica_log l

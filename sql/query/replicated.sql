@@ -1,4 +1,5 @@
--- The tables of a master: whether changes are logged, what identifies a row, and what keeps the slave's from being equal.
+-- The tables of a master: whether their changes are logged, which columns identify a row, and which filters and transforms
+-- make the slave's table differ.
 -- "array['replica_log']" stands for the names of all that is pyreplica's own in public.
 select r.name as relation, l.logged, coalesce(h.arguments, k.names) as key,
        coalesce((select array_agg(distinct f.event order by f.event) from public.py_log_filter f
@@ -20,7 +21,7 @@ select r.name as relation, l.logged, coalesce(h.arguments, k.names) as key,
         join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
        where i.indrelid = c.oid and i.indisprimary) k on true
   left join lateral (
-      -- A trigger made by hand: its arguments end in a zero byte each; the first is the table's name.
+      -- A trigger made by hand. Each of its arguments ends in a zero byte; the first argument is the table's name.
       select (select array_agg(convert_from(decode(m[1], 'hex'), getdatabaseencoding()) order by n)
                 from regexp_matches(encode(t.tgargs, 'hex'), '((?:[1-9a-f].|0[1-9a-f])*)00', 'g') with ordinality x (m, n)
                where n > 1) as arguments

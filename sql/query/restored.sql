@@ -1,9 +1,10 @@
--- Has the log come here by a dump from a cluster with other transaction numbers? The highest id that it came with, and up
--- to which number its transactions can be renumbered. No row if every number is from here.
+-- Has the log been restored here from a dump of a cluster with other transaction numbers? If so, the query returns the highest
+-- id that was restored, and the highest number that its transactions can be renumbered to. If all numbers are from this
+-- cluster, it returns no row.
 --
--- Whoever logs a change has its transaction's number before the row is written, so the number is never above the row's
--- xmin; of a row that was restored it may be. What else the restore has written is known by its xmin then, and what has
--- been logged since by its higher id.
+-- When a transaction logs a change it has its number already. So the number of a row is never greater than the row's xmin;
+-- in a restored row it may be. The xmin of such a row shows which other rows the restore has written. Rows that were logged
+-- after the restore have higher ids.
 with log as (
     select id, number, written - case when written >= next then 4294967296 else 0 end as written
       from (select l.id, l.txid::text::bigint as number, s.next,

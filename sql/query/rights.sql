@@ -1,4 +1,5 @@
--- What the daemon's role lacks to read and mark the log, as the statements that mend it. No row when nothing is lacking.
+-- The rights that the daemon's role lacks to read the log and set its flags, as the statements that grant them. If no right is
+-- missing, the query returns no row.
 select format('GRANT %s ON %s TO %I;', upper(r.privilege), r.relation, current_user)
   from (values
       ('public.replica_log', 'select'), ('public.replica_log', 'update'), ('public.replica_log', 'delete'),

@@ -1,8 +1,8 @@
--- Every session of the daemon: text as the trigger logs it, no time-out but that of locks, no policy that hides rows,
--- and a server that notices a dead daemon. Where others may create functions in public, one of theirs may fit a call better
--- than PostgreSQL's own: those are not looked at. Names are written as pg_settings does; those that this version of
--- PostgreSQL lacks are passed over.
---   $1  text  what the trigger notes as the origin of changes made in this session
+-- The settings of every session of the daemon. Values are written as text like the trigger logs them. There is no time-out
+-- except for locks. Row security must not hide rows. The server must notice when the daemon's machine has failed. The search
+-- path leaves out public: if other roles may create functions there, one of theirs may match a call better than PostgreSQL's
+-- own. The names are written as in pg_settings; settings that this version of PostgreSQL does not have are skipped.
+--   $1  text  the origin that the trigger records for changes made in this session
 select pg_catalog.set_config(s.name, v.setting, false)
   from (values
       ('search_path', 'pg_catalog, pg_temp'), ('client_min_messages', 'warning'), ('standard_conforming_strings', 'on'), ('DateStyle', 'ISO, YMD'),

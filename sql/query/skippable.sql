@@ -1,4 +1,4 @@
--- Changes of the log that somebody wants passed over, or all of their transactions, and whether it is too late for that.
+-- Changes of the log that an operator wants to skip, single ones or whole transactions, and whether it is too late to skip them.
 -- "public" stands for hstore's own schema, "l.replicated" for the slave's own column.
 --   $1  text      the slave's column, which names its row in replica_slave
 --   $2  bigint[]  ids of changes

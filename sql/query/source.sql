@@ -1,8 +1,8 @@
--- Tables on the master as a copy needs to know them. Types by number too: those of built-in types are the same everywhere.
+-- What a copy needs to know about tables on the master. Types have their oid too: built-in types have the same oid everywhere.
 --   $1  text[]  quoted and qualified names
 select r.name as relation, greatest(t.rows, 0)::bigint as rows, t.bytes, a.names, a.type_oids, a.modifiers,
        a.plain, a.generated,
-       -- By conditions and transforms: whether there are any, and which columns are not sent at all.
+       -- Whether there are filters and transforms, and which columns are not sent at all.
        exists (select from public.py_log_filter f where f.event = 'INSERT' and f.relname in (c.relname, r.name)) as filtered,
        exists (select from public.py_log_transform f where f.relname in (c.relname, r.name)) as transformed,
        array(select f.field from public.py_log_transform f
@@ -17,7 +17,7 @@ select r.name as relation, greatest(t.rows, 0)::bigint as rows, t.bytes, a.names
       select array_agg(a.attname::text order by a.attnum) as names,
              array_agg(a.atttypid::bigint order by a.attnum) as type_oids,
              array_agg(a.atttypmod order by a.attnum) as modifiers,
-             -- Their binary form is the same in all versions, and names nothing that has another number elsewhere.
+             -- The binary form of these types is the same in all versions, and contains no oid that may differ elsewhere.
              array_agg(e.typnamespace = 'pg_catalog'::regnamespace and e.typname in (
                  'bool', 'char', 'name', 'int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'text', 'varchar', 'bpchar',
                  'bytea', 'date', 'time', 'timetz', 'timestamp', 'timestamptz', 'interval', 'uuid', 'json', 'jsonb', 'inet',

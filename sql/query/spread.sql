@@ -1,7 +1,7 @@
--- The transactions whose pending rows spread over many ids: the one pass over a long backlog. Everything else is known
--- to be complete within that distance; in a row without txid, how far all of that goes. "l.replicated" stands for the slave's
--- own column.
---   $1  bigint    look above this id only
+-- The transactions whose pending rows spread over many ids. The query reads a long backlog once. Every other transaction has
+-- all its rows within the distance; the row without txid has the first and the last id, and the number of rows, of all these.
+-- "l.replicated" stands for the slave's own column.
+--   $1  bigint    read rows above this id
 --   $2  text      the snapshot
 --   $3  text      a snapshot whose transactions have all been replayed, or NULL
 --   $4  bigint    the distance

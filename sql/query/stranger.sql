@@ -1,5 +1,5 @@
--- A table, or view, of one of pyreplica's names whose owner is not known to be allowed that: whoever may create tables in public
--- could have put one there, and what hangs on it would run with the rights of who uses it.
+-- A table or view that has one of pyreplica's names, but an owner that pyreplica does not trust. Any role that may create
+-- tables in public could have created it. Its triggers and rules would run with the rights of the role that uses it.
 -- "array['replica_log']" stands for the names of all that is pyreplica's own in public.
 select c.relname::text as name, c.relowner::regrole::text as owner
   from pg_class c

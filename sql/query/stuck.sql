@@ -1,10 +1,10 @@
--- The rows of a drain that can't go on which have been replayed and lack their flag. "l.replicated" stands for the slave's
--- own column.
---   $1  bigint  look above this id
---   $2  text    a snapshot whose transactions had been replayed before, or NULL
---   $3  text    the drain's snapshot
+-- Rows that have been replayed and lack their flag, when the daemon has stopped at a change that it can't replay.
+-- "l.replicated" stands for the slave's own column.
+--   $1  bigint  read rows above this id
+--   $2  text    a snapshot whose transactions had all been replayed before, or NULL
+--   $3  text    the snapshot up to which the daemon was replaying
 --   $4  bigint  the last id of the last transaction that has been replayed
---   $5  bigint  this many rows at most
+--   $5  bigint  return this many rows at most
 with drained as (
     select l.id, l.txid, not coalesce(l.replicated, true) as unmarked
       from (select $2::text::pg_snapshot as base, $3::text::pg_snapshot as current offset 0) s

@@ -1,4 +1,4 @@
--- One table as it is on the slave now: what it takes to write statements for it.
+-- Tables as they are on the slave now: everything that the daemon needs to make statements for them.
 --   $1  text[]  quoted and qualified names
 select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as name, c.relkind = 'p' as partitioned,
        a.names, a.base_types, a.full_types, a.operators, a.array_types, a.generated, a.identity_always, k.names as key,
@@ -11,11 +11,11 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
              array_agg(format_type(a.atttypid, -1) order by a.attnum) as base_types,
              array_agg(format_type(a.atttypid, a.atttypmod) order by a.attnum) as full_types,
              array_agg(case when s.simple then format_type(y.typarray, -1) end order by a.attnum) as array_types,
-             -- The others' texts are cast, which has to be what reading a value does, not somebody's own cast.
+             -- Values of the other types are cast from text. That must use the type's input function, not a user's cast.
              bool_and(s.simple or not exists (select from pg_cast where castsource = 'text'::regtype
                                                  and casttarget in (a.atttypid, y.typbasetype))) as castable,
-             -- The schema of the type's own operators: others may have put one for just this type into a schema that is
-             -- searched. NULL: it has none that an index would use.
+             -- The schema of the type's own operators. The statements name it, because another role may have created an
+             -- operator for this type in a schema of the search path. NULL: the type has no operator that a btree index uses.
              array_agg(case when b.typnamespace = 'pg_catalog'::regnamespace or b.typtype in ('c', 'e', 'm', 'r')
                                  or b.typcategory = 'A' and b.typelem <> 0 and b.typlen = -1 then 'pg_catalog'
                             else (select quote_ident(n.nspname) from pg_opclass k
@@ -31,7 +31,8 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
         from pg_attribute a
         join pg_type y on y.oid = a.atttypid
         join pg_type b on b.oid = case when y.typtype = 'd' then y.typbasetype else y.oid end
-        -- Not so: arrays, what an array separates by something else than a comma, and rows, which unnest takes apart.
+        -- These types are not simple: arrays and rows, because unnest takes them apart, and types whose arrays have another
+        -- separator than a comma.
         cross join lateral (
             select y.typarray <> 0 and y.typdelim = ',' and (y.typelem = 0 or y.typlen <> -1) and y.typcategory <> 'C'
                        as simple) s
@@ -43,7 +44,7 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
         join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
        where i.indrelid = c.oid and i.indisprimary) k on true
   left join lateral (
-      -- The columns of each deferrable unique constraint, separated by a byte that no sane name holds.
+      -- The columns of each deferrable unique constraint, separated by a byte that should be in no name.
       select array_agg(u.names) as deferrable
         from (select string_agg(a.attname, e'\x01' order by a.attnum) as names
                 from pg_constraint o
@@ -51,7 +52,7 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
                where o.conrelid = c.oid and o.contype in ('p', 'u') and o.condeferrable
                group by o.oid) u) d on true
   left join lateral (
-      -- The columns of each index that lets no two rows be equal, checked at once.
+      -- The columns of each unique index that is not deferrable.
       select array_agg(u.names) as "unique"
         from (select string_agg(a.attname, e'\x01' order by k.n) as names
                 from pg_index i
@@ -61,7 +62,7 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
                  and i.indpred is null and i.indexprs is null
                group by i.indexrelid) u) q on true
   cross join lateral (
-      -- Whether triggers or rules, other than those that log, see single changes even in the replica role.
+      -- Whether the table has triggers or rules, other than those that log, that fire in the replica role too.
       select exists (select from pg_trigger t where t.tgrelid = any (p.all) and t.tgenabled in ('A', 'R')
                                                 and t.tgname !~ '^!replica_')
              or exists (select from pg_rewrite r where r.ev_class = any (p.all) and r.ev_enabled in ('A', 'R'))

@@ -1,7 +1,7 @@
--- Tables on the slave that a copy goes to; those that are missing have no row.
+-- The tables on the slave that a copy fills. A missing table has no row.
 --   $1  text[]  quoted and qualified names
 select r.name as relation, c.relkind = 'p' as partitioned, a.names, a.type_oids, a.modifiers, a.generated,
-       -- Of the application, or of a foreign key: they run unless the session has the replica role.
+       -- Whether there are triggers, of the application or of a foreign key. They run unless the session is in the replica role.
        exists (select from pg_trigger t
                 where t.tgrelid in (select c.oid union select relid from pg_partition_tree(c.oid)) and t.tgenabled = 'O'
                   and t.tgname !~ '^!replica_') as watched

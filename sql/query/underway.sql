@@ -1,12 +1,12 @@
--- The beginning of a query about changes that the slave has not replayed and will. "l.replicated" stands for the slave's own
--- column; literals stand in the place of the others, since the query goes on with rows' keys of any type.
+-- The beginning of a query about changes that the slave will still replay. "l.replicated" stands for the slave's own
+-- column. The parameters below are replaced by literals, because the rest of the query has keys of any type.
 --   $field      the slave's column
 --   $skip_user  SKIP_USER, or NULL
 --   $slave      the slave database's identity
 with s as materialized (
     select coalesce(max(floor), 0) as floor, max(last) as last, (array_agg(base))[1] as base, (array_agg(current))[1] as current
       from public.replica_slave where field = $field::name),
--- A transaction is replayed as a whole, when its last row's turn has come.
+-- Transactions with a row after the last one that was replayed: a transaction is replayed as a whole, with its last row.
 beyond as materialized (
     select distinct m.txid from s join public.replica_log m on m.id > s.last and pg_visible_in_snapshot(m.txid, s.current)),
 waiting as materialized (

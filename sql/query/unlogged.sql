@@ -1,4 +1,4 @@
--- The application's tables that have no trigger which logs their changes, nor a root or partitions that have one.
+-- The application's tables that no trigger logs, neither their own nor one of their partitions. Partitions are left out.
 -- "array['replica_log']" stands for the names of all that is pyreplica's own in public.
 select quote_ident(n.nspname) || '.' || quote_ident(c.relname)
   from pg_class c

@@ -1,11 +1,12 @@
--- How many changes of one table a snapshot shows that the slave has not replayed or put aside yet, by its position. A
--- transaction counts as a whole: it is passed when its last row is. "l.replicated" stands for the slave's own column.
+-- How many changes of one table a snapshot shows that the slave's position does not cover yet: they are neither replayed nor
+-- held. A transaction counts as a whole: the position covers it when it covers its last row. "l.replicated" stands for the
+-- slave's own column.
 --   $1  text  the slave's column
 --   $2  text  the table, as the log names it
 --   $3  text  the snapshot
 select count(*)
   from (select s.base, s.current, s.last, coalesce(s.floor, 0) as floor,
-               -- Transactions that go on behind the last one that was replayed.
+               -- Transactions with rows after the last row that was replayed.
                array(select distinct m.txid from public.replica_log m where m.id > s.last) as beyond
           from (select $1::text::name as field) f
           left join public.replica_slave s using (field)

@@ -1,9 +1,9 @@
--- What a slave has not replayed yet, as SQL, in the order of replay as far as that can be told from the first rows of the
--- log. For people: the daemon's own look is pending.sql. "l.replicated" stands for the slave's own column.
+-- What a slave has not replayed yet, as SQL, for people to read; the daemon itself uses pending.sql. The rows are in the order
+-- of replay, as far as the first rows of the log show it. "l.replicated" stands for the slave's own column.
 --   $1  text    the slave's column, which names its row in replica_slave
 --   $2  name    SKIP_USER, or NULL
 --   $3  text    the slave database's identity
---   $4  bigint  look at this many rows of the log
+--   $4  bigint  read this many rows of the log
 --   $5  bigint  return this many
 select w.id, w.txid::text::bigint as txid, w.event::text as event, w.username::text as username, w.ts::text as ts,
        left(public.py_log_sql(w.whole), 2000) as sql, count(*) over () as waiting, w.size, w.reached

@@ -1,4 +1,5 @@
--- Every table that could be replicated, as it is on one side: partitions stand for their root, pyreplica's own are left out.
+-- Every table that could be replicated, as it is on one side. Partitions are left out, because their root is listed; so are
+-- pyreplica's own tables.
 -- "array['replica_log']" stands for the names of all that is pyreplica's own in public.
 select n.nspname::text as schema, c.relname::text as name, format('%I.%I', n.nspname, c.relname) as relation,
        k.names as key, u.names as candidate, a.names, a.types, a.plain, a.notnull, a.generated,
@@ -9,14 +10,14 @@ select n.nspname::text as schema, c.relname::text as name, format('%I.%I', n.nsp
   cross join lateral (
       select array_agg(a.attname::text order by a.attnum) as names,
              array_agg(format_type(a.atttypid, a.atttypmod) order by a.attnum) as types,
-             -- An extension's type may live in another schema there.
+             -- Without schema: the type of an extension may be in another schema on the other side.
              array_agg(y.typname || ' ' || a.atttypmod order by a.attnum) as plain,
              array_agg(a.attnotnull order by a.attnum) as notnull,
              array_agg(a.attgenerated <> '' order by a.attnum) as generated,
              array_agg(case when a.attgenerated <> '' then pg_get_expr(d.adbin, d.adrelid) end order by a.attnum) as expressions,
              array_agg(a.attidentity::text order by a.attnum) as identity,
              array_agg(d.oid is not null or a.attidentity <> '' order by a.attnum) as filled,
-             -- A collation under which different texts are equal.
+             -- The collation treats some different texts as equal.
              array_agg(coalesce(not l.collisdeterministic, false) order by a.attnum) as loose
         from pg_attribute a
         join pg_type y on y.oid = a.atttypid
@@ -30,7 +31,7 @@ select n.nspname::text as schema, c.relname::text as name, format('%I.%I', n.nsp
         join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
        where i.indrelid = c.oid and i.indisprimary) k on true
   left join lateral (
-      -- The columns of each index that lets no two rows be equal.
+      -- The columns of each unique index.
       select array_agg(u.names) as sets
         from (select string_agg(a.attname, e'\x01' order by a.attname) as names
                 from pg_index i
@@ -46,7 +47,7 @@ select n.nspname::text as schema, c.relname::text as name, format('%I.%I', n.nsp
        where t.tgrelid = c.oid and t.tgtype & 1 = 1
       having count(*) > 0) g on true
   left join lateral (
-      -- What could be the primary key.
+      -- Columns that could be the primary key.
       select array_agg(a.attname::text order by k.n) as names
         from pg_index i
         cross join unnest(i.indkey) with ordinality k (attnum, n)

@@ -1,5 +1,5 @@
--- Whose locks keep pyreplica's sessions on this server waiting, or would.
---   $1  boolean  this is the slave, where replayed changes write to every table
+-- The sessions whose locks block pyreplica's sessions on this server, or would block them.
+--   $1  boolean  true on the slave, where replayed changes write to every table
 select 'warning' as level, 'locks' as subject,
        format('process %s (%s) waits for a lock of %s', w.pid, w.application_name,
               case when b.pid is null then 'a prepared transaction'
@@ -30,5 +30,5 @@ select 'warning', 'locks',
    and l.database = (select oid from pg_database where datname = current_database())
    and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
    and ($1 or c.oid in (to_regclass('public.replica_log')::oid, to_regclass('public.replica_slave')::oid))
-   -- DDL holds such locks for moments.
+   -- DDL needs such locks for a moment: those are not reported.
    and coalesce(a.xact_start < clock_timestamp() - interval '5 s', true)

@@ -1,4 +1,5 @@
--- Where each sequence of the applications stands. "array['replica_log']" stands for all that is pyreplica's own.
+-- The last value of each sequence of the applications.
+-- "array['replica_log']" stands for the names of all that is pyreplica's own in public.
 select format('%I.%I', schemaname, sequencename) as name, last_value, increment_by > 0 as rises
   from pg_sequences s
  where last_value is not null

@@ -1,6 +1,6 @@
--- What one server is short of, whichever side it is. Columns of all queries here: level, what was checked, what is wrong,
--- the statements that mend it on the same side, and what they do not mend.
---   $1  boolean  two-phase commit is wanted
+-- Problems of one server, on either side. All queries in this folder have these columns: level, what was checked, what is
+-- wrong, the statements that correct it on the same side, and what else to do.
+--   $1  boolean  two-phase commit is used
 select 'failure' as level, 'two-phase commit' as subject, 'max_prepared_transactions is 0' as text,
        array['ALTER SYSTEM SET max_prepared_transactions = 10;'] as mends,
        'then restart that server; or, without two-phase commit, TWO_PHASE=false in the config file' as advice

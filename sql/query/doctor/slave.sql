@@ -1,9 +1,9 @@
--- What on the slave would refuse replayed changes, or do more than they say.
+-- What on the slave would refuse replayed changes, or add changes to them.
 --   $1  text[]   the schemas of the tables that the master logs
---   $2  boolean  the daemon may take the replica role
---   $3  text[]   their names
+--   $2  boolean  the daemon may set the replica role
+--   $3  text[]   the names of these tables
 with logged as (
-    -- Not by to_regclass, which fails where the role may not use the schema.
+    -- Not with to_regclass, which fails if the role has no USAGE on the schema.
     select c.oid, format('%I.%I', r.schema, r.name) as relation, n.nspname from unnest($1::text[], $3::text[]) r (schema, name)
       join pg_namespace n on n.nspname = r.schema
       join pg_class c on c.relnamespace = n.oid and c.relname = r.name)

@@ -1,8 +1,8 @@
--- Triggers that log and do not log all, or in the wrong order, or twice. The trigger on a partition is a copy of its root's.
+-- Triggers that log, but not all changes, or in the wrong order, or twice. The trigger on a partition is a copy of its root's.
 with logging as (
     select t.tgrelid, t.tgname, t.tgenabled, t.tgtype, t.tgqual, t.tgparentid, t.tgrelid::regclass as relation
       from pg_trigger t
-     -- Not by to_regprocedure, which fails where the role may not use the schema.
+     -- Not with to_regprocedure, which fails if the role has no USAGE on the schema.
       join pg_proc p on p.oid = t.tgfoid
       join pg_namespace n on n.oid = p.pronamespace
      where (n.nspname, p.proname) in (('public', 'py_log_replica'), ('pyreplica', 'begin_statement'),

@@ -1,4 +1,5 @@
--- The session that holds the slave's lock on the master: the daemon's, or that of an initial copy. No row if none runs.
+-- The session that holds the slave's lock on the master: that of the daemon or of an initial copy. If neither runs, the query
+-- returns no row.
 --   $1  text  the slave's column
 select l.pid, coalesce(a.application_name, '') as application, coalesce(host(a.client_addr), '') as client,
        a.backend_start::timestamptz(0)::text as since,

@@ -1,4 +1,4 @@
--- The last failure that the daemon has left on the master.
+-- The last failure that the daemon has recorded on the master.
 --   $1  text  the slave's column
 select since::timestamptz(0)::text as since, last::timestamptz(0)::text as last, attempts, side, message, hint, change,
        recovered::timestamptz(0)::text as recovered, extract(epoch from since)::float8 as since_epoch,

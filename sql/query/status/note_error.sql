@@ -1,7 +1,8 @@
--- Leaves a failure on the master, where status finds it. A row of failures begins with the first after a recovery.
+-- Records a failure on the master, where status finds it. "since" is the time of the first failure after a recovery, and
+-- "attempts" counts the failures since then.
 --   $1  text    the slave's column
 --   $2  text    the pair
---   $3  text    the side that is to blame, or NULL
+--   $3  text    the side that has failed, or NULL
 --   $4  text    what failed
 --   $5  text    what to do, or NULL
 --   $6  bigint  the change that can't be replayed, or NULL

@@ -1,4 +1,4 @@
--- Transactions that have logged something and are not over: what they have changed waits for their end, and nobody sees it.
+-- Transactions that have logged changes and have not ended, prepared ones too. Their changes are not visible before they end.
 select count(*) as transactions,
        coalesce(max(extract(epoch from clock_timestamp() - coalesce(a.xact_start, p.prepared))), 0)::float8 as seconds
   from pg_locks l
@@ -6,5 +6,5 @@ select count(*) as transactions,
   left join pg_prepared_xacts p on l.virtualtransaction = '-1/' || p.transaction::text
  where l.locktype = 'relation' and l.relation = 'public.replica_log'::regclass and l.mode = 'RowExclusiveLock' and l.granted
    and l.database = (select oid from pg_database where datname = current_database())
-   -- Daemons set their flags there.
+   -- Without the daemons, which set flags in the log.
    and not exists (select from pg_locks d where d.pid = l.pid and d.locktype = 'advisory' and d.classid = 1887007333)
