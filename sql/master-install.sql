@@ -53,28 +53,41 @@ begin
 end
 $check$;
 
--- The script refuses a table that an untrusted role has created under one of these names: the owner of a table decides
--- which triggers run when somebody writes to it. It trusts superusers, the owners of the database and of the schemas
--- public and pyreplica, and, if you are no superuser, the roles that you are a member of.
+-- CREATE OR REPLACE and IF NOT EXISTS leave an object to the role that owns it already, and the owner of an object decides
+-- what it does. So the script refuses what an untrusted role owns under one of these names. It trusts superusers, the
+-- owners of the database and of the schema public, the role that runs it, and, if that is no superuser, the roles that it
+-- is a member of.
+do $check$
+begin
+    perform set_config('pyreplica.trusted', array(
+        select r.oid from pg_roles r
+         where r.rolsuper or r.rolname = current_user
+            or r.oid in (select datdba from pg_database where datname = current_database() union
+                         select nspowner from pg_namespace where nspname = 'public')
+            or not (select rolsuper from pg_roles where rolname = current_user) and pg_has_role(r.oid, 'usage'))::text, true);
+end
+$check$;
+
 do $check$
 declare
+    trusted constant oid[] := current_setting('pyreplica.trusted')::oid[];
     stranger record;
 begin
-    select c.relname, c.relowner::regrole as owner into stranger
-      from pg_class c join pg_roles r on r.oid = c.relowner
-     where c.relnamespace = 'public'::regnamespace
-       and c.relname in ('replica_log', 'replica_log_former', 'replica_slave', 'replica_error', 'replica_skipped',
-                         'py_log_filter', 'py_log_transform', 'replica_log_sql', 'replica_log_id_seq', 'replica_batch_seq')
-       and not r.rolsuper and r.rolname <> current_user
-       and c.relowner not in (select datdba from pg_database where datname = current_database() union
-                              select nspowner from pg_namespace where nspname in ('public', 'pyreplica'))
-       and ((select rolsuper from pg_roles where rolname = current_user) or not pg_has_role(c.relowner, 'usage'))
+    select x.relname, x.owner::regrole as owner into stranger
+      from (select relname, relowner as owner from pg_class where relnamespace = 'public'::regnamespace
+            union all
+            select typname, typowner from pg_type where typnamespace = 'public'::regnamespace) x
+     where x.relname in ('replica_log', 'replica_log_former', 'replica_slave', 'replica_error', 'replica_skipped',
+                         'py_log_filter', 'py_log_transform', 'replica_log_sql', 'replica_log_id_seq', 'replica_batch_seq',
+                         'replica_log_id')
+       and x.owner <> all (trusted)
      limit 1;
     if found then
         raise exception 'there is a % of % already, who is not known to have installed pyreplica', stranger.relname, stranger.owner
             using errcode = 'insufficient_privilege',
-                  hint = format('Drop or rename it; or, if it is what it should be: ALTER TABLE public.%I OWNER TO ..., '
-                                'the owner of the database.', stranger.relname);
+                  hint = format('Drop or rename it. If it is what it should be, run the script as %1$s, or give all that is '
+                                'pyreplica''s to the owner of the database: ALTER TABLE public.%2$I OWNER TO ...',
+                                stranger.owner, stranger.relname);
     end if;
 end
 $check$;
@@ -101,8 +114,34 @@ begin
     end if;
 end
 $schema$;
+do $schema$
+begin
+    perform set_config('pyreplica.former', (to_regnamespace('pyreplica') is not null)::text, true);
+end
+$schema$;
 create schema if not exists pyreplica;
-revoke all on schema pyreplica from public;
+
+do $check$
+declare
+    stranger record;
+begin
+    select x.name, x.owner::regrole as owner into stranger
+      from (select 'function ' || oid::regprocedure, proowner from pg_proc where pronamespace = 'pyreplica'::regnamespace
+            union all
+            select 'operator ' || oid::regoperator, oprowner from pg_operator where oprnamespace = 'pyreplica'::regnamespace
+            union all
+            select 'relation ' || oid::regclass, relowner from pg_class where relnamespace = 'pyreplica'::regnamespace
+            union all
+            select 'type ' || oid::regtype, typowner from pg_type where typnamespace = 'pyreplica'::regnamespace) x (name, owner)
+     where x.owner <> all (current_setting('pyreplica.trusted')::oid[])
+     limit 1;
+    if found then
+        raise exception 'there is a % of %, who is not known to have installed pyreplica', stranger.name, stranger.owner
+            using errcode = 'insufficient_privilege',
+                  hint = format('Drop it. If it is what it should be, run the script as %s.', stranger.owner);
+    end if;
+end
+$check$;
 
 -- hstore may be installed in any schema, and the functions qualify its names. The parts below put its schema in the
 -- place of @hs@.
@@ -113,6 +152,107 @@ begin
                          where e.extname = 'hstore'), true);
 end
 $hstore$;
+
+-- == What is pyreplica's own ==
+
+-- Installs pyreplica.own, refuses what belongs to somebody else, and remembers the rights that others have.
+
+-- Returns all that this script installs, as far as it is there: what it is, its name, its owner and its rights. "open"
+-- says that everybody may call a function: it runs with the rights of its caller. Functions are named by their exact
+-- signatures, because anybody may have made another function of the same name.
+do $install$
+begin
+    execute replace($create$
+create or replace function pyreplica.own() returns table (kind text, name text, open boolean, owner oid, acl aclitem[], field name)
+    language sql stable set search_path = pg_catalog, pg_temp
+as $own$
+    with relations as (
+        select c.oid, c.relkind, c.relname, c.relowner, c.relacl from pg_class c
+         where c.relnamespace = 'public'::regnamespace
+           and (c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_skipped', 'py_log_filter',
+                              'py_log_transform') and c.relkind in ('r', 'p')
+                or c.relname = 'replica_log_sql' and c.relkind = 'v'
+                or c.relname in ('replica_log_id_seq', 'replica_batch_seq') and c.relkind = 'S')
+    ), sequences as (
+        -- Those that number the rows of such a table.
+        select s.oid, s.relkind, s.relname, s.relowner, s.relacl
+          from pg_depend d
+          join pg_class s on s.oid = d.objid and s.relkind = 'S'
+         where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i')
+           and d.refobjid in (select oid from relations)
+    ), all_relations as (
+        select * from relations union select * from sequences
+    )
+    select 'schema', 'pyreplica', false, n.nspowner, coalesce(n.nspacl, acldefault('n', n.nspowner)), null::name
+      from pg_namespace n where n.nspname = 'pyreplica'
+    union all
+    select case r.relkind when 'S' then 'sequence' else 'table' end, format('public.%I', r.relname), false, r.relowner,
+           coalesce(r.relacl, acldefault(case r.relkind when 'S' then 's' else 'r' end::"char", r.relowner)), null
+      from all_relations r
+    union all
+    select 'table', format('public.%I', r.relname), false, r.relowner, a.attacl, a.attname
+      from all_relations r
+      join pg_attribute a on a.attrelid = r.oid and a.attacl is not null
+    union all
+    select 'function', p.oid::regprocedure::text, not p.prosecdef and p.pronamespace = 'public'::regnamespace, p.proowner,
+           coalesce(p.proacl, acldefault('f', p.proowner)), null
+      from unnest(array[
+               'public.py_log_replica()', 'public.py_log_statement()', 'public.py_log_can_wake(text)',
+               case when to_regtype('public.replica_log') is not null then 'public.py_log_sql(public.replica_log)' end,
+               'public.py_log_columns(text, @hs@.hstore)', 'public.py_log_key(regclass)',
+               'public.py_log_create_tg(text)', 'public.py_log_create_tg(text, text)', 'public.py_log_create_tg(text, text, text)',
+               'public.py_log_create_tg(regclass, text, text)', 'public.py_log_create_tgs(text, text, name[])',
+               'public.py_log_warn_before(regclass, text)', 'public.py_log_refuse_key(regclass, text[], text[])',
+               'public.py_log_add_slave(text)', 'public.py_log_remove_slave(text)',
+               'public.py_log_interleave(regclass, int, int)', 'public.py_log_interleave(text, int, int)',
+               'public.py_log_grant(name)', 'public.py_log_grant(text)',
+               -- Those of the Python original and of earlier versions.
+               'public.py_log_create_tg(varchar)', 'public.py_log_create_tg(regclass, text)',
+               'public.py_log_create_tgs(text, text)', 'public.py_log_warn_before(regclass)',
+               'pyreplica.own()', 'pyreplica.asleep()', 'pyreplica.asleep_body()', 'pyreplica.apply_slaves()',
+               'pyreplica.exact(record)', 'pyreplica.small(@hs@.hstore, @hs@.hstore, text[], boolean)',
+               'pyreplica.begin_statement()', 'pyreplica.end_statement()', 'pyreplica.tables(text)',
+               'pyreplica.check_expression(text, text, text, text, text, text)', 'pyreplica.check_filter()',
+               'pyreplica.check_transform()', 'pyreplica.complain(text, bigint, text, text)',
+               'pyreplica.evaluation(text, text, text)', 'pyreplica.conditions(text, text)', 'pyreplica.replacements(text)',
+               'pyreplica.apply()', 'pyreplica.changed()', 'pyreplica.special()',
+               'pyreplica.admit(text, text, text, record, record)', 'pyreplica.send(text, text, @hs@.hstore, record)',
+               'pyreplica.send_exact(text, text, @hs@.hstore, record)']) s (signature)
+      join pg_proc p on p.oid = to_regprocedure(s.signature)
+$own$;
+    $create$, '@hs@', current_setting('pyreplica.hstore'));
+end
+$install$;
+
+do $check$
+declare
+    stranger record;
+begin
+    select o.kind, o.name, o.owner::regrole as owner into stranger
+      from pyreplica.own() o where o.owner <> all (current_setting('pyreplica.trusted')::oid[]) limit 1;
+    if found then
+        raise exception 'there is a % % of % already, who is not known to have installed pyreplica',
+                        stranger.kind, stranger.name, stranger.owner
+            using errcode = 'insufficient_privilege',
+                  hint = format('Drop it. If it is what it should be, run the script as %s.', stranger.owner);
+    end if;
+end
+$check$;
+
+-- The last part takes all rights back, and grants anew what py_log_grant has granted. For that the script remembers the
+-- rights that it finds on what was here before.
+do $rights$
+begin
+    perform set_config('pyreplica.rights', coalesce((
+        select jsonb_agg(to_jsonb(x)) from (
+            select o.kind, o.name, a.grantee::bigint as grantee,
+                   a.privilege_type || coalesce(' (' || quote_ident(o.field) || ')', '') as privilege
+              from pyreplica.own() o cross join aclexplode(o.acl) a
+             where a.grantee not in (o.owner, 0)
+               and o.name <> 'pyreplica.own()'
+               and (o.kind <> 'schema' or current_setting('pyreplica.former')::boolean)) x), '[]')::text, true);
+end
+$rights$;
 
 -- == The log ==
 
@@ -1567,36 +1707,75 @@ begin
         return;
     end if;
     for statement in
-        select format('alter %s %s owner to %s', kind, c.oid::regclass, keeper)
-          from (values ('public.py_log_filter', 'table'), ('public.py_log_transform', 'table'),
-                       ('public.replica_slave', 'table'), ('public.replica_error', 'table'),
-                       ('public.replica_skipped', 'table'),
-                       ('public.replica_log_sql', 'view'),
-                       ('public.replica_batch_seq', 'sequence')) o (name, kind)
-          join pg_class c on c.oid = o.name::regclass
-         where c.relowner <> keeper
-        union all
-        select format('alter function %s owner to %s', oid::regprocedure, keeper) from pg_proc
-         where (pronamespace = 'public'::regnamespace and starts_with(proname, 'py_log_')
-                or pronamespace = 'pyreplica'::regnamespace and proname <> 'python') and proowner <> keeper
+        -- A sequence that numbers the rows of a table follows the table.
+        select format('alter %s %s owner to %s', kind, name, keeper) from pyreplica.own()
+         where owner <> keeper and field is null and (kind <> 'sequence' or name = 'public.replica_batch_seq')
         union all
         select format('alter operator pyreplica.%s (none, record) owner to %s', oprname, keeper) from pg_operator
-         where oprnamespace = 'pyreplica'::regnamespace and oprowner <> keeper
-        union all
-        select format('alter schema pyreplica owner to %s', keeper) from pg_namespace
-         where nspname = 'pyreplica' and nspowner <> keeper
+         where oid = to_regoperator('pyreplica.%% (none, record)') and oprowner <> keeper
     loop
         execute statement;
     end loop;
 end
 $owner$;
 
--- The slave runs what the log says. So only the owner may write the log, or let the trigger functions write it.
-revoke all on public.replica_log, public.replica_slave, public.replica_error, public.replica_skipped, public.replica_log_sql
-    from public;
-revoke all on public.py_log_filter, public.py_log_transform from public;
-revoke all on sequence public.replica_log_id_seq, public.replica_batch_seq from public;
-revoke all on function public.py_log_replica(), public.py_log_statement(), public.py_log_can_wake(text),
-    pyreplica.exact(record), pyreplica.begin_statement(), pyreplica.end_statement() from public;
+-- The slave runs what the log says, and filters run with the rights of the log's owner. So only the owner may write these
+-- tables, or let the trigger functions write them. Whatever the rights come from, ALTER DEFAULT PRIVILEGES or a GRANT ON
+-- ALL TABLES: they are taken from everybody. Then the roles get theirs back that had them from py_log_grant: they may
+-- execute py_log_can_wake, and may not add to the log. If another role loses something that it had before this script
+-- ran, a warning says so. The binary shows the warnings, too, which it finds in the setting pyreplica.told.
+do $rights$
+declare
+    former constant jsonb := current_setting('pyreplica.rights')::jsonb;
+    daemon regrole;
+    statement text;
+    loss record;
+    told text := '';
+begin
+    for statement in
+        select distinct format('revoke all on %s %s from %s cascade', o.kind, o.name,
+                               case a.grantee when 0 then 'public' else a.grantee::regrole::text end)
+          from pyreplica.own() o cross join aclexplode(o.acl) a
+         where a.grantee <> o.owner and not (o.open and a.grantee = 0)
+    loop
+        execute statement;
+    end loop;
+    for daemon in
+        select r.oid from pg_roles r
+         where exists (select from jsonb_to_recordset(former) f (name text, grantee oid, privilege text)
+                        where f.grantee = r.oid and f.name = 'public.py_log_can_wake(text)')
+           and not exists (select from jsonb_to_recordset(former) f (name text, grantee oid, privilege text)
+                            where f.grantee = r.oid and f.name = 'public.replica_log' and f.privilege ~ '^INSERT')
+    loop
+        perform public.py_log_grant(rolname) from pg_roles where oid = daemon;
+        -- On a slave that is a master too, the same table is the daemon's of the slave.
+        for statement in
+            select format('grant %s on public.replica_skipped to %s', f.privilege, daemon)
+              from jsonb_to_recordset(former) f (name text, grantee oid, privilege text)
+             where f.grantee = daemon and f.name = 'public.replica_skipped'
+               and f.privilege in ('SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
+        loop
+            execute statement;
+        end loop;
+    end loop;
+    for loss in
+        select r.rolname, f.kind, f.name, string_agg(distinct f.privilege, ', ') as privileges
+          from jsonb_to_recordset(former) f (kind text, name text, grantee oid, privilege text)
+          join pg_roles r on r.oid = f.grantee
+         where not exists (select from pyreplica.own() o cross join aclexplode(o.acl) a
+                            where o.name = f.name and a.grantee = f.grantee
+                              and a.privilege_type || coalesce(' (' || quote_ident(o.field) || ')', '') = f.privilege)
+           and f.name not in (select o.name from pyreplica.own() o where o.open)
+         group by r.rolname, f.kind, f.name order by r.rolname, f.name
+    loop
+        raise warning '% is no longer granted to % on %', loss.privileges, loss.rolname, loss.name
+            using hint = format('If it is wanted: GRANT %s ON %s %s TO %I;',
+                                loss.privileges, upper(loss.kind), loss.name, loss.rolname);
+        told := told || format(e'%s is no longer granted to %s on %s. If it is wanted: GRANT %1$s ON %4$s %3$s TO %5$I;\n',
+                               loss.privileges, loss.rolname, loss.name, upper(loss.kind), loss.rolname);
+    end loop;
+    perform set_config('pyreplica.told', told, false);
+end
+$rights$;
 
 commit;

@@ -45,7 +45,9 @@ do $drop$
 declare
     f regprocedure;
 begin
-    for f in select oid from pg_proc where pronamespace = 'public'::regnamespace and proname = 'py_log_columns' loop
+    for f in select p.oid from pg_proc p join pg_type t on t.oid = p.proargtypes[1] and t.typname = 'hstore'
+              where p.pronamespace = 'public'::regnamespace and p.proname = 'py_log_columns' and p.pronargs = 2
+                and p.proargtypes[0] = 'text'::regtype loop
         execute format('drop function %s', f);
     end loop;
 end
@@ -60,7 +62,7 @@ begin
                 and p.proname in ('begin_statement', 'end_statement', 'exact', 'small', 'tables', 'check_expression',
                                   'check_filter', 'check_transform', 'complain', 'evaluation', 'conditions',
                                   'replacements', 'apply', 'changed', 'special', 'admit', 'send', 'send_exact', 'python',
-                                  'asleep', 'asleep_body', 'apply_slaves') loop
+                                  'asleep', 'asleep_body', 'apply_slaves', 'own') loop
         execute format('drop function %s cascade', f);
     end loop;
     if to_regoperator('pyreplica.%% (none, record)') is not null then

@@ -65,6 +65,11 @@ pub fn diagnose(config: &Config, source: &str, master: Result<Session>, slave: R
         server::examine(&mut report, config, session);
         let is_slave = session.side() == Side::Slave;
         report.ask(session, &[("locks", "nobody keeps pyreplica waiting")], sql::DOCTOR_LOCKS, &[&is_slave]);
+        let subjects = [
+            ("owners", "what is pyreplica's own belongs to whom it should"),
+            ("grants", "nobody but its owner and the daemon may use it"),
+        ];
+        report.ask(session, &subjects, sql::DOCTOR_OWNERS, &[]);
     }
     let log = master.as_mut().and_then(|master| server::examine_log(&mut report, config, master));
     let worker = match (&log, &mut master) {

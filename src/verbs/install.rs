@@ -40,6 +40,8 @@ pub fn install(dsn: &Dsn, control: &Control, tell: &mut dyn FnMut(&str) -> Resul
     master.message("set the session up", "RESET search_path")?;
     master.script("install the log and its trigger", sql::MASTER_INSTALL)?;
     master.message("set the session up", sql::OWN_SESSION_PATH)?;
+    let told: String = master.query_one("look what the script tells", sql::TOLD, &[])?.get(0);
+    told.lines().try_for_each(&mut *tell)?;
     for row in master.query("create the triggers", sql::CREATE_TRIGGERS, &[])? {
         tell(row.get(0))?;
     }

@@ -5,6 +5,9 @@ use crate::base::names::quote_ident;
 
 pub const MASTER_INSTALL: &str = include_str!("../../sql/master-install.sql");
 
+/// The warnings of that script.
+pub const TOLD: &str = "select coalesce(current_setting('pyreplica.told', true), '')";
+
 /// The trigger on every table that is not pyreplica's own, whatever its schema. Partitions come with their root.
 pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg(n.nspname::text, c.relname::text) \
      from pg_class c join pg_namespace n on n.oid = c.relnamespace \

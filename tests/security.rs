@@ -1,0 +1,237 @@
+//! What a tenant of either database can do with the help of what pyreplica installs: nothing. A tenant may log in, perhaps owns
+//! a table, and perhaps may create functions in the schema public. docs/security.md says what is promised to whom.
+
+mod harness;
+
+use harness::looking::{assert_finds, faults};
+use harness::{Database, Feed, Pair};
+
+const INSTALL: &str = "master-install.sql";
+const SLAVE_INSTALL: &str = "slave-install.sql";
+const SLAVE_COPY: &str = "slave-copy.sql";
+
+/// Every right on what the scripts make that a role has got from somewhere, apart from the daemons'.
+fn rights(database: &Database, role: &str) -> Vec<String> {
+    database.column(&format!(
+        "select x.name || ' ' || a.privilege_type from (
+             select relname, relacl from pg_class where relname ~ '^(replica_|py_log_)'
+             union all select relname, attacl from pg_class c join pg_attribute on attrelid = c.oid
+                        where relname ~ '^(replica_|py_log_)'
+             union all select proname, proacl from pg_proc where proname ~ '^py_log_' or pronamespace = to_regnamespace('pyreplica')
+             union all select nspname, nspacl from pg_namespace where nspname = 'pyreplica') x (name, acl)
+         cross join aclexplode(x.acl) a where a.grantee = '{role}'::regrole order by 1"
+    ))
+}
+
+// == Installing ==
+
+/// A function of the name, but of another signature, was given to the log's owner with all that it does.
+#[test]
+fn a_function_of_a_tenant_stays_his_whatever_its_name() {
+    let mut database = Database::new();
+    let (owner, tenant) = (database.owner(), database.role("tenant"));
+    database.run(&format!("grant all on schema public to {owner}, {tenant}"));
+    for user in [owner.as_str(), "postgres"] {
+        database.run_as(
+            &tenant,
+            "create or replace function public.py_log_x() returns text language sql security definer as 'select current_user::text';
+             create or replace function public.py_log_replica(int) returns text language sql security definer as 'select current_user::text'",
+        );
+        database.install(user, INSTALL);
+        assert_eq!(
+            database.column_as(&tenant, "select py_log_x() union all select py_log_replica(1)"),
+            [&*tenant, &*tenant]
+        );
+    }
+}
+
+#[test]
+fn what_a_tenant_has_put_where_the_scripts_put_theirs_is_refused() {
+    let mut database = Database::new();
+    let (owner, tenant) = (database.owner(), database.role("tenant"));
+    database.run(&format!(
+        "grant all on schema public to {owner}, {tenant}; create extension hstore; grant create on database {} to {tenant}",
+        database.name
+    ));
+    let body = "returns text language plpgsql security definer as 'begin return current_user; end'";
+    for (script, name, made, gone) in [
+        (INSTALL, "py_log_grant(text)", format!("function py_log_grant(text) {body}"), "function py_log_grant(text)"),
+        (
+            INSTALL,
+            "py_log_add_slave(text)",
+            format!("function py_log_add_slave(text) {body}"),
+            "function py_log_add_slave(text)",
+        ),
+        (
+            INSTALL,
+            "py_log_create_tg(text,text)",
+            format!("function py_log_create_tg(text, text) {body}"),
+            "function py_log_create_tg(text, text)",
+        ),
+        (
+            INSTALL,
+            "py_log_columns(text,",
+            format!("function py_log_columns(text, hstore) {body}"),
+            "function py_log_columns(text, hstore)",
+        ),
+        (INSTALL, "replica_batch_seq", "sequence replica_batch_seq".into(), "sequence replica_batch_seq"),
+        (INSTALL, "replica_log_id", "view replica_log_id as select 1".into(), "view replica_log_id"),
+        (INSTALL, "replica_log_sql", "view replica_log_sql as select 1".into(), "view replica_log_sql"),
+        (INSTALL, "replica_slave", "domain replica_slave as int".into(), "domain replica_slave"),
+        (INSTALL, "py_log_filter", "type py_log_filter as enum ('a')".into(), "type py_log_filter"),
+        // Its owner was trusted.
+        (
+            INSTALL,
+            "replica_log",
+            "schema pyreplica; create table public.replica_log (id int, txid int)".into(),
+            "schema pyreplica; drop table replica_log",
+        ),
+        (
+            SLAVE_INSTALL,
+            "replica_held_relation",
+            "view replica_held_relation as select 1".into(),
+            "view replica_held_relation",
+        ),
+        (
+            SLAVE_INSTALL,
+            "replica_hold",
+            "materialized view replica_hold as select 1".into(),
+            "materialized view replica_hold",
+        ),
+        (
+            SLAVE_INSTALL,
+            "replica_held",
+            "schema pyreplica; create view replica_held as select 1 as a".into(),
+            "schema pyreplica; drop view replica_held",
+        ),
+        (SLAVE_COPY, "replica_copy", "domain replica_copy as text".into(), "domain replica_copy"),
+    ] {
+        database.run_as(&tenant, &format!("create {made}"));
+        for user in [owner.as_str(), "postgres"] {
+            let said = database.psql(user, Feed::File, script);
+            assert!(said.text.contains("ERROR:") && said.text.contains(name), "{name}: {}", said.text);
+            assert_eq!(database.column("select to_regclass('replica_error')"), [""], "{name}");
+        }
+        database.run_as(&tenant, &format!("drop {gone}"));
+    }
+}
+
+/// Usual, so that an application can use the tables that are made later.
+#[test]
+fn default_privileges_give_nobody_a_right_to_the_log() {
+    let mut database = Database::new();
+    let (owner, tenant) = (database.owner(), database.role("tenant"));
+    database.run(&format!("grant all on schema public to {owner}"));
+    for user in [owner.as_str(), "postgres"] {
+        database.run_as(
+            user,
+            &format!(
+                "alter default privileges grant all on tables to {tenant}; alter default privileges grant all on sequences to {tenant};
+                 alter default privileges grant execute on functions to {tenant}; alter default privileges grant all on schemas to {tenant}"
+            ),
+        );
+    }
+    for script in [INSTALL, SLAVE_INSTALL, SLAVE_COPY] {
+        database.install(&owner, script);
+        database.install("postgres", script);
+        assert_eq!(rights(&database, &tenant), [""; 0], "{script}");
+    }
+    let attempt = "insert into replica_log (id, event, sql) values (1, 'S', 'select 1')";
+    assert_eq!(database.refused_as(&tenant, attempt), "permission denied for table replica_log");
+}
+
+#[test]
+fn installing_again_takes_back_what_others_were_granted_and_says_so() {
+    let mut database = Database::new();
+    let (owner, daemon) = (database.owner(), database.role("daemon"));
+    let (monitor, tenant) = (database.role("monitor"), database.role("tenant"));
+    database.run(&format!("grant all on schema public to {owner}"));
+    database.install(&owner, INSTALL);
+    database.run_as(
+        &owner,
+        &format!(
+            "select py_log_grant('{daemon}'); grant select on replica_slave to {monitor};
+             grant insert (sql), select on replica_log to {tenant} with grant option;
+             grant execute on function py_log_replica(), py_log_can_wake(text) to {tenant}; grant usage on schema pyreplica to {tenant};
+             grant all on replica_slave, py_log_filter to public"
+        ),
+    );
+    // Another's grant depends on that of the owner.
+    database.run_as(&tenant, &format!("grant select on replica_log to {monitor}"));
+    let of_daemon = rights(&database, &daemon);
+    assert_eq!(of_daemon.len(), 14, "{of_daemon:?}");
+    let said = database.psql(&owner, Feed::File, INSTALL).text;
+    for line in [
+        format!("WARNING:  SELECT is no longer granted to {monitor} on public.replica_slave"),
+        format!("HINT:  If it is wanted: GRANT SELECT ON TABLE public.replica_slave TO {monitor};"),
+        format!("WARNING:  INSERT (sql), SELECT is no longer granted to {tenant} on public.replica_log"),
+        format!("USAGE is no longer granted to {tenant} on pyreplica"),
+    ] {
+        assert!(said.contains(&line), "{line}: {said}");
+    }
+    assert_eq!(rights(&database, &daemon), of_daemon);
+    assert_eq!(rights(&database, &tenant), [""; 0]);
+    assert_eq!(rights(&database, &monitor), [""; 0]);
+    assert_eq!(database.refused_as(&tenant, "table replica_slave"), "permission denied for table replica_slave");
+    database.install(&owner, INSTALL);
+}
+
+/// The script cannot know there which role the daemon has.
+#[test]
+fn the_slaves_tables_keep_what_the_daemon_was_granted_and_nothing_that_runs_something() {
+    let mut database = Database::new();
+    let (owner, daemon) = (database.owner(), database.role("daemon"));
+    database.run(&format!("grant all on schema public to {owner}"));
+    database.install(&owner, SLAVE_INSTALL);
+    database.run_as(
+        &owner,
+        &format!(
+            "grant select, insert, update, delete on replica_held to {daemon} with grant option;
+             grant trigger, references on replica_held to {daemon}; grant select on replica_hold to public"
+        ),
+    );
+    database.install(&owner, SLAVE_INSTALL);
+    let kept = ["DELETE", "INSERT", "SELECT", "UPDATE"].map(|right| format!("replica_held {right}"));
+    assert_eq!(rights(&database, &daemon), kept);
+    assert_eq!(database.refused_as(&daemon, "table replica_hold"), "permission denied for table replica_hold");
+}
+
+#[test]
+fn doctor_names_who_owns_and_who_may_use_what_he_should_not() {
+    let pair = Pair::new().with_a_table();
+    assert!(faults(&pair, "").is_empty(), "{:#?}", faults(&pair, ""));
+    let role = format!("{}_tenant", pair.name);
+    pair.run(&format!(
+        "create role {role} login; grant insert on replica_log to {role}; grant update on py_log_filter to public;
+         grant execute on function py_log_replica() to {role}; alter function py_log_add_slave(text) owner to {role}"
+    ));
+    pair.run_on_slave(&format!(
+        "do $$ begin if to_regrole('{role}') is null then create role {role}; end if; end $$;
+         grant insert on replica_held to {role}"
+    ));
+    let found = faults(&pair, "");
+    assert_finds(
+        &found,
+        "failure",
+        "master",
+        "grants",
+        &format!("{role} may use or write public.py_log_replica(), public.replica_log"),
+    );
+    assert_finds(&found, "failure", "master", "grants", "PUBLIC may use or write public.py_log_filter");
+    assert_finds(
+        &found,
+        "failure",
+        "master",
+        "owners",
+        &format!("public.py_log_add_slave(field text) belongs to {role}"),
+    );
+    assert_finds(&found, "warning", "slave", "grants", &format!("{role} may use or write public.replica_held"));
+    for check in &found {
+        let mut client = if check.side == "slave" { pair.slave() } else { pair.master() };
+        check.mends.iter().for_each(|statement| client.batch_execute(statement).unwrap());
+    }
+    pair.run("alter function py_log_add_slave(text) owner to postgres");
+    assert!(faults(&pair, "").is_empty(), "{:#?}", faults(&pair, ""));
+    pair.run(&format!("drop role {role}"));
+    pair.run_on_slave(&format!("drop role if exists {role}"));
+}
