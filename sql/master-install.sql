@@ -158,8 +158,8 @@ $hstore$;
 -- Installs pyreplica.own, refuses what belongs to somebody else, and remembers the rights that others have.
 
 -- Returns all that this script installs, as far as it is there: what it is, its name, its owner and its rights. "open"
--- says that everybody may call a function: it runs with the rights of its caller. Functions are named by their exact
--- signatures, because anybody may have made another function of the same name.
+-- says that everybody may execute a function: it runs with the rights of its caller, or is pyreplica.by_partition. Functions
+-- are named by their exact signatures, because anybody may have made another function of the same name.
 do $install$
 begin
     execute replace($create$
@@ -194,7 +194,8 @@ as $own$
       from all_relations r
       join pg_attribute a on a.attrelid = r.oid and a.attacl is not null
     union all
-    select 'function', p.oid::regprocedure::text, not p.prosecdef and p.pronamespace = 'public'::regnamespace, p.proowner,
+    select 'function', p.oid::regprocedure::text,
+           not p.prosecdef and p.pronamespace = 'public'::regnamespace or s.signature = 'pyreplica.by_partition()', p.proowner,
            coalesce(p.proacl, acldefault('f', p.proowner)), null
       from unnest(array[
                'public.py_log_replica()', 'public.py_log_statement()', 'public.py_log_can_wake(text)',
@@ -209,6 +210,7 @@ as $own$
                -- Those of the Python original and of earlier versions.
                'public.py_log_create_tg(varchar)', 'public.py_log_create_tg(regclass, text)',
                'public.py_log_create_tgs(text, text)', 'public.py_log_warn_before(regclass)',
+               'pyreplica.by_partition()', 'pyreplica.is_shadowed(oid, name)',
                'pyreplica.own()', 'pyreplica.asleep()', 'pyreplica.asleep_body()', 'pyreplica.apply_slaves()',
                'pyreplica.exact(record)', 'pyreplica.small(@hs@.hstore, @hs@.hstore, text[], boolean)',
                'pyreplica.begin_statement()', 'pyreplica.end_statement()', 'pyreplica.tables(text)',
@@ -633,11 +635,36 @@ $settings$;
 -- == Capture by row ==
 
 -- Installs py_log_replica, the trigger function that writes each changed row into the log. It also logs TRUNCATE.
+--
+-- pyreplica.by_partition is the same for the row trigger of a partitioned table. PostgreSQL copies this trigger to each
+-- new partition, and asks whether the role that makes the partition may execute the function: so everybody may. But nobody
+-- else can make a trigger with it, because that takes its name, and its schema is closed.
+
+-- Says whether the trigger of a partition is to log nothing, because a table further up has a trigger that logs the same
+-- change. The partition had its own trigger when it was attached, or is a partition of a table that had one.
+create or replace function pyreplica.is_shadowed(relation oid, trigger name) returns boolean language sql stable
+    set search_path = pg_catalog, pg_temp
+as $is_shadowed$
+    with recursive copies (id, original, relid) as (
+        select t.oid, t.tgparentid, t.tgrelid from pg_trigger t where t.tgrelid = relation and t.tgname = trigger
+        union all
+        select t.oid, t.tgparentid, t.tgrelid from copies c join pg_trigger t on t.oid = c.original
+    )
+    select exists (
+        select from copies c
+         cross join pg_partition_ancestors(c.relid) a
+          join pg_trigger t on t.tgrelid = a.relid and t.tgparentid = 0 and t.tgenabled <> 'D'
+                           and t.tgfoid = 'pyreplica.by_partition()'::regprocedure
+         where c.original = 0 and a.relid <> c.relid)
+$is_shadowed$;
 
 do $install$
+declare
+    name text;
 begin
-    execute replace(replace($create$
-create or replace function public.py_log_replica() returns trigger language plpgsql security definer
+    foreach name in array array['public.py_log_replica', 'pyreplica.by_partition'] loop
+    execute replace(replace(replace(replace($create$
+create or replace function @name@() returns trigger language plpgsql security definer
 as $py_log_replica$
 declare
     -- Types are qualified too: PostgreSQL searches pg_temp for them first, and a domain there may have a check that runs
@@ -701,10 +728,19 @@ begin
     -- its new name.
     relation := pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
                 operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
-    if tg_nargs operator(pg_catalog.>) 0 and tg_level operator(pg_catalog.=) 'ROW'
-       and tg_argv[0] operator(pg_catalog.<>) tg_table_name then
-        relation := coalesce((pg_catalog.pg_identify_object(
-            'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.pg_partition_root(tg_relid), 0)).identity, relation);
+    if tg_level operator(pg_catalog.=) 'ROW' and pg_catalog.pg_partition_root(tg_relid) is not null then
+        -- The usual case is found by one look: this trigger is a copy of one of the root.
+        if not exists (
+               select from pg_catalog.pg_trigger t
+                where t.tgrelid operator(pg_catalog.=) pg_catalog.pg_partition_root(tg_relid)::pg_catalog.oid
+                  and t.tgname operator(pg_catalog.=) tg_name)
+           and pyreplica.is_shadowed(tg_relid, tg_name) then
+            return null;
+        end if;
+        if @copied@ or tg_argv[0] operator(pg_catalog.<>) tg_table_name then
+            relation := coalesce((pg_catalog.pg_identify_object(
+                'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.pg_partition_root(tg_relid), 0)).identity, relation);
+        end if;
     end if;
 
     -- A filter decides how the slave sees the change. pyreplica.admit returns the letter of an event (W for an UPDATE
@@ -788,7 +824,9 @@ begin
     return null;
 end
 $py_log_replica$;
-    $create$, '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
+    $create$, '@name@', name), '@copied@', (name = 'pyreplica.by_partition')::text),
+                    '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
+    end loop;
 end
 $install$;
 
@@ -1066,11 +1104,20 @@ declare
         when keys is null then 'has no pk constraint'
         when not has_table_privilege(target, 'TRIGGER') then 'belongs to somebody else'
     end;
+    -- Not by its name, which fails for a role that may not use the schema.
+    copied constant oid := (select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+                             where n.nspname = 'pyreplica' and p.proname = 'by_partition');
+    -- A table that has its own trigger may become a partition only if the copy of the root's has another name. A root may
+    -- become a partition, too, so each root's has a name of its own.
+    by_partition constant boolean := (select relkind = 'p' from pg_class where oid = target);
+    trigger constant name := case when by_partition then coalesce(
+        (select tgname from pg_trigger
+          where tgrelid = target and tgfoid = copied and tgparentid = 0 limit 1),
+        ('!replica_tg_' || left(md5(gen_random_uuid()::text), 8))::name) else '!replica_tg' end;
     always constant boolean := exists (
-        select from pg_trigger where tgrelid = target and tgname = '!replica_tg' and tgenabled = 'A');
+        select from pg_trigger where tgrelid = target and tgname in ('!replica_tg', trigger) and tgenabled = 'A');
     -- The transition tables of a partition or a parent hold other rows than those that changed in the table itself.
-    family constant boolean := (select relkind = 'p' from pg_class where oid = target)
-                               or exists (select from pg_inherits where target in (inhrelid, inhparent));
+    family constant boolean := by_partition or exists (select from pg_inherits where target in (inhrelid, inhparent));
     setting constant text := format('pyreplica.running_%s', replace(gen_random_uuid()::text, '-', ''));
     condition text := '';
     event text;
@@ -1092,13 +1139,13 @@ begin
     select string_agg(quote_literal(a), ', ' order by n) into arguments
       from unnest((select relname::text from pg_class where oid = target) || keys) with ordinality u(a, n);
 
-    -- First it drops the former triggers. One on a partition would collide with the copy that the root's trigger makes
-    -- there. One made by hand or by the Python original would log each change a second time; but one made by hand with a
+    -- First it drops the former triggers, those of the partitions too. One made by hand or by the Python original would log each change a second time; but one made by hand with a
     -- WHEN stays.
     for former in
         select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) from pg_trigger t
          where (t.tgname in ('!replica_tg', '!replica_truncate_tg', '!replica_begin_tg', '!replica_insert_tg',
                              '!replica_update_tg', '!replica_delete_tg')
+                or t.tgfoid = copied
                 or t.tgqual is null and t.tgfoid = 'public.py_log_replica()'::regprocedure)
            and t.tgparentid = 0
            and (t.tgrelid = target or t.tgrelid in (select relid from pg_partition_tree(target)))
@@ -1129,11 +1176,12 @@ begin
     end if;
     -- Triggers fire in the order of their names. "!" sorts first, so a row is logged before another trigger writes
     -- further rows.
-    execute format('create trigger "!replica_tg" after insert or update or delete on %s '
-                   'for each row %s execute function public.py_log_replica(%s)', target, condition, arguments);
+    execute format('create trigger %I after insert or update or delete on %s for each row %s execute function %s(%s)',
+                   trigger, target, condition,
+                   case when by_partition then 'pyreplica.by_partition' else 'public.py_log_replica' end, arguments);
     -- In a cascade or a ring the trigger also fires for replayed changes. The new trigger goes on with that.
     if always then
-        execute format('alter table %s enable always trigger "!replica_tg"', target);
+        execute format('alter table %s enable always trigger %I', target, trigger);
     end if;
     perform public.py_log_warn_before(target, shown);
     return format('created trigger on %s (%s)', shown, array_to_string(keys, ','));
@@ -1740,6 +1788,8 @@ begin
     loop
         execute statement;
     end loop;
+    -- Default privileges may have taken it.
+    grant execute on function pyreplica.by_partition() to public;
     for daemon in
         select r.oid from pg_roles r
          where exists (select from jsonb_to_recordset(former) f (name text, grantee oid, privilege text)

@@ -62,7 +62,8 @@ begin
                 and p.proname in ('begin_statement', 'end_statement', 'exact', 'small', 'tables', 'check_expression',
                                   'check_filter', 'check_transform', 'complain', 'evaluation', 'conditions',
                                   'replacements', 'apply', 'changed', 'special', 'admit', 'send', 'send_exact', 'python',
-                                  'asleep', 'asleep_body', 'apply_slaves', 'own') loop
+                                  'asleep', 'asleep_body', 'apply_slaves', 'own',
+                                  'by_partition', 'is_shadowed') loop
         execute format('drop function %s cascade', f);
     end loop;
     if to_regoperator('pyreplica.%% (none, record)') is not null then

@@ -235,3 +235,85 @@ fn doctor_names_who_owns_and_who_may_use_what_he_should_not() {
     pair.run(&format!("drop role {role}"));
     pair.run_on_slave(&format!("drop role if exists {role}"));
 }
+
+// == Partitions ==
+
+/// PostgreSQL asks the role that makes a partition whether it may execute the function of the trigger that is copied there.
+#[test]
+fn the_owner_of_a_table_makes_and_attaches_partitions_and_can_not_use_the_function_otherwise() {
+    let mut database = Database::new();
+    let (owner, tenant) = (database.owner(), database.role("tenant"));
+    database.install(&owner, INSTALL);
+    database.run(&format!("create schema ten authorization {tenant}"));
+    database.run_as(
+        &tenant,
+        "create table ten.p (id int primary key, a text) partition by range (id);
+         create table ten.p1 partition of ten.p for values from (0) to (10);
+         create table ten.other (id int primary key)",
+    );
+    assert_eq!(database.column("select py_log_create_tg('ten', 'p')"), ["created trigger on p (id)"]);
+    database.install(&owner, INSTALL);
+    database.run_as(
+        &tenant,
+        "create table ten.p2 partition of ten.p for values from (10) to (20);
+         create table ten.p3 (id int primary key, a text); alter table ten.p attach partition ten.p3 for values from (20) to (30);
+         insert into ten.p values (1, 'a'), (11, 'b'), (21, 'c')",
+    );
+    let logged = database.column("select relation || (new -> 'id') from replica_log order by id");
+    assert_eq!(logged, ["ten.p1", "ten.p11", "ten.p21"]);
+    for function in ["pyreplica.by_partition('accounts', 'id')", "public.py_log_replica('accounts', 'id')"] {
+        for table in ["ten.other", "ten.p", "ten.p1"] {
+            let attempt = format!("create trigger x after insert on {table} for each row execute function {function}");
+            let said = database.refused_as(&tenant, &attempt);
+            assert!(said.starts_with("permission denied for "), "{attempt}: {said}");
+        }
+    }
+    database.run(&format!("drop owned by {tenant} cascade"));
+}
+
+/// Both have a trigger, whose names collided.
+#[test]
+fn a_table_that_is_replicated_becomes_a_partition_of_one_that_is_and_leaves_it_again() {
+    let pair = Pair::new();
+    pair.exec_both(
+        "create schema a; create table p (id int primary key, v text) partition by range (id);
+         create table p1 partition of p for values from (0) to (10);
+         create table own (id int primary key, v text);
+         create table bulk (id int primary key, v text);
+         create table sub (id int primary key, v text) partition by range (id);
+         create table sub1 partition of sub for values from (30) to (40);
+         create table sub2 partition of sub for values from (40) to (50);
+         -- The name of its root.
+         create table a.p partition of p for values from (50) to (60)",
+    );
+    for call in ["'p'", "'own'", "'bulk', 'statement'", "'sub'"] {
+        pair.on_master(&format!("select py_log_create_tg({call})"));
+    }
+    pair.run("insert into own values (11, 'before'); insert into bulk values (21, 'before'); insert into sub values (31, 'before')");
+    pair.once();
+    pair.exec_both(
+        "alter table p attach partition own for values from (10) to (20);
+         alter table p attach partition bulk for values from (20) to (30);
+         alter table p attach partition sub for values from (30) to (50)",
+    );
+    let logged = || {
+        pair.on_master("select relation || ' ' || event::text || (coalesce(new, old) -> 'id') from replica_log where not replicated order by id")
+    };
+    pair.run("insert into p select i, 'x' from generate_series(2, 52, 10) i");
+    pair.run("update own set v = 'y'; update bulk set v = 'y'; insert into bulk values (25, 'z'); delete from sub1 where id = 32");
+    let each = ["I2", "I12", "I22", "I32", "I42", "I52", "U11", "U12", "U21", "U22", "I25", "D32"];
+    assert_eq!(logged(), each.map(|change| format!("public.p {change}")));
+    pair.once();
+    pair.assert_equal();
+    // By the trigger that each has kept.
+    pair.exec_both(
+        "alter table p detach partition own; alter table p detach partition bulk; alter table p detach partition sub",
+    );
+    pair.run("update own set v = 'own'; update bulk set v = 'bulk'; update sub set v = 'sub'; update p set v = 'p'");
+    let relations = pair.on_master("select distinct relation from replica_log where not replicated order by 1");
+    assert_eq!(relations, ["public.bulk", "public.own", "public.p", "public.sub"]);
+    pair.once();
+    pair.assert_equal();
+    let found = faults(&pair, "");
+    assert!(found.iter().all(|check| check.subject == "daemon"), "{found:#?}");
+}

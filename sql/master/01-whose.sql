@@ -3,8 +3,8 @@
 -- Installs pyreplica.own, refuses what belongs to somebody else, and remembers the rights that others have.
 
 -- Returns all that this script installs, as far as it is there: what it is, its name, its owner and its rights. "open"
--- says that everybody may call a function: it runs with the rights of its caller. Functions are named by their exact
--- signatures, because anybody may have made another function of the same name.
+-- says that everybody may execute a function: it runs with the rights of its caller, or is pyreplica.by_partition. Functions
+-- are named by their exact signatures, because anybody may have made another function of the same name.
 do $install$
 begin
     execute replace($create$
@@ -39,7 +39,8 @@ as $own$
       from all_relations r
       join pg_attribute a on a.attrelid = r.oid and a.attacl is not null
     union all
-    select 'function', p.oid::regprocedure::text, not p.prosecdef and p.pronamespace = 'public'::regnamespace, p.proowner,
+    select 'function', p.oid::regprocedure::text,
+           not p.prosecdef and p.pronamespace = 'public'::regnamespace or s.signature = 'pyreplica.by_partition()', p.proowner,
            coalesce(p.proacl, acldefault('f', p.proowner)), null
       from unnest(array[
                'public.py_log_replica()', 'public.py_log_statement()', 'public.py_log_can_wake(text)',
@@ -54,6 +55,7 @@ as $own$
                -- Those of the Python original and of earlier versions.
                'public.py_log_create_tg(varchar)', 'public.py_log_create_tg(regclass, text)',
                'public.py_log_create_tgs(text, text)', 'public.py_log_warn_before(regclass)',
+               'pyreplica.by_partition()', 'pyreplica.is_shadowed(oid, name)',
                'pyreplica.own()', 'pyreplica.asleep()', 'pyreplica.asleep_body()', 'pyreplica.apply_slaves()',
                'pyreplica.exact(record)', 'pyreplica.small(@hs@.hstore, @hs@.hstore, text[], boolean)',
                'pyreplica.begin_statement()', 'pyreplica.end_statement()', 'pyreplica.tables(text)',

@@ -72,6 +72,8 @@ begin
     loop
         execute statement;
     end loop;
+    -- Default privileges may have taken it.
+    grant execute on function pyreplica.by_partition() to public;
     for daemon in
         select r.oid from pg_roles r
          where exists (select from jsonb_to_recordset(former) f (name text, grantee oid, privilege text)
