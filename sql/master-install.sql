@@ -9,7 +9,7 @@
 -- then create the triggers on every table:
 --
 --     SELECT py_log_create_tg(relname::text) FROM pg_class
---      WHERE relname !~ '^(pg_|sql_)' AND relkind = 'r' AND relname != 'replica_log';
+--      WHERE relname::text !~ '^(pg_|sql_)' AND relkind = 'r' AND relname != 'replica_log';
 --
 -- You may run it again at any time; running a newer version upgrades. It needs PostgreSQL 13 or later and the extension
 -- hstore, which it creates and which comes with PostgreSQL (Debian: postgresql-contrib).
@@ -1333,6 +1333,9 @@ $py_log_remove_slave$;
 
 -- Makes a sequence give numbers that no other node gives: of 3 nodes, node 1 takes 1, 4, 7, ..., and node 2 takes 2, 5,
 -- 8, ... All are above the numbers that the sequence has given here before.
+--
+-- Its owner may give the sequence another name at any moment, and its name to something else. So it is read by its number:
+-- what a view of that name calls would run with the rights of the caller.
 create or replace function public.py_log_interleave(sequence regclass, node int, nodes int) returns bigint language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_interleave$
@@ -1344,12 +1347,27 @@ begin
         raise exception 'node % of % does not exist', node, nodes using errcode = 'invalid_parameter_value',
             hint = 'Nodes are counted from 1.';
     end if;
+    -- This keeps the sequence as it is to the end of the transaction.
     execute format('alter sequence %s increment by %s', sequence, nodes);
-    execute format('select last_value from %s', sequence) into last;
+    if not exists (select from pg_sequence where seqrelid = sequence and seqincrement = nodes) then
+        raise exception 'the sequence % has got another name meanwhile', sequence using errcode = 'object_in_use',
+            hint = 'Try again.';
+    end if;
+    -- A sequence that has given no number yet gives its first.
+    last := coalesce(pg_sequence_last_value(sequence), nextval(sequence));
     -- The next number above the last one that has the remainder of this node.
     first := last + 1 + ((node - (last + 1)) % nodes + nodes) % nodes;
     perform setval(sequence, first, false);
     return first;
+end
+$py_log_interleave$;
+
+-- Takes the name of a sequence. PostgreSQL prefers text for a literal, so that a call as the documentation shows it cannot
+-- mean a function of somebody else.
+create or replace function public.py_log_interleave(sequence text, node int, nodes int) returns bigint language plpgsql
+as $py_log_interleave$
+begin
+    return public.py_log_interleave(sequence::pg_catalog.regclass, node, nodes);
 end
 $py_log_interleave$;
 
@@ -1718,8 +1736,12 @@ $install$;
 
 -- Installs py_log_grant, gives everything to the owner of the log, revokes the rights of all others, and commits.
 
--- Grants the role of the daemon what it needs on the master. The owner of the log and superusers need no grants.
-create or replace function public.py_log_grant(role name) returns text language plpgsql
+-- An earlier version had this.
+drop function if exists public.py_log_grant(name);
+
+-- Grants the role of the daemon what it needs on the master. The owner of the log and superusers need no grants. PostgreSQL
+-- prefers text for a literal. If this took a name, a function of somebody else that takes text would be called instead.
+create or replace function public.py_log_grant(role text) returns text language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_grant$
 declare
@@ -1729,7 +1751,7 @@ begin
         select 'public' union select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace
                                where e.extname = 'hstore'
     loop
-        if not has_schema_privilege(role, schema, 'usage') then
+        if not has_schema_privilege(role::name, schema, 'usage') then
             execute format('grant usage on schema %I to %I', schema, role);
         end if;
     end loop;
@@ -1797,7 +1819,7 @@ begin
            and not exists (select from jsonb_to_recordset(former) f (name text, grantee oid, privilege text)
                             where f.grantee = r.oid and f.name = 'public.replica_log' and f.privilege ~ '^INSERT')
     loop
-        perform public.py_log_grant(rolname) from pg_roles where oid = daemon;
+        perform public.py_log_grant(rolname::text) from pg_roles where oid = daemon;
         -- On a slave that is a master too, the same table is the daemon's of the slave.
         for statement in
             select format('grant %s on public.replica_skipped to %s', f.privilege, daemon)

@@ -317,3 +317,192 @@ fn a_table_that_is_replicated_becomes_a_partition_of_one_that_is_and_leaves_it_a
     let found = faults(&pair, "");
     assert!(found.iter().all(|check| check.subject == "daemon"), "{found:#?}");
 }
+
+// == Calls that the documentation shows ==
+
+/// Functions of the names of ours, with other parameters: each of the first with each of the rest.
+fn overloads(first: &str, rest: &str) -> String {
+    format!(
+        "do $$
+         declare
+             name text;
+             a text;
+             b text;
+         begin
+             foreach name in array array['py_log_grant', 'py_log_add_slave', 'py_log_remove_slave', 'py_log_create_tg',
+                                         'py_log_can_wake', 'py_log_interleave', 'py_log_sql', 'py_log_key'] loop
+                 foreach a in array array[{first}] loop
+                     foreach b in array array[{rest}] loop
+                         begin
+                             execute format('create function public.%I(%s%s) returns text language plpgsql as '
+                                            '''begin raise exception ''''trapped as %%'''', current_user; end''', name, a, b);
+                         -- Ours, or nothing that a function may have.
+                         exception when duplicate_function or invalid_function_definition or feature_not_supported
+                                        or insufficient_privilege then null;
+                         end;
+                     end loop;
+                 end loop;
+             end loop;
+         end $$"
+    )
+}
+
+/// Everything that a literal or a number could mean.
+const TYPES: &str =
+    "'text', 'varchar', 'name', 'bpchar', '\"char\"', 'regclass', 'oid', 'json', 'public.words', 'public.citext',
+     'anyelement', 'int', 'bigint', 'numeric'";
+const FURTHER: &str = "'', ', text', ', varchar', ', name', ', regclass', ', public.words', ', public.citext', ', text, text',
+     ', text, varchar', ', varchar, text', ', int, int', ', bigint, bigint', ', int, bigint', ', anyelement, anyelement', ', numeric, numeric'";
+
+/// For a name and a pattern PostgreSQL has an operator of name and text only.
+const OPERATORS: &str = "create function public.trapped(name, name) returns boolean language plpgsql as
+         $$ begin raise exception 'trapped as %', current_user; end $$;
+     create operator public.!~ (leftarg = name, rightarg = name, function = public.trapped);
+     create operator public.~ (leftarg = name, rightarg = name, function = public.trapped)";
+
+#[test]
+fn a_call_as_the_documentation_shows_it_means_ours_whatever_others_have_made() {
+    let mut database = Database::new();
+    let (owner, tenant) = (database.owner(), database.role("tenant"));
+    database.run(&format!("grant all on schema public to {owner}, {tenant}; create extension citext"));
+    database.install(&owner, INSTALL);
+    database.run_as(&tenant, &format!("create domain words as text; {OPERATORS}; {}", overloads(TYPES, FURTHER)));
+    let made = "select count(*) > 500 from pg_proc where proname::text ~ '^py_log_' and proowner <> 10";
+    assert_eq!(database.column(made), ["t"]);
+    for user in [owner.as_str(), "postgres"] {
+        database.run_as(
+            user,
+            "create table t (id serial primary key, a text); create table article (id int primary key); create schema s;
+             create table s.article (id int primary key)",
+        );
+        let grant = format!("py_log_grant('{owner}')");
+        let calls = [
+            grant.as_str(),
+            "py_log_add_slave('slave2')",
+            "py_log_remove_slave('slave2')",
+            "public.py_log_add_slave('slave2')",
+            "py_log_remove_slave('slave2')",
+            "py_log_create_tg('t')",
+            "py_log_create_tg('t', 'statement')",
+            "py_log_create_tg('t', 'row')",
+            "py_log_create_tg('public', 'article', 'statement')",
+            "public.py_log_create_tg('s', 'article')",
+            "public.py_log_create_tg('s', 'article', null)",
+            "py_log_interleave('t_id_seq', 1, 3)",
+            "py_log_interleave(pg_get_serial_sequence('t', 'id'), 2, 3)",
+            "py_log_interleave('t_id_seq'::regclass, 3, 3)",
+            "py_log_can_wake('replicated')",
+        ];
+        calls.iter().for_each(|call| database.run_as(user, &format!("select {call}")));
+        // README.md and docs/upgrade.md.
+        for page in [
+            include_str!("../README.md"),
+            include_str!("../docs/upgrade.md"),
+            include_str!("../sql/master-install.sql"),
+        ] {
+            let start =
+                page.find("SELECT py_log_create_tg(relname::text) FROM pg_class").expect("the page has the call");
+            let statement = page[start..].split_once(';').unwrap().0;
+            let statement = statement.lines().map(|line| line.trim_start_matches("somedb->").trim_start_matches("--"));
+            database.run_as(user, &statement.collect::<Vec<_>>().join("\n"));
+        }
+        database.run_as(user, "insert into t (a) values ('x')");
+        assert_eq!(database.column_as(user, "select sql from replica_log_sql where sql ~ '\"t\"'").len(), 1);
+        // With defaults and the like PostgreSQL can't choose, which is an error.
+        database.run("drop table if exists functions; create table functions as select oid as id from pg_proc");
+        let (first, rest) = (
+            "'text', 'text default null', 'variadic text[]', 'variadic \"any\"'",
+            "'', ', int default 0', ', text default null', ', variadic int[]', ', int, int, int default 0', ', text, text default null'",
+        );
+        database.run_as(&tenant, &overloads(first, rest));
+        for call in calls {
+            if let Err(error) = database.connect_as(user).batch_execute(&format!("select {call}")) {
+                let message = error.as_db_error().unwrap().message();
+                assert!(message.contains("is not unique") || message.contains("column"), "{call}: {message}");
+            }
+        }
+        let added =
+            database.column("select oid::regprocedure from pg_proc where oid not in (select id from functions)");
+        assert!(added.len() > 20, "{added:?}");
+        added.iter().for_each(|function| database.run(&format!("drop function {function}")));
+        let end = "drop table t, article; drop schema s cascade; delete from replica_log; alter table replica_log drop column if exists slave2";
+        database.run_as(user, end);
+    }
+}
+
+// == Sequences ==
+
+/// The owner of a sequence gives its name to a view, whose functions would run with the rights of whoever reads it, and whose
+/// text was written into a statement.
+#[test]
+fn a_view_in_the_place_of_a_sequence_is_not_read_by_the_copy() {
+    let pair = Pair::new();
+    let role = format!("{}_tenant", pair.name);
+    pair.exec_both(
+        "create schema ten; create table ten.t (id int primary key); create sequence ten.a; create sequence ten.z",
+    );
+    pair.run(&format!(
+        "create role {role} login; alter schema ten owner to {role}; alter sequence ten.a owner to {role}; alter sequence ten.z owner to {role};
+         create sequence ten.fresh start 77; select setval('ten.a', 41), nextval('ten.z')"
+    ));
+    pair.run_on_slave("create sequence ten.fresh");
+    pair.on_master("select py_log_create_tg('ten', 't')");
+    let mut tenant = pair.master();
+    tenant
+        .batch_execute(&format!(
+            "set session authorization {role}; begin; alter sequence ten.a rename to b; alter sequence ten.b rename to a"
+        ))
+        .unwrap();
+    let said = std::thread::scope(|scope| {
+        let copying = scope.spawn(|| pair.verb(&["copy"]));
+        let waits =
+            "select count(*) > 0 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+                       and application_name ~ '^pyreplica'";
+        while pair.on_master(waits) != ["t"] {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        tenant
+            .batch_execute(
+                "alter sequence ten.z rename to former;
+                 create view ten.z as select '1, true); create table trapped (); --'::text as last_value, true as is_called; commit",
+            )
+            .unwrap();
+        copying.join().unwrap()
+    });
+    assert_eq!(said.code(), 0, "{}", said.output);
+    assert_eq!(pair.on_slave("select to_regclass('public.trapped')"), [""]);
+    assert_eq!(pair.on_slave("select last_value from ten.a union all select last_value from ten.fresh"), ["41", "77"]);
+    drop(tenant);
+    pair.run(&format!("drop owned by {role} cascade; drop role {role}"));
+}
+
+#[test]
+fn a_sequence_is_interleaved_by_itself_and_not_by_its_name() {
+    let mut database = Database::new();
+    let tenant = database.role("tenant");
+    database.install("postgres", INSTALL);
+    database.run(&format!("create schema ten authorization {tenant}"));
+    database.run_as(
+        &tenant,
+        "create sequence ten.s; create function ten.f() returns bigint language plpgsql as $$ begin raise exception 'trapped'; end $$;
+         create view ten.v as select ten.f() as last_value",
+    );
+    assert!(database.refused_as("postgres", "select py_log_interleave('ten.v', 1, 3)").contains("not a sequence"));
+    // A name that is swapped while ALTER SEQUENCE waits for it.
+    let mut holder = database.connect_as(&tenant);
+    holder.batch_execute("begin; alter sequence ten.s rename to former; create sequence ten.s").unwrap();
+    let said = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| database.psql_command("postgres", "select py_log_interleave('ten.s', 1, 3)"));
+        let waits =
+            "select count(*) > 0 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        while database.column(waits) != ["t"] {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        holder.batch_execute("commit").unwrap();
+        waiting.join().unwrap()
+    });
+    assert!(!said.success || said.text == "4\n", "{}", said.text);
+    assert_eq!(database.column("select seqincrement from pg_sequence where seqrelid = 'ten.former'::regclass"), ["1"]);
+    drop(holder);
+    database.run(&format!("drop owned by {tenant} cascade"));
+}

@@ -7,7 +7,7 @@
 -- then create the triggers on every table:
 --
 --     SELECT py_log_create_tg(relname::text) FROM pg_class
---      WHERE relname !~ '^(pg_|sql_)' AND relkind = 'r' AND relname != 'replica_log';
+--      WHERE relname::text !~ '^(pg_|sql_)' AND relkind = 'r' AND relname != 'replica_log';
 --
 -- You may run it again at any time; running a newer version upgrades. It needs PostgreSQL 13 or later and the extension
 -- hstore, which it creates and which comes with PostgreSQL (Debian: postgresql-contrib).

@@ -2,8 +2,12 @@
 
 -- Installs py_log_grant, gives everything to the owner of the log, revokes the rights of all others, and commits.
 
--- Grants the role of the daemon what it needs on the master. The owner of the log and superusers need no grants.
-create or replace function public.py_log_grant(role name) returns text language plpgsql
+-- An earlier version had this.
+drop function if exists public.py_log_grant(name);
+
+-- Grants the role of the daemon what it needs on the master. The owner of the log and superusers need no grants. PostgreSQL
+-- prefers text for a literal. If this took a name, a function of somebody else that takes text would be called instead.
+create or replace function public.py_log_grant(role text) returns text language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_grant$
 declare
@@ -13,7 +17,7 @@ begin
         select 'public' union select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace
                                where e.extname = 'hstore'
     loop
-        if not has_schema_privilege(role, schema, 'usage') then
+        if not has_schema_privilege(role::name, schema, 'usage') then
             execute format('grant usage on schema %I to %I', schema, role);
         end if;
     end loop;
@@ -81,7 +85,7 @@ begin
            and not exists (select from jsonb_to_recordset(former) f (name text, grantee oid, privilege text)
                             where f.grantee = r.oid and f.name = 'public.replica_log' and f.privilege ~ '^INSERT')
     loop
-        perform public.py_log_grant(rolname) from pg_roles where oid = daemon;
+        perform public.py_log_grant(rolname::text) from pg_roles where oid = daemon;
         -- On a slave that is a master too, the same table is the daemon's of the slave.
         for statement in
             select format('grant %s on public.replica_skipped to %s', f.privilege, daemon)

@@ -19,7 +19,7 @@ const HEADER: usize = 19;
 const TRAILER: [u8; 2] = [0xff, 0xff];
 
 /// A cancel request that has not come this long after it was sent comes no more.
-const AWAIT_CANCEL: &str = "SELECT pg_sleep(2)";
+const AWAIT_CANCEL: &str = "SELECT pg_catalog.pg_sleep(2)";
 
 /// Which side something went wrong on.
 enum Broken {
