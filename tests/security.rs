@@ -506,3 +506,78 @@ fn a_sequence_is_interleaved_by_itself_and_not_by_its_name() {
     drop(holder);
     database.run(&format!("drop owned by {tenant} cascade"));
 }
+
+// == Settings that anybody can set ==
+
+/// A change that came from the slave is not sent back to it: whoever could claim that would keep his changes from it, and those
+/// of a function that runs with the rights of somebody else.
+#[test]
+fn only_a_session_that_may_mark_the_log_is_believed_where_a_change_comes_from() {
+    let pair = Pair::new();
+    let role = format!("{}_tenant", pair.name);
+    pair.exec_both("create table t (id int primary key, a text); create table st (id int primary key, a text)");
+    pair.on_master("select py_log_create_tg('t')");
+    pair.on_master("select py_log_create_tg('st', 'statement')");
+    pair.run(&format!(
+        "create role {role} login; grant select, insert, update on t, st to {role};
+         create function ours(int) returns void language sql security definer as
+             'insert into public.t values ($1, ''o''); insert into public.st values ($1, ''o''), ($1 + 10, ''o'')'"
+    ));
+    let slave = "select system_identifier || '/' || (select oid from pg_database where datname = current_database()) from pg_control_system()";
+    let slave = pair.on_slave(slave).remove(0);
+    let changes = format!(
+        "set pyreplica.origin = '{slave}'; insert into t values (1, 'a'); insert into st values (1, 'a'), (2, 'b');
+         select ours(3); update t set a = 'c' where id = 1"
+    );
+    let mut tenant = pair.master();
+    tenant.batch_execute(&format!("set session authorization {role}; {changes}")).unwrap();
+    assert_eq!(pair.on_master("select count(*) from replica_log"), ["7"]);
+    assert_eq!(pair.on_master("select count(*) from replica_log where origin is not null"), ["0"]);
+    pair.once();
+    pair.assert_equal();
+    pair.run(&format!("select py_log_grant('{role}')"));
+    tenant.batch_execute("select ours(5)").unwrap();
+    assert_eq!(pair.on_master("select count(*) from replica_log where origin is not null"), ["3"]);
+    drop(tenant);
+    pair.run(&format!("drop owned by {role}; drop role {role}"));
+}
+
+#[test]
+fn nobody_hides_what_others_write_by_the_settings_of_a_statement_nor_passes_by_a_filter() {
+    let mut database = Database::new();
+    let tenant = database.role("tenant");
+    database.install("postgres", INSTALL);
+    database.run(&format!(
+        "create table st (id int primary key, secret text); select py_log_create_tg('st', 'statement');
+         grant insert, update, select on st to {tenant};
+         create function ours(int) returns void language sql security definer as
+             'insert into public.st select $1 + i, ''s'' from generate_series(1, 3) i; update public.st set secret = ''t'' where id > $1'"
+    ));
+    let setting = database
+        .column("select substring(encode(tgargs, 'escape') from 'pyreplica.running_[0-9a-f]+') from pg_trigger where tgname = '!replica_begin_tg'")
+        .remove(0);
+    for (n, value) in ["x", "I", "IUD", "UUU"].iter().enumerate() {
+        database.run("delete from replica_log");
+        let call = format!("set {setting} = '{value}'; set {setting}_early = '1'; select ours({})", 10 * n);
+        database.run_as(&tenant, &call);
+        let logged =
+            database.column("select string_agg(event::text || (new -> 'id'), ' ' order by id) from replica_log");
+        let (a, b, c) = (10 * n + 1, 10 * n + 2, 10 * n + 3);
+        assert_eq!(logged, [format!("I{a} I{b} I{c} U{a} U{b} U{c}")], "{value}");
+    }
+    // His own, by an expression of the statement.
+    let attempt = format!("insert into st select 100 where set_config('{setting}', 'x', true) is not null");
+    assert_eq!(
+        database.refused_as(&tenant, &attempt),
+        "the changes of table public.st have not been logged".replace("public.", "")
+    );
+    database.run(
+        "insert into py_log_transform (relname, field, expression) values ('st', 'secret', '''x''');
+         insert into py_log_filter (relname, event, condition) values ('st', 'INSERT', 'new.id < 1000'); delete from replica_log",
+    );
+    let attempt = format!("set {setting} = 'I'; select ours(1000)");
+    assert_eq!(database.refused_as(&tenant, &attempt), "a change of table st cannot be logged");
+    database.run_as(&tenant, "select ours(500)");
+    assert_eq!(database.column("select distinct new -> 'secret' from replica_log"), ["x"]);
+    assert_eq!(database.column("select count(*) from replica_log"), ["3"], "the transform makes the updates none");
+}

@@ -28,6 +28,7 @@ set local check_function_bodies = off;
 do $path$
 begin
     perform pg_catalog.set_config('pyreplica.path', pg_catalog.current_setting('search_path'), true);
+    perform pg_catalog.set_config('pyreplica.upgrading', '', true);
 end
 $path$;
 set local search_path = pg_catalog, pg_temp;

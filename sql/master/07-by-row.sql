@@ -85,7 +85,13 @@ begin
         return null;
     end if;
 
+    -- Anybody can set this. A change with an origin is not sent back there, so only a session that may mark the log is
+    -- believed, whatever function it calls.
     origin := pg_catalog.current_setting('pyreplica.origin', true);
+    if origin operator(pg_catalog.<>) ''
+       and not pg_catalog.has_table_privilege(session_user, 'public.replica_log', 'update') then
+        origin := null;
+    end if;
     letter := pg_catalog.left(tg_op, 1);
     before := null;
     after := null;
