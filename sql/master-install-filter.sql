@@ -26,6 +26,12 @@ begin
     if to_regclass('public.py_log_transform') is null or to_regnamespace('pyreplica') is null then
         raise exception 'run master-install.sql first' using errcode = 'undefined_table';
     end if;
+    -- CREATE OR REPLACE would leave the function to its owner, who could then run Python.
+    if exists (select from pg_proc p join pg_roles r on r.oid = p.proowner
+                where p.oid = to_regprocedure('pyreplica.python(text, text, text, text)') and not r.rolsuper) then
+        raise exception 'the function pyreplica.python belongs to a role that is no superuser'
+            using errcode = 'insufficient_privilege', hint = 'Drop it, and run this script again.';
+    end if;
 end
 $check$;
 

@@ -9,7 +9,7 @@
 -- then create the triggers on every table:
 --
 --     SELECT py_log_create_tg(relname::text) FROM pg_class
---      WHERE relname !~ '^(pg_|sql_)' AND relkind = 'r' AND relname != 'replica_log';
+--      WHERE relname::text !~ '^(pg_|sql_)' AND relkind = 'r' AND relname != 'replica_log';
 --
 -- You may run it again at any time; running a newer version upgrades. It needs PostgreSQL 13 or later and the extension
 -- hstore, which it creates and which comes with PostgreSQL (Debian: postgresql-contrib).
@@ -30,6 +30,7 @@ set local check_function_bodies = off;
 do $path$
 begin
     perform pg_catalog.set_config('pyreplica.path', pg_catalog.current_setting('search_path'), true);
+    perform pg_catalog.set_config('pyreplica.upgrading', '', true);
 end
 $path$;
 set local search_path = pg_catalog, pg_temp;
@@ -53,28 +54,41 @@ begin
 end
 $check$;
 
--- The script refuses a table that an untrusted role has created under one of these names: the owner of a table decides
--- which triggers run when somebody writes to it. It trusts superusers, the owners of the database and of the schemas
--- public and pyreplica, and, if you are no superuser, the roles that you are a member of.
+-- CREATE OR REPLACE and IF NOT EXISTS leave an object to the role that owns it already, and the owner of an object decides
+-- what it does. So the script refuses what an untrusted role owns under one of these names. It trusts superusers, the
+-- owners of the database and of the schema public, the role that runs it, and, if that is no superuser, the roles that it
+-- is a member of.
+do $check$
+begin
+    perform set_config('pyreplica.trusted', array(
+        select r.oid from pg_roles r
+         where r.rolsuper or r.rolname = current_user
+            or r.oid in (select datdba from pg_database where datname = current_database() union
+                         select nspowner from pg_namespace where nspname = 'public')
+            or not (select rolsuper from pg_roles where rolname = current_user) and pg_has_role(r.oid, 'usage'))::text, true);
+end
+$check$;
+
 do $check$
 declare
+    trusted constant oid[] := current_setting('pyreplica.trusted')::oid[];
     stranger record;
 begin
-    select c.relname, c.relowner::regrole as owner into stranger
-      from pg_class c join pg_roles r on r.oid = c.relowner
-     where c.relnamespace = 'public'::regnamespace
-       and c.relname in ('replica_log', 'replica_log_former', 'replica_slave', 'replica_error', 'replica_skipped',
-                         'py_log_filter', 'py_log_transform', 'replica_log_sql', 'replica_log_id_seq', 'replica_batch_seq')
-       and not r.rolsuper and r.rolname <> current_user
-       and c.relowner not in (select datdba from pg_database where datname = current_database() union
-                              select nspowner from pg_namespace where nspname in ('public', 'pyreplica'))
-       and ((select rolsuper from pg_roles where rolname = current_user) or not pg_has_role(c.relowner, 'usage'))
+    select x.relname, x.owner::regrole as owner into stranger
+      from (select relname, relowner as owner from pg_class where relnamespace = 'public'::regnamespace
+            union all
+            select typname, typowner from pg_type where typnamespace = 'public'::regnamespace) x
+     where x.relname in ('replica_log', 'replica_log_former', 'replica_slave', 'replica_error', 'replica_skipped',
+                         'py_log_filter', 'py_log_transform', 'replica_log_sql', 'replica_log_id_seq', 'replica_batch_seq',
+                         'replica_log_id')
+       and x.owner <> all (trusted)
      limit 1;
     if found then
         raise exception 'there is a % of % already, who is not known to have installed pyreplica', stranger.relname, stranger.owner
             using errcode = 'insufficient_privilege',
-                  hint = format('Drop or rename it; or, if it is what it should be: ALTER TABLE public.%I OWNER TO ..., '
-                                'the owner of the database.', stranger.relname);
+                  hint = format('Drop or rename it. If it is what it should be, run the script as %1$s, or give all that is '
+                                'pyreplica''s to the owner of the database: ALTER TABLE public.%2$I OWNER TO ...',
+                                stranger.owner, stranger.relname);
     end if;
 end
 $check$;
@@ -101,8 +115,34 @@ begin
     end if;
 end
 $schema$;
+do $schema$
+begin
+    perform set_config('pyreplica.former', (to_regnamespace('pyreplica') is not null)::text, true);
+end
+$schema$;
 create schema if not exists pyreplica;
-revoke all on schema pyreplica from public;
+
+do $check$
+declare
+    stranger record;
+begin
+    select x.name, x.owner::regrole as owner into stranger
+      from (select 'function ' || oid::regprocedure, proowner from pg_proc where pronamespace = 'pyreplica'::regnamespace
+            union all
+            select 'operator ' || oid::regoperator, oprowner from pg_operator where oprnamespace = 'pyreplica'::regnamespace
+            union all
+            select 'relation ' || oid::regclass, relowner from pg_class where relnamespace = 'pyreplica'::regnamespace
+            union all
+            select 'type ' || oid::regtype, typowner from pg_type where typnamespace = 'pyreplica'::regnamespace) x (name, owner)
+     where x.owner <> all (current_setting('pyreplica.trusted')::oid[])
+     limit 1;
+    if found then
+        raise exception 'there is a % of %, who is not known to have installed pyreplica', stranger.name, stranger.owner
+            using errcode = 'insufficient_privilege',
+                  hint = format('Drop it. If it is what it should be, run the script as %s.', stranger.owner);
+    end if;
+end
+$check$;
 
 -- hstore may be installed in any schema, and the functions qualify its names. The parts below put its schema in the
 -- place of @hs@.
@@ -113,6 +153,110 @@ begin
                          where e.extname = 'hstore'), true);
 end
 $hstore$;
+
+-- == What is pyreplica's own ==
+
+-- Installs pyreplica.own, refuses what belongs to somebody else, and remembers the rights that others have.
+
+-- Returns all that this script installs, as far as it is there: what it is, its name, its owner and its rights. "open"
+-- says that everybody may execute a function: it runs with the rights of its caller, or is pyreplica.by_partition. Functions
+-- are named by their exact signatures, because anybody may have made another function of the same name.
+do $install$
+begin
+    execute replace($create$
+create or replace function pyreplica.own() returns table (kind text, name text, open boolean, owner oid, acl aclitem[], field name)
+    language sql stable set search_path = pg_catalog, pg_temp
+as $own$
+    with relations as (
+        select c.oid, c.relkind, c.relname, c.relowner, c.relacl from pg_class c
+         where c.relnamespace = 'public'::regnamespace
+           and (c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_skipped', 'replica_history',
+                              'replica_purged', 'py_log_filter',
+                              'py_log_transform') and c.relkind in ('r', 'p')
+                or c.relname = 'replica_log_sql' and c.relkind = 'v'
+                or c.relname in ('replica_log_id_seq', 'replica_batch_seq') and c.relkind = 'S')
+    ), sequences as (
+        -- Those that number the rows of such a table.
+        select s.oid, s.relkind, s.relname, s.relowner, s.relacl
+          from pg_depend d
+          join pg_class s on s.oid = d.objid and s.relkind = 'S'
+         where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i')
+           and d.refobjid in (select oid from relations)
+    ), all_relations as (
+        select * from relations union select * from sequences
+    )
+    select 'schema', 'pyreplica', false, n.nspowner, coalesce(n.nspacl, acldefault('n', n.nspowner)), null::name
+      from pg_namespace n where n.nspname = 'pyreplica'
+    union all
+    select case r.relkind when 'S' then 'sequence' else 'table' end, format('public.%I', r.relname), false, r.relowner,
+           coalesce(r.relacl, acldefault(case r.relkind when 'S' then 's' else 'r' end::"char", r.relowner)), null
+      from all_relations r
+    union all
+    select 'table', format('public.%I', r.relname), false, r.relowner, a.attacl, a.attname
+      from all_relations r
+      join pg_attribute a on a.attrelid = r.oid and a.attacl is not null
+    union all
+    select 'function', p.oid::regprocedure::text,
+           not p.prosecdef and p.pronamespace = 'public'::regnamespace or s.signature = 'pyreplica.by_partition()', p.proowner,
+           coalesce(p.proacl, acldefault('f', p.proowner)), null
+      from unnest(array[
+               'public.py_log_replica()', 'public.py_log_statement()', 'public.py_log_can_wake(text)',
+               case when to_regtype('public.replica_log') is not null then 'public.py_log_sql(public.replica_log)' end,
+               'public.py_log_columns(text, @hs@.hstore)', 'public.py_log_key(regclass)',
+               'public.py_log_create_tg(text)', 'public.py_log_create_tg(text, text)', 'public.py_log_create_tg(text, text, text)',
+               'public.py_log_create_tg(regclass, text, text)', 'public.py_log_create_tgs(text, text, name[])',
+               'public.py_log_warn_before(regclass, text)', 'public.py_log_refuse_key(regclass, text[], text[])',
+               'public.py_log_add_slave(text)', 'public.py_log_remove_slave(text)',
+               'public.py_log_interleave(regclass, int, int)', 'public.py_log_interleave(text, int, int)',
+               'public.py_log_grant(name)', 'public.py_log_grant(text)',
+               -- Those of the Python original and of earlier versions.
+               'public.py_log_create_tg(varchar)', 'public.py_log_create_tg(regclass, text)',
+               'public.py_log_create_tgs(text, text)', 'public.py_log_warn_before(regclass)',
+               'pyreplica.by_partition()', 'pyreplica.is_shadowed(oid, name)',
+               'pyreplica.own()', 'pyreplica.asleep()', 'pyreplica.asleep_body()', 'pyreplica.apply_slaves()',
+               'pyreplica.exact(record)', 'pyreplica.small(@hs@.hstore, @hs@.hstore, text[], boolean)',
+               'pyreplica.begin_statement()', 'pyreplica.end_statement()', 'pyreplica.tables(text)',
+               'pyreplica.check_expression(text, text, text, text, text, text)', 'pyreplica.check_filter()',
+               'pyreplica.check_transform()', 'pyreplica.complain(text, bigint, text, text)',
+               'pyreplica.evaluation(text, text, text)', 'pyreplica.conditions(text, text)', 'pyreplica.replacements(text)',
+               'pyreplica.apply()', 'pyreplica.changed()', 'pyreplica.special()',
+               'pyreplica.admit(text, text, text, record, record)', 'pyreplica.send(text, text, @hs@.hstore, record)',
+               'pyreplica.send_exact(text, text, @hs@.hstore, record)']) s (signature)
+      join pg_proc p on p.oid = to_regprocedure(s.signature)
+$own$;
+    $create$, '@hs@', current_setting('pyreplica.hstore'));
+end
+$install$;
+
+do $check$
+declare
+    stranger record;
+begin
+    select o.kind, o.name, o.owner::regrole as owner into stranger
+      from pyreplica.own() o where o.owner <> all (current_setting('pyreplica.trusted')::oid[]) limit 1;
+    if found then
+        raise exception 'there is a % % of % already, who is not known to have installed pyreplica',
+                        stranger.kind, stranger.name, stranger.owner
+            using errcode = 'insufficient_privilege',
+                  hint = format('Drop it. If it is what it should be, run the script as %s.', stranger.owner);
+    end if;
+end
+$check$;
+
+-- The last part takes all rights back, and grants anew what py_log_grant has granted. For that the script remembers the
+-- rights that it finds on what was here before.
+do $rights$
+begin
+    perform set_config('pyreplica.rights', coalesce((
+        select jsonb_agg(to_jsonb(x)) from (
+            select o.kind, o.name, a.grantee::bigint as grantee,
+                   a.privilege_type || coalesce(' (' || quote_ident(o.field) || ')', '') as privilege
+              from pyreplica.own() o cross join aclexplode(o.acl) a
+             where a.grantee not in (o.owner, 0)
+               and o.name <> 'pyreplica.own()'
+               and (o.kind <> 'schema' or current_setting('pyreplica.former')::boolean)) x), '[]')::text, true);
+end
+$rights$;
 
 -- == The log ==
 
@@ -526,11 +670,36 @@ $settings$;
 -- == Capture by row ==
 
 -- Installs py_log_replica, the trigger function that writes each changed row into the log. It also logs TRUNCATE.
+--
+-- pyreplica.by_partition is the same for the row trigger of a partitioned table. PostgreSQL copies this trigger to each
+-- new partition, and asks whether the role that makes the partition may execute the function: so everybody may. But nobody
+-- else can make a trigger with it, because that takes its name, and its schema is closed.
+
+-- Says whether the trigger of a partition is to log nothing, because a table further up has a trigger that logs the same
+-- change. The partition had its own trigger when it was attached, or is a partition of a table that had one.
+create or replace function pyreplica.is_shadowed(relation oid, trigger name) returns boolean language sql stable
+    set search_path = pg_catalog, pg_temp
+as $is_shadowed$
+    with recursive copies (id, original, relid) as (
+        select t.oid, t.tgparentid, t.tgrelid from pg_trigger t where t.tgrelid = relation and t.tgname = trigger
+        union all
+        select t.oid, t.tgparentid, t.tgrelid from copies c join pg_trigger t on t.oid = c.original
+    )
+    select exists (
+        select from copies c
+         cross join pg_partition_ancestors(c.relid) a
+          join pg_trigger t on t.tgrelid = a.relid and t.tgparentid = 0 and t.tgenabled <> 'D'
+                           and t.tgfoid = 'pyreplica.by_partition()'::regprocedure
+         where c.original = 0 and a.relid <> c.relid)
+$is_shadowed$;
 
 do $install$
+declare
+    name text;
 begin
-    execute replace(replace($create$
-create or replace function public.py_log_replica() returns trigger language plpgsql security definer
+    foreach name in array array['public.py_log_replica', 'pyreplica.by_partition'] loop
+    execute replace(replace(replace(replace($create$
+create or replace function @name@() returns trigger language plpgsql security definer
 as $py_log_replica$
 declare
     -- Types are qualified too: PostgreSQL searches pg_temp for them first, and a domain there may have a check that runs
@@ -585,7 +754,13 @@ begin
         return null;
     end if;
 
+    -- Anybody can set this. A change with an origin is not sent back there, so only a session that may mark the log is
+    -- believed, whatever function it calls.
     origin := pg_catalog.current_setting('pyreplica.origin', true);
+    if origin operator(pg_catalog.<>) ''
+       and not pg_catalog.has_table_privilege(session_user, 'public.replica_log', 'update') then
+        origin := null;
+    end if;
     letter := pg_catalog.left(tg_op, 1);
     before := null;
     after := null;
@@ -594,10 +769,19 @@ begin
     -- its new name.
     relation := pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
                 operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
-    if tg_nargs operator(pg_catalog.>) 0 and tg_level operator(pg_catalog.=) 'ROW'
-       and tg_argv[0] operator(pg_catalog.<>) tg_table_name then
-        relation := coalesce((pg_catalog.pg_identify_object(
-            'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.pg_partition_root(tg_relid), 0)).identity, relation);
+    if tg_level operator(pg_catalog.=) 'ROW' and pg_catalog.pg_partition_root(tg_relid) is not null then
+        -- The usual case is found by one look: this trigger is a copy of one of the root.
+        if not exists (
+               select from pg_catalog.pg_trigger t
+                where t.tgrelid operator(pg_catalog.=) pg_catalog.pg_partition_root(tg_relid)::pg_catalog.oid
+                  and t.tgname operator(pg_catalog.=) tg_name)
+           and pyreplica.is_shadowed(tg_relid, tg_name) then
+            return null;
+        end if;
+        if @copied@ or tg_argv[0] operator(pg_catalog.<>) tg_table_name then
+            relation := coalesce((pg_catalog.pg_identify_object(
+                'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.pg_partition_root(tg_relid), 0)).identity, relation);
+        end if;
     end if;
 
     -- A filter decides how the slave sees the change. pyreplica.admit returns the letter of an event (W for an UPDATE
@@ -681,7 +865,9 @@ begin
     return null;
 end
 $py_log_replica$;
-    $create$, '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
+    $create$, '@name@', name), '@copied@', (name = 'pyreplica.by_partition')::text),
+                    '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
+    end loop;
 end
 $install$;
 
@@ -695,6 +881,10 @@ $install$;
 -- triggers names the setting. While it is not empty, the WHEN of the row trigger is false, and after the statement
 -- end_statement logs the rows from the transition tables. This is correct only if nothing else can write to the table
 -- between the rows and the end of the statement.
+--
+-- Anybody can set these settings. What a session has set before a statement changes nothing: begin_statement decides anew,
+-- and refuses a statement that it would log by row. If a function in the statement itself sets them, its rows may be logged
+-- twice or not at all; end_statement refuses the statement if it can tell.
 do $install$
 begin
     execute replace(replace($create$
@@ -702,17 +892,9 @@ create or replace function pyreplica.begin_statement() returns trigger language 
 as $begin_statement$
 declare
     running pg_catalog.text := pg_catalog.current_setting(tg_argv[0], true);
+    at_once pg_catalog.bool;
 begin
-    if running operator(pg_catalog.<>) '' then
-        -- A function in an expression of the running statement writes to the same table. The row trigger does not run
-        -- for these rows either, so this statement is logged at once, too. The setting "..._early" is about statements
-        -- that have ended, so it is cleared.
-        if pg_catalog.current_setting(tg_argv[0] operator(pg_catalog.||) '_early', true) operator(pg_catalog.<>) '' then
-            running := pg_catalog.set_config(tg_argv[0] operator(pg_catalog.||) '_early', '', true);
-            running := pg_catalog.current_setting(tg_argv[0]);
-        end if;
-        running := pg_catalog.set_config(tg_argv[0], running operator(pg_catalog.||) pg_catalog.left(tg_op, 1), true);
-    elsif @exact@
+    at_once := @exact@
           and not tg_argv[1] operator(pg_catalog.=) any (pyreplica.special())
           and not (pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.' operator(pg_catalog.||)
                    pg_catalog.quote_ident(tg_table_name)) operator(pg_catalog.=) any (pyreplica.special())
@@ -730,8 +912,29 @@ begin
           -- The transition tables of a parent hold the rows of its children, without the columns that only these have.
           and not exists (
               select from pg_catalog.pg_inherits i
-               where i.inhparent operator(pg_catalog.=) tg_relid or i.inhrelid operator(pg_catalog.=) tg_relid) then
-        running := pg_catalog.set_config(tg_argv[0], pg_catalog.left(tg_op, 1), true);
+               where i.inhparent operator(pg_catalog.=) tg_relid or i.inhrelid operator(pg_catalog.=) tg_relid);
+    if running operator(pg_catalog.<>) '' then
+        if not at_once then
+            raise exception 'a change of table % cannot be logged', tg_relid::pg_catalog.regclass
+                using errcode = 'object_not_in_prerequisite_state',
+                      detail = 'The setting ' operator(pg_catalog.||) tg_argv[0] operator(pg_catalog.||)
+                               ' says that a statement is running whose rows are logged at once.',
+                      hint = 'Only pyreplica sets it: RESET it. A function that a statement calls must not change DateStyle '
+                             'and the like, and write to the same table.';
+        end if;
+        -- A function in an expression of the running statement writes to the same table. The row trigger does not run
+        -- for these rows either, so this statement is logged at once, too. The setting "..._early" is about statements
+        -- that have ended, so it is cleared.
+        if pg_catalog.current_setting(tg_argv[0] operator(pg_catalog.||) '_early', true) operator(pg_catalog.<>) '' then
+            running := pg_catalog.set_config(tg_argv[0] operator(pg_catalog.||) '_early', '', true);
+            running := pg_catalog.current_setting(tg_argv[0]);
+        end if;
+        running := pg_catalog.set_config(tg_argv[0], running operator(pg_catalog.||) pg_catalog.left(tg_op, 1), true);
+    elsif at_once then
+        running := pg_catalog.set_config(tg_argv[0], pg_catalog.left(tg_op, 1), true)
+                   operator(pg_catalog.||) case when pg_catalog.current_setting(
+                       tg_argv[0] operator(pg_catalog.||) '_early', true) operator(pg_catalog.<>) ''
+                   then pg_catalog.set_config(tg_argv[0] operator(pg_catalog.||) '_early', '', true) end;
     end if;
     return null;
 end
@@ -762,6 +965,12 @@ declare
     blocked boolean;
 begin
     if running is null or place operator(pg_catalog.=) 0 then
+        if running operator(pg_catalog.<>) '' then
+            raise exception 'the changes of table % have not been logged', tg_relid::pg_catalog.regclass
+                using errcode = 'object_not_in_prerequisite_state',
+                      detail = 'Something in the statement has set ' operator(pg_catalog.||) tg_argv[0] operator(pg_catalog.||) '.',
+                      hint = 'Only pyreplica sets it.';
+        end if;
         return null;
     end if;
     running := pg_catalog.left(running, place operator(pg_catalog.-) 1)
@@ -785,7 +994,9 @@ begin
 
     target := pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
               operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
-    if pg_catalog.current_setting('pyreplica.origin', true) operator(pg_catalog.<>) '' then
+    -- As in py_log_replica.
+    if pg_catalog.current_setting('pyreplica.origin', true) operator(pg_catalog.<>) ''
+       and pg_catalog.has_table_privilege(session_user, 'public.replica_log', 'update') then
         origin := pg_catalog.current_setting('pyreplica.origin');
     end if;
     -- "x.*" names the rows and the block's label the variables, because a plain name could be a column's. The n-th old
@@ -960,11 +1171,20 @@ declare
         when keys is null then 'has no pk constraint'
         when not has_table_privilege(target, 'TRIGGER') then 'belongs to somebody else'
     end;
+    -- Not by its name, which fails for a role that may not use the schema.
+    copied constant oid := (select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+                             where n.nspname = 'pyreplica' and p.proname = 'by_partition');
+    -- A table that has its own trigger may become a partition only if the copy of the root's has another name. A root may
+    -- become a partition, too, so each root's has a name of its own.
+    by_partition constant boolean := (select relkind = 'p' from pg_class where oid = target);
+    trigger constant name := case when by_partition then coalesce(
+        (select tgname from pg_trigger
+          where tgrelid = target and tgfoid = copied and tgparentid = 0 limit 1),
+        ('!replica_tg_' || left(md5(gen_random_uuid()::text), 8))::name) else '!replica_tg' end;
     always constant boolean := exists (
-        select from pg_trigger where tgrelid = target and tgname = '!replica_tg' and tgenabled = 'A');
+        select from pg_trigger where tgrelid = target and tgname in ('!replica_tg', trigger) and tgenabled = 'A');
     -- The transition tables of a partition or a parent hold other rows than those that changed in the table itself.
-    family constant boolean := (select relkind = 'p' from pg_class where oid = target)
-                               or exists (select from pg_inherits where target in (inhrelid, inhparent));
+    family constant boolean := by_partition or exists (select from pg_inherits where target in (inhrelid, inhparent));
     setting constant text := format('pyreplica.running_%s', replace(gen_random_uuid()::text, '-', ''));
     condition text := '';
     event text;
@@ -986,13 +1206,13 @@ begin
     select string_agg(quote_literal(a), ', ' order by n) into arguments
       from unnest((select relname::text from pg_class where oid = target) || keys) with ordinality u(a, n);
 
-    -- First it drops the former triggers. One on a partition would collide with the copy that the root's trigger makes
-    -- there. One made by hand or by the Python original would log each change a second time; but one made by hand with a
+    -- First it drops the former triggers, those of the partitions too. One made by hand or by the Python original would log each change a second time; but one made by hand with a
     -- WHEN stays.
     for former in
         select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) from pg_trigger t
          where (t.tgname in ('!replica_tg', '!replica_truncate_tg', '!replica_begin_tg', '!replica_insert_tg',
                              '!replica_update_tg', '!replica_delete_tg')
+                or t.tgfoid = copied
                 or t.tgqual is null and t.tgfoid = 'public.py_log_replica()'::regprocedure)
            and t.tgparentid = 0
            and (t.tgrelid = target or t.tgrelid in (select relid from pg_partition_tree(target)))
@@ -1023,11 +1243,12 @@ begin
     end if;
     -- Triggers fire in the order of their names. "!" sorts first, so a row is logged before another trigger writes
     -- further rows.
-    execute format('create trigger "!replica_tg" after insert or update or delete on %s '
-                   'for each row %s execute function public.py_log_replica(%s)', target, condition, arguments);
+    execute format('create trigger %I after insert or update or delete on %s for each row %s execute function %s(%s)',
+                   trigger, target, condition,
+                   case when by_partition then 'pyreplica.by_partition' else 'public.py_log_replica' end, arguments);
     -- In a cascade or a ring the trigger also fires for replayed changes. The new trigger goes on with that.
     if always then
-        execute format('alter table %s enable always trigger "!replica_tg"', target);
+        execute format('alter table %s enable always trigger %I', target, trigger);
     end if;
     perform public.py_log_warn_before(target, shown);
     return format('created trigger on %s (%s)', shown, array_to_string(keys, ','));
@@ -1179,6 +1400,9 @@ $py_log_remove_slave$;
 
 -- Makes a sequence give numbers that no other node gives: of 3 nodes, node 1 takes 1, 4, 7, ..., and node 2 takes 2, 5,
 -- 8, ... All are above the numbers that the sequence has given here before.
+--
+-- Its owner may give the sequence another name at any moment, and its name to something else. So it is read by its number:
+-- what a view of that name calls would run with the rights of the caller.
 create or replace function public.py_log_interleave(sequence regclass, node int, nodes int) returns bigint language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_interleave$
@@ -1190,12 +1414,27 @@ begin
         raise exception 'node % of % does not exist', node, nodes using errcode = 'invalid_parameter_value',
             hint = 'Nodes are counted from 1.';
     end if;
+    -- This keeps the sequence as it is to the end of the transaction.
     execute format('alter sequence %s increment by %s', sequence, nodes);
-    execute format('select last_value from %s', sequence) into last;
+    if not exists (select from pg_sequence where seqrelid = sequence and seqincrement = nodes) then
+        raise exception 'the sequence % has got another name meanwhile', sequence using errcode = 'object_in_use',
+            hint = 'Try again.';
+    end if;
+    -- A sequence that has given no number yet gives its first.
+    last := coalesce(pg_sequence_last_value(sequence), nextval(sequence));
     -- The next number above the last one that has the remainder of this node.
     first := last + 1 + ((node - (last + 1)) % nodes + nodes) % nodes;
     perform setval(sequence, first, false);
     return first;
+end
+$py_log_interleave$;
+
+-- Takes the name of a sequence. PostgreSQL prefers text for a literal, so that a call as the documentation shows it cannot
+-- mean a function of somebody else.
+create or replace function public.py_log_interleave(sequence text, node int, nodes int) returns bigint language plpgsql
+as $py_log_interleave$
+begin
+    return public.py_log_interleave(sequence::pg_catalog.regclass, node, nodes);
 end
 $py_log_interleave$;
 
@@ -1564,8 +1803,12 @@ $install$;
 
 -- Installs py_log_grant, gives everything to the owner of the log, revokes the rights of all others, and commits.
 
--- Grants the role of the daemon what it needs on the master. The owner of the log and superusers need no grants.
-create or replace function public.py_log_grant(role name) returns text language plpgsql
+-- An earlier version had this.
+drop function if exists public.py_log_grant(name);
+
+-- Grants the role of the daemon what it needs on the master. The owner of the log and superusers need no grants. PostgreSQL
+-- prefers text for a literal. If this took a name, a function of somebody else that takes text would be called instead.
+create or replace function public.py_log_grant(role text) returns text language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_grant$
 declare
@@ -1575,7 +1818,7 @@ begin
         select 'public' union select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace
                                where e.extname = 'hstore'
     loop
-        if not has_schema_privilege(role, schema, 'usage') then
+        if not has_schema_privilege(role::name, schema, 'usage') then
             execute format('grant usage on schema %I to %I', schema, role);
         end if;
     end loop;
@@ -1603,37 +1846,77 @@ begin
         return;
     end if;
     for statement in
-        select format('alter %s %s owner to %s', kind, c.oid::regclass, keeper)
-          from (values ('public.py_log_filter', 'table'), ('public.py_log_transform', 'table'),
-                       ('public.replica_slave', 'table'), ('public.replica_error', 'table'),
-                       ('public.replica_skipped', 'table'), ('public.replica_history', 'table'),
-                       ('public.replica_purged', 'table'),
-                       ('public.replica_log_sql', 'view'),
-                       ('public.replica_batch_seq', 'sequence')) o (name, kind)
-          join pg_class c on c.oid = o.name::regclass
-         where c.relowner <> keeper
-        union all
-        select format('alter function %s owner to %s', oid::regprocedure, keeper) from pg_proc
-         where (pronamespace = 'public'::regnamespace and starts_with(proname, 'py_log_')
-                or pronamespace = 'pyreplica'::regnamespace and proname <> 'python') and proowner <> keeper
+        -- A sequence that numbers the rows of a table follows the table.
+        select format('alter %s %s owner to %s', kind, name, keeper) from pyreplica.own()
+         where owner <> keeper and field is null and (kind <> 'sequence' or name = 'public.replica_batch_seq')
         union all
         select format('alter operator pyreplica.%s (none, record) owner to %s', oprname, keeper) from pg_operator
-         where oprnamespace = 'pyreplica'::regnamespace and oprowner <> keeper
-        union all
-        select format('alter schema pyreplica owner to %s', keeper) from pg_namespace
-         where nspname = 'pyreplica' and nspowner <> keeper
+         where oid = to_regoperator('pyreplica.%% (none, record)') and oprowner <> keeper
     loop
         execute statement;
     end loop;
 end
 $owner$;
 
--- The slave runs what the log says. So only the owner may write the log, or let the trigger functions write it.
-revoke all on public.replica_log, public.replica_slave, public.replica_error, public.replica_skipped, public.replica_history,
-    public.replica_purged, public.replica_log_sql from public;
-revoke all on public.py_log_filter, public.py_log_transform from public;
-revoke all on sequence public.replica_log_id_seq, public.replica_batch_seq from public;
-revoke all on function public.py_log_replica(), public.py_log_statement(), public.py_log_can_wake(text),
-    pyreplica.exact(record), pyreplica.begin_statement(), pyreplica.end_statement() from public;
+-- The slave runs what the log says, and filters run with the rights of the log's owner. So only the owner may write these
+-- tables, or let the trigger functions write them. Whatever the rights come from, ALTER DEFAULT PRIVILEGES or a GRANT ON
+-- ALL TABLES: they are taken from everybody. Then the roles get theirs back that had them from py_log_grant: they may
+-- execute py_log_can_wake, and may not add to the log. If another role loses something that it had before this script
+-- ran, a warning says so. The binary shows the warnings, too, which it finds in the setting pyreplica.told.
+do $rights$
+declare
+    former constant jsonb := current_setting('pyreplica.rights')::jsonb;
+    daemon regrole;
+    statement text;
+    loss record;
+    told text := '';
+begin
+    for statement in
+        select distinct format('revoke all on %s %s from %s cascade', o.kind, o.name,
+                               case a.grantee when 0 then 'public' else a.grantee::regrole::text end)
+          from pyreplica.own() o cross join aclexplode(o.acl) a
+         where a.grantee <> o.owner and not (o.open and a.grantee = 0)
+    loop
+        execute statement;
+    end loop;
+    -- Default privileges may have taken it.
+    grant execute on function pyreplica.by_partition() to public;
+    for daemon in
+        select r.oid from pg_roles r
+         where exists (select from jsonb_to_recordset(former) f (name text, grantee oid, privilege text)
+                        where f.grantee = r.oid and f.name = 'public.py_log_can_wake(text)')
+           and not exists (select from jsonb_to_recordset(former) f (name text, grantee oid, privilege text)
+                            where f.grantee = r.oid and f.name = 'public.replica_log' and f.privilege ~ '^INSERT')
+    loop
+        perform public.py_log_grant(rolname::text) from pg_roles where oid = daemon;
+        -- On a slave that is a master too, the same table is the daemon's of the slave.
+        for statement in
+            select format('grant %s on public.replica_skipped to %s', f.privilege, daemon)
+              from jsonb_to_recordset(former) f (name text, grantee oid, privilege text)
+             where f.grantee = daemon and f.name = 'public.replica_skipped'
+               and f.privilege in ('SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
+        loop
+            execute statement;
+        end loop;
+    end loop;
+    for loss in
+        select r.rolname, f.kind, f.name, string_agg(distinct f.privilege, ', ') as privileges
+          from jsonb_to_recordset(former) f (kind text, name text, grantee oid, privilege text)
+          join pg_roles r on r.oid = f.grantee
+         where not exists (select from pyreplica.own() o cross join aclexplode(o.acl) a
+                            where o.name = f.name and a.grantee = f.grantee
+                              and a.privilege_type || coalesce(' (' || quote_ident(o.field) || ')', '') = f.privilege)
+           and f.name not in (select o.name from pyreplica.own() o where o.open)
+         group by r.rolname, f.kind, f.name order by r.rolname, f.name
+    loop
+        raise warning '% is no longer granted to % on %', loss.privileges, loss.rolname, loss.name
+            using hint = format('If it is wanted: GRANT %s ON %s %s TO %I;',
+                                loss.privileges, upper(loss.kind), loss.name, loss.rolname);
+        told := told || format(e'%s is no longer granted to %s on %s. If it is wanted: GRANT %1$s ON %4$s %3$s TO %5$I;\n',
+                               loss.privileges, loss.rolname, loss.name, upper(loss.kind), loss.rolname);
+    end loop;
+    perform set_config('pyreplica.told', told, false);
+end
+$rights$;
 
 commit;

@@ -40,12 +40,14 @@ drop function if exists public.py_log_create_tg(text), public.py_log_create_tg(t
     public.py_log_create_tg(regclass, text), public.py_log_warn_before(regclass, text), public.py_log_warn_before(regclass),
      public.py_log_key(regclass), public.py_log_refuse_key(regclass, text[], text[]), public.py_log_statement(), public.py_log_add_slave(text),
     public.py_log_remove_slave(text), public.py_log_interleave(regclass, int, int),
-    public.py_log_grant(name), public.py_log_can_wake(text);
+    public.py_log_interleave(text, int, int), public.py_log_grant(name), public.py_log_grant(text), public.py_log_can_wake(text);
 do $drop$
 declare
     f regprocedure;
 begin
-    for f in select oid from pg_proc where pronamespace = 'public'::regnamespace and proname = 'py_log_columns' loop
+    for f in select p.oid from pg_proc p join pg_type t on t.oid = p.proargtypes[1] and t.typname = 'hstore'
+              where p.pronamespace = 'public'::regnamespace and p.proname = 'py_log_columns' and p.pronargs = 2
+                and p.proargtypes[0] = 'text'::regtype loop
         execute format('drop function %s', f);
     end loop;
 end
@@ -60,7 +62,8 @@ begin
                 and p.proname in ('begin_statement', 'end_statement', 'exact', 'small', 'tables', 'check_expression',
                                   'check_filter', 'check_transform', 'complain', 'evaluation', 'conditions',
                                   'replacements', 'apply', 'changed', 'special', 'admit', 'send', 'send_exact', 'python',
-                                  'asleep', 'asleep_body', 'apply_slaves') loop
+                                  'asleep', 'asleep_body', 'apply_slaves', 'own',
+                                  'by_partition', 'is_shadowed') loop
         execute format('drop function %s cascade', f);
     end loop;
     if to_regoperator('pyreplica.%% (none, record)') is not null then

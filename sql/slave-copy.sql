@@ -11,20 +11,23 @@ set local client_min_messages = warning;
 -- No function that others may have put into public.
 set local search_path = pg_catalog, pg_temp;
 
--- A table that somebody else may have put here before is not taken over: its owner's triggers would run with the rights of
--- whoever writes to it.
+-- What somebody else may have put here before is not taken over: the owner of a table decides what runs when somebody writes
+-- to it. Superusers are trusted, the owners of the database and of the schema public, the role that runs this, and, if that
+-- is no superuser, the roles that it is a member of.
 do $check$
 declare
     stranger record;
 begin
-    select c.relname, c.relowner::regrole as owner into stranger
-      from pg_class c join pg_roles r on r.oid = c.relowner
-     where c.relnamespace = 'public'::regnamespace
-       and c.relname in ('replica_copy')
+    select x.relname, x.owner::regrole as owner into stranger
+      from (select relname, relowner as owner from pg_class where relnamespace = 'public'::regnamespace
+            union all
+            select typname, typowner from pg_type where typnamespace = 'public'::regnamespace) x
+      join pg_roles r on r.oid = x.owner
+     where x.relname in ('replica_copy')
        and not r.rolsuper and r.rolname <> current_user
-       and c.relowner not in (select datdba from pg_database where datname = current_database() union
-                              select nspowner from pg_namespace where nspname in ('public', 'pyreplica'))
-       and ((select rolsuper from pg_roles where rolname = current_user) or not pg_has_role(c.relowner, 'usage'))
+       and x.owner not in (select datdba from pg_database where datname = current_database() union
+                           select nspowner from pg_namespace where nspname = 'public')
+       and ((select rolsuper from pg_roles where rolname = current_user) or not pg_has_role(x.owner, 'usage'))
      limit 1;
     if found then
         raise exception 'there is a table % of % already', stranger.relname, stranger.owner
@@ -32,6 +35,11 @@ begin
                   hint = format('Drop or rename it; or, if it is what it should be: ALTER TABLE public.%I OWNER TO ..., '
                                 'the owner of the database.', stranger.relname);
     end if;
+    -- Remembers which tables are there already.
+    perform set_config('pyreplica.former', array(
+        select relname from pg_class
+         where relnamespace = 'public'::regnamespace
+           and relname in ('replica_copy'))::text, true);
 end
 $check$;
 
@@ -54,6 +62,45 @@ create table if not exists public.replica_copy (
     primary key (master, relation)
 );
 
-revoke all on public.replica_copy from public;
+-- What stands in these tables is replayed, or decides what is. A table that is new has no rights yet but those that ALTER
+-- DEFAULT PRIVILEGES gives, often to the applications: they are taken from all roles, and so is what PUBLIC may do. A table
+-- that was here before keeps what roles were granted to read and write rows, for one of them is the daemon's; pyreplica
+-- doctor knows which, and names the others.
+do $rights$
+declare
+    statement text;
+begin
+    for statement in
+        with ours as (
+            select * from pg_class
+             where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and pg_has_role(relowner, 'usage')
+               and relname in ('replica_copy')
+        )
+        select distinct format('revoke %s on %s from %s cascade',
+                               case when a.grantee = 0 or c.is_new then 'all'
+                                    when a.is_grantable then 'grant option for all' else a.privilege_type end,
+                               c.relation, case a.grantee when 0 then 'public' else a.grantee::regrole::text end)
+          from (select c.oid::regclass as relation, c.relowner, c.relacl as acl,
+                       c.relname <> all (current_setting('pyreplica.former')::name[]) as is_new
+                  from ours c
+                union all
+                select c.oid::regclass, c.relowner, a.attacl, c.relname <> all (current_setting('pyreplica.former')::name[])
+                  from ours c join pg_attribute a on a.attrelid = c.oid
+                union all
+                -- Nobody needs a right to the sequence of an identity column.
+                select d.objid::regclass, c.relowner, s.relacl, true
+                  from ours c
+                  join pg_depend d on d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
+                                  and d.refobjid = c.oid and d.deptype = 'i'
+                  join pg_class s on s.oid = d.objid and s.relkind = 'S') c
+         cross join aclexplode(c.acl) a
+         where a.grantee <> c.relowner
+           and (a.grantee = 0 or c.is_new or a.is_grantable
+                or a.privilege_type not in ('SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE'))
+    loop
+        execute statement;
+    end loop;
+end
+$rights$;
 
 commit;

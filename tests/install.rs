@@ -9,7 +9,7 @@ const UNINSTALL: &str = "master-uninstall.sql";
 
 /// The SELECT that the documentation gives for all tables at once.
 const CREATE_TRIGGERS: &str = "SELECT py_log_create_tg(relname::text) FROM pg_class \
-     WHERE relname !~ '^(pg_|sql_)' AND relkind = 'r' AND relname != 'replica_log' ORDER BY 1";
+     WHERE relname::text !~ '^(pg_|sql_)' AND relkind = 'r' AND relname != 'replica_log' ORDER BY 1";
 
 /// What the scripts make in a database, extensions aside.
 const OWN_OBJECTS: &str = "

@@ -48,6 +48,7 @@ mod replay;
 mod restore;
 mod rights;
 mod schema_changes;
+mod security;
 mod sets;
 mod slaves;
 mod statement;

@@ -7,7 +7,7 @@
 -- then create the triggers on every table:
 --
 --     SELECT py_log_create_tg(relname::text) FROM pg_class
---      WHERE relname !~ '^(pg_|sql_)' AND relkind = 'r' AND relname != 'replica_log';
+--      WHERE relname::text !~ '^(pg_|sql_)' AND relkind = 'r' AND relname != 'replica_log';
 --
 -- You may run it again at any time; running a newer version upgrades. It needs PostgreSQL 13 or later and the extension
 -- hstore, which it creates and which comes with PostgreSQL (Debian: postgresql-contrib).
@@ -28,6 +28,7 @@ set local check_function_bodies = off;
 do $path$
 begin
     perform pg_catalog.set_config('pyreplica.path', pg_catalog.current_setting('search_path'), true);
+    perform pg_catalog.set_config('pyreplica.upgrading', '', true);
 end
 $path$;
 set local search_path = pg_catalog, pg_temp;
@@ -51,28 +52,41 @@ begin
 end
 $check$;
 
--- The script refuses a table that an untrusted role has created under one of these names: the owner of a table decides
--- which triggers run when somebody writes to it. It trusts superusers, the owners of the database and of the schemas
--- public and pyreplica, and, if you are no superuser, the roles that you are a member of.
+-- CREATE OR REPLACE and IF NOT EXISTS leave an object to the role that owns it already, and the owner of an object decides
+-- what it does. So the script refuses what an untrusted role owns under one of these names. It trusts superusers, the
+-- owners of the database and of the schema public, the role that runs it, and, if that is no superuser, the roles that it
+-- is a member of.
+do $check$
+begin
+    perform set_config('pyreplica.trusted', array(
+        select r.oid from pg_roles r
+         where r.rolsuper or r.rolname = current_user
+            or r.oid in (select datdba from pg_database where datname = current_database() union
+                         select nspowner from pg_namespace where nspname = 'public')
+            or not (select rolsuper from pg_roles where rolname = current_user) and pg_has_role(r.oid, 'usage'))::text, true);
+end
+$check$;
+
 do $check$
 declare
+    trusted constant oid[] := current_setting('pyreplica.trusted')::oid[];
     stranger record;
 begin
-    select c.relname, c.relowner::regrole as owner into stranger
-      from pg_class c join pg_roles r on r.oid = c.relowner
-     where c.relnamespace = 'public'::regnamespace
-       and c.relname in ('replica_log', 'replica_log_former', 'replica_slave', 'replica_error', 'replica_skipped',
-                         'py_log_filter', 'py_log_transform', 'replica_log_sql', 'replica_log_id_seq', 'replica_batch_seq')
-       and not r.rolsuper and r.rolname <> current_user
-       and c.relowner not in (select datdba from pg_database where datname = current_database() union
-                              select nspowner from pg_namespace where nspname in ('public', 'pyreplica'))
-       and ((select rolsuper from pg_roles where rolname = current_user) or not pg_has_role(c.relowner, 'usage'))
+    select x.relname, x.owner::regrole as owner into stranger
+      from (select relname, relowner as owner from pg_class where relnamespace = 'public'::regnamespace
+            union all
+            select typname, typowner from pg_type where typnamespace = 'public'::regnamespace) x
+     where x.relname in ('replica_log', 'replica_log_former', 'replica_slave', 'replica_error', 'replica_skipped',
+                         'py_log_filter', 'py_log_transform', 'replica_log_sql', 'replica_log_id_seq', 'replica_batch_seq',
+                         'replica_log_id')
+       and x.owner <> all (trusted)
      limit 1;
     if found then
         raise exception 'there is a % of % already, who is not known to have installed pyreplica', stranger.relname, stranger.owner
             using errcode = 'insufficient_privilege',
-                  hint = format('Drop or rename it; or, if it is what it should be: ALTER TABLE public.%I OWNER TO ..., '
-                                'the owner of the database.', stranger.relname);
+                  hint = format('Drop or rename it. If it is what it should be, run the script as %1$s, or give all that is '
+                                'pyreplica''s to the owner of the database: ALTER TABLE public.%2$I OWNER TO ...',
+                                stranger.owner, stranger.relname);
     end if;
 end
 $check$;
@@ -99,8 +113,34 @@ begin
     end if;
 end
 $schema$;
+do $schema$
+begin
+    perform set_config('pyreplica.former', (to_regnamespace('pyreplica') is not null)::text, true);
+end
+$schema$;
 create schema if not exists pyreplica;
-revoke all on schema pyreplica from public;
+
+do $check$
+declare
+    stranger record;
+begin
+    select x.name, x.owner::regrole as owner into stranger
+      from (select 'function ' || oid::regprocedure, proowner from pg_proc where pronamespace = 'pyreplica'::regnamespace
+            union all
+            select 'operator ' || oid::regoperator, oprowner from pg_operator where oprnamespace = 'pyreplica'::regnamespace
+            union all
+            select 'relation ' || oid::regclass, relowner from pg_class where relnamespace = 'pyreplica'::regnamespace
+            union all
+            select 'type ' || oid::regtype, typowner from pg_type where typnamespace = 'pyreplica'::regnamespace) x (name, owner)
+     where x.owner <> all (current_setting('pyreplica.trusted')::oid[])
+     limit 1;
+    if found then
+        raise exception 'there is a % of %, who is not known to have installed pyreplica', stranger.name, stranger.owner
+            using errcode = 'insufficient_privilege',
+                  hint = format('Drop it. If it is what it should be, run the script as %s.', stranger.owner);
+    end if;
+end
+$check$;
 
 -- hstore may be installed in any schema, and the functions qualify its names. The parts below put its schema in the
 -- place of @hs@.

@@ -1,11 +1,36 @@
 -- == Capture by row ==
 
 -- Installs py_log_replica, the trigger function that writes each changed row into the log. It also logs TRUNCATE.
+--
+-- pyreplica.by_partition is the same for the row trigger of a partitioned table. PostgreSQL copies this trigger to each
+-- new partition, and asks whether the role that makes the partition may execute the function: so everybody may. But nobody
+-- else can make a trigger with it, because that takes its name, and its schema is closed.
+
+-- Says whether the trigger of a partition is to log nothing, because a table further up has a trigger that logs the same
+-- change. The partition had its own trigger when it was attached, or is a partition of a table that had one.
+create or replace function pyreplica.is_shadowed(relation oid, trigger name) returns boolean language sql stable
+    set search_path = pg_catalog, pg_temp
+as $is_shadowed$
+    with recursive copies (id, original, relid) as (
+        select t.oid, t.tgparentid, t.tgrelid from pg_trigger t where t.tgrelid = relation and t.tgname = trigger
+        union all
+        select t.oid, t.tgparentid, t.tgrelid from copies c join pg_trigger t on t.oid = c.original
+    )
+    select exists (
+        select from copies c
+         cross join pg_partition_ancestors(c.relid) a
+          join pg_trigger t on t.tgrelid = a.relid and t.tgparentid = 0 and t.tgenabled <> 'D'
+                           and t.tgfoid = 'pyreplica.by_partition()'::regprocedure
+         where c.original = 0 and a.relid <> c.relid)
+$is_shadowed$;
 
 do $install$
+declare
+    name text;
 begin
-    execute replace(replace($create$
-create or replace function public.py_log_replica() returns trigger language plpgsql security definer
+    foreach name in array array['public.py_log_replica', 'pyreplica.by_partition'] loop
+    execute replace(replace(replace(replace($create$
+create or replace function @name@() returns trigger language plpgsql security definer
 as $py_log_replica$
 declare
     -- Types are qualified too: PostgreSQL searches pg_temp for them first, and a domain there may have a check that runs
@@ -60,7 +85,13 @@ begin
         return null;
     end if;
 
+    -- Anybody can set this. A change with an origin is not sent back there, so only a session that may mark the log is
+    -- believed, whatever function it calls.
     origin := pg_catalog.current_setting('pyreplica.origin', true);
+    if origin operator(pg_catalog.<>) ''
+       and not pg_catalog.has_table_privilege(session_user, 'public.replica_log', 'update') then
+        origin := null;
+    end if;
     letter := pg_catalog.left(tg_op, 1);
     before := null;
     after := null;
@@ -69,10 +100,19 @@ begin
     -- its new name.
     relation := pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
                 operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
-    if tg_nargs operator(pg_catalog.>) 0 and tg_level operator(pg_catalog.=) 'ROW'
-       and tg_argv[0] operator(pg_catalog.<>) tg_table_name then
-        relation := coalesce((pg_catalog.pg_identify_object(
-            'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.pg_partition_root(tg_relid), 0)).identity, relation);
+    if tg_level operator(pg_catalog.=) 'ROW' and pg_catalog.pg_partition_root(tg_relid) is not null then
+        -- The usual case is found by one look: this trigger is a copy of one of the root.
+        if not exists (
+               select from pg_catalog.pg_trigger t
+                where t.tgrelid operator(pg_catalog.=) pg_catalog.pg_partition_root(tg_relid)::pg_catalog.oid
+                  and t.tgname operator(pg_catalog.=) tg_name)
+           and pyreplica.is_shadowed(tg_relid, tg_name) then
+            return null;
+        end if;
+        if @copied@ or tg_argv[0] operator(pg_catalog.<>) tg_table_name then
+            relation := coalesce((pg_catalog.pg_identify_object(
+                'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.pg_partition_root(tg_relid), 0)).identity, relation);
+        end if;
     end if;
 
     -- A filter decides how the slave sees the change. pyreplica.admit returns the letter of an event (W for an UPDATE
@@ -156,6 +196,8 @@ begin
     return null;
 end
 $py_log_replica$;
-    $create$, '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
+    $create$, '@name@', name), '@copied@', (name = 'pyreplica.by_partition')::text),
+                    '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
+    end loop;
 end
 $install$;

@@ -8,6 +8,10 @@
 -- triggers names the setting. While it is not empty, the WHEN of the row trigger is false, and after the statement
 -- end_statement logs the rows from the transition tables. This is correct only if nothing else can write to the table
 -- between the rows and the end of the statement.
+--
+-- Anybody can set these settings. What a session has set before a statement changes nothing: begin_statement decides anew,
+-- and refuses a statement that it would log by row. If a function in the statement itself sets them, its rows may be logged
+-- twice or not at all; end_statement refuses the statement if it can tell.
 do $install$
 begin
     execute replace(replace($create$
@@ -15,17 +19,9 @@ create or replace function pyreplica.begin_statement() returns trigger language 
 as $begin_statement$
 declare
     running pg_catalog.text := pg_catalog.current_setting(tg_argv[0], true);
+    at_once pg_catalog.bool;
 begin
-    if running operator(pg_catalog.<>) '' then
-        -- A function in an expression of the running statement writes to the same table. The row trigger does not run
-        -- for these rows either, so this statement is logged at once, too. The setting "..._early" is about statements
-        -- that have ended, so it is cleared.
-        if pg_catalog.current_setting(tg_argv[0] operator(pg_catalog.||) '_early', true) operator(pg_catalog.<>) '' then
-            running := pg_catalog.set_config(tg_argv[0] operator(pg_catalog.||) '_early', '', true);
-            running := pg_catalog.current_setting(tg_argv[0]);
-        end if;
-        running := pg_catalog.set_config(tg_argv[0], running operator(pg_catalog.||) pg_catalog.left(tg_op, 1), true);
-    elsif @exact@
+    at_once := @exact@
           and not tg_argv[1] operator(pg_catalog.=) any (pyreplica.special())
           and not (pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.' operator(pg_catalog.||)
                    pg_catalog.quote_ident(tg_table_name)) operator(pg_catalog.=) any (pyreplica.special())
@@ -43,8 +39,29 @@ begin
           -- The transition tables of a parent hold the rows of its children, without the columns that only these have.
           and not exists (
               select from pg_catalog.pg_inherits i
-               where i.inhparent operator(pg_catalog.=) tg_relid or i.inhrelid operator(pg_catalog.=) tg_relid) then
-        running := pg_catalog.set_config(tg_argv[0], pg_catalog.left(tg_op, 1), true);
+               where i.inhparent operator(pg_catalog.=) tg_relid or i.inhrelid operator(pg_catalog.=) tg_relid);
+    if running operator(pg_catalog.<>) '' then
+        if not at_once then
+            raise exception 'a change of table % cannot be logged', tg_relid::pg_catalog.regclass
+                using errcode = 'object_not_in_prerequisite_state',
+                      detail = 'The setting ' operator(pg_catalog.||) tg_argv[0] operator(pg_catalog.||)
+                               ' says that a statement is running whose rows are logged at once.',
+                      hint = 'Only pyreplica sets it: RESET it. A function that a statement calls must not change DateStyle '
+                             'and the like, and write to the same table.';
+        end if;
+        -- A function in an expression of the running statement writes to the same table. The row trigger does not run
+        -- for these rows either, so this statement is logged at once, too. The setting "..._early" is about statements
+        -- that have ended, so it is cleared.
+        if pg_catalog.current_setting(tg_argv[0] operator(pg_catalog.||) '_early', true) operator(pg_catalog.<>) '' then
+            running := pg_catalog.set_config(tg_argv[0] operator(pg_catalog.||) '_early', '', true);
+            running := pg_catalog.current_setting(tg_argv[0]);
+        end if;
+        running := pg_catalog.set_config(tg_argv[0], running operator(pg_catalog.||) pg_catalog.left(tg_op, 1), true);
+    elsif at_once then
+        running := pg_catalog.set_config(tg_argv[0], pg_catalog.left(tg_op, 1), true)
+                   operator(pg_catalog.||) case when pg_catalog.current_setting(
+                       tg_argv[0] operator(pg_catalog.||) '_early', true) operator(pg_catalog.<>) ''
+                   then pg_catalog.set_config(tg_argv[0] operator(pg_catalog.||) '_early', '', true) end;
     end if;
     return null;
 end
@@ -75,6 +92,12 @@ declare
     blocked boolean;
 begin
     if running is null or place operator(pg_catalog.=) 0 then
+        if running operator(pg_catalog.<>) '' then
+            raise exception 'the changes of table % have not been logged', tg_relid::pg_catalog.regclass
+                using errcode = 'object_not_in_prerequisite_state',
+                      detail = 'Something in the statement has set ' operator(pg_catalog.||) tg_argv[0] operator(pg_catalog.||) '.',
+                      hint = 'Only pyreplica sets it.';
+        end if;
         return null;
     end if;
     running := pg_catalog.left(running, place operator(pg_catalog.-) 1)
@@ -98,7 +121,9 @@ begin
 
     target := pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
               operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
-    if pg_catalog.current_setting('pyreplica.origin', true) operator(pg_catalog.<>) '' then
+    -- As in py_log_replica.
+    if pg_catalog.current_setting('pyreplica.origin', true) operator(pg_catalog.<>) ''
+       and pg_catalog.has_table_privilege(session_user, 'public.replica_log', 'update') then
         origin := pg_catalog.current_setting('pyreplica.origin');
     end if;
     -- "x.*" names the rows and the block's label the variables, because a plain name could be a column's. The n-th old

@@ -32,11 +32,20 @@ declare
         when keys is null then 'has no pk constraint'
         when not has_table_privilege(target, 'TRIGGER') then 'belongs to somebody else'
     end;
+    -- Not by its name, which fails for a role that may not use the schema.
+    copied constant oid := (select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+                             where n.nspname = 'pyreplica' and p.proname = 'by_partition');
+    -- A table that has its own trigger may become a partition only if the copy of the root's has another name. A root may
+    -- become a partition, too, so each root's has a name of its own.
+    by_partition constant boolean := (select relkind = 'p' from pg_class where oid = target);
+    trigger constant name := case when by_partition then coalesce(
+        (select tgname from pg_trigger
+          where tgrelid = target and tgfoid = copied and tgparentid = 0 limit 1),
+        ('!replica_tg_' || left(md5(gen_random_uuid()::text), 8))::name) else '!replica_tg' end;
     always constant boolean := exists (
-        select from pg_trigger where tgrelid = target and tgname = '!replica_tg' and tgenabled = 'A');
+        select from pg_trigger where tgrelid = target and tgname in ('!replica_tg', trigger) and tgenabled = 'A');
     -- The transition tables of a partition or a parent hold other rows than those that changed in the table itself.
-    family constant boolean := (select relkind = 'p' from pg_class where oid = target)
-                               or exists (select from pg_inherits where target in (inhrelid, inhparent));
+    family constant boolean := by_partition or exists (select from pg_inherits where target in (inhrelid, inhparent));
     setting constant text := format('pyreplica.running_%s', replace(gen_random_uuid()::text, '-', ''));
     condition text := '';
     event text;
@@ -58,13 +67,13 @@ begin
     select string_agg(quote_literal(a), ', ' order by n) into arguments
       from unnest((select relname::text from pg_class where oid = target) || keys) with ordinality u(a, n);
 
-    -- First it drops the former triggers. One on a partition would collide with the copy that the root's trigger makes
-    -- there. One made by hand or by the Python original would log each change a second time; but one made by hand with a
+    -- First it drops the former triggers, those of the partitions too. One made by hand or by the Python original would log each change a second time; but one made by hand with a
     -- WHEN stays.
     for former in
         select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) from pg_trigger t
          where (t.tgname in ('!replica_tg', '!replica_truncate_tg', '!replica_begin_tg', '!replica_insert_tg',
                              '!replica_update_tg', '!replica_delete_tg')
+                or t.tgfoid = copied
                 or t.tgqual is null and t.tgfoid = 'public.py_log_replica()'::regprocedure)
            and t.tgparentid = 0
            and (t.tgrelid = target or t.tgrelid in (select relid from pg_partition_tree(target)))
@@ -95,11 +104,12 @@ begin
     end if;
     -- Triggers fire in the order of their names. "!" sorts first, so a row is logged before another trigger writes
     -- further rows.
-    execute format('create trigger "!replica_tg" after insert or update or delete on %s '
-                   'for each row %s execute function public.py_log_replica(%s)', target, condition, arguments);
+    execute format('create trigger %I after insert or update or delete on %s for each row %s execute function %s(%s)',
+                   trigger, target, condition,
+                   case when by_partition then 'pyreplica.by_partition' else 'public.py_log_replica' end, arguments);
     -- In a cascade or a ring the trigger also fires for replayed changes. The new trigger goes on with that.
     if always then
-        execute format('alter table %s enable always trigger "!replica_tg"', target);
+        execute format('alter table %s enable always trigger %I', target, trigger);
     end if;
     perform public.py_log_warn_before(target, shown);
     return format('created trigger on %s (%s)', shown, array_to_string(keys, ','));

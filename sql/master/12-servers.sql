@@ -52,6 +52,9 @@ $py_log_remove_slave$;
 
 -- Makes a sequence give numbers that no other node gives: of 3 nodes, node 1 takes 1, 4, 7, ..., and node 2 takes 2, 5,
 -- 8, ... All are above the numbers that the sequence has given here before.
+--
+-- Its owner may give the sequence another name at any moment, and its name to something else. So it is read by its number:
+-- what a view of that name calls would run with the rights of the caller.
 create or replace function public.py_log_interleave(sequence regclass, node int, nodes int) returns bigint language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_interleave$
@@ -63,11 +66,26 @@ begin
         raise exception 'node % of % does not exist', node, nodes using errcode = 'invalid_parameter_value',
             hint = 'Nodes are counted from 1.';
     end if;
+    -- This keeps the sequence as it is to the end of the transaction.
     execute format('alter sequence %s increment by %s', sequence, nodes);
-    execute format('select last_value from %s', sequence) into last;
+    if not exists (select from pg_sequence where seqrelid = sequence and seqincrement = nodes) then
+        raise exception 'the sequence % has got another name meanwhile', sequence using errcode = 'object_in_use',
+            hint = 'Try again.';
+    end if;
+    -- A sequence that has given no number yet gives its first.
+    last := coalesce(pg_sequence_last_value(sequence), nextval(sequence));
     -- The next number above the last one that has the remainder of this node.
     first := last + 1 + ((node - (last + 1)) % nodes + nodes) % nodes;
     perform setval(sequence, first, false);
     return first;
+end
+$py_log_interleave$;
+
+-- Takes the name of a sequence. PostgreSQL prefers text for a literal, so that a call as the documentation shows it cannot
+-- mean a function of somebody else.
+create or replace function public.py_log_interleave(sequence text, node int, nodes int) returns bigint language plpgsql
+as $py_log_interleave$
+begin
+    return public.py_log_interleave(sequence::pg_catalog.regclass, node, nodes);
 end
 $py_log_interleave$;

@@ -2,8 +2,12 @@
 
 -- Installs py_log_grant, gives everything to the owner of the log, revokes the rights of all others, and commits.
 
--- Grants the role of the daemon what it needs on the master. The owner of the log and superusers need no grants.
-create or replace function public.py_log_grant(role name) returns text language plpgsql
+-- An earlier version had this.
+drop function if exists public.py_log_grant(name);
+
+-- Grants the role of the daemon what it needs on the master. The owner of the log and superusers need no grants. PostgreSQL
+-- prefers text for a literal. If this took a name, a function of somebody else that takes text would be called instead.
+create or replace function public.py_log_grant(role text) returns text language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_grant$
 declare
@@ -13,7 +17,7 @@ begin
         select 'public' union select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace
                                where e.extname = 'hstore'
     loop
-        if not has_schema_privilege(role, schema, 'usage') then
+        if not has_schema_privilege(role::name, schema, 'usage') then
             execute format('grant usage on schema %I to %I', schema, role);
         end if;
     end loop;
@@ -41,37 +45,77 @@ begin
         return;
     end if;
     for statement in
-        select format('alter %s %s owner to %s', kind, c.oid::regclass, keeper)
-          from (values ('public.py_log_filter', 'table'), ('public.py_log_transform', 'table'),
-                       ('public.replica_slave', 'table'), ('public.replica_error', 'table'),
-                       ('public.replica_skipped', 'table'), ('public.replica_history', 'table'),
-                       ('public.replica_purged', 'table'),
-                       ('public.replica_log_sql', 'view'),
-                       ('public.replica_batch_seq', 'sequence')) o (name, kind)
-          join pg_class c on c.oid = o.name::regclass
-         where c.relowner <> keeper
-        union all
-        select format('alter function %s owner to %s', oid::regprocedure, keeper) from pg_proc
-         where (pronamespace = 'public'::regnamespace and starts_with(proname, 'py_log_')
-                or pronamespace = 'pyreplica'::regnamespace and proname <> 'python') and proowner <> keeper
+        -- A sequence that numbers the rows of a table follows the table.
+        select format('alter %s %s owner to %s', kind, name, keeper) from pyreplica.own()
+         where owner <> keeper and field is null and (kind <> 'sequence' or name = 'public.replica_batch_seq')
         union all
         select format('alter operator pyreplica.%s (none, record) owner to %s', oprname, keeper) from pg_operator
-         where oprnamespace = 'pyreplica'::regnamespace and oprowner <> keeper
-        union all
-        select format('alter schema pyreplica owner to %s', keeper) from pg_namespace
-         where nspname = 'pyreplica' and nspowner <> keeper
+         where oid = to_regoperator('pyreplica.%% (none, record)') and oprowner <> keeper
     loop
         execute statement;
     end loop;
 end
 $owner$;
 
--- The slave runs what the log says. So only the owner may write the log, or let the trigger functions write it.
-revoke all on public.replica_log, public.replica_slave, public.replica_error, public.replica_skipped, public.replica_history,
-    public.replica_purged, public.replica_log_sql from public;
-revoke all on public.py_log_filter, public.py_log_transform from public;
-revoke all on sequence public.replica_log_id_seq, public.replica_batch_seq from public;
-revoke all on function public.py_log_replica(), public.py_log_statement(), public.py_log_can_wake(text),
-    pyreplica.exact(record), pyreplica.begin_statement(), pyreplica.end_statement() from public;
+-- The slave runs what the log says, and filters run with the rights of the log's owner. So only the owner may write these
+-- tables, or let the trigger functions write them. Whatever the rights come from, ALTER DEFAULT PRIVILEGES or a GRANT ON
+-- ALL TABLES: they are taken from everybody. Then the roles get theirs back that had them from py_log_grant: they may
+-- execute py_log_can_wake, and may not add to the log. If another role loses something that it had before this script
+-- ran, a warning says so. The binary shows the warnings, too, which it finds in the setting pyreplica.told.
+do $rights$
+declare
+    former constant jsonb := current_setting('pyreplica.rights')::jsonb;
+    daemon regrole;
+    statement text;
+    loss record;
+    told text := '';
+begin
+    for statement in
+        select distinct format('revoke all on %s %s from %s cascade', o.kind, o.name,
+                               case a.grantee when 0 then 'public' else a.grantee::regrole::text end)
+          from pyreplica.own() o cross join aclexplode(o.acl) a
+         where a.grantee <> o.owner and not (o.open and a.grantee = 0)
+    loop
+        execute statement;
+    end loop;
+    -- Default privileges may have taken it.
+    grant execute on function pyreplica.by_partition() to public;
+    for daemon in
+        select r.oid from pg_roles r
+         where exists (select from jsonb_to_recordset(former) f (name text, grantee oid, privilege text)
+                        where f.grantee = r.oid and f.name = 'public.py_log_can_wake(text)')
+           and not exists (select from jsonb_to_recordset(former) f (name text, grantee oid, privilege text)
+                            where f.grantee = r.oid and f.name = 'public.replica_log' and f.privilege ~ '^INSERT')
+    loop
+        perform public.py_log_grant(rolname::text) from pg_roles where oid = daemon;
+        -- On a slave that is a master too, the same table is the daemon's of the slave.
+        for statement in
+            select format('grant %s on public.replica_skipped to %s', f.privilege, daemon)
+              from jsonb_to_recordset(former) f (name text, grantee oid, privilege text)
+             where f.grantee = daemon and f.name = 'public.replica_skipped'
+               and f.privilege in ('SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
+        loop
+            execute statement;
+        end loop;
+    end loop;
+    for loss in
+        select r.rolname, f.kind, f.name, string_agg(distinct f.privilege, ', ') as privileges
+          from jsonb_to_recordset(former) f (kind text, name text, grantee oid, privilege text)
+          join pg_roles r on r.oid = f.grantee
+         where not exists (select from pyreplica.own() o cross join aclexplode(o.acl) a
+                            where o.name = f.name and a.grantee = f.grantee
+                              and a.privilege_type || coalesce(' (' || quote_ident(o.field) || ')', '') = f.privilege)
+           and f.name not in (select o.name from pyreplica.own() o where o.open)
+         group by r.rolname, f.kind, f.name order by r.rolname, f.name
+    loop
+        raise warning '% is no longer granted to % on %', loss.privileges, loss.rolname, loss.name
+            using hint = format('If it is wanted: GRANT %s ON %s %s TO %I;',
+                                loss.privileges, upper(loss.kind), loss.name, loss.rolname);
+        told := told || format(e'%s is no longer granted to %s on %s. If it is wanted: GRANT %1$s ON %4$s %3$s TO %5$I;\n',
+                               loss.privileges, loss.rolname, loss.name, upper(loss.kind), loss.rolname);
+    end loop;
+    perform set_config('pyreplica.told', told, false);
+end
+$rights$;
 
 commit;

@@ -7,6 +7,8 @@ select quote_ident(n.nspname) || '.' || quote_ident(c.relname) as relation, n.ns
   from pg_trigger t
   join pg_class c on c.oid = t.tgrelid
   join pg_namespace n on n.oid = c.relnamespace
- where t.tgfoid = to_regproc('public.py_log_replica') and t.tgtype & 1 = 1 and t.tgparentid = 0 and t.tgenabled <> 'D'
+ where t.tgfoid in (select p.oid from pg_proc p join pg_namespace f on f.oid = p.pronamespace
+                     where (f.nspname, p.proname) in (('public', 'py_log_replica'), ('pyreplica', 'by_partition')))
+   and t.tgtype & 1 = 1 and t.tgparentid = 0 and t.tgenabled <> 'D'
  group by n.nspname, c.relname, c.relkind
  order by 1

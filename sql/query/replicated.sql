@@ -12,7 +12,9 @@ select r.name as relation, l.logged, coalesce(h.arguments, k.names) as key,
   cross join lateral (select format('%s.%s', quote_ident(n.nspname), quote_ident(c.relname)) as name) r
   cross join lateral (
       select exists (select from pg_trigger t
-                      where t.tgrelid = c.oid and t.tgfoid = to_regprocedure('public.py_log_replica()')
+                      where t.tgrelid = c.oid
+                        and t.tgfoid in (select p.oid from pg_proc p join pg_namespace f on f.oid = p.pronamespace
+                                              where (f.nspname, p.proname) in (('public', 'py_log_replica'), ('pyreplica', 'by_partition')))
                         and t.tgparentid = 0 and t.tgenabled <> 'D' and t.tgtype & 1 = 1) as logged) l
   left join lateral (
       select array_agg(a.attname::text order by k.n) as names

@@ -1,6 +1,6 @@
 -- The sequences of a database that are not pyreplica's own. "array['replica_log']" stands for all of pyreplica's tables.
 --   $1  text[]  only those that belong to columns of these tables, or NULL for all
-select quote_ident(n.nspname) || '.' || quote_ident(c.relname) as sequence, s.seqincrement as increment,
+select quote_ident(n.nspname) || '.' || quote_ident(c.relname) as sequence, c.oid, s.seqincrement as increment,
        has_sequence_privilege(c.oid, 'select') as readable
   from pg_class c
   join pg_namespace n on n.oid = c.relnamespace

@@ -8,6 +8,6 @@ select c.relname::text as name, c.relowner::regrole::text as owner
    and c.relname = any (array['replica_log'])
    and not r.rolsuper and r.rolname <> current_user
    and c.relowner not in (select datdba from pg_database where datname = current_database() union
-                          select nspowner from pg_namespace where nspname in ('public', 'pyreplica'))
+                          select nspowner from pg_namespace where nspname = 'public')
    and ((select rolsuper from pg_roles where rolname = current_user) or not pg_has_role(c.relowner, 'usage'))
  limit 1

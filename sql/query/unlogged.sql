@@ -8,6 +8,8 @@ select quote_ident(n.nspname) || '.' || quote_ident(c.relname)
    and (n.nspname <> 'public' or c.relname <> all (array['replica_log']))
    and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
    and not exists (select from pg_trigger t
-                    where t.tgfoid = to_regproc('public.py_log_replica') and t.tgtype & 1 = 1
+                    where t.tgfoid in (select p.oid from pg_proc p join pg_namespace f on f.oid = p.pronamespace
+                                            where (f.nspname, p.proname) in (('public', 'py_log_replica'), ('pyreplica', 'by_partition')))
+                      and t.tgtype & 1 = 1
                       and t.tgrelid in (select c.oid union select relid from pg_partition_tree(c.oid)))
  order by 1

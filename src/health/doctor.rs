@@ -66,6 +66,11 @@ pub fn diagnose(config: &Config, source: &str, master: Result<Session>, slave: R
         server::examine(&mut report, config, session);
         let is_slave = session.side() == Side::Slave;
         report.ask(session, &[("locks", "no other session makes pyreplica wait")], sql::DOCTOR_LOCKS, &[&is_slave]);
+        let subjects = [
+            ("owners", "pyreplica's own objects belong to the right roles"),
+            ("grants", "only their owner and the daemon may use them"),
+        ];
+        report.ask(session, &subjects, sql::DOCTOR_OWNERS, &[]);
     }
     let log = master.as_mut().and_then(|master| server::examine_log(&mut report, config, master));
     let worker = match (&log, &mut master) {

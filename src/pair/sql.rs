@@ -13,7 +13,7 @@ pub const LISTEN_FOR_RETRY: &str = "listen replica_mended";
 pub const NOTIFY_RETRY: &str = "notify replica_mended";
 
 /// Whether the trigger tries this slave's lock; makes it do so if possible.
-pub const CAN_WAKE: &str = "select public.py_log_can_wake($1)";
+pub const CAN_WAKE: &str = "select public.py_log_can_wake($1::text)";
 
 /// 0x70797267 is "pyrg". The trigger tries the same lock in shared mode.
 pub const LOCK_SLEEP: &str = "select pg_try_advisory_lock(1887007335, hashtext($1))";

@@ -41,6 +41,8 @@ pub fn install(dsn: &Dsn, control: &Control, report: &mut dyn FnMut(&str) -> Res
     master.message("set the session up", "RESET search_path")?;
     master.script("install the log and its trigger", sql::MASTER_INSTALL)?;
     master.message("set the session up", sql::OWN_SESSION_PATH)?;
+    let warnings: String = master.query_one("read the warnings of the script", sql::WARNINGS, &[])?.get(0);
+    warnings.lines().try_for_each(&mut *report)?;
     for row in master.query("create the triggers", &sql::CREATE_TRIGGERS, &[])? {
         report(row.get(0))?;
     }

@@ -7,6 +7,9 @@ use std::sync::LazyLock;
 
 pub const MASTER_INSTALL: &str = include_str!("../../sql/master-install.sql");
 
+/// The warnings of that script.
+pub const WARNINGS: &str = "select coalesce(current_setting('pyreplica.told', true), '')";
+
 /// Creates the trigger on every table in every schema, except pyreplica's own tables. A partitioned table passes its
 /// trigger on to its partitions.
 pub static CREATE_TRIGGERS: LazyLock<String> = LazyLock::new(|| {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The SELECT that the documentation gives for all tables at once.
 const CREATE_TRIGGERS: &str = "SELECT py_log_create_tg(relname::text) FROM pg_class \
-     WHERE relname !~ '^(pg_|sql_)' AND relkind = 'r' AND relname != 'replica_log'";
+     WHERE relname::text !~ '^(pg_|sql_)' AND relkind = 'r' AND relname != 'replica_log'";
 
 /// Two fresh databases, removed when this is dropped.
 pub struct Pair {

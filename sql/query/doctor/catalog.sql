@@ -40,10 +40,11 @@ select n.nspname::text as schema, c.relname::text as name, format('%I.%I', n.nsp
                where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
                group by i.indexrelid) u) q on true
   left join lateral (
-      select true as logged, bool_or(t.tgname <> '!replica_tg' and t.tgnargs > 1) as by_hand
+      select true as logged, bool_or(t.tgname <> '!replica_tg' and n.nspname = 'public' and t.tgnargs > 1) as by_hand
         from pg_trigger t
-        join pg_proc p on p.oid = t.tgfoid and p.proname = 'py_log_replica'
-        join pg_namespace n on n.oid = p.pronamespace and n.nspname = 'public'
+        join pg_proc p on p.oid = t.tgfoid
+        join pg_namespace n on n.oid = p.pronamespace
+         and (n.nspname, p.proname) in (('public', 'py_log_replica'), ('pyreplica', 'by_partition'))
        where t.tgrelid = c.oid and t.tgtype & 1 = 1
       having count(*) > 0) g on true
   left join lateral (

@@ -22,7 +22,7 @@ select 'warning', 'open transactions',
 union all
 select 'warning', 'open transactions',
        format('the replication slot %s is not in use and keeps vacuum from removing what was deleted', s.slot_name),
-       array[format('SELECT pg_drop_replication_slot(%L);', s.slot_name)], 'unless its standby comes back'
+       array[format('SELECT pg_catalog.pg_drop_replication_slot(%L);', s.slot_name)], 'unless its standby comes back'
   from pg_replication_slots s
  where not s.active and s.xmin is not null
 union all

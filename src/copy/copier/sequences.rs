@@ -1,8 +1,8 @@
 //! Sets the sequences, which no trigger logs: once, at the end of the copy, to their values on the master.
 
 use super::CopyEvent;
-use crate::base::error::Result;
-use crate::base::names::quote_literal;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::{Side, quote_literal};
 use crate::copy::plan::listed;
 use crate::copy::sql;
 use crate::server::session::Session;
@@ -30,7 +30,7 @@ pub(super) fn set_all(
             // Where both sides are masters, each takes numbers of its own: py_log_interleave.
             Some(increment) if *increment != row.get::<_, i64>("increment") => interleaved.push(name),
             Some(_) if !is_readable => unreadable.push(name),
-            Some(_) => match set_one(master, slave, &name) {
+            Some(_) => match set_one(master, slave, &name, row.get("oid")) {
                 Ok(()) => set += 1,
                 Err(error) if error.is_transient() => return Err(error),
                 Err(error) => report(CopyEvent::Note(format!("the sequence {name} is not set: {error}"))),
@@ -48,9 +48,28 @@ pub(super) fn set_all(
     Ok(set)
 }
 
-fn set_one(master: &mut Session, slave: &mut Session, name: &str) -> Result<()> {
-    let rows = master.text_rows("read a sequence", &format!("SELECT last_value, is_called FROM {name}"))?;
-    let Some([Some(value), Some(is_called)]) = rows.first().map(Vec::as_slice) else { return Ok(()) };
-    let set = format!("SELECT pg_catalog.setval({}, {value}, {})", quote_literal(name), quote_literal(is_called));
+fn set_one(master: &mut Session, slave: &mut Session, name: &str, oid: u32) -> Result<()> {
+    master.message("begin", "BEGIN")?;
+    let read = read_one(master, name, oid);
+    let (value, is_called) = master.end(read)?;
+    let set = format!("SELECT pg_catalog.setval({}, {value}, {is_called})", quote_literal(name));
     slave.message("set a sequence", &set).map(drop)
+}
+
+/// The last number, and whether it has been given. The sequence's owner may give its name to something else at any moment,
+/// such as a view, which would run functions of his with our rights, and tell any text for a number. So it is read by its own
+/// number; only where it stands before the first is told by its name alone, and that can't change meanwhile.
+fn read_one(master: &mut Session, name: &str, oid: u32) -> Result<(i64, bool)> {
+    let operation = "read a sequence";
+    if let Some(value) = master.query_one(operation, sql::LAST_VALUE, &[&oid])?.get(0) {
+        return Ok((value, true));
+    }
+    let refused = |what: &str| Error::new(Kind::Setup, Some(Side::Master), operation, what.to_string());
+    master.query("set the session up", sql::REFUSE_VIEWS, &[])?;
+    if !master.query_one(operation, sql::IS_NAMED, &[&oid, &name])?.get::<_, bool>(0) {
+        return Err(refused("it has got another name meanwhile"));
+    }
+    let rows = master.text_rows(operation, &format!("SELECT last_value FROM {name}"))?;
+    let value = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
+    value.map(|value| (value, false)).ok_or_else(|| refused("it has no last value"))
 }

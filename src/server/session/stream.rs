@@ -22,7 +22,7 @@ const HEADER: usize = 19;
 const TRAILER: [u8; 2] = [0xff, 0xff];
 
 /// Waits for a cancel request that was sent but has not arrived yet. It arrives within this time or not at all.
-const AWAIT_CANCEL: &str = "SELECT pg_sleep(2)";
+const AWAIT_CANCEL: &str = "SELECT pg_catalog.pg_sleep(2)";
 
 /// What went wrong, from which follows on which side.
 enum CopyError {

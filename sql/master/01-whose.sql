@@ -1,0 +1,103 @@
+-- == What is pyreplica's own ==
+
+-- Installs pyreplica.own, refuses what belongs to somebody else, and remembers the rights that others have.
+
+-- Returns all that this script installs, as far as it is there: what it is, its name, its owner and its rights. "open"
+-- says that everybody may execute a function: it runs with the rights of its caller, or is pyreplica.by_partition. Functions
+-- are named by their exact signatures, because anybody may have made another function of the same name.
+do $install$
+begin
+    execute replace($create$
+create or replace function pyreplica.own() returns table (kind text, name text, open boolean, owner oid, acl aclitem[], field name)
+    language sql stable set search_path = pg_catalog, pg_temp
+as $own$
+    with relations as (
+        select c.oid, c.relkind, c.relname, c.relowner, c.relacl from pg_class c
+         where c.relnamespace = 'public'::regnamespace
+           and (c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_skipped', 'replica_history',
+                              'replica_purged', 'py_log_filter',
+                              'py_log_transform') and c.relkind in ('r', 'p')
+                or c.relname = 'replica_log_sql' and c.relkind = 'v'
+                or c.relname in ('replica_log_id_seq', 'replica_batch_seq') and c.relkind = 'S')
+    ), sequences as (
+        -- Those that number the rows of such a table.
+        select s.oid, s.relkind, s.relname, s.relowner, s.relacl
+          from pg_depend d
+          join pg_class s on s.oid = d.objid and s.relkind = 'S'
+         where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i')
+           and d.refobjid in (select oid from relations)
+    ), all_relations as (
+        select * from relations union select * from sequences
+    )
+    select 'schema', 'pyreplica', false, n.nspowner, coalesce(n.nspacl, acldefault('n', n.nspowner)), null::name
+      from pg_namespace n where n.nspname = 'pyreplica'
+    union all
+    select case r.relkind when 'S' then 'sequence' else 'table' end, format('public.%I', r.relname), false, r.relowner,
+           coalesce(r.relacl, acldefault(case r.relkind when 'S' then 's' else 'r' end::"char", r.relowner)), null
+      from all_relations r
+    union all
+    select 'table', format('public.%I', r.relname), false, r.relowner, a.attacl, a.attname
+      from all_relations r
+      join pg_attribute a on a.attrelid = r.oid and a.attacl is not null
+    union all
+    select 'function', p.oid::regprocedure::text,
+           not p.prosecdef and p.pronamespace = 'public'::regnamespace or s.signature = 'pyreplica.by_partition()', p.proowner,
+           coalesce(p.proacl, acldefault('f', p.proowner)), null
+      from unnest(array[
+               'public.py_log_replica()', 'public.py_log_statement()', 'public.py_log_can_wake(text)',
+               case when to_regtype('public.replica_log') is not null then 'public.py_log_sql(public.replica_log)' end,
+               'public.py_log_columns(text, @hs@.hstore)', 'public.py_log_key(regclass)',
+               'public.py_log_create_tg(text)', 'public.py_log_create_tg(text, text)', 'public.py_log_create_tg(text, text, text)',
+               'public.py_log_create_tg(regclass, text, text)', 'public.py_log_create_tgs(text, text, name[])',
+               'public.py_log_warn_before(regclass, text)', 'public.py_log_refuse_key(regclass, text[], text[])',
+               'public.py_log_add_slave(text)', 'public.py_log_remove_slave(text)',
+               'public.py_log_interleave(regclass, int, int)', 'public.py_log_interleave(text, int, int)',
+               'public.py_log_grant(name)', 'public.py_log_grant(text)',
+               -- Those of the Python original and of earlier versions.
+               'public.py_log_create_tg(varchar)', 'public.py_log_create_tg(regclass, text)',
+               'public.py_log_create_tgs(text, text)', 'public.py_log_warn_before(regclass)',
+               'pyreplica.by_partition()', 'pyreplica.is_shadowed(oid, name)',
+               'pyreplica.own()', 'pyreplica.asleep()', 'pyreplica.asleep_body()', 'pyreplica.apply_slaves()',
+               'pyreplica.exact(record)', 'pyreplica.small(@hs@.hstore, @hs@.hstore, text[], boolean)',
+               'pyreplica.begin_statement()', 'pyreplica.end_statement()', 'pyreplica.tables(text)',
+               'pyreplica.check_expression(text, text, text, text, text, text)', 'pyreplica.check_filter()',
+               'pyreplica.check_transform()', 'pyreplica.complain(text, bigint, text, text)',
+               'pyreplica.evaluation(text, text, text)', 'pyreplica.conditions(text, text)', 'pyreplica.replacements(text)',
+               'pyreplica.apply()', 'pyreplica.changed()', 'pyreplica.special()',
+               'pyreplica.admit(text, text, text, record, record)', 'pyreplica.send(text, text, @hs@.hstore, record)',
+               'pyreplica.send_exact(text, text, @hs@.hstore, record)']) s (signature)
+      join pg_proc p on p.oid = to_regprocedure(s.signature)
+$own$;
+    $create$, '@hs@', current_setting('pyreplica.hstore'));
+end
+$install$;
+
+do $check$
+declare
+    stranger record;
+begin
+    select o.kind, o.name, o.owner::regrole as owner into stranger
+      from pyreplica.own() o where o.owner <> all (current_setting('pyreplica.trusted')::oid[]) limit 1;
+    if found then
+        raise exception 'there is a % % of % already, who is not known to have installed pyreplica',
+                        stranger.kind, stranger.name, stranger.owner
+            using errcode = 'insufficient_privilege',
+                  hint = format('Drop it. If it is what it should be, run the script as %s.', stranger.owner);
+    end if;
+end
+$check$;
+
+-- The last part takes all rights back, and grants anew what py_log_grant has granted. For that the script remembers the
+-- rights that it finds on what was here before.
+do $rights$
+begin
+    perform set_config('pyreplica.rights', coalesce((
+        select jsonb_agg(to_jsonb(x)) from (
+            select o.kind, o.name, a.grantee::bigint as grantee,
+                   a.privilege_type || coalesce(' (' || quote_ident(o.field) || ')', '') as privilege
+              from pyreplica.own() o cross join aclexplode(o.acl) a
+             where a.grantee not in (o.owner, 0)
+               and o.name <> 'pyreplica.own()'
+               and (o.kind <> 'schema' or current_setting('pyreplica.former')::boolean)) x), '[]')::text, true);
+end
+$rights$;

@@ -1,0 +1,90 @@
+-- Whose pyreplica's own objects are, and who else has rights on them, on either side. What stands in these tables is replayed,
+-- or decides what is; their owner decides what runs when somebody writes to them.
+with log as (
+    select c.relowner as owner from pg_class c
+     where c.relnamespace = (select oid from pg_namespace where nspname = 'public') and c.relname = 'replica_log'
+), objects as (
+    select case when c.relkind = 'S' then 'sequence' when c.relkind in ('r', 'p') then 'table' when c.relkind = 'v' then 'view'
+                else 'relation' end as kind,
+           format('%I.%I', n.nspname, c.relname) as name, c.relname, c.relowner as owner, c.relacl as acl, null::name as field,
+           c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_log_sql', 'replica_batch_seq',
+                         'py_log_filter', 'py_log_transform') as of_log
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = 'public'
+       and c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_skipped', 'replica_log_sql',
+                         'replica_log_id_seq', 'replica_batch_seq', 'py_log_filter', 'py_log_transform', 'replica_progress',
+                         'replica_hold', 'replica_held', 'replica_conflict', 'replica_copy')
+    union all
+    select 'table', format('%I.%I', n.nspname, c.relname), c.relname, c.relowner, a.attacl, a.attname, false
+      from pg_class c
+      join pg_namespace n on n.oid = c.relnamespace
+      join pg_attribute a on a.attrelid = c.oid and a.attacl is not null
+     where n.nspname = 'public'
+       and c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_skipped', 'replica_log_sql',
+                         'py_log_filter', 'py_log_transform', 'replica_progress', 'replica_hold', 'replica_held',
+                         'replica_conflict', 'replica_copy')
+    union all
+    -- Everybody may call those that run with the rights of their caller, or whose schema is closed.
+    select 'function', format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), p.proname,
+           p.proowner,
+           case when p.prosecdef and n.nspname = 'public' then coalesce(p.proacl, acldefault('f', p.proowner)) end, null, true
+      from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+     where n.nspname = 'pyreplica' and p.proname <> 'python'
+        or n.nspname = 'public'
+           and p.proname in ('py_log_replica', 'py_log_statement', 'py_log_can_wake', 'py_log_sql', 'py_log_columns',
+                             'py_log_key', 'py_log_create_tg', 'py_log_create_tgs', 'py_log_warn_before',
+                             'py_log_refuse_key', 'py_log_add_slave', 'py_log_remove_slave', 'py_log_interleave',
+                             'py_log_grant')
+    union all
+    select 'schema', n.nspname::text, n.nspname, n.nspowner, n.nspacl, null, true from pg_namespace n where n.nspname = 'pyreplica'
+), trusted as (
+    select r.oid from pg_roles r
+     where r.rolsuper or r.rolname = current_user or r.oid in (select owner from log)
+        or r.oid in (select datdba from pg_database where datname = current_database() union
+                     select nspowner from pg_namespace where nspname = 'public')
+), rights as (
+    select o.kind, o.name, o.relname, a.grantee, coalesce(r.rolname::text, 'PUBLIC') as role,
+           coalesce(quote_ident(r.rolname), 'PUBLIC') as quoted,
+           a.privilege_type || coalesce(' (' || quote_ident(o.field) || ')', '') as privilege, a.privilege_type = 'SELECT' as reads
+      from objects o
+     cross join aclexplode(o.acl) a
+      left join pg_roles r on r.oid = a.grantee
+     where a.grantee <> o.owner and not coalesce(r.rolsuper or r.rolname = current_user, false)
+), daemons as (
+    -- Those who have their rights from py_log_grant.
+    select w.grantee from rights w
+     where w.grantee <> 0 and w.relname = 'py_log_can_wake'
+       and not exists (select from rights i where i.grantee = w.grantee and i.relname = 'replica_log' and i.privilege ~ '^INSERT')
+)
+select 'failure' as level, 'owners' as subject,
+       format('the %s %s belongs to %s, who is not known to have installed pyreplica', o.kind, o.name, r.rolname) as text,
+       null::text[] as mends,
+       format('whoever owns it decides what it does. Drop it, and run the script again that makes it; if it is what it should '
+              'be: ALTER %s %s OWNER TO ..., the owner of the database', upper(o.kind), o.name) as advice
+  from objects o join pg_roles r on r.oid = o.owner
+ where o.field is null and o.owner not in (select oid from trusted)
+union all
+select 'warning', 'owners', format('the %s %s belongs to %s, and the log to another role', o.kind, o.name, r.rolname),
+       array[format('ALTER %s %s OWNER TO %I;', upper(o.kind), o.name, k.rolname)], 'as a superuser'
+  from objects o
+  join pg_roles r on r.oid = o.owner
+ cross join log
+  join pg_roles k on k.oid = log.owner
+ where o.field is null and o.of_log and o.owner <> log.owner and o.owner in (select oid from trusted)
+union all
+select case when w.reads then 'note' when w.relname in ('replica_progress', 'replica_hold', 'replica_held', 'replica_conflict',
+                                                        'replica_skipped', 'replica_copy') then 'warning' else 'failure' end,
+       'grants',
+       format('%s may %s %s', w.role, case when w.reads then 'read' else 'use or write' end, string_agg(distinct w.name, ', ')),
+       array_agg(distinct format('REVOKE %s ON %s %s FROM %s;', w.privilege,
+                                 upper(case w.kind when 'view' then 'table' else w.kind end), w.name,
+                                 w.quoted)),
+       case when w.reads then 'unless it is meant to'
+            else 'unless it is another daemon''s: what is written there is replayed, or decides what is' end
+  from rights w
+ where not (w.grantee in (select grantee from daemons)
+            and (w.relname in ('replica_slave', 'replica_error', 'replica_skipped', 'replica_log_sql', 'replica_batch_seq',
+                               'py_log_can_wake')
+                 or w.relname = 'replica_log' and w.privilege in ('SELECT', 'UPDATE', 'DELETE')))
+ group by 1, w.role, w.reads
+ order by 2, 3
