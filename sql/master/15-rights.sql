@@ -24,7 +24,7 @@ begin
     execute format('grant select, update, delete on public.replica_log to %I', role);
     execute format('grant select, insert, update on public.replica_slave, public.replica_error, public.replica_purged to %I',
                    role);
-    execute format('grant select, insert, delete on public.replica_history to %I', role);
+    execute format('grant select, insert, update, delete on public.replica_history to %I', role);
     execute format('grant select on public.replica_log_sql to %I', role);
     execute format('grant select, insert on public.replica_skipped to %I', role);
     execute format('grant usage on sequence public.replica_batch_seq to %I', role);

@@ -7,7 +7,7 @@ with server as (
     select concat_ws(' ', left(pg_walfile_name(pg_current_wal_lsn()), 8), pg_postmaster_start_time()::timestamptz(3)) as life)
 select s.batch, s.token, s.identity, s.base::text as base, s.current::text as current, s.last,
        greatest(coalesce(s.highest, 0), coalesce((select max(id) from public.replica_log), 0)) as highest,
-       coalesce(s.floor, 0) as floor, coalesce(s.flagged, s.floor, 0) as flagged, s.ctid::text as place,
+       coalesce(s.floor, 0) as floor, coalesce(s.flagged, 0) as flagged, s.ctid::text as place,
        s.slave, s.history, s.life as known_life, v.life, s.announced, s.ts::timestamptz(0)::text as ts,
        array(select h.history from public.replica_history h where h.field = s.field order by h.history) as histories,
        array(select h.up_to from public.replica_history h where h.field = s.field order by h.history) as up_to

@@ -4,7 +4,8 @@ select format('GRANT %s ON %s TO %I;', upper(r.privilege), r.relation, current_u
   from (values
       ('public.replica_log', 'select'), ('public.replica_log', 'update'), ('public.replica_log', 'delete'),
       ('public.replica_slave', 'select'), ('public.replica_slave', 'insert'), ('public.replica_slave', 'update'),
-      ('public.replica_history', 'select'), ('public.replica_history', 'insert'), ('public.replica_history', 'delete'),
+      ('public.replica_history', 'select'), ('public.replica_history', 'insert'),
+      ('public.replica_history', 'update'), ('public.replica_history', 'delete'),
       ('public.replica_purged', 'select'), ('public.replica_purged', 'insert'), ('public.replica_purged', 'update'),
       ('public.replica_skipped', 'select'), ('public.replica_skipped', 'insert')
   ) r (relation, privilege)

@@ -300,7 +300,8 @@ impl SlaveProgress {
     /// drain leaves it far behind. The rest of the row still says what was replayed last.
     pub fn keep_floor(&mut self, master: &mut Session) -> Result<()> {
         let floor = self.floor();
-        let flagged = self.unflagged.first().map_or(self.position.highest, |(above, _)| above);
+        // A transaction that is still open has rows below the highest id, and above the floor.
+        let flagged = self.unflagged.first().map_or(floor, |(above, _)| above.min(floor));
         if floor.0 - self.kept_floor.0 < FAR && flagged.0 - self.flagged.0 < FAR {
             return Ok(());
         }
