@@ -390,5 +390,5 @@ impl SlaveProgress {
 
 fn moved() -> Error {
     let detail = "the slave's row in replica_slave is not as the last batch left it";
-    Error::new(Kind::Contention, Some(Side::Master), "note the batch", detail)
+    Error::new(Kind::Contention, Some(Side::Master), "note the batch", detail).with_code(sql::NOT_NOTED)
 }

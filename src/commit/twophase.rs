@@ -282,7 +282,7 @@ impl Pair {
                 self.finish(Side::Master, "ROLLBACK PREPARED", position)?;
                 Ok(Some(refusal))
             }
-            (Err(error), Ok(_)) if !error.is_transient() => {
+            (Err(error), Ok(_)) if error.code().is_some() || !error.is_transient() => {
                 self.finish(Side::Slave, "ROLLBACK PREPARED", position)?;
                 Err(error)
             }

@@ -140,8 +140,6 @@ fn wait_for_work(
     if woken == Woken::TimedOut && quiet_since.elapsed() >= config.timeout {
         log::trace!(target: name, "Timeout('keepalive')!");
         *quiet_since = Instant::now();
-        // A transaction of an earlier connection may have been prepared only now.
-        pair.recover()?;
         if config.keepalive {
             keepalive(name, pair)?;
         }

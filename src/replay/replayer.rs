@@ -59,6 +59,9 @@ const CHECK_NOW: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFE
 /// SQLSTATE of a statement that PostgreSQL refuses because deferred checks of the table are pending.
 const PENDING_CHECKS: &str = "55006";
 
+/// Conflicts of a batch that are kept to be logged; the others are counted. One transaction may hold millions.
+const MAX_REPORTED: usize = 1_000;
+
 pub struct Replayer {
     /// The pair's name; its log lines begin with it.
     name: String,
@@ -79,6 +82,8 @@ pub struct Replayer {
     /// writes this origin to the slave's log, so that in a ring of masters no database gets its own changes back.
     current_origin: String,
     conflicts: Vec<String>,
+    /// How many more there were than are kept.
+    unreported: u64,
     /// Errors of filters and transforms: for each text the first change and how many changes there were.
     remarks: BTreeMap<String, (LogId, u64)>,
     /// Changes whose uniqueness the slave has not checked, each with a condition that is true if there is a duplicate.
@@ -100,6 +105,7 @@ impl Replayer {
             in_savepoint: false,
             current_origin: origin.to_string(),
             conflicts: Vec::new(),
+            unreported: 0,
             remarks: BTreeMap::new(),
             unchecked: Vec::new(),
         }
@@ -108,6 +114,11 @@ impl Replayer {
     /// Begins the slave's transaction for a batch.
     pub fn begin(&mut self, slave: &mut Session) -> Result<()> {
         self.reset();
+        if self.statements.have_leaked() {
+            slave.deallocate_all()?;
+            self.statements.deallocated();
+            self.cache.forget_prepared();
+        }
         // Where the slave's triggers run, the planner settings stay as they are: a trigger may run any query.
         let how = if self.deferring { "SET CONSTRAINTS ALL DEFERRED" } else { sql::USE_INDEXES };
         let how = how.trim_end_matches(';');
@@ -121,6 +132,7 @@ impl Replayer {
         self.in_savepoint = false;
         self.current_origin.clone_from(&self.origin);
         self.conflicts.clear();
+        self.unreported = 0;
         self.remarks.clear();
         self.unchecked.clear();
     }
@@ -131,6 +143,10 @@ impl Replayer {
         let mut messages: Vec<String> =
             remarks.map(|(remark, (first, count))| format!("{remark} ({count} changes from {first} on)")).collect();
         messages.append(&mut self.conflicts);
+        if self.unreported > 0 {
+            messages.push(format!("{} more conflicts of this kind in the same batch", self.unreported));
+        }
+        self.unreported = 0;
         messages
     }
 
@@ -259,15 +275,15 @@ impl Replayer {
     fn truncate(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<()> {
         self.flush(slave)?;
         self.lock(master, slave, changes)?;
-        let mut targets = Vec::new();
+        let (mut targets, mut missing) = (Vec::new(), Vec::new());
         for change in changes {
             match self.cache.get(change) {
                 Ok(table) => {
                     log_change(&self.name, change, table);
-                    targets.push(table.target.as_str());
+                    targets.push(table.target.clone());
                 }
                 // The slave may have other partitions than the master. TRUNCATE of the partitioned table empties them too.
-                Err(_) if changes.len() > 1 => self.conflicts.push(format!(
+                Err(_) if changes.len() > 1 => missing.push(format!(
                     "Possible conflict (0 rows affected): {} (change {}): the slave has no such table",
                     instruction(change, None),
                     change.id
@@ -275,6 +291,7 @@ impl Replayer {
                 Err(error) => return Err(error),
             }
         }
+        missing.into_iter().for_each(|what| self.report(what));
         if targets.is_empty() {
             return self.cache.get(&changes[0]).map(drop);
         }

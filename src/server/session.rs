@@ -83,6 +83,13 @@ impl Session {
         self.query("set the session up", sql::SESSION, &[&origin]).map(drop)
     }
 
+    /// Drops all prepared statements of the session, also those that nobody knows the names of any more.
+    pub fn deallocate_all(&mut self) -> Result<()> {
+        self.message("deallocate prepared statements", "DEALLOCATE ALL")?;
+        self.statements.clear();
+        Ok(())
+    }
+
     pub fn side(&self) -> Side {
         self.side
     }

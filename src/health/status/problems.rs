@@ -12,7 +12,10 @@ const ATTEMPT_PATIENCE: Duration = Duration::from_secs(300);
 
 /// A daemon that has replayed nothing for this long although changes wait is replaying a large transaction, or is
 /// stuck.
-const WORK_PATIENCE: Duration = Duration::from_secs(300);
+const WORK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// After this it is a failure, whatever the daemon says: a server that hangs looks like that.
+const FAILURE_PATIENCE: Duration = Duration::from_secs(300);
 
 /// No transaction of the application should take this long.
 const OPEN_PATIENCE: Duration = Duration::from_secs(3600);
@@ -62,7 +65,7 @@ impl PairStatus {
 
     fn idleness(&self, failing: Option<&LastError>, source: &str) -> Option<Problem> {
         let (daemon, lag) = (self.daemon.as_ref()?, self.lag.as_ref()?);
-        let idle = lag.idle.unwrap_or(WORK_PATIENCE);
+        let idle = lag.idle.unwrap_or(FAILURE_PATIENCE);
         let is_stuck = lag.changes > 0 && lag.seconds >= WORK_PATIENCE.as_secs_f64() && idle >= WORK_PATIENCE;
         if !is_stuck || failing.is_some() || self.records.is_paused {
             return None;
@@ -81,7 +84,8 @@ impl PairStatus {
              pg_terminate_backend({});",
             daemon.pid
         );
-        Some(warning(text, hint))
+        let is_failure = idle >= FAILURE_PATIENCE && lag.seconds >= FAILURE_PATIENCE.as_secs_f64();
+        Some(Problem { is_failure, text, hint: Some(hint) })
     }
 
     fn batches_in_doubt(&self, source: &str) -> Option<Problem> {

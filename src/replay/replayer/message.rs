@@ -8,6 +8,9 @@ use std::collections::HashMap;
 
 /// Prepared statements that a session keeps; each takes some 50 kB on the server. At this number all are deallocated, and
 /// prepared again when they are needed.
+/// So many statements may be forgotten before all are deallocated: their names are not known to be there.
+const MAX_LEAKED: usize = 500;
+
 const MAX_PREPARED: usize = 2_000;
 
 /// One message prepares statements of at most this length together; a longer statement gets a message of its own.
@@ -106,6 +109,8 @@ pub(super) enum AnyShape {
 pub(super) struct Statements {
     prepared: HashMap<AnyShape, String>,
     made: u64,
+    /// Statements that were forgotten, and may still be there on the server.
+    leaked: usize,
 }
 
 impl Statements {
@@ -138,6 +143,18 @@ impl Statements {
 
     /// Forgets all statements, after a message has failed: it is unknown which of its PREPAREs the server has executed.
     pub fn forget(&mut self) {
+        self.leaked += self.prepared.len() + 1;
+        self.prepared.clear();
+    }
+
+    /// Do so many forgotten statements fill the server's memory that it is time for DEALLOCATE ALL?
+    pub fn have_leaked(&self) -> bool {
+        self.leaked >= MAX_LEAKED
+    }
+
+    /// After DEALLOCATE ALL.
+    pub fn deallocated(&mut self) {
+        self.leaked = 0;
         self.prepared.clear();
     }
 }

@@ -32,7 +32,10 @@ impl Replayer {
             };
             is_plain && change.sql.is_empty() && change.origin == changes[0].origin
         };
-        let is_unusual = self.deferring || self.statements.are_too_many() || self.holds.has_tables_on_hold();
+        let is_unusual = self.deferring
+            || self.statements.are_too_many()
+            || self.statements.have_leaked()
+            || self.holds.has_tables_on_hold();
         if is_unusual || !changes.iter().all(is_usual) {
             return None;
         }

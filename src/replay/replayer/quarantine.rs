@@ -1,6 +1,6 @@
 //! The last check of a batch, the quarantine, and the record of conflicts.
 
-use super::{FIX_SLAVE, Replayer};
+use super::{FIX_SLAVE, MAX_REPORTED, Replayer};
 use crate::backlog::change::Change;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
@@ -62,7 +62,11 @@ impl Replayer {
 
     /// Adds a message to those that `take_conflicts` returns.
     pub fn report(&mut self, what: String) {
-        self.conflicts.push(what);
+        if self.conflicts.len() < MAX_REPORTED {
+            self.conflicts.push(what);
+        } else {
+            self.unreported += 1;
+        }
     }
 
     /// The changes as SQL, as the log shows them.
@@ -80,7 +84,7 @@ impl Replayer {
         }
         for record in records {
             if record.is_warning {
-                self.conflicts.push(record.text);
+                self.report(record.text);
             } else {
                 log::info!(target: &self.name, "{}: {}", record.conflict, record.text);
             }
