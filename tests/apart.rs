@@ -226,6 +226,36 @@ fn a_master_restored_from_an_older_backup_is_refused() {
     }
 }
 
+/// The way out that the refusal names: the master is right.
+#[test]
+fn a_repair_makes_one_pair_of_both_again() {
+    for mode in MODES {
+        let Some(mut servers) = servers() else { return };
+        let pair = servers.pair();
+        work(&pair, "a");
+        replicate(&pair, mode);
+        servers.master.back_up("old");
+        work(&pair, "b");
+        replicate(&pair, mode);
+        servers.master.restore("old");
+        work(&pair, "c");
+        assert_eq!(pair.try_once_by_file(mode).code(), 9);
+        // Killed in the midst, it leaves them apart, and is run again.
+        pair.killed_at("repair-read", &["repair"]);
+        assert_eq!(pair.try_once_by_file(mode).code(), 9);
+        // A single table is not enough.
+        pair.verb(&["repair", "--table", "counter"]);
+        assert_eq!(pair.try_once_by_file(mode).code(), 9);
+        let repaired = pair.verb(&["repair"]);
+        assert_says(&repaired.output, &["the slave's position is set"]);
+        // The counter has no trigger, and counts what the slave has replayed.
+        pair.run_on_slave("update counter set n = 6");
+        work(&pair, "d");
+        replicate(&pair, mode);
+        assert_whole(&pair);
+    }
+}
+
 #[test]
 fn a_lagging_standby_of_the_master_that_is_promoted_is_refused() {
     for mode in MODES {

@@ -115,8 +115,9 @@ fn a_prepare_that_comes_before_anybody_looks_is_completed() {
     assert_settled(&pair);
 }
 
+/// It held no lock when it died. By the time that the server reads its last message, another batch has written the slave's row.
 #[test]
-fn a_late_prepare_that_holds_no_lock_is_found_by_the_next_connection() {
+fn a_late_batch_prepares_nothing_after_another_one() {
     let pair = acquainted_pair();
     pair.run_on_slave("delete from t");
     pair.run("delete from t");
@@ -124,9 +125,11 @@ fn a_late_prepare_that_holds_no_lock_is_found_by_the_next_connection() {
     let output = once(&pair);
     assert!(output.contains("prepared on the master only: roll it back"), "{output}");
     backend.go_on();
-    wait_until("the slave has prepared", || prepared(&mut pair.slave()) == 1);
+    let sessions = "select pid from pg_stat_activity where datname = current_database() and client_port > 0";
+    wait_until("the late session has ended", || pair.on_slave(sessions).is_empty());
+    assert_eq!(prepared(&mut pair.slave()), 0);
     let output = once(&pair);
-    assert!(output.contains("not committed on the master: roll back on the slave"), "{output}");
+    assert!(!output.contains("Recovering"), "{output}");
     pair.assert_equal();
     assert_settled(&pair);
 }

@@ -20,6 +20,7 @@
 
 use crate::backlog::master_row::MasterRow;
 use crate::backlog::position::Position;
+use crate::backlog::snapshot::Snapshot;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, Side};
 use crate::commit::sql;
@@ -157,6 +158,34 @@ pub fn refusal(standing: Standing, master: &MasterRow, slave: Option<&SlaveRow>)
 /// The ways out that lose nothing unseen.
 const APART: &str = "nothing was changed. If the master is right: stop the daemon, look at the differences with pyreplica compare, \
      and let pyreplica repair make the slave equal and set its position. If the slave is right: make it the master";
+
+/// Has the log everything that the slave lacks?
+pub fn refuse_if_purged(
+    session: &mut Session,
+    position: &Position,
+    master: &MasterRow,
+    slave: &SlaveRow,
+) -> Result<()> {
+    let is_same_database = slave.identity == master.identity;
+    let base = position.base.as_ref().map(Snapshot::as_str);
+    let is_purged = session.query_one("look at what was deleted", sql::IS_PURGED, &[&position.floor.0, &base])?;
+    if is_same_database && !is_purged.get::<_, bool>(0) {
+        return Ok(());
+    }
+    let why = if is_same_database {
+        "the log has no longer all of that: RETENTION is over for some rows"
+    } else {
+        "the log has come to another cluster since, with other transaction numbers"
+    };
+    let detail = format!(
+        "the slave is behind: its last batch is {}, of {}, and the master's is {}, of {}; {why}",
+        slave.batch, slave.ts, master.position.batch, master.ts
+    );
+    Err(Error::new(Kind::Apart, Some(Side::Slave), "replicate", detail).with_hint(
+        "nothing was changed. Fill the slave anew: pyreplica copy --truncate; or let pyreplica repair make it equal and set \
+         its position",
+    ))
+}
 
 #[cfg(test)]
 mod tests {

@@ -112,7 +112,7 @@ pub fn log_oid(master: &mut Session) -> Result<u32> {
 }
 
 /// Makes the slave's tables, if they are missing and the role may, and looks at the one for the last batch.
-fn progress_table(slave: &mut Session) -> Result<()> {
+pub fn progress_table(slave: &mut Session) -> Result<()> {
     if !has_progress(slave)? {
         match slave.script("create the slave's tables", sql::SLAVE_INSTALL) {
             Err(error) if error.is_transient() => return Err(error),

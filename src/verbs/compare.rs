@@ -6,6 +6,7 @@ mod report;
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Result};
 use crate::compare::comparison::{ComparePlan, Counts, Difference, TablePlan, begin, compare, plans};
+use crate::compare::rejoin::Rejoin;
 use crate::compare::repair::{self, ROWS_PER_LOCK, Repaired};
 use crate::compare::servers::Servers;
 use crate::config::settings::Config;
@@ -163,6 +164,7 @@ fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
     let config = call.pair()?;
     let dry = call.has("--dry-run");
     let mut servers = Servers::open(&config, "repair", control, settings.pause)?;
+    let rejoin = if dry || !settings.tables.is_empty() { None } else { begin_rejoin(&config, &mut servers)? };
     let outlooks = outlooks(&config, &mut servers, &settings)?;
     let mut report = CompareReport::default();
     report.pair(&config.name);
@@ -192,7 +194,36 @@ fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
     } else {
         print(&report, &settings)?;
     }
+    if let Some(rejoin) = rejoin {
+        end_rejoin(rejoin, &mut servers, &report)?;
+    }
     Ok(report.exit_code())
+}
+
+/// If the servers do not mean the same last batch, the repair ends with a position that both mean.
+fn begin_rejoin(config: &Config, servers: &mut Servers) -> Result<Option<Rejoin>> {
+    let (master, slave) = servers.sessions();
+    let rejoin = Rejoin::begin(config, master, slave)?;
+    if rejoin.is_some() {
+        output::complain(
+            "the servers do not mean the same last batch: this repair sets the slave's position at its end\n",
+        );
+    }
+    Ok(rejoin)
+}
+
+fn end_rejoin(rejoin: Rejoin, servers: &mut Servers, report: &CompareReport) -> Result<()> {
+    if report.exit_code() == ExitCode::Faulty {
+        output::complain("the slave's position is not set, since something could not be repaired: run repair again\n");
+        return Ok(());
+    }
+    let (master, slave) = servers.sessions();
+    rejoin.end(master, slave)?;
+    output::complain(
+        "the slave's position is set. Start the daemon; when it has caught up, run compare: rows that changed during the repair \
+         may differ yet\n",
+    );
+    Ok(())
 }
 
 fn print_statements(servers: &mut Servers, plan: &ComparePlan, settings: &Settings) -> Result<TableResult> {

@@ -2,16 +2,15 @@
 
 use super::{Pair, finish};
 use crate::backlog::master_row::MasterRow;
-use crate::backlog::position::Position;
 use crate::backlog::snapshot::Snapshot;
 use crate::backlog::sql as backlog_sql;
-use crate::base::error::{Error, Kind, Result};
+use crate::base::error::Result;
 use crate::base::names::{BatchNumber, Side};
-use crate::commit::agreement::{SlaveRow, Standing, refusal, standing};
+use crate::commit::agreement::{SlaveRow, Standing, refusal, refuse_if_purged, standing};
 use crate::commit::prepared::prepared;
 use crate::commit::recovery::{Settlement, decide};
 use crate::commit::sql;
-use crate::server::session::{Session, ToSql};
+use crate::server::session::ToSql;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A batch that is prepared: the names of its parts on the master and on the slave.
@@ -175,27 +174,4 @@ impl Pair {
             None => Ok(()),
         }
     }
-}
-
-/// Has the log everything that the slave lacks?
-fn refuse_if_purged(session: &mut Session, position: &Position, master: &MasterRow, slave: &SlaveRow) -> Result<()> {
-    let is_same_database = slave.identity == master.identity;
-    let base = position.base.as_ref().map(Snapshot::as_str);
-    let is_purged = session.query_one("look at what was deleted", sql::IS_PURGED, &[&position.floor.0, &base])?;
-    if is_same_database && !is_purged.get::<_, bool>(0) {
-        return Ok(());
-    }
-    let why = if is_same_database {
-        "the log has no longer all of that: RETENTION is over for some rows"
-    } else {
-        "the log has come to another cluster since, with other transaction numbers"
-    };
-    let detail = format!(
-        "the slave is behind: its last batch is {}, of {}, and the master's is {}, of {}; {why}",
-        slave.batch, slave.ts, master.position.batch, master.ts
-    );
-    Err(Error::new(Kind::Apart, Some(Side::Slave), "replicate", detail).with_hint(
-        "nothing was changed. Fill the slave anew: pyreplica copy --truncate; or let pyreplica repair make it equal and set \
-         its position",
-    ))
 }

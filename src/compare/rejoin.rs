@@ -1,0 +1,99 @@
+//! A repair of all tables makes one pair again of two servers that do not mean the same last batch (`commit/agreement.rs`).
+//!
+//! Before the first table is compared, the master's position for the slave becomes a snapshot of now. So what is logged from now on
+//! is pending, and the repair leaves rows with such changes to the daemon, as it always does. Everything else it makes equal. At the
+//! end the slave's row gets the same token: both mean this "batch", and the daemon replays what has been logged since the snapshot.
+//! Up to then no daemon replicates, since the rows differ; a repair that was interrupted is run again.
+
+use crate::backlog::master_row::{MasterRow, parse};
+use crate::backlog::position::Position;
+use crate::backlog::sql as backlog_sql;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::{LogId, Side};
+use crate::commit::agreement::{self, SlaveRow, Standing, standing};
+use crate::commit::sql as commit_sql;
+use crate::commit::twophase::{draw_batch, pair_key};
+use crate::config::settings::Config;
+use crate::server::checks;
+use crate::server::session::{Session, ToSql};
+use crate::server::sql as server_sql;
+
+/// A repair that is to end with a new position.
+pub struct Rejoin {
+    key: String,
+    field: String,
+    identity: String,
+    position: Position,
+}
+
+impl Rejoin {
+    /// Makes the master's position a snapshot of now, if the two servers are apart. None if they are not: then a repair
+    /// needs no new position.
+    pub fn begin(config: &Config, master: &mut Session, slave: &mut Session) -> Result<Option<Rejoin>> {
+        let field = &config.slave_field;
+        let (identity, origin) = checks::identity_and_origin(master)?;
+        let key = pair_key(origin, field);
+        let Some((there, here)) = agreement::look(master, slave, &key, field)? else { return Ok(None) };
+        if !are_apart(master, &there, here.as_ref())? {
+            return Ok(None);
+        }
+        checks::progress_table(slave)?;
+        if !master.query_one("lock the pair", server_sql::LOCK_SLAVE, &[field])?.get::<_, bool>(0) {
+            let detail = "a daemon or another repair is connected for this slave";
+            return Err(Error::new(Kind::Busy, Some(Side::Master), "set the slave's position", detail)
+                .with_hint("stop it, and run the repair again"));
+        }
+        let slave_identity: String = slave.query_one("look at the server", server_sql::IDENTITY, &[])?.get(0);
+        let snapshot: String = master.query_one("take a snapshot", backlog_sql::CURRENT_SNAPSHOT, &[])?.get(0);
+        let highest: i64 = master.query_one("look at the log's end", backlog_sql::HIGHEST_ID, &[])?.get(0);
+        let batch = draw_batch(master)?;
+        let position = Position {
+            batch: batch.number,
+            token: Some(batch.token),
+            base: Some(parse(&snapshot)?),
+            current: None,
+            last: None,
+            highest: LogId(highest),
+            floor: LogId(0),
+        };
+        let noted = backlog_sql::Noted {
+            field,
+            identity: &identity,
+            slave: &slave_identity,
+            announced: None,
+            position: &position,
+        };
+        let note = backlog_sql::note_position(&noted, there.position.batch, None);
+        let reason = "the slave was repaired";
+        master.transaction("BEGIN", |master| {
+            master.execute("begin a history", backlog_sql::BEGIN_HISTORY, &[field, &reason, &there.life])?;
+            master.text_rows("note the position", &note).map(drop)
+        })?;
+        Ok(Some(Rejoin { key, field: field.clone(), identity, position }))
+    }
+
+    /// All tables are equal, save rows with changes that the daemon is going to replay.
+    pub fn end(self, master: &mut Session, slave: &mut Session) -> Result<()> {
+        let Rejoin { key, field, identity, position } = self;
+        let row = MasterRow::read(master, &field)?;
+        if row.position.token != position.token {
+            let detail = "somebody else has set the slave's position meanwhile";
+            return Err(Error::new(Kind::Busy, Some(Side::Master), "set the slave's position", detail)
+                .with_hint("run the repair again"));
+        }
+        let encoded = position.encode();
+        let row: [&(dyn ToSql + Sync); 6] =
+            [&key, &position.batch.0, &position.token, &identity, &row.history, &encoded];
+        slave.execute("note the progress", commit_sql::SET_PROGRESS, &row).map(drop)
+    }
+}
+
+fn are_apart(master: &mut Session, there: &MasterRow, here: Option<&SlaveRow>) -> Result<bool> {
+    match (standing(there, here), here) {
+        (Standing::Behind, Some(row)) => match agreement::refuse_if_purged(master, &row.position()?, there, row) {
+            Err(error) if error.kind() == Kind::Apart => Ok(true),
+            other => other.map(|()| false),
+        },
+        (standing, _) => Ok(standing.is_refused()),
+    }
+}
