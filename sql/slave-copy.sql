@@ -44,7 +44,15 @@ end
 $check$;
 
 -- Two that run this at once, such as the copies from two masters, would both find that the table is not there yet.
-do $$ begin perform pg_advisory_xact_lock(hashtext('pyreplica slave-install')); end $$;
+-- Anybody could keep them waiting, so they wait for some seconds at most.
+do $wait$
+begin
+    for i in 1..50 loop
+        exit when pg_try_advisory_xact_lock(hashtext('pyreplica slave-install'));
+        perform pg_sleep(0.1);
+    end loop;
+end
+$wait$;
 
 -- One row a table. state: wanted, to be loaded yet; loaded, while others are wanted: until all are, no daemon replicates to
 -- this slave; held, to be loaded yet, while the daemon puts its changes aside; passing, the daemon passes over the changes

@@ -18,7 +18,15 @@ set local client_min_messages = warning;
 set local search_path = pg_catalog, pg_temp;
 
 -- Two that run this at once, such as the daemons of two masters, would both find that a table is not there yet.
-do $$ begin perform pg_advisory_xact_lock(hashtext('pyreplica slave-install')); end $$;
+-- Anybody could keep them waiting, so they wait for some seconds at most.
+do $wait$
+begin
+    for i in 1..50 loop
+        exit when pg_try_advisory_xact_lock(hashtext('pyreplica slave-install'));
+        perform pg_sleep(0.1);
+    end loop;
+end
+$wait$;
 
 -- What somebody else may have put here before is not taken over: the owner of a table decides what runs when somebody writes
 -- to it. Superusers are trusted, the owners of the database and of the schema public, the role that runs this, and, if that
