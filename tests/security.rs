@@ -116,6 +116,31 @@ fn what_a_tenant_has_put_where_the_scripts_put_theirs_is_refused() {
     }
 }
 
+/// Made when its owner had the right to, by default privileges perhaps.
+#[test]
+fn a_trigger_of_a_tenant_on_our_tables_is_refused() {
+    let mut database = Database::new();
+    let tenant = database.role("tenant");
+    for script in [INSTALL, SLAVE_INSTALL, SLAVE_COPY] {
+        database.install("postgres", script);
+    }
+    database.run(&format!(
+        "create schema ten authorization {tenant}; grant trigger on replica_log, replica_held, replica_copy to {tenant}"
+    ));
+    let function = "create function ten.f() returns trigger language plpgsql as 'begin return null; end'";
+    database.run_as(&tenant, function);
+    for (script, table) in [(INSTALL, "replica_log"), (SLAVE_INSTALL, "replica_held"), (SLAVE_COPY, "replica_copy")] {
+        let trigger = format!("create trigger x after insert on {table} for each row execute function ten.f()");
+        database.run_as(&tenant, &trigger);
+        let said = database.psql("postgres", Feed::File, script).text;
+        assert!(said.contains("trigger x on ") && said.contains(&format!("with a function of {tenant}")), "{said}");
+        let hint = said.lines().find_map(|line| line.strip_prefix("HINT:  ")).expect("a hint");
+        database.run(hint);
+        database.psql("postgres", Feed::File, script);
+    }
+    database.run(&format!("drop owned by {tenant} cascade"));
+}
+
 /// Usual, so that an application can use the tables that are made later.
 #[test]
 fn default_privileges_give_nobody_a_right_to_the_log() {

@@ -87,6 +87,24 @@ begin
 end
 $check$;
 
+-- Who once had the right to make triggers on these tables may have made one. It runs with the rights of who writes there.
+do $check$
+declare
+    stranger record;
+begin
+    select format('trigger %I on %s', t.tgname, o.name) as name, p.proowner::regrole as owner into stranger
+      from pyreplica.own() o
+      join pg_trigger t on t.tgrelid = to_regclass(o.name) and not t.tgisinternal
+      join pg_proc p on p.oid = t.tgfoid
+     where o.kind = 'table' and p.proowner <> all (current_setting('pyreplica.trusted')::oid[])
+     limit 1;
+    if found then
+        raise exception 'there is a % with a function of %', stranger.name, stranger.owner
+            using errcode = 'insufficient_privilege', hint = format('DROP %s;', upper(left(stranger.name, 7)) || substr(stranger.name, 8));
+    end if;
+end
+$check$;
+
 -- The last part takes all rights back, and grants anew what py_log_grant has granted. For that the script remembers the
 -- rights that it finds on what was here before.
 do $rights$
