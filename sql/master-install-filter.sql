@@ -79,13 +79,21 @@ if isinstance(value, (list, tuple, dict, set)):
 return str(value)
 $python$;
 
-revoke all on function pyreplica.python(text, text, text, text) from public;
-
 do $owner$
 declare
     function constant regprocedure := 'pyreplica.python(text, text, text, text)';
     owner record;
+    other text;
 begin
+    -- Nobody but the owner of the log keeps what was granted to him.
+    for other in
+        select case a.grantee when 0 then 'public' else a.grantee::regrole::text end
+          from pg_proc p cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+         where p.oid = function
+           and a.grantee not in (p.proowner, (select relowner from pg_class where oid = to_regclass('public.replica_log')))
+    loop
+        execute format('revoke all on function %s from %s', function, other);
+    end loop;
     -- The trigger runs as the owner of py_log_replica.
     select r.oid, r.rolname, r.rolsuper into owner
       from pg_proc p join pg_roles r on r.oid = p.proowner where p.oid = to_regprocedure('public.py_log_replica()');

@@ -23,7 +23,7 @@ $check$;
 
 -- With it go the triggers on all tables.
 drop function if exists public.py_log_replica() cascade;
-drop view if exists public.replica_log_sql;
+drop view if exists public.replica_log_sql, pyreplica.turn;
 do $drop$
 begin
     if to_regclass('public.replica_log') is not null then

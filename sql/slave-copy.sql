@@ -18,10 +18,15 @@ do $check$
 declare
     stranger record;
 begin
-    select x.relname, x.owner::regrole as owner into stranger
-      from (select relname, relowner as owner from pg_class where relnamespace = 'public'::regnamespace
+    select x.relname, x.owner::regrole as owner, x.trigger into stranger
+      from (select relname, relowner as owner, null::name as trigger from pg_class where relnamespace = 'public'::regnamespace
             union all
-            select typname, typowner from pg_type where typnamespace = 'public'::regnamespace) x
+            select typname, typowner, null from pg_type where typnamespace = 'public'::regnamespace
+            union all
+            -- It runs with the rights of who writes to the table.
+            select c.relname, p.proowner, t.tgname
+              from pg_class c join pg_trigger t on t.tgrelid = c.oid and not t.tgisinternal join pg_proc p on p.oid = t.tgfoid
+             where c.relnamespace = 'public'::regnamespace) x
       join pg_roles r on r.oid = x.owner
      where x.relname in ('replica_copy')
        and not r.rolsuper and r.rolname <> current_user
@@ -29,7 +34,11 @@ begin
                            select nspowner from pg_namespace where nspname = 'public')
        and ((select rolsuper from pg_roles where rolname = current_user) or not pg_has_role(x.owner, 'usage'))
      limit 1;
-    if found then
+    if stranger.trigger is not null then
+        raise exception 'there is a trigger % on % with a function of %', stranger.trigger, stranger.relname, stranger.owner
+            using errcode = 'insufficient_privilege',
+                  hint = format('DROP TRIGGER %I ON public.%I;', stranger.trigger, stranger.relname);
+    elsif stranger.relname is not null then
         raise exception 'there is a table % of % already', stranger.relname, stranger.owner
             using errcode = 'insufficient_privilege',
                   hint = format('Drop or rename it; or, if it is what it should be: ALTER TABLE public.%I OWNER TO ..., '
@@ -44,7 +53,15 @@ end
 $check$;
 
 -- Two that run this at once, such as the copies from two masters, would both find that the table is not there yet.
-do $$ begin perform pg_advisory_xact_lock(hashtext('pyreplica slave-install')); end $$;
+-- Anybody could keep them waiting, so they wait for some seconds at most.
+do $wait$
+begin
+    for i in 1..50 loop
+        exit when pg_try_advisory_xact_lock(hashtext('pyreplica slave-install'));
+        perform pg_sleep(0.1);
+    end loop;
+end
+$wait$;
 
 -- One row a table. state: wanted, to be loaded yet; loaded, while others are wanted: until all are, no daemon replicates to
 -- this slave; held, to be loaded yet, while the daemon puts its changes aside; passing, the daemon passes over the changes

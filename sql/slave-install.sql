@@ -18,7 +18,15 @@ set local client_min_messages = warning;
 set local search_path = pg_catalog, pg_temp;
 
 -- Two that run this at once, such as the daemons of two masters, would both find that a table is not there yet.
-do $$ begin perform pg_advisory_xact_lock(hashtext('pyreplica slave-install')); end $$;
+-- Anybody could keep them waiting, so they wait for some seconds at most.
+do $wait$
+begin
+    for i in 1..50 loop
+        exit when pg_try_advisory_xact_lock(hashtext('pyreplica slave-install'));
+        perform pg_sleep(0.1);
+    end loop;
+end
+$wait$;
 
 -- What somebody else may have put here before is not taken over: the owner of a table decides what runs when somebody writes
 -- to it. Superusers are trusted, the owners of the database and of the schema public, the role that runs this, and, if that
@@ -27,10 +35,15 @@ do $check$
 declare
     stranger record;
 begin
-    select x.relname, x.owner::regrole as owner into stranger
-      from (select relname, relowner as owner from pg_class where relnamespace = 'public'::regnamespace
+    select x.relname, x.owner::regrole as owner, x.trigger into stranger
+      from (select relname, relowner as owner, null::name as trigger from pg_class where relnamespace = 'public'::regnamespace
             union all
-            select typname, typowner from pg_type where typnamespace = 'public'::regnamespace) x
+            select typname, typowner, null from pg_type where typnamespace = 'public'::regnamespace
+            union all
+            -- It runs with the rights of who writes to the table.
+            select c.relname, p.proowner, t.tgname
+              from pg_class c join pg_trigger t on t.tgrelid = c.oid and not t.tgisinternal join pg_proc p on p.oid = t.tgfoid
+             where c.relnamespace = 'public'::regnamespace) x
       join pg_roles r on r.oid = x.owner
      where x.relname in ('replica_progress', 'replica_hold', 'replica_held', 'replica_conflict', 'replica_skipped',
                          'replica_held_relation', 'replica_held_txid', 'replica_held_keys')
@@ -39,7 +52,11 @@ begin
                            select nspowner from pg_namespace where nspname = 'public')
        and ((select rolsuper from pg_roles where rolname = current_user) or not pg_has_role(x.owner, 'usage'))
      limit 1;
-    if found then
+    if stranger.trigger is not null then
+        raise exception 'there is a trigger % on % with a function of %', stranger.trigger, stranger.relname, stranger.owner
+            using errcode = 'insufficient_privilege',
+                  hint = format('DROP TRIGGER %I ON public.%I;', stranger.trigger, stranger.relname);
+    elsif stranger.relname is not null then
         raise exception 'there is a table % of % already', stranger.relname, stranger.owner
             using errcode = 'insufficient_privilege',
                   hint = format('Drop or rename it; or, if it is what it should be: ALTER TABLE public.%I OWNER TO ..., '

@@ -12,16 +12,17 @@ create or replace function pyreplica.own() returns table (kind text, name text, 
     language sql stable set search_path = pg_catalog, pg_temp
 as $own$
     with relations as (
-        select c.oid, c.relkind, c.relname, c.relowner, c.relacl from pg_class c
+        select c.oid, c.relkind, c.relnamespace, c.relname, c.relowner, c.relacl from pg_class c
          where c.relnamespace = 'public'::regnamespace
            and (c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_skipped', 'replica_history',
                               'replica_purged', 'py_log_filter',
                               'py_log_transform') and c.relkind in ('r', 'p')
                 or c.relname = 'replica_log_sql' and c.relkind = 'v'
                 or c.relname in ('replica_log_id_seq', 'replica_batch_seq') and c.relkind = 'S')
+            or c.relnamespace = 'pyreplica'::regnamespace and c.relname = 'turn'
     ), sequences as (
         -- Those that number the rows of such a table.
-        select s.oid, s.relkind, s.relname, s.relowner, s.relacl
+        select s.oid, s.relkind, s.relnamespace, s.relname, s.relowner, s.relacl
           from pg_depend d
           join pg_class s on s.oid = d.objid and s.relkind = 'S'
          where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i')
@@ -32,11 +33,11 @@ as $own$
     select 'schema', 'pyreplica', false, n.nspowner, coalesce(n.nspacl, acldefault('n', n.nspowner)), null::name
       from pg_namespace n where n.nspname = 'pyreplica'
     union all
-    select case r.relkind when 'S' then 'sequence' else 'table' end, format('public.%I', r.relname), false, r.relowner,
+    select case r.relkind when 'S' then 'sequence' else 'table' end, format('%s.%I', r.relnamespace::regnamespace, r.relname), false, r.relowner,
            coalesce(r.relacl, acldefault(case r.relkind when 'S' then 's' else 'r' end::"char", r.relowner)), null
       from all_relations r
     union all
-    select 'table', format('public.%I', r.relname), false, r.relowner, a.attacl, a.attname
+    select 'table', format('%s.%I', r.relnamespace::regnamespace, r.relname), false, r.relowner, a.attacl, a.attname
       from all_relations r
       join pg_attribute a on a.attrelid = r.oid and a.attacl is not null
     union all
@@ -83,6 +84,24 @@ begin
                         stranger.kind, stranger.name, stranger.owner
             using errcode = 'insufficient_privilege',
                   hint = format('Drop it. If it is what it should be, run the script as %s.', stranger.owner);
+    end if;
+end
+$check$;
+
+-- Who once had the right to make triggers on these tables may have made one. It runs with the rights of who writes there.
+do $check$
+declare
+    stranger record;
+begin
+    select format('trigger %I on %s', t.tgname, o.name) as name, p.proowner::regrole as owner into stranger
+      from pyreplica.own() o
+      join pg_trigger t on t.tgrelid = to_regclass(o.name) and not t.tgisinternal
+      join pg_proc p on p.oid = t.tgfoid
+     where o.kind = 'table' and p.proowner <> all (current_setting('pyreplica.trusted')::oid[])
+     limit 1;
+    if found then
+        raise exception 'there is a % with a function of %', stranger.name, stranger.owner
+            using errcode = 'insufficient_privilege', hint = format('DROP %s;', upper(left(stranger.name, 7)) || substr(stranger.name, 8));
     end if;
 end
 $check$;

@@ -79,6 +79,9 @@ as $replacements$
       from public.py_log_transform t
 $replacements$;
 
+-- Who changes filters locks this. Anybody could take an advisory lock, and keep it.
+create or replace view pyreplica.turn as select 1 as one;
+
 -- Generates pyreplica.special, pyreplica.admit and pyreplica.send.
 create or replace function pyreplica.apply() returns void language plpgsql set search_path = pg_catalog, pg_temp
 as $apply$
@@ -87,7 +90,7 @@ declare
                           where e.extname = 'hstore');
 begin
     -- Of two transactions that change filters, the second waits here, and then sees the rows of both.
-    perform pg_advisory_xact_lock(1887007334, 0);
+    lock table pyreplica.turn in exclusive mode;
 
     execute format('create or replace function pyreplica.special() returns text[] language sql stable as %L',
                    format('select %L::pg_catalog.text[]', array(

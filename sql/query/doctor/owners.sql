@@ -64,6 +64,16 @@ select 'failure' as level, 'owners' as subject,
   from objects o join pg_roles r on r.oid = o.owner
  where o.field is null and o.owner not in (select oid from trusted)
 union all
+select 'failure', 'owners', format('the trigger %I on %s calls a function of %s', t.tgname, o.name, r.rolname),
+       array[format('DROP TRIGGER %I ON %s;', t.tgname, o.name)],
+       'what it does it does with the rights of who writes to the table'
+  from objects o
+  join pg_class c on c.relname = o.relname and c.relnamespace = (select oid from pg_namespace where nspname = 'public')
+  join pg_trigger t on t.tgrelid = c.oid and not t.tgisinternal
+  join pg_proc p on p.oid = t.tgfoid and p.proowner not in (select oid from trusted)
+  join pg_roles r on r.oid = p.proowner
+ where o.kind = 'table' and o.field is null
+union all
 select 'warning', 'owners', format('the %s %s belongs to %s, and the log to another role', o.kind, o.name, r.rolname),
        array[format('ALTER %s %s OWNER TO %I;', upper(o.kind), o.name, k.rolname)], 'as a superuser'
   from objects o
