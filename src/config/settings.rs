@@ -69,7 +69,7 @@ const MAIN_KEYS: &[&str] = &[
 /// What the daemon does with a transaction that has a change that cannot be replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnError {
-    /// It tries again, and replays nothing else until the transaction succeeds.
+    /// It tries again until the transaction succeeds, and replays no later transaction before that.
     Stop,
     /// It puts the transaction into quarantine, with the later ones that depend on it, and replays the rest.
     Quarantine,
@@ -82,7 +82,7 @@ pub struct Config {
     pub name: String,
     pub master: Dsn,
     pub slave: Dsn,
-    /// In a multi-master setup: changes of this database user are marked as replayed and not replayed.
+    /// In a multi-master setup: changes of this database user are marked as replayed without being replayed.
     pub skip_user: Option<String>,
     /// In a multi-slave setup: the boolean column of `replica_log` that belongs to this slave.
     pub slave_field: String,

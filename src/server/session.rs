@@ -177,8 +177,9 @@ impl Session {
         }
     }
 
-    /// Sends something to the server with `ask`, and runs `work` until the answer arrives. `work` runs on a new thread,
-    /// not `ask`: if all processors are busy, a new thread has to wait, and the server would wait for the message.
+    /// Sends something to the server with `ask`, and runs `work` while it waits for the answer. The new thread runs
+    /// `work` and not `ask`: if all processors are busy, a new thread has to wait, and the server would wait for the
+    /// message.
     pub fn ask_while<A, T: Send>(
         &mut self,
         ask: impl FnOnce(&mut Session) -> A,

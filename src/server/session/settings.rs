@@ -92,7 +92,7 @@ fn apply(config: &mut Config, key: &str, value: &str) -> std::result::Result<(),
         },
         "sslnegotiation" if value == "direct" => drop(config.ssl_negotiation(SslNegotiation::Direct)),
         "sslpassword" => {
-            return Err("keys with a passphrase are not supported: remove it with openssl pkey".into());
+            return Err("keys with a passphrase are not supported: remove the passphrase with openssl pkey".into());
         }
         "sslcrldir" => return Err("directories of revocation lists are not supported: name a file with sslcrl".into()),
         "sslcertmode" => only(&["disable", "allow"], "only disable and allow are supported")?,
