@@ -3,7 +3,7 @@
 //!
 //! With two-phase commit and without.
 
-use crate::harness::{Finished, OwnCluster, Pair, assert_says};
+use crate::harness::{Finished, OwnCluster, Pair, Still, assert_says};
 use postgres::Client;
 
 const MODES: [&str; 2] = ["", "TWO_PHASE=false"];
@@ -384,4 +384,24 @@ fn the_mode_may_change_after_a_crash_at_any_step() {
         replicate(&pair, mode);
         assert_whole(&pair);
     }
+}
+
+/// Symptom: a process of the slave was stopped, or its storage hung: the daemon waited for ever, and status said that it
+/// replicates. Cause: nothing limits the wait for an answer while the machine and the network are there.
+#[test]
+fn a_process_of_the_slave_that_hangs_is_noticed_and_the_pair_goes_on_afterwards() {
+    let pair = Pair::new().with_a_table();
+    let mut daemon = pair.start_with("TIMEOUT=2");
+    daemon.wait_log("Waiting for 'NOTIFY'");
+    let sessions = "select pid from pg_stat_activity where datname = current_database() and client_port > 0";
+    let hung = Still::make(pair.on_slave(sessions).remove(0).parse().unwrap());
+    pair.run("insert into t values (1, 'x')");
+    daemon.wait_log("does not read what it was sent");
+    let status = pair.verb_by_file("status", "", &[]);
+    assert_eq!(status.code(), 9, "{}", status.output);
+    assert_says(&status.output, &["failing", "does not read what it was sent"]);
+    hung.go_on();
+    pair.wait_caught_up();
+    pair.assert_equal();
+    assert!(daemon.terminate().success());
 }

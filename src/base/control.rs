@@ -2,10 +2,42 @@
 //! for it.
 
 use crate::base::error::{Error, Kind, Result};
+use crate::base::names::Side;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// What a session is waiting for at the moment: an answer of its server, since when, and to what.
+#[derive(Clone, Default)]
+pub struct Waiting(Arc<Mutex<Option<(Instant, String)>>>);
+
+impl Waiting {
+    pub fn begin(&self, operation: &str) {
+        *self.lock() = Some((Instant::now(), operation.to_string()));
+    }
+
+    pub fn end(&self) {
+        *self.lock() = None;
+    }
+
+    /// For how long it has waited, and for what.
+    pub fn since(&self) -> Option<(Instant, String)> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A session of a running pair, for somebody who watches over it.
+#[derive(Clone)]
+pub struct Watched {
+    pub side: Side,
+    pub backend: i32,
+    pub waiting: Waiting,
+}
 
 /// A function that makes a server cancel the statement it runs for this pair.
 pub type Canceller = Box<dyn Fn() + Send>;
@@ -22,6 +54,7 @@ struct Shared {
     wake: SyncSender<()>,
     inbox: Mutex<Receiver<()>>,
     cancellers: Mutex<Vec<Canceller>>,
+    watched: Mutex<Vec<Watched>>,
 }
 
 /// Why a wait ended.
@@ -35,8 +68,13 @@ pub enum Woken {
 impl Default for Control {
     fn default() -> Self {
         let (wake, inbox) = sync_channel(1);
-        let shared =
-            Shared { stopping: AtomicBool::new(false), wake, inbox: Mutex::new(inbox), cancellers: Mutex::default() };
+        let shared = Shared {
+            stopping: AtomicBool::new(false),
+            wake,
+            inbox: Mutex::new(inbox),
+            cancellers: Mutex::default(),
+            watched: Mutex::default(),
+        };
         Control { shared: Arc::new(shared) }
     }
 }
@@ -91,6 +129,15 @@ impl Control {
             self.wait(left);
         }
         true
+    }
+
+    /// The sessions of the pair's present connection.
+    pub fn set_watched(&self, watched: Vec<Watched>) {
+        *self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched;
+    }
+
+    pub fn watched(&self) -> Vec<Watched> {
+        self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Sets the functions that cancel what the pair's open sessions do. They replace the former ones.

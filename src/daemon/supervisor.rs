@@ -18,6 +18,7 @@ use crate::config::files::LoadedConfigs;
 use crate::config::settings::Config;
 use crate::daemon::outbox::Outbox;
 use crate::daemon::report;
+use crate::daemon::watchdog;
 use crate::health::metrics::Served;
 use crate::pair::listener::RetryWait;
 use crate::pair::replicator::{self, Milestone};
@@ -73,9 +74,11 @@ pub fn run(mut loaded: LoadedConfigs, mode: Mode, reload: Option<Reload>) -> Res
             Arc::new(|config, control, _| drain_once(config, control))
         }
         Mode::UntilItWorks => Arc::new(|config, control, outbox| {
+            watchdog::start(config, control, outbox, report::record);
             keep_running(config, control, outbox, true, &report::record, replicator::run)
         }),
         Mode::Forever => Arc::new(|config, control, outbox| {
+            watchdog::start(config, control, outbox, report::record);
             keep_running(config, control, outbox, false, &report::record, replicator::run)
         }),
     };

@@ -307,6 +307,7 @@ pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<P
     log::info!(target: name, "Opening replica (slave) connection");
     let mut slave = connect::connect(Side::Slave, &config.slave, name)?;
     control.set_cancellers(vec![master.canceller(), slave.canceller()]);
+    control.set_watched(vec![master.watched()?, slave.watched()?]);
     let findings = check(config, &mut master, &mut slave)?;
     let Findings { master_encoding, slave_encoding, .. } = &findings;
     log::debug!(target: name, "Encoding for this connections are {master_encoding} {slave_encoding}");

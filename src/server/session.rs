@@ -6,7 +6,7 @@ mod refusal;
 mod settings;
 mod stream;
 
-use crate::base::control::Canceller;
+use crate::base::control::{Canceller, Waiting, Watched};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
 use crate::config::dsn::Dsn;
@@ -49,6 +49,7 @@ pub struct Session {
     side: Side,
     connected: Connected,
     statements: HashMap<String, Statement>,
+    waiting: Waiting,
 }
 
 struct Connected {
@@ -62,7 +63,7 @@ impl Session {
     /// which pair a session belongs to. The trigger logs `origin` with the changes that the session makes.
     pub fn connect(side: Side, dsn: &Dsn, label: &str, origin: &str) -> Result<Session> {
         let connected = connect_any(side, &libpq::complete(dsn)?, label)?;
-        let mut session = Session { side, connected, statements: HashMap::new() };
+        let mut session = Session { side, connected, statements: HashMap::new(), waiting: Waiting::default() };
         session.set_up(origin)?;
         Ok(session)
     }
@@ -100,7 +101,7 @@ impl Session {
             let statement = session.prepared(sql)?;
             session.client().query(&statement, params)
         };
-        run(self).map_err(|error| self.error(operation, &error))
+        self.wait_for(operation, run)
     }
 
     /// Runs a query and passes each row to `take` as it arrives, so that memory holds one row at a time.
@@ -115,7 +116,7 @@ impl Session {
             let statement = session.prepared(sql)?;
             session.client().each(&statement, params, take)
         };
-        run(self).map_err(|error| self.error(operation, &error))
+        self.wait_for(operation, run)
     }
 
     /// Runs a query that always returns one row.
@@ -132,12 +133,12 @@ impl Session {
             let statement = session.prepared(sql)?;
             session.client().execute(&statement, params)
         };
-        run(self).map_err(|error| self.error(operation, &error))
+        self.wait_for(operation, run)
     }
 
     /// Sends several statements as one message, and returns the number of rows of each.
     pub fn message(&mut self, operation: &str, sql: &str) -> Result<Vec<u64>> {
-        let answers = self.client().simple_query(sql).map_err(|error| self.error(operation, &error))?;
+        let answers = self.wait_for(operation, |session| session.client().simple_query(sql))?;
         let counts = answers.iter().filter_map(|answer| match answer {
             SimpleQueryMessage::CommandComplete(count) => Some(*count),
             _ => None,
@@ -194,7 +195,7 @@ impl Session {
 
     /// Runs one statement and returns its rows as text.
     pub fn text_rows(&mut self, operation: &str, sql: &str) -> Result<Vec<TextRow>> {
-        let answers = self.client().simple_query(sql).map_err(|error| self.error(operation, &error))?;
+        let answers = self.wait_for(operation, |session| session.client().simple_query(sql))?;
         let rows = answers.iter().filter_map(|answer| match answer {
             SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|n| row.get(n).map(str::to_string)).collect()),
             _ => None,
@@ -229,8 +230,25 @@ impl Session {
         })
     }
 
+    /// For somebody who watches over the session from another thread.
+    pub fn watched(&mut self) -> Result<Watched> {
+        Ok(Watched { side: self.side, backend: self.backend_pid()?, waiting: self.waiting.clone() })
+    }
+
     pub fn backend_pid(&mut self) -> Result<i32> {
         Ok(self.query_one("ask for the process id", "select pg_backend_pid()", &[])?.get(0))
+    }
+
+    /// Notes for others what it waits for.
+    fn wait_for<T>(
+        &mut self,
+        operation: &str,
+        run: impl FnOnce(&mut Session) -> std::result::Result<T, postgres::Error>,
+    ) -> Result<T> {
+        self.waiting.begin(operation);
+        let answer = run(self);
+        self.waiting.end();
+        answer.map_err(|error| self.error(operation, &error))
     }
 
     fn client(&mut self) -> &mut Client {
