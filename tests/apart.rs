@@ -1,7 +1,6 @@
-//! A server has another life than the other one believes: it was restored from a backup, a standby was promoted in its place,
-//! a connection string leads elsewhere. What the slave lacks comes, or replication is refused with nothing changed.
-//!
-//! With two-phase commit and without.
+//! One of the servers is not the one that the other knows: it was restored from a backup, a standby was promoted in its
+//! place, or a connection string leads to another database. Then the daemon replays what the slave lacks, or it refuses
+//! to replicate and changes nothing. Most tests run with two-phase commit and without.
 
 use crate::harness::{Finished, OwnCluster, Pair, Still, assert_says};
 use postgres::Client;
@@ -16,7 +15,7 @@ struct Servers {
     slave: OwnCluster,
 }
 
-/// None, said aloud, where the servers come without pg_basebackup.
+/// None if the servers come without pg_basebackup; then the test prints that it is skipped.
 fn servers() -> Option<Servers> {
     let [master, slave] = ["master", "slave"].map(|label| OwnCluster::start(label, "", &[]));
     if master.can_back_up() {
@@ -35,7 +34,8 @@ impl Servers {
     }
 }
 
-/// A few transactions; a second replay of one shows in the counter, which only a free statement changes on the slave.
+/// Runs a few transactions. If one is replayed twice, the counter shows it: on the slave only a free statement changes
+/// it.
 fn work(pair: &Pair, tag: &str) {
     for _ in 0..3 {
         pair.run(&format!(
@@ -54,7 +54,7 @@ fn replicate(pair: &Pair, lines: &str) -> String {
     finished.output
 }
 
-/// Everything that a refusal must leave as it is.
+/// Everything that a refusal must not change.
 fn state(pair: &Pair) -> Vec<String> {
     let rows = "select md5(string_agg(t::text, ' ' order by id)) || ' ' || (select n from counter) from t";
     let mut state = pair.on_slave(rows);
@@ -73,7 +73,7 @@ fn prepared(mut client: Client) -> Vec<String> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// The daemon refuses with these words, `status` and `doctor` say them too, and nothing has changed.
+/// The daemon refuses with these words, `status` and `doctor` show the first of them too, and nothing has changed.
 #[track_caller]
 fn assert_refused(pair: &Pair, lines: &str, words: &[&str]) {
     let before = state(pair);
@@ -120,7 +120,7 @@ fn a_slave_restored_from_an_older_backup_catches_up_by_itself() {
         work(&pair, "f");
         assert!(!replicate(&pair, mode).contains("behind"));
         assert_whole(&pair);
-        // Once more the same backup: it is older than what the slave went back to, and the master still has that history.
+        // The same backup again: the history of its last batch has ended meanwhile, and the master still knows it.
         servers.slave.restore("old");
         assert_says(&replicate(&pair, mode), &["Going back to its own position"]);
         assert_whole(&pair);
@@ -144,7 +144,7 @@ fn a_lagging_standby_of_the_slave_that_is_promoted_catches_up() {
     }
 }
 
-/// Somebody has skipped a change: the slave that comes back does not get it either.
+/// A slave that is restored does not get changes that somebody has skipped.
 #[test]
 fn what_was_skipped_stays_skipped_when_a_slave_comes_back() {
     let Some(mut servers) = servers() else { return };
@@ -198,7 +198,7 @@ fn an_empty_database_in_the_slaves_place_is_refused() {
         let pair = servers.pair();
         work(&pair, "a");
         replicate(&pair, mode);
-        // Another database of that name, with the tables and without rows.
+        // Another database of the same name, which has the tables but no rows.
         let name = pair.slave_db();
         let mut admin = servers.slave.server().connect("postgres");
         admin.batch_execute(&format!("drop database \"{name}\"")).unwrap();
@@ -220,13 +220,13 @@ fn a_master_restored_from_an_older_backup_is_refused() {
         work(&pair, "b");
         replicate(&pair, mode);
         servers.master.restore("old");
-        // Ids and transaction numbers are given out again.
+        // Ids and transaction numbers are used again.
         work(&pair, "c");
         assert_refused(&pair, mode, &["the slave has replayed batches that the master does not know any more"]);
     }
 }
 
-/// The way out that the refusal names: the master is right.
+/// What the refusal advises if the master is right.
 #[test]
 fn a_repair_makes_one_pair_of_both_again() {
     for mode in MODES {
@@ -240,7 +240,7 @@ fn a_repair_makes_one_pair_of_both_again() {
         servers.master.restore("old");
         work(&pair, "c");
         assert_eq!(pair.try_once_by_file(mode).code(), 9);
-        // Killed in the midst, it leaves them apart, and is run again.
+        // A repair that is killed sets no position, and has to be run again.
         pair.killed_at("repair-read", &["repair"]);
         assert_eq!(pair.try_once_by_file(mode).code(), 9);
         // A single table is not enough.
@@ -248,7 +248,7 @@ fn a_repair_makes_one_pair_of_both_again() {
         assert_eq!(pair.try_once_by_file(mode).code(), 9);
         let repaired = pair.verb(&["repair"]);
         assert_says(&repaired.output, &["the slave's position is set"]);
-        // The counter has no trigger, and counts what the slave has replayed.
+        // No trigger logs the counter, so the repair does not set it.
         pair.run_on_slave("update counter set n = 6");
         work(&pair, "d");
         replicate(&pair, mode);
@@ -293,8 +293,9 @@ fn a_standby_of_the_master_that_had_everything_goes_on() {
     }
 }
 
-/// Both are restored to one moment, which nobody can tell from a crash. A backup of the former life's later state must not be
-/// taken for an older one of this life.
+/// Both servers are restored to the same moment, which looks like a crash. Then the slave is restored from a backup
+/// that was made after that moment, before the restore. The daemon must not take it for an older state of the present
+/// history.
 #[test]
 fn a_slave_from_a_former_life_of_the_master_is_refused() {
     for mode in MODES {

@@ -1,13 +1,13 @@
--- Clears the flags of what a slave has not replayed by its own position, which is older than its flags: it was restored.
--- The flags of changes that somebody has skipped stay. "l.replicated" and "set replicated" stand for the slave's own column.
---   $1  bigint  the position's floor: nothing up to this id is to be replayed
---   $2  text    the snapshot of which everything has been replayed, or NULL
---   $3  text    the snapshot of a drain in progress, or NULL
---   $4  bigint  the last id of the last transaction of that drain which has been replayed, or NULL
+-- Clears the flags that the position of a restored slave does not cover: the position is older than the flags. The flags of
+-- changes that somebody has skipped stay. "l.replicated" and "set replicated" stand for the slave's own column.
+--   $1  bigint  the position's floor: the slave has replayed everything up to this id
+--   $2  text    a snapshot whose transactions have all been replayed, or NULL
+--   $3  text    the snapshot up to which the slave was replaying, or NULL
+--   $4  bigint  of that snapshot, the transactions whose last id is not greater have been replayed; or NULL
 --   $5  text    the pair, as replica_skipped names it
 with s as materialized (
     select $2::text::pg_snapshot as base, $3::text::pg_snapshot as current offset 0),
--- A transaction is replayed as a whole, when its last row's turn has come.
+-- Transactions with rows after $4: they are replayed as a whole, so nothing of them has been replayed.
 beyond as materialized (
     select distinct m.txid from s join public.replica_log m on m.id > $4 and pg_visible_in_snapshot(m.txid, s.current))
 update public.replica_log l

@@ -1,7 +1,8 @@
 -- What one slave has replayed of the log: all transactions that the snapshot "base" shows, and those that the snapshot
--- "current" shows in addition and whose last id is not greater than "last". Which batch that was, in
--- which life of the master, and which slave has it. The query also returns the highest id of the log, the ctid of the slave's
--- row, the former histories of the slave, and what tells whether the server has begun another life.
+-- "current" shows in addition and whose last id is not greater than "last". The query also returns the last batch, its history,
+-- and the slave's database that has it; the former histories of the slave, with the last batch of each; the highest id of the
+-- log and the ctid of the slave's row. "life" is the timeline and the start time of the server as they are now, "known_life" as
+-- the row has them: if they differ, the server was started or promoted since.
 --   $1  text  the slave's column
 with server as (
     select concat_ws(' ', left(pg_walfile_name(pg_current_wal_lsn()), 8), pg_postmaster_start_time()::timestamptz(3)) as life)

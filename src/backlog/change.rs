@@ -22,9 +22,9 @@ pub struct Change {
     pub relation: String,
     pub old: Row,
     pub new: Row,
-    /// The free statement's text; of a row, what went wrong with a filter or a transform on its way.
+    /// The text of a free statement. Of a row, the error of a filter or a transform.
     pub sql: String,
-    /// The database it came from, if a replica wrote it on our master.
+    /// The database in which the change was made first, if a daemon has replayed it on this master.
     pub origin: Option<String>,
 }
 
@@ -52,27 +52,27 @@ impl Event {
 }
 
 impl Change {
-    /// The row that carries the columns' names: a new row if there is one.
+    /// All column names: those of the new row, then those that only the old row has.
     pub fn columns(&self) -> impl Iterator<Item = &String> {
         let only_old = self.old.names().iter().filter(|name| !self.new.has(name));
         self.new.names().iter().chain(only_old)
     }
 
-    /// Forgets a column that neither side has any more.
+    /// Removes a column that neither side has any more.
     pub fn leave_out(&mut self, column: &str) {
         for row in [&mut self.old, &mut self.new] {
             *row = row.renamed(|name| (name != column).then(|| name.to_string()));
         }
     }
 
-    /// Gives a column the name that it has by now.
+    /// Gives a column its present name.
     pub fn rename(&mut self, from: &str, to: &str) {
         for row in [&mut self.old, &mut self.new] {
             *row = row.renamed(|name| Some(if name == from { to } else { name }.to_string()));
         }
     }
 
-    /// Did this column get another value? A large row is logged without the columns that did not.
+    /// Whether this column got another value. A large row is logged without the columns that did not.
     pub fn changes(&self, column: &str) -> bool {
         match self.new.get(column) {
             Some(new) => self.old.get(column) != Some(new),

@@ -1,8 +1,9 @@
-//! Setting the flags of what has been replayed, and deleting what every slave has.
+//! Sets the flags of changes that have been replayed, and deletes what every slave has replayed.
 //!
-//! The position is the truth. The flags follow it when nothing has been replayed for a moment, for people and monitors that look
-//! at the log: each costs an UPDATE of the row. Rows are deleted by the positions of all slaves, flagged or not. Both is done in
-//! small transactions outside of two-phase commit, so slaves wait for each other here only, and never for long.
+//! The position says what has been replayed. The flags are for people and monitors that read the log, and each costs an
+//! UPDATE of the row. So they are set later, when nothing has been replayed for a moment. Rows are deleted by the
+//! positions of all slaves, flagged or not. Both is done in small transactions outside of two-phase commit. So slaves
+//! wait for each other only here, and never for long.
 
 use crate::backlog::position::Position;
 use crate::backlog::progress::SlaveProgress;
@@ -16,18 +17,18 @@ use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
 use std::time::{Duration, Instant};
 
-/// Rows looked at in one step.
+/// Rows that one step reads.
 const ROWS: i64 = 5_000;
 
-/// Rows whose flag is set before an error is told.
+/// How many flags are set at most before an error is reported.
 const STUCK: i64 = 50_000;
 
-/// With RETENTION=0: ids that may wait to be deleted before replaying makes way for that, and for how many steps at once at
-/// most. A backlog is worth being replayed first; a load without end is not, for the log would only grow.
+/// With RETENTION=0 rows are deleted during a drain too, if more ids than this wait for it, in at most so many steps
+/// after each batch. A backlog is replayed first. Under a load without end the log would only grow.
 const BEHIND: u64 = 500_000;
 const STEPS: u64 = 10;
 
-/// Somebody holds the rows: they are tried again after this.
+/// If another session holds the rows, the next try comes after this pause.
 const PAUSE: Duration = Duration::from_secs(60);
 
 pub struct FlagWriter {
@@ -39,7 +40,7 @@ pub struct FlagWriter {
     sets_flags: bool,
     queries: FlagQueries,
     paused: Option<Instant>,
-    /// Where deleting goes on, and the lowest id that it has left since it began at the log's start.
+    /// The id above which deleting goes on, and the lowest id that was kept since it began at the log's start.
     purge_above: LogId,
     kept: Option<LogId>,
 }
@@ -60,7 +61,7 @@ impl FlagWriter {
         }
     }
 
-    /// Sets flags of the next rows; true when there is nothing more to do for now.
+    /// Sets the flags of the next rows. True when there is nothing more to do for now.
     pub fn step(&mut self, master: &mut Session, progress: &mut SlaveProgress) -> Result<bool> {
         if !self.sets_flags && !self.retention.is_zero() {
             return Ok(true);
@@ -85,7 +86,8 @@ impl FlagWriter {
         Ok(progress.unflagged().first().is_none())
     }
 
-    /// With RETENTION=0 rows go as they are replayed, also while there is no end of changes to replay; `replayed` of them were.
+    /// With RETENTION=0, deletes rows during a long drain. `replayed`: how many changes were replayed since the last
+    /// call.
     pub fn keep_up(&mut self, master: &mut Session, progress: &mut SlaveProgress, replayed: u64) -> Result<()> {
         let mut steps = if self.retention.is_zero() { (1 + replayed / ROWS as u64).min(STEPS) } else { 0 };
         while steps > 0 && progress.unflagged().ids() > BEHIND && !self.step(master, progress)? {
@@ -94,8 +96,8 @@ impl FlagWriter {
         Ok(())
     }
 
-    /// Sets the flags of what has been replayed of a drain that can't go on: whoever looks at the log to see why is not to
-    /// see that.
+    /// Sets the flags of what has been replayed when a drain can't go on. An operator who then reads the log for the
+    /// cause sees only changes that are pending.
     pub fn stuck(&mut self, master: &mut Session, progress: &SlaveProgress) -> Result<()> {
         let Position { base, current: Some(current), last: Some(last), .. } = progress.position() else {
             return Ok(());
@@ -109,7 +111,8 @@ impl FlagWriter {
         Ok(())
     }
 
-    /// Deletes some of the next rows that every slave has replayed some time ago; true when that is all for this time.
+    /// Deletes some of the rows that every slave has replayed and that RETENTION does not keep. True when nothing is
+    /// left to delete for now.
     pub fn purge(&mut self, master: &mut Session, progress: &SlaveProgress) -> Result<bool> {
         let seconds = self.retention.as_secs_f64();
         let row = master.query_one("read the log", &self.queries.old, &[&self.purge_above.0, &seconds, &ROWS])?;
@@ -122,7 +125,8 @@ impl FlagWriter {
         self.kept = self.kept.or(row.get::<_, Option<i64>>("kept").map(LogId));
         let is_end = rows < ROWS || old == 0;
         self.purge_above = if is_end {
-            // From the start again, or rather from what is the start by now: below the floor nothing appears any more.
+            // Begin again at the log's start: the lowest id that was kept, or the floor, below which nothing can
+            // appear.
             let floor = progress.position().floor;
             self.kept.take().map_or(floor, |kept| LogId(kept.0 - 1).min(floor))
         } else {
@@ -141,8 +145,8 @@ impl FlagWriter {
         Ok(waiting)
     }
 
-    /// Sets flags of rows or deletes them; false if somebody holds some of them. Slaves come and go by columns of the log:
-    /// none does while it is locked.
+    /// Flags or deletes rows. False if another session holds some of them. The transaction locks the log, so that no
+    /// slave's column is added or dropped meanwhile.
     fn change(&mut self, master: &mut Session, ids: &[i64], which: fn(&FlagQueries) -> &[String]) -> Result<bool> {
         let changed = master.transaction(sql::BEGIN_MARKING, |master| {
             let rows = master.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;

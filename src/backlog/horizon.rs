@@ -1,30 +1,31 @@
-//! Which ids of the log can still be pending, so that no look walks over what lies behind.
+//! From which id on a change can still be pending, so that no look at the log reads rows that have been replayed.
 //!
-//! What a finished drain's snapshot showed has been replayed. What may still appear belongs to transactions that it did
-//! not show. Our own transactions on the master tell two kinds of them apart, for a transaction with a higher number than
-//! one of ours got it later, and so draws its ids above every id that had been seen before ours began. Let O be the newest
-//! of ours below the snapshot's end, and H the highest id seen before O began:
+//! When a drain has finished, everything that its snapshot shows has been replayed. Only transactions that it does not
+//! show can still appear. Our own transactions on the master help to find their rows: a transaction with a higher
+//! number than one of ours got that number later, and so draws ids above every id that had been seen before ours began.
+//! Let O be our newest transaction below the snapshot's end, and H the highest id that had been seen before O began:
 //!
 //! * A transaction numbered above O has ids above H only.
-//! * One below O that the snapshot does not show is in its list of open ones. Those are the *late* transactions. Each has
-//!   its ids above what had been seen before an earlier transaction of ours, one below it, began.
+//! * A transaction below O that the snapshot does not show is in its list of open ones. These are the *late*
+//!   transactions. The ids of each are above those that had been seen before an earlier transaction of ours, one with a
+//!   lower number, began.
 //!
-//! So the next look needs the ids above H, and the late transactions that have ended since. A transaction that stays open
-//! for hours costs a walk over what was logged meanwhile once, when it ends.
+//! So the next look reads the ids above H, and the rows of late transactions that have ended since. A transaction that
+//! stays open for hours costs one long read, when it ends.
 //!
-//! The snapshot's end would not do in the place of our own number: it is one past the newest transaction that is over, and
-//! transactions above it may be running, with ids drawn long ago.
+//! The snapshot's end would not do instead of our own number. It is one past the newest transaction that is over, and
+//! transactions above it may be running, with ids that they drew long ago.
 
 use crate::backlog::snapshot::Snapshot;
 use crate::base::names::{LogId, Txid};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Transactions of ours remembered during a long drain; some of those in between are forgotten then.
+/// How many of our transactions are remembered during a long drain. If there are more, every second one is forgotten.
 const REMEMBERED: usize = 64;
 
 #[derive(Debug)]
 pub struct Horizon {
-    /// (one of our transactions, highest id seen before it began), oldest first.
+    /// One of our transactions, and the highest id seen before it began; oldest first.
     history: VecDeque<(Txid, LogId)>,
     above: LogId,
     /// Each late transaction, and the id above which its rows are.
@@ -66,7 +67,7 @@ impl Horizon {
         self.history.drain(..behind - 1);
     }
 
-    /// Of all transactions but the late ones, rows at or below this id need no look.
+    /// Only late transactions can have pending rows at or below this id.
     pub fn above(&self) -> LogId {
         self.above
     }
@@ -76,13 +77,13 @@ impl Horizon {
         self.late.iter().map(|(transaction, bound)| (*transaction, *bound))
     }
 
-    /// Where a look begins that uses this snapshot.
+    /// Where a look with this snapshot begins.
     pub fn start(&self, snapshot: &Snapshot) -> LogId {
         let ended = self.late().filter(|(late, _)| snapshot.shows(*late));
         ended.map(|(_, bound)| bound).min().unwrap_or(self.above).min(self.above)
     }
 
-    /// Nothing at or below this id can be pending, whatever is still open.
+    /// Nothing at or below this id can be pending, whichever transactions are still open.
     pub fn floor(&self) -> LogId {
         self.late.values().copied().min().unwrap_or(self.above).min(self.above)
     }

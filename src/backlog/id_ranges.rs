@@ -1,15 +1,15 @@
-//! Ranges of log ids: where rows wait for their flag.
+//! Ranges of log ids in which flags are still to be set.
 
 use crate::base::names::LogId;
 use std::collections::VecDeque;
 
-/// Ranges closer to each other than this are one: rows in between cost less to look at than a query.
+/// Ranges closer to each other than this become one: to read the rows between them costs less than a query.
 const NEAR: i64 = 1_000;
 
-/// Beyond this number neighbours are joined, however far apart they are.
+/// If there are more ranges, the closest neighbours are joined, however far apart they are.
 const KEPT: usize = 64;
 
-/// Ranges (above, up to), in order of id and apart from each other.
+/// Ranges (above, up to), in the order of ids. They do not overlap.
 #[derive(Debug, Default)]
 pub struct IdRanges {
     ranges: VecDeque<(LogId, LogId)>,
@@ -35,7 +35,7 @@ impl IdRanges {
         self.ranges.front().copied()
     }
 
-    /// The ids of the first span up to this one are done.
+    /// Removes the ids of the first range up to this one.
     pub fn done(&mut self, up_to: LogId) {
         if let Some((above, end)) = self.ranges.pop_front() {
             if up_to < end {

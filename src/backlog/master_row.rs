@@ -16,18 +16,18 @@ pub struct MasterRow {
     /// The slave's database that has the last batch.
     pub slave: Option<String>,
     pub history: Option<String>,
-    /// What TWO_PHASE=false has announced.
+    /// The token that TWO_PHASE=false has written before its first batch of a drain.
     pub announced: Option<String>,
-    /// The former histories, and up to which batch the master has each.
+    /// The former histories, and the last batch that the master has of each.
     pub histories: Vec<(String, BatchNumber)>,
-    /// When the last batch was noted.
+    /// When the last batch was written.
     pub ts: String,
-    /// Timeline and start of the server, as the row knows them and as they are.
+    /// Timeline and start time of the server: as the row has them, and as they are now.
     pub known_life: Option<String>,
     pub life: String,
     /// Flags are set up to here.
     pub flagged: LogId,
-    /// Where the row is in its table.
+    /// The row's ctid.
     pub place: String,
 }
 
@@ -95,12 +95,12 @@ impl MasterRow {
         }
     }
 
-    /// What TWO_PHASE=false finds before a batch, in one text: the slave keeps it with the batch.
+    /// The state of this row as one text. With TWO_PHASE=false the slave stores it with the batch that was built on it.
     pub fn state(&self) -> String {
         state(self.position.token.as_deref(), self.announced.as_deref())
     }
 
-    /// Up to which batch the master has this history, the present one or a former one.
+    /// The last batch that the master has of this history, which may be the present one or a former one.
     pub fn has_up_to(&self, history: &str) -> Option<BatchNumber> {
         if self.history.as_deref() == Some(history) {
             return Some(self.position.batch);

@@ -1,36 +1,37 @@
 //! The order of replay: whole transactions, by their last change; inside one, by id.
 //!
-//! If a transaction Tb depends on Ta (it changed or referenced a row that Ta changed, or waited for its lock), then Ta had
-//! committed before Tb made that change, and the change drew its id after all of Ta's. So last(Ta) < last(Tb). Those that
-//! do not depend on each other commute. Hence replay by last(T) is right, it may be cut between any two transactions, and
-//! a transaction still open on the master has no visible dependants: it is simply not in the list yet.
+//! If a transaction Tb depends on Ta (it changed or referenced a row that Ta changed, or waited for its lock), then Ta
+//! had committed before Tb made that change, and the change drew its id after all of Ta's. So last(Ta) < last(Tb).
+//! Transactions that do not depend on each other commute. So replay in the order of last(T) is right, and a batch may
+//! end between any two transactions. No visible transaction depends on one that is still open on the master, so that
+//! one can wait.
 
 use crate::backlog::change::Change;
 use crate::base::names::{LogId, Txid};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// One pending row of the log: mostly without its payload, which is read when its turn comes.
+/// One pending row of the log, mostly without its payload, which is read when the row is replayed.
 #[derive(Clone, Debug)]
 pub struct LogEntry {
     pub id: LogId,
     pub txid: Txid,
-    /// About the bytes its payload takes, for cutting batches.
+    /// About how many bytes its payload takes. This limits batches.
     pub size: usize,
-    /// Passed over: its flag is set, or it was made by SKIP_USER or by a replica whose master is our slave.
+    /// The slave does not get it: its flag is set, or SKIP_USER made it, or it came from the slave's own database.
     pub skip: bool,
-    /// Its flag is set, though the slave has not replayed it: somebody wants it to be skipped.
+    /// Its flag is set, although the slave has not replayed it: somebody wants to skip it.
     pub flagged: bool,
-    /// Its payload, where the query that listed it has brought it along.
+    /// Its payload, if the query that listed it has returned it.
     pub change: Option<Arc<Change>>,
 }
 
-/// One whole master transaction, in the place it is replayed at.
+/// One whole transaction of the master.
 #[derive(Clone, Debug)]
 pub enum Transaction {
     /// All its rows, by id.
     Listed(Vec<LogEntry>),
-    /// Too far apart to have been read as a whole: its rows are paged through when it is replayed.
+    /// Its rows spread over too many ids to be read at once. They are read page by page when it is replayed.
     Spread { txid: Txid, first: LogId, last: LogId, rows: u64, flagged: bool },
 }
 
@@ -56,7 +57,7 @@ impl Transaction {
         }
     }
 
-    /// Is this change, of this transaction, one of its own?
+    /// Whether it is the transaction that has this change.
     pub fn holds(&self, change: LogId, transaction: Txid) -> bool {
         match self {
             Transaction::Listed(entries) => entries.iter().any(|entry| entry.id == change),
@@ -84,7 +85,8 @@ pub fn in_order(entries: Vec<LogEntry>) -> Vec<Transaction> {
     split(entries, LogId(i64::MAX)).0
 }
 
-/// The same for those that end before the cut, and the rows of the rest, of which there may be more than was read.
+/// Does the same with the transactions whose last row is not above `cut`. Also returns the rows of the others, which
+/// may have more rows than were read.
 pub fn split(entries: Vec<LogEntry>, cut: LogId) -> (Vec<Transaction>, Vec<LogEntry>) {
     let last = last_ids(&entries);
     let (mut complete, mut rest) = (Vec::with_capacity(entries.len()), Vec::new());
@@ -106,7 +108,8 @@ pub fn split(entries: Vec<LogEntry>, cut: LogId) -> (Vec<Transaction>, Vec<LogEn
     (transactions, rest)
 }
 
-/// Takes the next batch off the front: whole transactions, up to `rows` rows and `bytes` bytes, at least one.
+/// Takes the next batch from the front of the queue: whole transactions with at most `rows` rows and `bytes` bytes, but
+/// at least one transaction.
 pub fn next_batch(queue: &mut VecDeque<Transaction>, rows: u64, bytes: usize) -> Vec<Transaction> {
     let mut batch = Vec::new();
     let (mut taken_rows, mut taken_bytes) = (0u64, 0usize);

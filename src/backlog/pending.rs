@@ -1,22 +1,22 @@
-//! Reading the log: what is pending, in the order of replay, in bounded memory.
+//! Reads which transactions are pending, in the order of replay and in bounded memory.
 //!
-//! A drain replays what one snapshot shows and the slave's position (`position.rs`) does not cover. The order is that of
-//! `order.rs`. To put a transaction in its place its last row must be known, and the log has no index to ask. So a drain
-//! reads ids, transactions and sizes (40 bytes a row here), and only up to `FIRST_READ` of them:
+//! A drain replays what one snapshot shows and the slave's position (`position.rs`) does not cover, in the order of
+//! `order.rs`. For this order the last row of each transaction must be known, and the log has no index for that. So a
+//! drain first reads ids, transactions and sizes (40 bytes of memory a row), `FIRST_READ` rows at most:
 //!
-//! * All of it fits: every transaction is complete in hand. This is the usual case and costs one query, whose own snapshot
-//!   is the drain's.
-//! * It does not fit: mostly no transaction's rows lie more than `NEAR` apart, which a quick pass over the log tells. If one
-//!   does, another pass finds the transactions that spread over `DISTANCE` ids or more. There are few, and they are kept
-//!   apart as (first, last). Every other transaction is complete once the log has been read so many ids further. So the
-//!   log is read window by window; those transactions go out whose last row lies that distance before a window's end, and
-//!   the rows of the others wait for the next one. The drain's snapshot is asked for in every window: a transaction that
-//!   commits later is not in the list of those that spread.
+//! * *These are all pending rows.* Then every transaction is complete. This is the usual case and takes one query, and
+//!   the query's own snapshot is the drain's.
+//! * *There are more.* Then the log is read in windows. In most backlogs no transaction has rows more than `NEAR` ids
+//!   apart, and a quick query finds that out (`close.sql`). Otherwise another query finds the transactions that spread
+//!   over `DISTANCE` ids or more. These are few, and only their first and last ids are kept. Every other transaction is
+//!   complete once the log has been read that many ids further. So a transaction is replayed when its last row lies
+//!   that distance before the end of a window; rows of other transactions wait for the next window. Each window is read
+//!   under the drain's snapshot, because a transaction that commits later is not among those that spread.
 //!
-//! A drain that was interrupted is taken up again with the snapshot that it had: its transactions with a last row up to
-//! the position's `last` have been replayed.
+//! An interrupted drain continues with the snapshot that it had. Of that snapshot, the transactions whose last row is
+//! not above the position's `last` have been replayed.
 //!
-//! The payload is fetched in chunks of bounded size, when its turn comes (`reading.rs`).
+//! The payload is fetched in chunks of bounded size, when it is replayed (`reader.rs`).
 
 use crate::backlog::order::{LogEntry, Transaction, in_order, split};
 use crate::backlog::prefetch::Prefetcher;
@@ -31,7 +31,8 @@ use crate::server::checks::Findings;
 use crate::server::session::{Session, ToSql};
 use std::collections::{HashSet, VecDeque};
 
-/// A backlog of more blocks has fifty million changes, or gaps.
+/// With more blocks than this the backlog has fifty million changes, or large gaps between ids: `close.sql` is not
+/// used.
 const MAX_BLOCKS: i64 = 100_000;
 
 /// The log, as one slave sees it.
@@ -46,40 +47,42 @@ pub struct SlaveLog {
 pub struct Backlog {
     queue: VecDeque<Transaction>,
     snapshot: Snapshot,
-    /// A former drain's snapshot: there may be more to see by now.
+    /// The snapshot is that of an interrupted drain. A new one may show more.
     is_resumed: bool,
-    /// The ids of what was read: above one and up to another.
+    /// The range of ids that was read: above one and up to another.
     ids: Option<(LogId, LogId)>,
-    /// What the first look has read, if that is not all: until it is known how far transactions spread.
+    /// What the first look has read, if there is more. Kept until it is known how far transactions spread.
     beginning: Option<Vec<LogEntry>>,
     windows: Option<Windows>,
 }
 
-/// How far a backlog that is too long to be held has been read.
+/// How far a backlog has been read that is too long to be kept in memory.
 struct Windows {
     above: LogId,
-    /// So many are read next.
+    /// How many rows are read next.
     rows: i64,
-    /// Only those that are kept apart spread over so many ids.
+    /// Only transactions in `spread` spread over this many ids or more.
     distance: i64,
-    /// The first window is in hand already,
+    /// The first window has been read already.
     is_first: bool,
-    /// and nothing but rows of those that spread comes after it.
+    /// After the first window there are only rows of transactions in `spread`.
     is_only: bool,
-    /// Rows of transactions that may have more of them.
+    /// Rows of transactions that may have further rows.
     waiting: Vec<LogEntry>,
-    /// Nothing comes after what has been read.
+    /// Everything has been read.
     is_over: bool,
-    /// Transactions whose last row is at or below this id are in the queue, or out.
+    /// Transactions whose last row is at or below this id are in the queue or have left it.
     done: LogId,
-    /// The last row of the last one.
+    /// The last row of the last transaction that was put into the queue.
     newest: LogId,
-    /// For each window: once this row is replayed, nothing is left up to that one, save what is kept apart.
+    /// For each window two ids: when the first has been replayed, nothing is left up to the second, except transactions
+    /// that spread.
     marks: VecDeque<(LogId, LogId)>,
-    /// Up to here nothing is.
+    /// Up to this id nothing is left, except transactions that spread.
     passed: LogId,
+    /// The transactions that spread over many ids and are not in the queue yet.
     spread: VecDeque<Transaction>,
-    /// All that spread, also those that are out.
+    /// All transactions that spread, also those that have been replayed.
     apart: Vec<String>,
 }
 
@@ -90,14 +93,14 @@ impl SlaveLog {
         SlaveLog { progress: SlaveProgress::new(config, findings), reader, spread: sql::spread(&config.slave_field) }
     }
 
-    /// Passes over what the initial copy has brought of these tables.
+    /// Does not replay changes of these tables that the initial copy has already loaded.
     pub fn pass_over(&mut self, copied: &[(String, Snapshot)]) {
         if !copied.is_empty() {
             self.reader.pass_over(copied);
         }
     }
 
-    /// Looks at what is left of a drain that was interrupted, or else at everything that is visible now.
+    /// Looks for what is left of an interrupted drain, or else for everything that is visible now.
     pub fn look(&mut self, master: &mut Session) -> Result<Backlog> {
         let position = self.progress.position();
         let resumed = position.current.clone();
@@ -132,11 +135,11 @@ impl SlaveLog {
 
     fn windows(&self, master: &mut Session, snapshot: &Snapshot, mut waiting: Vec<LogEntry>) -> Result<Windows> {
         let position = self.progress.position();
-        // Nothing below the first of them is pending.
+        // Nothing below the first of these rows is pending.
         let start = waiting.first().map_or(LogId(0), |first| LogId(first.id.0 - 1));
         let done = position.last.unwrap_or(LogId(0));
         let highest = position.highest;
-        // Somebody may have moved the log's sequence a long way, and each block is looked up.
+        // The query looks up each block. Somebody may have advanced the log's sequence by a large step.
         let are_close = (highest.0 - start.0) / BLOCK <= MAX_BLOCKS
             && master.query_one("read the log", sql::CLOSE, &[&start.0, &highest.0, &BLOCK])?.get(0);
         let (distance, rows, mut end) =
@@ -184,8 +187,8 @@ impl SlaveLog {
         })
     }
 
-    /// Sees to it that there are transactions to replay next; if there are none then, everything that the look saw is out when those
-    /// that were there before are.
+    /// Reads windows until the queue has transactions to replay. If it is still empty then, nothing is left of what the
+    /// look saw.
     pub fn more(
         &mut self,
         master: &mut Session,
@@ -205,8 +208,8 @@ impl SlaveLog {
         Ok(())
     }
 
-    /// Adds the window that was asked for, if one was, before the last transactions in hand have been replayed: the reader need not
-    /// wait for that.
+    /// Adds the window that was requested, if one was. Called before the last transactions of the queue are replayed,
+    /// so that the prefetcher always has something to read.
     pub fn extend(&mut self, master: &mut Session, backlog: &mut Backlog, ahead: &mut Prefetcher) -> Result<()> {
         match ahead.window()? {
             None => Ok(()),
@@ -214,13 +217,13 @@ impl SlaveLog {
         }
     }
 
-    /// The window that will be read when the transactions in hand are out.
+    /// The window that is to be read next.
     pub fn next_window(&self, backlog: &Backlog) -> Option<Window> {
         let windows = backlog.windows.as_ref().filter(|windows| !windows.is_first && !windows.is_over)?;
         Some(self.window(windows.above, windows.rows, &backlog.snapshot, &windows.apart))
     }
 
-    /// All transactions up to this row have been replayed.
+    /// To be called when all transactions up to this row have been replayed.
     pub fn replayed(&mut self, backlog: &mut Backlog, last: LogId) {
         let Some(windows) = &mut backlog.windows else { return };
         let out = windows.marks.partition_point(|(newest, _)| *newest <= last);
@@ -239,7 +242,7 @@ impl SlaveLog {
         Window { above, rows, snapshot: snapshot.clone(), base, apart: apart.to_vec() }
     }
 
-    /// `entries`: those of the window, if they have been read already.
+    /// Adds a window. `entries`: its rows, if they have been read already.
     fn read_window(
         &mut self,
         master: &mut Session,
@@ -271,7 +274,7 @@ impl SlaveLog {
         found.sort_by_key(Transaction::last);
         windows.newest = found.last().map_or(windows.newest, Transaction::last);
         backlog.queue.extend(found);
-        // What is resumed may have come further than its first window.
+        // An interrupted drain may have come further than this window.
         windows.done = windows.done.max(cut);
         if is_last {
             windows.is_over = true;
@@ -282,24 +285,24 @@ impl SlaveLog {
         Ok(())
     }
 
-    /// Everything that the look saw has been replayed.
+    /// To be called when everything that the look saw has been replayed.
     pub fn drained(&mut self, backlog: &Backlog) {
         self.progress.drained(backlog.ids);
     }
 }
 
 impl Backlog {
-    /// What is to be replayed next, as far as it has been read.
+    /// The transactions to replay next, as far as they have been read.
     pub fn queue(&mut self) -> &mut VecDeque<Transaction> {
         &mut self.queue
     }
 
-    /// There is more than the look has read.
+    /// Whether there is more than the look has read.
     pub fn is_long(&self) -> bool {
         self.beginning.is_some()
     }
 
-    /// Nothing but what was visible when a former drain began.
+    /// Whether it has only what was visible when an interrupted drain began.
     pub fn is_resumed(&self) -> bool {
         self.is_resumed
     }

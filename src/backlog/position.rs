@@ -1,28 +1,28 @@
-//! What one slave has replayed of the log, in a form that one row holds however much that is.
+//! What one slave has replayed of the log. One row stores it, however much that is.
 
 use crate::backlog::snapshot::Snapshot;
 use crate::base::names::{BatchNumber, LogId};
 
-/// Replayed is what `base` shows, and of what `current` shows beyond it the transactions whose last id is `last` at most:
-/// that is the order of replay, see `order.rs`.
+/// The slave has replayed all transactions that `base` shows, and of those that only `current` shows, the ones whose
+/// last id is at most `last`. Transactions are replayed in the order of their last id (`order.rs`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The last batch whose position this is.
+    /// The last batch: it has led to this position.
     pub batch: BatchNumber,
     /// That batch's token. None if there is none yet, or an earlier version has written the position.
     pub token: Option<String>,
     pub base: Option<Snapshot>,
-    /// What is being drained; it becomes the base when all of it has been replayed.
+    /// The snapshot that is being drained. It becomes `base` when everything that it shows has been replayed.
     pub current: Option<Snapshot>,
-    /// Without a current snapshot it says nothing, but what the last batch ended with.
+    /// Without `current` it is only the id with which the last batch ended.
     pub last: Option<LogId>,
-    /// Nothing that either snapshot shows has a higher id.
+    /// No row that one of the snapshots shows has a higher id.
     pub highest: LogId,
-    /// Rows at or below this id have been replayed, and no further one can appear.
+    /// Rows at or below this id have been replayed, and no further row can appear there.
     pub floor: LogId,
 }
 
-/// In the place of what there is not.
+/// Stands for a value that is not there.
 const NONE: &str = "-";
 
 impl Position {

@@ -1,7 +1,7 @@
-//! A thread that reads the log on a session of its own while the pair replays: the master works while the slave does.
+//! A thread that reads the log ahead, on a session of its own, so that the master and the slave work at the same time.
 //!
-//! Only long batches are worth it. What is read ahead is bounded: the thread waits as soon as so many answers wait for the
-//! pair. When a batch fails, the reader is dropped together with all that it has read.
+//! It pays for long batches only. The thread waits when `AHEAD_BYTES` of changes are waiting for the pair. When a batch
+//! fails, the thread is dropped together with all that it has read.
 
 use crate::backlog::change::Change;
 use crate::backlog::order::LogEntry;
@@ -19,15 +19,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// So many bytes of changes may wait to be taken, as the log stores them, or one piece of more; the thread holds another one in
-/// hand.
+/// How many bytes of changes may wait for the pair, as the log stores them. One piece may be larger. The thread holds
+/// one more piece.
 const AHEAD_BYTES: usize = 3 << 20;
 
-/// While it waits, the pair looks up this often to see whether it has to stop.
+/// How often the pair checks, while it waits, whether it has to stop.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 enum Request {
-    /// Answered by `Changes`, as often as it takes, and `End`.
+    /// Answered by any number of `Changes`, and then `End`.
     Batch(Batch),
     /// Answered by `Window`.
     Window(Window),
@@ -39,7 +39,7 @@ enum Answer {
     Window(Vec<LogEntry>),
 }
 
-/// How much waits to be taken.
+/// How many bytes of changes wait for the pair.
 #[derive(Default)]
 struct Shelf {
     state: Mutex<Shelved>,
@@ -53,7 +53,7 @@ struct Shelved {
 }
 
 impl Shelf {
-    /// Waits for room; false if nobody will take it any more.
+    /// Waits for room. False if the pair has dropped its side.
     fn put(&self, bytes: usize) -> bool {
         let is_full =
             |shelved: &mut Shelved| !shelved.is_closed && shelved.bytes > 0 && shelved.bytes + bytes > AHEAD_BYTES;
@@ -82,14 +82,14 @@ pub struct Prefetcher {
     requests: Sender<Request>,
     answers: Receiver<Result<Answer>>,
     shelf: Arc<Shelf>,
-    /// Batches that are not read to their ends.
+    /// Batches that were requested and are not taken to their end.
     batches: VecDeque<Batch>,
     awaits_window: bool,
     window: Option<Vec<LogEntry>>,
     control: Control,
 }
 
-/// A session to read with that is being opened while the pair has to look at the log yet.
+/// A session that is being opened for the thread while the pair still looks at the log.
 pub struct Connecting(JoinHandle<Result<Session>>);
 
 impl Connecting {
@@ -136,7 +136,7 @@ impl Prefetcher {
         })
     }
 
-    /// An order that nobody takes any more has its reason among the answers.
+    /// If the thread has ended, the error that ended it is among the answers.
     fn give(&self, request: Request) {
         drop(self.requests.send(request));
     }
@@ -156,7 +156,7 @@ impl Prefetcher {
 }
 
 impl Prefetcher {
-    /// Asks for the changes of a batch, after those asked for before.
+    /// Requests the changes of a batch. They come after those of earlier requests.
     pub fn request(&mut self, batch: &Batch) {
         if !self.batches.iter().any(|known| Batch::ptr_eq(known, batch)) {
             self.batches.push_back(batch.clone());
@@ -164,7 +164,7 @@ impl Prefetcher {
         }
     }
 
-    /// Asks for the rows of the next window, once.
+    /// Requests the rows of the next window, if no window is requested yet.
     pub fn request_window(&mut self, window: Window) {
         if !self.awaits_window {
             self.awaits_window = true;
@@ -172,17 +172,17 @@ impl Prefetcher {
         }
     }
 
-    /// Has everything been taken that was asked for?
+    /// Whether everything that was requested has been taken.
     pub fn is_idle(&self) -> bool {
         self.batches.is_empty() && !self.awaits_window
     }
 
-    /// Is this batch the next one that was asked for?
+    /// Whether this batch is the next one of those that were requested.
     pub fn is_next(&self, batch: &Batch) -> bool {
         self.batches.front().is_some_and(|next| Batch::ptr_eq(next, batch))
     }
 
-    /// The batch's next changes; `None` at its end.
+    /// The next changes of the batch; `None` at its end.
     pub fn next(&mut self) -> Result<Option<Vec<Change>>> {
         loop {
             match self.answer()? {
@@ -199,7 +199,7 @@ impl Prefetcher {
         }
     }
 
-    /// The rows of the window, if it was asked for.
+    /// The rows of the window, if one was requested.
     pub fn window(&mut self) -> Result<Option<Vec<LogEntry>>> {
         if !std::mem::take(&mut self.awaits_window) {
             return Ok(None);
@@ -227,7 +227,7 @@ struct Outbox {
 }
 
 impl Outbox {
-    /// Whether the thread goes on.
+    /// Sends an answer. Returns whether the thread goes on.
     fn hand_out(&self, answer: Result<Answer>) -> bool {
         let goes_on = match &answer {
             Ok(Answer::Changes(_, bytes)) => self.shelf.put(*bytes),
@@ -237,7 +237,7 @@ impl Outbox {
     }
 }
 
-/// Ends with the first error, or when the pair has gone.
+/// Answers requests until the first error, or until the pair has dropped its side.
 fn serve(mut session: Session, mut reading: LogReader, inbox: &Receiver<Request>, outbox: &Outbox) {
     while let Ok(request) = inbox.recv() {
         let goes_on = match request {

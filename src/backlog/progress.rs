@@ -1,11 +1,12 @@
-//! The slave's row in `replica_slave`: where its position is kept, on the master, next to what it is a position in.
+//! The slave's position on the master: its row in `replica_slave`.
 //!
-//! It is read at every connect and written in the transaction of every batch, with the batch's number. Between two batches
-//! it moves on in memory only: an idle pair writes nothing.
+//! The daemon reads the row at every connect, and the transaction of every batch writes it, with the batch's number.
+//! When there is nothing to replay, the position moves in memory only, so an idle pair writes nothing.
 //!
-//! Its transaction numbers are those of one cluster. A dump carries log and positions to another one, where the same
-//! numbers mean something else. So the row names the database that it is about; if that is another one, the flags of what
-//! the position says is replayed are set, the position is forgotten, and a log that came along is renumbered.
+//! The position's transaction numbers belong to one cluster. A dump brings log and positions to another cluster, where
+//! the same numbers mean other transactions. So the row names its database. If the daemon finds another database there,
+//! it sets the flags of what the position covers, forgets the position, and renumbers a log that was restored from a
+//! dump.
 
 use crate::backlog::horizon::Horizon;
 use crate::backlog::id_ranges::IdRanges;
@@ -19,7 +20,7 @@ use crate::config::settings::Config;
 use crate::server::checks::Findings;
 use crate::server::session::{Session, ToSql};
 
-/// So many ids are walked over in milliseconds.
+/// To read so many ids of the log takes some milliseconds.
 const FAR: i64 = 10_000;
 
 /// Why a history has ended, in `replica_history`.
@@ -31,31 +32,32 @@ pub struct SlaveProgress {
     fields: Vec<String>,
     identity: String,
     position: Position,
-    /// The slave's database, as the row names it from the next batch on.
+    /// The slave's database. The next batch writes it into the row.
     slave: String,
-    /// The master's life, as the row of the slave names it too.
+    /// The master's present history (`agreement.rs`), which the slave's row names too.
     history: Option<String>,
-    /// The floor that the row has, and up to which id all flags are set.
+    /// The floor as the row has it, and the id up to which all flags are set.
     kept_floor: LogId,
     flagged: LogId,
-    /// Where the row is in its table, and where it will be once the batch in hand has been committed.
+    /// The row's ctid, and the ctid that it will have when the current batch has been committed.
     place: Option<String>,
     next_place: Option<String>,
     horizon: Horizon,
-    /// Where rows that have been replayed may lack their flag.
+    /// The ids of rows that have been replayed and may lack their flag.
     unflagged: IdRanges,
     midway: Midway,
-    /// The drain that was under way when the row was read need not look below this.
+    /// The drain that was interrupted before the row was read has nothing to do up to this id.
     resumed_above: LogId,
-    /// The row holds what is being drained.
+    /// The row has the snapshot that is being drained.
     is_announced: bool,
+    /// The token that `announce` has written.
     announced: Option<String>,
-    /// Once this id is replayed, all of what is being drained is. Not known before all of it has been read.
+    /// The last id of this drain. None as long as not everything has been read.
     end: Option<LogId>,
 }
 
-/// How far a long drain has come: up to an id nothing of it is left, save the rows of some transactions, which wait for its
-/// end.
+/// How far a long drain has come: up to an id nothing is left, except the rows of transactions that spread over many
+/// ids. Their flags are set at the end of the drain.
 pub struct Midway {
     pub up_to: LogId,
     pub apart: Vec<String>,
@@ -100,7 +102,7 @@ impl SlaveProgress {
         }
     }
 
-    /// Reads the position, once what a former connection left in doubt is settled and both servers agree.
+    /// Reads the position. Recovery comes first: nothing is in doubt, and both servers agree about the last batch.
     pub fn open(&mut self, master: &mut Session) -> Result<()> {
         let mut row = self.row(master)?;
         if row.identity.as_ref() != Some(&self.identity) {
@@ -141,7 +143,7 @@ impl SlaveProgress {
         Ok(())
     }
 
-    /// What the master has of the present history is all that counts of it from now on.
+    /// Ends the present history: no batch that is made from now on belongs to it.
     pub fn end_history(&self, master: &mut Session, why: &str) -> Result<()> {
         let life = self.row(master)?.life;
         self.begin_history(master, why, &life)
@@ -151,12 +153,12 @@ impl SlaveProgress {
         master.execute("begin a history", sql::BEGIN_HISTORY, &[&self.field, &why, &life]).map(drop)
     }
 
-    /// What the master's row says now.
+    /// Reads the row again.
     pub fn row(&self, master: &mut Session) -> Result<MasterRow> {
         MasterRow::read(master, &self.field)
     }
 
-    /// What the slave's row has to name besides the position.
+    /// The present history, which the slave's row names.
     pub fn history(&self) -> Option<&str> {
         self.history.as_deref()
     }
@@ -177,23 +179,24 @@ impl SlaveProgress {
         &mut self.unflagged
     }
 
-    /// What to go by in setting flags: the base, and how far a long drain has come.
+    /// What has been replayed, for setting flags: `base`, `current`, and how far a long drain has come.
     pub fn replayed(&self) -> (Option<&Snapshot>, Option<&Snapshot>, &Midway) {
         (self.position.base.as_ref(), self.position.current.as_ref(), &self.midway)
     }
 
-    /// A long drain has come so far that above one id and up to another nothing of it is left, save some transactions.
+    /// Notes how far a long drain has come: above one id and up to another nothing is left, except the transactions in
+    /// `apart`.
     pub fn midway(&mut self, above: LogId, up_to: LogId, apart: &[String]) {
         self.unflagged.add(above, up_to);
         self.midway = Midway { up_to, apart: apart.to_vec() };
     }
 
-    /// Where a look begins that uses this snapshot.
+    /// Where a look with this snapshot begins.
     pub fn start(&self, snapshot: &Snapshot) -> LogId {
         self.horizon.start(snapshot).max(self.resumed_above)
     }
 
-    /// This is what the next batches are from, none of which has an id above the highest one.
+    /// Sets the snapshot that the next batches drain. None of their ids is above `highest`.
     pub fn drain(&mut self, snapshot: Snapshot, highest: Option<LogId>) {
         self.position.highest = self.position.highest.max(highest.unwrap_or(LogId(0)));
         if self.position.current.as_ref() != Some(&snapshot) {
@@ -204,12 +207,12 @@ impl SlaveProgress {
         self.end = None;
     }
 
-    /// Of what is being drained this is the last id.
+    /// Sets the last id of this drain.
     pub fn ends_at(&mut self, last: Option<LogId>) {
         self.end = last;
     }
 
-    /// All of what is being drained has been replayed; its ids are above one and up to another.
+    /// Everything of this drain has been replayed. `ids`: above one and up to another.
     pub fn drained(&mut self, ids: Option<(LogId, LogId)>) {
         self.position.finish();
         self.resumed_above = LogId(0);
@@ -223,8 +226,8 @@ impl SlaveProgress {
         self.position.floor = self.floor();
     }
 
-    /// The position once this batch has been replayed. With the last one nothing is under way any more, so that a new
-    /// connection need not walk over a log that has grown meanwhile to find that out.
+    /// The position after this batch. After the last batch of a drain `current` has become `base`. Otherwise a new
+    /// connection would have to read a log that has grown meanwhile, to find out that nothing is left of the drain.
     pub fn after(&self, batch: &BatchId, last: LogId) -> Position {
         let mut position = self.position.clone();
         if self.end == Some(last) {
@@ -234,20 +237,20 @@ impl SlaveProgress {
         Position { batch, token, last: Some(last), floor: self.floor(), ..position }
     }
 
-    /// The position after changes that were all passed over: the slave has no part in it, so the last batch stays the last one.
+    /// The position after changes that are all skipped. The slave commits nothing, so number and token stay.
     pub fn without_batch(&self, position: &Position) -> Position {
         let Position { batch, token, .. } = self.position.clone();
         Position { batch, token, ..position.clone() }
     }
 
-    /// What the master's row says now, in one text.
+    /// The state of the master's row as one text.
     pub fn state(&self) -> String {
         state(self.position.token.as_deref(), self.announced.as_deref())
     }
 
-    /// Writes what is about to be drained. With two-phase commit the batch does that; without it the slave commits first,
-    /// and a master that crashed then could give the numbers of transactions that left no trace to others. Now they are
-    /// on its disk.
+    /// Writes the snapshot of a drain before its first batch, for TWO_PHASE=false. There the slave commits first. If
+    /// the master crashed then, it would give the numbers of transactions that have written nothing to its disk to new
+    /// ones. This commit prevents that. With two-phase commit the batch itself writes the snapshot.
     pub fn announce(&mut self, master: &mut Session, announced: &str) -> Result<()> {
         if !self.is_announced {
             self.announced = Some(announced.to_string());
@@ -266,8 +269,8 @@ impl SlaveProgress {
         Ok(())
     }
 
-    /// The same, and prepares the transaction with this statement: all in one message, of which the server does nothing more
-    /// once it has refused something.
+    /// Does the same, and prepares the transaction with the statement `prepare`, all in one message. When the server
+    /// refuses one statement of a message, it does not execute the rest.
     pub fn note_and_prepare(&mut self, master: &mut Session, position: &Position, prepare: &str) -> Result<()> {
         let operation = format!("prepare transaction batch {}", position.batch);
         let opened = self.update(master, &operation, ("begin; ", prepare), position, self.position.batch)?;
@@ -288,7 +291,7 @@ impl SlaveProgress {
         self.is_announced = true;
     }
 
-    /// Writes a position in the place of the one that a batch has left.
+    /// Writes a position, if `former` is the number of the batch that wrote the row last.
     pub fn write(&mut self, master: &mut Session, position: &Position, former: BatchNumber) -> Result<()> {
         let (_, place) = self.update(master, "note the position", ("", ""), position, former)?;
         self.place = Some(place);
@@ -296,8 +299,9 @@ impl SlaveProgress {
         Ok(())
     }
 
-    /// A new connection walks over all of the log above the row's floor, which each batch writes as it was before: a long
-    /// drain leaves it far behind. The rest of the row still says what was replayed last.
+    /// Writes the floor and how far flags are set, if they have moved far. A new connection reads the whole log above
+    /// the floor, and during a long drain each batch writes the floor from before it. The rest of the row stays as it
+    /// is.
     pub fn keep_floor(&mut self, master: &mut Session) -> Result<()> {
         let floor = self.floor();
         // A transaction that is still open has rows below the highest id, and above the floor.
@@ -312,8 +316,8 @@ impl SlaveProgress {
         Ok(())
     }
 
-    /// Which transaction it was, and where the row is then. The update goes between `begin` and `end`, which are statements or
-    /// nothing.
+    /// Updates the row. Returns the number of the transaction, and the row's new ctid. `begin` and `end` are statements
+    /// before and after the update, or empty.
     fn update(
         &self,
         master: &mut Session,
@@ -342,7 +346,7 @@ impl SlaveProgress {
         self.horizon.floor().max(self.position.floor)
     }
 
-    /// A slave without a position: its flags say what it has replayed.
+    /// Begins with a slave that has no position: its flags say what it has replayed.
     fn begin(&mut self, master: &mut Session) -> Result<()> {
         let snapshot: String = master.query_one("take a snapshot", sql::CURRENT_SNAPSHOT, &[])?.get(0);
         let first = sql::first_pending(&self.field);
@@ -362,8 +366,8 @@ impl SlaveProgress {
         Ok(())
     }
 
-    /// Makes this database the one that the positions are about. Whoever comes first does it for all slaves, since the log
-    /// is renumbered.
+    /// Makes the positions belong to this database. The first daemon does this for all slaves, because it renumbers the
+    /// log.
     fn adopt(&self, master: &mut Session) -> Result<()> {
         master.transaction(sql::BEGIN_ADOPTING, |master| {
         let restored = master.query("look at the log's transactions", sql::RESTORED, &[])?;

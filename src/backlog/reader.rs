@@ -1,7 +1,7 @@
-//! Reading the log on one session: which rows are pending, and the changes themselves when their turn comes.
+//! Reads the log on one session: first which rows are pending, later the changes themselves, when they are replayed.
 //!
-//! The pair's own session looks for what is pending. The changes of a long batch are read on another one (`ahead.rs`), so
-//! that the master works while the slave does.
+//! The pair's own session looks for what is pending. A second session reads the changes of a long batch
+//! (`prefetch.rs`), so that the master and the slave work at the same time.
 
 use crate::backlog::change::{Change, Event};
 use crate::backlog::order::{LogEntry, Transaction};
@@ -15,28 +15,30 @@ use crate::server::session::{self, Session};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// How many ids a transaction may spread over and still be read as a whole; and what is so in nearly every backlog: less
-/// than three blocks.
+/// A transaction that spreads over more ids than this is read page by page.
 pub const DISTANCE: i64 = 10_000;
+
+/// In nearly every backlog each transaction spreads over less than three blocks of ids (`close.sql`).
 pub const BLOCK: i64 = 500;
 pub const NEAR: i64 = 3 * BLOCK;
 
-/// Rows read at once, without payload: 40 bytes each here. First fewer, for the slave has nothing to do meanwhile.
+/// Rows read at once, without payload: each takes 40 bytes of memory. The first read is smaller, because the slave
+/// waits for it.
 pub const READ: i64 = 40_000;
 pub const FIRST_READ: i64 = 5_000;
 
-/// So little payload comes with the look that finds it: rows, and bytes as they are stored.
+/// A look that finds at most so many rows, with at most so many stored bytes, returns their payload too.
 const LITTLE_ROWS: i64 = 20;
 const LITTLE_BYTES: i64 = 64 << 10;
 
-/// With the rows of a transaction that is read page by page the payload of those comes that take no more bytes than this.
+/// When a transaction is read page by page, rows of at most this many bytes come with their payload.
 const SMALL_BYTES: i32 = 1_000;
 
 /// Limits of one fetch of payload.
 pub const CHUNK_ROWS: usize = 2_000;
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A stored value above this size may be compressed, and then takes up to so many times its stored size in memory.
+/// A stored value above this size may be compressed. Then it is expected to take this many times its size in memory.
 const COMPRESSED_FROM: usize = 1_500;
 const COMPRESSION: usize = 12;
 
@@ -47,16 +49,16 @@ pub type Batch = Arc<Vec<Transaction>>;
 #[derive(Clone, Debug)]
 pub struct Window {
     pub above: LogId,
-    /// So many at most.
+    /// How many rows at most.
     pub rows: i64,
     pub snapshot: Snapshot,
-    /// What this one shows has been replayed.
+    /// Everything that this snapshot shows has been replayed.
     pub base: Option<Snapshot>,
     /// Transactions to leave out.
     pub apart: Vec<String>,
 }
 
-/// What it takes to read the log as one slave.
+/// Reads the log for one slave.
 #[derive(Clone)]
 pub struct LogReader {
     queries: Arc<ReadQueries>,
@@ -72,16 +74,16 @@ pub struct LogReader {
 pub struct Pages {
     batch: Batch,
     transaction: usize,
-    /// Up to here the transaction in hand has been paged through.
+    /// The id up to which the current transaction has been read page by page.
     above: LogId,
     entries: VecDeque<LogEntry>,
-    /// Of the changes that were given last.
+    /// About how many bytes the changes take that were returned last.
     bytes: usize,
 }
 
 impl LogReader {
     pub fn new(config: &Config, hstore_schema: &str, master_encoding: &str, slave_identity: &str) -> LogReader {
-        // Its lengths count bytes before they are converted from the database's encoding.
+        // The lengths in hstore's binary form count bytes before the conversion from the database's encoding.
         let is_packed = master_encoding == "UTF8";
         LogReader {
             skipped: sql::note_flagged(&config.slave_field, hstore_schema),
@@ -93,13 +95,12 @@ impl LogReader {
         }
     }
 
-    /// Passes over what the initial copy has brought of these tables.
+    /// Does not return changes of these tables that the initial copy has already loaded: those that the snapshot shows.
     pub fn pass_over(&mut self, copied: &[(String, Snapshot)]) {
         Arc::make_mut(&mut self.queries).pass_over(copied);
     }
 
-    /// What is pending above an id, and for the late transactions above an id of their own; and the snapshot that shows it,
-    /// which is the query's.
+    /// Returns the pending rows above an id, of late transactions above an id of their own, and the query's snapshot.
     pub fn look(
         &mut self,
         master: &mut Session,
@@ -114,7 +115,7 @@ impl LogReader {
         Ok((snapshot, entries))
     }
 
-    /// What a former look's snapshot shows.
+    /// Returns the pending rows that the snapshot of a former look shows.
     pub fn window(&mut self, master: &mut Session, window: &Window) -> Result<Vec<LogEntry>> {
         let Window { above, rows, snapshot, base, apart } = window;
         let (_, entries) =
@@ -183,7 +184,8 @@ impl LogReader {
         rows.iter().map(|row| self.entry(row)).collect()
     }
 
-    /// Notes that these changes were skipped, by their flags: so a slave that is restored later does not get them either.
+    /// Records that these changes are skipped because their flags are set. So a slave that is restored later does not
+    /// get them either.
     pub fn note_flagged(&self, master: &mut Session, pair: &str, transactions: &[Transaction]) -> Result<()> {
         let (mut ids, mut txids) = (Vec::new(), Vec::new());
         for transaction in transactions {
@@ -201,12 +203,12 @@ impl LogReader {
         master.execute("note what is skipped", &self.skipped, &[&pair, &ids, &txids]).map(drop)
     }
 
-    /// The changes with these ids, in this order; without those whose flag is set.
+    /// Fetches the changes with these ids, in this order, without those whose flag is set.
     pub fn fetch(&mut self, master: &mut Session, ids: impl Iterator<Item = LogId>) -> Result<Vec<Change>> {
         self.complete(master, ids.map(|id| (id, None)))
     }
 
-    /// The same where some of the changes are in hand already.
+    /// Does the same if some of the changes have been read already.
     fn complete(
         &mut self,
         master: &mut Session,
@@ -226,7 +228,7 @@ impl LogReader {
         Ok(changes.into_iter().flatten().collect())
     }
 
-    /// Fetches the changes with these ids, which are sorted, each to its place.
+    /// Fetches the changes with these ids, which are sorted, and puts each into its place.
     fn bring(&mut self, master: &mut Session, away: &[(LogId, usize)], changes: &mut [Option<Change>]) -> Result<()> {
         let runs = away.chunk_by(|a, b| a.0.0 + 1 == b.0.0);
         let (first, last): (Vec<i64>, Vec<i64>) = runs.map(|run| (run[0].0.0, run[run.len() - 1].0.0)).unzip();
@@ -245,7 +247,7 @@ impl LogReader {
         Ok(())
     }
 
-    /// A row that a query lists, with its payload where the query has brought it along.
+    /// A row that a query has listed, with its payload if the query has returned it.
     fn entry(&mut self, row: &session::Row) -> Result<LogEntry> {
         let stored = row.get::<_, i32>("size") as usize;
         let is_whole = row.get::<_, Option<&str>>("event").is_some();
@@ -293,12 +295,12 @@ impl Pages {
         Pages { batch, transaction: 0, above: LogId(i64::MIN), entries: VecDeque::new(), bytes: 0 }
     }
 
-    /// About so many bytes those changes take that were given last.
+    /// About how many bytes the changes take that were returned last.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The next changes, few enough to be held; `None` at the batch's end.
+    /// The next changes, few enough to be kept in memory; `None` at the batch's end.
     pub fn next(&mut self, reader: &mut LogReader, master: &mut Session) -> Result<Option<Vec<Change>>> {
         while self.entries.is_empty() {
             if self.transaction == self.batch.len() {
@@ -311,7 +313,7 @@ impl Pages {
         reader.complete(master, self.entries.drain(..length).map(|entry| (entry.id, entry.change))).map(Some)
     }
 
-    /// The entries of the next transactions, or of the next page of one.
+    /// Adds the entries of the next transactions, or the next page of one.
     fn turn(&mut self, reader: &mut LogReader, master: &mut Session) -> Result<()> {
         let is_wanted = |entry: &&LogEntry| !entry.skip;
         match &self.batch[self.transaction] {
@@ -337,14 +339,14 @@ impl Pages {
     }
 }
 
-/// A logged row as name, value, name, value.
+/// Makes a row from a list of name, value, name, value.
 pub fn columns(pairs: Option<Vec<Option<&str>>>, relation: &str, lists: &mut ColumnLists) -> Row {
     let pairs = pairs.unwrap_or_default();
     let names = pairs.iter().step_by(2).map(|name| name.unwrap_or_default());
     Row::new(lists.names(relation, names), pairs.iter().skip(1).step_by(2).copied())
 }
 
-/// How many of these entries are few enough to be held with their payload; at least one.
+/// How many of these entries can be kept in memory with their payload; at least one.
 fn chunk_length<'a>(entries: impl Iterator<Item = &'a LogEntry>) -> usize {
     let mut bytes = 0;
     let fits = |entry: &&LogEntry| {

@@ -1,12 +1,12 @@
 //! One logged row as text.
 //!
-//! Reading rows is most of what the daemon itself spends its time on. So the rows of a table share the list of their
-//! columns' names, and a row keeps its values in one piece.
+//! The daemon spends most of its own CPU time on reading rows. So the rows of a table share one list of column names,
+//! and a row stores all its values in one string.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The names of a row's columns. That two rows have the same ones is told by the pointer, mostly.
+/// The names of a row's columns. Two rows of a table mostly share the list, so comparing the pointers is enough.
 pub type ColumnNames = Arc<[String]>;
 
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ impl Row {
     }
 }
 
-/// Takes hstore's binary form apart: the number of pairs, and of each the name and the value, behind their lengths.
+/// Reads hstore's binary form: the number of pairs, then of each pair the name and the value, each after its length.
 pub fn unpack(bytes: &[u8]) -> Option<Vec<(&str, Option<&str>)>> {
     let mut rest = bytes;
     if bytes.is_empty() {
@@ -113,12 +113,13 @@ impl<'a> FromIterator<(String, Option<&'a str>)> for Row {
 #[derive(Clone, Default)]
 pub struct ColumnLists(HashMap<String, Vec<ColumnNames>>);
 
-/// Lists kept for a table, whose large rows are logged with the changed columns only, and tables kept.
+/// How many lists are kept for one table, and for how many tables. One table may have many lists, because large rows
+/// are logged with the changed columns only.
 const MAX_LISTS: usize = 16;
 const MAX_TABLES: usize = 10_000;
 
 impl ColumnLists {
-    /// The one list that holds these names.
+    /// The shared list with these names.
     pub fn names<'a>(&mut self, relation: &str, names: impl Iterator<Item = &'a str> + Clone) -> ColumnNames {
         if !self.0.contains_key(relation) {
             if self.0.len() == MAX_TABLES {
@@ -139,7 +140,7 @@ impl ColumnLists {
     }
 }
 
-/// The text of an array, as the server reads it.
+/// The text of an array, as PostgreSQL reads it.
 pub fn text_array(values: impl Iterator<Item = Option<String>>) -> String {
     let quoted = |value: Option<String>| match value {
         Some(value) => format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")),

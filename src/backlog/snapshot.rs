@@ -3,8 +3,8 @@
 use crate::base::names::Txid;
 use std::fmt;
 
-/// As PostgreSQL writes it: `xmin:xmax:open,open`. Everything below xmin is over, nothing from xmax on, and between them
-/// all but the open ones.
+/// As PostgreSQL writes it: `xmin:xmax:open,open`. All transactions below xmin were over, and none from xmax on.
+/// Between them all were over except those in the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     text: String,
@@ -13,7 +13,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// `None` if that is no snapshot.
+    /// `None` if the text is not a snapshot.
     pub fn parse(text: &str) -> Option<Snapshot> {
         let number = |word: &str| word.parse().ok().map(Txid);
         let mut words = text.split(':');
@@ -22,7 +22,7 @@ impl Snapshot {
         words.next().is_none().then(|| Snapshot { text: text.to_string(), xmax, open })
     }
 
-    /// The first number that it does not know of.
+    /// The first transaction number that it does not show anything of.
     pub fn xmax(&self) -> Txid {
         self.xmax
     }
@@ -36,7 +36,8 @@ impl Snapshot {
         transaction < self.xmax && !self.open.contains(&transaction)
     }
 
-    /// Whatever the other one shows, this one shows too. Of two snapshots of one cluster the later covers the earlier.
+    /// Whether this snapshot shows everything that the other one shows. Of two snapshots of one cluster the later
+    /// covers the earlier.
     pub fn covers(&self, other: &Snapshot) -> bool {
         other.xmax <= self.xmax && !self.open.iter().any(|open| other.shows(*open))
     }

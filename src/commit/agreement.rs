@@ -1,22 +1,23 @@
-//! Do both servers mean the same last batch?
+//! Compares the last batch of both servers.
 //!
-//! The slave's row in `replica_progress` and the master's in `replica_slave` are written by the two transactions of a batch and
-//! hold the same random token. When they differ, one of the servers has another life than the other one believes: it was
-//! restored, a standby that lagged was promoted in its place, or a connection string leads somewhere else. Then nothing is
-//! replayed before it is known what the slave lacks.
+//! The two transactions of a batch write the same random token into the slave's row in `replica_progress` and the
+//! master's in `replica_slave`. If the tokens differ, one of the servers was restored, a standby that lagged was
+//! promoted in its place, or a connection string leads to another database. Then nothing is replayed before it is known
+//! what the slave lacks.
 //!
 //! | the slave's batch | then |
 //! |---|---|
-//! | is the master's | both agree |
-//! | was built by TWO_PHASE=false on what the master's row says | only the master's commit is missing: it is made up for |
+//! | has the master's token | both agree |
+//! | was built by TWO_PHASE=false on what the master's row says | the master's commit is missing: recovery adds it |
 //! | is older, in a history that the master has up to there | the slave is *behind*: it goes back to its own position |
 //! | is newer than what the master has of its history | the slave is *ahead*: refused |
 //! | is of a history that the master does not know | refused |
 //! | is unknown, but the master knows of one | the slave lacks everything: refused |
 //!
-//! Tokens prove that two rows are of one batch. Numbers order the batches of one history, but a server that was restored gives
-//! them out again. So the daemon draws an id for a new history whenever the master was started, promoted or gone back on, and
-//! the master remembers how far it has each former one.
+//! If two rows have the same token, they are of one batch. Numbers order the batches of one history, but a server that
+//! was restored uses numbers again. So the daemon draws an id for a new history when the master was started or
+//! promoted, when a slave has gone back to its own position, and when a repair has set the position. The master keeps
+//! the last batch that it has of each former history.
 
 use crate::backlog::master_row::MasterRow;
 use crate::backlog::position::Position;
@@ -30,7 +31,7 @@ use crate::server::session::Session;
 /// The slave's row in `replica_progress`.
 #[derive(Debug)]
 pub struct SlaveRow {
-    /// The pair as the row names it: the log may have had another identity then.
+    /// The pair as the row names it: the log may have been in another cluster then.
     pub key: String,
     pub batch: BatchNumber,
     pub token: Option<String>,
@@ -39,13 +40,13 @@ pub struct SlaveRow {
     /// The master's database then.
     pub identity: Option<String>,
     history: Option<String>,
-    /// As text, which an earlier version may have left empty.
+    /// The position as text. An earlier version may have left it empty.
     position: String,
     /// When it was written.
     pub ts: String,
 }
 
-/// How the two rows stand to each other.
+/// The result of comparing the two rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Agreed,
@@ -61,8 +62,8 @@ pub enum Standing {
 }
 
 impl SlaveRow {
-    /// The row of this pair, or one that shows the same slave under the name that the pair had before the master's log
-    /// came to another cluster.
+    /// Reads the row of this pair. If there is none, reads the row under the name that the pair had before the master's
+    /// log came to another cluster: it has the same token or history.
     pub fn read(slave: &mut Session, key: &str, master: &MasterRow) -> Result<Option<SlaveRow>> {
         let rows =
             slave.query("read the last batch", sql::PROGRESS, &[&key, &master.position.token, &master.history])?;
@@ -85,8 +86,8 @@ impl SlaveRow {
     }
 }
 
-/// The two rows, for somebody who changes nothing; none before a daemon has replicated for the first time. While a daemon works
-/// they may be of two batches.
+/// Reads the two rows for a verb, and changes nothing. None before a daemon has replicated for the first time. While a
+/// daemon works, the rows may be of two batches.
 pub fn look(
     master: &mut Session,
     slave: &mut Session,
@@ -100,7 +101,7 @@ pub fn look(
 }
 
 impl Standing {
-    /// Does it keep the daemon from replicating?
+    /// Whether the daemon refuses to replicate.
     pub fn is_refused(self) -> bool {
         matches!(self, Standing::Ahead | Standing::OtherHistory | Standing::Unknown)
     }
@@ -113,7 +114,7 @@ pub fn standing(master: &MasterRow, slave: Option<&SlaveRow>) -> Standing {
         return if known.is_none() { Standing::Agreed } else { Standing::Unknown };
     };
     match (&slave.token, known) {
-        // From before there were tokens: only TWO_PHASE=false wrote a position.
+        // An earlier version has written both rows, without tokens. It wrote a position only with TWO_PHASE=false.
         (None, None) if slave.batch > master.position.batch && !slave.position.is_empty() => Standing::CommittedOnSlave,
         (None, None) => Standing::Agreed,
         (Some(here), Some(there)) if here == there => Standing::Agreed,
@@ -128,7 +129,7 @@ pub fn standing(master: &MasterRow, slave: Option<&SlaveRow>) -> Standing {
     }
 }
 
-/// Why nothing can be replayed, for a standing that ends replication.
+/// The error for a standing with which the daemon refuses to replicate.
 pub fn refusal(standing: Standing, master: &MasterRow, slave: Option<&SlaveRow>) -> Error {
     let there = format!("the master's last batch is {}, of {}", master.position.batch, master.ts);
     let here = slave.map_or(String::new(), |slave| format!("the slave's is {}, of {}", slave.batch, slave.ts));
@@ -141,11 +142,9 @@ pub fn refusal(standing: Standing, master: &MasterRow, slave: Option<&SlaveRow>)
             ),
             APART,
         ),
-        Standing::OtherHistory => (
-            Side::Slave,
-            format!("the slave's last batch is none that this master has made: {here}, and {there}"),
-            APART,
-        ),
+        Standing::OtherHistory => {
+            (Side::Slave, format!("this master has not made the slave's last batch: {here}, and {there}"), APART)
+        }
         _ => (
             Side::Slave,
             format!("the slave does not know of any batch, but {there}: this is an empty database, or another one"),
@@ -155,11 +154,11 @@ pub fn refusal(standing: Standing, master: &MasterRow, slave: Option<&SlaveRow>)
     Error::new(Kind::Apart, Some(side), "replicate", what).with_hint(hint)
 }
 
-/// The ways out that lose nothing unseen.
+/// What the operator can do without losing changes unseen.
 const APART: &str = "nothing was changed. If the master is right: stop the daemon, look at the differences with pyreplica compare, \
-     and let pyreplica repair make the slave equal and set its position. If the slave is right: make it the master";
+     and run pyreplica repair, which makes the slave equal and sets its position. If the slave is right: make it the master";
 
-/// Has the log everything that the slave lacks?
+/// Returns an error if the log may not have everything that the slave lacks.
 pub fn refuse_if_purged(
     session: &mut Session,
     position: &Position,
@@ -173,7 +172,7 @@ pub fn refuse_if_purged(
         return Ok(());
     }
     let why = if is_same_database {
-        "the log has no longer all of that: RETENTION is over for some rows"
+        "the log may not have all changes since then, because RETENTION is over for some rows"
     } else {
         "the log has come to another cluster since, with other transaction numbers"
     };
@@ -182,8 +181,8 @@ pub fn refuse_if_purged(
         slave.batch, slave.ts, master.position.batch, master.ts
     );
     Err(Error::new(Kind::Apart, Some(Side::Slave), "replicate", detail).with_hint(
-        "nothing was changed. Fill the slave anew: pyreplica copy --truncate; or let pyreplica repair make it equal and set \
-         its position",
+        "nothing was changed. Fill the slave from scratch: pyreplica copy --truncate; or run pyreplica repair, which makes it \
+         equal and sets its position",
     ))
 }
 

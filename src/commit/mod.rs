@@ -1,15 +1,16 @@
-//! A batch is committed on both servers or on neither.
+//! Commits a batch on both servers or on neither.
 //!
 //! | file | what |
 //! |---|---|
-//! | `sql` | statements of two-phase commit, and of its substitute |
-//! | `recovery` | names of prepared transactions, and what becomes of each: a pure table |
-//! | `prepared` | what a server keeps prepared, and which of it are batches |
-//! | `agreement` | do both servers mean the same last batch? |
+//! | `sql` | statements of two-phase commit, and of `TWO_PHASE=false` |
+//! | `recovery` | names of prepared transactions, and a table that says whether to commit each |
+//! | `prepared` | reads a server's prepared transactions, and says which of them are batches |
+//! | `agreement` | compares the last batch of both servers |
 //! | `twophase` | a connected pair: the protocol, and recovery at every connect |
 //!
-//! PostgreSQL calls both sides' part PREPARE TRANSACTION, and what a crash leaves in doubt is in `pg_prepared_xacts`. Its own
-//! logical replication needs none of this: a replication origin notes the position with the changes, on the subscriber alone.
+//! In PostgreSQL this is PREPARE TRANSACTION, and `pg_prepared_xacts` shows what a crash leaves in doubt. PostgreSQL's
+//! own logical replication does not need this: a replication origin stores the position on the subscriber only, in the
+//! transaction that replays the changes.
 
 pub mod sql;
 pub mod recovery;

@@ -1,17 +1,17 @@
-//! What to do with what a broken batch left behind: a pure table over what each server says.
+//! Decides about the prepared transactions that a batch has left behind, by a table over what each server says.
 
 use crate::base::names::{BatchNumber, Side};
 use std::fmt;
 
 /// The name of one prepared transaction: `pyreplica:NAME:FIELD:master:42:1f2e3d4c5b6a7988:0123456789abcdef`.
 ///
-/// Several pairs and databases share `pg_prepared_xacts`. Pair name, slave field, side and number tell the operator what
-/// it is; the origin, a digest of which log on which server the batch was read from, makes it unique in its cluster; a part of
-/// the batch's random token keeps others from using the name first.
+/// Several pairs and databases share `pg_prepared_xacts`. Pair name, slave field, side and number show the operator
+/// what the transaction is. The origin, a digest of the server and the log that the batch was read from, makes it
+/// unique in its cluster. A part of the batch's random token keeps others from using the name first.
 ///
-/// Whose it is depends on the log and the slave's field alone: a pair that was renamed after a crash, or is started from
-/// the command line now, must settle what it left under its former name. Otherwise its rows would wait on the slave for
-/// ever, or be rolled back there as soon as another batch had been noted.
+/// Only the log and the slave's field decide to which pair it belongs. A pair may be renamed after a crash, or started
+/// from the command line, and must settle what it has prepared under its former name. Otherwise the transaction would
+/// stay prepared on the slave for ever, or be rolled back there after the next batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GidFamily {
     name: String,
@@ -19,11 +19,11 @@ pub struct GidFamily {
     origin: String,
 }
 
-/// `GIDSIZE` of PostgreSQL is 200 bytes with its terminator, of which a field, as a column, takes 63 at most. That leaves
-/// so much for the pair's name.
+/// How many bytes the pair's name may take. PostgreSQL's `GIDSIZE` is 200 bytes with the terminator, and a field is the
+/// name of a column, at most 63 bytes.
 const MAX_NAME: usize = 60;
 
-/// How much of a batch's token its gid holds: 64 bits of it.
+/// How many characters of a batch's token its gid has: 64 bits.
 const TOKEN: usize = 16;
 
 impl GidFamily {
@@ -35,19 +35,19 @@ impl GidFamily {
         format!("pyreplica:{}:{}:{side}:{number}:{}:{}", self.name, self.field, self.origin, shown(token))
     }
 
-    /// Does this name of a prepared transaction belong to the batch with this token?
+    /// Whether this gid belongs to the batch with this token.
     pub fn is_of(&self, gid: &str, token: &str) -> bool {
         gid.rsplit_once(':').is_some_and(|(_, end)| end == shown(token))
     }
 
-    /// The number, if this transaction is one of this slave's on that side. Anybody else's is never touched.
+    /// The number, if this is a batch of this slave on that side. No other transaction is ever touched.
     pub fn number(&self, side: Side, gid: &str) -> Option<BatchNumber> {
         let gid = Gid::parse(side, gid)?;
         (gid.field == self.field && gid.origin == self.origin).then_some(gid.number)
     }
 }
 
-/// What the name of a prepared batch says.
+/// The parts of a prepared batch's name.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Gid<'a> {
     pub field: &'a str,
@@ -56,7 +56,8 @@ pub struct Gid<'a> {
 }
 
 impl<'a> Gid<'a> {
-    /// `None` if it is no name of a batch on this side. The pair's name holds no colon; a field may, and is what is left.
+    /// `None` if it is not the name of a batch on this side. The pair's name has no colon. A field may have one: it is
+    /// what remains between the other parts.
     pub fn parse(side: Side, gid: &'a str) -> Option<Gid<'a>> {
         let (_name, rest) = gid.strip_prefix("pyreplica:")?.split_once(':')?;
         let (rest, _token) = rest.rsplit_once(':')?;
@@ -67,12 +68,12 @@ impl<'a> Gid<'a> {
     }
 }
 
-/// As much of a token as fits.
+/// The part of a token that the gid has.
 fn shown(token: &str) -> &str {
     token.get(..TOKEN).unwrap_or(token)
 }
 
-/// Cuts at a character boundary and leaves out what would make the gid ambiguous.
+/// Cuts a name at a character boundary, and replaces characters that would make the gid ambiguous.
 fn shortened(name: &str) -> String {
     let mut short = String::new();
     for c in name.chars().map(|c| if c == ':' || c.is_control() { '_' } else { c }) {
@@ -84,24 +85,26 @@ fn shortened(name: &str) -> String {
     short
 }
 
-/// What settles one batch number.
+/// What to do with the prepared transactions of one batch number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
-    /// Both prepared: the batch was complete, both commit.
+    /// Prepared on both: the batch is complete, and both commit.
     CommitBoth,
-    /// The slave never prepared, so nothing of it is there to keep: the position is taken back.
+    /// The slave has not prepared it, so the slave has nothing of it, and the master's position is rolled back.
     RollBackMaster,
-    /// The slave has committed this very batch: the master follows. It is a backup from between its PREPARE and its COMMIT.
+    /// The slave has committed this batch, so the master commits too. The master was restored from a backup that was
+    /// made between PREPARE and COMMIT.
     CommitMaster,
-    /// The master has committed this very batch: the slave follows.
+    /// The master has committed this batch, so the slave commits too.
     CommitSlave,
-    /// The master has not committed this batch: the slave prepared too late, after the master was rolled back.
+    /// The master has not committed this batch: the slave has prepared it late, after the master was rolled back.
     RollBackSlave,
 }
 
-/// Decides for one batch: on which servers it is prepared, and in whose row it is the last one: the master's, the slave's.
+/// Decides about one batch. Each pair is (master, slave): `prepared` says where it is prepared, `last` in which
+/// server's row it is the last batch.
 ///
-/// That nothing is prepared on one server proves nothing: it may have committed or have been rolled back. Its row tells.
+/// If it is not prepared on a server, it may have been committed or rolled back there. The server's row says which.
 pub fn decide(prepared: (bool, bool), last: (bool, bool)) -> Option<Settlement> {
     match (prepared, last) {
         ((true, true), _) => Some(Settlement::CommitBoth),

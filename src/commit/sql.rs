@@ -1,4 +1,4 @@
-//! Statements of two-phase commit, and of its substitute.
+//! Statements of two-phase commit, and of TWO_PHASE=false.
 
 use crate::backlog::position::Position;
 use crate::base::names::quote_literal;
@@ -13,7 +13,7 @@ pub const PREPARED: &str = "select gid, database::text, owner::text, \
      owner = current_user as own \
      from pg_prepared_xacts order by prepared";
 
-/// $1 names the pair, $2 is the token and $3 the history of the master's row.
+/// The slave's row for this pair. $1 names the pair, $2 is the token and $3 the history of the master's row.
 pub const PROGRESS: &str = "select master, batch, token, former, identity, history, position, ts::timestamptz(0)::text as ts \
      from public.replica_progress where master = $1 or token = $2 or history = $3 \
      order by master = $1 desc, ts desc limit 1";
@@ -21,16 +21,17 @@ pub const PROGRESS: &str = "select master, batch, token, former, identity, histo
 pub const PROGRESS_ROW: &str = "insert into public.replica_progress (master, batch, position) values ($1, 0, '') \
      on conflict (master) do nothing";
 
-/// Makes the slave's row what a copy of everything has led to.
+/// Writes the slave's row after a repair or a copy of all tables.
 pub const SET_PROGRESS: &str = "insert into public.replica_progress (master, batch, token, identity, history, position) \
      values ($1, $2, $3, $4, $5, $6) on conflict (master) do update set batch = excluded.batch, token = excluded.token, \
      former = null, identity = excluded.identity, history = excluded.history, position = excluded.position, ts = now()";
 
-/// SQLSTATE of `note_progress` when the row is not as the last batch has left it: a division by the number of rows.
+/// SQLSTATE of `note_progress` when the row is not as the last batch has left it. The statement divides by the number
+/// of rows that it has updated.
 pub const NOT_NOTED: &str = "22012";
 
-/// Writes the slave's row, if the batch with the token `before` has written it last. A commit that was still going on when a
-/// connection broke holds the row: it is waited for here, and then seen.
+/// Writes the slave's row, if the batch with the token `before` has written it last. If a former connection's commit is
+/// still in progress, it holds the row: the statement waits for it, and then finds another token.
 pub fn note_progress(key: &str, before: Option<&str>, row: &ProgressRow) -> String {
     let text = |text: Option<&str>| text.map_or("null".to_string(), quote_literal);
     let is_known = match before {
@@ -52,7 +53,7 @@ pub fn note_progress(key: &str, before: Option<&str>, row: &ProgressRow) -> Stri
     )
 }
 
-/// What goes into the slave's row.
+/// What a batch writes into the slave's row.
 pub struct ProgressRow<'a> {
     pub position: &'a Position,
     pub former: Option<String>,
@@ -61,7 +62,8 @@ pub struct ProgressRow<'a> {
     pub history: Option<&'a str>,
 }
 
-/// The tables of the slave that name the pair. Its name comes of the log's identity, which a restore elsewhere changes.
+/// Renames the pair in all tables of the slave. The name contains a digest of the log's database, and after a restore
+/// in another cluster the log has another one.
 pub const RENAME_PAIR: [&str; 5] = [
     "delete from public.replica_progress where master = $2 and token is null and exists \
          (select from public.replica_progress where master = $1)",
@@ -71,9 +73,15 @@ pub const RENAME_PAIR: [&str; 5] = [
     "update public.replica_conflict set master = $2 where master = $1",
 ];
 
-/// Goes back to a slave's own position. First nobody deletes rows of the log meanwhile; $1 is the position's floor, $2 its base.
+/// The statements that go back to a slave's own position. This one comes first: it keeps others from deleting rows of
+/// the log meanwhile.
 pub const KEEP_LOG: &str = "begin; select pg_advisory_xact_lock(1887007337, 0)";
+
+/// Whether rows may have been deleted that a position does not cover. $1 is the position's floor, $2 its base.
 pub const IS_PURGED: &str = "select exists (select from public.replica_purged where id > $1 \
      and coalesce(txid >= pg_snapshot_xmin($2::text::pg_snapshot), true))";
+
+/// From which id on flags are to be set.
 pub const FLAGGED: &str = "update public.replica_slave set flagged = $2 where field = $1::text::name";
+
 pub const GO_BACK: &str = include_str!("../../sql/query/go_back.sql");

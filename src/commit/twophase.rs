@@ -1,34 +1,37 @@
-//! One batch on both servers, or on neither.
+//! Commits one batch on both servers, or on neither.
 //!
 //! ```text
 //! begin on the slave -> replay
-//!   -> at once: master: begin, note the batch's number and the position in the slave's row, PREPARE
-//!               slave:  PREPARE
+//!   -> at once: master: begin, write the batch's number, its token and the position into replica_slave, PREPARE
+//!               slave:  write the same into replica_progress, PREPARE
 //!   -> COMMIT PREPARED master -> COMMIT PREPARED slave
 //! ```
 //!
-//! Of a few changes the first two lines are one message to each server, both at once (`one_message.rs`).
+//! For a few changes, one message to each server does everything before the commits (`one_message.rs`).
 //!
-//! Up to the first PREPARE a failure leaves nothing behind. From then on, what is prepared survives any crash, and
-//! recovery reads it back: gid by gid, before the first drain of every connection, by the table in `recovery.rs`.
+//! A failure before the first PREPARE leaves nothing behind. What is prepared survives any crash. Recovery settles it
+//! at the next connect, before the first drain, gid by gid, by the table in `recovery.rs`.
 //!
-//! Two crashes, traced:
+//! Two crashes, step by step:
 //!
-//! 1. *The daemon dies between the two commits.* Master: number n and its position are committed. Slave: n is prepared, its
-//!    rows not visible yet. Recovery finds n on the slave alone, reads n in the master's row, commits the slave. Nothing is
-//!    replayed twice, because of the position; nothing is lost, because the rows are in the prepared transaction.
+//! 1. *The daemon dies between the two commits.* Master: number n and its position are committed. Slave: n is prepared,
+//!    its rows are not visible yet. Recovery finds n prepared on the slave only, reads n in the master's row, and
+//!    commits the slave. Nothing is replayed twice, because the position has moved. Nothing is lost, because the rows
+//!    are in the prepared transaction.
 //!
-//! 2. *The connection to the slave breaks while its backend is still at work on PREPARE.* Recovery finds n on the master
-//!    alone and rolls it back, so the changes are pending again. Now the old backend finishes: n is prepared on the slave.
-//!    Nothing is prepared on the master, just as in the first case. But the master's row names another number, so n is
-//!    rolled back on the slave. Absence proves nothing; the number does. It is drawn from a sequence, hence never used
-//!    for two attempts. While the late transaction holds its locks, the new attempt waits for them, at most for
-//!    lock_timeout; then recovery finds the late one.
+//! 2. *The connection to the slave breaks while its backend still executes PREPARE.* Recovery finds n prepared on the
+//!    master only and rolls it back, so the changes are pending again. Now the old backend finishes: n is prepared on
+//!    the slave, and on the master nothing is, as in the first case. But the master's row has another number, so
+//!    recovery rolls n back on the slave. What is not prepared proves nothing; the number in the row does. Numbers are
+//!    drawn from a sequence, so no two attempts have the same one. The late transaction holds its locks, and the new
+//!    attempt waits for them, at most for lock_timeout. Then the daemon reconnects, and recovery finds the late
+//!    transaction.
 //!
-//! Without two-phase commit (`TWO_PHASE=false`) the slave's transaction also writes the number and the position into a row
-//! of its own, and commits first. If the master then fails to commit them, the slave's row is ahead of the master's, and
-//! recovery copies it. The row is updated only if it says what the daemon believes: a COMMIT still under way in an old
-//! backend holds the row, is waited for, and is then seen.
+//! Without two-phase commit (`TWO_PHASE=false`) the slave's transaction writes the number and the position into the
+//! slave's own row, and commits first. If the master then fails to commit, the slave's row is ahead of the master's,
+//! and recovery copies the slave's position to the master. A batch updates the slave's row only if the row is as the
+//! daemon expects. If an old backend is still executing COMMIT, it holds the row: the batch waits for it, and then
+//! finds another row.
 
 use crate::backlog::flags::FlagWriter;
 use crate::backlog::order::Transaction;
@@ -57,7 +60,7 @@ mod step;
 
 pub use step::Step;
 
-/// A connected pair: both sessions and everything that belongs to them.
+/// A connected pair: both sessions, and what belongs to them.
 pub struct Pair {
     name: String,
     field: String,
@@ -68,25 +71,25 @@ pub struct Pair {
     pub replayer: Replayer,
     /// Reads the changes of long batches.
     pub prefetcher: Option<Prefetcher>,
-    /// The master's log and the slave's column in it, as the slave's tables name them.
+    /// The pair's name in the slave's tables, see `pair_key`.
     pub key: String,
-    /// The slave is a master too, so replayed changes may be for others.
+    /// The slave is a master too, so other slaves may need the replayed changes.
     pub feeds_others: bool,
     pub control: Control,
     slave_identity: String,
     gids: GidFamily,
     two_phase: bool,
-    /// ON_ERROR = quarantine.
+    /// Whether ON_ERROR is quarantine.
     quarantine: bool,
-    /// The next batch, drawn while nobody waited for it.
+    /// Number and token of the next batch, drawn in advance.
     next: Option<BatchId>,
-    /// What was unusual about the batches committed so far.
+    /// What the operator should know of the batches committed so far. It is logged already.
     conflicts: Vec<String>,
-    /// For so many batches the single message is not tried, since one of them has failed so.
+    /// For how many batches not to try the single message, because it has failed before.
     doubts: u32,
 }
 
-/// The pair as tables of the slave name it: the master's log, and the slave's column in it.
+/// The pair's name in the tables of the slave: a digest of the master's log, and the slave's column in it.
 pub fn pair_key(origin: u64, field: &str) -> String {
     format!("{origin:016x} {field}")
 }
@@ -125,13 +128,15 @@ impl Pair {
         }
     }
 
-    /// What was unusual since the last call, already logged; also when a later batch has failed.
+    /// Returns the conflicts and warnings since the last call, which are logged already. To be called after a failure
+    /// too.
     pub fn take_conflicts(&mut self) -> Vec<String> {
         std::mem::take(&mut self.conflicts)
     }
 
-    /// Replays whole transactions and commits them on both sides. When one of them holds a change that cannot be
-    /// replayed, those before it are replayed and committed all the same, and the error says which change it is.
+    /// Replays whole transactions and commits them on both sides. If a change cannot be replayed, the transactions
+    /// before it are committed, and the error names it, unless ON_ERROR=quarantine puts its transaction into
+    /// quarantine.
     pub fn replay(&mut self, transactions: &Batch) -> Result<u64> {
         let mut rest = transactions.clone();
         while let Err(error) = self.replay_up_to_error(&rest) {
@@ -150,12 +155,13 @@ impl Pair {
             Some((id, txid)) => {
                 let before = transactions.iter().position(|transaction| transaction.holds(id, txid)).unwrap_or(0);
                 if before > 0 {
-                    // One of those may fail too: at the end of the batch, which this attempt has not reached.
+                    // One of these may fail too, at the end of the batch, which this attempt has not reached.
                     self.replay_up_to_error(&Arc::new(transactions[..before].to_vec()))?;
                 }
                 Err(error)
             }
-            // Refused as a whole, at PREPARE or by a deferred constraint: alone, the transaction to blame is found.
+            // The slave has refused the whole batch, at PREPARE or by a deferred constraint. One by one, the
+            // transaction that causes this is found.
             None if error.side() != Some(Side::Slave) => Err(error),
             None if transactions.len() > 1 => {
                 for transaction in transactions.iter() {
@@ -203,13 +209,13 @@ impl Pair {
             self.work(transactions)?
         };
         self.replayer.check_unique(&mut self.slave)?;
-        // Without a base the flags tell what was replayed before there was a position.
+        // Without a base, the flags say what was replayed before there was a position. Then they do not mean skipped.
         if self.log.progress.position().base.is_some() {
             self.log.reader.note_flagged(&mut self.master, &self.key, transactions)?;
         }
         failpoint::reached(Step::Replayed);
         if applied == 0 && self.two_phase {
-            // With nothing but changes to skip there is nothing to do on the slave.
+            // All changes are to be skipped, so the slave has nothing to do.
             let position = self.log.progress.without_batch(&position);
             self.slave.message("end the transaction", "ROLLBACK")?;
             self.commit_noted(&position)?;
@@ -246,7 +252,7 @@ impl Pair {
 
     fn committed_batch(&mut self, position: Position) {
         self.log.progress.committed(position);
-        // Now nobody waits for it. If it cannot be had, the next statement tells why.
+        // Drawn now, because nobody waits for it. If that fails, the next statement reports the error.
         self.next = draw_batch(&mut self.master).ok();
     }
 
@@ -265,8 +271,9 @@ impl Pair {
         }
     }
 
-    /// Sends the slave's message, which ends in PREPARE, while the master notes the position and prepares that: two flushes to
-    /// disk, of which neither waits for the other. If the slave refuses, what it said: nothing is prepared then.
+    /// Sends the slave's message, which ends with PREPARE. At the same time the master writes the position and prepares
+    /// that, so the two flushes to disk do not wait for each other. If the slave refuses, returns its error: then
+    /// nothing is prepared.
     fn prepare_both(&mut self, operation: &str, message: &str, position: &Position) -> Result<Option<Error>> {
         let on_master = self.prepare(Side::Master, position);
         let Pair { master, slave, log, .. } = self;
@@ -274,8 +281,8 @@ impl Pair {
             |slave| slave.message(operation, message),
             || log.progress.note_and_prepare(master, position, &on_master),
         );
-        // Who is heard to refuse has prepared nothing, and nothing of it can appear later. Of whom nothing is heard, recovery
-        // finds out.
+        // A server that answers with an error has prepared nothing, and cannot do so later. If a server does not
+        // answer, recovery finds out what it has done.
         match (noted, on_slave) {
             (Ok(()), Ok(_)) => Ok(None),
             (Ok(()), Err(refusal)) if refusal.code().is_some() || !refusal.is_transient() => {
@@ -298,7 +305,7 @@ impl Pair {
         self.gids.gid(side, position.batch, position.token.as_deref().unwrap_or_default())
     }
 
-    /// What the slave's transaction of a batch ends with.
+    /// The statements with which the slave's transaction of a batch ends.
     fn note_and_prepare(&self, position: &Position) -> String {
         format!("{}; {}", self.progress_note(position, None), self.prepare(Side::Slave, position))
     }
@@ -319,7 +326,7 @@ impl Pair {
         Ok(())
     }
 
-    /// `COMMIT PREPARED 'gid'` and its like, of a batch of this connection.
+    /// Commits or rolls back a prepared transaction of this connection.
     fn finish(&mut self, side: Side, command: &str, position: &Position) -> Result<()> {
         let gid = self.gid(side, position);
         finish(self.session(side), command, position.batch, &gid)
@@ -332,8 +339,8 @@ impl Pair {
         }
     }
 
-    /// Without two-phase commit the slave's row is written first: a commit of a former connection that is still going on is
-    /// waited for, and noticed.
+    /// Without two-phase commit the slave's row is written first. This waits for a former connection's COMMIT, if there
+    /// is one.
     fn note_on_slave(&mut self, position: &Position) -> Result<()> {
         let note = self.progress_note(position, Some(self.log.progress.state()));
         match self.slave.message("note the progress", &note) {
@@ -342,7 +349,7 @@ impl Pair {
         }
     }
 
-    /// Replays everything in these transactions; how many changes went to the slave.
+    /// Replays these transactions. Returns how many changes the slave got.
     fn work(&mut self, transactions: &Batch) -> Result<u64> {
         let mut applied = 0;
         let mut pages = Pages::new(transactions.clone());
@@ -369,7 +376,7 @@ pub fn draw_batch(master: &mut Session) -> Result<BatchId> {
     Ok(BatchId { number: BatchNumber(row.get(0)), token: row.get(1) })
 }
 
-/// Somebody else has written the slave's row, or a former connection's commit was still going on.
+/// Somebody else has written the slave's row, or a commit of a former connection was still in progress.
 fn moved() -> Error {
     let detail = "the row in replica_progress is not as the last batch left it";
     Error::new(Kind::Contention, Some(Side::Slave), "note the progress", detail)
@@ -380,7 +387,7 @@ fn finish(session: &mut Session, command: &str, number: BatchNumber, gid: &str) 
     session.message(&operation, &format!("{command} {}", quote_literal(gid))).map(drop)
 }
 
-/// A transaction that the slave refuses as a whole.
+/// The error for a transaction that the slave refuses as a whole.
 fn blame(error: Error, transaction: &Transaction) -> Error {
     let (txid, first) = (transaction.txid(), transaction.first());
     let operation = format!("replay transaction {txid}, changes {first} to {}", transaction.last());

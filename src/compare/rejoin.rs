@@ -1,9 +1,11 @@
-//! A repair of all tables makes one pair again of two servers that do not mean the same last batch (`commit/agreement.rs`).
+//! A repair of all tables gives two servers that do not have the same last batch (`commit/agreement.rs`) a common
+//! position.
 //!
-//! Before the first table is compared, the master's position for the slave becomes a snapshot of now. So what is logged from now on
-//! is pending, and the repair leaves rows with such changes to the daemon, as it always does. Everything else it makes equal. At the
-//! end the slave's row gets the same token: both mean this "batch", and the daemon replays what has been logged since the snapshot.
-//! Up to then no daemon replicates, since the rows differ; a repair that was interrupted is run again.
+//! Before the first table is compared, the current snapshot becomes the master's position for the slave. So every
+//! change that is logged from now on is pending. The repair leaves rows with such changes to the daemon, as it always
+//! does, and makes all other rows equal. At the end it writes the same token into the slave's row. Then both servers
+//! have the same last "batch", and the daemon replays what has been logged since the snapshot. Until then no daemon
+//! replicates, because the two rows differ. A repair that was interrupted has to be run again.
 
 use crate::backlog::master_row::{MasterRow, parse};
 use crate::backlog::position::Position;
@@ -18,7 +20,7 @@ use crate::server::checks;
 use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
 
-/// A repair that is to end with a new position.
+/// What a repair needs to set the position at its end.
 pub struct Rejoin {
     key: String,
     field: String,
@@ -27,8 +29,8 @@ pub struct Rejoin {
 }
 
 impl Rejoin {
-    /// Makes the master's position a snapshot of now, if the two servers are apart. None if they are not: then a repair
-    /// needs no new position.
+    /// Makes the current snapshot the master's position, if the daemon would refuse to replicate. Returns None
+    /// otherwise: then a repair needs no new position.
     pub fn begin(config: &Config, master: &mut Session, slave: &mut Session) -> Result<Option<Rejoin>> {
         let field = &config.slave_field;
         let (identity, origin) = checks::identity_and_origin(master)?;
@@ -72,7 +74,7 @@ impl Rejoin {
         Ok(Some(Rejoin { key, field: field.clone(), identity, position }))
     }
 
-    /// All tables are equal, save rows with changes that the daemon is going to replay.
+    /// Writes the slave's row. All tables are equal now, except rows with changes that the daemon is going to replay.
     pub fn end(self, master: &mut Session, slave: &mut Session) -> Result<()> {
         let Rejoin { key, field, identity, position } = self;
         let row = MasterRow::read(master, &field)?;

@@ -1,8 +1,9 @@
-//! A few changes that have come alone: all that happens up to the commits in one message to each server, at once.
+//! Replays a few changes that have come alone: one message to each server, both sent at once, does everything before
+//! the commits.
 //!
-//! The slave's message opens the transaction, replays, and prepares it, and fails if anything is not as expected, so that
-//! what is prepared is right. Meanwhile the master prepares the position. If the slave has refused, the master's part is
-//! taken back, and the batch goes the ordinary way, which finds out what is the matter and says so.
+//! The slave's message begins the transaction, replays and prepares it. It fails if anything is not as expected, so
+//! what is prepared is right. At the same time the master prepares the position. If the slave refuses, the master's
+//! part is rolled back, and the batch is replayed in the usual way, which finds the reason and reports it.
 
 use super::{Pair, Step};
 use crate::backlog::order::Transaction;
@@ -12,14 +13,14 @@ use crate::base::names::LogId;
 use crate::process::failpoint;
 use crate::replay::replayer::MIN_CHANGES_FOR_SETS;
 
-/// After a batch that was refused it is likely that the next ones would be.
+/// After a refused batch the next ones would probably be refused too. So many are replayed in the usual way.
 const DOUBTFUL: u32 = 100;
 
 impl Pair {
-    /// False if the batch has to go the ordinary way; nothing of it has happened then.
+    /// False if the batch has to be replayed in the usual way. Then nothing of it has been done.
     pub(super) fn at_once(&mut self, transactions: &Batch, last: LogId) -> Result<bool> {
         let rows: u64 = transactions.iter().map(Transaction::rows).sum();
-        // What the reader has been asked for must be taken from it.
+        // What was requested from the prefetcher has to be taken from it.
         let is_ordered = self.prefetcher.as_ref().is_some_and(|ahead| !ahead.is_idle());
         if !self.two_phase || self.replayer.holds.checks_transactions() || is_ordered || rows >= MIN_CHANGES_FOR_SETS {
             return Ok(false);
@@ -30,7 +31,7 @@ impl Pair {
         }
         let changes =
             Pages::new(transactions.clone()).next(&mut self.log.reader, &mut self.master)?.unwrap_or_default();
-        // Of the others some are to be passed over, or too large.
+        // The others are to be skipped, or did not fit into one piece.
         if changes.len() as u64 != rows {
             return Ok(false);
         }

@@ -1,5 +1,5 @@
-//! Batches while something is in quarantine: each transaction is looked at before it is replayed, and follows if it
-//! depends on what is there.
+//! Puts transactions into quarantine. As long as there are some, each transaction is checked before it is replayed: if
+//! it depends on one in quarantine, it goes there too.
 
 use super::Pair;
 use crate::backlog::change::Change;
@@ -9,8 +9,8 @@ use crate::base::error::{Error, Kind, Result};
 use std::sync::Arc;
 
 impl Pair {
-    /// Puts the transaction aside that this error is about, if the operator wants that. All transactions before it have been
-    /// replayed; returns those behind it.
+    /// Puts the transaction of this error into quarantine, if the operator has set ON_ERROR=quarantine. All
+    /// transactions before it have been replayed. Returns those after it.
     pub(super) fn put_in_quarantine(&mut self, transactions: &Batch, error: Error) -> Result<Batch> {
         let is_wanted = self.quarantine && self.replayer.holds.pair().is_some() && !error.is_transient();
         let Some((id, txid)) = error.change().filter(|_| is_wanted) else { return Err(error) };
@@ -27,7 +27,8 @@ impl Pair {
         Ok(Arc::new(transactions[place + 1..].to_vec()))
     }
 
-    /// Replays transactions one by one, or puts them into quarantine; how many changes went to the slave.
+    /// Replays transactions one by one, or puts them into quarantine. Returns how many changes the slave got, either
+    /// way.
     pub(super) fn work_with_care(&mut self, transactions: &[Transaction]) -> Result<u64> {
         self.replayer.holds.read_quarantine(&mut self.slave)?;
         let mut applied = 0;
@@ -54,7 +55,7 @@ impl Pair {
         Ok(applied)
     }
 
-    /// Reads a transaction piece by piece, as long as `visit` asks for more.
+    /// Reads a transaction piece by piece, as long as `visit` returns true.
     fn each_chunk(
         &mut self,
         transaction: &Transaction,

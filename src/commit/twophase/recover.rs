@@ -1,4 +1,4 @@
-//! Settling what a broken connection left behind, and finding out whether both servers mean the same last batch.
+//! Settles what a former connection has left prepared, and makes sure that both servers have the same last batch.
 
 use super::{Pair, finish};
 use crate::backlog::master_row::MasterRow;
@@ -13,7 +13,7 @@ use crate::commit::sql;
 use crate::server::session::ToSql;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A batch that is prepared: the names of its parts on the master and on the slave.
+/// A prepared batch: its gids on the master and on the slave.
 #[derive(Default)]
 struct InDoubt {
     on_master: Option<String>,
@@ -21,8 +21,9 @@ struct InDoubt {
 }
 
 impl Pair {
-    /// Settles whatever a former connection left behind. Then both servers mean the same last batch, or the slave has gone
-    /// back to its own position; if neither can be had, an error says why, and nothing has changed.
+    /// Settles what a former connection has left prepared. Afterwards both servers have the same last batch, or the
+    /// slave has gone back to its own position. If neither is possible, it returns an error, and no position has
+    /// changed.
     pub fn recover(&mut self) -> Result<()> {
         self.settle(true)?;
         let (master, slave) = self.rows()?;
@@ -32,11 +33,11 @@ impl Pair {
             Standing::Behind => self.go_back(&master, slave.as_ref())?,
             apart => return Err(refusal(apart, &master, slave.as_ref())),
         }
-        // What was in doubt may have been a batch that put something there.
+        // A batch that was in doubt may have put something into quarantine.
         self.replayer.holds.read_quarantine(&mut self.slave)
     }
 
-    /// The same before a copy, which does not need what the slave has.
+    /// Does the same before a copy, which replaces what the slave has.
     pub fn recover_to_fill(&mut self) -> Result<()> {
         self.settle(false)?;
         let (master, slave) = self.rows()?;
@@ -53,7 +54,8 @@ impl Pair {
         Ok((master, slave))
     }
 
-    /// Commits or rolls back what is prepared. `must_agree`: not if both servers would be apart afterwards.
+    /// Commits or rolls back what is prepared. With `must_agree`, if there is only something to roll back, it first checks
+    /// that the daemon can replicate afterwards, and otherwise returns an error.
     fn settle(&mut self, must_agree: bool) -> Result<()> {
         let mut in_doubt: BTreeMap<BatchNumber, InDoubt> = BTreeMap::new();
         for (number, gid) in self.prepared(Side::Master)? {
@@ -90,7 +92,7 @@ impl Pair {
         for (number, parts, settlement) in settlements {
             log::warn!(target: &self.name, "Recovering batch {number}: {settlement}");
             let command = if settlement.commits() { "COMMIT PREPARED" } else { "ROLLBACK PREPARED" };
-            // Every settlement is about all that is prepared; the master goes first.
+            // A settlement commits or rolls back all that is prepared of the batch, the master first.
             for (side, gid) in [(Side::Master, parts.on_master), (Side::Slave, parts.on_slave)] {
                 if let Some(gid) = gid {
                     finish(self.session(side), command, number, &gid)?;
@@ -100,25 +102,26 @@ impl Pair {
         Ok(())
     }
 
-    /// This slave's transactions that a server keeps prepared; a gid may hold a former name of the pair.
+    /// This slave's prepared transactions on a server. A gid may have a former name of the pair.
     fn prepared(&mut self, side: Side) -> Result<BTreeSet<(BatchNumber, String)>> {
         let found = prepared(self.session(side))?;
         Ok(found.into_iter().filter_map(|found| Some((found.batch_of(&self.gids)?, found.gid))).collect())
     }
 
-    /// Both agree. The slave gets its row if it has none, or another name for the pair if the log came to another cluster.
+    /// Both agree. Creates the slave's row if it is missing, and renames the pair if the log has come to another
+    /// cluster.
     fn take_over(&mut self, master: &MasterRow, slave: Option<&SlaveRow>) -> Result<()> {
         let Some(slave) = slave else {
             return self.slave.execute("register the master", sql::PROGRESS_ROW, &[&self.key]).map(drop);
         };
         let name = &self.name;
         if master.slave.as_ref().is_some_and(|known| *known != self.slave_identity) {
-            log::warn!(target: name, "The slave is another database by now, with the same last batch: going on with it");
+            log::warn!(target: name, "The slave is another database now. It has the same last batch, so replication goes on");
         }
         if slave.key == self.key {
             return Ok(());
         }
-        log::warn!(target: name, "The log is in another database by now, with the same last batch: going on with it");
+        log::warn!(target: name, "The log is in another database now. The slave has the same last batch, so replication goes on");
         let (former, key) = (slave.key.clone(), self.key.clone());
         self.slave.transaction("BEGIN", |slave| {
             for statement in sql::RENAME_PAIR {
@@ -128,7 +131,8 @@ impl Pair {
         })
     }
 
-    /// TWO_PHASE=false: the slave has committed a batch, and the master's commit got lost.
+    /// TWO_PHASE=false: the slave has committed a batch, and the master has not. Writes the slave's position on the
+    /// master.
     fn commit_on_master(&mut self, master: &MasterRow, slave: Option<&SlaveRow>) -> Result<()> {
         let Some(slave) = slave else { return Ok(()) };
         let batch = slave.batch;
@@ -136,7 +140,7 @@ impl Pair {
         self.log.progress.write(&mut self.master, &slave.position()?, master.position.batch)
     }
 
-    /// The slave was restored: what it lacks is replayed once more, if the log still has all of it.
+    /// The slave was restored: makes its own position the master's, if the log still has everything that it lacks.
     fn go_back(&mut self, master: &MasterRow, slave: Option<&SlaveRow>) -> Result<()> {
         let Some(row) = slave else { return Ok(()) };
         let position = row.position()?;
@@ -160,7 +164,7 @@ impl Pair {
         let cleared = self.master.end(done)?;
         let told = format!(
             "The slave is behind: its last batch is {}, of {}, and the master's is {}. It was restored, or is another copy. \
-             Going back to its own position: what it lacks is replayed again ({cleared} flags cleared)",
+             Going back to its own position: what it lacks is replayed again ({cleared} flags are cleared)",
             row.batch, row.ts, master.position.batch
         );
         log::warn!(target: &self.name, "{told}");

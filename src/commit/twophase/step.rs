@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The points of the protocol at which something can be made to happen to it.
+/// The points of the protocol at which a test can stop the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Begun,
@@ -10,12 +10,12 @@ pub enum Step {
     Prepared,
     MasterCommitted,
     SlaveCommitted,
-    /// Without two-phase commit only.
+    /// Without two-phase commit, or if all changes are to be skipped.
     Noted,
 }
 
 impl Step {
-    /// Those of two-phase commit.
+    /// The steps of two-phase commit.
     pub const ALL: [Step; 5] =
         [Step::Begun, Step::Replayed, Step::Prepared, Step::MasterCommitted, Step::SlaveCommitted];
 }
