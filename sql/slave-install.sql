@@ -3,11 +3,12 @@
 --
 --     psql somedb -f slave-install.sql
 --
--- May be run again at any time, also while the daemon works. With two-phase commit, which is the default, the slave can do
--- without: then nothing can be paused, quarantined or told about conflicts but in the log file. A daemon whose role may
--- create tables in the schema public runs this by itself; for another one, as the owner:
+-- May be run again at any time, also while the daemon works. The daemon needs replica_progress. Without the other tables pause,
+-- quarantine and the record of conflicts do not work. A daemon whose role may create tables in the schema public runs this by
+-- itself; for another role, as the owner:
 --
---     GRANT SELECT, INSERT, UPDATE, DELETE ON replica_hold, replica_held, replica_conflict, replica_skipped TO somerole;
+--     GRANT SELECT, INSERT, UPDATE, DELETE
+--         ON replica_progress, replica_hold, replica_held, replica_conflict, replica_skipped TO somerole;
 --
 -- DROP TABLE replica_progress, replica_hold, replica_held, replica_conflict, replica_skipped removes it all.
 

@@ -392,7 +392,7 @@ fn the_mode_may_change_after_a_crash_at_any_step() {
 #[test]
 fn a_process_of_the_slave_that_hangs_is_noticed_and_the_pair_goes_on_afterwards() {
     let pair = Pair::new().with_a_table();
-    let mut daemon = pair.start_with("TIMEOUT=2");
+    let mut daemon = pair.start_with("TIMEOUT=2\nDEBUG_LEVEL=3");
     daemon.wait_log("Waiting for 'NOTIFY'");
     let sessions = "select pid from pg_stat_activity where datname = current_database() and client_port > 0";
     let hung = Still::make(pair.on_slave(sessions).remove(0).parse().unwrap());

@@ -64,7 +64,7 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
     let mut listener = if config.poll.is_some() { None } else { Some(Listener::start(config, control)?) };
     progress(Milestone::Connected);
     let mut housekeeping = Housekeeping::default();
-    let mut quiet_since = Instant::now();
+    let (mut quiet_since, mut replayed_at, mut recovered_at) = (Instant::now(), Instant::now(), Instant::now());
     let mut pace = Pace::default();
     let mut pause = None;
     while !control.is_stopping() {
@@ -85,7 +85,7 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
             _ => {}
         }
         if drained > 0 {
-            quiet_since = Instant::now();
+            (quiet_since, replayed_at) = (Instant::now(), Instant::now());
             listener.iter_mut().for_each(Listener::reset_pause);
         }
         if control.is_stopping() {
@@ -95,11 +95,17 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
         if pause.is_none() {
             progress(Milestone::Drained);
         }
-        let is_done = housekeeping.run(config, &mut pair, quiet_since.elapsed() >= QUIET)?;
+        // A transaction of an earlier connection may be prepared late, also while the pair is never idle.
+        if recovered_at.elapsed() >= config.timeout {
+            recovered_at = Instant::now();
+            pair.recover()?;
+        }
+        let is_done = housekeeping.run(config, &mut pair, replayed_at.elapsed() >= QUIET)?;
         housekeeping.take_warning().into_iter().for_each(|warning| progress(Milestone::Warning(warning)));
         if is_done {
             let since = Instant::now();
-            wait_for_work(config, &mut pair, listener.as_mut(), &mut quiet_since, pause.is_some())?;
+            let flags = until_flags(&mut pair, replayed_at);
+            wait_for_work(config, &mut pair, listener.as_mut(), &mut quiet_since, pause.is_some(), flags)?;
             pace.slept(since.elapsed());
         }
     }
@@ -122,9 +128,9 @@ fn wait_for_work(
     listener: Option<&mut Listener>,
     quiet_since: &mut Instant,
     is_paused: bool,
+    flags: Option<Duration>,
 ) -> Result<()> {
     let name = &config.name;
-    let flags = until_flags(pair, *quiet_since);
     let woken = match (listener, config.poll) {
         // The end of a pause is always signalled, and changes need not wake the daemon. So it waits without the lock, and
         // no transaction has to send a NOTIFY.
@@ -175,8 +181,8 @@ fn sleep(config: &Config, pair: &mut Pair, listener: &mut Listener, flags: Optio
 }
 
 /// When it is time to set flags, if there are some to be set and it is not time yet.
-fn until_flags(pair: &mut Pair, quiet_since: Instant) -> Option<Duration> {
-    let left = QUIET.checked_sub(quiet_since.elapsed())?;
+fn until_flags(pair: &mut Pair, replayed_at: Instant) -> Option<Duration> {
+    let left = QUIET.checked_sub(replayed_at.elapsed())?;
     pair.log.progress.unflagged().first().map(|_| left)
 }
 

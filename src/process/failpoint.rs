@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The environment variable that names the failpoint at which the process stops itself, for example `prepared`, or
-/// `marked:3` for the third time that it reaches `marked`.
+/// `replayed:3` for the third time that it reaches `marked`.
 const PAUSE_VARIABLE: &str = "PYREPLICA_PAUSE_AT";
 
 /// Stops the process here if the variable names this point. Called at every step of two-phase commit, and at every step

@@ -221,7 +221,7 @@ fn end_rejoin(rejoin: Rejoin, servers: &mut Servers, report: &CompareReport) -> 
     rejoin.end(master, slave)?;
     output::complain(
         "the slave's position is set. Start the daemon; when it has caught up, run compare: rows that changed during the repair \
-         may differ yet\n",
+         may still differ, and tables that were left out or unknown are not repaired\n",
     );
     Ok(())
 }

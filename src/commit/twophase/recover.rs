@@ -57,12 +57,12 @@ impl Pair {
     /// Commits or rolls back what is prepared. With `must_agree`, if there is only something to roll back, it first checks
     /// that the daemon can replicate afterwards, and otherwise returns an error.
     fn settle(&mut self, must_agree: bool) -> Result<()> {
-        let mut in_doubt: BTreeMap<BatchNumber, InDoubt> = BTreeMap::new();
+        let mut in_doubt: BTreeMap<(BatchNumber, String), InDoubt> = BTreeMap::new();
         for (number, gid) in self.prepared(Side::Master)? {
-            in_doubt.entry(number).or_default().on_master = Some(gid);
+            in_doubt.entry((number, token_of(&gid))).or_default().on_master = Some(gid);
         }
         for (number, gid) in self.prepared(Side::Slave)? {
-            in_doubt.entry(number).or_default().on_slave = Some(gid);
+            in_doubt.entry((number, token_of(&gid))).or_default().on_slave = Some(gid);
         }
         if in_doubt.is_empty() {
             return Ok(());
@@ -70,7 +70,7 @@ impl Pair {
         let (master, slave) = self.rows()?;
         let settlements: Vec<(BatchNumber, InDoubt, Settlement)> = in_doubt
             .into_iter()
-            .filter_map(|(number, parts)| {
+            .filter_map(|((number, _), parts)| {
                 let is_last = |batch: BatchNumber, token: Option<&String>| {
                     let gid = parts.on_master.as_ref().or(parts.on_slave.as_ref());
                     batch == number && token.zip(gid).is_some_and(|(token, gid)| self.gids.is_of(gid, token))
@@ -178,4 +178,9 @@ impl Pair {
             None => Ok(()),
         }
     }
+}
+
+/// Numbers repeat on a server that was restored, tokens do not.
+fn token_of(gid: &str) -> String {
+    gid.rsplit_once(':').map_or(String::new(), |(_, token)| token.to_string())
 }

@@ -6,11 +6,11 @@ use crate::replay::statements::Shape;
 use crate::server::session::Session;
 use std::collections::HashMap;
 
-/// Prepared statements that a session keeps; each takes some 50 kB on the server. At this number all are deallocated, and
-/// prepared again when they are needed.
-/// So many statements may be forgotten before all are deallocated: their names are not known to be there.
+/// So many statements may be forgotten before all are deallocated: which of their names exist is not known.
 const MAX_LEAKED: usize = 500;
 
+/// Prepared statements that a session keeps; each takes some 50 kB on the server. At this number all are deallocated, and
+/// prepared again when they are needed.
 const MAX_PREPARED: usize = 2_000;
 
 /// One message prepares statements of at most this length together; a longer statement gets a message of its own.
