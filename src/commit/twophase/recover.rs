@@ -59,10 +59,12 @@ impl Pair {
     fn settle(&mut self, must_agree: bool) -> Result<()> {
         let mut in_doubt: BTreeMap<(BatchNumber, String), InDoubt> = BTreeMap::new();
         for (number, gid) in self.prepared(Side::Master)? {
-            in_doubt.entry((number, token_of(&gid))).or_default().on_master = Some(gid);
+            let key = (number, token_of(&gid));
+            in_doubt.entry(key).or_default().on_master = Some(gid);
         }
         for (number, gid) in self.prepared(Side::Slave)? {
-            in_doubt.entry((number, token_of(&gid))).or_default().on_slave = Some(gid);
+            let key = (number, token_of(&gid));
+            in_doubt.entry(key).or_default().on_slave = Some(gid);
         }
         if in_doubt.is_empty() {
             return Ok(());
