@@ -27,6 +27,7 @@ mod install;
 mod keys;
 mod late;
 mod libpq;
+mod locks;
 mod lone;
 mod mail;
 mod masters;

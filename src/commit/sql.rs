@@ -72,7 +72,7 @@ pub const RENAME_PAIR: [&str; 5] = [
 ];
 
 /// Goes back to a slave's own position. First nobody deletes rows of the log meanwhile; $1 is the position's floor, $2 its base.
-pub const KEEP_LOG: &str = "begin; select pg_advisory_xact_lock(1887007337, 0)";
+pub const KEEP_LOG: &str = "begin; lock table public.replica_purged in share row exclusive mode";
 pub const IS_PURGED: &str = "select exists (select from public.replica_purged where id > $1 \
      and coalesce(txid >= pg_snapshot_xmin($2::text::pg_snapshot), true))";
 pub const FLAGGED: &str = "update public.replica_slave set flagged = $2 where field = $1::text::name";
