@@ -16,6 +16,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 /// The target of messages that belong to no pair.
 pub const OWN_TARGET: &str = "pyreplica";
 
+/// The owner may write to a new log file, the group may read it, and others may do neither: statements with values are in it.
+#[cfg(unix)]
+pub const NEW_FILE_MODE: u32 = 0o640;
+
 /// The format of Python's `time.ctime`.
 const TIME_FORMAT: &str = "%a %b %e %H:%M:%S %Y";
 
@@ -168,8 +172,21 @@ fn try_reopen() -> io::Result<()> {
 /// file.
 fn open(path: &Path) -> io::Result<File> {
     let describe = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-    OpenOptions::new().append(true).create(true).open(path).map_err(describe)
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    limit_mode(&mut options);
+    options.open(path).map_err(describe)
 }
+
+/// An existing file keeps its mode.
+#[cfg(unix)]
+fn limit_mode(options: &mut OpenOptions) {
+    use std::os::unix::fs::OpenOptionsExt;
+    options.mode(NEW_FILE_MODE);
+}
+
+#[cfg(windows)]
+fn limit_mode(_options: &mut OpenOptions) {}
 
 #[cfg(test)]
 mod tests {
