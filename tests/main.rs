@@ -16,6 +16,7 @@ mod copy_cases;
 mod crash_sweep;
 mod disconnect;
 mod doctor;
+mod escapes;
 mod explained;
 mod filter;
 mod filter_python;

@@ -8,6 +8,7 @@
 mod clients;
 
 use crate::base::control::Control;
+use crate::base::shown::shown;
 use crate::config::settings::Config;
 use crate::health::status::{self, PairStatus};
 use crate::process::logger::OWN_TARGET;
@@ -108,10 +109,10 @@ impl Server {
         let Some(pairs) = self.ask() else { return no_answer() };
         let mut body = String::new();
         for pair in pairs.iter() {
-            body += &format!("{}: {}\n", pair.name, pair.state());
+            body += &format!("{}: {}\n", shown(&pair.name), pair.state());
             for problem in &pair.problems {
-                body += &format!("  {}\n", problem.text.replace(char::is_control, " "));
-                body += &problem.hint.as_ref().map_or(String::new(), |hint| format!("  hint: {}\n", hint.replace(char::is_control, " ")));
+                body += &format!("  {}\n", shown(&problem.text));
+                body += &problem.hint.as_ref().map_or(String::new(), |hint| format!("  hint: {}\n", shown(hint)));
             }
         }
         let status = if pairs.iter().all(PairStatus::is_healthy) { "200 OK" } else { "503 Service Unavailable" };

@@ -3,6 +3,7 @@
 mod help;
 
 use crate::base::error::{Error, ExitCode, Kind, Result};
+use crate::base::shown::shown;
 use crate::config::files::{self, LoadedConfigs};
 use crate::config::settings::{Config, DEBUG_LEVELS};
 use crate::daemon::supervisor::{self, Failure, Mode, Reload};
@@ -225,7 +226,7 @@ fn fail(who: &str, target: &str, error: &Error, options: &Options) -> ExitCode {
 
 fn report_as(who: &str, error: &Error) -> ExitCode {
     let hint = error.hint().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
-    output::complain(&format!("{who}: {error}\n{hint}"));
+    output::complain(&format!("{}: {error}\n{hint}", shown(who)));
     error.exit_code()
 }
 
