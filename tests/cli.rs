@@ -121,6 +121,8 @@ fn a_file_that_is_not_there_is_an_error_with_a_hint() {
 mod running {
     use super::*;
     use std::net::TcpListener;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
     use std::process::{Child, Stdio};
     use std::thread::sleep;
     use std::time::{Duration, Instant};
@@ -210,6 +212,50 @@ mod running {
         assert_eq!(daemon.exit_code(), Some(0));
         assert!(fs::read_to_string(&log).unwrap().contains("Stopping"));
         assert!(!fs::read_to_string(&moved).unwrap().contains("Stopping"));
+    }
+
+    fn mode(file: &Path) -> u32 {
+        fs::metadata(file).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_new_log_file_is_nobody_elses_and_an_old_one_keeps_its_mode() {
+        let dir = Scratch::new("log-mode");
+        let log = dir.0.join("log");
+        let run = || {
+            let words =
+                ["-c", "umask 0; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_pyreplica"), "--log", log.to_str().unwrap()];
+            Command::new("sh").args(words).arg(dir.path()).output().unwrap()
+        };
+        run();
+        assert_eq!(mode(&log), 0o640);
+        fs::set_permissions(&log, fs::Permissions::from_mode(0o664)).unwrap();
+        run();
+        assert_eq!(mode(&log), 0o664);
+    }
+
+    #[test]
+    fn a_config_file_with_a_password_that_others_may_read_or_write_is_warned_of() {
+        let dir = Scratch::new("config-mode");
+        let (dsn, log) = ("host=127.0.0.1 port=9 user=me", dir.0.join("log"));
+        let mail = "[SMTP]\nSERVER=x\nFROM_ADDR=a@b.c\nTO_ADDRS=a@b.c\nUSERNAME=joe\nPASSWORD=hunter2\n";
+        for (is_told, mode, password, rest) in [
+            (true, 0o644, " password=hunter2", ""),
+            (true, 0o620, " password=hunter2", ""),
+            (true, 0o640, "", mail),
+            (false, 0o600, " password=hunter2", mail),
+            (false, 0o644, "", ""),
+        ] {
+            let text = format!("[MAIN]\nNAME=x\nDSN0={dsn}\nDSN1={dsn} dbname=d{password}\n{rest}");
+            let file = dir.write("x.conf", &text);
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            drop(fs::remove_file(&log));
+            let output = super::run(&["--once", "--log", log.to_str().unwrap(), &file]);
+            let told = fs::read_to_string(&log).unwrap();
+            let warning = format!("WARNING: config file {file} holds a password and has group or world access");
+            assert_eq!(told.contains(&warning), is_told, "{mode:o} {password} {rest}: {told}\n{}", stderr(&output));
+            assert!(!told.contains("hunter2"), "{told}");
+        }
     }
 
     #[test]

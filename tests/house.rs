@@ -230,6 +230,27 @@ fn what_only_unix_has_stands_behind_cfg_unix() {
     }
 }
 
+/// Anybody who can log in may take any advisory lock, and keep it. One may be tried, and that is all.
+#[test]
+fn nothing_waits_for_an_advisory_lock() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![root.join("src"), root.join("sql")];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let waits = ["pg_advisory_lock", "pg_advisory_xact_lock"].iter().any(|call| text.contains(call));
+            assert!(!waits, "{} waits for an advisory lock", path.display());
+            files += 1;
+        }
+    }
+    assert!(files > 99);
+}
+
 #[test]
 fn the_script_of_the_master_is_made_from_its_parts() {
     let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");

@@ -1,9 +1,10 @@
 //! METRICS: what the daemon serves by HTTP, and that no client can hurt replication.
 
-use crate::harness::{self, Daemon, Pair, wait_until};
+use crate::harness::{self, Daemon, End, Pair, wait_until};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 const TABLE: &str = "create table t (id int primary key, a text)";
 
@@ -101,6 +102,45 @@ fn clients_that_say_nothing_too_much_or_go_away_hurt_nobody() {
     assert!(served.get("/health").starts_with("HTTP/1.1 "), "others get their turn");
     drop(silent);
     assert!(served.daemon.terminate().success());
+}
+
+/// Each of them would take two seconds, one after the other.
+#[test]
+fn however_many_clients_say_nothing_or_little_others_are_served() {
+    let served = Served::start();
+    wait_until("the daemon is connected", || served.get("/health").starts_with("HTTP/1.1 200 "));
+    let mut silent: Vec<TcpStream> = (0..150).map(|_| served.connect()).collect();
+    assert!(served.get("/health").starts_with("HTTP/1.1 200 "));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _end = End(&is_over);
+        scope.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                silent.push(served.connect());
+                // Those that had to go say nothing any more.
+                silent.iter_mut().rev().take(40).for_each(|client| drop(client.write_all(b"G")));
+                silent.truncate(silent.len().min(200));
+                std::thread::sleep(Duration::from_millis(20));
+                if silent.len() == 200 {
+                    silent.drain(..100);
+                }
+            }
+        });
+        let began = Instant::now();
+        for path in ["/health", "/metrics"].repeat(10) {
+            assert!(served.get(path).starts_with("HTTP/1.1 200 "), "{path}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    });
+}
+
+#[test]
+fn a_request_without_end_is_cut_off() {
+    let served = Served::start();
+    let mut endless = served.connect();
+    endless.set_write_timeout(Some(harness::PATIENCE)).unwrap();
+    let cut = (0..1 << 12).any(|_| endless.write_all(&[b'x'; 1 << 12]).is_err());
+    assert!(cut, "16 MB were taken");
 }
 
 /// It accepts connections and says nothing, and the connection string lets the daemon wait for ever.

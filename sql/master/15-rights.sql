@@ -68,7 +68,7 @@ declare
     daemon regrole;
     statement text;
     loss record;
-    told text := '';
+    told jsonb := '[]';
 begin
     for statement in
         select distinct format('revoke all on %s %s from %s cascade', o.kind, o.name,
@@ -111,10 +111,10 @@ begin
         raise warning '% is no longer granted to % on %', loss.privileges, loss.rolname, loss.name
             using hint = format('If it is wanted: GRANT %s ON %s %s TO %I;',
                                 loss.privileges, upper(loss.kind), loss.name, loss.rolname);
-        told := told || format(e'%s is no longer granted to %s on %s. If it is wanted: GRANT %1$s ON %4$s %3$s TO %5$I;\n',
-                               loss.privileges, loss.rolname, loss.name, upper(loss.kind), loss.rolname);
+        told := told || to_jsonb(format('%s is no longer granted to %s on %s. If it is wanted: GRANT %1$s ON %4$s %3$s TO %5$I;',
+                               loss.privileges, loss.rolname, loss.name, upper(loss.kind), loss.rolname));
     end loop;
-    perform set_config('pyreplica.told', told, false);
+    perform set_config('pyreplica.told', told::text, false);
 end
 $rights$;
 

@@ -12,10 +12,10 @@ pub const READ_BY_INDEX: &str =
 /// Slaves come and go by columns of the log: none does while rows are being marked or deleted, which waits for nobody for
 /// long, nor for the disk: if it gets lost, it is done again.
 pub const BEGIN_MARKING: &str = "begin; set local lock_timeout = '1s'; set local synchronous_commit = off; \
-     select pg_advisory_xact_lock_shared(1887007337, 0); lock table public.replica_log in row exclusive mode";
+     lock table public.replica_purged in row exclusive mode; lock table public.replica_log in row exclusive mode";
 
-/// 0x70797267 is "pyrg". Of several slaves' daemons that find the log restored, one takes care of it.
-pub const BEGIN_ADOPTING: &str = "begin; select pg_advisory_xact_lock(1887007335, 0)";
+/// Of several slaves' daemons that find the log restored, one takes care of it.
+pub const BEGIN_ADOPTING: &str = "begin; lock table public.replica_slave in share update exclusive mode";
 
 pub const CURRENT_SNAPSHOT: &str = "select pg_current_snapshot()::text";
 

@@ -1,6 +1,7 @@
 //! Errors as the operator needs them: which operation failed, on which side, why, and what to do now.
 
 use crate::base::names::{LogId, Side, Txid};
+use crate::base::shown::shown;
 use std::fmt;
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -71,13 +72,14 @@ struct Parts {
 }
 
 impl Error {
-    /// `operation` says what was attempted ("connect", "prepare the batch"), `detail` why it failed.
+    /// `operation` says what was attempted ("connect", "prepare the batch"), `detail` why it failed. Both, and the hint, may hold
+    /// names, values and messages of the servers: they are escaped here, so that they are one line each wherever they are shown.
     pub fn new(kind: Kind, side: Option<Side>, operation: impl Into<String>, detail: impl fmt::Display) -> Self {
         Error(Box::new(Parts {
             kind,
             side,
-            operation: operation.into(),
-            detail: detail.to_string(),
+            operation: shown(&operation.into()).into_owned(),
+            detail: shown(&detail.to_string()).into_owned(),
             hint: None,
             code: None,
             change: None,
@@ -86,14 +88,14 @@ impl Error {
 
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint = Some(hint.into());
+        self.0.hint = Some(shown(&hint.into()).into_owned());
         self
     }
 
     /// The same error with another reason.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
-        self.0.detail = detail.into();
+        self.0.detail = shown(&detail.into()).into_owned();
         self
     }
 

@@ -4,6 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `names` | ids of changes, transactions and batches; the two sides; quoting for SQL |
+//! | `shown` | how text of others is shown, so that it does nothing else |
 //! | `backoff` | how long to wait before the next attempt |
 //! | `error` | what failed, on which side, why, and what to do now; the exit codes |
 //! | `control` | stop or wake a pair, cancel the statements that the servers run for it |
@@ -11,6 +12,7 @@
 //! In PostgreSQL: `error` carries what SQLSTATE, DETAIL and HINT carry; a `Control` does what a latch does.
 
 pub mod names;
+pub mod shown;
 pub mod backoff;
 pub mod error;
 pub mod control;

@@ -75,7 +75,7 @@ pub const RENAME_PAIR: [&str; 5] = [
 
 /// The statements that go back to a slave's own position. This one comes first: it keeps others from deleting rows of
 /// the log meanwhile.
-pub const KEEP_LOG: &str = "begin; select pg_advisory_xact_lock(1887007337, 0)";
+pub const KEEP_LOG: &str = "begin; lock table public.replica_purged in share row exclusive mode";
 
 /// Whether rows may have been deleted that a position does not cover. $1 is the position's floor, $2 its base.
 pub const IS_PURGED: &str = "select exists (select from public.replica_purged where id > $1 \

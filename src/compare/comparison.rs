@@ -30,8 +30,8 @@ mod in_progress;
 use crate::base::error::Result;
 use crate::compare::digest::{DigestSource, Key, Range};
 use crate::compare::servers::Servers;
-use crate::compare::sql;
 use crate::server::session::{Session, TextRow};
+use crate::server::sql as server_sql;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -333,7 +333,8 @@ impl Comparison<'_, '_> {
 
     fn daemon_runs(&mut self) -> Result<bool> {
         let field = &self.plan.pending.field;
-        Ok(self.servers.master().query_one("look for the daemon", sql::DAEMON_RUNS, &[field])?.get(0))
+        let sessions = self.servers.master().query("look for the daemon", server_sql::DAEMON, &[field])?;
+        Ok(sessions.iter().any(|row| row.get("replicates")))
     }
 
     fn report(&mut self, found: Vec<Difference>) -> Result<()> {

@@ -40,8 +40,9 @@ impl Rejoin {
             return Ok(None);
         }
         checks::progress_table(slave)?;
-        if !master.query_one("lock the pair", server_sql::LOCK_SLAVE, &[field])?.get::<_, bool>(0) {
-            let detail = "a daemon or another repair is connected for this slave";
+        if let Some(other) = checks::take_slave(master, field)? {
+            let detail =
+                format!("a daemon or another repair is connected for this slave (server process {})", other.pid);
             return Err(Error::new(Kind::Busy, Some(Side::Master), "set the slave's position", detail)
                 .with_hint("stop it, and run the repair again"));
         }

@@ -15,6 +15,8 @@ pub struct LoadedConfigs {
     pub errors: Vec<Error>,
     /// For each of the errors, the file or directory that it is about.
     pub bad: Vec<PathBuf>,
+    /// What the operator should know of the files, for the log.
+    pub warnings: Vec<String>,
 }
 
 /// Reads each file, and each `*.conf` of each directory, sorted by name.
@@ -30,6 +32,7 @@ pub fn load(paths: &[PathBuf]) -> LoadedConfigs {
     for path in sources {
         match read(&path).and_then(|config| refuse_duplicate(config, &path, &loaded.configs, &loaded.files)) {
             Ok(config) => {
+                loaded.warnings.extend(shows_password(&config, &path));
                 loaded.configs.push(config);
                 loaded.files.push(path);
             }
@@ -81,6 +84,31 @@ fn refuse_duplicate(config: Config, path: &Path, others: &[Config], files: &[Pat
         Some(index) => Err(unreadable(path, format!("replicates the same pair as {}", files[index].display()))),
         None => Ok(config),
     }
+}
+
+/// A warning, if the file holds a password and others may read or change it.
+fn shows_password(config: &Config, path: &Path) -> Option<String> {
+    let has_password = [&config.master, &config.slave].iter().any(|dsn| **dsn != dsn.without_password())
+        || config.smtp.as_ref().is_some_and(|smtp| smtp.login.is_some());
+    (has_password && is_open_to_others(&fs::metadata(path).ok()?)).then(|| {
+        format!(
+            "config file {0} holds a password and has group or world access; permissions should be u=rw (0600) or less. \
+             hint: chmod 600 {0}, and let it belong to the account that pyreplica runs as",
+            path.display()
+        )
+    })
+}
+
+/// Whether others than the owner may read or write a file.
+#[cfg(unix)]
+pub fn is_open_to_others(meta: &fs::Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    meta.permissions().mode() & 0o077 != 0
+}
+
+#[cfg(windows)]
+pub fn is_open_to_others(_meta: &fs::Metadata) -> bool {
+    false
 }
 
 fn unreadable(path: &Path, why: impl std::fmt::Display) -> Error {

@@ -40,6 +40,7 @@ use crate::pair::replicator::{self, Purpose};
 use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
 use crate::replay::hold;
+use crate::server::checks;
 use crate::server::connect;
 use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
@@ -125,7 +126,7 @@ fn without_daemon(
     control: &Control,
     report: &mut dyn FnMut(CopyEvent),
 ) -> Result<CopyResult> {
-    pair.master.query("lock the pair for a copy", sql::LOCK_COPY, &[&config.slave_field])?;
+    checks::show_copy(&mut pair.master, &config.slave_field)?;
     pair.slave.query("set the session up", pair_sql::COMMIT_DURABLY, &[])?;
     pair.master.query("set the session up", pair_sql::COMMIT_DURABLY, &[])?;
     let (tables, notes) = plan::choose(&mut pair.master, &options.tables)?;

@@ -32,10 +32,6 @@ pub const WANT_COPY: &str = "insert into public.replica_copy (master, relation, 
      on conflict (master, relation) do update set state = $5, whole = $3, batch = $4, snapshot = null, \
      rows = null, ts = now()";
 
-/// 0x70797263 is "pyrc". A copy to this slave holds this lock on the master, in shared mode, so that status can distinguish
-/// a running copy from an interrupted one, and from a daemon.
-pub const LOCK_COPY: &str = "select pg_try_advisory_lock_shared(1887007331, hashtext($1))";
-
 /// Waits for an earlier load of the table whose transaction has not ended yet.
 pub const BEGIN_LOAD: &str = "select state from public.replica_copy where master = $1 and relation = $2 for update";
 

@@ -1,5 +1,6 @@
 //! Sends a mail to the mail server. Every step has a timeout. The only importer of lettre.
 
+use crate::base::shown::shown;
 use crate::config::settings::{Protection, Smtp};
 use lettre::address::Envelope;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
@@ -139,7 +140,7 @@ impl SendError {
     }
 
     pub fn new(reason: impl Into<String>, is_final: bool) -> SendError {
-        SendError { reason: reason.into(), is_final }
+        SendError { reason: shown(&reason.into()).into_owned(), is_final }
     }
 
     /// An error on our side. It is not final, because the operator may correct it while the mail waits.

@@ -4,6 +4,7 @@
 use crate::base::backoff;
 use crate::base::error::{Error, Kind};
 use crate::base::names::{LogId, Side};
+use crate::base::shown::shown;
 use crate::config::settings::{Config, Smtp};
 use crate::daemon::mail::{self as smtp, Mail, Mailer, SendError};
 use crate::daemon::notices::{FailureCount, NoticeBatch, NoticeQueue, ProblemLog};
@@ -153,7 +154,7 @@ impl Shared {
     /// Puts a mail into the queue, unless the config file has no subject for it.
     fn enqueue(&self, subject: &Option<String>, suffix: &str, what: &str, lines: &[(&str, String)]) {
         let Some(subject) = subject else { return };
-        let mail = Mail { subject: format!("{subject}{suffix}"), body: self.body(what, lines) };
+        let mail = Mail { subject: shown(&format!("{subject}{suffix}")).into_owned(), body: self.body(what, lines) };
         let mut state = self.state();
         if state.waiting.len() == MAX_WAITING {
             state.waiting.pop_front();
@@ -282,7 +283,7 @@ fn what(error: &Error) -> String {
 
 fn hint(error: &SendError) -> &'static str {
     match error.to_string().contains("certificate") {
-        true => "\nhint: CA_FILE in [SMTP] names the certificates to trust",
+        true => "\0hint: CA_FILE in [SMTP] names the certificates to trust",
         false => "",
     }
 }
@@ -304,9 +305,9 @@ fn present<const N: usize>(lines: [(&'static str, Option<String>); N]) -> Vec<(&
     lines.into_iter().filter_map(|(label, text)| Some((label, text?))).collect()
 }
 
-/// `label:   text`. Further lines of the text are indented, so none of them can look like another label.
+/// `label:   text`. It is one line, whatever the text is of, so nothing in it can look like another label.
 fn line(label: &str, text: &str) -> String {
-    let text = cut(text.trim_end()).replace("\r\n", "\n").replace(['\n', '\r'], &format!("\n{:COLUMN$}", ""));
+    let text = cut(&shown(text.trim_end()));
     format!("{:COLUMN$}{text}\n", format!("{label}:"))
 }
 

@@ -21,11 +21,6 @@ pub static DOCTOR_CATALOG: LazyLock<String> =
 pub static DOCTOR_SEQUENCES: LazyLock<String> =
     LazyLock::new(|| with_own(include_str!("../../sql/query/doctor/sequences.sql")));
 
-/// Whether a copy to the slave is in progress.
-pub const COPY_RUNS: &str = "select exists (select from pg_locks where locktype = 'advisory' and classid = 1887007331 \
-     and objid = (hashtext($1)::bigint & 4294967295)::oid and objsubid = 2 and granted \
-     and database = (select oid from pg_database where datname = current_database()))";
-
 /// The last batch, and when it was committed.
 pub const LAST_BATCH: &str =
     "select batch, ts::timestamptz(0)::text as ts from public.replica_slave where field = $1::text::name";

@@ -191,9 +191,9 @@ impl PairStatus {
         let rows = master.query("look for the daemon", server_sql::DAEMON, &[field])?;
         self.daemon = rows
             .iter()
-            .find(|row| !row.get::<_, bool>("copies"))
+            .find(|row| row.get("replicates") && !row.get::<_, bool>("copies"))
             .map(|row| Daemon { pid: row.get("pid"), client: row.get("client") });
-        self.is_copying = master.query_one("look for a copy", sql::COPY_RUNS, &[field])?.get(0);
+        self.is_copying = rows.iter().any(|row| row.get("copies"));
         self.lag = Some(lag::of(master, field)?);
         let open = master.query_one("look for open transactions", sql::OPEN_TRANSACTIONS, &[])?;
         self.open = Some(OpenTransactions {

@@ -244,7 +244,7 @@ impl Release {
 
     /// Replays the next held changes of a table. Returns how many, and whether no others are held at the moment.
     fn replay_piece(&mut self, relation: &str, snapshot: Option<&str>) -> Result<(u64, bool)> {
-        self.slave.query("wait for other sessions that replay held changes", sql::LOCK_RELEASE, &[&self.pair])?;
+        self.slave.message("wait for other sessions that replay held changes", sql::LOCK_RELEASE)?;
         if let Some(snapshot) = snapshot {
             self.slave.execute("drop what was copied", sql::DROP_VISIBLE, &[&self.pair, &relation, &snapshot])?;
         }

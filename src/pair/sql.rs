@@ -52,8 +52,8 @@ pub const HOLD: &str = "insert into public.replica_hold (master, relation, why) 
 
 pub const END_HOLD: &str = "delete from public.replica_hold where master = $1 and relation = $2";
 
-/// 0x70797268 is "pyrh". Only one session at a time replays the held changes of a pair.
-pub const LOCK_RELEASE: &str = "select pg_advisory_xact_lock(1887007336, hashtext($1))";
+/// Only one session at a time replays held changes. Daemons hold others meanwhile.
+pub const LOCK_RELEASE: &str = "lock table public.replica_held in share update exclusive mode";
 
 /// All but the newest conflicts of a pair.
 pub const FORGET_CONFLICTS: &str = "delete from public.replica_conflict where master = $1 \

@@ -5,6 +5,7 @@
 //! the original, so that it does not mix with errors about the command line; or to a file, which SIGHUP reopens.
 
 use crate::base::error::Error;
+use crate::base::shown::shown;
 use chrono::{DateTime, Local};
 use env_logger::{Builder, Logger, Target};
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -15,6 +16,13 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 /// The target of messages that belong to no pair.
 pub const OWN_TARGET: &str = "pyreplica";
+
+/// The owner may write to a new log file, the group may read it, and others may do neither: statements with values are in it.
+#[cfg(unix)]
+pub const NEW_FILE_MODE: u32 = 0o640;
+
+/// Begins another line of a message. No text of PostgreSQL's can hold it.
+pub const NEXT_LINE: &str = "\0";
 
 /// The format of Python's `time.ctime`.
 const TIME_FORMAT: &str = "%a %b %e %H:%M:%S %Y";
@@ -31,7 +39,9 @@ pub fn init<'a>(file: Option<&Path>, levels: impl IntoIterator<Item = (&'a str, 
     log::set_logger(&Switch).expect("logging starts once");
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
-        log::error!(target: thread.name().unwrap_or(OWN_TARGET), "{panic}");
+        // The place, and then what it says.
+        let message = panic.to_string().replacen('\n', NEXT_LINE, 1);
+        log::error!(target: thread.name().unwrap_or(OWN_TARGET), "{message}");
     }));
     Ok(())
 }
@@ -46,7 +56,7 @@ pub fn set_levels<'a>(levels: impl IntoIterator<Item = (&'a str, u8)>) {
 /// Logs an error, and its hint on a line of its own.
 pub fn error(name: &str, error: &Error) {
     match error.hint() {
-        Some(hint) => log::error!(target: name, "{error}\nhint: {hint}"),
+        Some(hint) => log::error!(target: name, "{error}{NEXT_LINE}hint: {hint}"),
         None => log::error!(target: name, "{error}"),
     }
 }
@@ -90,15 +100,15 @@ fn builder<'a>(levels: impl IntoIterator<Item = (&'a str, u8)>) -> Builder {
     builder
 }
 
-/// Further lines of a message begin with a tab, so no part of a message can look like another message.
+/// Further lines of a message begin with a tab. Only we begin one, by `NEXT_LINE`: whatever else is no plain text is escaped.
 fn format_line(name: &str, time: &DateTime<Local>, level: Level, message: &str) -> String {
     let severity = match level {
         Level::Error => "ERROR: ",
         Level::Warn => "WARNING: ",
         _ => "",
     };
-    let message = message.trim_end().replace("\r\n", "\n").replace(['\n', '\r'], "\n\t");
-    format!("{name} {} {severity}{message}\n", time.format(TIME_FORMAT))
+    let lines: Vec<_> = message.trim_end().split(NEXT_LINE).map(shown).collect();
+    format!("{} {} {severity}{}\n", shown(name), time.format(TIME_FORMAT), lines.join("\n\t"))
 }
 
 static LOGGER: RwLock<Option<Logger>> = RwLock::new(None);
@@ -168,8 +178,21 @@ fn try_reopen() -> io::Result<()> {
 /// file.
 fn open(path: &Path) -> io::Result<File> {
     let describe = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-    OpenOptions::new().append(true).create(true).open(path).map_err(describe)
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    limit_mode(&mut options);
+    options.open(path).map_err(describe)
 }
+
+/// An existing file keeps its mode.
+#[cfg(unix)]
+fn limit_mode(options: &mut OpenOptions) {
+    use std::os::unix::fs::OpenOptionsExt;
+    options.mode(NEW_FILE_MODE);
+}
+
+#[cfg(windows)]
+fn limit_mode(_options: &mut OpenOptions) {}
 
 #[cfg(test)]
 mod tests {
@@ -195,7 +218,8 @@ mod tests {
 
     #[test]
     fn further_lines_of_a_message_are_indented() {
-        assert!(line(Level::Error, "a\nDETAIL: b\r\nhint: c\n").ends_with(" ERROR: a\n\tDETAIL: b\n\thint: c\n"));
+        assert!(line(Level::Error, "a\0hint: b\n").ends_with(" ERROR: a\n\thint: b\n"));
+        assert!(line(Level::Error, "a\nhint: b\u{1b}\r\n\0c").ends_with(" ERROR: a\\nhint: b\\u{1b}\\r\\n\n\tc\n"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What verbs print: tables for people, JSON for programs. The only importer of serde_json.
 
 use crate::base::error::{Error, Kind, Result};
+use crate::base::shown::{is_hidden, shown, shown_lines};
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -32,8 +33,7 @@ impl TextTable {
 
     pub fn row(&mut self, cells: impl IntoIterator<Item = impl ToString>) {
         // A line feed in a name would break the table, and an escape sequence could change the terminal.
-        let clean = |cell: String| cell.replace(char::is_control, "?");
-        self.rows.push(cells.into_iter().map(|cell| clean(cell.to_string())).collect());
+        self.rows.push(cells.into_iter().map(|cell| shown(&cell.to_string()).into_owned()).collect());
     }
 
     pub fn is_empty(&self) -> bool {
@@ -59,9 +59,14 @@ impl TextTable {
     }
 }
 
-/// Writes to stdout. If the reader has closed the pipe, it returns an error instead of a panic, and the verb ends:
+/// Writes lines to stdout, of which nothing but text reaches the terminal. Whoever composes them escapes what stands within a
+/// line, by `shown`: a line feed in a name would begin a line. If the reader has closed the pipe, it returns an error instead of a panic, and the verb ends:
 /// nobody would read the rest.
 pub fn print(text: &str) -> Result<()> {
+    write(&shown_lines(text))
+}
+
+fn write(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     written.map_err(|e| Error::new(Kind::Stopped, None, "print", e))
@@ -69,17 +74,39 @@ pub fn print(text: &str) -> Result<()> {
 
 /// Prints one JSON document, for programs.
 pub fn print_json(document: &Json) -> Result<()> {
-    print(&format!("{document:#}\n"))
+    write(&format!("{}\n", json_text(document)))
 }
 
-/// Writes to stderr, and ignores errors of that.
+/// JSON escapes some characters that a terminal would obey. Here the others are escaped as well, in its way.
+fn json_text(document: &Json) -> String {
+    let text = format!("{document:#}");
+    if !text.contains(|c| c != '\n' && is_hidden(c)) {
+        return text;
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            c if c != '\n' && is_hidden(c) => {
+                c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| escaped += &format!("\\u{unit:04x}"));
+            }
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// Writes lines to stderr as `print` does to stdout, and ignores errors of that.
 pub fn complain(text: &str) {
+    warn_raw(&shown_lines(text));
+}
+
+fn warn_raw(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Clears the terminal before new output. Does nothing if stdout is not a terminal.
 pub fn clear() -> Result<()> {
-    if io::stdout().is_terminal() { print("\x1b[H\x1b[2J") } else { Ok(()) }
+    if io::stdout().is_terminal() { write("\x1b[H\x1b[2J") } else { Ok(()) }
 }
 
 /// Shows the progress of long work. It writes to stderr, so that stdout has the result only.
@@ -102,14 +129,15 @@ impl ProgressLine {
             return;
         }
         self.shown = Some(Instant::now());
-        let text = text().replace(char::is_control, "?");
-        complain(&if self.is_terminal { format!("\r{text}\x1b[K") } else { format!("{text}\n") });
+        let text = text();
+        let text = shown(&text);
+        warn_raw(&if self.is_terminal { format!("\r{text}\x1b[K") } else { format!("{text}\n") });
     }
 
     /// Removes the line from the terminal, before the verb prints its result or an error.
     pub fn end(&mut self) {
         if self.shown.take().is_some() && self.is_terminal {
-            complain("\r\x1b[K");
+            warn_raw("\r\x1b[K");
         }
     }
 }
@@ -131,8 +159,16 @@ mod tests {
         table.row(["public.\u{e9}tag\u{e8}re\n", "1000", ""]);
         assert_eq!(
             table.text(),
-            "TABLE            ROWS  STATE\npublic.a            7  ok\npublic.\u{e9}tag\u{e8}re?  1000\n"
+            "TABLE             ROWS  STATE\npublic.a             7  ok\npublic.\u{e9}tag\u{e8}re\\n  1000\n"
         );
+    }
+
+    #[test]
+    fn a_document_is_read_back_as_it_was_and_moves_no_cursor() {
+        let document = json!({ "name\u{202e}": "a\n\u{1b}\u{7f}\u{9b}\u{2028}\u{e0041}" });
+        let text = json_text(&document);
+        assert!(!text.contains(|c| c != '\n' && is_hidden(c)), "{text:?}");
+        assert_eq!(serde_json::from_str::<Json>(&text).unwrap(), document);
     }
 
     #[test]

@@ -37,15 +37,13 @@ pub fn become_user(name: &str, _log: Option<&Path>) -> Result<()> {
 
 #[cfg(unix)]
 mod unix {
+    use crate::process::logger::NEW_FILE_MODE;
     use std::fs::{OpenOptions, read_to_string};
     use std::io;
     use std::os::unix::fs::{OpenOptionsExt, fchown};
     use std::os::unix::process::CommandExt;
     use std::path::Path;
     use std::process::Command;
-
-    /// The user may write to a new log file, the user's group may read it, and others may do neither.
-    const LOG_MODE: u32 = 0o640;
 
     pub struct Account {
         pub uid: u32,
@@ -86,7 +84,7 @@ mod unix {
 
     /// Creates the log file for the user. An existing file keeps its owner, and a symbolic link is not followed.
     pub fn prepare_log(path: &Path, account: &Account) -> io::Result<()> {
-        match OpenOptions::new().append(true).create_new(true).mode(LOG_MODE).open(path) {
+        match OpenOptions::new().append(true).create_new(true).mode(NEW_FILE_MODE).open(path) {
             Ok(file) => fchown(file, Some(account.uid), Some(account.gid)),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(e) => Err(e),

@@ -3,6 +3,7 @@
 use crate::backlog::change::{Change, Event};
 use crate::backlog::row::Row;
 use crate::base::names::{quote_ident, quote_literal};
+use crate::base::shown::shown_sql;
 use crate::replay::table::{Mismatch, Table};
 
 /// What distinguishes one prepared statement from another. Changes of one shape differ in their values only.
@@ -210,7 +211,7 @@ const SHOWN_BYTES: usize = 2_000;
 
 /// A change as SQL, as the log shows it: `UPDATE "test" SET "a"='123' WHERE "id1"='1' AND "id2"='2'`.
 pub fn instruction(change: &Change, table: Option<&Table>) -> String {
-    let mut shown = whole_instruction(change, table);
+    let mut shown = shown_sql(&whole_instruction(change, table)).into_owned();
     if shown.len() > SHOWN_BYTES {
         let length = shown.len();
         let end = (0..=SHOWN_BYTES).rev().find(|end| shown.is_char_boundary(*end)).unwrap_or(0);

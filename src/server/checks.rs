@@ -23,6 +23,9 @@ pub struct Findings {
     pub hstore_schema: String,
 }
 
+/// So many numbers are drawn for a lock. There are a million, far more than a server has room for locks.
+const NUMBERS: u32 = 100;
+
 struct Server {
     identity: String,
     encoding: String,
@@ -205,22 +208,58 @@ fn prepared_transactions(side: Side, server: &Server) -> Result<()> {
 }
 
 fn exclude_others(config: &Config, master: &mut Session) -> Result<()> {
-    if master.query_one("lock the pair", sql::LOCK_SLAVE, &[&config.slave_field])?.get(0) {
-        return Ok(());
-    }
+    let Some(other) = take_slave(master, &config.slave_field)? else { return Ok(()) };
     let field = quote_literal(&config.slave_field);
-    let rows = master.query("look for the daemon", sql::DAEMON, &[&config.slave_field])?;
-    let other = rows.first().map(|row| {
-        let (pid, client, application): (i32, &str, &str) = (row.get("pid"), row.get("client"), row.get("application"));
-        let from = if client.is_empty() { "the master's own machine" } else { client };
-        (pid, format!(" (server process {pid}, from {from}, as {application:?})"))
-    });
-    let (end, named) = other.map_or_else(Default::default, |(pid, named)| {
-        (format!(" If its machine is gone: SELECT pg_terminate_backend({pid}); on the master"), named)
-    });
-    let detail = format!("another daemon replicates this master's {field} already{named}");
-    let hint = format!("stop the other one, or give this slave a SLAVE_FIELD of its own.{end}");
+    let OtherDaemon { pid, client, application } = other;
+    let from = if client.is_empty() { "the master's own machine" } else { &client };
+    let detail = format!(
+        "another daemon replicates this master's {field} already (server process {pid}, from {from}, as {application:?})"
+    );
+    let hint = format!(
+        "stop the other one, or give this slave a SLAVE_FIELD of its own. If its machine is gone: SELECT \
+         pg_terminate_backend({pid}); on the master"
+    );
     Err(Error::new(Kind::Busy, Some(Side::Master), "replicate", detail).with_hint(hint))
+}
+
+/// Another session that replicates to the same slave.
+pub struct OtherDaemon {
+    pub pid: i32,
+    pub client: String,
+    pub application: String,
+}
+
+/// Makes this session the one that replicates to a slave, until it ends; or returns the session that does already.
+pub fn take_slave(master: &mut Session, field: &String) -> Result<Option<OtherDaemon>> {
+    master.transaction(sql::BEGIN_TAKING, |master| {
+        let rows = master.query("look for the daemon", sql::DAEMON, &[field])?;
+        let other = rows.iter().find(|row| row.get("replicates")).map(|row| OtherDaemon {
+            pid: row.get("pid"),
+            client: row.get("client"),
+            application: row.get("application"),
+        });
+        if other.is_none() {
+            show(master, &sql::SHOW_DAEMON, field)?;
+        }
+        Ok(other)
+    })
+}
+
+/// Lets others see that this session copies to a slave.
+pub fn show_copy(master: &mut Session, field: &String) -> Result<()> {
+    show(master, &sql::SHOW_COPY, field)
+}
+
+/// Takes an advisory lock with a number that nobody has taken before.
+fn show(master: &mut Session, lock: &str, field: &String) -> Result<()> {
+    for _ in 0..NUMBERS {
+        if master.query_one("lock the pair", lock, &[field])?.get(0) {
+            return Ok(());
+        }
+    }
+    let detail = format!("{NUMBERS} advisory locks of numbers drawn by chance are all held by others");
+    Err(Error::new(Kind::Contention, Some(Side::Master), "lock the pair", detail)
+        .with_hint("SELECT pid, count(*) FROM pg_locks WHERE locktype = 'advisory' GROUP BY pid; shows who takes them"))
 }
 
 fn setup(side: Option<Side>, operation: &str, detail: &str) -> Error {

@@ -56,9 +56,25 @@ pub const MISSING_PROGRESS_RIGHTS: &str = "select coalesce(string_agg(format('GR
      %I;', upper(privilege), current_user), ' '), '') from unnest(array['select', 'insert', 'update']) privilege \
      where not has_table_privilege('public.replica_progress', privilege)";
 
-/// The daemon takes this advisory lock on the master, so that a second daemon for the same slave cannot start.
-/// 1887007333 is 0x70797265, "pyre" in ASCII.
-pub const LOCK_SLAVE: &str = "select pg_try_advisory_lock(1887007333, hashtext($1))";
+/// Of several daemons of a slave that start at once, one comes first: it has shown itself before the others look. Whoever may
+/// not write the table can't lock it; who writes it need not wait, nor is it waited for, as it may be in doubt.
+pub const BEGIN_TAKING: &str = "begin; lock table public.replica_slave in share update exclusive mode";
+
+/// How a session shows that it replicates to the slave of a column, for as long as it lives: by an advisory lock on the master,
+/// which `DAEMON` looks for. Anybody can take any such lock. So it keeps nobody out by itself, and its number ends by chance: who
+/// has taken one before is not in the way. 1887007333 is 0x70797265, "pyre" in ASCII.
+pub static SHOW_DAEMON: LazyLock<String> = LazyLock::new(|| show("pg_try_advisory_lock(1887007333"));
+
+/// The same for a copy to the slave, so that status can distinguish a copy that runs from an interrupted one, and from a daemon.
+/// 0x70797263 is "pyrc".
+pub static SHOW_COPY: LazyLock<String> = LazyLock::new(|| show("pg_try_advisory_lock(1887007331"));
+
+fn show(lock: &str) -> String {
+    format!(
+        "select {lock}, (attnum::int << 20) | ('x' || left(gen_random_uuid()::text, 5))::bit(20)::int) from pg_attribute \
+         where attrelid = to_regclass('public.replica_log') and attname = $1 and attnum > 0"
+    )
+}
 
 /// Whether the log has an index on id. Without one, every look reads the whole log.
 pub const HAS_INDEX: &str = "select exists (select from pg_index i join pg_attribute a on a.attrelid = i.indrelid \
@@ -70,5 +86,5 @@ pub const HAS_INDEX: &str = "select exists (select from pg_index i join pg_attri
 pub const SLAVE_ROW: &str = "insert into public.replica_slave (field, batch) select $1::text::name, 0 \
      where not exists (select from public.replica_slave where field = $1::text::name) on conflict (field) do nothing";
 
-/// The daemon's session on the master.
+/// The sessions on the master that replicate or copy to a slave.
 pub const DAEMON: &str = include_str!("../../sql/query/status/daemon.sql");

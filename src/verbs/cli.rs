@@ -3,6 +3,7 @@
 mod help;
 
 use crate::base::error::{Error, ExitCode, Kind, Result};
+use crate::base::shown::shown;
 use crate::config::files::{self, LoadedConfigs};
 use crate::config::settings::{Config, DEBUG_LEVELS};
 use crate::daemon::supervisor::{self, Failure, Mode, Reload};
@@ -167,6 +168,7 @@ fn replicate(source: PairSource, options: &Options) -> ExitCode {
             let reload: Reload = Box::new(move || {
                 let mut loaded = files::load(&paths);
                 set_level(&mut loaded, level);
+                warn(&loaded);
                 loaded
             });
             run_pairs(loaded, mode, options, (mode == Mode::Forever).then_some(reload))
@@ -180,6 +182,10 @@ fn set_level(loaded: &mut LoadedConfigs, level: Option<u8>) {
     }
 }
 
+fn warn(loaded: &LoadedConfigs) {
+    loaded.warnings.iter().for_each(|warning| log::warn!(target: OWN_TARGET, "{warning}"));
+}
+
 /// Runs all pairs whose config files have no error.
 fn run_pairs(mut loaded: LoadedConfigs, mode: Mode, options: &Options, reload: Option<Reload>) -> ExitCode {
     set_level(&mut loaded, options.debug);
@@ -187,6 +193,7 @@ fn run_pairs(mut loaded: LoadedConfigs, mode: Mode, options: &Options, reload: O
     if let Err(e) = logger::init(options.log.as_deref(), levels) {
         return report(&Error::new(Kind::Config, None, "open the log file", e));
     }
+    warn(&loaded);
     let end_with = |error: &Error| fail("pyreplica", OWN_TARGET, error, options);
     if loaded.configs.is_empty() {
         return worst(loaded.errors.iter().map(end_with));
@@ -219,7 +226,7 @@ fn fail(who: &str, target: &str, error: &Error, options: &Options) -> ExitCode {
 
 fn report_as(who: &str, error: &Error) -> ExitCode {
     let hint = error.hint().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
-    output::complain(&format!("{who}: {error}\n{hint}"));
+    output::complain(&format!("{}: {error}\n{hint}", shown(who)));
     error.exit_code()
 }
 

@@ -5,6 +5,7 @@ mod report;
 
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Result};
+use crate::base::shown::{shown, shown_statement};
 use crate::compare::comparison::{ComparePlan, Counts, Difference, TablePlan, begin, compare, plans};
 use crate::compare::rejoin::Rejoin;
 use crate::compare::repair::{self, ROWS_PER_LOCK, Repaired};
@@ -226,6 +227,14 @@ fn end_rejoin(rejoin: Rejoin, servers: &mut Servers, report: &CompareReport) -> 
     Ok(())
 }
 
+/// A statement that means the same to psql, and shows nothing but what it is.
+fn as_line(statement: &str) -> String {
+    match shown_statement(statement) {
+        Some(statement) => format!("{statement};\n"),
+        None => format!("-- a statement that cannot be shown as it is: {}\n", shown(statement)),
+    }
+}
+
 fn print_statements(servers: &mut Servers, plan: &ComparePlan, settings: &Settings) -> Result<TableResult> {
     let obstacle = repair::obstacle(plan);
     let mut statements = Vec::new();
@@ -238,7 +247,7 @@ fn print_statements(servers: &mut Servers, plan: &ComparePlan, settings: &Settin
             if settings.json {
                 statements.extend(now);
             } else {
-                output::print(&now.iter().map(|statement| format!("{statement};\n")).collect::<String>())?;
+                output::print(&now.iter().map(|statement| as_line(statement)).collect::<String>())?;
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use crate::base::control::Control;
 use crate::base::error::{ExitCode, Result};
+use crate::base::shown::shown;
 use crate::copy::copier::{self, CopyEvent, CopyOptions, CopyProgress, CopyResult, LoadedTable};
 use crate::process::output::{self, ProgressLine, json};
 use crate::verbs::install::install;
@@ -66,7 +67,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let mut notes = Vec::new();
     if call.has("--install") {
         install(&config.master, control, &mut |note| {
-            output::complain(&format!("{note}\n"));
+            output::complain(&format!("{}\n", shown(note)));
             notes.push(note.to_string());
             Ok(())
         })?;
@@ -74,7 +75,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let outcome = copier::run(&config, &options, control, &mut |news| match news {
         CopyEvent::Note(note) => {
             progress.end();
-            output::complain(&format!("{note}\n"));
+            output::complain(&format!("{}\n", shown(&note.to_string())));
             notes.push(note);
         }
         CopyEvent::Progress(board) => progress.show(|| line(board)),
@@ -139,7 +140,7 @@ fn loaded(table: &LoadedTable) -> String {
     let rate = table.bytes as f64 / table.took.as_secs_f64().max(0.001);
     format!(
         "{}: {}, {} in {:.1} s, {}/s",
-        table.relation.replace(char::is_control, "?"),
+        shown(&table.relation),
         several(table.rows, "row"),
         amount(table.bytes),
         table.took.as_secs_f64(),

@@ -2,6 +2,7 @@
 
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Result};
+use crate::base::shown::{shown, shown_statement};
 use crate::config::files::LoadedConfigs;
 use crate::config::settings::Config;
 use crate::health::doctor::{Finding, Level, diagnose};
@@ -67,19 +68,22 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
 }
 
 fn as_text(config: &Config, findings: &[Finding], is_brief: bool) -> String {
-    let mut text = format!("{}: {} -> {}\n", config.name, config.master, config.slave);
-    let shown: Vec<&Finding> = findings.iter().filter(|finding| !is_brief || finding.level > Level::Ok).collect();
-    let width = shown.iter().map(|finding| finding.subject.len()).max().unwrap_or(0);
-    for finding in shown {
+    let mut text = format!("{}\n", shown(&format!("{}: {} -> {}", config.name, config.master, config.slave)));
+    let chosen: Vec<&Finding> = findings.iter().filter(|finding| !is_brief || finding.level > Level::Ok).collect();
+    let width = chosen.iter().map(|finding| finding.subject.len()).max().unwrap_or(0);
+    for finding in chosen {
         let side = finding.side.map_or("both".to_string(), |side| side.to_string());
         let line =
             format!("{:<7}  {side:<6}  {:<width$}  {}", finding.level.to_string(), finding.subject, finding.text);
-        text += &format!("{}\n", line.replace(char::is_control, "?"));
+        text += &format!("{}\n", shown(&line));
         for fix in &finding.fixes {
-            text += &format!("           {side}=> {fix}\n");
+            text += &match shown_statement(fix) {
+                Some(fix) => format!("           {side}=> {fix}\n"),
+                None => format!("           {side}: a statement that cannot be shown as it is: {}\n", shown(fix)),
+            };
         }
         if let Some(advice) = &finding.advice {
-            text += &format!("           hint: {}\n", advice.replace(char::is_control, " "));
+            text += &format!("           hint: {}\n", shown(advice));
         }
     }
     text

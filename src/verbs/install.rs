@@ -3,6 +3,7 @@
 use crate::base::control::Control;
 use crate::base::error::{ExitCode, Result};
 use crate::base::names::Side;
+use crate::base::shown::shown;
 use crate::config::dsn::Dsn;
 use crate::process::output;
 use crate::server::connect;
@@ -29,7 +30,7 @@ example:
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let PairSource::Master(dsn) = &call.source else { unreachable!("the command line was checked") };
-    install(dsn, control, &mut |line| output::print(&format!("{line}\n")))?;
+    install(dsn, control, &mut |line| output::print(&format!("{}\n", shown(line))))?;
     Ok(ExitCode::Success)
 }
 
@@ -41,8 +42,8 @@ pub fn install(dsn: &Dsn, control: &Control, report: &mut dyn FnMut(&str) -> Res
     master.message("set the session up", "RESET search_path")?;
     master.script("install the log and its trigger", sql::MASTER_INSTALL)?;
     master.message("set the session up", sql::OWN_SESSION_PATH)?;
-    let warnings: String = master.query_one("read the warnings of the script", sql::WARNINGS, &[])?.get(0);
-    warnings.lines().try_for_each(&mut *report)?;
+    let warnings: Vec<String> = master.query_one("read the warnings of the script", sql::WARNINGS, &[])?.get(0);
+    warnings.iter().try_for_each(|warning| report(warning))?;
     for row in master.query("create the triggers", &sql::CREATE_TRIGGERS, &[])? {
         report(row.get(0))?;
     }

@@ -6,6 +6,7 @@
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::names::{Side, quote_literal};
+use crate::base::shown::shown;
 use crate::config::settings::Config;
 use crate::pair::release::Release;
 use crate::process::output::{self, Json, ProgressLine, json};
@@ -118,9 +119,9 @@ fn for_each(
                 }));
                 continue;
             }
-            conflicts.iter().for_each(|conflict| output::complain(&format!("{conflict}\n")));
+            conflicts.iter().for_each(|conflict| output::complain(&format!("{}\n", shown(conflict))));
             let what = if relation.is_empty() { String::new() } else { format!(" {relation}") };
-            output::print(&format!("{}{what}: {outcome}\n", config.name))?;
+            output::print(&format!("{}\n", shown(&format!("{}{what}: {outcome}", config.name))))?;
         }
     }
     if call.has("--json") {

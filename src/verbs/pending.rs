@@ -9,6 +9,7 @@ use crate::backlog::reader::LogReader;
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Result};
 use crate::base::names::LogId;
+use crate::base::shown::{shown, shown_sql};
 use crate::config::settings::Config;
 use crate::pair::release::Release;
 use crate::process::output::{self, Json, TextTable, json};
@@ -141,35 +142,36 @@ impl Found {
 
     fn text(&self, pair: &str) -> String {
         let or_more = if self.has_more { " or more" } else { "" };
-        let mut text = format!("{pair}: {}{or_more} changes wait, {} in quarantine\n", self.waiting, self.quarantined);
+        let (pair, waiting, quarantined) = (shown(pair), self.waiting, self.quarantined);
+        let mut text = format!("{pair}: {waiting}{or_more} changes wait, {quarantined} in quarantine\n");
         for Hold { table, why, changes, since, who } in &self.holds {
             let what = if table.is_empty() { "the pair" } else { table };
             let since = since.as_deref().map_or(String::new(), |since| format!(" since {since}"));
             let who = who.as_deref().map_or(String::new(), |who| format!(", by {who}"));
-            text += &format!("{what} is {why}{since}{who}: {changes} changes held\n");
+            text += &format!("{}\n", shown(&format!("{what} is {why}{since}{who}: {changes} changes held")));
         }
         if !self.changes.is_empty() {
             let mut table = TextTable::new(&[">ID", ">TRANSACTION", "STATE", "SQL"]);
             for change in &self.changes {
-                table.row([&change.id.to_string(), &change.txid.to_string(), change.state, &change.sql]);
+                table.row([&change.id.to_string(), &change.txid.to_string(), change.state, &shown_sql(&change.sql)]);
             }
             text += &table.text();
         }
         for change in self.changes.iter().filter(|change| change.state == "fails") {
             let error = change.error.as_deref().unwrap_or_default();
-            text += &format!("change {} fails: {error}\n", change.id);
+            text += &format!("change {} fails: {}\n", change.id, shown(error));
         }
-        let mut shown: Vec<&str> = Vec::new();
+        let mut told: Vec<&str> = Vec::new();
         for change in self.changes.iter().filter(|change| change.state == "quarantined") {
             let error = change.error.as_deref().unwrap_or_default();
-            if !shown.contains(&error) {
-                text += &format!("transaction {} is in quarantine: {error}\n", change.txid);
-                shown.push(error);
+            if !told.contains(&error) {
+                text += &format!("transaction {} is in quarantine: {}\n", change.txid, shown(error));
+                told.push(error);
             }
         }
         match &self.error {
             Some(error) if !self.changes.iter().any(|change| change.state == "fails") => {
-                text + &format!("the first transaction fails: {error}\n")
+                text + &format!("the first transaction fails: {}\n", shown(error))
             }
             _ => text,
         }
@@ -229,8 +231,8 @@ fn quarantine(release: &mut Release, limit: i64, changes: &mut Vec<Shown>) -> Re
     let pair = release.pair.clone();
     let rows = release.slave.query("look at the quarantine", sql::FIRST_QUARANTINED, &[&pair, &limit])?;
     let places: Vec<i64> = rows.iter().map(|row| row.get("place")).collect();
-    let shown = release.show(&places)?;
-    for (row, sql) in rows.iter().zip(shown) {
+    let statements = release.show(&places)?;
+    for (row, sql) in rows.iter().zip(statements) {
         let (id, txid, error) = (row.get("id"), row.get("txid"), row.get("error"));
         changes.push(Shown { id, txid, state: "quarantined", sql, error });
     }

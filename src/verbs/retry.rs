@@ -4,6 +4,7 @@
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::names::{Side, Txid};
+use crate::base::shown::shown;
 use crate::pair::release::{Release, Retried};
 use crate::process::output::{self, Json, TextTable, json};
 use crate::server::session::Row;
@@ -60,7 +61,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
             worst = if error.is_some() { ExitCode::Change } else { worst };
             let warnings = release.take_conflicts();
             if !call.has("--json") {
-                warnings.iter().for_each(|warning| output::complain(&format!("{warning}\n")));
+                warnings.iter().for_each(|warning| output::complain(&format!("{}\n", shown(warning))));
             }
             let changes: i64 = row.get("changes");
             let result = error.as_ref().map_or(outcome.to_string(), |error| format!("{outcome}: {error}"));

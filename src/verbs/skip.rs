@@ -8,6 +8,7 @@
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::names::Side;
+use crate::base::shown::{shown, shown_sql};
 use crate::pair::release::Release;
 use crate::process::failpoint;
 use crate::process::output::{self, TextTable, json};
@@ -98,7 +99,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
             .collect();
         output::print_json(&json!({ "pair": config.name, "skipped": changes, "reason": reason }))?;
     } else {
-        output::print(&format!("{}: {} changes skipped\n", config.name, chosen.len()))?;
+        output::print(&format!("{}: {} changes skipped\n", shown(&config.name), chosen.len()))?;
     }
     Ok(ExitCode::Success)
 }
@@ -220,7 +221,7 @@ fn refuse_if_slave_is_ahead(release: &mut Release, field: &str) -> Result<()> {
 fn confirm(chosen: &[Chosen]) -> Result<bool> {
     let mut table = TextTable::new(&[">ID", ">TRANSACTION", "SQL"]);
     for change in chosen {
-        table.row([&change.id.to_string(), &change.txid.to_string(), &change.sql]);
+        table.row([&change.id.to_string(), &change.txid.to_string(), &shown_sql(&change.sql).into_owned()]);
     }
     output::print(&format!("{}Skip these {} changes? They will not be replayed. [y/N] ", table.text(), chosen.len()))?;
     let mut answer = String::new();

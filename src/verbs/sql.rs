@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 pub const MASTER_INSTALL: &str = include_str!("../../sql/master-install.sql");
 
 /// The warnings of that script.
-pub const WARNINGS: &str = "select coalesce(current_setting('pyreplica.told', true), '')";
+pub const WARNINGS: &str = "select array(select jsonb_array_elements_text(coalesce(nullif(current_setting('pyreplica.told', true), ''), '[]')::jsonb))";
 
 /// Creates the trigger on every table in every schema, except pyreplica's own tables. A partitioned table passes its
 /// trigger on to its partitions.

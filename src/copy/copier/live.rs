@@ -26,6 +26,7 @@ use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
 use crate::replay::hold::{self, COPYING};
 use crate::replay::sql as replay_sql;
+use crate::server::checks;
 use crate::server::session::{Session, ToSql};
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ pub(super) fn run(
     report: &mut dyn FnMut(CopyEvent),
 ) -> Result<CopyResult> {
     let mut release = Release::open(config, "copy", control)?;
-    release.master.query("lock the pair for a copy", sql::LOCK_COPY, &[&config.slave_field])?;
+    checks::show_copy(&mut release.master, &config.slave_field)?;
     let key = release.pair.clone();
     let (tables, notes) = plan::choose(&mut release.master, &options.tables)?;
     notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));

@@ -108,7 +108,7 @@ pub(super) fn examine_daemon(report: &mut Diagnosis, config: &Config, source: &s
     examine_error(report, field, master);
     let rows = master.query("look for the daemon", server_sql::DAEMON, &[field]);
     let Some(rows) = report.ok_or_warning(side, "daemon", rows) else { return Worker::None };
-    if let Some(row) = rows.iter().find(|row| row.get("copies")) {
+    if let Some(row) = rows.iter().find(|row| row.get("replicates") && row.get("copies")) {
         let pid: i32 = row.get("pid");
         let text = format!("none: a copy to the slave is in progress (server process {pid})");
         report
@@ -116,7 +116,7 @@ pub(super) fn examine_daemon(report: &mut Diagnosis, config: &Config, source: &s
             .advise(format!("when it has ended, start the daemon: pyreplica {source}"));
         return Worker::Copy;
     }
-    if let Some(row) = rows.first() {
+    if let Some(row) = rows.iter().find(|row| row.get("replicates")) {
         let (pid, application, client): (i32, &str, &str) = (row.get("pid"), row.get("application"), row.get("client"));
         let since = row.get::<_, Option<&str>>("since").map(|since| format!(" since {since}")).unwrap_or_default();
         let from = if client.is_empty() { String::new() } else { format!(" from {client}") };

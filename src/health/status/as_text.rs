@@ -1,6 +1,7 @@
 //! Prints the state of pairs as a table for people and as JSON for programs.
 
 use super::{Count, PairStatus};
+use crate::base::shown::shown;
 use crate::process::output::{Json, TextTable, json};
 use std::collections::HashMap;
 
@@ -44,15 +45,12 @@ pub fn as_table(pairs: &[PairStatus], rates: &HashMap<String, f64>) -> String {
     for pair in pairs {
         for problem in &pair.problems {
             let line = format!("{}: {}", pair.name, problem.text);
-            text += &format!("\n{}\n", line.replace(char::is_control, " "));
-            text += &problem
-                .hint
-                .as_ref()
-                .map_or(String::new(), |hint| format!("  hint: {}\n", hint.replace(char::is_control, " ")));
+            text += &format!("\n{}\n", shown(&line));
+            text += &problem.hint.as_ref().map_or(String::new(), |hint| format!("  hint: {}\n", shown(hint)));
         }
         if let Some((error, at)) = pair.error.as_ref().and_then(|error| Some((error, error.recovered.as_ref()?))) {
             let line = format!("{}: failed from {} to {at}: {}", pair.name, error.since, error.message);
-            text += &format!("\n{}\n", line.replace(char::is_control, " "));
+            text += &format!("\n{}\n", shown(&line));
         }
     }
     text

@@ -1,6 +1,7 @@
 //! Prints the metrics in Prometheus's text exposition format, version 0.0.4. The names are stable.
 
 use super::PairStatus;
+use crate::base::shown::shown;
 
 type Measure = fn(&PairStatus) -> Vec<(&'static str, f64)>;
 
@@ -99,7 +100,7 @@ fn flag(is_so: bool) -> f64 {
 
 /// Escapes the value of a label.
 fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    shown(text).replace('\\', "\\\\").replace('"', "\\\"")
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::{DEFAULT_PORT, is_default_socket};
 use crate::config::dsn::Dsn;
+use crate::config::files::is_open_to_others;
 use std::fs;
 use std::path::Path;
 
@@ -28,17 +29,6 @@ pub(super) fn look_up(path: &Path, dsn: &Dsn) -> Option<String> {
             None
         }
     }
-}
-
-#[cfg(unix)]
-fn is_open_to_others(meta: &fs::Metadata) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    meta.permissions().mode() & 0o077 != 0
-}
-
-#[cfg(windows)]
-fn is_open_to_others(_meta: &fs::Metadata) -> bool {
-    false
 }
 
 fn find(text: &str, dsn: &Dsn) -> Option<String> {

@@ -2,6 +2,7 @@
 
 use crate::base::error::ExitCode;
 use crate::base::names::quote_ident;
+use crate::base::shown::shown;
 use crate::compare::comparison::{ComparePlan, Counts, Difference, DifferenceKind, LeftOutKind, LeftOutTable};
 use crate::compare::repair::ColumnDifference;
 use crate::process::output::{Json, TextTable, json};
@@ -213,7 +214,7 @@ impl CompareReport {
         let mut text = String::new();
         for (name, findings) in &self.pairs {
             if self.pairs.len() > 1 {
-                text += &format!("{name}:\n");
+                text += &format!("{}:\n", shown(name));
             }
             let repaired = findings.iter().any(|finding| finding.repaired.is_some());
             let mut table = TextTable::new(if repaired {
@@ -228,7 +229,7 @@ impl CompareReport {
             let mut lines = Vec::new();
             findings.iter().for_each(|finding| finding.lines(&mut lines));
             for line in lines {
-                text += &format!("{}\n", line.replace(char::is_control, "?"));
+                text += &format!("{}\n", shown(&line));
             }
         }
         text
