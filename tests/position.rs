@@ -285,3 +285,39 @@ fn a_new_connection_does_not_read_again_what_was_replayed() {
     pair.run_on_slave("delete from t where id = -3");
     drain(&pair, "");
 }
+
+// == The position, asked in SQL ==
+
+/// Each query that asks whether a row has been replayed, with the types of its parameters. Those for slaves' keys have none.
+const QUESTIONS: &[(&str, &str)] = &[
+    (include_str!("../sql/query/due.sql"), "bigint, bigint, bigint, text, text, bigint, text[]"),
+    (include_str!("../sql/query/stuck.sql"), "bigint, text, text, bigint, bigint"),
+    (include_str!("../sql/query/go_back.sql"), "bigint, text, text, bigint, text"),
+    (include_str!("../sql/query/passed.sql"), "text"),
+    (include_str!("../sql/query/unpassed.sql"), "text, text, text"),
+    (include_str!("../sql/query/skippable.sql"), "text, bigint[], bigint[]"),
+    (include_str!("../sql/query/waiting.sql"), "text, name, text, bigint, bigint"),
+    (include_str!("../sql/query/status/lag.sql"), "text, bigint"),
+];
+
+/// PostgreSQL puts the function's text in the place of the call, for the daemon's role too; a function with a SET, or one that
+/// names an argument twice that takes long, would be called for each row.
+#[test]
+fn the_question_what_is_replayed_is_answered_without_a_call_and_by_the_index() {
+    let pair = pair_with_tables();
+    let role = format!("asks_{}", pair.name);
+    pair.run(&format!("create role {role}; select py_log_grant('{role}')"));
+    for (number, (query, types)) in QUESTIONS.iter().enumerate() {
+        let nulls = vec!["null"; types.split(", ").count()].join(", ");
+        // As the daemon's sessions are set up.
+        let plan = pair.on_master(&format!(
+            "set role {role}; set search_path = pg_catalog, pg_temp; set enable_seqscan = off;
+             set enable_bitmapscan = off; set plan_cache_mode = force_generic_plan;
+             prepare question_{number} ({types}) as {query}; explain (verbose, costs off) execute question_{number} ({nulls})"
+        ));
+        let plan = plan.join("\n");
+        assert!(plan.contains("Index Scan using replica_log_id on public.replica_log l"), "{plan}");
+        assert!(!plan.contains("py_log_is_replayed") && plan.contains("COALESCE(pg_visible_in_snapshot("), "{plan}");
+    }
+    pair.run(&format!("drop owned by {role}; drop role {role}"));
+}

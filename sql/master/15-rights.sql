@@ -79,7 +79,8 @@ begin
         execute statement;
     end loop;
     -- Default privileges may have taken it.
-    grant execute on function pyreplica.by_partition() to public;
+    grant execute on function pyreplica.by_partition(),
+        public.py_log_is_replayed(bigint, xid8, pg_snapshot, pg_snapshot, bigint) to public;
     for daemon in
         select r.oid from pg_roles r
          where exists (select from jsonb_to_recordset(former) f (name text, grantee oid, privilege text)

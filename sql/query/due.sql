@@ -9,9 +9,8 @@
 --   $7  text[]  except those of these transactions
 select count(*) as rows, max(x.id) as last, coalesce(array_agg(x.id) filter (where x.due), '{}') as due
   from (select l.id, not coalesce(l.replicated, true)
-                       and (coalesce(pg_visible_in_snapshot(l.txid, s.base), false)
-                            or coalesce(l.id <= $6 and pg_visible_in_snapshot(l.txid, s.current), false)
-                               and l.txid <> all (s.apart)) as due
+                       and public.py_log_is_replayed(l.id, l.txid, s.base, s.current, $6::bigint)
+                       and l.txid <> all (s.apart) as due
           from (select $4::text::pg_snapshot as base, $5::text::pg_snapshot as current, $7::text[]::xid8[] as apart
                 offset 0) s
           join public.replica_log l on l.id > $1 and l.id <= $2

@@ -9,8 +9,7 @@ update public.replica_log l
    set replicated = true
   from passed p
  where not coalesce(l.replicated, true) and l.id <= p.highest
-   and (coalesce(pg_visible_in_snapshot(l.txid, p.base), false)
-        or l.txid in (select t.txid from public.replica_log t, passed q
-                       where t.id <= q.highest and pg_visible_in_snapshot(t.txid, q.current)
-                       group by t.txid, q.last
-                      having max(t.id) <= q.last))
+   and l.txid in (select t.txid
+                    from (select m.txid, max(m.id) as last from public.replica_log m
+                           where m.id <= (select highest from passed) group by m.txid) t, passed q
+                   where public.py_log_is_replayed(t.last, t.txid, q.base, q.current, q.last))

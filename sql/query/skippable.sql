@@ -4,10 +4,8 @@
 --   $2  bigint[]  ids of changes
 --   $3  bigint[]  numbers of transactions
 select l.id, l.txid::text::bigint as txid, left(public.py_log_sql(l), 2000) as sql, coalesce(l.replicated, true) as is_flagged,
-       coalesce(pg_visible_in_snapshot(l.txid, s.base), false)
-           or coalesce(pg_visible_in_snapshot(l.txid, s.current)
-                       and (select max(t.id) from public.replica_log t where t.txid = l.txid and t.id >= l.id) <= s.last, false)
-           as is_replayed
+       public.py_log_is_replayed((select max(t.id) from public.replica_log t where t.txid = l.txid and t.id >= l.id), l.txid,
+                                 s.base, s.current, s.last) as is_replayed
   from (select $1::text::name as field) f
   left join public.replica_slave s using (field)
   cross join public.replica_log l

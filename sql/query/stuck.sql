@@ -5,12 +5,14 @@
 --   $3  text    the snapshot up to which the daemon was replaying
 --   $4  bigint  the last id of the last transaction that has been replayed
 --   $5  bigint  return this many rows at most
-with drained as (
-    select l.id, l.txid, not coalesce(l.replicated, true) as unmarked
-      from (select $2::text::pg_snapshot as base, $3::text::pg_snapshot as current offset 0) s
-      join public.replica_log l on l.id > $1 and pg_visible_in_snapshot(l.txid, s.current)
-       and not coalesce(pg_visible_in_snapshot(l.txid, s.base), false))
-select array(select id from drained
-              where unmarked and txid in (select txid from drained group by txid having max(id) <= $4)
-              order by id
+with s as materialized (
+    select $2::text::pg_snapshot as base, $3::text::pg_snapshot as current, $4::bigint as last),
+beyond as materialized (
+    select distinct m.txid from s join public.replica_log m on m.id > s.last
+       and not public.py_log_is_replayed(m.id, m.txid, s.base, s.current, s.last))
+select array(select l.id from s join public.replica_log l on l.id > $1
+              where not coalesce(l.replicated, true)
+                and public.py_log_is_replayed(l.id, l.txid, s.base, s.current, s.last)
+                and l.txid not in (select txid from beyond)
+              order by l.id
               limit $5) as due

@@ -8,12 +8,12 @@ with s as materialized (
       from public.replica_slave where field = $field::name),
 -- Transactions with a row after the last one that was replayed: a transaction is replayed as a whole, with its last row.
 beyond as materialized (
-    select distinct m.txid from s join public.replica_log m on m.id > s.last and pg_visible_in_snapshot(m.txid, s.current)),
+    select distinct m.txid from s join public.replica_log m on m.id > s.last
+       and not public.py_log_is_replayed(m.id, m.txid, s.base, s.current, s.last)),
 waiting as materialized (
     select l.event, l.relation, l.old, l.new
       from s join public.replica_log l on l.id > s.floor
      where not coalesce(l.replicated, true)
        and not coalesce(l.username = $skip_user::name, false) and not coalesce(l.origin = $slave, false)
-       and not coalesce(pg_visible_in_snapshot(l.txid, s.base), false)
-       and not (coalesce(l.id <= s.last and pg_visible_in_snapshot(l.txid, s.current), false)
+       and not (public.py_log_is_replayed(l.id, l.txid, s.base, s.current, s.last)
                 and l.txid not in (select txid from beyond)))

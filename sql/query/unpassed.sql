@@ -4,15 +4,16 @@
 --   $1  text  the slave's column
 --   $2  text  the table, as the log names it
 --   $3  text  the snapshot
+with s as materialized (
+    select s.base, s.current, s.last, coalesce(s.floor, 0) as floor
+      from (select $1::text::name as field) f
+      left join public.replica_slave s using (field)),
+beyond as materialized (
+    select distinct m.txid from s join public.replica_log m on m.id > s.last
+       and not public.py_log_is_replayed(m.id, m.txid, s.base, s.current, s.last))
 select count(*)
-  from (select s.base, s.current, s.last, coalesce(s.floor, 0) as floor,
-               -- Transactions with rows after the last row that was replayed.
-               array(select distinct m.txid from public.replica_log m where m.id > s.last) as beyond
-          from (select $1::text::name as field) f
-          left join public.replica_slave s using (field)
-        offset 0) s
+  from s
   join public.replica_log l on l.id > s.floor
  where l.relation = $2 and not coalesce(l.replicated, true)
    and pg_visible_in_snapshot(l.txid, $3::text::pg_snapshot)
-   and not coalesce(pg_visible_in_snapshot(l.txid, s.base), false)
-   and not coalesce(pg_visible_in_snapshot(l.txid, s.current) and l.id <= s.last and l.txid <> all (s.beyond), false)
+   and not (public.py_log_is_replayed(l.id, l.txid, s.base, s.current, s.last) and l.txid not in (select txid from beyond))

@@ -1,5 +1,6 @@
 -- What a slave has not replayed yet, as SQL, for people to read; the daemon itself uses pending.sql. The rows are in the order
--- of replay, as far as the first rows of the log show it. "l.replicated" stands for the slave's own column.
+-- of replay, as far as the first rows of the log show it: a transaction that goes on behind those may be missing. To know that
+-- for sure the whole log would have to be read. "l.replicated" stands for the slave's own column.
 --   $1  text    the slave's column, which names its row in replica_slave
 --   $2  name    SKIP_USER, or NULL
 --   $3  text    the slave database's identity
@@ -10,7 +11,7 @@ select w.id, w.txid::text::bigint as txid, w.event::text as event, w.username::t
   from (select l.whole, l.id, l.txid, l.event, l.username, l.ts, max(l.id) over t as last, count(*) over t as size,
                count(*) over () as reached, coalesce(l.replicated, true) or coalesce(l.username = $2, false)
                    or coalesce(l.origin = $3, false) as skip,
-               s.last as passed, s.current
+               s.last as passed, s.base, s.current
           from (select s.base, s.current, s.last, coalesce(s.floor, 0) as floor
                   from (select $1::text::name as field) f left join public.replica_slave s using (field)
                 offset 0) s
@@ -21,6 +22,6 @@ select w.id, w.txid::text::bigint as txid, w.event::text as event, w.username::t
                order by l.id
                limit $4) l
         window t as (partition by l.txid)) w
- where not w.skip and not coalesce(w.last <= w.passed and pg_visible_in_snapshot(w.txid, w.current), false)
+ where not w.skip and not public.py_log_is_replayed(w.last, w.txid, w.base, w.current, w.passed)
  order by w.last, w.id
  limit $5

@@ -123,7 +123,8 @@ impl FlagQueries {
 }
 
 /// Have all these slaves replayed the row? By the flag, or by the position, which the flag follows when there is time. Of a
-/// drain in progress the position says it only at the end.
+/// drain in progress it says no up to its end: rows are deleted by this, and `py_log_is_replayed` without a list of the
+/// transactions beyond the position would say yes too early.
 fn passed_by<'a>(fields: impl Iterator<Item = &'a String>) -> String {
     let passed = |field: &String| {
         let base = format!("select base from public.replica_slave where field = {}", quote_literal(field));
@@ -243,13 +244,13 @@ fn marks(field: &str, fields: &[String], seconds: u64) -> Vec<String> {
     statements
 }
 
-/// What neither the flag nor the position says is replayed; the position may be a moment behind.
+/// What neither the flag nor the position says is replayed; the position may be a moment behind. Of a transaction that goes on
+/// beyond it only the further rows are found, which are as old.
 pub fn waiting(field: &str) -> String {
     format!(
         "select l.ts::text from (select $1::text::name as field) f left join public.replica_slave s using (field) \
          join public.replica_log l on l.id > coalesce(s.floor, 0) and not {} \
-         and not coalesce(pg_visible_in_snapshot(l.txid, s.base), false) \
-         and not coalesce(l.id <= s.last and pg_visible_in_snapshot(l.txid, s.current), false) order by l.id limit 1",
+         and not public.py_log_is_replayed(l.id, l.txid, s.base, s.current, s.last) order by l.id limit 1",
         flag(field)
     )
 }

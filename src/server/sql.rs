@@ -34,7 +34,7 @@ pub const IDENTITY: &str = "select (select system_identifier from pg_control_sys
 /// if an earlier version made the log.
 pub const LOG: &str = "select to_regclass('public.replica_log')::oid, (select attrelid from pg_attribute \
      where attrelid = to_regclass('public.replica_slave') and attname = 'token' \
-       and to_regprocedure('public.py_log_can_wake(text)') is not null)";
+       and to_regprocedure('public.py_log_is_replayed(bigint,xid8,pg_snapshot,pg_snapshot,bigint)') is not null)";
 
 /// The columns that belong to slaves.
 pub const SLAVE_FIELDS: &str = "select attname::text from pg_attribute \

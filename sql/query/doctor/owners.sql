@@ -34,7 +34,7 @@ with log as (
            and p.proname in ('py_log_replica', 'py_log_statement', 'py_log_can_wake', 'py_log_sql', 'py_log_columns',
                              'py_log_key', 'py_log_create_tg', 'py_log_create_tgs', 'py_log_warn_before',
                              'py_log_refuse_key', 'py_log_add_slave', 'py_log_remove_slave', 'py_log_interleave',
-                             'py_log_grant')
+                             'py_log_grant', 'py_log_is_replayed')
     union all
     select 'schema', n.nspname::text, n.nspname, n.nspowner, n.nspacl, null, true from pg_namespace n where n.nspname = 'pyreplica'
 ), trusted as (

@@ -1,20 +1,21 @@
 -- How far a slave is behind. The query reads two limited parts of the log: the oldest rows that may still be pending, and the
--- newest rows. "l.replicated" stands for the slave's own column.
+-- newest rows. "l.replicated" stands for the slave's own column. Of a transaction that goes on beyond "last" it does not count
+-- the rows up to there. Its further rows wait and are as old, so both that something waits and since when is right.
 --   $1  text    the slave's column
 --   $2  bigint  read this many of the oldest rows at most
 with slave as (
     select s.batch, s.ts, s.base, s.current, s.last, coalesce(s.floor, 0) as floor
       from (select $1::text::name as field) f left join public.replica_slave s using (field)),
 oldest as (
-    select l.id, l.ts, not coalesce(l.replicated, true) and not coalesce(pg_visible_in_snapshot(l.txid, s.base), false)
-                       and not coalesce(l.id <= s.last and pg_visible_in_snapshot(l.txid, s.current), false) as pending
+    select l.id, l.ts, not coalesce(l.replicated, true)
+                       and not public.py_log_is_replayed(l.id, l.txid, s.base, s.current, s.last) as pending
       from slave s
       cross join lateral (select * from public.replica_log l where l.id > s.floor order by l.id limit $2) l),
 -- Whether "oldest" has reached its limit, and the highest id that it has read.
 edge as (select count(*) >= $2 as is_cut, coalesce(max(id), 0) as id from oldest),
 newest as (
-    select l.id, l.ts, not coalesce(l.replicated, true) and not coalesce(pg_visible_in_snapshot(l.txid, s.base), false)
-                       and not coalesce(l.id <= s.last and pg_visible_in_snapshot(l.txid, s.current), false) as pending
+    select l.id, l.ts, not coalesce(l.replicated, true)
+                       and not public.py_log_is_replayed(l.id, l.txid, s.base, s.current, s.last) as pending
       from slave s
       cross join lateral (select * from public.replica_log l order by l.id desc limit 1000) l),
 -- While the daemon replays a long backlog, all rows of "oldest" may have been replayed. Then this is the next row to replay.
