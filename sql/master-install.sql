@@ -79,8 +79,8 @@ begin
             union all
             select typname, typowner from pg_type where typnamespace = 'public'::regnamespace) x
      where x.relname in ('replica_log', 'replica_log_former', 'replica_slave', 'replica_error', 'replica_skipped',
-                         'py_log_filter', 'py_log_transform', 'replica_log_sql', 'replica_log_id_seq', 'replica_batch_seq',
-                         'replica_log_id')
+                         'py_log_filter', 'py_log_transform', 'replica_log_sql', 'replica_replayed', 'replica_log_id_seq',
+                         'replica_batch_seq', 'replica_log_id')
        and x.owner <> all (trusted)
      limit 1;
     if found then
@@ -159,8 +159,9 @@ $hstore$;
 -- Installs pyreplica.own, refuses what belongs to somebody else, and remembers the rights that others have.
 
 -- Returns all that this script installs, as far as it is there: what it is, its name, its owner and its rights. "open"
--- says that everybody may execute a function: it runs with the rights of its caller, or is pyreplica.by_partition. Functions
--- are named by their exact signatures, because anybody may have made another function of the same name.
+-- says that everybody may execute a function: it runs with the rights of its caller, or is pyreplica.by_partition or
+-- pyreplica.flags. Functions are named by their exact signatures, because anybody may have made another function of the same
+-- name.
 do $install$
 begin
     execute replace($create$
@@ -173,7 +174,7 @@ as $own$
            and (c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_skipped', 'replica_history',
                               'replica_purged', 'py_log_filter',
                               'py_log_transform') and c.relkind in ('r', 'p')
-                or c.relname = 'replica_log_sql' and c.relkind = 'v'
+                or c.relname in ('replica_log_sql', 'replica_replayed') and c.relkind = 'v'
                 or c.relname in ('replica_log_id_seq', 'replica_batch_seq') and c.relkind = 'S')
             or c.relnamespace = 'pyreplica'::regnamespace and c.relname = 'turn'
     ), sequences as (
@@ -198,7 +199,7 @@ as $own$
       join pg_attribute a on a.attrelid = r.oid and a.attacl is not null
     union all
     select 'function', p.oid::regprocedure::text,
-           not p.prosecdef and p.pronamespace = 'public'::regnamespace or s.signature = 'pyreplica.by_partition()', p.proowner,
+           not p.prosecdef and p.pronamespace = 'public'::regnamespace or s.signature ~ '^pyreplica[.](by_partition|flags)[(]', p.proowner,
            coalesce(p.proacl, acldefault('f', p.proowner)), null
       from unnest(array[
                'public.py_log_replica()', 'public.py_log_statement()', 'public.py_log_can_wake(text)',
@@ -215,6 +216,7 @@ as $own$
                'public.py_log_create_tg(varchar)', 'public.py_log_create_tg(regclass, text)',
                'public.py_log_create_tgs(text, text)', 'public.py_log_warn_before(regclass)',
                'pyreplica.by_partition()', 'pyreplica.is_shadowed(oid, name)',
+               case when to_regtype('public.replica_log') is not null then 'pyreplica.flags(public.replica_log)' end,
                'pyreplica.own()', 'pyreplica.asleep()', 'pyreplica.asleep_body()', 'pyreplica.apply_slaves()',
                'pyreplica.exact(record)', 'pyreplica.small(@hs@.hstore, @hs@.hstore, text[], boolean)',
                'pyreplica.begin_statement()', 'pyreplica.end_statement()', 'pyreplica.tables(text)',
@@ -578,11 +580,19 @@ $asleep_body$;
 -- application that uses two-phase commit sets pyreplica.notify = off for its role or database, and the daemon finds its
 -- changes at the next TIMEOUT. A transaction must write to the log before it calls pyreplica.asleep. Then it either
 -- knows the locks of all slaves, or the transaction that adds a slave waits for it.
+--
+-- Generates pyreplica.flags too, which returns a row of the log as one row for each slave. A NULL counts as set. The view
+-- replica_replayed uses it, and so does not depend on the slaves' columns.
 create or replace function pyreplica.apply_slaves() returns void language plpgsql set search_path = pg_catalog, pg_temp
 as $apply_slaves$
 begin
     lock table public.replica_log in share row exclusive mode;
     execute format('create or replace function pyreplica.asleep() returns boolean language sql as %L', pyreplica.asleep_body());
+    execute format('create or replace function pyreplica.flags(change public.replica_log)
+                        returns table (field name, is_flagged boolean) language sql immutable parallel safe as %L', (
+        select 'values ' || string_agg(format('(%L::pg_catalog.name, coalesce(($1).%I, true))', attname, attname), ', ' order by attnum)
+          from pg_attribute
+         where attrelid = 'public.replica_log'::regclass and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype));
 end
 $apply_slaves$;
 
@@ -627,19 +637,36 @@ $install$;
 
 -- == What has been replayed ==
 
--- Installs py_log_is_replayed: the one place that says what a position in replica_slave means for a row of the log.
+-- Installs py_log_is_replayed, the one place that says what a position in replica_slave means for a row of the log, and the view
+-- replica_replayed, which answers that for each row and slave.
 
 -- Has a slave with this position replayed the row? A transaction is replayed whole, when the turn of its last row has come.
 -- So the answer is exact for that row, which "id" may name in the place of any other row of its transaction. Of a row before
--- "last" whose transaction goes on beyond it, the answer is yes too early. Who needs it exactly, and does not know the
--- transaction's last row, leaves out the transactions that have a row above "last" of which the answer is no. The function
--- looks at its arguments only, so everybody may call it, and PostgreSQL puts its text in the place of the call.
+-- "last" whose transaction goes on beyond it, the answer is yes too early; the transaction has been replayed if it has no row of
+-- which the answer is no. The function looks at its arguments only, so everybody may call it, and PostgreSQL puts its text in
+-- the place of the call.
 create or replace function public.py_log_is_replayed(id bigint, txid xid8, base pg_snapshot, current pg_snapshot, last bigint)
     returns boolean language sql immutable parallel safe
 as $py_log_is_replayed$
     select coalesce(pg_catalog.pg_visible_in_snapshot(txid, base), false)
            or coalesce(pg_catalog.pg_visible_in_snapshot(txid, current) and id operator(pg_catalog.<=) last, false)
 $py_log_is_replayed$;
+
+-- Which slave has replayed, or passed over, which row: by its position, or because its flag is set. This is exact at any moment,
+-- and the flags in replica_log follow later or, with FLAGS=false, not at all. A batch that the master has committed counts, also
+-- if a crash has left the slave's half prepared.
+create or replace view public.replica_replayed as
+    select l.id, l.txid, f.field,
+           f.is_flagged or e.txid is null and public.py_log_is_replayed(l.id, l.txid, s.base, s.current, s.last) as replayed
+      from public.replica_log l
+     cross join lateral pyreplica.flags(l) f
+      left join public.replica_slave s on s.field = f.field
+      -- Transactions of a drain in progress whose last row's turn has not come.
+      left join (select distinct b.field, m.txid
+                   from public.replica_slave b
+                   join public.replica_log m on m.id > b.last
+                    and not public.py_log_is_replayed(m.id, m.txid, b.base, b.current, b.last)
+                  where b.current is not null) e on e.field = f.field and e.txid = l.txid;
 
 -- == Rows as hstore ==
 
@@ -1403,21 +1430,19 @@ begin
 end
 $py_log_add_slave$;
 
--- Removes a slave, and the rows of the log that only this slave has not replayed.
+-- Removes a slave: its column, its position and its histories. What the log kept for it goes later: the daemons of the other
+-- slaves delete what all slaves that are left have replayed. So the log is locked for a moment only, however much that is.
 create or replace function public.py_log_remove_slave(field text) returns text language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_remove_slave$
 declare
-    others constant text[] := array(
-        select quote_ident(attname) from pg_attribute
-         where attrelid = 'public.replica_log'::regclass and attnum > 0 and not attisdropped
-           and atttypid = 'boolean'::regtype and attname <> field);
     prepared constant text := (
         select string_agg(quote_literal(gid), ', ') from pg_prepared_xacts
          where database = current_database() and split_part(gid, ':', 1) = 'pyreplica'
            and split_part(gid, ':', 3) = field and split_part(gid, ':', 4) = 'master');
 begin
-    if cardinality(others) = 0 then
+    if not exists (select from pg_attribute where attrelid = 'public.replica_log'::regclass and attnum > 0 and not attisdropped
+                                              and atttypid = 'boolean'::regtype and attname <> field) then
         raise exception 'slave % is the only one', field
             using errcode = 'object_in_use', hint = 'To end replication altogether run master-uninstall.sql.';
     end if;
@@ -1425,10 +1450,11 @@ begin
         raise exception 'slave % has in-doubt transactions: %', field, prepared using errcode = 'object_in_use',
             hint = 'Start its daemon once more, it settles them; if the slave is lost, ROLLBACK PREPARED each of them.';
     end if;
-    execute format('alter table public.replica_log drop column %I', field);
-    execute format('delete from public.replica_log where %s', array_to_string(others, ' and '));
+    -- These come before the lock, since they may wait for a batch of the slave.
     delete from public.replica_slave s where s.field = py_log_remove_slave.field;
+    delete from public.replica_history h where h.field = py_log_remove_slave.field;
     delete from public.replica_error e where e.field = py_log_remove_slave.field;
+    execute format('alter table public.replica_log drop column %I', field);
     perform pyreplica.apply_slaves();
     return format('removed slave %s', field);
 end
@@ -1865,7 +1891,7 @@ begin
     execute format('grant select, insert, update on public.replica_slave, public.replica_error, public.replica_purged to %I',
                    role);
     execute format('grant select, insert, update, delete on public.replica_history to %I', role);
-    execute format('grant select on public.replica_log_sql to %I', role);
+    execute format('grant select on public.replica_log_sql, public.replica_replayed to %I', role);
     execute format('grant select, insert on public.replica_skipped to %I', role);
     execute format('grant usage on sequence public.replica_batch_seq to %I', role);
     execute format('grant execute on function public.py_log_can_wake(text) to %I', role);
@@ -1919,7 +1945,7 @@ begin
         execute statement;
     end loop;
     -- Default privileges may have taken it.
-    grant execute on function pyreplica.by_partition(),
+    grant execute on function pyreplica.by_partition(), pyreplica.flags(public.replica_log),
         public.py_log_is_replayed(bigint, xid8, pg_snapshot, pg_snapshot, bigint) to public;
     for daemon in
         select r.oid from pg_roles r

@@ -23,11 +23,11 @@ $check$;
 
 -- With it go the triggers on all tables.
 drop function if exists public.py_log_replica() cascade;
-drop view if exists public.replica_log_sql, pyreplica.turn;
+drop view if exists public.replica_log_sql, public.replica_replayed, pyreplica.turn;
 do $drop$
 begin
     if to_regclass('public.replica_log') is not null then
-        drop function if exists public.py_log_sql(public.replica_log);
+        drop function if exists public.py_log_sql(public.replica_log), pyreplica.flags(public.replica_log);
     end if;
 end
 $drop$;

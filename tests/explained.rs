@@ -208,7 +208,7 @@ fn a_daemon_that_stands_still_is_told_and_whoever_keeps_another_one_out_is_named
     assert_says(&finished.output, &[&format!("already (server process {pid}, from 127.0.0.1, as "), &end]);
     pair.run("update replica_slave set ts = now() - interval '1 hour'; update replica_log set ts = now() - interval '1 hour'");
     let finished = pair.verb_by_file("status", "", &[]);
-    assert_eq!(finished.code(), 8, "{}", finished.output);
+    assert_eq!(finished.code(), 9, "{}", finished.output);
     let words = format!(
         "a daemon is connected (server process {pid} on the master, from 127.0.0.1) and has committed nothing for 36"
     );

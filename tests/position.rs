@@ -3,6 +3,7 @@
 
 use crate::harness::{self, Daemon, Pair};
 use postgres::Client;
+use std::collections::HashSet;
 
 /// The counter has no trigger: a free statement counts on the slave, so a transaction that is lost or replayed a second
 /// time shows.
@@ -320,4 +321,72 @@ fn the_question_what_is_replayed_is_answered_without_a_call_and_by_the_index() {
         assert!(!plan.contains("py_log_is_replayed") && plan.contains("COALESCE(pg_visible_in_snapshot("), "{plan}");
     }
     pair.run(&format!("drop owned by {role}; drop role {role}"));
+}
+
+/// The ids of the rows of t that the view says a slave has, or lacks.
+fn viewed(master: &Pair, field: &str, replayed: bool) -> Vec<String> {
+    master.on_master(&format!(
+        "select (l.new -> 'id')::int as row from replica_replayed r join replica_log l using (id, txid)
+         where r.field = '{field}' and r.replayed = {replayed} and l.relation = 'public.t' order by row"
+    ))
+}
+
+#[track_caller]
+fn assert_the_view_is_right(master: &Pair, field: &str, slave: &Pair, moment: &str) {
+    let there = slave.on_slave("select id from t order by id");
+    assert!(viewed(master, field, true) == there, "{moment}: {field} has {} rows", there.len());
+    let mut lacking = master.on_master("select id from t order by id");
+    let there: HashSet<String> = there.into_iter().collect();
+    lacking.retain(|id| !there.contains(id));
+    assert!(viewed(master, field, false) == lacking, "{moment}: {field} lacks {} rows", lacking.len());
+}
+
+/// The rows of one transaction lie around all others, and another one is open meanwhile.
+#[test]
+fn the_view_says_of_every_row_what_is_on_which_slave_at_any_moment() {
+    let (first, second) = (pair_with_tables(), Pair::new());
+    second.run_on_slave(TABLES);
+    first.run("select py_log_add_slave('slave2')");
+    let second_lines = |more: &str| format!("DSN0={}\nSLAVE_FIELD=slave2\n{more}", first.master_dsn);
+    let (mut around, mut open) = (first.master(), first.master());
+    run(&mut around, "begin; insert into t values (-1, 'around')");
+    run(&mut open, "begin; insert into t values (-3, 'open')");
+    transactions(&mut first.master(), 0, 300, 40);
+    run(&mut around, "insert into t values (-2, 'around'); commit");
+    let right = |moment: &str| {
+        assert_the_view_is_right(&first, "replicated", &first, moment);
+        assert_the_view_is_right(&first, "slave2", &second, moment);
+    };
+    right("nothing is replayed");
+    assert!(second.try_once_by_file(&second_lines("FLAGS=false")).status.success());
+    right("one slave has all");
+    run(&mut open, "insert into t values (-4, 'open'); commit");
+    transactions(&mut first.master(), 20_000, 400, 100);
+    right("an open transaction has ended");
+    let mut midway = 0;
+    for step in ["slave-committed", "prepared", "slave-committed", "master-committed"] {
+        for (pair, field, lines) in [(&first, "replicated", String::new()), (&second, "slave2", second_lines(""))] {
+            assert!(dies_at(pair, &lines, step), "{step}");
+            if step == "master-committed" {
+                let gids = pair.on_slave("select gid from pg_prepared_xacts where database = current_database()");
+                assert_eq!(gids.len(), 1, "the slave's half");
+                pair.run_on_slave(&format!("commit prepared '{}'", gids[0]));
+            }
+            right(step);
+            // As a query that looks at single rows would not know.
+            let early = "select count(*) from replica_log l join replica_replayed r using (id) join replica_slave s using (field)
+                         where field = '{}' and not replayed
+                           and py_log_is_replayed(l.id, l.txid, s.base, s.current, s.last)";
+            midway += first.on_master(&early.replace("{}", field))[0].parse::<i32>().unwrap();
+        }
+    }
+    assert!(midway > 0, "the interrupted drains were in the midst of a transaction");
+    let monitor = format!("monitor_{}", first.name);
+    first.run(&format!("create role {monitor}; grant select on replica_replayed to {monitor}"));
+    first.run(&format!("set role {monitor}; select count(*) from replica_replayed where not replayed"));
+    first.run(&format!("drop owned by {monitor}; drop role {monitor}"));
+    drain(&first, "");
+    assert!(second.try_once_by_file(&second_lines("FLAGS=false")).status.success());
+    right("all is replayed");
+    assert_eq!(first.on_master("select count(*) from replica_replayed where not replayed"), ["0"]);
 }

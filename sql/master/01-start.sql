@@ -77,8 +77,8 @@ begin
             union all
             select typname, typowner from pg_type where typnamespace = 'public'::regnamespace) x
      where x.relname in ('replica_log', 'replica_log_former', 'replica_slave', 'replica_error', 'replica_skipped',
-                         'py_log_filter', 'py_log_transform', 'replica_log_sql', 'replica_log_id_seq', 'replica_batch_seq',
-                         'replica_log_id')
+                         'py_log_filter', 'py_log_transform', 'replica_log_sql', 'replica_replayed', 'replica_log_id_seq',
+                         'replica_batch_seq', 'replica_log_id')
        and x.owner <> all (trusted)
      limit 1;
     if found then

@@ -3,8 +3,9 @@
 -- Installs pyreplica.own, refuses what belongs to somebody else, and remembers the rights that others have.
 
 -- Returns all that this script installs, as far as it is there: what it is, its name, its owner and its rights. "open"
--- says that everybody may execute a function: it runs with the rights of its caller, or is pyreplica.by_partition. Functions
--- are named by their exact signatures, because anybody may have made another function of the same name.
+-- says that everybody may execute a function: it runs with the rights of its caller, or is pyreplica.by_partition or
+-- pyreplica.flags. Functions are named by their exact signatures, because anybody may have made another function of the same
+-- name.
 do $install$
 begin
     execute replace($create$
@@ -17,7 +18,7 @@ as $own$
            and (c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_skipped', 'replica_history',
                               'replica_purged', 'py_log_filter',
                               'py_log_transform') and c.relkind in ('r', 'p')
-                or c.relname = 'replica_log_sql' and c.relkind = 'v'
+                or c.relname in ('replica_log_sql', 'replica_replayed') and c.relkind = 'v'
                 or c.relname in ('replica_log_id_seq', 'replica_batch_seq') and c.relkind = 'S')
             or c.relnamespace = 'pyreplica'::regnamespace and c.relname = 'turn'
     ), sequences as (
@@ -42,7 +43,7 @@ as $own$
       join pg_attribute a on a.attrelid = r.oid and a.attacl is not null
     union all
     select 'function', p.oid::regprocedure::text,
-           not p.prosecdef and p.pronamespace = 'public'::regnamespace or s.signature = 'pyreplica.by_partition()', p.proowner,
+           not p.prosecdef and p.pronamespace = 'public'::regnamespace or s.signature ~ '^pyreplica[.](by_partition|flags)[(]', p.proowner,
            coalesce(p.proacl, acldefault('f', p.proowner)), null
       from unnest(array[
                'public.py_log_replica()', 'public.py_log_statement()', 'public.py_log_can_wake(text)',
@@ -59,6 +60,7 @@ as $own$
                'public.py_log_create_tg(varchar)', 'public.py_log_create_tg(regclass, text)',
                'public.py_log_create_tgs(text, text)', 'public.py_log_warn_before(regclass)',
                'pyreplica.by_partition()', 'pyreplica.is_shadowed(oid, name)',
+               case when to_regtype('public.replica_log') is not null then 'pyreplica.flags(public.replica_log)' end,
                'pyreplica.own()', 'pyreplica.asleep()', 'pyreplica.asleep_body()', 'pyreplica.apply_slaves()',
                'pyreplica.exact(record)', 'pyreplica.small(@hs@.hstore, @hs@.hstore, text[], boolean)',
                'pyreplica.begin_statement()', 'pyreplica.end_statement()', 'pyreplica.tables(text)',

@@ -27,11 +27,19 @@ $asleep_body$;
 -- application that uses two-phase commit sets pyreplica.notify = off for its role or database, and the daemon finds its
 -- changes at the next TIMEOUT. A transaction must write to the log before it calls pyreplica.asleep. Then it either
 -- knows the locks of all slaves, or the transaction that adds a slave waits for it.
+--
+-- Generates pyreplica.flags too, which returns a row of the log as one row for each slave. A NULL counts as set. The view
+-- replica_replayed uses it, and so does not depend on the slaves' columns.
 create or replace function pyreplica.apply_slaves() returns void language plpgsql set search_path = pg_catalog, pg_temp
 as $apply_slaves$
 begin
     lock table public.replica_log in share row exclusive mode;
     execute format('create or replace function pyreplica.asleep() returns boolean language sql as %L', pyreplica.asleep_body());
+    execute format('create or replace function pyreplica.flags(change public.replica_log)
+                        returns table (field name, is_flagged boolean) language sql immutable parallel safe as %L', (
+        select 'values ' || string_agg(format('(%L::pg_catalog.name, coalesce(($1).%I, true))', attname, attname), ', ' order by attnum)
+          from pg_attribute
+         where attrelid = 'public.replica_log'::regclass and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype));
 end
 $apply_slaves$;
 

@@ -19,21 +19,19 @@ begin
 end
 $py_log_add_slave$;
 
--- Removes a slave, and the rows of the log that only this slave has not replayed.
+-- Removes a slave: its column, its position and its histories. What the log kept for it goes later: the daemons of the other
+-- slaves delete what all slaves that are left have replayed. So the log is locked for a moment only, however much that is.
 create or replace function public.py_log_remove_slave(field text) returns text language plpgsql
     set search_path = pg_catalog, pg_temp
 as $py_log_remove_slave$
 declare
-    others constant text[] := array(
-        select quote_ident(attname) from pg_attribute
-         where attrelid = 'public.replica_log'::regclass and attnum > 0 and not attisdropped
-           and atttypid = 'boolean'::regtype and attname <> field);
     prepared constant text := (
         select string_agg(quote_literal(gid), ', ') from pg_prepared_xacts
          where database = current_database() and split_part(gid, ':', 1) = 'pyreplica'
            and split_part(gid, ':', 3) = field and split_part(gid, ':', 4) = 'master');
 begin
-    if cardinality(others) = 0 then
+    if not exists (select from pg_attribute where attrelid = 'public.replica_log'::regclass and attnum > 0 and not attisdropped
+                                              and atttypid = 'boolean'::regtype and attname <> field) then
         raise exception 'slave % is the only one', field
             using errcode = 'object_in_use', hint = 'To end replication altogether run master-uninstall.sql.';
     end if;
@@ -41,10 +39,11 @@ begin
         raise exception 'slave % has in-doubt transactions: %', field, prepared using errcode = 'object_in_use',
             hint = 'Start its daemon once more, it settles them; if the slave is lost, ROLLBACK PREPARED each of them.';
     end if;
-    execute format('alter table public.replica_log drop column %I', field);
-    execute format('delete from public.replica_log where %s', array_to_string(others, ' and '));
+    -- These come before the lock, since they may wait for a batch of the slave.
     delete from public.replica_slave s where s.field = py_log_remove_slave.field;
+    delete from public.replica_history h where h.field = py_log_remove_slave.field;
     delete from public.replica_error e where e.field = py_log_remove_slave.field;
+    execute format('alter table public.replica_log drop column %I', field);
     perform pyreplica.apply_slaves();
     return format('removed slave %s', field);
 end

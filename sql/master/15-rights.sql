@@ -25,7 +25,7 @@ begin
     execute format('grant select, insert, update on public.replica_slave, public.replica_error, public.replica_purged to %I',
                    role);
     execute format('grant select, insert, update, delete on public.replica_history to %I', role);
-    execute format('grant select on public.replica_log_sql to %I', role);
+    execute format('grant select on public.replica_log_sql, public.replica_replayed to %I', role);
     execute format('grant select, insert on public.replica_skipped to %I', role);
     execute format('grant usage on sequence public.replica_batch_seq to %I', role);
     execute format('grant execute on function public.py_log_can_wake(text) to %I', role);
@@ -79,7 +79,7 @@ begin
         execute statement;
     end loop;
     -- Default privileges may have taken it.
-    grant execute on function pyreplica.by_partition(),
+    grant execute on function pyreplica.by_partition(), pyreplica.flags(public.replica_log),
         public.py_log_is_replayed(bigint, xid8, pg_snapshot, pg_snapshot, bigint) to public;
     for daemon in
         select r.oid from pg_roles r

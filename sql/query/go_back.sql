@@ -9,7 +9,7 @@ with s as materialized (
     select $2::text::pg_snapshot as base, $3::text::pg_snapshot as current, $4::bigint as last offset 0),
 -- Transactions with rows after $4: they are replayed as a whole, so nothing of them has been replayed.
 beyond as materialized (
-    select distinct m.txid from s join public.replica_log m on m.id > s.last
+    select distinct m.txid from s join public.replica_log m on m.id > s.last and pg_visible_in_snapshot(m.txid, s.current)
        and not public.py_log_is_replayed(m.id, m.txid, s.base, s.current, s.last))
 update public.replica_log l
    set replicated = false

@@ -6,13 +6,11 @@
 --   $4  bigint  the last id of the last transaction that has been replayed
 --   $5  bigint  return this many rows at most
 with s as materialized (
-    select $2::text::pg_snapshot as base, $3::text::pg_snapshot as current, $4::bigint as last),
-beyond as materialized (
-    select distinct m.txid from s join public.replica_log m on m.id > s.last
-       and not public.py_log_is_replayed(m.id, m.txid, s.base, s.current, s.last))
-select array(select l.id from s join public.replica_log l on l.id > $1
-              where not coalesce(l.replicated, true)
-                and public.py_log_is_replayed(l.id, l.txid, s.base, s.current, s.last)
-                and l.txid not in (select txid from beyond)
+    select $2::text::pg_snapshot as base, $3::text::pg_snapshot as current),
+logged as (
+    select l.id, l.txid, max(l.id) over (partition by l.txid) as last, not coalesce(l.replicated, true) as unmarked
+      from public.replica_log l where l.id > $1)
+select array(select l.id from s, logged l
+              where l.unmarked and public.py_log_is_replayed(l.last, l.txid, s.base, s.current, $4::bigint)
               order by l.id
               limit $5) as due

@@ -8,7 +8,7 @@ with s as materialized (
       from public.replica_slave where field = $field::name),
 -- Transactions with a row after the last one that was replayed: a transaction is replayed as a whole, with its last row.
 beyond as materialized (
-    select distinct m.txid from s join public.replica_log m on m.id > s.last
+    select distinct m.txid from s join public.replica_log m on m.id > s.last and pg_visible_in_snapshot(m.txid, s.current)
        and not public.py_log_is_replayed(m.id, m.txid, s.base, s.current, s.last)),
 waiting as materialized (
     select l.event, l.relation, l.old, l.new

@@ -7,13 +7,11 @@
 with s as materialized (
     select s.base, s.current, s.last, coalesce(s.floor, 0) as floor
       from (select $1::text::name as field) f
-      left join public.replica_slave s using (field)),
-beyond as materialized (
-    select distinct m.txid from s join public.replica_log m on m.id > s.last
-       and not public.py_log_is_replayed(m.id, m.txid, s.base, s.current, s.last))
-select count(*)
+      left join public.replica_slave s using (field))
+select coalesce(sum(t.changes), 0)::bigint
   from s
-  join public.replica_log l on l.id > s.floor
- where l.relation = $2 and not coalesce(l.replicated, true)
-   and pg_visible_in_snapshot(l.txid, $3::text::pg_snapshot)
-   and not (public.py_log_is_replayed(l.id, l.txid, s.base, s.current, s.last) and l.txid not in (select txid from beyond))
+ cross join (select l.txid, max(l.id) as last, count(*) filter (where l.relation = $2 and not coalesce(l.replicated, true)) as changes
+               from s join public.replica_log l on l.id > s.floor
+              group by l.txid) t
+ where pg_visible_in_snapshot(t.txid, $3::text::pg_snapshot)
+   and not public.py_log_is_replayed(t.last, t.txid, s.base, s.current, s.last)

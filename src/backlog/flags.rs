@@ -115,6 +115,7 @@ impl FlagWriter {
     /// left to delete for now.
     pub fn purge(&mut self, master: &mut Session, progress: &SlaveProgress) -> Result<bool> {
         let seconds = self.retention.as_secs_f64();
+        self.look_at_fields(master)?;
         let row = master.query_one("read the log", &self.queries.old, &[&self.purge_above.0, &seconds, &ROWS])?;
         let (rows, old): (i64, i64) = (row.get("rows"), row.get("old"));
         let last = row.get::<_, Option<i64>>("last").map_or(self.purge_above, LogId);
@@ -149,12 +150,7 @@ impl FlagWriter {
     /// slave's column is added or dropped meanwhile.
     fn change(&mut self, master: &mut Session, ids: &[i64], which: fn(&FlagQueries) -> &[String]) -> Result<bool> {
         let changed = master.transaction(sql::BEGIN_MARKING, |master| {
-            let rows = master.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
-            let fields: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-            if fields != self.fields {
-                self.queries = FlagQueries::new(&self.field, &fields, self.retention.as_secs());
-                self.fields = fields;
-            }
+            self.look_at_fields(master)?;
             for statement in which(&self.queries) {
                 master.execute("mark replayed changes", statement, &[&ids])?;
             }
@@ -169,6 +165,17 @@ impl FlagWriter {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A slave may have been added or removed, and its column with it.
+    fn look_at_fields(&mut self, master: &mut Session) -> Result<()> {
+        let rows = master.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
+        let fields: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        if fields != self.fields {
+            self.queries = FlagQueries::new(&self.field, &fields, self.retention.as_secs());
+            self.fields = fields;
+        }
+        Ok(())
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 /// What is pyreplica's own in the schema public, on either server: the one list. A test compares it with the scripts.
 const OWN: &str = "array['replica_log', 'replica_slave', 'replica_history', 'replica_purged', 'replica_error', \
      'replica_skipped', 'py_log_filter', 'py_log_transform', 'replica_log_former', 'replica_progress', 'replica_hold', \
-     'replica_held', 'replica_conflict', 'replica_copy', 'replica_log_sql', 'replica_log_id_seq', 'replica_batch_seq']";
+     'replica_held', 'replica_conflict', 'replica_copy', 'replica_log_sql', 'replica_replayed', \
+     'replica_log_id_seq', 'replica_batch_seq']";
 
 /// A query that says array['replica_log'] for the list above, so that it can be run by hand too.
 pub fn with_own(sql: &str) -> String {

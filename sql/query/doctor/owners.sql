@@ -7,13 +7,13 @@ with log as (
     select case when c.relkind = 'S' then 'sequence' when c.relkind in ('r', 'p') then 'table' when c.relkind = 'v' then 'view'
                 else 'relation' end as kind,
            format('%I.%I', n.nspname, c.relname) as name, c.relname, c.relowner as owner, c.relacl as acl, null::name as field,
-           c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_log_sql', 'replica_batch_seq',
-                         'py_log_filter', 'py_log_transform') as of_log
+           c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_log_sql', 'replica_replayed',
+                         'replica_batch_seq', 'py_log_filter', 'py_log_transform') as of_log
       from pg_class c join pg_namespace n on n.oid = c.relnamespace
      where n.nspname = 'public'
        and c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_skipped', 'replica_log_sql',
-                         'replica_log_id_seq', 'replica_batch_seq', 'py_log_filter', 'py_log_transform', 'replica_progress',
-                         'replica_hold', 'replica_held', 'replica_conflict', 'replica_copy')
+                         'replica_replayed', 'replica_log_id_seq', 'replica_batch_seq', 'py_log_filter', 'py_log_transform',
+                         'replica_progress', 'replica_hold', 'replica_held', 'replica_conflict', 'replica_copy')
     union all
     select 'table', format('%I.%I', n.nspname, c.relname), c.relname, c.relowner, a.attacl, a.attname, false
       from pg_class c
@@ -21,8 +21,8 @@ with log as (
       join pg_attribute a on a.attrelid = c.oid and a.attacl is not null
      where n.nspname = 'public'
        and c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_skipped', 'replica_log_sql',
-                         'py_log_filter', 'py_log_transform', 'replica_progress', 'replica_hold', 'replica_held',
-                         'replica_conflict', 'replica_copy')
+                         'replica_replayed', 'py_log_filter', 'py_log_transform', 'replica_progress', 'replica_hold',
+                         'replica_held', 'replica_conflict', 'replica_copy')
     union all
     -- Everybody may call those that run with the rights of their caller, or whose schema is closed.
     select 'function', format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), p.proname,
@@ -93,8 +93,8 @@ select case when w.reads then 'note' when w.relname in ('replica_progress', 'rep
             else 'unless it is another daemon''s: what is written there is replayed, or decides what is' end
   from rights w
  where not (w.grantee in (select grantee from daemons)
-            and (w.relname in ('replica_slave', 'replica_error', 'replica_skipped', 'replica_log_sql', 'replica_batch_seq',
-                               'py_log_can_wake')
+            and (w.relname in ('replica_slave', 'replica_error', 'replica_skipped', 'replica_log_sql', 'replica_replayed',
+                               'replica_batch_seq', 'py_log_can_wake')
                  or w.relname = 'replica_log' and w.privilege in ('SELECT', 'UPDATE', 'DELETE')))
  group by 1, w.role, w.reads
  order by 2, 3
