@@ -36,7 +36,10 @@ impl Rejoin {
         let (identity, origin) = checks::identity_and_origin(master)?;
         let key = pair_key(origin, field);
         let Some((there, here)) = agreement::look(master, slave, &key, field)? else { return Ok(None) };
-        if !are_apart(master, &there, here.as_ref())? {
+        // If a daemon has committed a batch between the two looks, they are of two batches, and it has made sure that the servers
+        // agree.
+        let moves = |now: Option<MasterRow>| now.is_none_or(|now| now.position.token != there.position.token);
+        if !are_apart(master, &there, here.as_ref())? || moves(MasterRow::find(master, field)?) {
             return Ok(None);
         }
         checks::progress_table(slave)?;
