@@ -5,7 +5,7 @@
 -- Adds a slave, that is its column of the log. The slave does not get what the log holds already. So copy the database
 -- to the slave after this, and before clients write again.
 create or replace function public.py_log_add_slave(field text) returns text language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_add_slave$
 begin
     if exists (select from pg_attribute
@@ -21,7 +21,7 @@ $py_log_add_slave$;
 
 -- Removes a slave, and the rows of the log that only this slave has not replayed.
 create or replace function public.py_log_remove_slave(field text) returns text language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_remove_slave$
 declare
     others constant text[] := array(
@@ -56,7 +56,7 @@ $py_log_remove_slave$;
 -- Its owner may give the sequence another name at any moment, and its name to something else. So it is read by its number:
 -- what a view of that name calls would run with the rights of the caller.
 create or replace function public.py_log_interleave(sequence regclass, node int, nodes int) returns bigint language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_interleave$
 declare
     last bigint;

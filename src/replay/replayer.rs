@@ -221,7 +221,7 @@ impl Replayer {
         self.flush(slave)?;
         let changes: Vec<&Change> = changes.iter().collect();
         if is_watched {
-            let mut message = self.message(slave, changes[0])?;
+            let mut message = self.message(slave, changes[0], [])?;
             message.close(sql::DAEMON_PATH);
             self.send(slave, &message)?;
             return self.one_by_one(slave, &changes);
