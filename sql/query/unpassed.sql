@@ -13,7 +13,9 @@ select count(*)
         offset 0) s
   join public.replica_log l on l.id > s.floor
  -- Older rows may have each name in quotes.
- where l.relation in ($2, (select format('"%s"."%s"', replace(i[1], '"', '""'), replace(i[2], '"', '""')) from parse_ident($2) i)) and not coalesce(l.replicated, true)
+ where l.relation in ($2, (select format('"%s"."%s"', replace(i[1], '"', '""'), replace(i[2], '"', '""'))
+                             from parse_ident($2) i))
+   and not coalesce(l.replicated, true)
    and pg_visible_in_snapshot(l.txid, $3::text::pg_snapshot)
    and not coalesce(pg_visible_in_snapshot(l.txid, s.base), false)
    and not coalesce(pg_visible_in_snapshot(l.txid, s.current) and l.id <= s.last and l.txid <> all (s.beyond), false)

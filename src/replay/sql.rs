@@ -4,6 +4,7 @@ pub const FINGERPRINT: &str = include_str!("../../sql/query/fingerprint.sql");
 pub const TABLE: &str = include_str!("../../sql/query/table.sql");
 pub const LINKS: &str = include_str!("../../sql/query/links.sql");
 pub const KEY: &str = include_str!("../../sql/query/key.sql");
+pub const PART: &str = include_str!("../../sql/query/part.sql");
 pub const COLUMNS: &str = include_str!("../../sql/query/columns.sql");
 
 /// Makes the slave look up rows one after the other, by the index of their key. The planner's statistics of a table that
