@@ -20,6 +20,7 @@ begin;
 set local client_min_messages = warning;
 -- No function that others may have put into public.
 set local search_path = pg_catalog, pg_temp;
+set local quote_all_identifiers = off;
 
 do $check$
 begin

@@ -34,6 +34,7 @@ begin
 end
 $path$;
 set local search_path = pg_catalog, pg_temp;
+set local quote_all_identifiers = off;
 
 do $check$
 begin
@@ -166,7 +167,7 @@ do $install$
 begin
     execute replace($create$
 create or replace function pyreplica.own() returns table (kind text, name text, open boolean, owner oid, acl aclitem[], field name)
-    language sql stable set search_path = pg_catalog, pg_temp
+    language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $own$
     with relations as (
         select c.oid, c.relkind, c.relnamespace, c.relname, c.relowner, c.relacl from pg_class c
@@ -218,7 +219,8 @@ as $own$
                'pyreplica.by_partition()', 'pyreplica.is_shadowed(oid, name)',
                case when to_regtype('public.replica_log') is not null then 'pyreplica.flags(public.replica_log)' end,
                'pyreplica.own()', 'pyreplica.asleep()', 'pyreplica.asleep_body()', 'pyreplica.apply_slaves()',
-               'pyreplica.exact(record)', 'pyreplica.small(@hs@.hstore, @hs@.hstore, text[], boolean)',
+               'pyreplica.exact(record)', 'pyreplica.is_by_name(oid)', 'pyreplica.has_names(oid)', 'pyreplica.logged_name(oid)',
+               'pyreplica.logged_key(oid, text[], boolean)', 'pyreplica.small(@hs@.hstore, @hs@.hstore, text[], boolean)',
                'pyreplica.begin_statement()', 'pyreplica.end_statement()', 'pyreplica.tables(text)',
                'pyreplica.check_expression(text, text, text, text, text, text)', 'pyreplica.check_filter()',
                'pyreplica.check_transform()', 'pyreplica.complain(text, bigint, text, text)',
@@ -683,6 +685,7 @@ begin
     execute replace($create$
 create or replace function pyreplica.exact(r record) returns @hs@.hstore language plpgsql
     set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1 set lc_monetary = 'C'
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $exact$
 begin
     return operator(pyreplica.%%) r;
@@ -692,7 +695,8 @@ $exact$;
 
     -- While a row is small, it is cheapest to log it whole. Of a large row the trigger keeps the key and the columns
     -- that changed. If the key itself changed, it keeps the whole old row: only that tells it from another row which has
-    -- taken the same key meanwhile. With "whole" it keeps the whole new row, and the key of the old one.
+    -- taken the same key meanwhile. It also does without a key that is unique, and if a key that was named by hand is
+    -- NULL. With "whole" it keeps the whole new row, and the key of the old one.
     execute replace($create$
 create or replace function pyreplica.small(before @hs@.hstore, after @hs@.hstore, keys text[], whole boolean)
     returns @hs@.hstore[] language plpgsql immutable
@@ -704,7 +708,8 @@ begin
        and pg_catalog.cardinality(@hs@.akeys(key)) operator(pg_catalog.=) pg_catalog.cardinality(keys) then
         if whole then
             before := key;
-        elsif after operator(@hs@.@>) key then
+        elsif after operator(@hs@.@>) key
+              and pg_catalog.array_position(@hs@.avals(key), null::pg_catalog.text) is null then
             after := after operator(@hs@.-) before;
             before := @hs@.slice(before, @hs@.akeys(after)) operator(@hs@.||) key;
         end if;
@@ -716,9 +721,107 @@ $small$;
 end
 $install$;
 
+-- Returns the columns that tell a large row from all others: the primary key that the table has now, and the columns that
+-- the arguments of the trigger name, which were the primary key or were named by hand. NULL if two rows may have the same
+-- values there, for the time of a transaction if the constraint is deferrable; with "whole" it does not matter.
+create or replace function pyreplica.logged_key(relation pg_catalog.oid, named pg_catalog.text[], whole boolean)
+    returns pg_catalog.text[] language plpgsql stable
+as $logged_key$
+declare
+    keys constant pg_catalog.int2[] := array(
+        select a.attnum from pg_catalog.pg_attribute a
+         where a.attrelid operator(pg_catalog.=) relation and a.attnum operator(pg_catalog.>) 0::pg_catalog.int2
+           and not a.attisdropped
+           and (a.attname::pg_catalog.text operator(pg_catalog.=) any (named) or exists (
+               select from pg_catalog.pg_index i
+                where i.indrelid operator(pg_catalog.=) relation and i.indisprimary
+                  and a.attnum operator(pg_catalog.=) any ((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts operator(pg_catalog.-) 1::pg_catalog.int2]))));
+begin
+    if not coalesce(whole, false) and not exists (
+        select from pg_catalog.pg_index i
+         where i.indrelid operator(pg_catalog.=) relation and i.indisunique and i.indimmediate and i.indisvalid
+           and i.indpred is null and i.indexprs is null
+           and (i.indkey::pg_catalog.int2[])[0:i.indnkeyatts operator(pg_catalog.-) 1::pg_catalog.int2] operator(pg_catalog.<@) keys) then
+        return null;
+    end if;
+    return array(select a.attname::pg_catalog.text from pg_catalog.pg_attribute a
+                  where a.attrelid operator(pg_catalog.=) relation and a.attnum operator(pg_catalog.=) any (keys));
+end
+$logged_key$;
+
+-- Says whether the text of a type depends on the search_path: it is one of those that stand for an object, like regclass,
+-- or is made of one.
+create or replace function pyreplica.is_by_name(type oid) returns boolean language sql stable
+    set search_path = pg_catalog, pg_temp
+as $is_by_name$
+    with recursive parts (id) as (
+        select type
+        union
+        select x.id from parts p
+          join pg_type t on t.oid = p.id
+         cross join lateral (
+             select t.typbasetype union all select t.typelem
+             union all
+             select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+             union all
+             -- PostgreSQL 13 has no multiranges.
+             select r.rngsubtype from pg_range r
+              where t.typtype in ('r', 'm') and t.oid in (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)) x (id)
+         where x.id <> 0
+    )
+    select exists (select from parts where id = any ('{regclass,regproc,regprocedure,regoper,regoperator,regtype,regconfig,
+                                                       regdictionary,regcollation}'::regtype[]::oid[]))
+$is_by_name$;
+
+-- Says whether a table has a column of such a type. A session with a search_path of its own asks this for every row.
+do $install$
+begin
+    execute replace($create$
+create or replace function pyreplica.has_names(relation pg_catalog.oid) returns boolean language plpgsql stable
+    -- PostgreSQL would plan the queries anew for each row.
+    set plan_cache_mode = force_generic_plan
+as $has_names$
+declare
+    type pg_catalog.oid;
+begin
+    if exists (select from pg_catalog.pg_attribute a
+                where a.attrelid operator(pg_catalog.=) relation and a.atttypid operator(pg_catalog.=) any ('@by_name@')
+                  and not a.attisdropped) then
+        return true;
+    end if;
+    for type in
+        select a.atttypid from pg_catalog.pg_attribute a
+         where a.attrelid operator(pg_catalog.=) relation and a.atttypid operator(pg_catalog.>=) 16384::pg_catalog.oid
+    loop
+        if exists (select from pg_catalog.pg_type t
+                    where t.oid operator(pg_catalog.=) type
+                      and (t.typelem operator(pg_catalog.<>) 0::pg_catalog.oid
+                           or t.typtype operator(pg_catalog.<>) all ('{b,e}')))
+           and pyreplica.is_by_name(type) then
+            return true;
+        end if;
+    end loop;
+    return false;
+end
+$has_names$;
+    $create$, '@by_name@', array(select oid from pg_type where oid < 16384 and typtype = 'b' and pyreplica.is_by_name(oid))::text);
+end
+$install$;
+
+-- The name of a table as the log has it, whatever the session has set. quote_ident and the like quote every name if
+-- quote_all_identifiers is on.
+create or replace function pyreplica.logged_name(relation oid) returns text language sql stable
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
+as $logged_name$
+    select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where c.oid = relation
+$logged_name$;
+
 -- The parts below put this condition in the place of @exact@: do the settings of the session give text that is exact and
 -- unambiguous? Dates must be ISO, floats exact, and money must look as in the C and English locales, which the slave can
--- read. In a session with other settings the triggers call pyreplica.exact, which is slower and gives the same text.
+-- read. Names must be quoted where they need it only, and be found in public, where the slave looks for them, or say
+-- their schema. In a session with other settings the triggers call pyreplica.exact, which is slower and gives the same
+-- text. What a search_path may change matters only to a table that has a column of names.
 do $settings$
 begin
     perform set_config('pyreplica.exact',
@@ -726,7 +829,9 @@ begin
             and pg_catalog.current_setting('intervalstyle') operator(pg_catalog.=) 'postgres'
             and pg_catalog.current_setting('extra_float_digits') operator(pg_catalog.=) any ('{1,2,3}')
             and pg_catalog.current_setting('lc_monetary') operator(pg_catalog.=)
-                any ('{C,C.UTF-8,en_US.UTF-8,en_US.utf8,C.utf8,POSIX}'))$exact$, true);
+                any ('{C,C.UTF-8,en_US.UTF-8,en_US.utf8,C.utf8,POSIX}')
+            and pg_catalog.current_setting('quote_all_identifiers') operator(pg_catalog.=) 'off'
+            and (pg_catalog.current_schemas(false) operator(pg_catalog.=) '{public}' or not pyreplica.has_names(tg_relid)))$exact$, true);
 end
 $settings$;
 
@@ -792,7 +897,7 @@ begin
         before := operator(pyreplica.%%) old;
         after := operator(pyreplica.%%) new;
         if pg_catalog.pg_column_size(before) operator(pg_catalog.>) 2000 then
-            small := pyreplica.small(before, after, tg_argv[1:], false);
+            small := pyreplica.small(before, after, pyreplica.logged_key(tg_relid, tg_argv[1:], false), false);
             before := small[1];
             after := small[2];
         end if;
@@ -830,8 +935,12 @@ begin
     -- PostgreSQL has copied the trigger of a partitioned table to its partitions, with its arguments. The change is
     -- logged for the partitioned table, because each side may divide it in its own way. A renamed table is logged under
     -- its new name.
-    relation := pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
-                operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
+    if pg_catalog.current_setting('quote_all_identifiers') operator(pg_catalog.=) 'off' then
+        relation := pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
+                    operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
+    else
+        relation := pyreplica.logged_name(tg_relid);
+    end if;
     if tg_level operator(pg_catalog.=) 'ROW' and pg_catalog.pg_partition_root(tg_relid) is not null then
         -- The usual case is found by one look: this trigger is a copy of one of the root.
         if not exists (
@@ -842,8 +951,12 @@ begin
             return null;
         end if;
         if @copied@ or tg_argv[0] operator(pg_catalog.<>) tg_table_name then
-            relation := coalesce((pg_catalog.pg_identify_object(
-                'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.pg_partition_root(tg_relid), 0)).identity, relation);
+            if pg_catalog.current_setting('quote_all_identifiers') operator(pg_catalog.=) 'off' then
+                relation := coalesce((pg_catalog.pg_identify_object(
+                    'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.pg_partition_root(tg_relid), 0)).identity, relation);
+            else
+                relation := coalesce(pyreplica.logged_name(pg_catalog.pg_partition_root(tg_relid)), relation);
+            end if;
         end if;
     end if;
 
@@ -910,7 +1023,7 @@ begin
 
     if letter operator(pg_catalog.=) 'U'
        and (whole or pg_catalog.pg_column_size(before) operator(pg_catalog.>) 2000) then
-        small := pyreplica.small(before, after, tg_argv[1:], whole);
+        small := pyreplica.small(before, after, pyreplica.logged_key(tg_relid, tg_argv[1:], whole), whole);
         before := small[1];
         after := small[2];
     end if;
@@ -1008,7 +1121,7 @@ $install$;
 
 do $install$
 begin
-    execute replace($create$
+    execute replace(replace($create$
 create or replace function pyreplica.end_statement() returns trigger language plpgsql security definer
     -- The planner expects so many pairs of rows for a large UPDATE that it would compile the query, for a third of a
     -- second. And once it has planned the query for a few rows, it keeps the plan: a nested loop over many rows would
@@ -1025,6 +1138,7 @@ declare
     place pg_catalog.int4 := pg_catalog.strpos(running, letter);
     early pg_catalog.int8;
     first pg_catalog.int8;
+    keys pg_catalog.text[];
     blocked boolean;
 begin
     if running is null or place operator(pg_catalog.=) 0 then
@@ -1055,6 +1169,12 @@ begin
         first := pg_catalog.nextval('public.replica_log_id_seq');
     end if;
 
+    -- So it was when the statement began.
+    if not @exact@ then
+        raise exception 'the changes of table % cannot be logged', tg_relid::pg_catalog.regclass
+            using errcode = 'object_not_in_prerequisite_state',
+                  detail = 'A function that the statement has called has changed DateStyle, the search_path or the like.';
+    end if;
     target := pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
               operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
     -- As in py_log_replica.
@@ -1072,12 +1192,13 @@ begin
         insert into public.replica_log (relation, event, old, origin)
         select ours.target, 'D', operator(pyreplica.%%) x.*, ours.origin from old_rows x;
     else
+        keys := pyreplica.logged_key(tg_relid, tg_argv[2:], false);
         insert into public.replica_log (relation, event, old, new, origin)
         select target, 'U',
                case when pg_catalog.pg_column_size(x.before) operator(pg_catalog.<=) 2000 then x.before
-                    else (pyreplica.small(x.before, y.after, tg_argv[2:], null))[1] end,
+                    else (pyreplica.small(x.before, y.after, keys, null))[1] end,
                case when pg_catalog.pg_column_size(x.before) operator(pg_catalog.<=) 2000 then y.after
-                    else (pyreplica.small(x.before, y.after, tg_argv[2:], null))[2] end,
+                    else (pyreplica.small(x.before, y.after, keys, null))[2] end,
                origin
           from (select operator(pyreplica.%%) x.* as before, (x.*)::pg_catalog.record as bytes,
                        pg_catalog.row_number() over () as n from old_rows x) x
@@ -1113,7 +1234,7 @@ begin
     return null;
 end
 $end_statement$;
-    $create$, '@hs@', current_setting('pyreplica.hstore'));
+    $create$, '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
 end
 $install$;
 
@@ -1126,7 +1247,7 @@ do $install$
 begin
     execute replace($create$
 create or replace function public.py_log_sql(change public.replica_log) returns text language plpgsql stable
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_sql$
 declare
     name text[];
@@ -1176,7 +1297,7 @@ do $install$
 begin
     execute replace($create$
 create or replace function public.py_log_columns(relation text, "row" @hs@.hstore)
-    returns table (key text, value text, n bigint) language sql stable set search_path = pg_catalog, pg_temp
+    returns table (key text, value text, n bigint) language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_columns$
     select e.key, e.value, row_number() over (order by a.attnum, e.key)
       from @hs@.each("row") e
@@ -1188,7 +1309,7 @@ $install$;
 
 -- The columns of the primary key of a table, in its order. NULL if it has none.
 create or replace function public.py_log_key(relation regclass) returns text[] language sql stable
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_key$
     select array_agg(a.attname::text order by k.n)
       from pg_index i
@@ -1211,7 +1332,7 @@ drop function if exists public.py_log_create_tg(regclass, text), public.py_log_c
 -- Creates the triggers on one table, or on the partitioned table that it is a partition of, and returns one line that
 -- says so. level: row or statement. NULL keeps the level that the table has, or is row.
 create or replace function public.py_log_create_tg(relation regclass, shown text, level text) returns text language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_create_tg$
 declare
     -- A partition is replicated through its root, so partitions that are created later need no call.
@@ -1322,7 +1443,7 @@ $py_log_create_tg$;
 -- changes too, the two changes are logged in the wrong order, by row and by statement alike. Nobody can know that from
 -- the catalog, so it searches the text of the function.
 create or replace function public.py_log_warn_before(relation regclass, shown text) returns void language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_warn_before$
 declare
     suspect record;
@@ -1346,7 +1467,7 @@ $py_log_warn_before$;
 
 -- Takes all three, so the table is known.
 create or replace function public.py_log_create_tg(schemaname text, relname text, level text)
-    returns text language plpgsql set search_path = pg_catalog, pg_temp
+    returns text language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_create_tg$
 declare
     relation constant regclass := to_regclass(format('%I.%I', schemaname, relname));
@@ -1378,7 +1499,7 @@ $py_log_create_tg$;
 -- Takes a schema and a table in it; or a table in any schema, with a level or none. Returns one line for each table. If
 -- there is a table that is called "row" or "statement", the word means the table.
 create or replace function public.py_log_create_tgs(first text, second text, path name[]) returns text language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_create_tgs$
 declare
     is_level constant boolean := first is not null and second in ('row', 'statement');
@@ -1416,7 +1537,7 @@ $py_log_create_tgs$;
 -- Adds a slave, that is its column of the log. The slave does not get what the log holds already. So copy the database
 -- to the slave after this, and before clients write again.
 create or replace function public.py_log_add_slave(field text) returns text language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_add_slave$
 begin
     if exists (select from pg_attribute
@@ -1433,7 +1554,7 @@ $py_log_add_slave$;
 -- Removes a slave: its column, its position and its histories. What the log kept for it goes later: the daemons of the other
 -- slaves delete what all slaves that are left have replayed. So the log is locked for a moment only, however much that is.
 create or replace function public.py_log_remove_slave(field text) returns text language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_remove_slave$
 declare
     prepared constant text := (
@@ -1466,7 +1587,7 @@ $py_log_remove_slave$;
 -- Its owner may give the sequence another name at any moment, and its name to something else. So it is read by its number:
 -- what a view of that name calls would run with the rights of the caller.
 create or replace function public.py_log_interleave(sequence regclass, node int, nodes int) returns bigint language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_interleave$
 declare
     last bigint;
@@ -1530,7 +1651,7 @@ create table if not exists public.py_log_transform (
 
 -- The tables that a relname of a filter or transform means.
 create or replace function pyreplica.tables(relname text) returns setof regclass language sql stable
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $tables$
     select c.oid::regclass from pg_class c join pg_namespace n on n.oid = c.relnamespace
      where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
@@ -1542,7 +1663,7 @@ $tables$;
 create or replace function pyreplica.check_expression(
     relname text, expression text, language text, declarations text, wanted text, shown text)
     returns void language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $check_expression$
 declare
     relation regclass;
@@ -1578,7 +1699,7 @@ begin
 end
 $check_expression$;
 
-create or replace function pyreplica.check_filter() returns trigger language plpgsql set search_path = pg_catalog, pg_temp
+create or replace function pyreplica.check_filter() returns trigger language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $check_filter$
 begin
     perform pyreplica.check_expression(
@@ -1589,7 +1710,7 @@ begin
 end
 $check_filter$;
 
-create or replace function pyreplica.check_transform() returns trigger language plpgsql set search_path = pg_catalog, pg_temp
+create or replace function pyreplica.check_transform() returns trigger language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $check_transform$
 declare
     relation regclass;
@@ -1613,7 +1734,7 @@ $check_transform$;
 -- Refuses transforms of key columns, because the slave finds a row by its key. The arguments of a trigger that was made
 -- by hand name its key.
 create or replace function public.py_log_refuse_key(relation regclass, keys text[], fields text[] default null)
-    returns void language plpgsql security definer set search_path = pg_catalog, pg_temp
+    returns void language plpgsql security definer set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_refuse_key$
 declare
     field text;
@@ -1642,7 +1763,7 @@ $py_log_refuse_key$;
 -- raise. The text that it returns is logged with the change, for the operator of the slave. It holds no value of the
 -- row: the message of the error may show one that must not leave the master.
 create or replace function pyreplica.complain(kind text, failed bigint, state text, message text) returns text
-    language plpgsql set search_path = pg_catalog, pg_temp
+    language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $complain$
 declare
     entry record;
@@ -1675,7 +1796,7 @@ $complain$;
 
 -- Returns PL/pgSQL that evaluates the expression of a filter or transform.
 create or replace function pyreplica.evaluation(event text, expression text, language text) returns text
-    language sql immutable set search_path = pg_catalog, pg_temp
+    language sql immutable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $evaluation$
     select case when language = 'sql' then format(e'(%s\n)', expression)
                 else format('pyreplica.python(pg_typeof(%s)::text, %s, %s, %L)',
@@ -1688,7 +1809,7 @@ $evaluation$;
 -- condition that fails counts as true. A cached plan expects a column to have the type that it had before, and fails
 -- with 42804: then the code discards the plans, once for each session and changed type, and evaluates again.
 create or replace function pyreplica.conditions(event text, verdict text) returns text language sql stable
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $conditions$
     select coalesce(format($block$
             begin
@@ -1716,7 +1837,7 @@ $conditions$;
 -- Returns PL/pgSQL that puts the values of all transforms into "row". If an expression fails, the slave gets NULL,
 -- because the value itself must not leave the master.
 create or replace function pyreplica.replacements(hs text) returns text language sql stable
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $replacements$
     select coalesce(string_agg(case when t.expression is null then format($left_out$
         if %2$L in (relname, relation) then
@@ -1749,7 +1870,7 @@ $replacements$;
 create or replace view pyreplica.turn as select 1 as one;
 
 -- Generates pyreplica.special, pyreplica.admit and pyreplica.send.
-create or replace function pyreplica.apply() returns void language plpgsql set search_path = pg_catalog, pg_temp
+create or replace function pyreplica.apply() returns void language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $apply$
 declare
     hs constant text := (select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
@@ -1768,7 +1889,7 @@ begin
     execute format($create$
         create or replace function pyreplica.admit(
             relname text, relation text, event text, old record, new record) returns text language plpgsql
-            set search_path = pg_catalog, pg_temp as %L
+            set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as %L
     $create$, format($body$
 #variable_conflict use_column
 declare
@@ -1816,7 +1937,7 @@ end$body$,
     execute format($create$
         create or replace function pyreplica.send(
             relname text, relation text, "row" %1$s.hstore, new record) returns %1$s.hstore language plpgsql strict
-            set search_path = pg_catalog, pg_temp as %2$L
+            set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as %2$L
     $create$, hs, format($body$
 #variable_conflict use_column
 declare
@@ -1830,7 +1951,7 @@ end$body$, hs, pyreplica.replacements(hs)));
 end
 $apply$;
 
-create or replace function pyreplica.changed() returns trigger language plpgsql set search_path = pg_catalog, pg_temp
+create or replace function pyreplica.changed() returns trigger language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $changed$
 begin
     perform pyreplica.apply();
@@ -1855,6 +1976,7 @@ begin
 create or replace function pyreplica.send_exact(relname text, relation text, "row" %s.hstore, new record)
     returns %1$s.hstore language plpgsql strict
     set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1 set lc_monetary = 'C'
+    set quote_all_identifiers = off
 as $send_exact$
 begin
     return pyreplica.send(relname, relation, "row", new);
@@ -1874,7 +1996,7 @@ drop function if exists public.py_log_grant(name);
 -- Grants the role of the daemon what it needs on the master. The owner of the log and superusers need no grants. PostgreSQL
 -- prefers text for a literal. If this took a name, a function of somebody else that takes text would be called instead.
 create or replace function public.py_log_grant(role text) returns text language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_grant$
 declare
     schema name;

@@ -7,6 +7,7 @@ begin;
 
 set local client_min_messages = warning;
 set local search_path = pg_catalog, pg_temp;
+set local quote_all_identifiers = off;
 
 do $check$
 declare
@@ -64,7 +65,8 @@ begin
                                   'check_filter', 'check_transform', 'complain', 'evaluation', 'conditions',
                                   'replacements', 'apply', 'changed', 'special', 'admit', 'send', 'send_exact', 'python',
                                   'asleep', 'asleep_body', 'apply_slaves', 'own',
-                                  'by_partition', 'is_shadowed') loop
+                                  'by_partition', 'is_shadowed', 'is_by_name', 'has_names', 'logged_name',
+                                  'logged_key') loop
         execute format('drop function %s cascade', f);
     end loop;
     if to_regoperator('pyreplica.%% (none, record)') is not null then

@@ -10,6 +10,7 @@ begin;
 set local client_min_messages = warning;
 -- No function that others may have put into public.
 set local search_path = pg_catalog, pg_temp;
+set local quote_all_identifiers = off;
 
 -- What somebody else may have put here before is not taken over: the owner of a table decides what runs when somebody writes
 -- to it. Superusers are trusted, the owners of the database and of the schema public, the role that runs this, and, if that

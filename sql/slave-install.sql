@@ -17,6 +17,7 @@ begin;
 set local client_min_messages = warning;
 -- No function that others may have put into public.
 set local search_path = pg_catalog, pg_temp;
+set local quote_all_identifiers = off;
 
 -- Two that run this at once, such as the daemons of two masters, would both find that a table is not there yet.
 -- Anybody could keep them waiting, so they wait for some seconds at most.

@@ -52,6 +52,7 @@ mod rights;
 mod schema_changes;
 mod security;
 mod sets;
+mod settings;
 mod slaves;
 mod statement;
 mod status;

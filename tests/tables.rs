@@ -324,3 +324,33 @@ fn views_and_rules_are_replayed_as_what_they_do_to_the_tables() {
         &["insert into v values (1, 'one'), (2, 'hidden')", "update v set a = 'eins'", "delete from t where id = 2"],
     );
 }
+
+#[test]
+fn truncating_a_partition_that_is_another_part_on_the_slave_is_refused() {
+    let pair = Pair::new();
+    let root = "create table pt (id int primary key) partition by range (id); create table plain (id int primary key)";
+    pair.run(&format!(
+        "{root}; create table p1 partition of pt for values from (0) to (100);
+         create table p2 partition of pt for values from (100) to (200); create table p3 partition of pt default"
+    ));
+    pair.run_on_slave(&format!(
+        "{root}; create table p1 partition of pt for values from (0) to (150); create table p3 partition of pt default"
+    ));
+    pair.create_triggers();
+    pair.run("select py_log_create_tg('pt')");
+    let fill = "insert into pt values (5), (120), (300); insert into plain values (1)";
+    pair.run(fill);
+    pair.once();
+    for partition in ["p1", "p3"] {
+        pair.run(&format!("truncate {partition}"));
+        let finished = pair.try_once();
+        assert_eq!(finished.code(), 6, "{}", finished.output);
+        assert_eq!(finished.count("is another part of the table"), 1, "{}", finished.output);
+        assert_eq!(pair.on_slave("select count(*) from pt"), ["3"]);
+        pair.run("update replica_log set replicated = true");
+    }
+    // Its part does not matter where the whole table is emptied.
+    pair.run("truncate pt; truncate plain");
+    pair.once();
+    assert_eq!(pair.on_slave("select (select count(*) from pt) + (select count(*) from plain)"), ["0"]);
+}

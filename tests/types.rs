@@ -4,7 +4,7 @@
 use crate::harness::{Pair, drains, drains_at_once, replays_each};
 
 /// Types, and for each at least two values as SQL expressions. NULL is added to all.
-const MATRIX: &[(&str, &[&str])] = &[
+pub const MATRIX: &[(&str, &[&str])] = &[
     ("boolean", &["true", "false"]),
     ("smallint", &["-32768", "32767", "0"]),
     ("integer", &["-2147483648", "2147483647"]),
@@ -163,13 +163,13 @@ const MATRIX: &[(&str, &[&str])] = &[
 ];
 
 /// Multiranges came with PostgreSQL 14.
-const MULTIRANGES: &[(&str, &[&str])] = &[
+pub const MULTIRANGES: &[(&str, &[&str])] = &[
     ("int4multirange", &["'{}'", "'{[1,5),[7,9)}'"]),
     ("tstzmultirange", &["'{[\"2024-02-29 00:00+00\",\"2024-03-01 00:00+00\"),[infinity,)}'"]),
     ("nummultirange", &["'{(,1.10),[2.50,)}'"]),
 ];
 
-const OWN_TYPES: &str = "
+pub const OWN_TYPES: &str = "
     create extension if not exists hstore;
     create type mood as enum ('sad', 'so so', 'it''s \"fine\"');
     create domain positive as int check (value > 0);

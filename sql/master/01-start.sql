@@ -32,6 +32,7 @@ begin
 end
 $path$;
 set local search_path = pg_catalog, pg_temp;
+set local quote_all_identifiers = off;
 
 do $check$
 begin

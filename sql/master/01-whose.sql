@@ -10,7 +10,7 @@ do $install$
 begin
     execute replace($create$
 create or replace function pyreplica.own() returns table (kind text, name text, open boolean, owner oid, acl aclitem[], field name)
-    language sql stable set search_path = pg_catalog, pg_temp
+    language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $own$
     with relations as (
         select c.oid, c.relkind, c.relnamespace, c.relname, c.relowner, c.relacl from pg_class c
@@ -62,7 +62,8 @@ as $own$
                'pyreplica.by_partition()', 'pyreplica.is_shadowed(oid, name)',
                case when to_regtype('public.replica_log') is not null then 'pyreplica.flags(public.replica_log)' end,
                'pyreplica.own()', 'pyreplica.asleep()', 'pyreplica.asleep_body()', 'pyreplica.apply_slaves()',
-               'pyreplica.exact(record)', 'pyreplica.small(@hs@.hstore, @hs@.hstore, text[], boolean)',
+               'pyreplica.exact(record)', 'pyreplica.is_by_name(oid)', 'pyreplica.has_names(oid)', 'pyreplica.logged_name(oid)',
+               'pyreplica.logged_key(oid, text[], boolean)', 'pyreplica.small(@hs@.hstore, @hs@.hstore, text[], boolean)',
                'pyreplica.begin_statement()', 'pyreplica.end_statement()', 'pyreplica.tables(text)',
                'pyreplica.check_expression(text, text, text, text, text, text)', 'pyreplica.check_filter()',
                'pyreplica.check_transform()', 'pyreplica.complain(text, bigint, text, text)',

@@ -13,6 +13,7 @@ begin
     execute replace($create$
 create or replace function pyreplica.exact(r record) returns @hs@.hstore language plpgsql
     set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1 set lc_monetary = 'C'
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $exact$
 begin
     return operator(pyreplica.%%) r;
@@ -22,7 +23,8 @@ $exact$;
 
     -- While a row is small, it is cheapest to log it whole. Of a large row the trigger keeps the key and the columns
     -- that changed. If the key itself changed, it keeps the whole old row: only that tells it from another row which has
-    -- taken the same key meanwhile. With "whole" it keeps the whole new row, and the key of the old one.
+    -- taken the same key meanwhile. It also does without a key that is unique, and if a key that was named by hand is
+    -- NULL. With "whole" it keeps the whole new row, and the key of the old one.
     execute replace($create$
 create or replace function pyreplica.small(before @hs@.hstore, after @hs@.hstore, keys text[], whole boolean)
     returns @hs@.hstore[] language plpgsql immutable
@@ -34,7 +36,8 @@ begin
        and pg_catalog.cardinality(@hs@.akeys(key)) operator(pg_catalog.=) pg_catalog.cardinality(keys) then
         if whole then
             before := key;
-        elsif after operator(@hs@.@>) key then
+        elsif after operator(@hs@.@>) key
+              and pg_catalog.array_position(@hs@.avals(key), null::pg_catalog.text) is null then
             after := after operator(@hs@.-) before;
             before := @hs@.slice(before, @hs@.akeys(after)) operator(@hs@.||) key;
         end if;
@@ -46,9 +49,107 @@ $small$;
 end
 $install$;
 
+-- Returns the columns that tell a large row from all others: the primary key that the table has now, and the columns that
+-- the arguments of the trigger name, which were the primary key or were named by hand. NULL if two rows may have the same
+-- values there, for the time of a transaction if the constraint is deferrable; with "whole" it does not matter.
+create or replace function pyreplica.logged_key(relation pg_catalog.oid, named pg_catalog.text[], whole boolean)
+    returns pg_catalog.text[] language plpgsql stable
+as $logged_key$
+declare
+    keys constant pg_catalog.int2[] := array(
+        select a.attnum from pg_catalog.pg_attribute a
+         where a.attrelid operator(pg_catalog.=) relation and a.attnum operator(pg_catalog.>) 0::pg_catalog.int2
+           and not a.attisdropped
+           and (a.attname::pg_catalog.text operator(pg_catalog.=) any (named) or exists (
+               select from pg_catalog.pg_index i
+                where i.indrelid operator(pg_catalog.=) relation and i.indisprimary
+                  and a.attnum operator(pg_catalog.=) any ((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts operator(pg_catalog.-) 1::pg_catalog.int2]))));
+begin
+    if not coalesce(whole, false) and not exists (
+        select from pg_catalog.pg_index i
+         where i.indrelid operator(pg_catalog.=) relation and i.indisunique and i.indimmediate and i.indisvalid
+           and i.indpred is null and i.indexprs is null
+           and (i.indkey::pg_catalog.int2[])[0:i.indnkeyatts operator(pg_catalog.-) 1::pg_catalog.int2] operator(pg_catalog.<@) keys) then
+        return null;
+    end if;
+    return array(select a.attname::pg_catalog.text from pg_catalog.pg_attribute a
+                  where a.attrelid operator(pg_catalog.=) relation and a.attnum operator(pg_catalog.=) any (keys));
+end
+$logged_key$;
+
+-- Says whether the text of a type depends on the search_path: it is one of those that stand for an object, like regclass,
+-- or is made of one.
+create or replace function pyreplica.is_by_name(type oid) returns boolean language sql stable
+    set search_path = pg_catalog, pg_temp
+as $is_by_name$
+    with recursive parts (id) as (
+        select type
+        union
+        select x.id from parts p
+          join pg_type t on t.oid = p.id
+         cross join lateral (
+             select t.typbasetype union all select t.typelem
+             union all
+             select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+             union all
+             -- PostgreSQL 13 has no multiranges.
+             select r.rngsubtype from pg_range r
+              where t.typtype in ('r', 'm') and t.oid in (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)) x (id)
+         where x.id <> 0
+    )
+    select exists (select from parts where id = any ('{regclass,regproc,regprocedure,regoper,regoperator,regtype,regconfig,
+                                                       regdictionary,regcollation}'::regtype[]::oid[]))
+$is_by_name$;
+
+-- Says whether a table has a column of such a type. A session with a search_path of its own asks this for every row.
+do $install$
+begin
+    execute replace($create$
+create or replace function pyreplica.has_names(relation pg_catalog.oid) returns boolean language plpgsql stable
+    -- PostgreSQL would plan the queries anew for each row.
+    set plan_cache_mode = force_generic_plan
+as $has_names$
+declare
+    type pg_catalog.oid;
+begin
+    if exists (select from pg_catalog.pg_attribute a
+                where a.attrelid operator(pg_catalog.=) relation and a.atttypid operator(pg_catalog.=) any ('@by_name@')
+                  and not a.attisdropped) then
+        return true;
+    end if;
+    for type in
+        select a.atttypid from pg_catalog.pg_attribute a
+         where a.attrelid operator(pg_catalog.=) relation and a.atttypid operator(pg_catalog.>=) 16384::pg_catalog.oid
+    loop
+        if exists (select from pg_catalog.pg_type t
+                    where t.oid operator(pg_catalog.=) type
+                      and (t.typelem operator(pg_catalog.<>) 0::pg_catalog.oid
+                           or t.typtype operator(pg_catalog.<>) all ('{b,e}')))
+           and pyreplica.is_by_name(type) then
+            return true;
+        end if;
+    end loop;
+    return false;
+end
+$has_names$;
+    $create$, '@by_name@', array(select oid from pg_type where oid < 16384 and typtype = 'b' and pyreplica.is_by_name(oid))::text);
+end
+$install$;
+
+-- The name of a table as the log has it, whatever the session has set. quote_ident and the like quote every name if
+-- quote_all_identifiers is on.
+create or replace function pyreplica.logged_name(relation oid) returns text language sql stable
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
+as $logged_name$
+    select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where c.oid = relation
+$logged_name$;
+
 -- The parts below put this condition in the place of @exact@: do the settings of the session give text that is exact and
 -- unambiguous? Dates must be ISO, floats exact, and money must look as in the C and English locales, which the slave can
--- read. In a session with other settings the triggers call pyreplica.exact, which is slower and gives the same text.
+-- read. Names must be quoted where they need it only, and be found in public, where the slave looks for them, or say
+-- their schema. In a session with other settings the triggers call pyreplica.exact, which is slower and gives the same
+-- text. What a search_path may change matters only to a table that has a column of names.
 do $settings$
 begin
     perform set_config('pyreplica.exact',
@@ -56,6 +157,8 @@ begin
             and pg_catalog.current_setting('intervalstyle') operator(pg_catalog.=) 'postgres'
             and pg_catalog.current_setting('extra_float_digits') operator(pg_catalog.=) any ('{1,2,3}')
             and pg_catalog.current_setting('lc_monetary') operator(pg_catalog.=)
-                any ('{C,C.UTF-8,en_US.UTF-8,en_US.utf8,C.utf8,POSIX}'))$exact$, true);
+                any ('{C,C.UTF-8,en_US.UTF-8,en_US.utf8,C.utf8,POSIX}')
+            and pg_catalog.current_setting('quote_all_identifiers') operator(pg_catalog.=) 'off'
+            and (pg_catalog.current_schemas(false) operator(pg_catalog.=) '{public}' or not pyreplica.has_names(tg_relid)))$exact$, true);
 end
 $settings$;

@@ -60,7 +60,7 @@ begin
         before := operator(pyreplica.%%) old;
         after := operator(pyreplica.%%) new;
         if pg_catalog.pg_column_size(before) operator(pg_catalog.>) 2000 then
-            small := pyreplica.small(before, after, tg_argv[1:], false);
+            small := pyreplica.small(before, after, pyreplica.logged_key(tg_relid, tg_argv[1:], false), false);
             before := small[1];
             after := small[2];
         end if;
@@ -98,8 +98,12 @@ begin
     -- PostgreSQL has copied the trigger of a partitioned table to its partitions, with its arguments. The change is
     -- logged for the partitioned table, because each side may divide it in its own way. A renamed table is logged under
     -- its new name.
-    relation := pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
-                operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
+    if pg_catalog.current_setting('quote_all_identifiers') operator(pg_catalog.=) 'off' then
+        relation := pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
+                    operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
+    else
+        relation := pyreplica.logged_name(tg_relid);
+    end if;
     if tg_level operator(pg_catalog.=) 'ROW' and pg_catalog.pg_partition_root(tg_relid) is not null then
         -- The usual case is found by one look: this trigger is a copy of one of the root.
         if not exists (
@@ -110,8 +114,12 @@ begin
             return null;
         end if;
         if @copied@ or tg_argv[0] operator(pg_catalog.<>) tg_table_name then
-            relation := coalesce((pg_catalog.pg_identify_object(
-                'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.pg_partition_root(tg_relid), 0)).identity, relation);
+            if pg_catalog.current_setting('quote_all_identifiers') operator(pg_catalog.=) 'off' then
+                relation := coalesce((pg_catalog.pg_identify_object(
+                    'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.pg_partition_root(tg_relid), 0)).identity, relation);
+            else
+                relation := coalesce(pyreplica.logged_name(pg_catalog.pg_partition_root(tg_relid)), relation);
+            end if;
         end if;
     end if;
 
@@ -178,7 +186,7 @@ begin
 
     if letter operator(pg_catalog.=) 'U'
        and (whole or pg_catalog.pg_column_size(before) operator(pg_catalog.>) 2000) then
-        small := pyreplica.small(before, after, tg_argv[1:], whole);
+        small := pyreplica.small(before, after, pyreplica.logged_key(tg_relid, tg_argv[1:], whole), whole);
         before := small[1];
         after := small[2];
     end if;

@@ -72,7 +72,7 @@ $install$;
 
 do $install$
 begin
-    execute replace($create$
+    execute replace(replace($create$
 create or replace function pyreplica.end_statement() returns trigger language plpgsql security definer
     -- The planner expects so many pairs of rows for a large UPDATE that it would compile the query, for a third of a
     -- second. And once it has planned the query for a few rows, it keeps the plan: a nested loop over many rows would
@@ -89,6 +89,7 @@ declare
     place pg_catalog.int4 := pg_catalog.strpos(running, letter);
     early pg_catalog.int8;
     first pg_catalog.int8;
+    keys pg_catalog.text[];
     blocked boolean;
 begin
     if running is null or place operator(pg_catalog.=) 0 then
@@ -119,6 +120,12 @@ begin
         first := pg_catalog.nextval('public.replica_log_id_seq');
     end if;
 
+    -- So it was when the statement began.
+    if not @exact@ then
+        raise exception 'the changes of table % cannot be logged', tg_relid::pg_catalog.regclass
+            using errcode = 'object_not_in_prerequisite_state',
+                  detail = 'A function that the statement has called has changed DateStyle, the search_path or the like.';
+    end if;
     target := pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.'
               operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
     -- As in py_log_replica.
@@ -136,12 +143,13 @@ begin
         insert into public.replica_log (relation, event, old, origin)
         select ours.target, 'D', operator(pyreplica.%%) x.*, ours.origin from old_rows x;
     else
+        keys := pyreplica.logged_key(tg_relid, tg_argv[2:], false);
         insert into public.replica_log (relation, event, old, new, origin)
         select target, 'U',
                case when pg_catalog.pg_column_size(x.before) operator(pg_catalog.<=) 2000 then x.before
-                    else (pyreplica.small(x.before, y.after, tg_argv[2:], null))[1] end,
+                    else (pyreplica.small(x.before, y.after, keys, null))[1] end,
                case when pg_catalog.pg_column_size(x.before) operator(pg_catalog.<=) 2000 then y.after
-                    else (pyreplica.small(x.before, y.after, tg_argv[2:], null))[2] end,
+                    else (pyreplica.small(x.before, y.after, keys, null))[2] end,
                origin
           from (select operator(pyreplica.%%) x.* as before, (x.*)::pg_catalog.record as bytes,
                        pg_catalog.row_number() over () as n from old_rows x) x
@@ -177,6 +185,6 @@ begin
     return null;
 end
 $end_statement$;
-    $create$, '@hs@', current_setting('pyreplica.hstore'));
+    $create$, '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
 end
 $install$;

@@ -7,7 +7,7 @@ do $install$
 begin
     execute replace($create$
 create or replace function public.py_log_sql(change public.replica_log) returns text language plpgsql stable
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_sql$
 declare
     name text[];
@@ -57,7 +57,7 @@ do $install$
 begin
     execute replace($create$
 create or replace function public.py_log_columns(relation text, "row" @hs@.hstore)
-    returns table (key text, value text, n bigint) language sql stable set search_path = pg_catalog, pg_temp
+    returns table (key text, value text, n bigint) language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_columns$
     select e.key, e.value, row_number() over (order by a.attnum, e.key)
       from @hs@.each("row") e
@@ -69,7 +69,7 @@ $install$;
 
 -- The columns of the primary key of a table, in its order. NULL if it has none.
 create or replace function public.py_log_key(relation regclass) returns text[] language sql stable
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_key$
     select array_agg(a.attname::text order by k.n)
       from pg_index i

@@ -9,7 +9,7 @@ drop function if exists public.py_log_create_tg(regclass, text), public.py_log_c
 -- Creates the triggers on one table, or on the partitioned table that it is a partition of, and returns one line that
 -- says so. level: row or statement. NULL keeps the level that the table has, or is row.
 create or replace function public.py_log_create_tg(relation regclass, shown text, level text) returns text language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_create_tg$
 declare
     -- A partition is replicated through its root, so partitions that are created later need no call.
@@ -120,7 +120,7 @@ $py_log_create_tg$;
 -- changes too, the two changes are logged in the wrong order, by row and by statement alike. Nobody can know that from
 -- the catalog, so it searches the text of the function.
 create or replace function public.py_log_warn_before(relation regclass, shown text) returns void language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_warn_before$
 declare
     suspect record;

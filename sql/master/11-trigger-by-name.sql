@@ -5,7 +5,7 @@
 
 -- Takes all three, so the table is known.
 create or replace function public.py_log_create_tg(schemaname text, relname text, level text)
-    returns text language plpgsql set search_path = pg_catalog, pg_temp
+    returns text language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_create_tg$
 declare
     relation constant regclass := to_regclass(format('%I.%I', schemaname, relname));
@@ -37,7 +37,7 @@ $py_log_create_tg$;
 -- Takes a schema and a table in it; or a table in any schema, with a level or none. Returns one line for each table. If
 -- there is a table that is called "row" or "statement", the word means the table.
 create or replace function public.py_log_create_tgs(first text, second text, path name[]) returns text language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_create_tgs$
 declare
     is_level constant boolean := first is not null and second in ('row', 'statement');

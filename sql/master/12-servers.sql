@@ -5,7 +5,7 @@
 -- Adds a slave, that is its column of the log. The slave does not get what the log holds already. So copy the database
 -- to the slave after this, and before clients write again.
 create or replace function public.py_log_add_slave(field text) returns text language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_add_slave$
 begin
     if exists (select from pg_attribute
@@ -22,7 +22,7 @@ $py_log_add_slave$;
 -- Removes a slave: its column, its position and its histories. What the log kept for it goes later: the daemons of the other
 -- slaves delete what all slaves that are left have replayed. So the log is locked for a moment only, however much that is.
 create or replace function public.py_log_remove_slave(field text) returns text language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_remove_slave$
 declare
     prepared constant text := (
@@ -55,7 +55,7 @@ $py_log_remove_slave$;
 -- Its owner may give the sequence another name at any moment, and its name to something else. So it is read by its number:
 -- what a view of that name calls would run with the rights of the caller.
 create or replace function public.py_log_interleave(sequence regclass, node int, nodes int) returns bigint language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_interleave$
 declare
     last bigint;

@@ -28,7 +28,7 @@ create table if not exists public.py_log_transform (
 
 -- The tables that a relname of a filter or transform means.
 create or replace function pyreplica.tables(relname text) returns setof regclass language sql stable
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $tables$
     select c.oid::regclass from pg_class c join pg_namespace n on n.oid = c.relnamespace
      where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
@@ -40,7 +40,7 @@ $tables$;
 create or replace function pyreplica.check_expression(
     relname text, expression text, language text, declarations text, wanted text, shown text)
     returns void language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $check_expression$
 declare
     relation regclass;
@@ -76,7 +76,7 @@ begin
 end
 $check_expression$;
 
-create or replace function pyreplica.check_filter() returns trigger language plpgsql set search_path = pg_catalog, pg_temp
+create or replace function pyreplica.check_filter() returns trigger language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $check_filter$
 begin
     perform pyreplica.check_expression(
@@ -87,7 +87,7 @@ begin
 end
 $check_filter$;
 
-create or replace function pyreplica.check_transform() returns trigger language plpgsql set search_path = pg_catalog, pg_temp
+create or replace function pyreplica.check_transform() returns trigger language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $check_transform$
 declare
     relation regclass;
@@ -111,7 +111,7 @@ $check_transform$;
 -- Refuses transforms of key columns, because the slave finds a row by its key. The arguments of a trigger that was made
 -- by hand name its key.
 create or replace function public.py_log_refuse_key(relation regclass, keys text[], fields text[] default null)
-    returns void language plpgsql security definer set search_path = pg_catalog, pg_temp
+    returns void language plpgsql security definer set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_refuse_key$
 declare
     field text;
@@ -140,7 +140,7 @@ $py_log_refuse_key$;
 -- raise. The text that it returns is logged with the change, for the operator of the slave. It holds no value of the
 -- row: the message of the error may show one that must not leave the master.
 create or replace function pyreplica.complain(kind text, failed bigint, state text, message text) returns text
-    language plpgsql set search_path = pg_catalog, pg_temp
+    language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $complain$
 declare
     entry record;

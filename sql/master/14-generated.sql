@@ -9,7 +9,7 @@
 
 -- Returns PL/pgSQL that evaluates the expression of a filter or transform.
 create or replace function pyreplica.evaluation(event text, expression text, language text) returns text
-    language sql immutable set search_path = pg_catalog, pg_temp
+    language sql immutable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $evaluation$
     select case when language = 'sql' then format(e'(%s\n)', expression)
                 else format('pyreplica.python(pg_typeof(%s)::text, %s, %s, %L)',
@@ -22,7 +22,7 @@ $evaluation$;
 -- condition that fails counts as true. A cached plan expects a column to have the type that it had before, and fails
 -- with 42804: then the code discards the plans, once for each session and changed type, and evaluates again.
 create or replace function pyreplica.conditions(event text, verdict text) returns text language sql stable
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $conditions$
     select coalesce(format($block$
             begin
@@ -50,7 +50,7 @@ $conditions$;
 -- Returns PL/pgSQL that puts the values of all transforms into "row". If an expression fails, the slave gets NULL,
 -- because the value itself must not leave the master.
 create or replace function pyreplica.replacements(hs text) returns text language sql stable
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $replacements$
     select coalesce(string_agg(case when t.expression is null then format($left_out$
         if %2$L in (relname, relation) then
@@ -83,7 +83,7 @@ $replacements$;
 create or replace view pyreplica.turn as select 1 as one;
 
 -- Generates pyreplica.special, pyreplica.admit and pyreplica.send.
-create or replace function pyreplica.apply() returns void language plpgsql set search_path = pg_catalog, pg_temp
+create or replace function pyreplica.apply() returns void language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $apply$
 declare
     hs constant text := (select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
@@ -102,7 +102,7 @@ begin
     execute format($create$
         create or replace function pyreplica.admit(
             relname text, relation text, event text, old record, new record) returns text language plpgsql
-            set search_path = pg_catalog, pg_temp as %L
+            set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as %L
     $create$, format($body$
 #variable_conflict use_column
 declare
@@ -150,7 +150,7 @@ end$body$,
     execute format($create$
         create or replace function pyreplica.send(
             relname text, relation text, "row" %1$s.hstore, new record) returns %1$s.hstore language plpgsql strict
-            set search_path = pg_catalog, pg_temp as %2$L
+            set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as %2$L
     $create$, hs, format($body$
 #variable_conflict use_column
 declare
@@ -164,7 +164,7 @@ end$body$, hs, pyreplica.replacements(hs)));
 end
 $apply$;
 
-create or replace function pyreplica.changed() returns trigger language plpgsql set search_path = pg_catalog, pg_temp
+create or replace function pyreplica.changed() returns trigger language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $changed$
 begin
     perform pyreplica.apply();
@@ -189,6 +189,7 @@ begin
 create or replace function pyreplica.send_exact(relname text, relation text, "row" %s.hstore, new record)
     returns %1$s.hstore language plpgsql strict
     set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1 set lc_monetary = 'C'
+    set quote_all_identifiers = off
 as $send_exact$
 begin
     return pyreplica.send(relname, relation, "row", new);

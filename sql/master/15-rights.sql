@@ -8,7 +8,7 @@ drop function if exists public.py_log_grant(name);
 -- Grants the role of the daemon what it needs on the master. The owner of the log and superusers need no grants. PostgreSQL
 -- prefers text for a literal. If this took a name, a function of somebody else that takes text would be called instead.
 create or replace function public.py_log_grant(role text) returns text language plpgsql
-    set search_path = pg_catalog, pg_temp
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_grant$
 declare
     schema name;

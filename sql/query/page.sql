@@ -14,7 +14,10 @@ select p.id, p.txid, p.size, p.skip, p.flagged, p.relation, p.origin,
        case when p.size <= $7 and not p.skip then public.hstore_send(p.new) end as new,
        case when p.size <= $7 and not p.skip then p.sql end as sql
   from (
-      select l.id, l.txid, l.event, coalesce(l.relation, '') as relation, l.old, l.new, coalesce(l.sql, '') as sql, l.origin,
+      select l.id, l.txid, l.event,
+           -- A session with quote_all_identifiers = on logged each name in quotes, in an earlier version.
+           case when l.relation like '"%"."%"' then (select quote_ident(i[1]) || '.' || quote_ident(i[2]) from parse_ident(l.relation) i)
+                else coalesce(l.relation, '') end as relation, l.old, l.new, coalesce(l.sql, '') as sql, l.origin,
              coalesce(pg_column_size(l.old), 0) + coalesce(pg_column_size(l.new), 0)
                  + coalesce(pg_column_size(l.sql), 0) as size,
              l.replicated as flagged,

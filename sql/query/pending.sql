@@ -47,7 +47,10 @@ select null, p.id, p.txid, p.size, p.skip, p.flagged, f.event, f.relation, f.old
   from p
   -- With the payload here, a change that comes alone costs one message to the server less.
   left join lateral (
-      select l.event::text, coalesce(l.relation, '') as relation, public.hstore_send(l.old) as old,
+      select l.event::text,
+           -- A session with quote_all_identifiers = on logged each name in quotes, in an earlier version.
+           case when l.relation like '"%"."%"' then (select quote_ident(i[1]) || '.' || quote_ident(i[2]) from parse_ident(l.relation) i)
+                else coalesce(l.relation, '') end as relation, public.hstore_send(l.old) as old,
              public.hstore_send(l.new) as new, coalesce(l.sql, '') as sql, l.origin
         from public.replica_log l
        where l.ctid = p.place and not p.skip

@@ -2,7 +2,7 @@
 --   $1  text[]  quoted and qualified names
 select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as name, c.relkind = 'p' as partitioned,
        a.names, a.base_types, a.full_types, a.operators, a.array_types, a.generated, a.identity_always, k.names as key,
-       d.deferrable, q."unique", coalesce(a.castable, false) and not w.watched as setwise
+       d.deferrable, q."unique", coalesce(a.castable, false) and not w.watched as setwise, b.by_name
   from unnest($1::text[]) r (name)
   join pg_class c on c.oid = to_regclass(r.name) and c.relkind in ('r', 'p')
   join pg_namespace n on n.oid = c.relnamespace
@@ -68,3 +68,21 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
              or exists (select from pg_rewrite r where r.ev_class = any (p.all) and r.ev_enabled in ('A', 'R'))
                  as watched
         from (select c.oid || array(select relid::oid from pg_partition_tree(c.oid)) as "all") p) w
+  cross join lateral (
+      -- Whether it has a column whose text is read by the search_path: regclass and the like, or what is made of them.
+      with recursive parts (id) as (
+          select a.atttypid from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+          union
+          select x.id from parts p
+            join pg_type t on t.oid = p.id and (p.id >= 16384 or t.typelem <> 0)
+           cross join lateral (
+               select t.typbasetype union all select t.typelem
+               union all
+               select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+               union all
+               select r.rngsubtype from pg_range r
+                where t.typtype in ('r', 'm') and t.oid in (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)) x (id)
+           where x.id <> 0)
+      select exists (select from parts
+                      where id = any ('{regclass,regproc,regprocedure,regoper,regoperator,regtype,regconfig,regdictionary,
+                                        regcollation}'::regtype[]::oid[])) as by_name) b

@@ -2,7 +2,7 @@
 
 use crate::backlog::position::Position;
 use crate::backlog::snapshot::Snapshot;
-use crate::base::names::{BatchNumber, quote_ident, quote_literal};
+use crate::base::names::{BatchNumber, fully_quoted, quote_ident, quote_literal};
 
 /// The log is read by its index and in the order of that, however small the planner believes it to be. As that is known, no
 /// look is planned anew, which takes longer than the look.
@@ -81,7 +81,12 @@ impl ReadQueries {
     /// Has what an initial copy has brought of a table passed over: each table and the snapshot that its rows are from.
     pub fn pass_over(&mut self, copied: &[(String, Snapshot)]) {
         let case = |(relation, snapshot): &(String, Snapshot)| {
-            format!(" when {} then {}::pg_snapshot", quote_literal(relation), quote_literal(snapshot.as_str()))
+            // Older rows may have each name in quotes.
+            [relation, &fully_quoted(relation)]
+                .map(|name| {
+                    format!(" when {} then {}::pg_snapshot", quote_literal(name), quote_literal(snapshot.as_str()))
+                })
+                .concat()
         };
         let cases: String = copied.iter().map(case).collect();
         let skip = format!("coalesce(pg_visible_in_snapshot(l.txid, case l.relation{cases} end), false) as skip");
@@ -278,7 +283,8 @@ mod tests {
     fn what_a_copy_has_brought_is_passed_over_wherever_rows_are_listed() {
         let mut log = ReadQueries::new("replicated", "public", true);
         log.pass_over(&[("public.\"it's\"".to_string(), Snapshot::parse("7:9:7").unwrap())]);
-        let skip = "case l.relation when 'public.\"it''s\"' then '7:9:7'::pg_snapshot end), false) as skip";
+        let skip = "case l.relation when 'public.\"it''s\"' then '7:9:7'::pg_snapshot \
+                    when '\"public\".\"it''s\"' then '7:9:7'::pg_snapshot end), false) as skip";
         assert!(log.pending.contains(skip) && log.page.contains(skip));
         assert!(log.pending.contains("null::boolean as skip"), "{}", log.pending);
     }

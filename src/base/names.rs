@@ -60,6 +60,23 @@ pub fn quote_ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// A table's qualified name with each part in quotes, as a session with `quote_all_identifiers = on` writes it.
+pub fn fully_quoted(relation: &str) -> String {
+    let (mut parts, mut in_quotes) = (vec![String::new()], false);
+    for c in relation.chars() {
+        match c {
+            '"' => in_quotes = !in_quotes,
+            '.' if !in_quotes => parts.push(String::new()),
+            _ => {}
+        }
+        if c != '.' || in_quotes {
+            parts.last_mut().expect("there is a part").push(c);
+        }
+    }
+    let quoted = parts.iter().map(|part| if part.starts_with('"') { part.clone() } else { quote_ident(part) });
+    quoted.collect::<Vec<_>>().join(".")
+}
+
 /// A string constant for SQL. The sessions run with `standard_conforming_strings = on`.
 pub fn quote_literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
@@ -72,6 +89,12 @@ mod tests {
     #[test]
     fn identifiers_keep_case_and_double_their_quotes() {
         assert_eq!(quote_ident("Select \"me\""), "\"Select \"\"me\"\"\"");
+    }
+
+    #[test]
+    fn a_qualified_name_is_quoted_part_by_part() {
+        assert_eq!(fully_quoted("public.t"), "\"public\".\"t\"");
+        assert_eq!(fully_quoted("\"a.b\".\"Say \"\"x.y\"\"\""), "\"a.b\".\"Say \"\"x.y\"\"\"");
     }
 
     #[test]

@@ -18,10 +18,10 @@ mod case;
 /// SQLSTATE: another row has the same unique value.
 const UNIQUE_VIOLATION: &str = "23505";
 
-/// Between SAVEPOINT and RELEASE the search path is the application's (`sql::APPLICATION_PATH`).
-const SAVEPOINT: &str = "SAVEPOINT pyreplica_one; set local search_path to default";
+/// Between SAVEPOINT and RELEASE the search path is the application's (`Table::path`).
+const SAVEPOINT: &str = "SAVEPOINT pyreplica_one;";
 const RELEASE: &str = "RELEASE SAVEPOINT pyreplica_one; set local search_path = pg_catalog, pg_temp";
-const ROLL_BACK: &str = "ROLLBACK TO SAVEPOINT pyreplica_one; set local search_path to default";
+const ROLL_BACK: &str = "ROLLBACK TO SAVEPOINT pyreplica_one;";
 
 /// A row of the slave that has the change's key.
 struct Candidate {
@@ -62,12 +62,12 @@ pub fn replay_one(
     if shape.is_empty() {
         return Ok(None);
     }
-    slave.message("replay", SAVEPOINT)?;
+    slave.message("replay", &format!("{SAVEPOINT}{}", table.path()))?;
     let case = Case { table, change, name, policies };
     let unusual = match try_one(slave, &case, &shape) {
         // The violation may also come from the UPDATE of a row that differs, or of one of several rows with the key.
         Err(error) if change.event != Event::Delete && error.code() == Some(UNIQUE_VIOLATION) => {
-            slave.message("roll back a change", ROLL_BACK)?;
+            slave.message("roll back a change", &format!("{ROLL_BACK}{}", table.path()))?;
             Some(case.exists(slave, error)?)
         }
         tried => tried?,
@@ -92,7 +92,7 @@ fn try_one(slave: &mut Session, case: &Case, shape: &Shape) -> Result<Option<Con
         (rows, _) => {
             // Two rows may share a key that is checked at the end of a statement, while the master shifts the keys of many
             // rows.
-            slave.message("roll back a change", ROLL_BACK)?;
+            slave.message("roll back a change", &format!("{ROLL_BACK}{}", table.path()))?;
             case.exactly_one(slave, rows)
         }
     }
@@ -174,7 +174,8 @@ fn candidate(row: TextRow, table: &Table, logged: &[u16]) -> Candidate {
     Candidate { location, values }
 }
 
-fn write_at(slave: &mut Session, table: &Table, change: &Change, location: &str) -> Result<()> {
+/// Writes a change to the row at this place, and returns whether the slave has taken it.
+fn write_at(slave: &mut Session, table: &Table, change: &Change, location: &str) -> Result<bool> {
     let sql = if change.event == Event::Delete {
         format!("DELETE FROM {} WHERE {location}", table.target)
     } else {
@@ -189,7 +190,7 @@ fn write_at(slave: &mut Session, table: &Table, change: &Change, location: &str)
             .collect();
         format!("UPDATE {} SET {} WHERE {location}", table.target, set.join(", "))
     };
-    slave.message("replay", &sql).map(drop)
+    Ok(slave.message("replay", &sql)?.last() == Some(&1))
 }
 
 fn value_text(value: &Option<String>) -> String {

@@ -33,6 +33,7 @@ mod quarantine;
 mod prepared;
 mod message;
 mod pipeline;
+mod truncate;
 
 /// Limits of one message.
 const MESSAGE_CHANGES: usize = 500;
@@ -55,9 +56,6 @@ const BACK_TO_SAVEPOINT: &str = "ROLLBACK TO SAVEPOINT pyreplica";
 
 /// Runs the pending deferred checks now, and defers later ones again.
 const CHECK_NOW: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;";
-
-/// SQLSTATE of a statement that PostgreSQL refuses because deferred checks of the table are pending.
-const PENDING_CHECKS: &str = "55006";
 
 /// Conflicts of a batch that are kept to be logged; the others are counted. One transaction may hold millions.
 const MAX_REPORTED: usize = 1_000;
@@ -221,7 +219,7 @@ impl Replayer {
         self.flush(slave)?;
         let changes: Vec<&Change> = changes.iter().collect();
         if is_watched {
-            let mut message = self.message(slave, changes[0])?;
+            let mut message = self.message(slave, changes[0], [])?;
             message.close(sql::DAEMON_PATH);
             self.send(slave, &message)?;
             return self.one_by_one(slave, &changes);
@@ -270,49 +268,6 @@ impl Replayer {
             records.extend(found.map_err(|error| self.rejected(change, error))?);
         }
         self.record(slave, records)
-    }
-
-    fn truncate(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<()> {
-        self.flush(slave)?;
-        self.lock(master, slave, changes)?;
-        let (mut targets, mut missing) = (Vec::new(), Vec::new());
-        for change in changes {
-            match self.cache.get(change) {
-                Ok(table) => {
-                    log_change(&self.name, change, table);
-                    targets.push(table.target.clone());
-                }
-                // The slave may have other partitions than the master. TRUNCATE of the partitioned table empties them too.
-                Err(_) if changes.len() > 1 => missing.push(format!(
-                    "Possible conflict (0 rows affected): {} (change {}): the slave has no such table",
-                    instruction(change, None),
-                    change.id
-                )),
-                Err(error) => return Err(error),
-            }
-        }
-        missing.into_iter().for_each(|what| self.report(what));
-        if targets.is_empty() {
-            return self.cache.get(&changes[0]).map(drop);
-        }
-        let truncate = format!("TRUNCATE {}", targets.join(", "));
-        let sql = format!("{}{truncate}; {}", self.switch_origin(&changes[0]), sql::DAEMON_PATH);
-        self.run_truncate(slave, &sql).map_err(|error| self.rejected(&changes[0], error))
-    }
-
-    /// PostgreSQL refuses to truncate a table with pending deferred checks. If it does, this runs the checks first.
-    fn run_truncate(&self, slave: &mut Session, sql: &str) -> Result<()> {
-        if !self.deferring {
-            return slave.message("replay", &format!("{}{sql}", sql::APPLICATION_PATH)).map(drop);
-        }
-        slave.message("replay", "SAVEPOINT pyreplica_settle")?;
-        match slave.message("replay", &format!("{}{sql}", sql::APPLICATION_PATH)) {
-            Err(error) if error.code() == Some(PENDING_CHECKS) => {
-                slave.message("roll back a change", "ROLLBACK TO SAVEPOINT pyreplica_settle")?;
-                slave.message("replay", &format!("{}{CHECK_NOW} {sql}", sql::APPLICATION_PATH)).map(drop)
-            }
-            result => result.map(drop),
-        }
     }
 
     /// A free statement runs inside a DO block, so that it cannot end the transaction in which it is replayed.

@@ -4,6 +4,7 @@ pub const FINGERPRINT: &str = include_str!("../../sql/query/fingerprint.sql");
 pub const TABLE: &str = include_str!("../../sql/query/table.sql");
 pub const LINKS: &str = include_str!("../../sql/query/links.sql");
 pub const KEY: &str = include_str!("../../sql/query/key.sql");
+pub const PART: &str = include_str!("../../sql/query/part.sql");
 pub const COLUMNS: &str = include_str!("../../sql/query/columns.sql");
 
 /// Makes the slave look up rows one after the other, by the index of their key. The planner's statistics of a table that
@@ -14,6 +15,12 @@ pub const USE_INDEXES: &str = "set local enable_seqscan = off; set local enable_
 /// The search path that the application has set for the daemon's role. Statements that write rows run with it, because
 /// triggers and checks call functions of the application. The statements themselves look nothing up in that path.
 pub const APPLICATION_PATH: &str = "set local search_path to default;";
+
+/// The search path of statements that write to a table with names of objects in it (`Table::by_name`). The master writes
+/// such a name as it is found in `public`, or with its schema. What the application has set comes after that, for triggers.
+pub const NAMES_PATH: &str = "select pg_catalog.set_config('search_path', \
+     pg_catalog.concat_ws(', ', 'pg_catalog', 'public', nullif(reset_val, '')), true) \
+     from pg_catalog.pg_settings where name operator(pg_catalog.=) 'search_path';";
 
 /// The search path of all other statements (`session.sql`).
 pub const DAEMON_PATH: &str = "set local search_path = pg_catalog, pg_temp;";

@@ -15,6 +15,8 @@ pub struct Shape {
     written: Vec<u16>,
     /// The number of the table's key that finds the row.
     key: u16,
+    /// The key's columns that are NULL, which a key that was named by hand may be.
+    nulls: Vec<u16>,
     /// Whether an UPDATE compares the old values.
     guarded: bool,
 }
@@ -31,7 +33,8 @@ impl Shape {
         // A filter on UPDATE may withhold some UPDATEs of a row. The next one that passes is logged without old values and
         // sets every column.
         let guarded = guarded && written.iter().all(|p| change.old.has(&table.column(*p).name));
-        Ok(Shape { table: table.number, event: change.event, written, key, guarded })
+        let nulls = if change.event == Event::Insert { Vec::new() } else { table.nulls_in_key(change, key) };
+        Ok(Shape { table: table.number, event: change.event, written, key, nulls, guarded })
     }
 
     /// Whether this is an UPDATE that changes only columns which the slave computes itself.
@@ -134,9 +137,13 @@ impl Shape {
     }
 
     fn condition(&self, table: &Table, parameters: &mut Parameters) -> String {
-        let key = table.keys[usize::from(self.key)].iter().map(|p| table.column(*p));
+        let key = table.keys[usize::from(self.key)].iter();
         let mut terms: Vec<String> = key
-            .map(|column| {
+            .map(|position| {
+                let column = table.column(*position);
+                if self.nulls.contains(position) {
+                    return format!("{} IS NULL", quote_ident(&column.name));
+                }
                 let value = parameters.add(&column.base_type);
                 format!("{} {} {value}", quote_ident(&column.name), column.operator("="))
             })
@@ -163,7 +170,8 @@ impl Shape {
         };
         self.written.iter().for_each(|p| push(&change.new, *p));
         if self.event != Event::Insert {
-            table.keys[usize::from(self.key)].iter().for_each(|p| push(&change.old, *p));
+            let key = table.keys[usize::from(self.key)].iter().filter(|p| !self.nulls.contains(p));
+            key.for_each(|p| push(&change.old, *p));
         }
         if self.event == Event::Update {
             self.guards(table).for_each(|p| push(&change.old, p));

@@ -3,6 +3,7 @@
 use crate::backlog::change::{Change, Event};
 use crate::backlog::row::Row;
 use crate::base::names::quote_ident;
+use crate::replay::sql;
 use std::collections::HashMap;
 
 /// A table as it is on the slave now. The daemon has locked it against changes of its definition.
@@ -26,6 +27,8 @@ pub struct Table {
     /// An UPDATE compares the whole old row and writes the whole new row, as far as the log holds them. For newest(): the
     /// row that wins has to win with all its values.
     pub whole_rows: bool,
+    /// It has columns whose text is read by the search path, like those of the type regclass.
+    pub by_name: bool,
     /// The columns of each unique constraint that is checked at the end of the statement or later.
     pub deferrable: Vec<Vec<u16>>,
     /// The columns of each unique constraint or index.
@@ -62,6 +65,9 @@ pub struct Reference {
     pub relation: String,
     pub names: Vec<String>,
 }
+
+/// Keys of a table that are remembered.
+const MAX_KEYS: usize = 100;
 
 /// Why a change does not fit this table.
 #[derive(Debug, PartialEq, Eq)]
@@ -106,6 +112,7 @@ impl Table {
             keys,
             set_key: None,
             whole_rows: false,
+            by_name: false,
             deferrable: Vec::new(),
             unique: Vec::new(),
             references: Vec::new(),
@@ -160,6 +167,11 @@ impl Table {
         self.position(column).is_some()
     }
 
+    /// The statement that sets the search path for writing to the table.
+    pub fn path(&self) -> &'static str {
+        if self.by_name { sql::NAMES_PATH } else { sql::APPLICATION_PATH }
+    }
+
     /// The table's name without ONLY, for statements that don't take it.
     pub fn plain_target(&self) -> &str {
         self.target.strip_prefix("ONLY ").unwrap_or(&self.target)
@@ -194,6 +206,28 @@ impl Table {
     pub fn key(&self, change: &Change) -> Result<u16, Mismatch> {
         let fits = |key: &Vec<u16>| key.iter().all(|p| change.old.has(&self.column(*p).name));
         self.keys.iter().position(fits).map(|n| n as u16).ok_or(Mismatch::NoKey)
+    }
+
+    /// The columns of this key that are NULL in the old row of a change.
+    pub fn nulls_in_key(&self, change: &Change, key: u16) -> Vec<u16> {
+        let is_null = |p: &&u16| change.old.get(&self.column(**p).name) == Some(None);
+        self.keys[usize::from(key)].iter().filter(is_null).copied().collect()
+    }
+
+    /// Has the change find its row by all that the log holds of the old row, if it holds none of the table's keys: the
+    /// primary key may be another one than when the change was logged.
+    pub fn add_key_for(&mut self, change: &Change) {
+        let is_row = matches!(change.event, Event::Update | Event::Delete);
+        if !is_row || self.keys.len() == MAX_KEYS || self.key(change).is_ok() {
+            return;
+        }
+        let is_usable =
+            |p: &u16| self.column(*p).operators.is_some() || change.old.get(&self.column(*p).name) == Some(None);
+        let key: Vec<u16> = self.positions_in(&change.old).into_iter().filter(is_usable).collect();
+        // A column that was renamed or dropped may have been the key.
+        if !key.is_empty() && change.old.names().iter().all(|name| self.has(name)) {
+            self.keys.push(key);
+        }
     }
 
     /// The columns of a logged row that the table has, in its order.

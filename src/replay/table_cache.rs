@@ -117,6 +117,12 @@ impl TableCache {
         Ok(())
     }
 
+    /// The statement that sets the search path for writing these changes. Call `lock` for their tables first.
+    pub fn path<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) -> &'static str {
+        let is_by_name = |change: &Change| self.known.get(&change.relation).is_some_and(|table| table.by_name);
+        if changes.into_iter().any(is_by_name) { sql::NAMES_PATH } else { sql::APPLICATION_PATH }
+    }
+
     /// The table of a change. Call `lock` for it first.
     pub fn get(&self, change: &Change) -> Result<&Table> {
         let relation = &change.relation;
@@ -224,6 +230,7 @@ impl TableCache {
             add_constraints(&mut table, row);
             let action = self.policies.of(relation, Conflict::UpdateDiffers);
             table.whole_rows = matches!(action, ConflictAction::Newest(_));
+            table.by_name = row.get("by_name");
             self.known.insert(relation.to_string(), table);
         }
         Ok(())
@@ -253,6 +260,9 @@ impl TableCache {
     /// column or gets its new name, if only one of the two is possible. Otherwise the change fails, so that no value is
     /// lost.
     pub fn reconcile(&mut self, master: &mut Session, change: &mut Change) -> Result<()> {
+        if let Some(table) = self.known.get_mut(&change.relation) {
+            table.add_key_for(change);
+        }
         if self.has_all_columns(change) {
             return Ok(());
         }

@@ -2,7 +2,7 @@
 //! row differs.
 
 use crate::base::error::Result;
-use crate::base::names::{quote_ident, quote_literal};
+use crate::base::names::{fully_quoted, quote_ident, quote_literal};
 use crate::commit::twophase::pair_key;
 use crate::compare::digest::{DigestSource, Key};
 use crate::compare::sql;
@@ -106,6 +106,8 @@ impl Log {
         keys: &[Key],
     ) -> Result<HashSet<usize>> {
         let relation = quote_literal(table);
+        // Older rows may have each name in quotes.
+        let quoted = quote_literal(&fully_quoted(table));
         let columns = |row: &str| {
             let values: Vec<String> = source
                 .key
@@ -121,8 +123,8 @@ impl Log {
         let joins: Vec<String> = (0..source.key.len()).map(|n| format!("p.k{n} = c.k{n}")).collect();
         let sql = format!(
             "{} SELECT DISTINCT c.n FROM {} JOIN ( \
-             SELECT {} FROM waiting l WHERE l.relation = {relation} AND l.event IN ('U', 'D') UNION ALL \
-             SELECT {} FROM waiting l WHERE l.relation = {relation} AND l.event IN ('I', 'U')) p ON {} \
+             SELECT {} FROM waiting l WHERE l.relation IN ({relation}, {quoted}) AND l.event IN ('U', 'D') UNION ALL \
+             SELECT {} FROM waiting l WHERE l.relation IN ({relation}, {quoted}) AND l.event IN ('I', 'U')) p ON {} \
              UNION SELECT -1 FROM waiting l WHERE l.event = 'S' OR l.event = 'T' AND to_regclass(l.relation) IN \
              (SELECT to_regclass({relation}) UNION SELECT relid FROM pg_partition_tree(to_regclass({relation})))",
             self.waiting,

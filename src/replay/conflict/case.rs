@@ -13,6 +13,10 @@ use crate::server::session::Session;
 const KEPT: &str = "the slave's row was kept";
 const APPLIED: &str = "the master's values were applied";
 const NOTHING: &str = "nothing";
+const REFUSED: &str = "the slave did not take the change: does a trigger, a rule or a policy of the slave suppress it?";
+
+const TELL_APART: &str = "the slave's rows can't be told apart: give the table a primary key on both sides; correct the row by \
+     hand, and give the change up with pyreplica skip";
 
 /// A change whose statement did not touch exactly one row.
 pub(super) struct Case<'a> {
@@ -34,25 +38,32 @@ impl Case<'_> {
             let text = format!("{what}; {done}");
             Ok(Some(self.record(Conflict::UpdateDiffers, Some(found), &text, done, is_warning)))
         };
+        let refused = || {
+            let text = if what.is_empty() { REFUSED.to_string() } else { format!("{what}; {REFUSED}") };
+            Ok(Some(self.record(Conflict::UpdateDiffers, Some(found), &text, NOTHING, true)))
+        };
         match &action {
             ConflictAction::Error => {
                 Err(self.conflict_error(&format!("the row is not what it was on the master: {what}")))
             }
             ConflictAction::Skip => record(KEPT, false),
             ConflictAction::Newest(column) if self.is_newer(slave, found, column)? => {
-                self.overwrite(slave, found)?;
-                record(APPLIED, false)
+                if self.overwrite(slave, found)? {
+                    record(APPLIED, false)
+                } else {
+                    refused()
+                }
             }
             ConflictAction::Newest(_) => record(KEPT, false),
             ConflictAction::Warn => {
-                if candidates.len() == 1 {
+                let is_taken = if candidates.len() == 1 {
                     let shape = Shape::of(self.change, self.table, false);
                     let shape = shape.map_err(|mismatch| mismatch_error(self.change, self.table, &mismatch))?;
-                    execute_alone(slave, self.name, &shape, self.table, self.change)?;
+                    execute_alone(slave, self.name, &shape, self.table, self.change)? == 1
                 } else {
-                    write_at(slave, self.table, self.change, &found.location)?;
-                }
-                record(APPLIED, true)
+                    write_at(slave, self.table, self.change, &found.location)?
+                };
+                if is_taken { record(APPLIED, true) } else { refused() }
             }
         }
     }
@@ -74,8 +85,15 @@ impl Case<'_> {
                 if self.change.event == Event::Delete { Conflict::DeleteMissing } else { Conflict::UpdateMissing };
             return self.missing(conflict).map(Some);
         };
-        write_at(slave, self.table, self.change, &found.location)?;
-        let equal = found.values.iter().all(|(_, expected, found)| expected == found);
+        if candidates.iter().filter(|candidate| is_equal(candidate)).count() > 1 && self.is_partial() {
+            let what = "several rows of the slave are what the log holds of the row";
+            return Err(self.conflict_error(what).with_hint(TELL_APART));
+        }
+        let is_taken = write_at(slave, self.table, self.change, &found.location)?;
+        if !is_taken {
+            return Ok(Some(self.record(Conflict::UpdateDiffers, Some(found), REFUSED, NOTHING, true)));
+        }
+        let equal = is_equal(found);
         let what = "several rows have the key; the change was applied to the most similar one";
         Ok((!equal).then(|| {
             let mut record = self.record(Conflict::UpdateDiffers, Some(found), what, APPLIED, true);
@@ -104,8 +122,10 @@ impl Case<'_> {
             (_, None) => Err(error),
             (ConflictAction::Newest(column), Some(row)) if !self.is_newer(slave, row, column)? => record(KEPT, false),
             (_, Some(row)) => {
-                self.overwrite(slave, row)?;
-                record(APPLIED, action == ConflictAction::Warn)
+                if self.overwrite(slave, row)? {
+                    return record(APPLIED, action == ConflictAction::Warn);
+                }
+                Ok(self.record(conflict, found, &format!("{}; {REFUSED}", error.detail()), NOTHING, true))
             }
         }
     }
@@ -127,10 +147,13 @@ impl Case<'_> {
             // The master's row is deleted and has no value for newest() to compare: the DELETE wins.
             ConflictAction::Newest(_) | ConflictAction::Warn => {}
         }
-        if candidates.len() == 1 {
-            execute_alone(slave, self.name, shape, self.table, self.change)?;
+        let is_taken = if candidates.len() == 1 {
+            execute_alone(slave, self.name, shape, self.table, self.change)? == 1
         } else {
-            write_at(slave, self.table, self.change, &found.location)?;
+            write_at(slave, self.table, self.change, &found.location)?
+        };
+        if !is_taken {
+            return Ok(Some(self.record(Conflict::DeleteDiffers, Some(found), REFUSED, NOTHING, true)));
         }
         Ok(if what.is_empty() { None } else { record("the row was deleted", action == ConflictAction::Warn) })
     }
@@ -227,8 +250,8 @@ impl Case<'_> {
     }
 
     /// Writes all values of the master's row that the log holds. What the slave has changed in other columns of the row is
-    /// lost too.
-    fn overwrite(&self, slave: &mut Session, found: &Candidate) -> Result<()> {
+    /// lost too. Returns whether the slave has taken it.
+    fn overwrite(&self, slave: &mut Session, found: &Candidate) -> Result<bool> {
         let Case { table, change, .. } = self;
         let set: Vec<String> = table
             .positions_in(&change.new)
@@ -241,11 +264,20 @@ impl Case<'_> {
             })
             .collect();
         if set.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let sql = format!("UPDATE {} SET {} WHERE {}", table.target, set.join(", "), found.location);
-        slave.message("replay", &sql).map(drop)
+        Ok(slave.message("replay", &sql)?.last() == Some(&1))
     }
+
+    /// Whether the log holds only some columns of the old row.
+    fn is_partial(&self) -> bool {
+        self.table.columns.iter().any(|column| !column.generated && !self.change.old.has(&column.name))
+    }
+}
+
+fn is_equal(candidate: &Candidate) -> bool {
+    candidate.values.iter().all(|(_, expected, found)| expected == found)
 }
 
 fn differences(found: &Candidate) -> String {

@@ -90,7 +90,7 @@ impl Replayer {
     }
 
     fn compose_sets(&mut self, changes: Vec<Change>) -> Sets {
-        let mut message = self.opening(&changes[0]);
+        let mut message = self.opening(&changes[0], &changes);
         let (effects, is_whole) = net_effect::effect(&changes, |change| self.cache.get(change).ok());
         let relations = effects.iter().map(|effect| effect.relation.to_string()).collect();
         if let Some((table, Group { shape, rows, .. })) = many_new_rows(&effects) {

@@ -44,7 +44,8 @@ impl Replayer {
         let mut opening = vec![format!("BEGIN; {}", sql::USE_INDEXES.trim_end_matches(';'))];
         opening.extend(holds.is_some().then(|| sql::LOCK_HOLDS.to_string()));
         opening.extend(conditions);
-        let opening = format!("{}; {}{}", opening.join("; "), self.switch_origin(&changes[0]), sql::APPLICATION_PATH);
+        let opening =
+            format!("{}; {}{}", opening.join("; "), self.switch_origin(&changes[0]), self.cache.path(changes));
         let mut message = Message::new("", 0);
         let written = self.fill(&mut message, changes.iter(), true);
         message.push(prepare);
@@ -80,21 +81,27 @@ impl Replayer {
         Ok(())
     }
 
-    /// A new message, which sets a savepoint and the origin of this change.
-    pub(super) fn message(&mut self, slave: &mut Session, first: &Change) -> Result<Message> {
+    /// A new message for these changes, which sets a savepoint, the origin of the first one and the search path.
+    pub(super) fn message<'a>(
+        &mut self,
+        slave: &mut Session,
+        first: &Change,
+        changes: impl IntoIterator<Item = &'a Change>,
+    ) -> Result<Message> {
         self.limit_prepared(slave)?;
-        Ok(self.opening(first))
+        Ok(self.opening(first, changes))
     }
 
-    pub(super) fn opening(&mut self, first: &Change) -> Message {
+    pub(super) fn opening<'a>(&mut self, first: &Change, changes: impl IntoIterator<Item = &'a Change>) -> Message {
+        let path = self.cache.path(changes);
         let note = self.switch_origin(first);
         let (opening, answers) = if self.in_savepoint { (NEXT_SAVEPOINT, 2) } else { (SAVEPOINT, 1) };
-        Message::new(&format!("{opening}{}{note}", sql::APPLICATION_PATH), answers + 1 + usize::from(!note.is_empty()))
+        Message::new(&format!("{opening}{path}{note}"), answers + 1 + usize::from(!note.is_empty()))
     }
 
     /// Puts as many changes as fit into one message, and returns their number.
     fn compose(&mut self, slave: &mut Session, changes: &[&Change]) -> Result<(usize, Message)> {
-        let mut message = self.message(slave, changes[0])?;
+        let mut message = self.message(slave, changes[0], changes.iter().copied())?;
         let (taken, written) = self.fill(&mut message, changes.iter().copied(), false)?;
         self.log_changes(written);
         message.close(sql::DAEMON_PATH);
