@@ -10,10 +10,11 @@ with s as materialized (
       left join public.replica_slave s using (field))
 select coalesce(sum(t.changes), 0)::bigint
   from s
-  -- Older rows may have each name in quotes.
+ -- Older rows may have each name in quotes.
  cross join (select array[$2, (select format('"%s"."%s"', replace(i[1], '"', '""'), replace(i[2], '"', '""'))
                                  from parse_ident($2) i)] as names) n
- cross join lateral (select l.txid, max(l.id) as last, count(*) filter (where l.relation = any (n.names) and not coalesce(l.replicated, true)) as changes
+ cross join lateral (select l.txid, max(l.id) as last,
+                            count(*) filter (where l.relation = any (n.names) and not coalesce(l.replicated, true)) as changes
                from s join public.replica_log l on l.id > s.floor
               group by l.txid) t
  where pg_visible_in_snapshot(t.txid, $3::text::pg_snapshot)
