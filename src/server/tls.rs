@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use verifier::Verifier;
 
-pub use diagnosis::{Diagnosis, diagnose};
+pub use diagnosis::{TlsFailure, diagnose};
 pub use tokio_postgres_rustls::MakeRustlsConnect as Connector;
 
 /// The protocol name that the client has to send if it uses TLS from the first byte on.

@@ -14,7 +14,7 @@ pub(super) fn no_connection(side: Side, dsn: &Dsn, failure: &Failure) -> Error {
         if let Some(server) = error.as_db_error() {
             return from_server(side, &operation, server);
         }
-        if let Some(tls::Diagnosis { detail, hint }) = tls::diagnose(error) {
+        if let Some(tls::TlsFailure { detail, hint }) = tls::diagnose(error) {
             return Error::new(Kind::Login, Some(side), operation, detail).with_hint(hint);
         }
     }

@@ -7,19 +7,19 @@ use std::io;
 
 /// Why TLS failed, and what to do about it.
 #[derive(Debug)]
-pub struct Diagnosis {
+pub struct TlsFailure {
     pub detail: String,
     pub hint: String,
 }
 
 /// None if the failure has nothing to do with TLS.
-pub fn diagnose(error: &(dyn StdError + 'static)) -> Option<Diagnosis> {
+pub fn diagnose(error: &(dyn StdError + 'static)) -> Option<TlsFailure> {
     let causes = causes(error);
     if let Some(found) = causes.iter().find_map(|cause| cause.downcast_ref::<Error>()) {
         return Some(explain(found));
     }
     let not_offered = causes.iter().any(|cause| cause.to_string().contains("server does not support TLS"));
-    not_offered.then(|| Diagnosis {
+    not_offered.then(|| TlsFailure {
         detail: "the server does not offer TLS, and sslmode requires it".into(),
         hint: "switch TLS on there (ssl = on, ssl_cert_file, ssl_key_file), or connect without it: sslmode=prefer"
             .into(),
@@ -45,7 +45,7 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> Vec<&'a (dyn StdError + 's
     }
 }
 
-fn explain(error: &Error) -> Diagnosis {
+fn explain(error: &Error) -> TlsFailure {
     let (detail, hint) = match error {
         Error::InvalidCertificate(error) => explain_certificate(error),
         Error::AlertReceived(alert) => explain_alert(*alert),
@@ -57,7 +57,7 @@ fn explain(error: &Error) -> Diagnosis {
         Error::NoApplicationProtocol => explain_direct(),
         other => (format!("the TLS handshake failed: {other}"), "is this a PostgreSQL server with TLS?".into()),
     };
-    Diagnosis { detail, hint }
+    TlsFailure { detail, hint }
 }
 
 fn explain_certificate(error: &CertificateError) -> (String, String) {
