@@ -1,4 +1,4 @@
-//! `pyreplica doctor`: it finds what is wrong, on either side, and every statement that it prints mends it as it stands.
+//! `pyreplica doctor`: it finds what is wrong, on either side, and every statement that it prints fixes it as it stands.
 
 use crate::harness::looking::{Check, assert_finds, checks, doctor, faults};
 use crate::harness::{OwnCluster, Pair};
@@ -8,7 +8,7 @@ use crate::harness::{OwnCluster, Pair};
 fn mend(pair: &Pair, checks: &[Check]) {
     for check in checks {
         let mut client = if check.side == "slave" { pair.slave() } else { pair.master() };
-        for statement in &check.mends {
+        for statement in &check.fixes {
             // The mend of one thing may be part of that of another.
             client.batch_execute(statement).unwrap_or_else(|error| panic!("{error:?}\n{statement}\n{checks:#?}"));
         }
@@ -273,7 +273,7 @@ fn a_role_with_few_rights_is_told_what_it_lacks() {
     // Only with the right to use its schema can the role ask about a table.
     mend(&pair, &faults(&pair, ""));
     let left = faults(&pair, "");
-    assert!(left.iter().all(|check| check.subject == "replica role" && check.mends.is_empty()), "{left:#?}");
+    assert!(left.iter().all(|check| check.subject == "replica role" && check.fixes.is_empty()), "{left:#?}");
     pair.run("insert into t values (1, 'x'); insert into \"S 1\".t values (1)");
     pair.once();
     (pair.master_dsn, pair.slave_dsn) = (master, slave);

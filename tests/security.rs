@@ -251,7 +251,7 @@ fn doctor_names_who_owns_and_who_may_use_what_he_should_not() {
     assert_finds(&found, "warning", "slave", "grants", &format!("{role} may use or write public.replica_held"));
     for check in &found {
         let mut client = if check.side == "slave" { pair.slave() } else { pair.master() };
-        check.mends.iter().for_each(|statement| client.batch_execute(statement).unwrap());
+        check.fixes.iter().for_each(|statement| client.batch_execute(statement).unwrap());
     }
     pair.run("alter function py_log_add_slave(text) owner to postgres");
     assert!(faults(&pair, "").is_empty(), "{:#?}", faults(&pair, ""));

@@ -25,7 +25,7 @@ pub const REFUSE_VIEWS: &str = "select set_config(name, 'view, foreign-table', t
 pub static OWN_OBJECTS: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/own.sql")));
 pub const WITH_PARTITIONS: &str = include_str!("../../sql/query/partitions.sql");
 
-pub const END_COPY: &str = "select pg_advisory_unlock_all(); notify replica_mended";
+pub const END_COPY: &str = "select pg_advisory_unlock_all(); notify replica_retry";
 
 pub const WANT_COPY: &str = "insert into public.replica_copy (master, relation, state, whole, batch) \
      select $1, r, $5, $3, $4 from unnest($2::text[]) r \

@@ -116,7 +116,7 @@ impl Diagnosis {
                 _ => Level::Failure,
             };
             let finding = self.add(level, Some(side), row.get("subject"), row.get::<_, String>("text"));
-            finding.fixes = row.get::<_, Option<Vec<String>>>("mends").unwrap_or_default();
+            finding.fixes = row.get::<_, Option<Vec<String>>>("fixes").unwrap_or_default();
             finding.advice = row.get("advice");
         }
         for (subject, fine) in subjects {

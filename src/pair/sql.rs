@@ -8,9 +8,9 @@ pub const NOTIFY: &str = "notify replicas";
 
 /// For a daemon that waits for its next try after a failure. No trigger sends this signal, only an operator who has fixed
 /// something, by a verb.
-pub const LISTEN_FOR_RETRY: &str = "listen replica_mended";
+pub const LISTEN_FOR_RETRY: &str = "listen replica_retry";
 
-pub const NOTIFY_RETRY: &str = "notify replica_mended";
+pub const NOTIFY_RETRY: &str = "notify replica_retry";
 
 /// Whether the trigger tries this slave's lock; makes it do so if possible.
 pub const CAN_WAKE: &str = "select public.py_log_can_wake($1::text)";

@@ -98,7 +98,7 @@ fn as_json(config: &Config, findings: &[Finding]) -> Json {
                 "side": finding.side.map(|side| side.to_string()),
                 "check": finding.subject,
                 "text": finding.text,
-                "mends": finding.fixes,
+                "fixes": finding.fixes,
                 "hint": finding.advice,
             })
         })

@@ -10,7 +10,7 @@ pub struct Check {
     pub side: String,
     pub subject: String,
     pub text: String,
-    pub mends: Vec<String>,
+    pub fixes: Vec<String>,
     pub hint: String,
 }
 
@@ -34,7 +34,7 @@ pub fn checks(finished: &Finished) -> Vec<Check> {
         side: text(&check["side"]),
         subject: text(&check["check"]),
         text: text(&check["text"]),
-        mends: check["mends"].as_array().expect("mends").iter().map(text).collect(),
+        fixes: check["fixes"].as_array().expect("fixes").iter().map(text).collect(),
         hint: text(&check["hint"]),
     });
     checks.collect()
@@ -96,7 +96,7 @@ pub fn explained(pair: &Pair, lines: &str) -> Explained {
         assert!(status.output.contains(beginning), "{beginning:?} is not told to people: {}", status.output);
     }
     for check in checks(&for_doctor).iter().filter(|check| ["warning", "failure"].contains(&check.level.as_str())) {
-        assert!(!check.hint.is_empty() || !check.mends.is_empty(), "nothing to do: {check:#?}");
+        assert!(!check.hint.is_empty() || !check.fixes.is_empty(), "nothing to do: {check:#?}");
     }
     let state = document["pairs"][0]["state"].as_str().expect("a state").to_string();
     Explained { state, status: status.output, doctor: doctor.output }

@@ -5,7 +5,7 @@ select 'warning' as level, 'locks' as subject,
               case when b.pid is null then 'a prepared transaction'
                    else format('process %s (%s, %s), which has had its transaction open since %s', b.pid, b.usename,
                                coalesce(nullif(b.application_name, ''), 'no name'), b.xact_start::timestamptz(0)) end) as text,
-       case when b.pid is not null then array[format('SELECT pg_terminate_backend(%s);', b.pid)] end as mends,
+       case when b.pid is not null then array[format('SELECT pg_terminate_backend(%s);', b.pid)] end as fixes,
        case when b.pid is null then 'see the transactions in doubt; or commit it or roll it back: SELECT * FROM pg_prepared_xacts;'
             else 'unless it is wanted: then wait for its end' end as advice
   from pg_stat_activity w

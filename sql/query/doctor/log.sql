@@ -1,7 +1,7 @@
 -- What is wrong with the log itself.
 --   $1  text  the slave's column
 select 'warning' as level, 'log' as subject, 'replica_log has no index on id: every look reads the whole log' as text,
-       array['CREATE INDEX replica_log_id ON public.replica_log (id);'] as mends, null as advice
+       array['CREATE INDEX replica_log_id ON public.replica_log (id);'] as fixes, null as advice
  where not exists (select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
                     where i.indrelid = 'public.replica_log'::regclass and i.indisvalid and i.indpred is null
                       and a.attname = 'id')

@@ -58,8 +58,8 @@ with log as (
 )
 select 'failure' as level, 'owners' as subject,
        format('the %s %s belongs to %s, who is not known to have installed pyreplica', o.kind, o.name, r.rolname) as text,
-       null::text[] as mends,
-       format('whoever owns it decides what it does. Drop it, and run the script again that makes it; if it is what it should '
+       null::text[] as fixes,
+       format('the role that owns it decides what it does. Drop it, and run the script again that makes it; if it is what it should '
               'be: ALTER %s %s OWNER TO ..., the owner of the database', upper(o.kind), o.name) as advice
   from objects o join pg_roles r on r.oid = o.owner
  where o.field is null and o.owner not in (select oid from trusted)

@@ -2,7 +2,7 @@
 -- wrong, the statements that correct it on the same side, and what else to do.
 --   $1  boolean  two-phase commit is used
 select 'failure' as level, 'two-phase commit' as subject, 'max_prepared_transactions is 0' as text,
-       array['ALTER SYSTEM SET max_prepared_transactions = 10;'] as mends,
+       array['ALTER SYSTEM SET max_prepared_transactions = 10;'] as fixes,
        'then restart that server; or, without two-phase commit, TWO_PHASE=false in the config file' as advice
  where $1 and current_setting('max_prepared_transactions')::int = 0
 union all

@@ -8,7 +8,7 @@ with logged as (
       join pg_namespace n on n.nspname = r.schema
       join pg_class c on c.relnamespace = n.oid and c.relname = r.name)
 select 'failure' as level, 'rights' as subject, format('the role lacks rights on %s', l.relation) as text,
-       array[format('GRANT %s ON %s TO %I;', string_agg(upper(p.privilege), ', ' order by p.n), l.relation, current_user)] as mends,
+       array[format('GRANT %s ON %s TO %I;', string_agg(upper(p.privilege), ', ' order by p.n), l.relation, current_user)] as fixes,
        null as advice
   from logged l
   cross join unnest(array['select', 'insert', 'update', 'delete', 'truncate']) with ordinality p (privilege, n)

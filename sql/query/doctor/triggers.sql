@@ -10,7 +10,7 @@ with logging as (
                                       ('pyreplica', 'begin_statement'), ('pyreplica', 'end_statement')))
 select 'failure' as level, 'disabled triggers' as subject,
        format('trigger %s on %s is disabled: changes are not logged', quote_ident(tgname), relation) as text,
-       array[format('ALTER TABLE %s ENABLE TRIGGER %I;', relation, tgname)] as mends,
+       array[format('ALTER TABLE %s ENABLE TRIGGER %I;', relation, tgname)] as fixes,
        'what was changed meanwhile is not in the log: compare the tables' as advice
   from logging
  where tgenabled in ('D', 'R')
