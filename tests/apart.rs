@@ -100,48 +100,51 @@ fn assert_whole(pair: &Pair) {
     assert_eq!(pair.pending(), 0);
 }
 
-#[test]
-fn a_slave_restored_from_an_older_backup_catches_up_by_itself() {
+/// Runs a test in both modes, each time on a pair of new servers that has replayed a few transactions.
+fn in_both_modes(test: impl Fn(&mut Servers, &Pair, &str)) {
     for mode in MODES {
         let Some(mut servers) = servers() else { return };
         let pair = servers.pair();
         work(&pair, "a");
         replicate(&pair, mode);
-        servers.slave.back_up("old");
-        for tag in ["b", "c", "d"] {
-            work(&pair, tag);
-            replicate(&pair, mode);
-        }
-        work(&pair, "e");
-        servers.slave.restore("old");
-        let said = replicate(&pair, mode);
-        assert_says(&said, &["The slave is behind: its last batch is ", "Going back to its own position"]);
-        assert_whole(&pair);
-        work(&pair, "f");
-        assert!(!replicate(&pair, mode).contains("behind"));
-        assert_whole(&pair);
-        // The same backup again: the history of its last batch has ended meanwhile, and the master still knows it.
-        servers.slave.restore("old");
-        assert_says(&replicate(&pair, mode), &["Going back to its own position"]);
-        assert_whole(&pair);
+        test(&mut servers, &pair, mode);
     }
 }
 
 #[test]
+fn a_slave_restored_from_an_older_backup_catches_up_by_itself() {
+    in_both_modes(|servers, pair, mode| {
+        servers.slave.back_up("old");
+        for tag in ["b", "c", "d"] {
+            work(pair, tag);
+            replicate(pair, mode);
+        }
+        work(pair, "e");
+        servers.slave.restore("old");
+        let said = replicate(pair, mode);
+        assert_says(&said, &["The slave is behind: its last batch is ", "Going back to its own position"]);
+        assert_whole(pair);
+        work(pair, "f");
+        assert!(!replicate(pair, mode).contains("behind"));
+        assert_whole(pair);
+        // The same backup again: the history of its last batch has ended meanwhile, and the master still knows it.
+        servers.slave.restore("old");
+        assert_says(&replicate(pair, mode), &["Going back to its own position"]);
+        assert_whole(pair);
+    });
+}
+
+#[test]
 fn a_lagging_standby_of_the_slave_that_is_promoted_catches_up() {
-    for mode in MODES {
-        let Some(mut servers) = servers() else { return };
-        let pair = servers.pair();
-        work(&pair, "a");
-        replicate(&pair, mode);
+    in_both_modes(|servers, pair, mode| {
         servers.slave.back_up("standby");
-        work(&pair, "b");
-        replicate(&pair, mode);
+        work(pair, "b");
+        replicate(pair, mode);
         servers.slave.promote("standby");
-        work(&pair, "c");
-        assert_says(&replicate(&pair, mode), &["Going back to its own position"]);
-        assert_whole(&pair);
-    }
+        work(pair, "c");
+        assert_says(&replicate(pair, mode), &["Going back to its own position"]);
+        assert_whole(pair);
+    });
 }
 
 /// A slave that is restored does not get changes that somebody has skipped.
@@ -168,77 +171,61 @@ fn what_was_skipped_stays_skipped_when_a_slave_comes_back() {
 
 #[test]
 fn a_slave_that_is_behind_what_the_log_still_has_is_refused() {
-    for mode in MODES {
-        let Some(mut servers) = servers() else { return };
-        let pair = servers.pair();
-        work(&pair, "a");
-        replicate(&pair, mode);
+    in_both_modes(|servers, pair, mode| {
         servers.slave.back_up("old");
         let none_kept = format!("RETENTION=0\n{mode}");
-        work(&pair, "b");
-        replicate(&pair, &none_kept);
+        work(pair, "b");
+        replicate(pair, &none_kept);
         assert_eq!(pair.logged(), 0);
         servers.slave.restore("old");
-        work(&pair, "c");
-        let before = state(&pair);
+        work(pair, "c");
+        let before = state(pair);
         let finished = pair.try_once_by_file(mode);
         assert_eq!(finished.code(), 9, "{}", finished.output);
         assert_says(
             &finished.output,
             &["the slave is behind: its last batch is ", "RETENTION is over", "hint: nothing was changed"],
         );
-        assert_eq!(state(&pair), before);
-    }
+        assert_eq!(state(pair), before);
+    });
 }
 
 #[test]
 fn an_empty_database_in_the_slaves_place_is_refused() {
-    for mode in MODES {
-        let Some(servers) = servers() else { return };
-        let pair = servers.pair();
-        work(&pair, "a");
-        replicate(&pair, mode);
+    in_both_modes(|servers, pair, mode| {
         // Another database of the same name, which has the tables but no rows.
         let name = pair.slave_db();
         let mut admin = servers.slave.server().connect("postgres");
         admin.batch_execute(&format!("drop database \"{name}\"")).unwrap();
         servers.slave.server().create_database(&name, crate::harness::Script::Slave);
         pair.run_on_slave(TABLES);
-        work(&pair, "b");
-        assert_refused(&pair, mode, &["the slave does not know of any batch", "hint: is DSN1 right?"]);
-    }
+        work(pair, "b");
+        assert_refused(pair, mode, &["the slave does not know of any batch", "hint: is DSN1 right?"]);
+    });
 }
 
 #[test]
 fn a_master_restored_from_an_older_backup_is_refused() {
-    for mode in MODES {
-        let Some(mut servers) = servers() else { return };
-        let pair = servers.pair();
-        work(&pair, "a");
-        replicate(&pair, mode);
+    in_both_modes(|servers, pair, mode| {
         servers.master.back_up("old");
-        work(&pair, "b");
-        replicate(&pair, mode);
+        work(pair, "b");
+        replicate(pair, mode);
         servers.master.restore("old");
         // Ids and transaction numbers are used again.
-        work(&pair, "c");
-        assert_refused(&pair, mode, &["the slave has replayed batches that the master does not know any more"]);
-    }
+        work(pair, "c");
+        assert_refused(pair, mode, &["the slave has replayed batches that the master does not know any more"]);
+    });
 }
 
 /// What the refusal advises if the master is right.
 #[test]
 fn a_repair_makes_one_pair_of_both_again() {
-    for mode in MODES {
-        let Some(mut servers) = servers() else { return };
-        let pair = servers.pair();
-        work(&pair, "a");
-        replicate(&pair, mode);
+    in_both_modes(|servers, pair, mode| {
         servers.master.back_up("old");
-        work(&pair, "b");
-        replicate(&pair, mode);
+        work(pair, "b");
+        replicate(pair, mode);
         servers.master.restore("old");
-        work(&pair, "c");
+        work(pair, "c");
         assert_eq!(pair.try_once_by_file(mode).code(), 9);
         // A repair that is killed sets no position, and has to be run again.
         pair.killed_at("repair-read", &["repair"]);
@@ -250,47 +237,39 @@ fn a_repair_makes_one_pair_of_both_again() {
         assert_says(&repaired.output, &["the slave's position is set"]);
         // No trigger logs the counter, so the repair does not set it.
         pair.run_on_slave("update counter set n = 6");
-        work(&pair, "d");
-        replicate(&pair, mode);
-        assert_whole(&pair);
-    }
+        work(pair, "d");
+        replicate(pair, mode);
+        assert_whole(pair);
+    });
 }
 
 #[test]
 fn a_lagging_standby_of_the_master_that_is_promoted_is_refused() {
-    for mode in MODES {
-        let Some(mut servers) = servers() else { return };
-        let pair = servers.pair();
-        work(&pair, "a");
-        replicate(&pair, mode);
+    in_both_modes(|servers, pair, mode| {
         servers.master.back_up("standby");
-        work(&pair, "b");
-        replicate(&pair, mode);
+        work(pair, "b");
+        replicate(pair, mode);
         servers.master.promote("standby");
-        assert_refused(&pair, mode, &["the slave has replayed batches that the master does not know any more"]);
-        work(&pair, "c");
-        assert_refused(&pair, mode, &["the slave has replayed batches that the master does not know any more"]);
-    }
+        assert_refused(pair, mode, &["the slave has replayed batches that the master does not know any more"]);
+        work(pair, "c");
+        assert_refused(pair, mode, &["the slave has replayed batches that the master does not know any more"]);
+    });
 }
 
 #[test]
 fn a_standby_of_the_master_that_had_everything_goes_on() {
-    for mode in MODES {
-        let Some(mut servers) = servers() else { return };
-        let pair = servers.pair();
-        work(&pair, "a");
-        replicate(&pair, mode);
+    in_both_modes(|servers, pair, mode| {
         servers.master.back_up("standby");
-        work(&pair, "b");
-        replicate(&pair, mode);
-        work(&pair, "c");
+        work(pair, "b");
+        replicate(pair, mode);
+        work(pair, "c");
         servers.master.take_over("standby");
-        work(&pair, "d");
-        let said = replicate(&pair, mode);
+        work(pair, "d");
+        let said = replicate(pair, mode);
         assert_says(&said, &["The master was promoted: it is on timeline 2 now, and has the same last batch"]);
-        assert_whole(&pair);
-        assert!(!replicate(&pair, mode).contains("promoted"));
-    }
+        assert_whole(pair);
+        assert!(!replicate(pair, mode).contains("promoted"));
+    });
 }
 
 /// Both servers are restored to the same moment, which looks like a crash. Then the slave is restored from a backup
@@ -298,29 +277,25 @@ fn a_standby_of_the_master_that_had_everything_goes_on() {
 /// history.
 #[test]
 fn a_slave_from_a_former_life_of_the_master_is_refused() {
-    for mode in MODES {
-        let Some(mut servers) = servers() else { return };
-        let pair = servers.pair();
-        work(&pair, "a");
-        replicate(&pair, mode);
+    in_both_modes(|servers, pair, mode| {
         servers.master.back_up("old");
         servers.slave.back_up("old");
         for _ in 0..3 {
-            work(&pair, "b");
-            replicate(&pair, mode);
+            work(pair, "b");
+            replicate(pair, mode);
         }
         servers.slave.back_up("former");
         servers.master.restore("old");
         servers.slave.restore("old");
         for _ in 0..9 {
-            work(&pair, "c");
-            replicate(&pair, mode);
+            work(pair, "c");
+            replicate(pair, mode);
         }
-        assert_whole(&pair);
+        assert_whole(pair);
         servers.slave.restore("former");
-        work(&pair, "d");
-        assert_refused(&pair, mode, &["the slave has replayed batches that the master does not know any more"]);
-    }
+        work(pair, "d");
+        assert_refused(pair, mode, &["the slave has replayed batches that the master does not know any more"]);
+    });
 }
 
 #[test]
