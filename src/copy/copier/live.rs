@@ -14,7 +14,7 @@ use super::{
 };
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::names::{Side, quote_literal};
+use crate::base::names::{Side, fully_quoted, quote_literal};
 use crate::commit::sql as commit_sql;
 use crate::config::settings::Config;
 use crate::copy::plan::{self, Captured};
@@ -148,11 +148,12 @@ fn wait_for_daemon(
     report: &mut dyn FnMut(CopyEvent),
 ) -> Result<()> {
     let unpassed = sql::unpassed(&config.slave_field);
+    let names = [relation, &fully_quoted(relation)];
     loop {
         let left = release.master.query_one(
             "look how far the slave is",
             &unpassed,
-            &[&config.slave_field, &relation, &snapshot],
+            &[&config.slave_field, &names.as_slice(), &snapshot],
         )?;
         let left: i64 = left.get(0);
         if left == 0 {
