@@ -61,7 +61,8 @@ def dictionary(row):
     if rowtype not in plans:
         if len(plans) >= COMPILED_AT_MOST:
             plans.clear()
-        plans[rowtype] = plpy.prepare("select ($1::" + rowtype + ").*", ["text"])
+        # PL/Python reads the text by the type's input function. A cast from text might be the table owner's own.
+        plans[rowtype] = plpy.prepare("select ($1).*", [rowtype])
     return plpy.execute(plans[rowtype], [row], 1)[0]
 
 code = compiled()

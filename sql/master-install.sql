@@ -80,7 +80,7 @@ begin
             union all
             select typname, typowner from pg_type where typnamespace = 'public'::regnamespace) x
      where x.relname in ('replica_log', 'replica_log_former', 'replica_slave', 'replica_error', 'replica_skipped',
-                         'py_log_filter', 'py_log_transform', 'replica_log_sql', 'replica_replayed', 'replica_log_id_seq',
+                         'py_log_filter', 'py_log_transform', 'replica_table', 'replica_log_sql', 'replica_replayed', 'replica_log_id_seq',
                          'replica_batch_seq', 'replica_log_id')
        and x.owner <> all (trusted)
      limit 1;
@@ -145,6 +145,23 @@ begin
 end
 $check$;
 
+-- The owner of a schema can rename it and put other objects in the place of those of the extension.
+do $check$
+declare
+    place record;
+begin
+    select n.nspname, n.nspowner::regrole as owner into place
+      from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+     where e.extname = 'hstore' and n.nspowner <> all (current_setting('pyreplica.trusted')::oid[]);
+    if found then
+        raise exception 'the extension hstore is in the schema % of %, who is not known to have installed pyreplica',
+                        quote_ident(place.nspname), place.owner
+            using errcode = 'insufficient_privilege',
+                  hint = 'Move it: ALTER EXTENSION hstore SET SCHEMA public; or give the schema to the owner of the database.';
+    end if;
+end
+$check$;
+
 -- hstore may be installed in any schema, and the functions qualify its names. The parts below put its schema in the
 -- place of @hs@.
 do $hstore$
@@ -160,8 +177,8 @@ $hstore$;
 -- Installs pyreplica.own, refuses what belongs to somebody else, and remembers the rights that others have.
 
 -- Returns all that this script installs, as far as it is there: what it is, its name, its owner and its rights. "open"
--- says that everybody may execute a function: it runs with the rights of its caller, or is pyreplica.by_partition or
--- pyreplica.flags. Functions are named by their exact signatures, because anybody may have made another function of the same
+-- says that everybody may execute a function: it runs with the rights of its caller, or is pyreplica.by_partition,
+-- pyreplica.flags or py_log_knows. Functions are named by their exact signatures, because anybody may have made another function of the same
 -- name.
 do $install$
 begin
@@ -173,8 +190,7 @@ as $own$
         select c.oid, c.relkind, c.relnamespace, c.relname, c.relowner, c.relacl from pg_class c
          where c.relnamespace = 'public'::regnamespace
            and (c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_skipped', 'replica_history',
-                              'replica_purged', 'py_log_filter',
-                              'py_log_transform') and c.relkind in ('r', 'p')
+                              'replica_purged', 'replica_table', 'py_log_filter', 'py_log_transform') and c.relkind in ('r', 'p')
                 or c.relname in ('replica_log_sql', 'replica_replayed') and c.relkind = 'v'
                 or c.relname in ('replica_log_id_seq', 'replica_batch_seq') and c.relkind = 'S')
             or c.relnamespace = 'pyreplica'::regnamespace and c.relname = 'turn'
@@ -200,13 +216,13 @@ as $own$
       join pg_attribute a on a.attrelid = r.oid and a.attacl is not null
     union all
     select 'function', p.oid::regprocedure::text,
-           not p.prosecdef and p.pronamespace = 'public'::regnamespace or s.signature ~ '^pyreplica[.](by_partition|flags)[(]', p.proowner,
+           not p.prosecdef and p.pronamespace = 'public'::regnamespace or s.signature ~ '^(pyreplica[.](by_partition|flags)|public[.]py_log_knows)[(]', p.proowner,
            coalesce(p.proacl, acldefault('f', p.proowner)), null
       from unnest(array[
                'public.py_log_replica()', 'public.py_log_statement()', 'public.py_log_can_wake(text)',
                case when to_regtype('public.replica_log') is not null then 'public.py_log_sql(public.replica_log)' end,
                'public.py_log_is_replayed(bigint, xid8, pg_snapshot, pg_snapshot, bigint)',
-               'public.py_log_columns(text, @hs@.hstore)', 'public.py_log_key(regclass)',
+               'public.py_log_knows(text, oid)', 'public.py_log_columns(text, @hs@.hstore)', 'public.py_log_key(regclass)',
                'public.py_log_create_tg(text)', 'public.py_log_create_tg(text, text)', 'public.py_log_create_tg(text, text, text)',
                'public.py_log_create_tg(regclass, text, text)', 'public.py_log_create_tgs(text, text, name[])',
                'public.py_log_warn_before(regclass, text)', 'public.py_log_refuse_key(regclass, text[], text[])',
@@ -220,14 +236,16 @@ as $own$
                case when to_regtype('public.replica_log') is not null then 'pyreplica.flags(public.replica_log)' end,
                'pyreplica.own()', 'pyreplica.asleep()', 'pyreplica.asleep_body()', 'pyreplica.apply_slaves()',
                'pyreplica.exact(record)', 'pyreplica.is_by_name(oid)', 'pyreplica.has_names(oid)', 'pyreplica.logged_name(oid)',
-               'pyreplica.logged_key(oid, text[], boolean)', 'pyreplica.small(@hs@.hstore, @hs@.hstore, text[], boolean)',
+               'pyreplica.logged_key(oid, text[], boolean)', 'pyreplica.shortened(@hs@.hstore, @hs@.hstore, text[], boolean)',
                'pyreplica.begin_statement()', 'pyreplica.end_statement()', 'pyreplica.tables(text)',
                'pyreplica.check_expression(text, text, text, text, text, text)', 'pyreplica.check_filter()',
                'pyreplica.check_transform()', 'pyreplica.complain(text, bigint, text, text)',
-               'pyreplica.evaluation(text, text, text)', 'pyreplica.conditions(text, text)', 'pyreplica.replacements(text)',
+               'pyreplica.evaluation(text, text, text)', 'pyreplica.conditions(text, text)', 'pyreplica.replacements()',
+               'pyreplica.check_types(oid)', 'pyreplica.register(regclass)', 'pyreplica.is_trusted(oid)',
                'pyreplica.apply()', 'pyreplica.changed()', 'pyreplica.special()',
-               'pyreplica.admit(text, text, text, record, record)', 'pyreplica.send(text, text, @hs@.hstore, record)',
-               'pyreplica.send_exact(text, text, @hs@.hstore, record)']) s (signature)
+               'pyreplica.admit(text, text, oid, text, record, record)',
+               'pyreplica.send(text, text, oid, @hs@.hstore, record)',
+               'pyreplica.send_exact(text, text, oid, @hs@.hstore, record)']) s (signature)
       join pg_proc p on p.oid = to_regprocedure(s.signature)
 $own$;
     $create$, '@hs@', current_setting('pyreplica.hstore'));
@@ -672,15 +690,39 @@ create or replace view public.replica_replayed as
 
 -- == Rows as hstore ==
 
--- Installs what the triggers need to write a row as text: an operator that converts a row to hstore, a function that
--- does so under exact settings, and a function that shortens the old and the new row of an UPDATE.
+-- Installs what the triggers need to write a row as text: operators on hstore, a function that writes a row under exact
+-- settings, and a function that shortens the old and the new row of an UPDATE.
 
+-- The triggers reach hstore through operators of this schema. An operator keeps its function when somebody renames the
+-- schema of hstore, moves the extension, or puts another object in its place. "@hs@" stands for that schema.
+--   %%  a row as hstore            -> a column's value         ?  is there such a column?
+--   ||  both; the right one wins   -  without a column, or without equal values
+--   &   these columns only         ~> a column with a value    =  @>  as in hstore
+--   @   the columns' names         #  their values
 do $install$
+declare
+    operator text;
+    signature text;
+    function text;
 begin
-    if to_regoperator('pyreplica.%% (none, record)') is null then
-        execute format('create operator pyreplica.%%%% (function = %s.hstore, rightarg = record)',
-                       current_setting('pyreplica.hstore'));
-    end if;
+    for operator, signature, function in values
+        ('%%', 'none, record', 'hstore'), ('->', '@, text', 'fetchval'), ('?', '@, text', 'exist'),
+        ('||', '@, @', 'hs_concat'), ('-', '@, text', 'delete'), ('-', '@, @', 'delete'), ('&', '@, text[]', 'slice'),
+        ('~>', 'text, text', 'hstore'), ('=', '@, @', 'hstore_eq'), ('@>', '@, @', 'hs_contains'),
+        ('@', 'none, @', 'akeys'), ('#', 'none, @', 'avals')
+    loop
+        signature := replace(signature, '@', current_setting('pyreplica.hstore') || '.hstore');
+        if to_regoperator(format('pyreplica.%s (%s)', operator, signature)) is null then
+            execute format('create operator pyreplica.%s (function = %s.%s%s, rightarg = %s)', operator,
+                           current_setting('pyreplica.hstore'), function,
+                           case when signature like 'none,%' then '' else ', leftarg = ' || split_part(signature, ', ', 1) end,
+                           split_part(signature, ', ', 2));
+        end if;
+    end loop;
+
+    -- An earlier version had this.
+    execute format('drop function if exists pyreplica.small(%s.hstore, %1$s.hstore, text[], boolean)',
+                   current_setting('pyreplica.hstore'));
 
     execute replace($create$
 create or replace function pyreplica.exact(r record) returns @hs@.hstore language plpgsql
@@ -698,25 +740,24 @@ $exact$;
     -- taken the same key meanwhile. It also does without a key that is unique, and if a key that was named by hand is
     -- NULL. With "whole" it keeps the whole new row, and the key of the old one.
     execute replace($create$
-create or replace function pyreplica.small(before @hs@.hstore, after @hs@.hstore, keys text[], whole boolean)
-    returns @hs@.hstore[] language plpgsql immutable
-as $small$
+create or replace function pyreplica.shortened(
+    inout before @hs@.hstore, inout after @hs@.hstore, keys text[], whole boolean) language plpgsql immutable
+as $shortened$
 declare
-    key @hs@.hstore := @hs@.slice(before, keys);
+    key public.replica_log.old%type := before operator(pyreplica.&) keys;
 begin
     if pg_catalog.cardinality(keys) operator(pg_catalog.>) 0
-       and pg_catalog.cardinality(@hs@.akeys(key)) operator(pg_catalog.=) pg_catalog.cardinality(keys) then
+       and pg_catalog.cardinality(operator(pyreplica.@) key) operator(pg_catalog.=) pg_catalog.cardinality(keys) then
         if whole then
             before := key;
-        elsif after operator(@hs@.@>) key
-              and pg_catalog.array_position(@hs@.avals(key), null::pg_catalog.text) is null then
-            after := after operator(@hs@.-) before;
-            before := @hs@.slice(before, @hs@.akeys(after)) operator(@hs@.||) key;
+        elsif after operator(pyreplica.@>) key
+              and pg_catalog.array_position(operator(pyreplica.#) key, null::pg_catalog.text) is null then
+            after := after operator(pyreplica.-) before;
+            before := (before operator(pyreplica.&) (operator(pyreplica.@) after)) operator(pyreplica.||) key;
         end if;
     end if;
-    return array[before, after];
 end
-$small$;
+$shortened$;
     $create$, '@hs@', current_setting('pyreplica.hstore'));
 end
 $install$;
@@ -866,7 +907,7 @@ declare
     name text;
 begin
     foreach name in array array['public.py_log_replica', 'pyreplica.by_partition'] loop
-    execute replace(replace(replace(replace($create$
+    execute replace(replace(replace($create$
 create or replace function @name@() returns trigger language plpgsql security definer
 as $py_log_replica$
 declare
@@ -880,9 +921,9 @@ declare
     whole boolean;
     inexact boolean;
     remark pg_catalog.text;
-    before @hs@.hstore;
-    after @hs@.hstore;
-    small @hs@.hstore[];
+    before public.replica_log.old%type;
+    after public.replica_log.new%type;
+    small record;
 begin
     -- Each expression costs the application time, mostly when a transaction evaluates it for the first time. So the
     -- usual path has few expressions, and one of them asks for all rare cases. In a rare case the rows are converted
@@ -897,9 +938,9 @@ begin
         before := operator(pyreplica.%%) old;
         after := operator(pyreplica.%%) new;
         if pg_catalog.pg_column_size(before) operator(pg_catalog.>) 2000 then
-            small := pyreplica.small(before, after, pyreplica.logged_key(tg_relid, tg_argv[1:], false), false);
-            before := small[1];
-            after := small[2];
+            small := pyreplica.shortened(before, after, pyreplica.logged_key(tg_relid, tg_argv[1:], false), false);
+            before := small.before;
+            after := small.after;
         end if;
     elsif tg_op operator(pg_catalog.=) 'DELETE' then
         before := operator(pyreplica.%%) old;
@@ -966,7 +1007,7 @@ begin
     if letter operator(pg_catalog.<>) 'T'
        and (tg_argv[0] operator(pg_catalog.=) any (pyreplica.special())
             or relation operator(pg_catalog.=) any (pyreplica.special())) then
-        verdict := pyreplica.admit(tg_argv[0], relation, tg_op, old, new);
+        verdict := pyreplica.admit(tg_argv[0], relation, tg_relid, tg_op, old, new);
         if verdict is null then
             return null;
         end if;
@@ -1005,27 +1046,27 @@ begin
 
     if transformed then
         if inexact then
-            before := pyreplica.send_exact(tg_argv[0], relation, before, old);
-            after := pyreplica.send_exact(tg_argv[0], relation, after, new);
+            before := pyreplica.send_exact(tg_argv[0], relation, tg_relid, before, old);
+            after := pyreplica.send_exact(tg_argv[0], relation, tg_relid, after, new);
         else
-            before := pyreplica.send(tg_argv[0], relation, before, old);
-            after := pyreplica.send(tg_argv[0], relation, after, new);
+            before := pyreplica.send(tg_argv[0], relation, tg_relid, before, old);
+            after := pyreplica.send(tg_argv[0], relation, tg_relid, after, new);
         end if;
         -- pyreplica.send returns the error of an expression under the empty name, which no column can have.
-        remark := coalesce(remark, after operator(@hs@.->) ''::pg_catalog.text,
-                           before operator(@hs@.->) ''::pg_catalog.text);
-        before := @hs@.delete(before, ''::pg_catalog.text);
-        after := @hs@.delete(after, ''::pg_catalog.text);
-        if letter operator(pg_catalog.=) 'U' and whole is null and before operator(@hs@.=) after then
+        remark := coalesce(remark, after operator(pyreplica.->) ''::pg_catalog.text,
+                           before operator(pyreplica.->) ''::pg_catalog.text);
+        before := before operator(pyreplica.-) ''::pg_catalog.text;
+        after := after operator(pyreplica.-) ''::pg_catalog.text;
+        if letter operator(pg_catalog.=) 'U' and whole is null and before operator(pyreplica.=) after then
             return null;
         end if;
     end if;
 
     if letter operator(pg_catalog.=) 'U'
        and (whole or pg_catalog.pg_column_size(before) operator(pg_catalog.>) 2000) then
-        small := pyreplica.small(before, after, pyreplica.logged_key(tg_relid, tg_argv[1:], whole), whole);
-        before := small[1];
-        after := small[2];
+        small := pyreplica.shortened(before, after, pyreplica.logged_key(tg_relid, tg_argv[1:], whole), whole);
+        before := small.before;
+        after := small.after;
     end if;
 
     if origin operator(pg_catalog.<>) '' then
@@ -1042,7 +1083,7 @@ begin
 end
 $py_log_replica$;
     $create$, '@name@', name), '@copied@', (name = 'pyreplica.by_partition')::text),
-                    '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
+                    '@exact@', current_setting('pyreplica.exact'));
     end loop;
 end
 $install$;
@@ -1063,7 +1104,7 @@ $install$;
 -- twice or not at all; end_statement refuses the statement if it can tell.
 do $install$
 begin
-    execute replace(replace($create$
+    execute replace($create$
 create or replace function pyreplica.begin_statement() returns trigger language plpgsql security definer
 as $begin_statement$
 declare
@@ -1115,13 +1156,13 @@ begin
     return null;
 end
 $begin_statement$;
-    $create$, '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
+    $create$, '@exact@', current_setting('pyreplica.exact'));
 end
 $install$;
 
 do $install$
 begin
-    execute replace(replace($create$
+    execute replace($create$
 create or replace function pyreplica.end_statement() returns trigger language plpgsql security definer
     -- The planner expects so many pairs of rows for a large UPDATE that it would compile the query, for a third of a
     -- second. And once it has planned the query for a few rows, it keeps the plan: a nested loop over many rows would
@@ -1196,9 +1237,9 @@ begin
         insert into public.replica_log (relation, event, old, new, origin)
         select target, 'U',
                case when pg_catalog.pg_column_size(x.before) operator(pg_catalog.<=) 2000 then x.before
-                    else (pyreplica.small(x.before, y.after, keys, null))[1] end,
+                    else (pyreplica.shortened(x.before, y.after, keys, null)).before end,
                case when pg_catalog.pg_column_size(x.before) operator(pg_catalog.<=) 2000 then y.after
-                    else (pyreplica.small(x.before, y.after, keys, null))[2] end,
+                    else (pyreplica.shortened(x.before, y.after, keys, null)).after end,
                origin
           from (select operator(pyreplica.%%) x.* as before, (x.*)::pg_catalog.record as bytes,
                        pg_catalog.row_number() over () as n from old_rows x) x
@@ -1234,7 +1275,7 @@ begin
     return null;
 end
 $end_statement$;
-    $create$, '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
+    $create$, '@exact@', current_setting('pyreplica.exact'));
 end
 $install$;
 
@@ -1243,9 +1284,6 @@ $install$;
 -- Installs the view replica_log_sql, which shows each change as a statement, and the functions behind it.
 
 -- Returns a change as a statement, for people to read: the daemon replays the columns, not this text.
-do $install$
-begin
-    execute replace($create$
 create or replace function public.py_log_sql(change public.replica_log) returns text language plpgsql stable
     set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_sql$
@@ -1253,6 +1291,8 @@ declare
     name text[];
     target text;
     keys text[];
+    -- Not by the operators of hstore: their schema may be renamed. These casts go by the type.
+    before constant jsonb := change.old::jsonb;
     shown text;
     condition text;
 begin
@@ -1262,11 +1302,11 @@ begin
     name := parse_ident(change.relation);
     target := case when name[1] <> 'public' then '"' || replace(name[1], '"', '""') || '".' else '' end
               || '"' || replace(name[2], '"', '""') || '"';
-    keys := coalesce(public.py_log_key(to_regclass(change.relation)), @hs@.akeys(change.old));
+    keys := coalesce(public.py_log_key(to_regclass(change.relation)), array(select jsonb_object_keys(before)));
     select string_agg(format('"%s"%s', replace(k, '"', '""'),
                              case when v is null then ' IS NULL' else '=' || quote_literal(v) end), ' AND ')
       into condition
-      from (select k, change.old operator(@hs@.->) k as v from unnest(keys) with ordinality u(k, n) order by n) x;
+      from (select k, before ->> k as v from unnest(keys) with ordinality u(k, n) order by n) x;
     case change.event
         when 'I' then
             select format('INSERT INTO %s (%s) VALUES (%s)', target,
@@ -1279,7 +1319,8 @@ begin
                           string_agg(format('"%s"=%s', replace(key, '"', '""'), quote_nullable(value)), ', ' order by n),
                           condition)
               into shown
-              from public.py_log_columns(change.relation, change.new operator(@hs@.-) change.old);
+              from public.py_log_columns(change.relation, change.new)
+             where not before ? key or value is distinct from before ->> key;
         when 'D' then
             shown := format('DELETE FROM %s WHERE %s', target, condition);
         when 'T' then
@@ -1288,9 +1329,6 @@ begin
     return shown;
 end
 $py_log_sql$;
-    $create$, '@hs@', current_setting('pyreplica.hstore'));
-end
-$install$;
 
 -- The columns of a row in the order of the table. Columns that the table no longer has come last.
 do $install$
@@ -1300,7 +1338,7 @@ create or replace function public.py_log_columns(relation text, "row" @hs@.hstor
     returns table (key text, value text, n bigint) language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_columns$
     select e.key, e.value, row_number() over (order by a.attnum, e.key)
-      from @hs@.each("row") e
+      from jsonb_each_text("row"::jsonb) e
       left join pg_attribute a on a.attrelid = to_regclass(relation) and a.attname = e.key
 $py_log_columns$;
     $create$, '@hs@', current_setting('pyreplica.hstore'));
@@ -1324,6 +1362,79 @@ create or replace view public.replica_log_sql as
 -- == The trigger on a table ==
 
 -- Installs the function that creates the triggers on one table, and one that warns of triggers which spoil the order.
+
+-- Says whether a role may do anyway what the owner of the log may: superusers and members of that role. The owners of the
+-- database and of the schema public are trusted too.
+create or replace function pyreplica.is_trusted(role oid) returns boolean language sql stable
+    set search_path = pg_catalog, pg_temp
+as $is_trusted$
+    select pg_has_role(role, (select relowner from pg_class where oid = 'public.replica_log'::regclass), 'member')
+        or role in (select datdba from pg_database where datname = current_database() union
+                    select nspowner from pg_namespace where nspname = 'public')
+$is_trusted$;
+
+-- The names under which the slaves get changes, each with the table that had it when the triggers were created. The owner
+-- of a table may give it any name. So the daemon replays the changes of no other name: otherwise he could write to every
+-- table of the slave that the master lacks. Former names stay, for changes that are still to be replayed.
+create table if not exists public.replica_table (
+    name text primary key,
+    relation regclass,
+    ts timestamptz not null default now()
+);
+
+create or replace function pyreplica.register(relation regclass) returns void language sql
+    set search_path = pg_catalog, pg_temp
+as $register$
+    insert into public.replica_table (name, relation) values (pyreplica.logged_name(relation), relation)
+        on conflict (name) do update set relation = excluded.relation, ts = now()
+        where replica_table.relation is distinct from excluded.relation
+$register$;
+
+-- Says whether a name is in that table, and if a table is given, whether it is this table's name. The first look at a table
+-- adds its name if its owner is trusted anyway: with superusers, the owners of the log, of the database and of the schema
+-- public. Or if somebody has made its trigger by hand, and named the table so in the first argument.
+create or replace function public.py_log_knows(name text, relation oid) returns boolean
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
+as $py_log_knows$
+declare
+    found oid;
+begin
+    if exists (select from public.replica_table t
+                where t.name = $1 and ($2 is null or t.relation = $2 or t.relation is null)) then
+        return true;
+    end if;
+    found := (
+        select c.oid from pg_class c
+          join pg_namespace n on n.oid = c.relnamespace
+         where format('%I.%I', n.nspname, c.relname) = $1 and c.oid = coalesce($2, c.oid)
+           and exists (
+               select from pg_trigger t
+                where t.tgrelid = c.oid and t.tgparentid = 0
+                  and t.tgfoid in ('public.py_log_replica()'::regprocedure, 'pyreplica.by_partition()'::regprocedure)
+                  and (pyreplica.is_trusted(c.relowner)
+                       or position(convert_to(c.relname, getdatabaseencoding()) || '\x00'::bytea in t.tgargs) = 1
+                          and not exists (select from public.replica_table k where k.relation = c.oid))));
+    if found is null then
+        return false;
+    end if;
+    if current_setting('transaction_read_only') = 'off' then
+        perform pyreplica.register(found);
+    end if;
+    return true;
+end
+$py_log_knows$;
+
+-- Tables that had triggers before there was that table.
+do $register$
+begin
+    perform pyreplica.register(t.tgrelid)
+       from pg_trigger t
+      where t.tgfoid in ('public.py_log_replica()'::regprocedure, 'pyreplica.by_partition()'::regprocedure)
+        and t.tgparentid = 0 and t.tgtype & 1 = 1
+        and not exists (select from public.replica_table k where k.relation = t.tgrelid)
+      group by t.tgrelid;
+end
+$register$;
 
 -- Earlier versions had these.
 drop function if exists public.py_log_create_tg(regclass, text), public.py_log_create_tgs(text, text),
@@ -1350,7 +1461,7 @@ declare
                              to_regclass('public.replica_hold'), to_regclass('public.replica_held'),
                              to_regclass('public.replica_conflict'), to_regclass('public.replica_skipped'),
                              to_regclass('public.replica_copy'), to_regclass('public.replica_history'),
-                             to_regclass('public.replica_purged'))
+                             to_regclass('public.replica_purged'), 'public.replica_table'::regclass)
              then 'is pyreplica''s own'
         when keys is null then 'has no pk constraint'
         when not has_table_privilege(target, 'TRIGGER') then 'belongs to somebody else'
@@ -1434,6 +1545,7 @@ begin
     if always then
         execute format('alter table %s enable always trigger %I', target, trigger);
     end if;
+    perform pyreplica.register(target);
     perform public.py_log_warn_before(target, shown);
     return format('created trigger on %s (%s)', shown, array_to_string(keys, ','));
 end
@@ -1658,6 +1770,48 @@ as $tables$
        and $1 in (c.relname, quote_ident(n.nspname) || '.' || quote_ident(c.relname))
 $tables$;
 
+-- Refuses a table with a column whose type belongs to a role that is not trusted. The owner of a type decides what its
+-- casts, operators and checks do, and a condition or expression runs with the rights of the log's owner. The types of the
+-- columns can't change while the caller has a lock on the table. The caller has set the search_path.
+create or replace function pyreplica.check_types(relid oid) returns void language plpgsql stable
+as $check_types$
+declare
+    stranger record;
+begin
+    -- The types of PostgreSQL itself have lower numbers.
+    if not exists (select from pg_attribute a where a.attrelid = relid and a.atttypid >= 16384 and not a.attisdropped) then
+        return;
+    end if;
+    with recursive parts (field, id) as (
+        select a.attname, a.atttypid from pg_attribute a
+         where a.attrelid = relid and a.atttypid >= 16384 and not a.attisdropped
+        union
+        select p.field, x.id from parts p
+          join pg_type t on t.oid = p.id
+         cross join lateral (
+             select t.typbasetype union all select t.typelem
+             union all
+             select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and not a.attisdropped
+             union all
+             -- PostgreSQL 13 has no multiranges.
+             select r.rngsubtype from pg_range r
+              where t.typtype in ('r', 'm') and t.oid in (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)) x (id)
+         where x.id >= 16384
+    )
+    select p.field, p.id::regtype as type, t.typowner::regrole as owner into stranger
+      from parts p join pg_type t on t.oid = p.id
+     where t.typcategory <> 'A' and not pyreplica.is_trusted(t.typowner) limit 1;
+    if found then
+        raise exception 'column % of table % is of type %, which belongs to %',
+                        quote_ident(stranger.field), relid::regclass, stranger.type, stranger.owner
+            using errcode = 'insufficient_privilege',
+                  detail = 'The owner of a type decides what its casts and checks do, and the condition or expression would '
+                           'run them with the rights of the log''s owner.',
+                  hint = format('Give the type to a role that you trust: ALTER TYPE %s OWNER TO ...', stranger.type);
+    end if;
+end
+$check_types$;
+
 -- Raises an error if an expression cannot work, at once, while its author can correct it. PostgreSQL plans the
 -- expression but does not evaluate it.
 create or replace function pyreplica.check_expression(
@@ -1681,6 +1835,10 @@ begin
         return;
     end if;
     for relation in select t from pyreplica.tables(relname) t loop
+        -- Planning it locks the table, without a right on it, so that nobody changes the types meanwhile.
+        execute format('prepare pyreplica_lock as select from only %s', relation);
+        deallocate pyreplica_lock;
+        perform pyreplica.check_types(relation);
         begin
             execute format('do %L', format($body$
                 #variable_conflict use_column
@@ -1801,8 +1959,9 @@ as $evaluation$
     select case when language = 'sql' then format(e'(%s\n)', expression)
                 else format('pyreplica.python(pg_typeof(%s)::text, %s, %s, %L)',
                             case event when 'DELETE' then 'old' else 'new' end,
-                            case event when 'INSERT' then 'null' else 'old::text' end,
-                            case event when 'DELETE' then 'null' else 'new::text' end, expression) end
+                            -- A cast might be one that the owner of the table has made for its rows.
+                            case event when 'INSERT' then 'null' else 'textin(record_out(old))' end,
+                            case event when 'DELETE' then 'null' else 'textin(record_out(new))' end, expression) end
 $evaluation$;
 
 -- Returns PL/pgSQL that sets the variable "verdict" to what the conditions for an event say, SQL before Python. A
@@ -1823,8 +1982,10 @@ as $conditions$
                 remark := pyreplica.complain('filter', doing, sqlstate, sqlerrm);
             end;$block$, string_agg(x.statements, '' order by x.relname), verdict), '')
       from (select f.relname, format($table$
-                if %L in (relname, relation) then%s
-                end if;$table$, f.relname, string_agg(format($condition$
+                if %L in (relname, relation) then
+                    doing := %s;
+                    perform pyreplica.check_types(relid);%s
+                end if;$table$, f.relname, min(f.id), string_agg(format($condition$
                     doing := %s;
                     pass := pass and (%s)%s is true;$condition$, f.id, pyreplica.evaluation(f.event,
                         case f.language when 'sql' then f.condition else format(e'bool(%s\n)', f.condition) end, f.language),
@@ -1836,32 +1997,33 @@ $conditions$;
 
 -- Returns PL/pgSQL that puts the values of all transforms into "row". If an expression fails, the slave gets NULL,
 -- because the value itself must not leave the master.
-create or replace function pyreplica.replacements(hs text) returns text language sql stable
+create or replace function pyreplica.replacements() returns text language sql stable
     set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $replacements$
     select coalesce(string_agg(case when t.expression is null then format($left_out$
-        if %2$L in (relname, relation) then
-            "row" := %1$s.delete("row", %3$L::text);
-        end if;$left_out$, hs, t.relname, t.field)
+        if %1$L in (relname, relation) then
+            "row" := "row" operator(pyreplica.-) %2$L::text;
+        end if;$left_out$, t.relname, t.field)
     else format($replaced$
-        if %2$L in (relname, relation) then
+        if %1$L in (relname, relation) then
             begin
-                if not %1$s.exist("row", %3$L::text) then
+                if not "row" operator(pyreplica.?) %2$L::text then
                     raise undefined_column using message = 'the column is gone';
                 end if;
-                "row" := "row" operator(%1$s.||) %1$s.hstore(%3$L::text, %5$s::text);
+                perform pyreplica.check_types(relid);
+                "row" := "row" operator(pyreplica.||) (%2$L::text operator(pyreplica.~>) %4$s::text);
             exception when others then
                 if sqlstate = '42804' and round = 1 then
                     execute 'discard plans';
                     continue;
                 end if;
-                "row" := "row" operator(%1$s.||)
-                         %1$s.hstore(''::text, pyreplica.complain('transform', %4$s, sqlstate, sqlerrm));
-                if %1$s.exist("row", %3$L::text) then
-                    "row" := "row" operator(%1$s.||) %1$s.hstore(%3$L::text, null::text);
+                "row" := "row" operator(pyreplica.||)
+                         (''::text operator(pyreplica.~>) pyreplica.complain('transform', %3$s, sqlstate, sqlerrm));
+                if "row" operator(pyreplica.?) %2$L::text then
+                    "row" := "row" operator(pyreplica.||) (%2$L::text operator(pyreplica.~>) null::text);
                 end if;
             end;
-        end if;$replaced$, hs, t.relname, t.field, t.id, pyreplica.evaluation('INSERT', t.expression, t.language))
+        end if;$replaced$, t.relname, t.field, t.id, pyreplica.evaluation('INSERT', t.expression, t.language))
     end, '' order by t.id), '')
       from public.py_log_transform t
 $replacements$;
@@ -1873,8 +2035,11 @@ create or replace view pyreplica.turn as select 1 as one;
 create or replace function pyreplica.apply() returns void language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $apply$
 declare
-    hs constant text := (select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
-                          where e.extname = 'hstore');
+    hstore constant text := (select format_type(atttypid, null) from pg_attribute
+                              where attrelid = 'public.replica_log'::regclass and attname = 'old');
+    -- The session of a verb may refuse to read views, but conditions may read some. Not all versions have the setting.
+    views constant text := case when exists (select from pg_settings where name = 'restrict_nonsystem_relation_kind')
+                                then ' set restrict_nonsystem_relation_kind = ''''' else '' end;
 begin
     -- Of two transactions that change filters, the second waits here, and then sees the rows of both.
     lock table pyreplica.turn in exclusive mode;
@@ -1888,9 +2053,9 @@ begin
     -- belongs.
     execute format($create$
         create or replace function pyreplica.admit(
-            relname text, relation text, event text, old record, new record) returns text language plpgsql
-            set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as %L
-    $create$, format($body$
+            relname text, relation text, relid oid, event text, old record, new record) returns text language plpgsql
+            set search_path = pg_catalog, pg_temp set quote_all_identifiers = off%s as %L
+    $create$, views, format($body$
 #variable_conflict use_column
 declare
     doing bigint;
@@ -1936,18 +2101,18 @@ end$body$,
 
     execute format($create$
         create or replace function pyreplica.send(
-            relname text, relation text, "row" %1$s.hstore, new record) returns %1$s.hstore language plpgsql strict
-            set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as %2$L
-    $create$, hs, format($body$
+            relname text, relation text, relid oid, "row" %1$s, new record) returns %1$s language plpgsql strict
+            set search_path = pg_catalog, pg_temp set quote_all_identifiers = off%3$s as %2$L
+    $create$, hstore, format($body$
 #variable_conflict use_column
 declare
-    whole constant %s.hstore := "row";
+    whole constant public.replica_log.old%%type := "row";
 begin
     for round in 1..2 loop
         "row" := whole;%s
         return "row";
     end loop;
-end$body$, hs, pyreplica.replacements(hs)));
+end$body$, pyreplica.replacements()), views);
 end
 $apply$;
 
@@ -1963,6 +2128,10 @@ do $install$
 declare
     kind text;
 begin
+    -- Earlier versions had these.
+    execute format('drop function if exists pyreplica.replacements(text), pyreplica.admit(text, text, text, record, record),
+                    pyreplica.send(text, text, %s.hstore, record), pyreplica.send_exact(text, text, %1$s.hstore, record)',
+                   current_setting('pyreplica.hstore'));
     foreach kind in array array['filter', 'transform'] loop
         execute replace('drop trigger if exists py_log_check on public.py_log_@', '@', kind);
         execute replace('drop trigger if exists py_log_changed on public.py_log_@', '@', kind);
@@ -1973,13 +2142,13 @@ begin
     end loop;
     perform pyreplica.apply();
     execute format($create$
-create or replace function pyreplica.send_exact(relname text, relation text, "row" %s.hstore, new record)
+create or replace function pyreplica.send_exact(relname text, relation text, relid oid, "row" %s.hstore, new record)
     returns %1$s.hstore language plpgsql strict
     set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1 set lc_monetary = 'C'
     set quote_all_identifiers = off
 as $send_exact$
 begin
-    return pyreplica.send(relname, relation, "row", new);
+    return pyreplica.send(relname, relation, relid, "row", new);
 end
 $send_exact$;
     $create$, current_setting('pyreplica.hstore'));
@@ -2037,8 +2206,8 @@ begin
         select format('alter %s %s owner to %s', kind, name, keeper) from pyreplica.own()
          where owner <> keeper and field is null and (kind <> 'sequence' or name = 'public.replica_batch_seq')
         union all
-        select format('alter operator pyreplica.%s (none, record) owner to %s', oprname, keeper) from pg_operator
-         where oid = to_regoperator('pyreplica.%% (none, record)') and oprowner <> keeper
+        select format('alter operator %s owner to %s', oid::regoperator, keeper) from pg_operator
+         where oprnamespace = 'pyreplica'::regnamespace and oprowner <> keeper
     loop
         execute statement;
     end loop;
@@ -2067,7 +2236,7 @@ begin
         execute statement;
     end loop;
     -- Default privileges may have taken it.
-    grant execute on function pyreplica.by_partition(), pyreplica.flags(public.replica_log),
+    grant execute on function pyreplica.by_partition(), pyreplica.flags(public.replica_log), public.py_log_knows(text, oid),
         public.py_log_is_replayed(bigint, xid8, pg_snapshot, pg_snapshot, bigint) to public;
     for daemon in
         select r.oid from pg_roles r

@@ -33,13 +33,13 @@ begin
 end
 $drop$;
 drop table if exists public.replica_log, public.replica_slave, public.replica_error, public.replica_skipped,
-    public.replica_history, public.replica_purged, public.py_log_filter, public.py_log_transform;
+    public.replica_history, public.replica_purged, public.replica_table, public.py_log_filter, public.py_log_transform;
 drop sequence if exists public.replica_batch_seq;
 drop function if exists public.py_log_create_tg(text), public.py_log_create_tg(text, text),
     public.py_log_create_tg(text, text, text), public.py_log_create_tg(regclass, text, text),
     public.py_log_create_tgs(text, text, name[]), public.py_log_create_tgs(text, text),
     public.py_log_create_tg(regclass, text), public.py_log_warn_before(regclass, text), public.py_log_warn_before(regclass),
-     public.py_log_key(regclass), public.py_log_refuse_key(regclass, text[], text[]), public.py_log_statement(), public.py_log_add_slave(text),
+     public.py_log_key(regclass), public.py_log_knows(text, oid), public.py_log_refuse_key(regclass, text[], text[]), public.py_log_statement(), public.py_log_add_slave(text),
     public.py_log_remove_slave(text), public.py_log_interleave(regclass, int, int),
     public.py_log_interleave(text, int, int), public.py_log_grant(name), public.py_log_grant(text), public.py_log_can_wake(text),
     public.py_log_is_replayed(bigint, xid8, pg_snapshot, pg_snapshot, bigint);
@@ -58,10 +58,12 @@ $drop$;
 do $drop$
 declare
     f regprocedure;
+    o regoperator;
 begin
     for f in select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
               where n.nspname = 'pyreplica' and pg_has_role(n.nspowner, 'usage')
-                and p.proname in ('begin_statement', 'end_statement', 'exact', 'small', 'tables', 'check_expression',
+                and p.proname in ('begin_statement', 'end_statement', 'exact', 'small', 'shortened', 'tables',
+                                  'check_types', 'is_trusted', 'register', 'check_expression',
                                   'check_filter', 'check_transform', 'complain', 'evaluation', 'conditions',
                                   'replacements', 'apply', 'changed', 'special', 'admit', 'send', 'send_exact', 'python',
                                   'asleep', 'asleep_body', 'apply_slaves', 'own',
@@ -69,9 +71,11 @@ begin
                                   'logged_key') loop
         execute format('drop function %s cascade', f);
     end loop;
-    if to_regoperator('pyreplica.%% (none, record)') is not null then
-        drop operator pyreplica.%% (none, record);
-    end if;
+    for o in select x.oid from pg_operator x join pg_namespace n on n.oid = x.oprnamespace
+              where n.nspname = 'pyreplica' and pg_has_role(n.nspowner, 'usage')
+                and x.oprname in ('%%', '->', '?', '||', '-', '&', '~>', '=', '@>', '@', '#') loop
+        execute format('drop operator %s', o);
+    end loop;
 end
 $drop$;
 -- Somebody else's schema of that name is not empty, or not ours to drop: installing had refused it.

@@ -157,6 +157,26 @@ fn the_originals_filter_table_is_taken_over() {
     assert_eq!(pair.on_slave("select id from mytable"), ["1"]);
 }
 
+/// The owner of the table may make casts for its rows.
+#[test]
+fn the_casts_of_a_tables_owner_do_not_run() {
+    let Some(pair) = with_python(MYTABLE) else { return };
+    filter(&pair, "INSERT", "new[\"field2\"] > 1");
+    let role = format!("{}_tenant", pair.name);
+    pair.run(&format!(
+        "create role {role} login; create schema ten authorization {role}; alter table mytable owner to {role};
+         grant create on schema public to {role}; set session authorization {role};
+         create function ten.read(text) returns mytable language plpgsql as $$ begin raise 'trapped as %', current_user; end $$;
+         create function ten.write(mytable) returns text language plpgsql as $$ begin raise 'trapped as %', current_user; end $$;
+         create cast (text as mytable) with function ten.read(text) as assignment;
+         create cast (mytable as text) with function ten.write(mytable) as implicit"
+    ));
+    pair.run("insert into mytable values (1, 'a', 1), (2, 'b \"c\", (d)', 2), (3, null, 3)");
+    quietly(&pair);
+    assert_eq!(pair.on_slave("select id || coalesce(field1, '') from mytable order by id"), ["2b \"c\", (d)", "3"]);
+    pair.run(&format!("drop owned by {role} cascade; drop role {role}"));
+}
+
 /// It is no part of the application's schema, and a slave may be without it.
 #[test]
 fn the_language_does_not_come_with_the_schema() {

@@ -210,6 +210,7 @@ fn the_documented_select_takes_all_tables_and_leaves_pyreplicas_own_alone() {
         "replica_purged",
         "replica_skipped",
         "replica_slave",
+        "replica_table",
     ];
     let mut expected = vec!["created trigger on t (id)".to_string()];
     expected.extend(own.map(|table| format!("table {table} is pyreplica's own (couldn't be replicated)!")));

@@ -58,6 +58,7 @@ mod statement;
 mod status;
 mod stuck;
 mod tables;
+mod tenants;
 mod tls;
 mod types;
 mod upgrade;

@@ -78,7 +78,7 @@ begin
             union all
             select typname, typowner from pg_type where typnamespace = 'public'::regnamespace) x
      where x.relname in ('replica_log', 'replica_log_former', 'replica_slave', 'replica_error', 'replica_skipped',
-                         'py_log_filter', 'py_log_transform', 'replica_log_sql', 'replica_replayed', 'replica_log_id_seq',
+                         'py_log_filter', 'py_log_transform', 'replica_table', 'replica_log_sql', 'replica_replayed', 'replica_log_id_seq',
                          'replica_batch_seq', 'replica_log_id')
        and x.owner <> all (trusted)
      limit 1;
@@ -139,6 +139,23 @@ begin
         raise exception 'there is a % of %, who is not known to have installed pyreplica', stranger.name, stranger.owner
             using errcode = 'insufficient_privilege',
                   hint = format('Drop it. If it is what it should be, run the script as %s.', stranger.owner);
+    end if;
+end
+$check$;
+
+-- The owner of a schema can rename it and put other objects in the place of those of the extension.
+do $check$
+declare
+    place record;
+begin
+    select n.nspname, n.nspowner::regrole as owner into place
+      from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+     where e.extname = 'hstore' and n.nspowner <> all (current_setting('pyreplica.trusted')::oid[]);
+    if found then
+        raise exception 'the extension hstore is in the schema % of %, who is not known to have installed pyreplica',
+                        quote_ident(place.nspname), place.owner
+            using errcode = 'insufficient_privilege',
+                  hint = 'Move it: ALTER EXTENSION hstore SET SCHEMA public; or give the schema to the owner of the database.';
     end if;
 end
 $check$;

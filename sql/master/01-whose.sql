@@ -3,8 +3,8 @@
 -- Installs pyreplica.own, refuses what belongs to somebody else, and remembers the rights that others have.
 
 -- Returns all that this script installs, as far as it is there: what it is, its name, its owner and its rights. "open"
--- says that everybody may execute a function: it runs with the rights of its caller, or is pyreplica.by_partition or
--- pyreplica.flags. Functions are named by their exact signatures, because anybody may have made another function of the same
+-- says that everybody may execute a function: it runs with the rights of its caller, or is pyreplica.by_partition,
+-- pyreplica.flags or py_log_knows. Functions are named by their exact signatures, because anybody may have made another function of the same
 -- name.
 do $install$
 begin
@@ -16,8 +16,7 @@ as $own$
         select c.oid, c.relkind, c.relnamespace, c.relname, c.relowner, c.relacl from pg_class c
          where c.relnamespace = 'public'::regnamespace
            and (c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_skipped', 'replica_history',
-                              'replica_purged', 'py_log_filter',
-                              'py_log_transform') and c.relkind in ('r', 'p')
+                              'replica_purged', 'replica_table', 'py_log_filter', 'py_log_transform') and c.relkind in ('r', 'p')
                 or c.relname in ('replica_log_sql', 'replica_replayed') and c.relkind = 'v'
                 or c.relname in ('replica_log_id_seq', 'replica_batch_seq') and c.relkind = 'S')
             or c.relnamespace = 'pyreplica'::regnamespace and c.relname = 'turn'
@@ -43,13 +42,13 @@ as $own$
       join pg_attribute a on a.attrelid = r.oid and a.attacl is not null
     union all
     select 'function', p.oid::regprocedure::text,
-           not p.prosecdef and p.pronamespace = 'public'::regnamespace or s.signature ~ '^pyreplica[.](by_partition|flags)[(]', p.proowner,
+           not p.prosecdef and p.pronamespace = 'public'::regnamespace or s.signature ~ '^(pyreplica[.](by_partition|flags)|public[.]py_log_knows)[(]', p.proowner,
            coalesce(p.proacl, acldefault('f', p.proowner)), null
       from unnest(array[
                'public.py_log_replica()', 'public.py_log_statement()', 'public.py_log_can_wake(text)',
                case when to_regtype('public.replica_log') is not null then 'public.py_log_sql(public.replica_log)' end,
                'public.py_log_is_replayed(bigint, xid8, pg_snapshot, pg_snapshot, bigint)',
-               'public.py_log_columns(text, @hs@.hstore)', 'public.py_log_key(regclass)',
+               'public.py_log_knows(text, oid)', 'public.py_log_columns(text, @hs@.hstore)', 'public.py_log_key(regclass)',
                'public.py_log_create_tg(text)', 'public.py_log_create_tg(text, text)', 'public.py_log_create_tg(text, text, text)',
                'public.py_log_create_tg(regclass, text, text)', 'public.py_log_create_tgs(text, text, name[])',
                'public.py_log_warn_before(regclass, text)', 'public.py_log_refuse_key(regclass, text[], text[])',
@@ -63,14 +62,16 @@ as $own$
                case when to_regtype('public.replica_log') is not null then 'pyreplica.flags(public.replica_log)' end,
                'pyreplica.own()', 'pyreplica.asleep()', 'pyreplica.asleep_body()', 'pyreplica.apply_slaves()',
                'pyreplica.exact(record)', 'pyreplica.is_by_name(oid)', 'pyreplica.has_names(oid)', 'pyreplica.logged_name(oid)',
-               'pyreplica.logged_key(oid, text[], boolean)', 'pyreplica.small(@hs@.hstore, @hs@.hstore, text[], boolean)',
+               'pyreplica.logged_key(oid, text[], boolean)', 'pyreplica.shortened(@hs@.hstore, @hs@.hstore, text[], boolean)',
                'pyreplica.begin_statement()', 'pyreplica.end_statement()', 'pyreplica.tables(text)',
                'pyreplica.check_expression(text, text, text, text, text, text)', 'pyreplica.check_filter()',
                'pyreplica.check_transform()', 'pyreplica.complain(text, bigint, text, text)',
-               'pyreplica.evaluation(text, text, text)', 'pyreplica.conditions(text, text)', 'pyreplica.replacements(text)',
+               'pyreplica.evaluation(text, text, text)', 'pyreplica.conditions(text, text)', 'pyreplica.replacements()',
+               'pyreplica.check_types(oid)', 'pyreplica.register(regclass)', 'pyreplica.is_trusted(oid)',
                'pyreplica.apply()', 'pyreplica.changed()', 'pyreplica.special()',
-               'pyreplica.admit(text, text, text, record, record)', 'pyreplica.send(text, text, @hs@.hstore, record)',
-               'pyreplica.send_exact(text, text, @hs@.hstore, record)']) s (signature)
+               'pyreplica.admit(text, text, oid, text, record, record)',
+               'pyreplica.send(text, text, oid, @hs@.hstore, record)',
+               'pyreplica.send_exact(text, text, oid, @hs@.hstore, record)']) s (signature)
       join pg_proc p on p.oid = to_regprocedure(s.signature)
 $own$;
     $create$, '@hs@', current_setting('pyreplica.hstore'));

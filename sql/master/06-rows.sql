@@ -1,14 +1,38 @@
 -- == Rows as hstore ==
 
--- Installs what the triggers need to write a row as text: an operator that converts a row to hstore, a function that
--- does so under exact settings, and a function that shortens the old and the new row of an UPDATE.
+-- Installs what the triggers need to write a row as text: operators on hstore, a function that writes a row under exact
+-- settings, and a function that shortens the old and the new row of an UPDATE.
 
+-- The triggers reach hstore through operators of this schema. An operator keeps its function when somebody renames the
+-- schema of hstore, moves the extension, or puts another object in its place. "@hs@" stands for that schema.
+--   %%  a row as hstore            -> a column's value         ?  is there such a column?
+--   ||  both; the right one wins   -  without a column, or without equal values
+--   &   these columns only         ~> a column with a value    =  @>  as in hstore
+--   @   the columns' names         #  their values
 do $install$
+declare
+    operator text;
+    signature text;
+    function text;
 begin
-    if to_regoperator('pyreplica.%% (none, record)') is null then
-        execute format('create operator pyreplica.%%%% (function = %s.hstore, rightarg = record)',
-                       current_setting('pyreplica.hstore'));
-    end if;
+    for operator, signature, function in values
+        ('%%', 'none, record', 'hstore'), ('->', '@, text', 'fetchval'), ('?', '@, text', 'exist'),
+        ('||', '@, @', 'hs_concat'), ('-', '@, text', 'delete'), ('-', '@, @', 'delete'), ('&', '@, text[]', 'slice'),
+        ('~>', 'text, text', 'hstore'), ('=', '@, @', 'hstore_eq'), ('@>', '@, @', 'hs_contains'),
+        ('@', 'none, @', 'akeys'), ('#', 'none, @', 'avals')
+    loop
+        signature := replace(signature, '@', current_setting('pyreplica.hstore') || '.hstore');
+        if to_regoperator(format('pyreplica.%s (%s)', operator, signature)) is null then
+            execute format('create operator pyreplica.%s (function = %s.%s%s, rightarg = %s)', operator,
+                           current_setting('pyreplica.hstore'), function,
+                           case when signature like 'none,%' then '' else ', leftarg = ' || split_part(signature, ', ', 1) end,
+                           split_part(signature, ', ', 2));
+        end if;
+    end loop;
+
+    -- An earlier version had this.
+    execute format('drop function if exists pyreplica.small(%s.hstore, %1$s.hstore, text[], boolean)',
+                   current_setting('pyreplica.hstore'));
 
     execute replace($create$
 create or replace function pyreplica.exact(r record) returns @hs@.hstore language plpgsql
@@ -26,25 +50,24 @@ $exact$;
     -- taken the same key meanwhile. It also does without a key that is unique, and if a key that was named by hand is
     -- NULL. With "whole" it keeps the whole new row, and the key of the old one.
     execute replace($create$
-create or replace function pyreplica.small(before @hs@.hstore, after @hs@.hstore, keys text[], whole boolean)
-    returns @hs@.hstore[] language plpgsql immutable
-as $small$
+create or replace function pyreplica.shortened(
+    inout before @hs@.hstore, inout after @hs@.hstore, keys text[], whole boolean) language plpgsql immutable
+as $shortened$
 declare
-    key @hs@.hstore := @hs@.slice(before, keys);
+    key public.replica_log.old%type := before operator(pyreplica.&) keys;
 begin
     if pg_catalog.cardinality(keys) operator(pg_catalog.>) 0
-       and pg_catalog.cardinality(@hs@.akeys(key)) operator(pg_catalog.=) pg_catalog.cardinality(keys) then
+       and pg_catalog.cardinality(operator(pyreplica.@) key) operator(pg_catalog.=) pg_catalog.cardinality(keys) then
         if whole then
             before := key;
-        elsif after operator(@hs@.@>) key
-              and pg_catalog.array_position(@hs@.avals(key), null::pg_catalog.text) is null then
-            after := after operator(@hs@.-) before;
-            before := @hs@.slice(before, @hs@.akeys(after)) operator(@hs@.||) key;
+        elsif after operator(pyreplica.@>) key
+              and pg_catalog.array_position(operator(pyreplica.#) key, null::pg_catalog.text) is null then
+            after := after operator(pyreplica.-) before;
+            before := (before operator(pyreplica.&) (operator(pyreplica.@) after)) operator(pyreplica.||) key;
         end if;
     end if;
-    return array[before, after];
 end
-$small$;
+$shortened$;
     $create$, '@hs@', current_setting('pyreplica.hstore'));
 end
 $install$;

@@ -29,7 +29,7 @@ declare
     name text;
 begin
     foreach name in array array['public.py_log_replica', 'pyreplica.by_partition'] loop
-    execute replace(replace(replace(replace($create$
+    execute replace(replace(replace($create$
 create or replace function @name@() returns trigger language plpgsql security definer
 as $py_log_replica$
 declare
@@ -43,9 +43,9 @@ declare
     whole boolean;
     inexact boolean;
     remark pg_catalog.text;
-    before @hs@.hstore;
-    after @hs@.hstore;
-    small @hs@.hstore[];
+    before public.replica_log.old%type;
+    after public.replica_log.new%type;
+    small record;
 begin
     -- Each expression costs the application time, mostly when a transaction evaluates it for the first time. So the
     -- usual path has few expressions, and one of them asks for all rare cases. In a rare case the rows are converted
@@ -60,9 +60,9 @@ begin
         before := operator(pyreplica.%%) old;
         after := operator(pyreplica.%%) new;
         if pg_catalog.pg_column_size(before) operator(pg_catalog.>) 2000 then
-            small := pyreplica.small(before, after, pyreplica.logged_key(tg_relid, tg_argv[1:], false), false);
-            before := small[1];
-            after := small[2];
+            small := pyreplica.shortened(before, after, pyreplica.logged_key(tg_relid, tg_argv[1:], false), false);
+            before := small.before;
+            after := small.after;
         end if;
     elsif tg_op operator(pg_catalog.=) 'DELETE' then
         before := operator(pyreplica.%%) old;
@@ -129,7 +129,7 @@ begin
     if letter operator(pg_catalog.<>) 'T'
        and (tg_argv[0] operator(pg_catalog.=) any (pyreplica.special())
             or relation operator(pg_catalog.=) any (pyreplica.special())) then
-        verdict := pyreplica.admit(tg_argv[0], relation, tg_op, old, new);
+        verdict := pyreplica.admit(tg_argv[0], relation, tg_relid, tg_op, old, new);
         if verdict is null then
             return null;
         end if;
@@ -168,27 +168,27 @@ begin
 
     if transformed then
         if inexact then
-            before := pyreplica.send_exact(tg_argv[0], relation, before, old);
-            after := pyreplica.send_exact(tg_argv[0], relation, after, new);
+            before := pyreplica.send_exact(tg_argv[0], relation, tg_relid, before, old);
+            after := pyreplica.send_exact(tg_argv[0], relation, tg_relid, after, new);
         else
-            before := pyreplica.send(tg_argv[0], relation, before, old);
-            after := pyreplica.send(tg_argv[0], relation, after, new);
+            before := pyreplica.send(tg_argv[0], relation, tg_relid, before, old);
+            after := pyreplica.send(tg_argv[0], relation, tg_relid, after, new);
         end if;
         -- pyreplica.send returns the error of an expression under the empty name, which no column can have.
-        remark := coalesce(remark, after operator(@hs@.->) ''::pg_catalog.text,
-                           before operator(@hs@.->) ''::pg_catalog.text);
-        before := @hs@.delete(before, ''::pg_catalog.text);
-        after := @hs@.delete(after, ''::pg_catalog.text);
-        if letter operator(pg_catalog.=) 'U' and whole is null and before operator(@hs@.=) after then
+        remark := coalesce(remark, after operator(pyreplica.->) ''::pg_catalog.text,
+                           before operator(pyreplica.->) ''::pg_catalog.text);
+        before := before operator(pyreplica.-) ''::pg_catalog.text;
+        after := after operator(pyreplica.-) ''::pg_catalog.text;
+        if letter operator(pg_catalog.=) 'U' and whole is null and before operator(pyreplica.=) after then
             return null;
         end if;
     end if;
 
     if letter operator(pg_catalog.=) 'U'
        and (whole or pg_catalog.pg_column_size(before) operator(pg_catalog.>) 2000) then
-        small := pyreplica.small(before, after, pyreplica.logged_key(tg_relid, tg_argv[1:], whole), whole);
-        before := small[1];
-        after := small[2];
+        small := pyreplica.shortened(before, after, pyreplica.logged_key(tg_relid, tg_argv[1:], whole), whole);
+        before := small.before;
+        after := small.after;
     end if;
 
     if origin operator(pg_catalog.<>) '' then
@@ -205,7 +205,7 @@ begin
 end
 $py_log_replica$;
     $create$, '@name@', name), '@copied@', (name = 'pyreplica.by_partition')::text),
-                    '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
+                    '@exact@', current_setting('pyreplica.exact'));
     end loop;
 end
 $install$;

@@ -14,7 +14,7 @@
 -- twice or not at all; end_statement refuses the statement if it can tell.
 do $install$
 begin
-    execute replace(replace($create$
+    execute replace($create$
 create or replace function pyreplica.begin_statement() returns trigger language plpgsql security definer
 as $begin_statement$
 declare
@@ -66,13 +66,13 @@ begin
     return null;
 end
 $begin_statement$;
-    $create$, '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
+    $create$, '@exact@', current_setting('pyreplica.exact'));
 end
 $install$;
 
 do $install$
 begin
-    execute replace(replace($create$
+    execute replace($create$
 create or replace function pyreplica.end_statement() returns trigger language plpgsql security definer
     -- The planner expects so many pairs of rows for a large UPDATE that it would compile the query, for a third of a
     -- second. And once it has planned the query for a few rows, it keeps the plan: a nested loop over many rows would
@@ -147,9 +147,9 @@ begin
         insert into public.replica_log (relation, event, old, new, origin)
         select target, 'U',
                case when pg_catalog.pg_column_size(x.before) operator(pg_catalog.<=) 2000 then x.before
-                    else (pyreplica.small(x.before, y.after, keys, null))[1] end,
+                    else (pyreplica.shortened(x.before, y.after, keys, null)).before end,
                case when pg_catalog.pg_column_size(x.before) operator(pg_catalog.<=) 2000 then y.after
-                    else (pyreplica.small(x.before, y.after, keys, null))[2] end,
+                    else (pyreplica.shortened(x.before, y.after, keys, null)).after end,
                origin
           from (select operator(pyreplica.%%) x.* as before, (x.*)::pg_catalog.record as bytes,
                        pg_catalog.row_number() over () as n from old_rows x) x
@@ -185,6 +185,6 @@ begin
     return null;
 end
 $end_statement$;
-    $create$, '@hs@', current_setting('pyreplica.hstore')), '@exact@', current_setting('pyreplica.exact'));
+    $create$, '@exact@', current_setting('pyreplica.exact'));
 end
 $install$;

@@ -3,9 +3,6 @@
 -- Installs the view replica_log_sql, which shows each change as a statement, and the functions behind it.
 
 -- Returns a change as a statement, for people to read: the daemon replays the columns, not this text.
-do $install$
-begin
-    execute replace($create$
 create or replace function public.py_log_sql(change public.replica_log) returns text language plpgsql stable
     set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_sql$
@@ -13,6 +10,8 @@ declare
     name text[];
     target text;
     keys text[];
+    -- Not by the operators of hstore: their schema may be renamed. These casts go by the type.
+    before constant jsonb := change.old::jsonb;
     shown text;
     condition text;
 begin
@@ -22,11 +21,11 @@ begin
     name := parse_ident(change.relation);
     target := case when name[1] <> 'public' then '"' || replace(name[1], '"', '""') || '".' else '' end
               || '"' || replace(name[2], '"', '""') || '"';
-    keys := coalesce(public.py_log_key(to_regclass(change.relation)), @hs@.akeys(change.old));
+    keys := coalesce(public.py_log_key(to_regclass(change.relation)), array(select jsonb_object_keys(before)));
     select string_agg(format('"%s"%s', replace(k, '"', '""'),
                              case when v is null then ' IS NULL' else '=' || quote_literal(v) end), ' AND ')
       into condition
-      from (select k, change.old operator(@hs@.->) k as v from unnest(keys) with ordinality u(k, n) order by n) x;
+      from (select k, before ->> k as v from unnest(keys) with ordinality u(k, n) order by n) x;
     case change.event
         when 'I' then
             select format('INSERT INTO %s (%s) VALUES (%s)', target,
@@ -39,7 +38,8 @@ begin
                           string_agg(format('"%s"=%s', replace(key, '"', '""'), quote_nullable(value)), ', ' order by n),
                           condition)
               into shown
-              from public.py_log_columns(change.relation, change.new operator(@hs@.-) change.old);
+              from public.py_log_columns(change.relation, change.new)
+             where not before ? key or value is distinct from before ->> key;
         when 'D' then
             shown := format('DELETE FROM %s WHERE %s', target, condition);
         when 'T' then
@@ -48,9 +48,6 @@ begin
     return shown;
 end
 $py_log_sql$;
-    $create$, '@hs@', current_setting('pyreplica.hstore'));
-end
-$install$;
 
 -- The columns of a row in the order of the table. Columns that the table no longer has come last.
 do $install$
@@ -60,7 +57,7 @@ create or replace function public.py_log_columns(relation text, "row" @hs@.hstor
     returns table (key text, value text, n bigint) language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_columns$
     select e.key, e.value, row_number() over (order by a.attnum, e.key)
-      from @hs@.each("row") e
+      from jsonb_each_text("row"::jsonb) e
       left join pg_attribute a on a.attrelid = to_regclass(relation) and a.attname = e.key
 $py_log_columns$;
     $create$, '@hs@', current_setting('pyreplica.hstore'));

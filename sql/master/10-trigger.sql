@@ -2,6 +2,79 @@
 
 -- Installs the function that creates the triggers on one table, and one that warns of triggers which spoil the order.
 
+-- Says whether a role may do anyway what the owner of the log may: superusers and members of that role. The owners of the
+-- database and of the schema public are trusted too.
+create or replace function pyreplica.is_trusted(role oid) returns boolean language sql stable
+    set search_path = pg_catalog, pg_temp
+as $is_trusted$
+    select pg_has_role(role, (select relowner from pg_class where oid = 'public.replica_log'::regclass), 'member')
+        or role in (select datdba from pg_database where datname = current_database() union
+                    select nspowner from pg_namespace where nspname = 'public')
+$is_trusted$;
+
+-- The names under which the slaves get changes, each with the table that had it when the triggers were created. The owner
+-- of a table may give it any name. So the daemon replays the changes of no other name: otherwise he could write to every
+-- table of the slave that the master lacks. Former names stay, for changes that are still to be replayed.
+create table if not exists public.replica_table (
+    name text primary key,
+    relation regclass,
+    ts timestamptz not null default now()
+);
+
+create or replace function pyreplica.register(relation regclass) returns void language sql
+    set search_path = pg_catalog, pg_temp
+as $register$
+    insert into public.replica_table (name, relation) values (pyreplica.logged_name(relation), relation)
+        on conflict (name) do update set relation = excluded.relation, ts = now()
+        where replica_table.relation is distinct from excluded.relation
+$register$;
+
+-- Says whether a name is in that table, and if a table is given, whether it is this table's name. The first look at a table
+-- adds its name if its owner is trusted anyway: with superusers, the owners of the log, of the database and of the schema
+-- public. Or if somebody has made its trigger by hand, and named the table so in the first argument.
+create or replace function public.py_log_knows(name text, relation oid) returns boolean
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
+as $py_log_knows$
+declare
+    found oid;
+begin
+    if exists (select from public.replica_table t
+                where t.name = $1 and ($2 is null or t.relation = $2 or t.relation is null)) then
+        return true;
+    end if;
+    found := (
+        select c.oid from pg_class c
+          join pg_namespace n on n.oid = c.relnamespace
+         where format('%I.%I', n.nspname, c.relname) = $1 and c.oid = coalesce($2, c.oid)
+           and exists (
+               select from pg_trigger t
+                where t.tgrelid = c.oid and t.tgparentid = 0
+                  and t.tgfoid in ('public.py_log_replica()'::regprocedure, 'pyreplica.by_partition()'::regprocedure)
+                  and (pyreplica.is_trusted(c.relowner)
+                       or position(convert_to(c.relname, getdatabaseencoding()) || '\x00'::bytea in t.tgargs) = 1
+                          and not exists (select from public.replica_table k where k.relation = c.oid))));
+    if found is null then
+        return false;
+    end if;
+    if current_setting('transaction_read_only') = 'off' then
+        perform pyreplica.register(found);
+    end if;
+    return true;
+end
+$py_log_knows$;
+
+-- Tables that had triggers before there was that table.
+do $register$
+begin
+    perform pyreplica.register(t.tgrelid)
+       from pg_trigger t
+      where t.tgfoid in ('public.py_log_replica()'::regprocedure, 'pyreplica.by_partition()'::regprocedure)
+        and t.tgparentid = 0 and t.tgtype & 1 = 1
+        and not exists (select from public.replica_table k where k.relation = t.tgrelid)
+      group by t.tgrelid;
+end
+$register$;
+
 -- Earlier versions had these.
 drop function if exists public.py_log_create_tg(regclass, text), public.py_log_create_tgs(text, text),
     public.py_log_warn_before(regclass);
@@ -27,7 +100,7 @@ declare
                              to_regclass('public.replica_hold'), to_regclass('public.replica_held'),
                              to_regclass('public.replica_conflict'), to_regclass('public.replica_skipped'),
                              to_regclass('public.replica_copy'), to_regclass('public.replica_history'),
-                             to_regclass('public.replica_purged'))
+                             to_regclass('public.replica_purged'), 'public.replica_table'::regclass)
              then 'is pyreplica''s own'
         when keys is null then 'has no pk constraint'
         when not has_table_privilege(target, 'TRIGGER') then 'belongs to somebody else'
@@ -111,6 +184,7 @@ begin
     if always then
         execute format('alter table %s enable always trigger %I', target, trigger);
     end if;
+    perform pyreplica.register(target);
     perform public.py_log_warn_before(target, shown);
     return format('created trigger on %s (%s)', shown, array_to_string(keys, ','));
 end

@@ -35,6 +35,48 @@ as $tables$
        and $1 in (c.relname, quote_ident(n.nspname) || '.' || quote_ident(c.relname))
 $tables$;
 
+-- Refuses a table with a column whose type belongs to a role that is not trusted. The owner of a type decides what its
+-- casts, operators and checks do, and a condition or expression runs with the rights of the log's owner. The types of the
+-- columns can't change while the caller has a lock on the table. The caller has set the search_path.
+create or replace function pyreplica.check_types(relid oid) returns void language plpgsql stable
+as $check_types$
+declare
+    stranger record;
+begin
+    -- The types of PostgreSQL itself have lower numbers.
+    if not exists (select from pg_attribute a where a.attrelid = relid and a.atttypid >= 16384 and not a.attisdropped) then
+        return;
+    end if;
+    with recursive parts (field, id) as (
+        select a.attname, a.atttypid from pg_attribute a
+         where a.attrelid = relid and a.atttypid >= 16384 and not a.attisdropped
+        union
+        select p.field, x.id from parts p
+          join pg_type t on t.oid = p.id
+         cross join lateral (
+             select t.typbasetype union all select t.typelem
+             union all
+             select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and not a.attisdropped
+             union all
+             -- PostgreSQL 13 has no multiranges.
+             select r.rngsubtype from pg_range r
+              where t.typtype in ('r', 'm') and t.oid in (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)) x (id)
+         where x.id >= 16384
+    )
+    select p.field, p.id::regtype as type, t.typowner::regrole as owner into stranger
+      from parts p join pg_type t on t.oid = p.id
+     where t.typcategory <> 'A' and not pyreplica.is_trusted(t.typowner) limit 1;
+    if found then
+        raise exception 'column % of table % is of type %, which belongs to %',
+                        quote_ident(stranger.field), relid::regclass, stranger.type, stranger.owner
+            using errcode = 'insufficient_privilege',
+                  detail = 'The owner of a type decides what its casts and checks do, and the condition or expression would '
+                           'run them with the rights of the log''s owner.',
+                  hint = format('Give the type to a role that you trust: ALTER TYPE %s OWNER TO ...', stranger.type);
+    end if;
+end
+$check_types$;
+
 -- Raises an error if an expression cannot work, at once, while its author can correct it. PostgreSQL plans the
 -- expression but does not evaluate it.
 create or replace function pyreplica.check_expression(
@@ -58,6 +100,10 @@ begin
         return;
     end if;
     for relation in select t from pyreplica.tables(relname) t loop
+        -- Planning it locks the table, without a right on it, so that nobody changes the types meanwhile.
+        execute format('prepare pyreplica_lock as select from only %s', relation);
+        deallocate pyreplica_lock;
+        perform pyreplica.check_types(relation);
         begin
             execute format('do %L', format($body$
                 #variable_conflict use_column

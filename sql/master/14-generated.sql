@@ -14,8 +14,9 @@ as $evaluation$
     select case when language = 'sql' then format(e'(%s\n)', expression)
                 else format('pyreplica.python(pg_typeof(%s)::text, %s, %s, %L)',
                             case event when 'DELETE' then 'old' else 'new' end,
-                            case event when 'INSERT' then 'null' else 'old::text' end,
-                            case event when 'DELETE' then 'null' else 'new::text' end, expression) end
+                            -- A cast might be one that the owner of the table has made for its rows.
+                            case event when 'INSERT' then 'null' else 'textin(record_out(old))' end,
+                            case event when 'DELETE' then 'null' else 'textin(record_out(new))' end, expression) end
 $evaluation$;
 
 -- Returns PL/pgSQL that sets the variable "verdict" to what the conditions for an event say, SQL before Python. A
@@ -36,8 +37,10 @@ as $conditions$
                 remark := pyreplica.complain('filter', doing, sqlstate, sqlerrm);
             end;$block$, string_agg(x.statements, '' order by x.relname), verdict), '')
       from (select f.relname, format($table$
-                if %L in (relname, relation) then%s
-                end if;$table$, f.relname, string_agg(format($condition$
+                if %L in (relname, relation) then
+                    doing := %s;
+                    perform pyreplica.check_types(relid);%s
+                end if;$table$, f.relname, min(f.id), string_agg(format($condition$
                     doing := %s;
                     pass := pass and (%s)%s is true;$condition$, f.id, pyreplica.evaluation(f.event,
                         case f.language when 'sql' then f.condition else format(e'bool(%s\n)', f.condition) end, f.language),
@@ -49,32 +52,33 @@ $conditions$;
 
 -- Returns PL/pgSQL that puts the values of all transforms into "row". If an expression fails, the slave gets NULL,
 -- because the value itself must not leave the master.
-create or replace function pyreplica.replacements(hs text) returns text language sql stable
+create or replace function pyreplica.replacements() returns text language sql stable
     set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $replacements$
     select coalesce(string_agg(case when t.expression is null then format($left_out$
-        if %2$L in (relname, relation) then
-            "row" := %1$s.delete("row", %3$L::text);
-        end if;$left_out$, hs, t.relname, t.field)
+        if %1$L in (relname, relation) then
+            "row" := "row" operator(pyreplica.-) %2$L::text;
+        end if;$left_out$, t.relname, t.field)
     else format($replaced$
-        if %2$L in (relname, relation) then
+        if %1$L in (relname, relation) then
             begin
-                if not %1$s.exist("row", %3$L::text) then
+                if not "row" operator(pyreplica.?) %2$L::text then
                     raise undefined_column using message = 'the column is gone';
                 end if;
-                "row" := "row" operator(%1$s.||) %1$s.hstore(%3$L::text, %5$s::text);
+                perform pyreplica.check_types(relid);
+                "row" := "row" operator(pyreplica.||) (%2$L::text operator(pyreplica.~>) %4$s::text);
             exception when others then
                 if sqlstate = '42804' and round = 1 then
                     execute 'discard plans';
                     continue;
                 end if;
-                "row" := "row" operator(%1$s.||)
-                         %1$s.hstore(''::text, pyreplica.complain('transform', %4$s, sqlstate, sqlerrm));
-                if %1$s.exist("row", %3$L::text) then
-                    "row" := "row" operator(%1$s.||) %1$s.hstore(%3$L::text, null::text);
+                "row" := "row" operator(pyreplica.||)
+                         (''::text operator(pyreplica.~>) pyreplica.complain('transform', %3$s, sqlstate, sqlerrm));
+                if "row" operator(pyreplica.?) %2$L::text then
+                    "row" := "row" operator(pyreplica.||) (%2$L::text operator(pyreplica.~>) null::text);
                 end if;
             end;
-        end if;$replaced$, hs, t.relname, t.field, t.id, pyreplica.evaluation('INSERT', t.expression, t.language))
+        end if;$replaced$, t.relname, t.field, t.id, pyreplica.evaluation('INSERT', t.expression, t.language))
     end, '' order by t.id), '')
       from public.py_log_transform t
 $replacements$;
@@ -86,8 +90,11 @@ create or replace view pyreplica.turn as select 1 as one;
 create or replace function pyreplica.apply() returns void language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $apply$
 declare
-    hs constant text := (select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
-                          where e.extname = 'hstore');
+    hstore constant text := (select format_type(atttypid, null) from pg_attribute
+                              where attrelid = 'public.replica_log'::regclass and attname = 'old');
+    -- The session of a verb may refuse to read views, but conditions may read some. Not all versions have the setting.
+    views constant text := case when exists (select from pg_settings where name = 'restrict_nonsystem_relation_kind')
+                                then ' set restrict_nonsystem_relation_kind = ''''' else '' end;
 begin
     -- Of two transactions that change filters, the second waits here, and then sees the rows of both.
     lock table pyreplica.turn in exclusive mode;
@@ -101,9 +108,9 @@ begin
     -- belongs.
     execute format($create$
         create or replace function pyreplica.admit(
-            relname text, relation text, event text, old record, new record) returns text language plpgsql
-            set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as %L
-    $create$, format($body$
+            relname text, relation text, relid oid, event text, old record, new record) returns text language plpgsql
+            set search_path = pg_catalog, pg_temp set quote_all_identifiers = off%s as %L
+    $create$, views, format($body$
 #variable_conflict use_column
 declare
     doing bigint;
@@ -149,18 +156,18 @@ end$body$,
 
     execute format($create$
         create or replace function pyreplica.send(
-            relname text, relation text, "row" %1$s.hstore, new record) returns %1$s.hstore language plpgsql strict
-            set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as %2$L
-    $create$, hs, format($body$
+            relname text, relation text, relid oid, "row" %1$s, new record) returns %1$s language plpgsql strict
+            set search_path = pg_catalog, pg_temp set quote_all_identifiers = off%3$s as %2$L
+    $create$, hstore, format($body$
 #variable_conflict use_column
 declare
-    whole constant %s.hstore := "row";
+    whole constant public.replica_log.old%%type := "row";
 begin
     for round in 1..2 loop
         "row" := whole;%s
         return "row";
     end loop;
-end$body$, hs, pyreplica.replacements(hs)));
+end$body$, pyreplica.replacements()), views);
 end
 $apply$;
 
@@ -176,6 +183,10 @@ do $install$
 declare
     kind text;
 begin
+    -- Earlier versions had these.
+    execute format('drop function if exists pyreplica.replacements(text), pyreplica.admit(text, text, text, record, record),
+                    pyreplica.send(text, text, %s.hstore, record), pyreplica.send_exact(text, text, %1$s.hstore, record)',
+                   current_setting('pyreplica.hstore'));
     foreach kind in array array['filter', 'transform'] loop
         execute replace('drop trigger if exists py_log_check on public.py_log_@', '@', kind);
         execute replace('drop trigger if exists py_log_changed on public.py_log_@', '@', kind);
@@ -186,13 +197,13 @@ begin
     end loop;
     perform pyreplica.apply();
     execute format($create$
-create or replace function pyreplica.send_exact(relname text, relation text, "row" %s.hstore, new record)
+create or replace function pyreplica.send_exact(relname text, relation text, relid oid, "row" %s.hstore, new record)
     returns %1$s.hstore language plpgsql strict
     set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1 set lc_monetary = 'C'
     set quote_all_identifiers = off
 as $send_exact$
 begin
-    return pyreplica.send(relname, relation, "row", new);
+    return pyreplica.send(relname, relation, relid, "row", new);
 end
 $send_exact$;
     $create$, current_setting('pyreplica.hstore'));

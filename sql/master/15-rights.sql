@@ -49,8 +49,8 @@ begin
         select format('alter %s %s owner to %s', kind, name, keeper) from pyreplica.own()
          where owner <> keeper and field is null and (kind <> 'sequence' or name = 'public.replica_batch_seq')
         union all
-        select format('alter operator pyreplica.%s (none, record) owner to %s', oprname, keeper) from pg_operator
-         where oid = to_regoperator('pyreplica.%% (none, record)') and oprowner <> keeper
+        select format('alter operator %s owner to %s', oid::regoperator, keeper) from pg_operator
+         where oprnamespace = 'pyreplica'::regnamespace and oprowner <> keeper
     loop
         execute statement;
     end loop;
@@ -79,7 +79,7 @@ begin
         execute statement;
     end loop;
     -- Default privileges may have taken it.
-    grant execute on function pyreplica.by_partition(), pyreplica.flags(public.replica_log),
+    grant execute on function pyreplica.by_partition(), pyreplica.flags(public.replica_log), public.py_log_knows(text, oid),
         public.py_log_is_replayed(bigint, xid8, pg_snapshot, pg_snapshot, bigint) to public;
     for daemon in
         select r.oid from pg_roles r

@@ -1,6 +1,8 @@
 -- The columns that identify a row of a table on the master: the primary key, and the arguments of a trigger made by hand.
 --   $1  text[]  quoted and qualified names
 select r.name as relation, k.names as key,
+       -- Whether changes may be replayed under this name.
+       public.py_log_knows(r.name, null::oid) as known,
        -- Each argument ends in a zero byte; the first argument is the table's name.
        (select array_agg(convert_from(decode(m[1], 'hex'), getdatabaseencoding()) order by n)
           from regexp_matches(encode(t.tgargs, 'hex'), '((?:[1-9a-f].|0[1-9a-f])*)00', 'g') with ordinality x (m, n)

@@ -1,7 +1,8 @@
 -- The tables of a master: whether their changes are logged, which columns identify a row, and which filters and transforms
 -- make the slave's table differ.
+-- A table that its owner has renamed is not known by that name.
 -- "array['replica_log']" stands for the names of all that is pyreplica's own in public.
-select r.name as relation, l.logged, coalesce(h.arguments, k.names) as key,
+select r.name as relation, l.logged, l.logged and public.py_log_knows(r.name, c.oid) as known, coalesce(h.arguments, k.names) as key,
        coalesce((select array_agg(distinct f.event order by f.event) from public.py_log_filter f
                   where f.relname in (c.relname::text, r.name)), '{}') as filters,
        coalesce((select array_agg(distinct t.field order by t.field) from public.py_log_transform t

@@ -3,7 +3,10 @@
 -- except for locks. Row security must not hide rows. The server must notice when the daemon's machine has failed. The search
 -- path leaves out public: if other roles may create functions there, one of theirs may match a call better than PostgreSQL's
 -- own. The names are written as in pg_settings; settings that this version of PostgreSQL does not have are skipped.
---   $1  text  the origin that the trigger records for changes made in this session
+-- On the master a session reads no view: the owner of a table may put one in its place at any moment, and its functions would
+-- run with the rights of the session. Older minor versions lack this setting.
+--   $1  text     the origin that the trigger records for changes made in this session
+--   $2  boolean  whether it reads no view
 select pg_catalog.set_config(s.name, v.setting, false)
   from (values
       ('search_path', 'pg_catalog, pg_temp'), ('quote_all_identifiers', 'off'), ('client_min_messages', 'warning'),
@@ -19,3 +22,6 @@ select pg_catalog.set_config(s.name, v.setting, false)
   join pg_catalog.pg_settings s on s.name operator(pg_catalog.=) v.name
 union all
 select pg_catalog.set_config('pyreplica.origin', $1, false)
+union all
+select pg_catalog.set_config(s.name, 'view, foreign-table', false) from pg_catalog.pg_settings s
+ where s.name operator(pg_catalog.=) 'restrict_nonsystem_relation_kind' and $2

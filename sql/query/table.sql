@@ -1,11 +1,14 @@
 -- Tables as they are on the slave now: everything that the daemon needs to make statements for them.
+-- "array['replica_log']" stands for the names of all that is pyreplica's own in public: nothing is replayed there.
 --   $1  text[]  quoted and qualified names
 select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as name, c.relkind = 'p' as partitioned,
        a.names, a.base_types, a.full_types, a.operators, a.array_types, a.generated, a.identity_always, k.names as key,
+       c.relispartition as partition,
        d.deferrable, q."unique", coalesce(a.castable, false) and not w.watched as setwise, b.by_name
   from unnest($1::text[]) r (name)
   join pg_class c on c.oid = to_regclass(r.name) and c.relkind in ('r', 'p')
-  join pg_namespace n on n.oid = c.relnamespace
+  join pg_namespace n on n.oid = c.relnamespace and n.nspname <> 'pyreplica'
+                     and not (n.nspname = 'public' and c.relname = any (array['replica_log']))
   cross join lateral (
       select array_agg(a.attname::text order by a.attnum) as names,
              array_agg(format_type(a.atttypid, -1) order by a.attnum) as base_types,

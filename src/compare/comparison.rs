@@ -103,18 +103,11 @@ pub fn compare(
     wait_limit: Duration,
     on_differences: &mut OnDifferences,
 ) -> Result<Counts> {
-    begin(servers, plan)?;
     let mut comparison =
         Comparison { servers, plan, wait_limit, on_differences, candidates: Vec::new(), counts: Counts::default() };
     comparison.compare_ranges()?;
     comparison.decide()?;
     Ok(comparison.counts)
-}
-
-/// Sets up both sessions for queries about this table.
-pub fn begin(servers: &mut Servers, plan: &ComparePlan) -> Result<()> {
-    let set = |source: &DigestSource| format!("SET search_path = {}", source.search_path);
-    servers.ask_both("set the session up", &set(&plan.master), &set(&plan.slave)).map(drop)
 }
 
 struct Comparison<'a, 'b> {

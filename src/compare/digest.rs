@@ -25,8 +25,10 @@ pub enum Hash {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyColumn {
     pub name: String,
-    /// The type without modifier.
+    /// The type without modifier; of a domain, the type beneath it.
     pub base_type: String,
+    /// The schema of the type's operators, quoted.
+    pub operators: String,
     /// The sides sort its values differently, so values are compared by their bytes.
     pub by_bytes: bool,
 }
@@ -48,8 +50,6 @@ pub struct DigestSource {
     pub hash: Hash,
     /// Which rows are compared: a condition on "t".
     pub condition: Option<String>,
-    /// The schemas with the operators of the key's types.
-    pub search_path: String,
 }
 
 impl DigestSource {
@@ -137,7 +137,7 @@ impl DigestSource {
             .key
             .iter()
             .enumerate()
-            .map(|(n, column)| format!("t.{} = c.k{n}", quote_ident(&column.name)))
+            .map(|(n, column)| format!("t.{} {} c.k{n}", quote_ident(&column.name), column.operator("=")))
             .collect();
         format!(
             "{} JOIN {} AS t ON {}{}",
@@ -156,6 +156,21 @@ impl DigestSource {
             Hash::Md5 => format!("('x' || left(md5({row}), 16))::bit(64)::bigint"),
             Hash::Md5OfUtf8 => format!("('x' || left(md5(convert_to({row}, 'UTF8')), 16))::bit(64)::bigint"),
         }
+    }
+
+    /// A bound of keys whose types have their operators in different schemas: a comparison of rows has only one operator.
+    /// The first term lets PostgreSQL use an index.
+    fn bound_of_several(&self, operator: &str, values: &[String]) -> String {
+        let term = |n: usize, operator: &str| {
+            let column = &self.key[n];
+            let left = format!("t.{}{}", quote_ident(&column.name), collation(column));
+            format!("{left} {} {}", column.operator(operator), values[n])
+        };
+        let (strict, last) = (operator.trim_end_matches('='), values.len() - 1);
+        let rest = (0..last)
+            .rev()
+            .fold(term(last, operator), |rest, n| format!("({} OR {} AND ({rest}))", term(n, strict), term(n, "=")));
+        format!("{} AND {rest}", term(0, &format!("{strict}=")))
     }
 
     fn key_names(&self) -> String {
@@ -179,13 +194,27 @@ impl DigestSource {
     fn where_clause(&self, range: &Range) -> String {
         let bound = |operator: &str, key: &Key| {
             let values: Vec<String> = key.iter().enumerate().map(|(n, value)| self.literal(n, value)).collect();
-            let (left, right) = (self.key_order("t."), values.join(", "));
+            if self.key.iter().any(|column| column.operators != self.key[0].operators) {
+                return self.bound_of_several(operator, &values);
+            }
+            let (left, operator, right) = (self.key_order("t."), self.key[0].operator(operator), values.join(", "));
             if key.len() == 1 { format!("{left} {operator} {right}") } else { format!("({left}) {operator} ({right})") }
         };
         let above = range.above.as_ref().map(|key| bound(">", key));
         let up_to = range.up_to.as_ref().map(|key| bound("<=", key));
         let terms: Vec<String> = [above, up_to, self.condition.clone()].into_iter().flatten().collect();
         if terms.is_empty() { String::new() } else { format!(" WHERE {}", terms.join(" AND ")) }
+    }
+}
+
+impl KeyColumn {
+    /// An operator of the type. The session searches PostgreSQL's own schema only.
+    pub fn operator(&self, operator: &str) -> String {
+        if self.operators == "pg_catalog" {
+            operator.to_string()
+        } else {
+            format!("OPERATOR({}.{operator})", self.operators)
+        }
     }
 }
 
@@ -201,6 +230,7 @@ mod tests {
         let column = |name: &str, base_type: &str, by_bytes| KeyColumn {
             name: name.into(),
             base_type: base_type.into(),
+            operators: "pg_catalog".into(),
             by_bytes,
         };
         DigestSource {
@@ -209,7 +239,6 @@ mod tests {
             columns: vec!["id".into(), "Name".into(), "v".into()],
             hash: Hash::Fast,
             condition: None,
-            search_path: "pg_catalog".into(),
         }
     }
 
@@ -227,6 +256,20 @@ mod tests {
              AND (t.\"id\", t.\"Name\" COLLATE \"C\") <= ('2'::integer, 'c'::text)"
         );
         assert!(source().digest(&Range::default()).ends_with(" AS t"));
+    }
+
+    #[test]
+    fn types_with_operators_of_their_own_are_compared_by_these() {
+        let mut source = source();
+        source.key[1].operators = "\"Own\"".into();
+        source.key[1].by_bytes = false;
+        let range = Range { above: None, up_to: Some(key("1", "b")) };
+        assert!(source.digest(&range).ends_with(
+            " WHERE t.\"id\" <= '1'::integer AND (t.\"id\" < '1'::integer OR t.\"id\" = '1'::integer \
+             AND (t.\"Name\" OPERATOR(\"Own\".<=) 'b'::text))"
+        ));
+        source.key.remove(0);
+        assert_eq!(source.key_condition(&vec!["b".into()]), "\"Name\" OPERATOR(\"Own\".=) 'b'::text");
     }
 
     #[test]

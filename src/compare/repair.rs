@@ -16,7 +16,7 @@
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
-use crate::compare::comparison::{ComparePlan, Difference, begin, in_one_snapshot, wait_for_prepared};
+use crate::compare::comparison::{ComparePlan, Difference, in_one_snapshot, wait_for_prepared};
 use crate::compare::digest::{DigestSource, Key};
 use crate::compare::servers::Servers;
 use crate::server::checks::take_replica_role;
@@ -68,7 +68,6 @@ pub fn repair(
     differences: &[Difference],
     replace: bool,
 ) -> Result<Repaired> {
-    begin(servers, plan)?;
     lock(servers, plan)?;
     servers.reached("repair-locked");
     let outcome = under_lock(servers, plan, differences, replace);

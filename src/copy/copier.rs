@@ -59,6 +59,8 @@ pub struct CopyOptions {
     pub restart: bool,
     /// Create the schema first.
     pub schema: bool,
+    /// The schema without owners and privileges, although tenants of the master own some of it.
+    pub no_owner: bool,
 }
 
 /// What the operator is informed about meanwhile.
@@ -133,7 +135,13 @@ fn without_daemon(
     notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     if options.schema {
         let sides = (&mut pair.master, &mut pair.slave);
-        report(CopyEvent::Note(schema::create(config, sides, &tables, !options.tables.is_empty(), control)?));
+        report(CopyEvent::Note(schema::create(
+            config,
+            sides,
+            &tables,
+            (!options.tables.is_empty(), options.no_owner),
+            control,
+        )?));
     }
     copied::create(&mut pair.slave)?;
     let scope = choose_scope(options, &mut pair, tables)?;
@@ -239,7 +247,6 @@ fn server_info(master: &mut Session, slave: &mut Session) -> Result<ServerInfo> 
     Ok(ServerInfo {
         master_encoding: master.query_one("look at the server", server_sql::IDENTITY, &[])?.get(1),
         slave_encoding: slave.query_one("look at the server", server_sql::IDENTITY, &[])?.get(1),
-        hstore_schema: master.query_one("look for hstore", server_sql::HSTORE_SCHEMA, &[])?.get(0),
     })
 }
 

@@ -22,6 +22,7 @@ pub struct Captured {
     schema: String,
     name: String,
     is_conditional: bool,
+    is_known: bool,
 }
 
 /// How one table is copied.
@@ -46,8 +47,6 @@ pub struct CopyPlan {
 pub struct ServerInfo {
     pub master_encoding: String,
     pub slave_encoding: String,
-    /// Where hstore is installed on the master.
-    pub hstore_schema: String,
 }
 
 struct Column<'a> {
@@ -81,6 +80,7 @@ pub fn choose(master: &mut Session, wanted: &[String]) -> Result<(Vec<Captured>,
             schema: row.get("schema"),
             name: row.get("name"),
             is_conditional: row.get("conditional"),
+            is_known: row.get("known"),
         })
         .collect();
     let chosen = if wanted.is_empty() { all } else { named(&all, wanted)? };
@@ -93,13 +93,12 @@ pub fn choose(master: &mut Session, wanted: &[String]) -> Result<(Vec<Captured>,
         )
         .with_hint("create the triggers first: pyreplica install DSN0"));
     }
-    let (conditional, copied): (Vec<Captured>, Vec<Captured>) =
-        chosen.into_iter().partition(|table| table.is_conditional);
+    let (left_out, copied): (Vec<Captured>, Vec<Captured>) =
+        chosen.into_iter().partition(|table| table.is_conditional || !table.is_known);
+    let mut notes: Vec<String> = left_out.iter().map(why_left_out).collect();
     if copied.is_empty() {
-        let detail = conditional.iter().map(conditional_note).collect::<Vec<String>>().join("; ");
-        return Err(Error::new(Kind::Setup, Some(Side::Master), "copy", detail));
+        return Err(Error::new(Kind::Setup, Some(Side::Master), "copy", notes.join("; ")));
     }
-    let mut notes: Vec<String> = conditional.iter().map(conditional_note).collect();
     if wanted.is_empty() {
         let rows = master.query("look for tables that are not logged", &sql::UNLOGGED, &[])?;
         let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
@@ -153,8 +152,14 @@ pub fn listed(texts: &[String]) -> String {
     }
 }
 
-fn conditional_note(table: &Captured) -> String {
-    format!("{} is left out: its trigger has a WHEN condition, so copy its rows by hand", table.relation)
+fn why_left_out(table: &Captured) -> String {
+    let why = if table.is_known {
+        "its trigger has a WHEN condition, so copy its rows by hand".to_string()
+    } else {
+        let name = format!("{}, {}", quote_literal(&table.schema), quote_literal(&table.name));
+        format!("it had another name when its triggers were created: SELECT py_log_create_tg({name});")
+    };
+    format!("{} is left out: {why}", table.relation)
 }
 
 /// Finds tables by their name, with or without the schema, as the log writes it or without quotes.
@@ -215,8 +220,7 @@ fn plan(table: &Captured, source: &Row, target: &Row, servers: &ServerInfo) -> s
     let qualified = table.quoted();
     let needs_query = table.is_partitioned || chosen.iter().any(|(column, _)| column.is_generated);
     let rows = if is_transformed || source.get("filtered") {
-        let value =
-            |name| format!("{}.fetchval(s.pairs, {})", quote_ident(&servers.hstore_schema), quote_literal(name));
+        let value = |name| format!("s.pairs OPERATOR(pyreplica.->) {}", quote_literal(name));
         let values: Vec<String> = chosen.iter().map(|(column, _)| value(column.name)).collect();
         format!("({})", filtered_rows(table, &qualified, &names, is_transformed.then(|| values.join(", "))))
     } else if needs_query {
@@ -242,13 +246,13 @@ fn plan(table: &Captured, source: &Row, target: &Row, servers: &ServerInfo) -> s
 fn filtered_rows(table: &Captured, qualified: &str, names: &str, values: Option<String>) -> String {
     let (name, relation) = (quote_literal(&table.name), quote_literal(&table.relation));
     let from = format!(
-        "{} x WHERE pyreplica.admit({name}, {relation}, 'INSERT', null::{qualified}, x) IS NOT NULL",
+        "{} x WHERE pyreplica.admit({name}, {relation}, x.tableoid, 'INSERT', null::{qualified}, x) IS NOT NULL",
         only(qualified, table.is_partitioned)
     );
     match values {
         None => format!("SELECT {names} FROM {from}"),
         Some(values) => format!(
-            "SELECT {values} FROM (SELECT pyreplica.send({name}, {relation}, OPERATOR(pyreplica.%%) x, x) AS pairs \
+            "SELECT {values} FROM (SELECT pyreplica.send({name}, {relation}, x.tableoid, OPERATOR(pyreplica.%%) x, x) AS pairs \
              FROM {from} OFFSET 0) s"
         ),
     }

@@ -18,11 +18,16 @@ pub const LAST_VALUE: &str = "select pg_sequence_last_value($1::oid)";
 pub const IS_NAMED: &str = "select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace \
      where c.oid = $1::oid and c.relkind = 'S' and quote_ident(n.nspname) || '.' || quote_ident(c.relname) = $2)";
 
-/// No view, for the rest of the transaction; versions that lack the setting are passed over.
-pub const REFUSE_VIEWS: &str = "select set_config(name, 'view, foreign-table', true) from pg_settings \
-     where name = 'restrict_nonsystem_relation_kind'";
-
 pub static OWN_OBJECTS: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/own.sql")));
+/// The roles that a schema with owners and privileges needs.
+pub static OWNERS: LazyLock<String> =
+    LazyLock::new(|| include_str!("../../sql/query/owners.sql").replace("array['own objects']", &OWN_OBJECTS));
+
+/// The roles of $1 that there are not, and whether this role is a superuser.
+pub const MISSING_ROLES: &str = "select array(select r from unnest($1::text[]) r \
+     where not exists (select from pg_roles where rolname = r)), \
+     (select rolsuper from pg_roles where rolname = current_user)";
+
 pub const WITH_PARTITIONS: &str = include_str!("../../sql/query/partitions.sql");
 
 pub const END_COPY: &str = "select pg_advisory_unlock_all(); notify replica_retry";

@@ -70,7 +70,7 @@ pub fn diagnose(config: &Config, source: &str, master: Result<Session>, slave: R
             ("owners", "pyreplica's own objects belong to the right roles"),
             ("grants", "only their owner and the daemon may use them"),
         ];
-        report.ask(session, &subjects, sql::DOCTOR_OWNERS, &[]);
+        report.ask(session, &subjects, &sql::DOCTOR_OWNERS, &[]);
     }
     let log = master.as_mut().and_then(|master| server::examine_log(&mut report, config, master));
     let worker = match (&log, &mut master) {

@@ -10,7 +10,8 @@ pub const READ_ONLY: &str = "set default_transaction_read_only = on; set search_
      set statement_timeout = '60s'; set lock_timeout = '5s'";
 
 pub const DOCTOR_SERVER: &str = include_str!("../../sql/query/doctor/server.sql");
-pub const DOCTOR_OWNERS: &str = include_str!("../../sql/query/doctor/owners.sql");
+pub static DOCTOR_OWNERS: LazyLock<String> =
+    LazyLock::new(|| with_own(include_str!("../../sql/query/doctor/owners.sql")));
 pub const DOCTOR_COLLATION: &str = include_str!("../../sql/query/doctor/collation.sql");
 pub const DOCTOR_LOG: &str = include_str!("../../sql/query/doctor/log.sql");
 pub const DOCTOR_TRIGGERS: &str = include_str!("../../sql/query/doctor/triggers.sql");

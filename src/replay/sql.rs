@@ -1,7 +1,10 @@
 //! Statements about the tables of the slave, and about held changes.
 
+use crate::server::sql::with_own;
+use std::sync::LazyLock;
+
 pub const FINGERPRINT: &str = include_str!("../../sql/query/fingerprint.sql");
-pub const TABLE: &str = include_str!("../../sql/query/table.sql");
+pub static TABLE: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/table.sql")));
 pub const LINKS: &str = include_str!("../../sql/query/links.sql");
 pub const KEY: &str = include_str!("../../sql/query/key.sql");
 pub const PART: &str = include_str!("../../sql/query/part.sql");

@@ -29,6 +29,8 @@ pub struct Table {
     pub whole_rows: bool,
     /// It has columns whose text is read by the search path, like those of the type regclass.
     pub by_name: bool,
+    /// A partition: nothing but a TRUNCATE is replayed under its own name.
+    pub only_truncated: bool,
     /// The columns of each unique constraint that is checked at the end of the statement or later.
     pub deferrable: Vec<Vec<u16>>,
     /// The columns of each unique constraint or index.
@@ -113,6 +115,7 @@ impl Table {
             set_key: None,
             whole_rows: false,
             by_name: false,
+            only_truncated: false,
             deferrable: Vec::new(),
             unique: Vec::new(),
             references: Vec::new(),

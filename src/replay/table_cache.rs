@@ -126,20 +126,17 @@ impl TableCache {
     /// The table of a change. Call `lock` for it first.
     pub fn get(&self, change: &Change) -> Result<&Table> {
         let relation = &change.relation;
-        if let (Some(table), None) = (self.known.get(relation), self.refused.get(relation)) {
-            return Ok(table);
-        }
-        let (detail, code) = self
-            .refused
-            .get(relation)
-            .cloned()
-            .unwrap_or_else(|| (format!("relation {relation} is not a table"), None));
+        let refused = match (self.known.get(relation), self.refused.get(relation)) {
+            (Some(table), None) if !table.only_truncated || change.event == Event::Truncate => return Ok(table),
+            (Some(_), None) => Some((unknown_name(relation), None)),
+            (_, refused) => refused.cloned(),
+        };
+        let (detail, code) = refused.unwrap_or_else(|| (format!("relation {relation} is not a table"), None));
         let operation = format!("replay change {} of transaction {} on {relation}", change.id, change.txid);
+        let hint = if detail == unknown_name(relation) { UNKNOWN_NAME } else { NO_TABLE };
         let error = Error::new(Kind::Change, Some(Side::Slave), operation, detail)
             .with_change(change.id, change.txid)
-            .with_hint(
-                "create the table on the slave as the master has it, or give the daemon's role the right to write it",
-            );
+            .with_hint(hint);
         Err(match code {
             Some(code) => error.with_code(&code),
             None => error,
@@ -207,8 +204,18 @@ impl TableCache {
     /// Reads the definitions of these tables; the fingerprints are those that they have now.
     fn load(&mut self, master: &mut Session, slave: &mut Session, changed: &HashMap<String, String>) -> Result<()> {
         let relations: Vec<&str> = changed.keys().map(String::as_str).collect();
-        let rows = slave.query("look at the tables", sql::TABLE, &[&relations])?;
+        let rows = slave.query("look at the tables", &sql::TABLE, &[&relations])?;
         let keys = master.query("look at the keys", sql::KEY, &[&relations])?;
+        let is_unknown = |relation: &str| {
+            !keys.iter().any(|key| key.get::<_, &str>("relation") == relation && key.get::<_, bool>("known"))
+        };
+        for relation in relations.iter().filter(|relation| is_unknown(relation)) {
+            self.known.remove(*relation);
+            let is_partition = |row: &Row| row.get::<_, &str>("relation") == *relation && row.get("partition");
+            if !rows.iter().any(is_partition) {
+                self.refused.insert(relation.to_string(), (unknown_name(relation), None));
+            }
+        }
         for row in &rows {
             let relation: &str = row.get("relation");
             let master_key = keys.iter().find(|key| key.get::<_, &str>("relation") == relation);
@@ -231,6 +238,7 @@ impl TableCache {
             let action = self.policies.of(relation, Conflict::UpdateDiffers);
             table.whole_rows = matches!(action, ConflictAction::Newest(_));
             table.by_name = row.get("by_name");
+            table.only_truncated = is_unknown(relation);
             self.known.insert(relation.to_string(), table);
         }
         Ok(())
@@ -284,6 +292,17 @@ impl TableCache {
         }
         Ok(())
     }
+}
+
+const NO_TABLE: &str =
+    "create the table on the slave as the master has it, or give the daemon's role the right to write it";
+
+const UNKNOWN_NAME: &str = "was a table of the master renamed, or moved to another schema? If the slave's table of this name is \
+     the same table, let the owner of the log run on the master: SELECT py_log_create_tg('SCHEMA', 'TABLE'); otherwise \
+     pyreplica skip";
+
+fn unknown_name(relation: &str) -> String {
+    format!("no table of the master is known to have triggers of pyreplica under the name {relation}")
 }
 
 fn lock(relation: &str) -> String {

@@ -81,7 +81,14 @@ impl Session {
     pub fn set_up(&mut self, origin: &str) -> Result<()> {
         // The free statement may have been DEALLOCATE ALL, which drops the session's prepared statements too.
         self.statements.clear();
-        self.query("set the session up", sql::SESSION, &[&origin]).map(drop)
+        let reads_no_view = self.side == Side::Master;
+        self.query("set the session up", sql::SESSION, &[&origin, &reads_no_view]).map(drop)
+    }
+
+    /// Reads and writes no view for the rest of the session: the owner of a table may have put one in its place. For verbs
+    /// that read tables of the slave.
+    pub fn refuse_views(&mut self) -> Result<()> {
+        self.query("set the session up", sql::REFUSE_VIEWS, &[]).map(drop)
     }
 
     /// Drops all prepared statements of the session, also those that nobody knows the names of any more.

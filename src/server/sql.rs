@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 /// What is pyreplica's own in the schema public, on either server: the one list. A test compares it with the scripts.
-const OWN: &str = "array['replica_log', 'replica_slave', 'replica_history', 'replica_purged', 'replica_error', \
+const OWN: &str = "array['replica_log', 'replica_slave', 'replica_history', 'replica_purged', 'replica_table', 'replica_error', \
      'replica_skipped', 'py_log_filter', 'py_log_transform', 'replica_log_former', 'replica_progress', 'replica_hold', \
      'replica_held', 'replica_conflict', 'replica_copy', 'replica_log_sql', 'replica_replayed', \
      'replica_log_id_seq', 'replica_batch_seq']";
@@ -14,6 +14,11 @@ pub fn with_own(sql: &str) -> String {
 }
 
 pub const SESSION: &str = include_str!("../../sql/query/session.sql");
+
+/// Versions that lack the setting ignore it. Partitions on the slave may be foreign tables.
+pub const REFUSE_VIEWS: &str = "select set_config(name, 'view', false) from pg_settings \
+     where name = 'restrict_nonsystem_relation_kind'";
+
 pub const SLAVE_INSTALL: &str = include_str!("../../sql/slave-install.sql");
 
 /// A table that has the name of one of pyreplica's tables, with an owner who may not have installed pyreplica.
@@ -35,7 +40,7 @@ pub const IDENTITY: &str = "select (select system_identifier from pg_control_sys
 /// if an earlier version made the log.
 pub const LOG: &str = "select to_regclass('public.replica_log')::oid, (select attrelid from pg_attribute \
      where attrelid = to_regclass('public.replica_slave') and attname = 'token' \
-       and to_regprocedure('public.py_log_is_replayed(bigint,xid8,pg_snapshot,pg_snapshot,bigint)') is not null)";
+       and to_regprocedure('public.py_log_knows(text,oid)') is not null)";
 
 /// The columns that belong to slaves.
 pub const SLAVE_FIELDS: &str = "select attname::text from pg_attribute \

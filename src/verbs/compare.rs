@@ -6,7 +6,7 @@ mod report;
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Result};
 use crate::base::shown::{shown, shown_statement};
-use crate::compare::comparison::{ComparePlan, Counts, Difference, TablePlan, begin, compare, plans};
+use crate::compare::comparison::{ComparePlan, Counts, Difference, TablePlan, compare, plans};
 use crate::compare::rejoin::Rejoin;
 use crate::compare::repair::{self, ROWS_PER_LOCK, Repaired};
 use crate::compare::servers::Servers;
@@ -284,7 +284,6 @@ fn repair_table(servers: &mut Servers, plan: &ComparePlan, settings: &Settings) 
     let counts = counts.map_err(|error| with_grant_hint(error, plan))?;
     // Another row may have been in the way of a refused row, and may have been repaired since. So try again until
     // nothing changes. Then delete and insert the rest together, for rows that exchange unique values.
-    begin(servers, plan)?;
     for anew in [false, true] {
         while !refused.is_empty() {
             let before = refused.len();

@@ -1,5 +1,6 @@
 -- Whose pyreplica's own objects are, and who else has rights on them, on either side. What stands in these tables is replayed,
 -- or decides what is; their owner decides what runs when somebody writes to them.
+-- "array['replica_log']" stands for the names of all that is pyreplica's own in public.
 with log as (
     select c.relowner as owner from pg_class c
      where c.relnamespace = (select oid from pg_namespace where nspname = 'public') and c.relname = 'replica_log'
@@ -7,34 +8,28 @@ with log as (
     select case when c.relkind = 'S' then 'sequence' when c.relkind in ('r', 'p') then 'table' when c.relkind = 'v' then 'view'
                 else 'relation' end as kind,
            format('%I.%I', n.nspname, c.relname) as name, c.relname, c.relowner as owner, c.relacl as acl, null::name as field,
-           c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_log_sql', 'replica_replayed',
-                         'replica_batch_seq', 'py_log_filter', 'py_log_transform') as of_log
+           c.relname in ('replica_log', 'replica_slave', 'replica_history', 'replica_purged', 'replica_table', 'replica_error',
+                         'replica_log_sql', 'replica_replayed', 'replica_batch_seq', 'py_log_filter', 'py_log_transform') as of_log
       from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where n.nspname = 'public'
-       and c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_skipped', 'replica_log_sql',
-                         'replica_replayed', 'replica_log_id_seq', 'replica_batch_seq', 'py_log_filter', 'py_log_transform',
-                         'replica_progress', 'replica_hold', 'replica_held', 'replica_conflict', 'replica_copy')
+     where n.nspname = 'public' and c.relname = any (array['replica_log']) and c.relname <> 'replica_log_former'
     union all
     select 'table', format('%I.%I', n.nspname, c.relname), c.relname, c.relowner, a.attacl, a.attname, false
       from pg_class c
       join pg_namespace n on n.oid = c.relnamespace
       join pg_attribute a on a.attrelid = c.oid and a.attacl is not null
-     where n.nspname = 'public'
-       and c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_skipped', 'replica_log_sql',
-                         'replica_replayed', 'py_log_filter', 'py_log_transform', 'replica_progress', 'replica_hold',
-                         'replica_held', 'replica_conflict', 'replica_copy')
+     where n.nspname = 'public' and c.relname = any (array['replica_log']) and c.relname <> 'replica_log_former'
     union all
     -- Everybody may call those that run with the rights of their caller, or whose schema is closed.
     select 'function', format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), p.proname,
            p.proowner,
-           case when p.prosecdef and n.nspname = 'public' then coalesce(p.proacl, acldefault('f', p.proowner)) end, null, true
+           case when p.prosecdef and n.nspname = 'public' and p.proname <> 'py_log_knows' then coalesce(p.proacl, acldefault('f', p.proowner)) end, null, true
       from pg_proc p join pg_namespace n on n.oid = p.pronamespace
      where n.nspname = 'pyreplica' and p.proname <> 'python'
         or n.nspname = 'public'
            and p.proname in ('py_log_replica', 'py_log_statement', 'py_log_can_wake', 'py_log_sql', 'py_log_columns',
                              'py_log_key', 'py_log_create_tg', 'py_log_create_tgs', 'py_log_warn_before',
                              'py_log_refuse_key', 'py_log_add_slave', 'py_log_remove_slave', 'py_log_interleave',
-                             'py_log_grant', 'py_log_is_replayed')
+                             'py_log_grant', 'py_log_is_replayed', 'py_log_knows')
     union all
     select 'schema', n.nspname::text, n.nspname, n.nspowner, n.nspacl, null, true from pg_namespace n where n.nspname = 'pyreplica'
 ), trusted as (
@@ -93,8 +88,8 @@ select case when w.reads then 'note' when w.relname in ('replica_progress', 'rep
             else 'unless it is another daemon''s: what is written there is replayed, or decides what is' end
   from rights w
  where not (w.grantee in (select grantee from daemons)
-            and (w.relname in ('replica_slave', 'replica_error', 'replica_skipped', 'replica_log_sql', 'replica_replayed',
-                               'replica_batch_seq', 'py_log_can_wake')
+            and (w.relname in ('replica_slave', 'replica_history', 'replica_purged', 'replica_error', 'replica_skipped',
+                               'replica_log_sql', 'replica_replayed', 'replica_batch_seq', 'py_log_can_wake')
                  or w.relname = 'replica_log' and w.privilege in ('SELECT', 'UPDATE', 'DELETE')))
  group by 1, w.role, w.reads
  order by 2, 3

@@ -120,7 +120,8 @@ impl Log {
                 .collect();
             values.join(", ")
         };
-        let joins: Vec<String> = (0..source.key.len()).map(|n| format!("p.k{n} = c.k{n}")).collect();
+        let keys_of = source.key.iter().enumerate();
+        let joins: Vec<String> = keys_of.map(|(n, column)| format!("p.k{n} {} c.k{n}", column.operator("="))).collect();
         let sql = format!(
             "{} SELECT DISTINCT c.n FROM {} JOIN ( \
              SELECT {} FROM waiting l WHERE l.relation IN ({relation}, {quoted}) AND l.event IN ('U', 'D') UNION ALL \

@@ -62,9 +62,6 @@ struct Pair {
     sorted: HashMap<(Side, String), String>,
 }
 
-/// With this search path no other object hides one of PostgreSQL's own.
-pub const SEARCH_PATH: &str = "pg_catalog, pg_temp";
-
 /// Makes both sides write equal values as equal texts, and hides other objects from the queries.
 const SETTINGS: &str = "set timezone = 'UTC'; set search_path = pg_catalog, pg_temp";
 
@@ -80,6 +77,7 @@ pub fn plans(config: &Config, master: &mut Session, slave: &mut Session, wanted:
     for session in [&mut *master, &mut *slave] {
         session.message("set the session up", SETTINGS)?;
     }
+    slave.refuse_views()?;
     let mut pair = Pair {
         hash: hash(master, slave)?,
         pending: PendingChanges::new(config, master, slave)?,
@@ -131,6 +129,12 @@ fn table_plan(
             if key.is_none() { "no primary key, so its changes are not logged" } else { "its changes are not logged" };
         return left_out(LeftOutKind::ByDesign, why.into());
     }
+    if !table.get::<_, bool>("known") {
+        return left_out(
+            LeftOutKind::ByDesign,
+            "its changes are logged under a name that pyreplica does not know: SELECT py_log_create_tg(...)".into(),
+        );
+    }
     let filters: Vec<String> = table.get("filters");
     if let Some(event) = filters.iter().find(|event| *event != "INSERT") {
         return left_out(LeftOutKind::ByDesign, format!("a filter withholds some of its {event}s"));
@@ -145,6 +149,16 @@ fn table_plan(
             return left_out(
                 LeftOutKind::NoKey,
                 format!("the {side} has no unique index on ({}), so rows cannot be matched", shown.join(", ")),
+            );
+        }
+    }
+    for (side, row) in [(Side::Master, sides.master), (Side::Slave, sides.slave)] {
+        let nested: Vec<bool> = row.get("nested_domains");
+        if let Some(name) = key.iter().find(|name| position(row, name).is_some_and(|place| nested[place])) {
+            // To read such a value is to run the checks of the domain.
+            return left_out(
+                LeftOutKind::NoKey,
+                format!("{} is of a type that is made of a domain on the {side}", quote_ident(name)),
             );
         }
     }
@@ -189,7 +203,7 @@ fn plan(
     let condition = (!filters.is_empty()).then(|| {
         notes.push("only rows that pass the filter are compared".into());
         let relname = quote_literal(table.get("name"));
-        format!("pyreplica.admit({relname}, {}, 'INSERT', t, t) IS NOT NULL", quote_literal(&name))
+        format!("pyreplica.admit({relname}, {}, t.tableoid, 'INSERT', t, t) IS NOT NULL", quote_literal(&name))
     });
     let by_bytes = key
         .iter()
@@ -201,7 +215,6 @@ fn plan(
         columns: columns.clone(),
         hash: pair.hash,
         condition,
-        search_path: search_path(row, &key),
     };
     if by_bytes.contains(&true) {
         notes.push("the sides sort its key differently; an index on it with COLLATE \"C\" would help".into());
@@ -271,25 +284,19 @@ fn target(table: &Row) -> String {
 fn key_columns(table: &Row, key: &[String], by_bytes: &[bool]) -> Vec<KeyColumn> {
     let types: Vec<String> = table.get("base_types");
     let collations: Vec<Option<String>> = table.get("collations");
+    let operators: Vec<Option<String>> = table.get("operators");
     let column = |(name, by_bytes): (&String, &bool)| {
         let place = position(table, name)?;
         // The column may be a number on this side and a text on the other.
         let by_bytes = *by_bytes && collations[place].is_some();
-        Some(KeyColumn { name: name.clone(), base_type: types[place].clone(), by_bytes })
+        Some(KeyColumn {
+            name: name.clone(),
+            base_type: types[place].clone(),
+            operators: operators[place].clone().unwrap_or_else(|| "pg_catalog".into()),
+            by_bytes,
+        })
     };
     key.iter().zip(by_bytes).filter_map(column).collect()
-}
-
-fn search_path(table: &Row, key: &[String]) -> String {
-    let schemas: Vec<String> = table.get("schemas");
-    let mut path = SEARCH_PATH.to_string();
-    for name in key {
-        let Some(place) = position(table, name) else { continue };
-        if schemas[place] != "pg_catalog" {
-            path.push_str(&format!(", {}", quote_ident(&schemas[place])));
-        }
-    }
-    path
 }
 
 /// Only their owner may read filters and transforms, unless it grants that.

@@ -172,6 +172,7 @@ impl Worker {
             }
         };
         let mut slave = connect::connect(Side::Slave, &load_options.config.slave, &label)?;
+        slave.refuse_views()?;
         let identity: String = master.query_one("look at the server", server_sql::IDENTITY, &[])?.get(0);
         slave.set_up(&identity)?;
         // `check_slave` has made sure that, if the role may not do this, no table has anything that would fire.

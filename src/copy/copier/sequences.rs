@@ -65,7 +65,6 @@ fn read_one(master: &mut Session, name: &str, oid: u32) -> Result<(i64, bool)> {
         return Ok((value, true));
     }
     let refused = |what: &str| Error::new(Kind::Setup, Some(Side::Master), operation, what.to_string());
-    master.query("set the session up", sql::REFUSE_VIEWS, &[])?;
     if !master.query_one(operation, sql::IS_NAMED, &[&oid, &name])?.get::<_, bool>(0) {
         return Err(refused("it has got another name meanwhile"));
     }
