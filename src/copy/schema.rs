@@ -1,12 +1,15 @@
 //! Creates the schema on an empty slave, by PostgreSQL's own pg_dump and pg_restore.
 //!
 //! pyreplica's own objects on the master are left out: with them, the slave would log what is replayed there, and nobody
-//! would read that log. Owners and privileges are left out too, because the roles may not exist on the slave: everything
-//! belongs to DSN1's role.
+//! would read that log.
+//!
+//! Owners and privileges come along if the slave has the roles and DSN1's role is a superuser. Otherwise everything belongs to
+//! DSN1's role. Then a function, a view or the expression of an index that a tenant of the master has made would run with the
+//! rights of DSN1's role. So the copy refuses this, unless the operator asks for it.
 
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::names::Side;
+use crate::base::names::{Side, quote_ident};
 use crate::config::dsn::Dsn;
 use crate::config::settings::Config;
 use crate::copy::plan::{Captured, listed};
@@ -41,12 +44,12 @@ struct Programs {
 struct Scratch(PathBuf);
 
 /// Creates the schema if the slave has none of the tables, and returns what was done. `parts`: only these tables, not
-/// everything.
+/// everything. `no_owner`: without owners and privileges, although tenants own some of it.
 pub fn create(
     config: &Config,
     (master, slave): (&mut Session, &mut Session),
     tables: &[Captured],
-    parts: bool,
+    (parts, no_owner): (bool, bool),
     control: &Control,
 ) -> Result<String> {
     let relations: Vec<&str> = tables.iter().map(|table| table.relation.as_str()).collect();
@@ -61,6 +64,8 @@ pub fn create(
         return Err(Error::new(Kind::Setup, Some(Side::Slave), "create the schema", detail)
             .with_hint("drop them, or create the others by hand and run the copy without --schema"));
     }
+    let without_owners: &[&str] =
+        if no_owner || !has_owners(master, slave)? { &["--no-owner", "--no-privileges"] } else { &[] };
     let version: i32 = master.query_one("look at the server", server_sql::IDENTITY, &[])?.get(3);
     let programs = find(version as u32 / 10_000)?;
     let own: HashSet<(u32, u32)> = master
@@ -72,7 +77,8 @@ pub fn create(
     let (dump, list, chosen) = (scratch.0.join("schema"), scratch.0.join("list"), scratch.0.join("chosen"));
 
     let mut command = Command::new(&programs.dump);
-    command.args(["--format=custom", "--schema-only", "--no-owner", "--no-privileges", "--no-tablespaces"]);
+    command.args(["--format=custom", "--schema-only", "--no-tablespaces"]);
+    command.args(without_owners);
     command.args(["--no-publications", "--no-subscriptions", "--exclude-schema=pyreplica"]);
     if parts {
         let missing: Vec<&str> = missing.iter().map(|table| table.relation.as_str()).collect();
@@ -90,14 +96,48 @@ pub fn create(
     fs::write(&chosen, kept).map_err(|e| local("write the schema", &e))?;
 
     let mut command = Command::new(&programs.restore);
-    command.args(["--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges"]);
+    command.args(["--exit-on-error", "--single-transaction"]).args(without_owners);
     command.arg("--use-list").arg(&chosen).arg(&dump);
     run(Side::Slave, "write the schema", command, Some(&config.slave), control, &scratch)?;
-    Ok(format!("created the schema: {objects} objects, by pg_dump {}", programs.version))
+    let belongs = if without_owners.is_empty() { "with" } else { "without" };
+    Ok(format!(
+        "created the schema: {objects} objects, by pg_dump {}, {belongs} owners and privileges",
+        programs.version
+    ))
+}
+
+/// Whether owners and privileges can come along. An error if they can't, and a role that is not trusted owns something.
+fn has_owners(master: &mut Session, slave: &mut Session) -> Result<bool> {
+    let rows = master.query("look at the owners", &sql::OWNERS, &[])?;
+    let roles: Vec<&str> = rows.iter().map(|row| row.get("role")).collect();
+    let row = slave.query_one("look for the roles", sql::MISSING_ROLES, &[&roles])?;
+    let (missing, is_superuser): (Vec<String>, bool) = (row.get(0), row.get(1));
+    if missing.is_empty() && is_superuser {
+        return Ok(true);
+    }
+    let matter: Vec<String> =
+        rows.iter().filter(|row| row.get("matters")).map(|row| row.get::<_, String>("role")).collect();
+    if matter.is_empty() {
+        return Ok(false);
+    }
+    let detail = format!(
+        "objects of the master belong to {}, and on the slave they would belong to DSN1's role",
+        listed(&matter)
+    );
+    let create: Vec<String> =
+        missing.iter().map(|role| format!("CREATE ROLE {} NOLOGIN;", quote_ident(role))).collect();
+    let first = match (create.is_empty(), is_superuser) {
+        (false, true) => format!("on the slave: {}", listed(&create)),
+        (false, false) => format!("on the slave: {} and let DSN1's role be a superuser for the copy", listed(&create)),
+        (true, _) => "let DSN1's role be a superuser for the copy".to_string(),
+    };
+    Err(Error::new(Kind::Setup, Some(Side::Slave), "create the schema", detail).with_hint(format!(
+        "{first}. If you trust these roles with the rights of DSN1's role: pyreplica copy --schema --no-owner"
+    )))
 }
 
 /// The lines of a list that are not about pyreplica's own objects, and how many. A line: `215; 1259 16385 TABLE public t joe`,
-/// and if it is about a comment: `3470; 0 0 COMMENT public TABLE t joe`.
+/// and if it is about a comment or about privileges: `3470; 0 0 COMMENT public TABLE t joe`.
 fn without_own(list: &str, own: &HashSet<(u32, u32)>) -> (String, usize) {
     let lines = list.lines().filter(|line| !line.starts_with(';') && !line.is_empty());
     let is_own = |line: &&str| {
@@ -106,16 +146,26 @@ fn without_own(list: &str, own: &HashSet<(u32, u32)>) -> (String, usize) {
         number(1).zip(number(2)).is_some_and(|object| own.contains(&object))
     };
     let (own, others): (Vec<&str>, Vec<&str>) = lines.partition(is_own);
-    let comment = |line: &&str| {
-        let mut words = line.splitn(6, ' ').skip(3);
-        Some(format!(" COMMENT {1} {0} {2}", words.next()?, words.next()?, words.next()?))
+    // The name without the arguments of a function, or the column of a table.
+    fn bare(name: &str) -> &str {
+        name.split(['(', '.']).next().unwrap_or(name)
+    }
+    // The line of a trigger or a constraint names its table there.
+    let named = |line: &&str| {
+        let mut words = line.split(' ').skip(3);
+        let kind = words.next()?;
+        let is_named = matches!(kind, "TABLE" | "VIEW" | "SEQUENCE" | "FUNCTION" | "EXTENSION");
+        is_named.then(|| Some(bare(words.nth(1)?).to_string()))?
     };
-    let comments: Vec<String> = own.iter().filter_map(comment).collect();
+    let names: HashSet<String> = own.iter().filter_map(named).collect();
     let is_others = |line: &&str| {
         // SEQUENCE OWNED BY is not an object and has no number, so it is recognized by its name.
         let is_owned_by = line.contains(" SEQUENCE OWNED BY public ")
             && line.split(' ').any(|word| word.starts_with("replica_log_") || word.starts_with("py_log_"));
-        !is_owned_by && !comments.iter().any(|comment| line.ends_with(comment))
+        let words: Vec<&str> = line.split(' ').skip(3).collect();
+        let is_about_own =
+            matches!(words[..], ["COMMENT" | "ACL", "public" | "-", _, name, ..] if names.contains(bare(name)));
+        !is_owned_by && !is_about_own
     };
     let kept: Vec<&str> = others.into_iter().filter(is_others).collect();
     (kept.iter().map(|line| format!("{line}\n")).collect(), kept.len())
@@ -238,11 +288,13 @@ mod tests {
                     3461; 0 0 SEQUENCE OWNED BY public replica_log_id_seq joe\n\
                     3462; 0 0 SEQUENCE OWNED BY public t_id_seq joe\n3470; 2620 16400 TRIGGER public t !replica_tg joe\n\
                     2; 3079 16500 EXTENSION - plpython3u \n3471; 0 0 COMMENT - EXTENSION plpython3u \n\
-                    3472; 0 0 COMMENT public TABLE replica_log joe\n3473; 0 0 COMMENT public TABLE t joe\n";
+                    3472; 0 0 COMMENT public TABLE replica_log joe\n3473; 0 0 COMMENT public TABLE t joe\n\
+                    3474; 0 0 ACL public TABLE replica_log joe\n3475; 0 0 ACL public COLUMN replica_log.sql joe\n\
+                    3476; 0 0 ACL public TABLE t joe\n";
         let own = HashSet::from([(1259, 16385), (2620, 16400), (3079, 16500)]);
         let (kept, count) = without_own(list, &own);
         let expected = "216; 1259 16390 TABLE public t joe\n3462; 0 0 SEQUENCE OWNED BY public t_id_seq joe\n\
-                        3473; 0 0 COMMENT public TABLE t joe\n";
-        assert_eq!((kept.as_str(), count), (expected, 3));
+                        3473; 0 0 COMMENT public TABLE t joe\n3476; 0 0 ACL public TABLE t joe\n";
+        assert_eq!((kept.as_str(), count), (expected, 4));
     }
 }

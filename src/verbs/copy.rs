@@ -17,6 +17,7 @@ pub const VERB: Verb = Verb {
         Opt { name: "--jobs", value: Value::Number(1..=64) },
         Opt { name: "--install", value: Value::None },
         Opt { name: "--schema", value: Value::None },
+        Opt { name: "--no-owner", value: Value::None },
         Opt { name: "--truncate", value: Value::None },
         Opt { name: "--restart", value: Value::None },
         JSON,
@@ -40,6 +41,7 @@ options:
   --jobs N      copy N tables at a time (default: 1)
   --install     prepare the master first, as pyreplica install does
   --schema      create the tables on the slave first, by pg_dump and pg_restore
+  --no-owner    with --schema: let everything belong to DSN1's role, although other roles own some of it
   --table NAME  only this table, again or for the first time (repeatable)
   --truncate    empty the slave's tables first; otherwise they must be empty
   --restart     discard a copy that was interrupted, and start over
@@ -62,6 +64,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
         truncate: call.has("--truncate"),
         restart: call.has("--restart"),
         schema: call.has("--schema"),
+        no_owner: call.has("--no-owner"),
     };
     let mut progress = ProgressLine::default();
     let mut notes = Vec::new();
