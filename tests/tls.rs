@@ -138,6 +138,48 @@ fn certificates_of_every_make_are_judged_as_psql_judges_them() {
 }
 
 #[test]
+fn a_ca_that_is_constrained_to_a_domain_speaks_for_no_other_host() {
+    const ELSEWHERE: Contents = Contents { is_authority: true, constraints: "permitted;DNS:example.test", ..ORDINARY };
+    let authority = Authority::new("constrained");
+    let by_dns = Contents { names: "DNS:db.test", ..ORDINARY };
+    let between = authority.issue("between", "between", ELSEWHERE);
+    let below = authority.issue_by("between", "below", "below", Contents { is_authority: true, ..ORDINARY });
+    authority.self_signed("narrow", "narrow", ELSEWHERE);
+    let here = Contents { constraints: "permitted;DNS:db.test", ..ELSEWHERE };
+    let rightly = authority.issue("rightly", "rightly", here);
+    let issue = |issuer, label, contents| authority.issue_by(issuer, label, "db.test", contents);
+    let makes: [(Certificate, PathBuf, Outcome); 7] = [
+        (issue("between", "common", ORDINARY).with_chain(&[&between]), authority.root(), Refused),
+        (issue("between", "dns", by_dns).with_chain(&[&between]), authority.root(), Refused),
+        (
+            issue("between", "other", Contents { names: "email:a@db.test", ..ORDINARY }).with_chain(&[&between]),
+            authority.root(),
+            Refused,
+        ),
+        (issue("below", "deep", ORDINARY).with_chain(&[&below, &between]), authority.root(), Refused),
+        (issue("narrow", "under", ORDINARY), authority.file("narrow.crt"), Refused),
+        (issue("rightly", "right", by_dns).with_chain(&[&rightly]), authority.root(), Encrypted),
+        // Somebody else's constraints among the roots mean nothing for this certificate.
+        (issue("root", "free", ORDINARY), authority.file("both.crt"), Encrypted),
+    ];
+    let both: Vec<String> = [authority.root(), authority.file("narrow.crt")]
+        .iter()
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect();
+    std::fs::write(authority.file("both.crt"), both.concat()).unwrap();
+    let mut cluster = start_cluster();
+    for (certificate, root, expected) in makes {
+        cluster.use_certificate(&certificate, &authority.root());
+        let dsn = with_defaults(&format!(
+            "host=db.test hostaddr=127.0.0.1 port={} user=tls_only dbname=postgres sslmode=verify-full sslrootcert={}",
+            cluster.server().port(),
+            root.display()
+        ));
+        assert_eq!(outcome(&dsn), expected, "{}", certificate.file.display());
+    }
+}
+
+#[test]
 fn a_revoked_certificate_is_refused() {
     let world = world();
     let server = Certificate { file: world.authority.file("server.crt"), key: world.authority.file("server.key") };
