@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const OWNERS: &[(&str, &str)] = &[
     ("postgres::", "server::session"),
     ("fallible_iterator::", "server::session"),
+    ("tokio::", "server::session"),
     ("rustls::", "server::tls"),
     ("tokio_postgres_rustls::", "server::tls"),
     ("rustls_native_certs::", "server::tls"),

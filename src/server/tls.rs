@@ -40,6 +40,8 @@ pub struct Tls {
     /// The attempts to make, in this order. The next one is made only if it may help.
     pub attempts: &'static [Use],
     pub connector: Connector,
+    /// TLS from the first byte on.
+    pub is_direct: bool,
     seen_certificate: Arc<AtomicBool>,
 }
 
@@ -63,10 +65,10 @@ impl Tls {
         if mode == Mode::Disable || is_socket(dsn) {
             let config = configure(None, dsn, Verifier::trusting(Arc::clone(&seen_certificate)));
             let connector = Connector::new(config.map_err(|reason| wrong(side, reason))?);
-            return Ok(Tls { attempts: &[Use::Never], connector, seen_certificate });
+            return Ok(Tls { attempts: &[Use::Never], connector, is_direct, seen_certificate });
         }
         match prepare(mode, dsn, Arc::clone(&seen_certificate), is_direct) {
-            Ok(connector) => Ok(Tls { attempts: mode.attempts(), connector, seen_certificate }),
+            Ok(connector) => Ok(Tls { attempts: mode.attempts(), connector, is_direct, seen_certificate }),
             Err(reason) if mode < Mode::Require => {
                 // libpq goes on without TLS too, but without a warning.
                 log::warn!(target: "pyreplica", "{side}: no TLS, because {reason}");
@@ -136,7 +138,8 @@ fn wrong(side: Side, reason: String) -> Error {
     Error::new(Kind::Config, Some(side), "set up TLS", reason)
 }
 
-fn is_socket(dsn: &Dsn) -> bool {
+/// Whether the connection string is about a Unix socket.
+pub fn is_socket(dsn: &Dsn) -> bool {
     dsn.get("hostaddr").is_none_or(str::is_empty) && dsn.get("host").is_some_and(|host| host.starts_with(['/', '@']))
 }
 
