@@ -13,7 +13,8 @@ const OWNERS: &[(&str, &str)] = &[
     // Both clients take streams with its traits.
     ("tokio::", "daemon::mail"),
     ("rustls::", "server::tls"),
-    ("tokio_postgres_rustls::", "server::tls"),
+    ("tokio_rustls::", "server::tls"),
+    ("ring::", "server::tls"),
     ("rustls_native_certs::", "server::tls"),
     ("x509_cert::", "server::tls"),
     ("env_logger::", "process::logger"),

@@ -4,7 +4,9 @@
 use crate::harness::secure::Outcome::{Encrypted, Plain, Refused};
 use crate::harness::secure::{Outcome, assert_says, connect, outcome, refusal, start_cluster, with_defaults, world};
 use crate::harness::{Authority, Certificate, Contents, Forwarder, ORDINARY, Pair, restrict, shared, wait_until};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 // == Modes ==
 
@@ -87,6 +89,26 @@ fn a_socket_needs_no_tls_in_any_mode() {
         world.port()
     ));
     assert_eq!(outcome(&dsn), Plain);
+}
+
+/// PostgreSQL 17 and later: both sides name the protocol, so that no server of another one takes the place of PostgreSQL.
+#[test]
+fn tls_from_the_first_byte_needs_a_server_that_agrees_to_the_protocol() {
+    let world = world();
+    let (file, key) = (world.authority.file("server.crt"), world.authority.file("server.key"));
+    for (protocols, says) in [(vec!["postgresql"], "speaking postgresql"), (vec![], "TLS from the first byte")] {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/harness/direct.py");
+        let mut command = Command::new("python3");
+        command.arg(script).arg(&file).arg(&key).args(protocols).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut server = command.spawn().expect("python3 starts");
+        let mut port = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut port).unwrap();
+        let dsn = world.dsn(&format!("sslmode=verify-full sslrootcert={} sslnegotiation=direct", world.root()));
+        let error = connect(&dsn.with("port", port.trim())).err().unwrap();
+        assert!(error.detail().contains(says), "{error}");
+        drop(server.stdin.take());
+        server.wait().unwrap();
+    }
 }
 
 #[test]

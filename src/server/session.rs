@@ -344,13 +344,8 @@ fn connect_address(side: Side, dsn: &Dsn, (config, limit): (&Config, Duration), 
     for attempt in tls.attempts {
         // The caller gives up first, and says so.
         let limit = limit.saturating_mul(2);
-        let line = Line {
-            tls: tls.connector.clone(),
-            use_of_tls: *attempt,
-            is_direct: tls.is_direct,
-            limit,
-            limits: Arc::new(Limits::new(limit)),
-        };
+        let line =
+            Line { tls: tls.connector.clone(), use_of_tls: *attempt, limit, limits: Arc::new(Limits::new(limit)) };
         let failure = match Client::connect(config, line) {
             Ok(client) => return Ok(client),
             Err(failure) => failure,

@@ -5,6 +5,7 @@
 //! some, and `verify-full` also compares the host name. `prefer` and `allow` may still connect without TLS then, so
 //! they protect from no attacker.
 
+mod connector;
 mod diagnosis;
 mod files;
 mod names;
@@ -20,11 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use verifier::Verifier;
 
+pub use connector::{Connector, TlsStream, endpoint};
 pub use diagnosis::{TlsFailure, diagnose};
-pub use tokio_postgres_rustls::MakeRustlsConnect as Connector;
-
-/// The protocol name that the client has to send if it uses TLS from the first byte on.
-const ALPN: &[u8] = b"postgresql";
 
 /// How one attempt to connect uses TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +38,6 @@ pub struct Tls {
     /// The attempts to make, in this order. The next one is made only if it may help.
     pub attempts: &'static [Use],
     pub connector: Connector,
-    /// TLS from the first byte on.
-    pub is_direct: bool,
     seen_certificate: Arc<AtomicBool>,
 }
 
@@ -64,11 +60,11 @@ impl Tls {
         // libpq ignores sslmode for Unix sockets, because it trusts everybody who may write to their directory.
         if mode == Mode::Disable || is_socket(dsn) {
             let config = configure(None, dsn, Verifier::trusting(Arc::clone(&seen_certificate)));
-            let connector = Connector::new(config.map_err(|reason| wrong(side, reason))?);
-            return Ok(Tls { attempts: &[Use::Never], connector, is_direct, seen_certificate });
+            let connector = Connector::new(config.map_err(|reason| wrong(side, reason))?, false);
+            return Ok(Tls { attempts: &[Use::Never], connector, seen_certificate });
         }
         match prepare(mode, dsn, Arc::clone(&seen_certificate), is_direct) {
-            Ok(connector) => Ok(Tls { attempts: mode.attempts(), connector, is_direct, seen_certificate }),
+            Ok(connector) => Ok(Tls { attempts: mode.attempts(), connector, seen_certificate }),
             Err(reason) if mode < Mode::Require => {
                 // libpq goes on without TLS too, but without a warning.
                 log::warn!(target: "pyreplica", "{side}: no TLS, because {reason}");
@@ -149,11 +145,7 @@ fn prepare(mode: Mode, dsn: &Dsn, seen: Arc<AtomicBool>, is_direct: bool) -> std
         Some(trust) => Verifier::checking(trust, mode == Mode::VerifyFull, seen)?,
         None => Verifier::trusting(seen),
     };
-    let mut config = configure(files::identity(dsn)?, dsn, verifier)?;
-    if is_direct {
-        config.alpn_protocols = vec![ALPN.to_vec()];
-    }
-    Ok(Connector::new(config))
+    Ok(Connector::new(configure(files::identity(dsn)?, dsn, verifier)?, is_direct))
 }
 
 fn configure(

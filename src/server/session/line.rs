@@ -5,7 +5,7 @@
 //! For a Unix socket the crate has no such mode. But there the server belongs to this machine.
 
 use super::guard::{Guard, Limits};
-use crate::server::tls::{Connector, Use};
+use crate::server::tls::{self, Connector, Use};
 use postgres::Socket;
 use postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use std::error::Error as StdError;
@@ -18,8 +18,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 type Problem = Box<dyn StdError + Sync + Send>;
-type Handshake = <Connector as MakeTlsConnect<Socket>>::TlsConnect;
-type Encrypted = <Handshake as TlsConnect<Socket>>::Stream;
 
 /// The message by which a client asks for TLS: its length and a number in the place of a version.
 const REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -32,8 +30,6 @@ const CHUNK: usize = 16 << 10;
 pub(super) struct Line {
     pub(super) tls: Connector,
     pub(super) use_of_tls: Use,
-    /// TLS from the first byte on.
-    pub(super) is_direct: bool,
     /// How long the handshake may take.
     pub(super) limit: Duration,
     pub(super) limits: Arc<Limits>,
@@ -41,7 +37,7 @@ pub(super) struct Line {
 
 pub(super) struct Opening {
     line: Line,
-    handshake: Handshake,
+    host: String,
 }
 
 pub(super) struct Stream {
@@ -55,7 +51,7 @@ pub(super) struct Stream {
 
 enum Inner {
     Clear(Socket),
-    Encrypted(Box<Encrypted>),
+    Encrypted(Box<tls::TlsStream<Socket>>),
 }
 
 impl MakeTlsConnect<Socket> for Line {
@@ -64,8 +60,7 @@ impl MakeTlsConnect<Socket> for Line {
     type Error = Problem;
 
     fn make_tls_connect(&mut self, host: &str) -> Result<Opening, Problem> {
-        let handshake = MakeTlsConnect::<Socket>::make_tls_connect(&mut self.tls, host)?;
-        Ok(Opening { line: self.clone(), handshake })
+        Ok(Opening { line: self.clone(), host: host.to_string() })
     }
 }
 
@@ -76,8 +71,8 @@ impl TlsConnect<Socket> for Opening {
 
     fn connect(self, socket: Socket) -> Self::Future {
         Box::pin(async move {
-            let Opening { line, handshake } = self;
-            let opened = tokio::time::timeout(line.limit, open(socket, &line, handshake)).await;
+            let Opening { line, host } = self;
+            let opened = tokio::time::timeout(line.limit, open(socket, &line, &host)).await;
             let inner = opened.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))??;
             let chunk = vec![0; CHUNK].into_boxed_slice();
             Ok(Stream { inner, guard: Guard::new(line.limits), chunk, begin: 0, end: 0 })
@@ -85,11 +80,11 @@ impl TlsConnect<Socket> for Opening {
     }
 }
 
-async fn open(mut socket: Socket, line: &Line, handshake: Handshake) -> Result<Inner, Problem> {
+async fn open(mut socket: Socket, line: &Line, host: &str) -> Result<Inner, Problem> {
     if line.use_of_tls == Use::Never {
         return Ok(Inner::Clear(socket));
     }
-    if !line.is_direct {
+    if !line.tls.is_direct() {
         socket.write_all(&REQUEST).await?;
         // One byte and no more: what follows in the clear must not be taken for something that came by TLS.
         match (socket.read_u8().await?, line.use_of_tls) {
@@ -99,7 +94,9 @@ async fn open(mut socket: Socket, line: &Line, handshake: Handshake) -> Result<I
             _ => return Err("it answered neither yes nor no to the question whether it supports TLS".into()),
         }
     }
-    let encrypted = handshake.connect(socket).await?;
+    let (connector, host) = line.tls.prepare(host)?;
+    let encrypted = connector.connect(host, socket).await?;
+    line.tls.check_protocol(&encrypted)?;
     Ok(Inner::Encrypted(Box::new(encrypted)))
 }
 
@@ -107,7 +104,9 @@ impl TlsStream for Stream {
     fn channel_binding(&self) -> ChannelBinding {
         match &self.inner {
             Inner::Clear(_) => ChannelBinding::none(),
-            Inner::Encrypted(stream) => stream.channel_binding(),
+            Inner::Encrypted(stream) => {
+                tls::endpoint(stream).map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
+            }
         }
     }
 }
