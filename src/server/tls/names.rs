@@ -7,8 +7,11 @@
 use rustls::client::verify_server_name;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, Error};
+use rustls::{CertificateError, Error, OtherError};
+use std::error::Error as StdError;
+use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use x509_cert::Certificate;
 use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::der::{Decode, Tag, Tagged};
@@ -31,12 +34,27 @@ pub(super) fn check<'a>(
     let Ok(certificate) = Certificate::from_der(certificate) else { return Err(refusal) };
     let names = Names::of(&certificate);
     let is_named = names.common_name.as_ref().is_some_and(|name| matches(name, host));
-    if is_named && names.allow_common_name(host) && !is_constrained(&certificate, authorities) {
-        return Ok(());
+    if is_named && names.allow_common_name(host) {
+        return match is_constrained(&certificate, authorities) {
+            true => Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(OnlyCommonName))))),
+            false => Ok(()),
+        };
     }
     let presented = names.all();
     Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected: host.to_owned(), presented }))
 }
+
+/// The certificate names the host by its CN alone, and a CA of it has name constraints.
+#[derive(Debug)]
+pub(super) struct OnlyCommonName;
+
+impl fmt::Display for OnlyCommonName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the CN does not count under name constraints")
+    }
+}
+
+impl StdError for OnlyCommonName {}
 
 #[derive(Default)]
 struct Names {
