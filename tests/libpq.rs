@@ -205,3 +205,15 @@ fn a_server_that_never_answers_is_given_up_at_every_step() {
         assert_says(&attempt.join().unwrap(), "no answer within 2 s", "connect_timeout");
     }
 }
+
+#[test]
+fn what_comes_in_the_clear_instead_of_an_answer_or_behind_it_is_not_believed() {
+    for answer in [&b"ESFATAL\0C28000\0Mforged\0\0"[..], b"SE\0\0\0\x1bSFATAL\0C28000\0Mforged\0\0"] {
+        for mode in ["prefer", "require"] {
+            let dsn = format!("host=127.0.0.1 port={} user=u sslmode={mode} connect_timeout=2", hung_server(answer));
+            let error = connect(&with_defaults(&dsn)).err().unwrap();
+            assert!(!error.detail().contains("forged"), "{error}");
+            assert!(answer[0] == b'S' || error.detail().contains("neither yes nor no"), "{error}");
+        }
+    }
+}

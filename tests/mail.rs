@@ -2,7 +2,9 @@
 //! concern of replication.
 
 use crate::harness::{self, Certificates, Daemon, Forwarder, MailServer, Pair};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::sync::mpsc::{Receiver, channel};
 
 const TABLE: &str = "create table t (id int primary key, v text)";
 const SUBJECTS: &str = "START_SUBJECT=Start\nSTOP_SUBJECT=Stop\nERROR_SUBJECT=Error\nWARNING_SUBJECT=Warning\n";
@@ -301,4 +303,54 @@ fn a_server_that_never_answers_delays_neither_replication_nor_its_end() {
     pair.assert_equal();
     assert!(daemon.terminate().success());
     assert!(daemon.log().contains("the mail server did not take all mails in time"), "{}", daemon.log());
+}
+
+// == Somebody between ==
+
+/// A server that answers EHLO, and the lines that were sent to it.
+fn server_that_offers(offer: &'static str) -> (u16, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, said) = channel();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let mut lines = BufReader::new(client.try_clone().unwrap());
+            let mut client = client;
+            let mut answer = "220 hello\r\n";
+            loop {
+                let mut line = Vec::new();
+                if client.write_all(answer.as_bytes()).is_err()
+                    || !matches!(lines.read_until(b'\n', &mut line), Ok(1..))
+                {
+                    break;
+                }
+                answer = if line.starts_with(b"EHLO") { offer } else { "250 ok\r\n" };
+                sender.send(String::from_utf8_lossy(&line).into_owned()).unwrap();
+            }
+        }
+    });
+    (port, said)
+}
+
+#[test]
+fn lines_behind_the_answer_to_starttls_are_not_taken_for_answers() {
+    // All that a server would say until it has taken the mail.
+    let added = "250-x\r\n250 AUTH PLAIN\r\n235 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n250 taken\r\n221 bye";
+    let lines = |c: &Certificates| format!("SECURITY=starttls\nCA_FILE={}", c.path("ca.pem"));
+    let (tls, log) = start_mail_over("server", &["--add-to-starttls", added], lines);
+    assert_eq!(tls, None, "{log}");
+    assert!(log.contains("cannot send mail \"Start\"") && log.contains("hint: after STARTTLS"), "{log}");
+}
+
+#[test]
+fn without_the_offer_of_starttls_no_login_is_sent() {
+    let (port, said) = server_that_offers("250-x\r\n250 AUTH PLAIN\r\n");
+    let pair = pair();
+    let lines = "START_SUBJECT=Start\nSECURITY=starttls\nUSERNAME=u\nPASSWORD=S3cr3t\n";
+    let mut daemon = replicating(&pair, &section(port, lines));
+    daemon.wait_log("STARTTLS is not supported on this server");
+    daemon.wait_log("hint: if the server has TLS");
+    daemon.terminate();
+    let said: String = said.try_iter().collect();
+    assert!(said.contains("EHLO") && !said.contains("AUTH") && !said.contains("MAIL"), "{said}");
 }

@@ -20,6 +20,7 @@ mod escapes;
 mod explained;
 mod filter;
 mod filter_python;
+mod flood;
 mod free_statements;
 mod harness_itself;
 mod hostile;

@@ -4,7 +4,9 @@
 use crate::harness::secure::Outcome::{Encrypted, Plain, Refused};
 use crate::harness::secure::{Outcome, assert_says, connect, outcome, refusal, start_cluster, with_defaults, world};
 use crate::harness::{Authority, Certificate, Contents, Forwarder, ORDINARY, Pair, restrict, shared, wait_until};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 // == Modes ==
 
@@ -89,6 +91,26 @@ fn a_socket_needs_no_tls_in_any_mode() {
     assert_eq!(outcome(&dsn), Plain);
 }
 
+/// PostgreSQL 17 and later: both sides name the protocol, so that no server of another one takes the place of PostgreSQL.
+#[test]
+fn tls_from_the_first_byte_needs_a_server_that_agrees_to_the_protocol() {
+    let world = world();
+    let (file, key) = (world.authority.file("server.crt"), world.authority.file("server.key"));
+    for (protocols, says) in [(vec!["postgresql"], "speaking postgresql"), (vec![], "TLS from the first byte")] {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/harness/direct.py");
+        let mut command = Command::new("python3");
+        command.arg(script).arg(&file).arg(&key).args(protocols).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut server = command.spawn().expect("python3 starts");
+        let mut port = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut port).unwrap();
+        let dsn = world.dsn(&format!("sslmode=verify-full sslrootcert={} sslnegotiation=direct", world.root()));
+        let error = connect(&dsn.with("port", port.trim())).err().unwrap();
+        assert!(error.detail().contains(says), "{error}");
+        drop(server.stdin.take());
+        server.wait().unwrap();
+    }
+}
+
 #[test]
 fn protocol_bounds_that_the_server_keeps_are_no_hindrance() {
     let world = world();
@@ -133,6 +155,51 @@ fn certificates_of_every_make_are_judged_as_psql_judges_them() {
             if mode == "verify-ca" && certificate.file.ends_with("expired.crt") {
                 assert_says(&connect(&dsn).err().unwrap(), "has expired", "renew");
             }
+        }
+    }
+}
+
+#[test]
+fn a_ca_that_is_constrained_to_a_domain_speaks_for_no_other_host() {
+    const ELSEWHERE: Contents = Contents { is_authority: true, constraints: "permitted;DNS:example.test", ..ORDINARY };
+    let authority = Authority::new("constrained");
+    let by_dns = Contents { names: "DNS:db.test", ..ORDINARY };
+    let between = authority.issue("between", "between", ELSEWHERE);
+    let below = authority.issue_by("between", "below", "below", Contents { is_authority: true, ..ORDINARY });
+    authority.self_signed("narrow", "narrow", ELSEWHERE);
+    let here = Contents { constraints: "permitted;DNS:db.test", ..ELSEWHERE };
+    let rightly = authority.issue("rightly", "rightly", here);
+    let issue = |issuer, label, contents| authority.issue_by(issuer, label, "db.test", contents);
+    let makes: [(Certificate, PathBuf, Outcome); 7] = [
+        (issue("between", "common", ORDINARY).with_chain(&[&between]), authority.root(), Refused),
+        (issue("between", "dns", by_dns).with_chain(&[&between]), authority.root(), Refused),
+        (
+            issue("between", "other", Contents { names: "email:a@db.test", ..ORDINARY }).with_chain(&[&between]),
+            authority.root(),
+            Refused,
+        ),
+        (issue("below", "deep", ORDINARY).with_chain(&[&below, &between]), authority.root(), Refused),
+        (issue("narrow", "under", ORDINARY), authority.file("narrow.crt"), Refused),
+        (issue("rightly", "right", by_dns).with_chain(&[&rightly]), authority.root(), Encrypted),
+        // Somebody else's constraints among the roots mean nothing for this certificate.
+        (issue("root", "free", ORDINARY), authority.file("both.crt"), Encrypted),
+    ];
+    let both: Vec<String> = [authority.root(), authority.file("narrow.crt")]
+        .iter()
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect();
+    std::fs::write(authority.file("both.crt"), both.concat()).unwrap();
+    let mut cluster = start_cluster();
+    for (certificate, root, expected) in makes {
+        cluster.use_certificate(&certificate, &authority.root());
+        let dsn = with_defaults(&format!(
+            "host=db.test hostaddr=127.0.0.1 port={} user=tls_only dbname=postgres sslmode=verify-full sslrootcert={}",
+            cluster.server().port(),
+            root.display()
+        ));
+        assert_eq!(outcome(&dsn), expected, "{}", certificate.file.display());
+        if certificate.file.ends_with("common.chain.crt") {
+            assert_says(&refusal(&dsn), "only by its CN", "alternative name");
         }
     }
 }

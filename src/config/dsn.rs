@@ -83,12 +83,23 @@ impl Dsn {
             Some(rest) => url::parse(rest)?,
             None => parse_list(text)?,
         };
+        // With `;` between them, all words after the first `=` are one value, which would be shown.
+        for (key, value) in params.iter().filter(|(key, _)| !Self::is_secret(key)) {
+            let value = value.to_lowercase();
+            if let Some(secret) = SECRETS.iter().find(|secret| value.contains(&format!("{secret}="))) {
+                return Err(DsnError(format!(
+                    "the value of \"{key}\" contains \"{secret}=\": write key=value words with blanks between them"
+                )));
+            }
+        }
         Ok(Dsn { params })
     }
 
-    /// Whether a word of the command line is a connection string and not the name of a file.
+    /// Whether a word of the command line is a connection string and not the name of a file. So is a wrong one that has a
+    /// login: errors show the names of files.
     pub fn looks_like(word: &str) -> bool {
-        url::strip_scheme(word).is_some() || word.contains('=')
+        let has_login = |(_, rest): (&str, &str)| rest.contains('@') && !rest.starts_with('\\');
+        word.contains("://") || word.contains('=') || word.split_once(':').is_some_and(has_login)
     }
 
     /// Keywords and values in the order given.
@@ -226,8 +237,13 @@ fn check_word(key: &str, has_value: bool, previous: Option<&str>) -> Result<(), 
     }
 }
 
+/// What is not a word at all may be a piece of anything, of a URL with a password perhaps.
 fn unknown_keyword(key: &str) -> DsnError {
-    DsnError(format!("unknown keyword \"{key}\""))
+    let is_word = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    DsnError(match is_word {
+        true => format!("unknown keyword \"{key}\""),
+        false => "what stands before a \"=\" is not a keyword: expected key=value words or a postgresql:// URL".into(),
+    })
 }
 
 /// None if the closing quote is missing.
@@ -304,7 +320,19 @@ mod tests {
 
     #[test]
     fn no_error_repeats_a_piece_of_a_password() {
-        for text in ["password=my hunter2", "password=my hunter2=x host=a", "password='my hunter2", "hunter2"] {
+        for text in [
+            "password=my hunter2",
+            "password=my hunter2=x host=a",
+            "password='my hunter2",
+            "password='my'hunter2=x",
+            "password=\"my hunter2=x\"",
+            "user='me password='hunter2' dbname=d",
+            "host=a;password=hunter2;dbname=d",
+            "host=a&PASSWORD=hunter2",
+            "dbname='d password=hunter2'",
+            "me:hunter2@host/d?sslmode=require",
+            "hunter2",
+        ] {
             assert!(!error(text).contains("hunter2"), "{}", error(text));
         }
         assert!(error("password=my hunter2").contains("single quotes"));
@@ -338,6 +366,9 @@ mod tests {
     fn connection_strings_are_distinguished_from_files() {
         assert!(Dsn::looks_like("dbname=x"));
         assert!(Dsn::looks_like("postgres://"));
+        assert!(Dsn::looks_like("POSTGRES://me:secret@host/d"));
+        assert!(Dsn::looks_like("me:secret@host"));
         assert!(!Dsn::looks_like("/etc/pyreplica/x.conf"));
+        assert!(!Dsn::looks_like("C:\\pyreplica@home\\x.conf"));
     }
 }

@@ -17,7 +17,9 @@ use crate::copy::sql;
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
 use std::collections::HashSet;
+use std::fmt;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -255,14 +257,18 @@ fn run(
 
 impl Scratch {
     fn new() -> Result<Scratch> {
-        let path = std::env::temp_dir().join(format!("pyreplica-schema-{}", std::process::id()));
+        // A name that others cannot guess, so that nobody can take it first. Creating a directory fails if there is
+        // anything of that name, also a link.
+        let name = format!("pyreplica-schema-{:016x}", RandomState::new().hash_one(std::process::id()));
+        let path = std::env::temp_dir().join(name);
         let mut builder = fs::DirBuilder::new();
         #[cfg(unix)]
         {
             use std::os::unix::fs::DirBuilderExt;
             builder.mode(0o700);
         }
-        builder.create(&path).map_err(|e| local("make a directory for the schema", &e))?;
+        let made = builder.create(&path);
+        made.map_err(|e| local("make a directory for the schema", &format!("{}: {e}", path.display())))?;
         Ok(Scratch(path))
     }
 }
@@ -274,13 +280,26 @@ impl Drop for Scratch {
     }
 }
 
-fn local(operation: &str, error: &std::io::Error) -> Error {
+fn local(operation: &str, error: &dyn fmt::Display) -> Error {
     Error::new(Kind::Config, None, operation, error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn the_directory_for_the_schema_has_a_name_that_nobody_can_guess_and_is_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let (one, other) = (Scratch::new().unwrap(), Scratch::new().unwrap());
+        assert_ne!(one.0, other.0);
+        assert!(!one.0.ends_with(format!("pyreplica-schema-{}", std::process::id())), "{}", one.0.display());
+        assert_eq!(fs::metadata(&one.0).unwrap().permissions().mode() & 0o777, 0o700);
+        let path = one.0.clone();
+        drop(one);
+        assert!(!path.exists());
+    }
 
     #[test]
     fn what_is_pyreplicas_own_is_left_out_of_a_schema() {

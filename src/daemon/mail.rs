@@ -1,5 +1,7 @@
 //! Sends a mail to the mail server. Every step has a timeout. The only importer of lettre.
 
+mod starttls;
+
 use crate::base::shown::shown;
 use crate::config::settings::{Protection, Smtp};
 use lettre::address::Envelope;
@@ -11,6 +13,7 @@ use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::response::Category;
 use lettre::transport::smtp::{Error, SmtpTransport};
 use lettre::{Address, Transport};
+use starttls::{Failure, Way};
 use std::error::Error as _;
 use std::fmt;
 use std::io::ErrorKind;
@@ -49,9 +52,9 @@ impl Mailer {
     /// all of them, that is an error.
     pub fn send(&self, mail: &Mail) -> Result<Vec<String>, SendError> {
         let (message, envelope) = self.compose(mail)?;
-        let (transport, text) = (self.transport()?, message.formatted());
-        let error = match transport.send_raw(&envelope, &text) {
-            Ok(_) => return Ok(Vec::new()),
+        let text = message.formatted();
+        let error = match self.hand_over(&envelope, &text)? {
+            Ok(()) => return Ok(Vec::new()),
             Err(error) => error,
         };
         if envelope.to().len() == 1 || !refuses_mailbox(&error) {
@@ -61,7 +64,7 @@ impl Mailer {
         let mut refused = Vec::new();
         for address in envelope.to() {
             let alone = Envelope::new(envelope.from().cloned(), vec![address.clone()]).map_err(SendError::own_fault)?;
-            if let Err(error) = transport.send_raw(&alone, &text) {
+            if let Err(error) = self.hand_over(&alone, &text)? {
                 refused.push(format!("{address}: {}", SendError::from(error)));
             }
         }
@@ -96,23 +99,31 @@ impl Mailer {
         format!("<{:x}.{:x}@{host}>", now.as_nanos(), std::process::id())
     }
 
-    /// Called for each mail, because the certificate file may have been replaced since the last one.
-    fn transport(&self) -> Result<SmtpTransport, SendError> {
+    /// Sends a mail to the mail server. An outer error is on our side. It reads the certificate file for each mail, because
+    /// it may have been replaced since the last one.
+    fn hand_over(&self, envelope: &Envelope, text: &[u8]) -> Result<Result<(), Failure>, SendError> {
         let smtp = &self.smtp;
+        let login = smtp.login.as_ref();
+        let login = login.map(|login| Credentials::new(login.username.clone(), login.password.clone()));
+        let hello = match self.host.contains('.') {
+            true => ClientId::Domain(self.host.clone()),
+            false => ClientId::default(),
+        };
         let tls = match smtp.protection {
             Protection::Clear => Tls::None,
-            Protection::IfOffered => Tls::Opportunistic(self.tls_parameters()?),
-            Protection::Starttls => Tls::Required(self.tls_parameters()?),
             Protection::Tls => Tls::Wrapper(self.tls_parameters()?),
+            Protection::Starttls | Protection::IfOffered => {
+                let needs_tls = smtp.protection == Protection::Starttls;
+                let (server, tls) = ((&*smtp.host, smtp.port), self.tls_parameters()?);
+                return Ok(starttls::send(Way { server, tls, needs_tls, hello, login }, envelope, text));
+            }
         };
         let mut builder = SmtpTransport::builder_dangerous(&smtp.host).port(smtp.port).tls(tls).timeout(Some(TIMEOUT));
-        if let Some(login) = &smtp.login {
-            builder = builder.credentials(Credentials::new(login.username.clone(), login.password.clone()));
+        if let Some(login) = login {
+            builder = builder.credentials(login);
         }
-        if self.host.contains('.') {
-            builder = builder.hello_name(ClientId::Domain(self.host.clone()));
-        }
-        Ok(builder.build())
+        let sent = builder.hello_name(hello).build().send_raw(envelope, text);
+        Ok(sent.map(drop).map_err(Failure::Smtp))
     }
 
     fn tls_parameters(&self) -> Result<TlsParameters, SendError> {
@@ -157,11 +168,25 @@ impl From<Error> for SendError {
             io.is_some_and(|io| matches!(io.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock))
         });
         let reason = match is_timeout {
-            true => format!("no answer within {} s", TIMEOUT.as_secs()),
+            true => no_answer(),
             false => error.to_string(),
         };
         SendError::new(reason, error.is_permanent())
     }
+}
+
+impl From<Failure> for SendError {
+    fn from(failure: Failure) -> SendError {
+        match failure {
+            Failure::Smtp(error) => SendError::from(error),
+            Failure::Network(error) if error.kind() == ErrorKind::TimedOut => SendError::new(no_answer(), false),
+            Failure::Network(error) => SendError::new(format!("Connection error: {error}"), false),
+        }
+    }
+}
+
+fn no_answer() -> String {
+    format!("no answer within {} s", TIMEOUT.as_secs())
 }
 
 impl fmt::Display for SendError {
@@ -180,6 +205,7 @@ pub fn host_name() -> String {
 
 /// Whether the server refuses a recipient, the sender or the mail for good (a code x5x). A refused login has another
 /// code, and must not be repeated for each recipient.
-fn refuses_mailbox(error: &Error) -> bool {
+fn refuses_mailbox(failure: &Failure) -> bool {
+    let Failure::Smtp(error) = failure else { return false };
     error.is_permanent() && error.status().is_some_and(|code| code.category == Category::MailSystem)
 }

@@ -282,9 +282,15 @@ fn what(error: &Error) -> String {
 }
 
 fn hint(error: &SendError) -> &'static str {
-    match error.to_string().contains("certificate") {
-        true => "\0hint: CA_FILE in [SMTP] names the certificates to trust",
-        false => "",
+    match error.to_string() {
+        text if text.contains("certificate") => "\0hint: CA_FILE in [SMTP] names the certificates to trust",
+        text if text.contains("STARTTLS is not supported") => {
+            "\0hint: if the server has TLS, is somebody in between? SECURITY=tls uses TLS from the start"
+        }
+        text if text.contains("corrupt message") => {
+            "\0hint: after STARTTLS came something else than TLS: is somebody in between? SECURITY=tls uses TLS from the start"
+        }
+        _ => "",
     }
 }
 

@@ -47,6 +47,7 @@ fn start(side: Side, dsn: Dsn, label: String) -> Result<Receiver<Result<Session>
     let open = move || {
         let mut session = Session::connect(side, &dsn, &label, "")?;
         refuse_untrusted_tables(&mut session)?;
+        session.end_connecting();
         Ok(session)
     };
     let attempt = move || drop(sender.send(open()));

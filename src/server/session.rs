@@ -1,6 +1,8 @@
 //! A session on one of the two servers. It uses the blocking API of the postgres crate; no other module imports that
 //! crate.
 
+mod guard;
+mod line;
 mod client;
 mod refusal;
 mod settings;
@@ -12,13 +14,16 @@ use crate::base::names::Side;
 use crate::config::dsn::Dsn;
 use crate::server::libpq;
 use crate::server::sql;
-use crate::server::tls::{self, Connector, Tls, Use};
+use crate::server::tls::{self, Tls, Use};
 use client::{Client, Failure};
-use postgres::config::SslMode;
+use guard::Limits;
+use line::Line;
+use postgres::config::{SslMode, SslNegotiation};
 use postgres::types::{FromSql, Type};
 use postgres::{Config, SimpleQueryMessage, Statement};
 use std::collections::HashMap;
 use std::panic;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -47,25 +52,24 @@ pub type TextRow = Vec<Option<String>>;
 
 pub struct Session {
     side: Side,
-    connected: Connected,
+    client: Client,
     statements: HashMap<String, Statement>,
     waiting: Waiting,
-}
-
-struct Connected {
-    client: Client,
-    /// For cancel requests, which open a connection of their own.
-    tls: Connector,
 }
 
 impl Session {
     /// Connects and sets the session up. `label` becomes part of `application_name`, so that `pg_stat_activity` shows
     /// which pair a session belongs to. The trigger logs `origin` with the changes that the session makes.
     pub fn connect(side: Side, dsn: &Dsn, label: &str, origin: &str) -> Result<Session> {
-        let connected = connect_any(side, &libpq::complete(dsn)?, label)?;
-        let mut session = Session { side, connected, statements: HashMap::new(), waiting: Waiting::default() };
+        let client = connect_any(side, &libpq::complete(dsn)?, label)?;
+        let mut session = Session { side, client, statements: HashMap::new(), waiting: Waiting::default() };
         session.set_up(origin)?;
         Ok(session)
+    }
+
+    /// Until then the server may send only as much as connecting needs.
+    pub fn end_connecting(&mut self) {
+        self.client.end_connecting();
     }
 
     /// How long connecting may take: for each host, `connect_timeout` or ten seconds.
@@ -228,8 +232,7 @@ impl Session {
 
     /// A function that cancels this session's current statement from another thread.
     pub fn canceller(&self) -> Canceller {
-        let Connected { client, tls } = &self.connected;
-        let cancel = client.canceller(tls.clone());
+        let cancel = self.client.canceller();
         Box::new(move || {
             if let Err(error) = cancel() {
                 log::debug!(target: "pyreplica", "cannot cancel: {error}");
@@ -259,7 +262,7 @@ impl Session {
     }
 
     fn client(&mut self) -> &mut Client {
-        &mut self.connected.client
+        &mut self.client
     }
 
     fn prepared(&mut self, sql: &str) -> std::result::Result<Statement, postgres::Error> {
@@ -279,7 +282,9 @@ impl Session {
     fn error(&self, operation: &str, error: &postgres::Error) -> Error {
         match error.as_db_error() {
             Some(server) => refusal::from_server(self.side, operation, server),
-            None => Error::new(Kind::Connection, Some(self.side), operation, error).with_hint(WENT_AWAY),
+            None => refusal::too_much(self.side, operation, error).unwrap_or_else(|| {
+                Error::new(Kind::Connection, Some(self.side), operation, error).with_hint(WENT_AWAY)
+            }),
         }
     }
 }
@@ -289,11 +294,11 @@ const WENT_AWAY: &str =
 
 /// Tries the hosts in order, as libpq does. It tries the next one if a server cannot be reached, but not if the server
 /// refuses the login.
-fn connect_any(side: Side, hosts: &[Dsn], label: &str) -> Result<Connected> {
+fn connect_any(side: Side, hosts: &[Dsn], label: &str) -> Result<Client> {
     let mut failed: Option<Error> = None;
     for dsn in hosts {
         let error = match connect_host(side, dsn, label) {
-            Ok(connected) => return Ok(connected),
+            Ok(client) => return Ok(client),
             Err(error) => error,
         };
         let is_final = error.kind() == Kind::Config || error.code().is_some_and(|code| code != STARTING_UP);
@@ -310,9 +315,14 @@ fn connect_any(side: Side, hosts: &[Dsn], label: &str) -> Result<Connected> {
 }
 
 /// Tries every address of the host, each with its own time limit.
-fn connect_host(side: Side, dsn: &Dsn, label: &str) -> Result<Connected> {
+fn connect_host(side: Side, dsn: &Dsn, label: &str) -> Result<Client> {
     let tls = Tls::of(side, dsn)?;
-    let (config, _) = settings::of(side, dsn, label)?;
+    let (mut config, limit) = settings::of(side, dsn, label)?;
+    // The line asks for TLS itself, or does without.
+    match tls::is_socket(dsn) {
+        true => config.ssl_mode(SslMode::Disable),
+        false => config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct),
+    };
     let refused = |failure| refusal::no_connection(side, dsn, &failure);
     let addresses = match dsn.get("host") {
         Some(host) if dsn.get("hostaddr").is_none() && !host.starts_with('/') => {
@@ -321,13 +331,13 @@ fn connect_host(side: Side, dsn: &Dsn, label: &str) -> Result<Connected> {
         _ => Vec::new(),
     };
     if addresses.is_empty() {
-        return connect_address(side, dsn, &config, &tls);
+        return connect_address(side, dsn, (&config, limit), &tls);
     }
     let mut failed = None;
     for address in addresses {
         let mut config = config.clone();
         config.hostaddr(address);
-        match connect_address(side, dsn, &config, &tls) {
+        match connect_address(side, dsn, (&config, limit), &tls) {
             Err(error) if error.code().is_none_or(|code| code == STARTING_UP) => failed = Some(error),
             settled => return settled,
         }
@@ -336,17 +346,15 @@ fn connect_host(side: Side, dsn: &Dsn, label: &str) -> Result<Connected> {
 }
 
 /// Makes the attempts that sslmode asks for. It makes the second one only if that may help.
-fn connect_address(side: Side, dsn: &Dsn, config: &Config, tls: &Tls) -> Result<Connected> {
+fn connect_address(side: Side, dsn: &Dsn, (config, limit): (&Config, Duration), tls: &Tls) -> Result<Client> {
     let mut failed: Option<Error> = None;
     for attempt in tls.attempts {
-        let mut config = config.clone();
-        config.ssl_mode(match attempt {
-            Use::Never => SslMode::Disable,
-            Use::IfOffered => SslMode::Prefer,
-            Use::Always => SslMode::Require,
-        });
-        let failure = match Client::connect(&config, &tls.connector) {
-            Ok(client) => return Ok(Connected { client, tls: tls.connector.clone() }),
+        // The caller gives up first, and says so.
+        let limit = limit.saturating_mul(2);
+        let line =
+            Line { tls: tls.connector.clone(), use_of_tls: *attempt, limit, limits: Arc::new(Limits::new(limit)) };
+        let failure = match Client::connect(config, line) {
+            Ok(client) => return Ok(client),
             Err(failure) => failure,
         };
         let may_retry = match &failure {

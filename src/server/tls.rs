@@ -5,6 +5,7 @@
 //! some, and `verify-full` also compares the host name. `prefer` and `allow` may still connect without TLS then, so
 //! they protect from no attacker.
 
+mod connector;
 mod diagnosis;
 mod files;
 mod names;
@@ -20,11 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use verifier::Verifier;
 
+pub use connector::{Connector, TlsStream, endpoint};
 pub use diagnosis::{TlsFailure, diagnose};
-pub use tokio_postgres_rustls::MakeRustlsConnect as Connector;
-
-/// The protocol name that the client has to send if it uses TLS from the first byte on.
-const ALPN: &[u8] = b"postgresql";
 
 /// How one attempt to connect uses TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +60,7 @@ impl Tls {
         // libpq ignores sslmode for Unix sockets, because it trusts everybody who may write to their directory.
         if mode == Mode::Disable || is_socket(dsn) {
             let config = configure(None, dsn, Verifier::trusting(Arc::clone(&seen_certificate)));
-            let connector = Connector::new(config.map_err(|reason| wrong(side, reason))?);
+            let connector = Connector::new(config.map_err(|reason| wrong(side, reason))?, false);
             return Ok(Tls { attempts: &[Use::Never], connector, seen_certificate });
         }
         match prepare(mode, dsn, Arc::clone(&seen_certificate), is_direct) {
@@ -136,7 +134,8 @@ fn wrong(side: Side, reason: String) -> Error {
     Error::new(Kind::Config, Some(side), "set up TLS", reason)
 }
 
-fn is_socket(dsn: &Dsn) -> bool {
+/// Whether the connection string is about a Unix socket.
+pub fn is_socket(dsn: &Dsn) -> bool {
     dsn.get("hostaddr").is_none_or(str::is_empty) && dsn.get("host").is_some_and(|host| host.starts_with(['/', '@']))
 }
 
@@ -146,11 +145,7 @@ fn prepare(mode: Mode, dsn: &Dsn, seen: Arc<AtomicBool>, is_direct: bool) -> std
         Some(trust) => Verifier::checking(trust, mode == Mode::VerifyFull, seen)?,
         None => Verifier::trusting(seen),
     };
-    let mut config = configure(files::identity(dsn)?, dsn, verifier)?;
-    if is_direct {
-        config.alpn_protocols = vec![ALPN.to_vec()];
-    }
-    Ok(Connector::new(config))
+    Ok(Connector::new(configure(files::identity(dsn)?, dsn, verifier)?, is_direct))
 }
 
 fn configure(

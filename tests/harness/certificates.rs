@@ -24,12 +24,14 @@ pub struct Contents {
     /// `subjectAltName` as openssl writes it, e.g. `DNS:db.test,IP:127.0.0.1`; empty for none.
     pub names: &'static str,
     pub is_authority: bool,
+    /// `nameConstraints` as openssl writes it, e.g. `permitted;DNS:example.test`; empty for none.
+    pub constraints: &'static str,
     /// Negative for one that has expired.
     pub days: i32,
 }
 
 /// A certificate for everyday use.
-pub const ORDINARY: Contents = Contents { names: "", is_authority: false, days: 30 };
+pub const ORDINARY: Contents = Contents { names: "", is_authority: false, constraints: "", days: 30 };
 
 impl Authority {
     #[track_caller]
@@ -69,6 +71,9 @@ impl Authority {
         if !contents.names.is_empty() {
             extensions.push_str(&format!("subjectAltName={}\n", contents.names));
         }
+        if !contents.constraints.is_empty() {
+            extensions.push_str(&format!("nameConstraints=critical,{}\n", contents.constraints));
+        }
         // A file for each certificate: several tests may have one issued at the same time.
         fs::write(self.file(&format!("{label}.extensions")), extensions).expect("write the extensions");
         self.openssl(&format!(
@@ -89,8 +94,13 @@ impl Authority {
         } else {
             format!("-addext subjectAltName={}", contents.names)
         };
+        let constraints = if contents.constraints.is_empty() {
+            String::new()
+        } else {
+            format!("-addext nameConstraints=critical,{}", contents.constraints)
+        };
         self.openssl(&format!(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={common_name} -sha256 {names} \
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={common_name} -sha256 {names} {constraints} \
              -days {} -keyout {label}.key -out {label}.crt",
             contents.days
         ));

@@ -78,6 +78,17 @@ impl Forwarder {
         self.change(|state| state.greeting_takes = takes);
     }
 
+    /// Sends this to every client that is connected now, again and again until the client hangs up. The server must have
+    /// nothing to say meanwhile.
+    pub fn repeat(&self, message: &[u8]) {
+        let state = self.shared.state.lock().expect("no holder panics");
+        for client in state.streams.iter().step_by(2) {
+            let mut client = client.try_clone().expect("clone a socket");
+            let message = message.repeat(1 + 65_536 / message.len());
+            thread::spawn(move || while client.write_all(&message).is_ok() {});
+        }
+    }
+
     /// The first eight bytes of every connection so far, in no particular order.
     pub fn greetings(&self) -> Vec<[u8; 8]> {
         self.shared.state.lock().expect("no holder panics").greetings.clone()

@@ -19,6 +19,7 @@ parser.add_argument("directory")
 parser.add_argument("--login", nargs=2, metavar=("USER", "PASSWORD"), help="take mail after this login only")
 parser.add_argument("--cert", nargs=2, metavar=("FILE", "KEY"), help="offer STARTTLS")
 parser.add_argument("--tls", action="store_true", help="TLS from the first byte on, instead of STARTTLS")
+parser.add_argument("--add-to-starttls", metavar="LINES", help="what somebody between adds to the answer to STARTTLS")
 parser.add_argument("--refuse", action="append", default=[], metavar="ADDRESS", help="an unknown recipient")
 options = parser.parse_args()
 
@@ -26,6 +27,13 @@ context = None
 if options.cert:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*options.cert)
+
+
+class Server(SMTP):
+    async def push(self, status):
+        if options.add_to_starttls and "start TLS" in str(status):
+            status = f"{status}\r\n{options.add_to_starttls}"
+        await super().push(status)
 
 
 class Handler:
@@ -67,7 +75,7 @@ async def main():
         settings.update(tls_context=context)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: SMTP(handler, **settings), "127.0.0.1", 0, ssl=context if options.tls else None
+        lambda: Server(handler, **settings), "127.0.0.1", 0, ssl=context if options.tls else None
     )
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)

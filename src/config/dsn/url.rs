@@ -1,6 +1,6 @@
 //! The URL form: `postgresql://user:password@host:port,host:port/dbname?key=value&...`, parsed as libpq does.
 
-use super::{DsnError, KEYWORDS, Params, unknown_keyword};
+use super::{Dsn, DsnError, KEYWORDS, Params, unknown_keyword};
 
 /// The text after the scheme. None if this is not a URL.
 pub(super) fn strip_scheme(text: &str) -> Option<&str> {
@@ -14,9 +14,21 @@ pub(super) fn parse(rest: &str) -> Result<Params, DsnError> {
         _ => ("", rest),
     };
     let (rest, query) = split_off(rest, '?');
+    // A password with a bare `@` or `/` ends earlier than was meant. Its rest must not be shown as a host or a database.
+    if rest.contains('@') || query.split('&').any(|word| word.contains('@') && !may_have_at(word)) {
+        return Err(DsnError(
+            "the URL has a \"@\" too many: in a name or a password write %40 for \"@\" and %2F for \"/\"".into(),
+        ));
+    }
     let (hosts, dbname) = split_off(rest, '/');
     let (user, password) = split_off(login, ':');
     let (host, port) = parse_hosts(hosts)?;
+    if port.contains(|c: char| c != ',' && !c.is_ascii_digit()) {
+        return Err(DsnError(
+            "what follows a \":\" in the URL is not a port number (a login ends with \"@\", and in a password \"/\" is %2F)"
+                .into(),
+        ));
+    }
 
     let mut params = Params::new();
     let parts = [("user", user), ("password", password), ("host", &host), ("port", &port), ("dbname", dbname)];
@@ -29,6 +41,13 @@ pub(super) fn parse(rest: &str) -> Result<Params, DsnError> {
         params.push(parse_param(word)?);
     }
     Ok(params)
+}
+
+/// Whether a parameter is a login's, so that its value may have an `@`.
+fn may_have_at(word: &str) -> bool {
+    word.split_once('=').is_some_and(|(key, value)| {
+        !key.contains('@') && (key == "user" || Dsn::is_secret(key)) && !value.contains('/')
+    })
 }
 
 /// The text before and after the separator. Without a separator, the second part is empty.
@@ -149,6 +168,32 @@ mod tests {
     #[test]
     fn a_question_mark_in_a_password_stays_in_it() {
         assert_eq!(conninfo("postgres://u:hunter2?x=1@a"), "user=u password=hunter2?x=1 host=a");
+    }
+
+    #[test]
+    fn what_may_be_the_rest_of_a_password_is_refused_and_not_repeated() {
+        for url in [
+            "u:a@hunter2@h/d",
+            "u:a@b@hunter2@h/d",
+            "u:a@hunter2@/d",
+            "u:a@hunter2/x@h/d",
+            "u:a/hunter2@h/d",
+            "u:1/hunter2@h/d",
+            "u:hunter2/a@h/d",
+            "u:a/b?hunter2=c@h/d",
+            "u:a@b?hunter2=c@h/d",
+            "u:a@b?host=hunter2@h/d",
+            "u:hunter2",
+            "u:hunter2/d",
+            "u:hunter2?sslmode=disable",
+        ] {
+            for scheme in ["postgres://", "postgresql://", "POSTGRES://", "jdbc:postgresql://"] {
+                let error = error(&format!("{scheme}{url}"));
+                assert!(!error.contains("hunter2"), "{url}: {error}");
+            }
+        }
+        assert_eq!(conninfo("postgres://u:a%40b%2Fc@h/d%40e"), "user=u password=a@b/c host=h dbname=d@e");
+        assert_eq!(conninfo("postgres://h/d?user=a@b&password=c@d"), "host=h dbname=d user=a@b password=c@d");
     }
 
     #[test]

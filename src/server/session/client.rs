@@ -1,6 +1,7 @@
 //! A wrapper of the postgres crate's blocking client, and the reasons why it could not connect.
 
-use crate::server::tls::Connector;
+use super::guard::{ANSWER, LONGEST_TEXT, Limits};
+use super::line::Line;
 use fallible_iterator::FallibleIterator;
 use postgres::types::ToSql;
 use postgres::{Config, CopyInWriter, CopyOutReader, Error, Row, SimpleQueryMessage, Statement};
@@ -8,6 +9,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why there is no connection.
@@ -19,7 +21,10 @@ pub(super) enum Failure {
     Unresolved(io::Error),
 }
 
-pub(super) struct Client(postgres::Client);
+pub(super) struct Client {
+    client: postgres::Client,
+    line: Line,
+}
 
 /// All addresses of a host name.
 pub(super) fn resolve(host: &str) -> Result<Vec<IpAddr>, Failure> {
@@ -29,16 +34,22 @@ pub(super) fn resolve(host: &str) -> Result<Vec<IpAddr>, Failure> {
 
 impl Client {
     /// Connects to the one address in `config`.
-    pub(super) fn connect(config: &Config, tls: &Connector) -> Result<Client, Failure> {
-        config.connect(tls.clone()).map(Client).map_err(Failure::Refused)
+    pub(super) fn connect(config: &Config, line: Line) -> Result<Client, Failure> {
+        let client = config.connect(line.clone()).map_err(Failure::Refused)?;
+        Ok(Client { client, line })
+    }
+
+    /// From now on the server may send what a server sends to a session that works.
+    pub(super) fn end_connecting(&self) {
+        self.line.limits.end_connecting();
     }
 
     pub(super) fn prepare(&mut self, sql: &str) -> Result<Statement, Error> {
-        self.0.prepare(sql)
+        self.for_answer(ANSWER).prepare(sql)
     }
 
     pub(super) fn query(&mut self, sql: &Statement, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
-        self.0.query(sql, params)
+        self.for_answer(ANSWER).query(sql, params)
     }
 
     /// Passes each row to `take` as it arrives, so that memory does not have to hold all of them.
@@ -48,7 +59,7 @@ impl Client {
         params: &[&(dyn ToSql + Sync)],
         mut take: impl FnMut(Row),
     ) -> Result<(), Error> {
-        let mut rows = self.0.query_raw(sql, params.iter().map(|param| *param as &dyn ToSql))?;
+        let mut rows = self.for_answer(ANSWER).query_raw(sql, params.iter().map(|param| *param as &dyn ToSql))?;
         while let Some(row) = rows.next()? {
             take(row);
         }
@@ -56,38 +67,49 @@ impl Client {
     }
 
     pub(super) fn execute(&mut self, sql: &Statement, params: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
-        self.0.execute(sql, params)
+        self.for_answer(ANSWER).execute(sql, params)
     }
 
     pub(super) fn simple_query(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
-        self.0.simple_query(sql)
+        self.for_answer(ANSWER).simple_query(sql)
     }
 
     pub(super) fn copy_out(&mut self, sql: &str) -> Result<CopyOutReader<'_>, Error> {
-        self.0.copy_out(sql)
+        self.for_answer(u64::MAX).copy_out(sql)
     }
 
     pub(super) fn copy_in(&mut self, sql: &str) -> Result<CopyInWriter<'_>, Error> {
-        self.0.copy_in(sql)
+        self.for_answer(ANSWER).copy_in(sql)
     }
 
     /// True if a notification came in time; false if none came or the connection is closed.
     pub(super) fn wait_for_notification(&mut self, limit: Duration) -> Result<bool, Error> {
-        Ok(self.0.notifications().timeout_iter(limit).next()?.is_some())
+        let came = self.for_answer(LONGEST_TEXT).notifications().timeout_iter(limit).next()?.is_some();
+        self.line.limits.forget_notifications();
+        Ok(came)
     }
 
     pub(super) fn forget_notifications(&mut self) -> Result<bool, Error> {
-        Ok(self.0.notifications().iter().count()? > 0)
+        let count = self.for_answer(LONGEST_TEXT).notifications().iter().count()?;
+        self.line.limits.forget_notifications();
+        Ok(count > 0)
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.client.is_closed()
     }
 
     /// A function that cancels this session's statement from another thread. Its connection uses the same TLS settings.
-    pub(super) fn canceller(&self, tls: Connector) -> impl Fn() -> Result<(), Error> + Send + use<> {
-        let token = self.0.cancel_token();
-        move || token.cancel_query(tls.clone())
+    pub(super) fn canceller(&self) -> impl Fn() -> Result<(), Error> + Send + use<> {
+        let token = self.client.cancel_token();
+        let line = Line { limits: Arc::new(Limits::new(self.line.limit)), ..self.line.clone() };
+        move || token.cancel_query(line.clone())
+    }
+
+    /// Allows the server to send an answer of this many bytes. A COPY has no limit, because its rows are not kept.
+    fn for_answer(&mut self, length: u64) -> &mut postgres::Client {
+        self.line.limits.allow(length);
+        &mut self.client
     }
 }
 

@@ -1,11 +1,24 @@
 //! Turns errors of the server, the network and TLS into errors with hints for the operator.
 
 use super::client::Failure;
+use super::guard::TooMuch;
 use crate::base::error::{Error, Kind};
 use crate::base::names::Side;
 use crate::config::dsn::Dsn;
 use crate::server::tls;
 use postgres::error::DbError;
+use std::error::Error as StdError;
+use std::io;
+
+const TOO_MUCH: &str = "no PostgreSQL server sends so much there: is it the right one, and is nobody in between? \
+                        sslmode=verify-full makes sure";
+
+/// None unless the server sent more than it may.
+pub(super) fn too_much(side: Side, operation: &str, error: &postgres::Error) -> Option<Error> {
+    let io = error.source()?.downcast_ref::<io::Error>()?;
+    let why = io.get_ref()?.downcast_ref::<TooMuch>()?;
+    Some(Error::new(Kind::Connection, Some(side), operation, why).with_hint(TOO_MUCH))
+}
 
 /// Why there is no connection.
 pub(super) fn no_connection(side: Side, dsn: &Dsn, failure: &Failure) -> Error {
@@ -13,6 +26,9 @@ pub(super) fn no_connection(side: Side, dsn: &Dsn, failure: &Failure) -> Error {
     if let Failure::Refused(error) = failure {
         if let Some(server) = error.as_db_error() {
             return from_server(side, &operation, server);
+        }
+        if let Some(error) = too_much(side, &operation, error) {
+            return error;
         }
         if let Some(tls::TlsFailure { detail, hint }) = tls::diagnose(error) {
             return Error::new(Kind::Login, Some(side), operation, detail).with_hint(hint);

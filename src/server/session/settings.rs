@@ -4,7 +4,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
 use crate::config::dsn::Dsn;
 use postgres::Config;
-use postgres::config::{ChannelBinding, SslNegotiation, TargetSessionAttrs};
+use postgres::config::{ChannelBinding, TargetSessionAttrs};
 use std::time::Duration;
 
 /// The time limit for a connection if the connection string has no connect_timeout.
@@ -35,7 +35,12 @@ pub(super) fn of(side: Side, dsn: &Dsn, label: &str) -> Result<(Config, Duration
         .tcp_user_timeout(USER_TIMEOUT)
         .notice_callback(|notice| log::trace!(target: "pyreplica", "{}: {}", notice.severity(), notice.message()));
     let mut limit = CONNECT_TIMEOUT;
+    let has_address = dsn.get("hostaddr").is_some_and(|address| !address.is_empty());
+    let is_path = |key, value: &str| key == "host" && value.starts_with('/');
     for (key, value) in dsn.iter().filter(|(_, value)| !value.is_empty()) {
+        if has_address && is_path(key, value) {
+            continue;
+        }
         let applied = match key {
             "connect_timeout" => connect_timeout(value).map(|given| limit = given),
             _ => apply(&mut config, key, value),
@@ -44,8 +49,8 @@ pub(super) fn of(side: Side, dsn: &Dsn, label: &str) -> Result<(Config, Duration
         applied.map_err(|reason| Error::new(Kind::Config, Some(side), format!("use {shown}"), reason))?;
     }
     // Without a host name the address takes its place. verify-full compares names, so `tls.rs` has refused it by then.
-    if let (None, Some(address)) = (dsn.get("host"), dsn.get("hostaddr")) {
-        config.host(address);
+    if config.get_hosts().is_empty() {
+        dsn.get("hostaddr").map(|address| config.host(address));
     }
     config.connect_timeout(limit);
     Ok((config, limit))
@@ -90,7 +95,6 @@ fn apply(config: &mut Config, key: &str, value: &str) -> std::result::Result<(),
             "require" => drop(config.channel_binding(ChannelBinding::Require)),
             _ => return Err("it must be disable, prefer or require".into()),
         },
-        "sslnegotiation" if value == "direct" => drop(config.ssl_negotiation(SslNegotiation::Direct)),
         "sslpassword" => {
             return Err("keys with a passphrase are not supported: remove the passphrase with openssl pkey".into());
         }

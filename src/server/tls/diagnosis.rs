@@ -1,5 +1,6 @@
 //! Explains a failed handshake to the operator: whose certificate is wrong, what is wrong with it, what to do.
 
+use super::names::OnlyCommonName;
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, Error};
 use std::error::Error as StdError;
@@ -90,6 +91,10 @@ fn explain_certificate(error: &CertificateError) -> (String, String) {
         E::InvalidPurpose | E::InvalidPurposeContext { .. } => (
             "the server's certificate is not meant for servers".into(),
             "it needs the extended key usage serverAuth, or none at all".into(),
+        ),
+        E::Other(reason) if reason.0.is::<OnlyCommonName>() => (
+            "the server's certificate names the host only by its CN, and a CA of it has name constraints".into(),
+            "give the server a certificate with the name as an alternative name (subjectAltName=DNS:...)".into(),
         ),
         E::Other(reason) if reason.to_string().contains("CaUsedAsEndEntity") => (
             "the server's certificate is that of a CA".into(),

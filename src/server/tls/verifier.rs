@@ -75,7 +75,8 @@ impl ServerCertVerifier for Verifier {
             Err(error) => return Err(error),
         }
         if self.checks_name {
-            names::check(end_entity, server_name)?;
+            let authorities = intermediates.iter().chain(&chain.roots);
+            names::check(end_entity, authorities, server_name)?;
         }
         Ok(ServerCertVerified::assertion())
     }
