@@ -1,7 +1,8 @@
 #!/bin/sh
 # Does the log stay small under a load that never ends? Two throwaway clusters, pgbench's TPC-B at a steady rate, a daemon;
 # every half minute the size of the log and what it holds. Fails if the log has grown in the last third beyond what it was
-# in the second one by more than a tenth, or if the two sides differ at the end.
+# in the second one by more than a tenth, if the daemon writes flags while the load lasts, if one is missing a minute after it,
+# or if the two sides differ at the end.
 #
 #   bench/soak.sh [MINUTES [TPS]]      default: 30 minutes, 200 transactions of four changes each a second
 #
@@ -61,18 +62,19 @@ peak() {
     sed -n 's/^VmHWM:[[:space:]]*\([0-9]*\) kB/\1/p' /proc/$daemon/status
 }
 
-echo 'minute  log kB  rows in it  not replayed  daemon kB'
+echo 'minute  log kB  rows in it  flagged  daemon kB'
 sample=0
 while [ $sample -lt $((minutes * 2)) ]; do
     sleep 30
     kill -0 $daemon 2>/dev/null || { cat "$rundir/daemon.log" >&2; exit 1; }
     sample=$((sample + 1))
-    on "$dsn0" -F ' ' -c "select pg_total_relation_size('replica_log') / 1024, count(*), count(*) filter (where not replicated)
+    on "$dsn0" -F ' ' -c "select pg_total_relation_size('replica_log') / 1024, count(*), count(*) filter (where replicated)
         from replica_log" | {
-        read -r size rows waiting
+        read -r size rows flagged
         echo "$size" >>"$rundir/sizes"
-        [ $((sample % 2)) = 1 ] || echo "$((sample / 2)) $size $rows $waiting $(peak)" |
-            awk '{ printf "%6d %7d %11d %13d %10d\n", $1, $2, $3, $4, $5 }'
+        echo "$flagged" >>"$rundir/flagged"
+        [ $((sample % 2)) = 1 ] || echo "$((sample / 2)) $size $rows $flagged $(peak)" |
+            awk '{ printf "%6d %7d %11d %8d %10d\n", $1, $2, $3, $4, $5 }'
     }
 done
 wait $load
@@ -86,6 +88,14 @@ until [ "$(on "$dsn0" -c "$balance")" = "$(on "$dsn1" -c "$balance")" ]; do
     [ $tries -lt 60 ] || break
     sleep 1
 done
+unflagged='select count(*) from replica_log where not replicated'
+tries=0
+until [ "$(on "$dsn0" -c "$unflagged")" = 0 ]; do
+    tries=$((tries + 1))
+    [ $tries -lt 60 ] || { echo "a minute after the load there are changes without a flag" >&2; exit 1; }
+    sleep 1
+done
+on "$dsn0" -c "select count(*) || ' changes in the log, all flagged, a moment after the load' from replica_log"
 "$PYREPLICA" compare "$dsn0" "$dsn1"
 most() {
     sed -n "$1p" "$rundir/sizes" | sort -n | tail -n 1
@@ -93,3 +103,6 @@ most() {
 then=$(most "$((sample / 3 + 1)),$((sample * 2 / 3))") now=$(most "$((sample * 2 / 3 + 1)),$sample")
 echo "the log at most: $then kB in the second third, $now kB in the last one"
 [ $((now * 10)) -le $((then * 11)) ]
+most_flagged=$(sort -n "$rundir/flagged" | tail -n 1)
+echo "at most $most_flagged changes with a flag while the load lasted"
+[ "$most_flagged" = 0 ]

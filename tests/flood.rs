@@ -90,11 +90,11 @@ fn a_server_that_never_stops_talking_is_left_after_the_login() {
     for kind in [b'E', b'D', b'T', b'C'] {
         assert_left(&server(&[welcome()], endless(kind)), "a message of kind");
     }
-    // The statement has a parameter and a column of type text; then come rows without end.
+    // The statement has a text and a boolean as parameters, and a column of type text; then come rows without end.
     let (text, name) = (25_u32.to_be_bytes(), [0; 2]);
-    let parameter = message(b't', &[&[0, 1][..], &text].concat());
+    let parameters = message(b't', &[&[0, 2][..], &text, &[0, 0, 0, 16]].concat());
     let column = message(b'T', &[&[0, 1][..], &name[..1], &[0; 6], &text, &[0; 8]].concat());
-    let prepared = [message(b'1', b""), parameter, column, message(b'Z', b"I")].concat();
+    let prepared = [message(b'1', b""), parameters, column, message(b'Z', b"I")].concat();
     let row = message(b'D', &[&[0, 1, 0, 0, 0xea, 0x60][..], &[b'x'; 60_000]].concat());
     let then = move |n| if n == 0 { message(b'2', b"") } else { row.clone() };
     assert_left(&server(&[welcome(), prepared], then), "too long an answer");
