@@ -2,8 +2,10 @@
 //! place, or a connection string leads to another database. Then the daemon replays what the slave lacks, or it refuses
 //! to replicate and changes nothing. Most tests run with two-phase commit and without.
 
-use crate::harness::{Finished, OwnCluster, Pair, Still, assert_says};
+use crate::harness::{Finished, OwnCluster, Pair, Still, assert_says, wait_until};
 use postgres::Client;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 const MODES: [&str; 2] = ["", "TWO_PHASE=false"];
 
@@ -124,12 +126,44 @@ fn a_slave_restored_from_an_older_backup_catches_up_by_itself() {
         let said = replicate(pair, mode);
         assert_says(&said, &["The slave is behind: its last batch is ", "Going back to its own position"]);
         assert_whole(pair);
+        let status = pair.verb_by_file("status", mode, &[]);
+        assert_says(&status.output, &["the slave came back with an older state", "to replay what it lacked"]);
         work(pair, "f");
         assert!(!replicate(pair, mode).contains("behind"));
         assert_whole(pair);
         // The same backup again: the history of its last batch has ended meanwhile, and the master still knows it.
         servers.slave.restore("old");
         assert_says(&replicate(pair, mode), &["Going back to its own position"]);
+        assert_whole(pair);
+    });
+}
+
+/// The daemon runs on, and clients write all the time.
+#[test]
+fn a_slave_restored_under_load_catches_up_while_clients_write() {
+    in_both_modes(|servers, pair, mode| {
+        servers.slave.back_up("old");
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let writing = scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    work(pair, "x");
+                }
+            });
+            let mut daemon = pair.start_with(&format!("TIMEOUT=2\nDEBUG_LEVEL=1\n{mode}"));
+            let count = |sql: &str| pair.on_slave(sql)[0].parse::<u64>().unwrap();
+            let rows = "select count(*) from t";
+            let (before, enough) = (count(rows), 200);
+            wait_until("the slave gets what the clients write", || count(rows) > before + enough);
+            servers.slave.restore("old");
+            daemon.wait_log("Going back to its own position");
+            let restored = count(rows);
+            wait_until("the slave goes on", || count(rows) > restored + 2 * enough);
+            stop.store(true, Ordering::Relaxed);
+            writing.join().unwrap();
+            pair.wait_caught_up();
+            assert!(daemon.terminate().success(), "{}", daemon.log());
+        });
         assert_whole(pair);
     });
 }

@@ -66,6 +66,14 @@ pub const HELD_SUMMARY: &str = "select (select count(*) from public.replica_held
 
 pub const LAST_ERROR: &str = include_str!("../../sql/query/status/error.sql");
 
+/// When and why a slave's position was set back or anew, during the last week. That the server was started is no event.
+pub const LAST_HISTORY: &str = "select ended::timestamptz(0)::text as at, why from public.replica_history \
+     where field = $1::text::name and why !~ '^the server was started' and ended > now() - interval '7 days' \
+     order by ended desc limit 1";
+
+pub const MAY_READ_HISTORY: &str =
+    "select coalesce(has_table_privilege(to_regclass('public.replica_history')::oid, 'select'), false)";
+
 /// Whether there is a table for the daemon's failures, and the role may write to it. Older versions have none.
 pub const MAY_RECORD_ERRORS: &str = "select count(*) = 3 from unnest(array['select', 'insert', 'update']) privilege \
      where has_table_privilege(to_regclass('public.replica_error')::oid, privilege)";

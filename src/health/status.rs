@@ -40,6 +40,8 @@ pub struct PairStatus {
     pub lag: Option<Lag>,
     pub open: Option<OpenTransactions>,
     pub error: Option<LastError>,
+    /// When and why the slave's position was last set back or anew.
+    pub history: Option<(String, String)>,
     pub in_doubt: Option<InDoubt>,
     pub records: SlaveRecords,
     /// A copy to the slave is in progress.
@@ -202,6 +204,10 @@ impl PairStatus {
         });
         if master.query_one("look for errors", sql::MAY_RECORD_ERRORS, &[])?.get::<_, bool>(0) {
             self.error = last_error(master, field)?;
+        }
+        if master.query_one("look at the history", sql::MAY_READ_HISTORY, &[])?.get::<_, bool>(0) {
+            let rows = master.query("look at the history", sql::LAST_HISTORY, &[field])?;
+            self.history = rows.first().map(|row| (row.get("at"), row.get("why")));
         }
         Ok(checks::origin(&identity, log))
     }

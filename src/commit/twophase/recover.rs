@@ -155,7 +155,11 @@ impl Pair {
         self.master.message("keep the log", sql::KEEP_LOG)?;
         let mut back = || {
             refuse_if_purged(&mut self.master, &position, master, row)?;
-            progress.end_history(&mut self.master, "the slave came back with an older state")?;
+            let why = format!(
+                "the slave came back with an older state, of batch {}, and went back from batch {} to replay what it lacked",
+                row.batch, master.position.batch
+            );
+            progress.end_history(&mut self.master, &why)?;
             let parameters: [&(dyn ToSql + Sync); 5] = [&position.floor.0, &base, &current, &last, &key];
             let cleared = self.master.execute("clear flags", &clear, &parameters)?;
             self.master.execute("clear flags", sql::FLAGGED, &[&field, &position.floor.0])?;

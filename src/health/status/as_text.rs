@@ -48,6 +48,9 @@ pub fn as_table(pairs: &[PairStatus], rates: &HashMap<String, f64>) -> String {
             text += &format!("\n{}\n", shown(&line));
             text += &problem.hint.as_ref().map_or(String::new(), |hint| format!("  hint: {}\n", shown(hint)));
         }
+        if let Some((at, why)) = &pair.history {
+            text += &format!("\n{}\n", shown(&format!("{}: at {at}: {why}", pair.name)));
+        }
         if let Some((error, at)) = pair.error.as_ref().and_then(|error| Some((error, error.recovered.as_ref()?))) {
             let line = format!("{}: failed from {} to {at}: {}", pair.name, error.since, error.message);
             text += &format!("\n{}\n", shown(&line));
@@ -85,6 +88,7 @@ pub fn as_json(pair: &PairStatus, rate: Option<f64>) -> Json {
         "lag": lag,
         "rate": rate,
         "error": error,
+        "history": pair.history.as_ref().map(|(at, why)| json!({ "at": at, "why": why })),
         "open_transactions": pair.open.as_ref().map(|open| open.transactions),
         "open_seconds": pair.open.as_ref().map(|open| open.oldest.as_secs()),
         "in_doubt": pair.in_doubt.as_ref().map(|in_doubt| in_doubt.batches),
