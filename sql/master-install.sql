@@ -605,8 +605,20 @@ $asleep_body$;
 -- replica_replayed uses it, and so does not depend on the slaves' columns.
 create or replace function pyreplica.apply_slaves() returns void language plpgsql set search_path = pg_catalog, pg_temp
 as $apply_slaves$
+declare
+    fields constant text := (
+        select string_agg(quote_ident(attname), ', ') from pg_attribute
+         where attrelid = 'public.replica_log'::regclass and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype);
+    daemon regrole;
 begin
     lock table public.replica_log in share row exclusive mode;
+    -- The daemons' roles may flag the rows, and renumber transactions. py_log_grant has granted that.
+    for daemon in
+        select x.grantee from pg_attribute a cross join aclexplode(a.attacl) x
+         where a.attrelid = 'public.replica_log'::regclass and a.attname = 'txid' and x.privilege_type = 'UPDATE' and x.grantee <> 0
+    loop
+        execute format('grant update (%s) on public.replica_log to %s', fields, daemon);
+    end loop;
     execute format('create or replace function pyreplica.asleep() returns boolean language sql as %L', pyreplica.asleep_body());
     execute format('create or replace function pyreplica.flags(change public.replica_log)
                         returns table (field name, is_flagged boolean) language sql immutable parallel safe as %L', (
@@ -967,7 +979,7 @@ begin
     -- believed, whatever function it calls.
     origin := pg_catalog.current_setting('pyreplica.origin', true);
     if origin operator(pg_catalog.<>) ''
-       and not pg_catalog.has_table_privilege(session_user, 'public.replica_log', 'update') then
+       and not pg_catalog.has_column_privilege(session_user, 'public.replica_log', 'txid', 'update') then
         origin := null;
     end if;
     letter := pg_catalog.left(tg_op, 1);
@@ -1220,7 +1232,7 @@ begin
               operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
     -- As in py_log_replica.
     if pg_catalog.current_setting('pyreplica.origin', true) operator(pg_catalog.<>) ''
-       and pg_catalog.has_table_privilege(session_user, 'public.replica_log', 'update') then
+       and pg_catalog.has_column_privilege(session_user, 'public.replica_log', 'txid', 'update') then
         origin := pg_catalog.current_setting('pyreplica.origin');
     end if;
     -- "x.*" names the rows and the block's label the variables, because a plain name could be a column's. The n-th old
@@ -2178,7 +2190,10 @@ begin
             execute format('grant usage on schema %I to %I', schema, role);
         end if;
     end loop;
-    execute format('grant select, update, delete on public.replica_log to %I', role);
+    execute format('grant select, delete, update (txid, %s) on public.replica_log to %I', (
+        select string_agg(quote_ident(attname), ', ') from pg_attribute
+         where attrelid = 'public.replica_log'::regclass and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype),
+        role);
     execute format('grant select, insert, update on public.replica_slave, public.replica_error, public.replica_purged to %I',
                    role);
     execute format('grant select, insert, update, delete on public.replica_history to %I', role);
@@ -2264,6 +2279,9 @@ begin
                             where o.name = f.name and a.grantee = f.grantee
                               and a.privilege_type || coalesce(' (' || quote_ident(o.field) || ')', '') = f.privilege)
            and f.name not in (select o.name from pyreplica.own() o where o.open)
+           -- An earlier version granted the daemon all columns.
+           and not (f.name = 'public.replica_log' and f.privilege = 'UPDATE'
+                    and has_function_privilege(r.oid, 'public.py_log_can_wake(text)', 'execute'))
          group by r.rolname, f.kind, f.name order by r.rolname, f.name
     loop
         raise warning '% is no longer granted to % on %', loss.privileges, loss.rolname, loss.name

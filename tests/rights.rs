@@ -153,6 +153,8 @@ fn the_role_can_neither_write_what_runs_on_the_slave_nor_the_masters_tables() {
     for sql in [
         "insert into replica_log (sql) values ('drop table t')",
         "insert into replica_log (event, relation) values ('T', 'public.t')",
+        "update replica_log set sql = 'drop table t'",
+        "update replica_log set new = null, event = 'T'",
         "truncate replica_log",
         "select nextval('replica_log_id_seq')",
         "create trigger x after insert on replica_slave for each row execute function py_log_replica('t', 'id')",

@@ -182,7 +182,7 @@ fn installing_again_takes_back_what_others_were_granted_and_says_so() {
     // Another's grant depends on that of the owner.
     database.run_as(&tenant, &format!("grant select on replica_log to {monitor}"));
     let of_daemon = rights(&database, &daemon);
-    assert_eq!(of_daemon.len(), 22, "{of_daemon:?}");
+    assert_eq!(of_daemon.len(), 23, "{of_daemon:?}");
     let said = database.psql(&owner, Feed::File, INSTALL).text;
     for line in [
         format!("WARNING:  SELECT is no longer granted to {monitor} on public.replica_slave"),

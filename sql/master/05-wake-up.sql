@@ -32,8 +32,20 @@ $asleep_body$;
 -- replica_replayed uses it, and so does not depend on the slaves' columns.
 create or replace function pyreplica.apply_slaves() returns void language plpgsql set search_path = pg_catalog, pg_temp
 as $apply_slaves$
+declare
+    fields constant text := (
+        select string_agg(quote_ident(attname), ', ') from pg_attribute
+         where attrelid = 'public.replica_log'::regclass and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype);
+    daemon regrole;
 begin
     lock table public.replica_log in share row exclusive mode;
+    -- The daemons' roles may flag the rows, and renumber transactions. py_log_grant has granted that.
+    for daemon in
+        select x.grantee from pg_attribute a cross join aclexplode(a.attacl) x
+         where a.attrelid = 'public.replica_log'::regclass and a.attname = 'txid' and x.privilege_type = 'UPDATE' and x.grantee <> 0
+    loop
+        execute format('grant update (%s) on public.replica_log to %s', fields, daemon);
+    end loop;
     execute format('create or replace function pyreplica.asleep() returns boolean language sql as %L', pyreplica.asleep_body());
     execute format('create or replace function pyreplica.flags(change public.replica_log)
                         returns table (field name, is_flagged boolean) language sql immutable parallel safe as %L', (

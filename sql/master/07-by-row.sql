@@ -89,7 +89,7 @@ begin
     -- believed, whatever function it calls.
     origin := pg_catalog.current_setting('pyreplica.origin', true);
     if origin operator(pg_catalog.<>) ''
-       and not pg_catalog.has_table_privilege(session_user, 'public.replica_log', 'update') then
+       and not pg_catalog.has_column_privilege(session_user, 'public.replica_log', 'txid', 'update') then
         origin := null;
     end if;
     letter := pg_catalog.left(tg_op, 1);

@@ -130,7 +130,7 @@ begin
               operator(pg_catalog.||) pg_catalog.quote_ident(tg_table_name);
     -- As in py_log_replica.
     if pg_catalog.current_setting('pyreplica.origin', true) operator(pg_catalog.<>) ''
-       and pg_catalog.has_table_privilege(session_user, 'public.replica_log', 'update') then
+       and pg_catalog.has_column_privilege(session_user, 'public.replica_log', 'txid', 'update') then
         origin := pg_catalog.current_setting('pyreplica.origin');
     end if;
     -- "x.*" names the rows and the block's label the variables, because a plain name could be a column's. The n-th old

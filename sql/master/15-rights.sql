@@ -21,7 +21,10 @@ begin
             execute format('grant usage on schema %I to %I', schema, role);
         end if;
     end loop;
-    execute format('grant select, update, delete on public.replica_log to %I', role);
+    execute format('grant select, delete, update (txid, %s) on public.replica_log to %I', (
+        select string_agg(quote_ident(attname), ', ') from pg_attribute
+         where attrelid = 'public.replica_log'::regclass and attnum > 0 and not attisdropped and atttypid = 'boolean'::regtype),
+        role);
     execute format('grant select, insert, update on public.replica_slave, public.replica_error, public.replica_purged to %I',
                    role);
     execute format('grant select, insert, update, delete on public.replica_history to %I', role);
@@ -107,6 +110,9 @@ begin
                             where o.name = f.name and a.grantee = f.grantee
                               and a.privilege_type || coalesce(' (' || quote_ident(o.field) || ')', '') = f.privilege)
            and f.name not in (select o.name from pyreplica.own() o where o.open)
+           -- An earlier version granted the daemon all columns.
+           and not (f.name = 'public.replica_log' and f.privilege = 'UPDATE'
+                    and has_function_privilege(r.oid, 'public.py_log_can_wake(text)', 'execute'))
          group by r.rolname, f.kind, f.name order by r.rolname, f.name
     loop
         raise warning '% is no longer granted to % on %', loss.privileges, loss.rolname, loss.name

@@ -38,7 +38,7 @@ with log as (
         or r.oid in (select datdba from pg_database where datname = current_database() union
                      select nspowner from pg_namespace where nspname = 'public')
 ), rights as (
-    select o.kind, o.name, o.relname, a.grantee, coalesce(r.rolname::text, 'PUBLIC') as role,
+    select o.kind, o.name, o.relname, o.field, a.grantee, coalesce(r.rolname::text, 'PUBLIC') as role,
            coalesce(quote_ident(r.rolname), 'PUBLIC') as quoted,
            a.privilege_type || coalesce(' (' || quote_ident(o.field) || ')', '') as privilege, a.privilege_type = 'SELECT' as reads
       from objects o
@@ -90,6 +90,11 @@ select case when w.reads then 'note' when w.relname in ('replica_progress', 'rep
  where not (w.grantee in (select grantee from daemons)
             and (w.relname in ('replica_slave', 'replica_history', 'replica_purged', 'replica_error', 'replica_skipped',
                                'replica_log_sql', 'replica_replayed', 'replica_batch_seq', 'py_log_can_wake')
-                 or w.relname = 'replica_log' and w.privilege in ('SELECT', 'UPDATE', 'DELETE')))
+                 or w.relname = 'replica_log' and (
+                        w.privilege in ('SELECT', 'DELETE')
+                        or w.privilege like 'UPDATE (%' and exists (
+                            select from pg_attribute a
+                             where a.attrelid = to_regclass('public.replica_log') and a.attname = w.field
+                               and (a.attname = 'txid' or a.atttypid = 'boolean'::regtype)))))
  group by 1, w.role, w.reads
  order by 2, 3
