@@ -67,8 +67,10 @@ def measure_tpcb(servers, sizes, samples, wanted):
                 if samples.has_failed(TPCB, kind):
                     continue
                 with samples.attempt(TPCB, kind):
-                    tps = run_tpcb(servers, sizes, kind, clients)
-                    samples.add(TPCB, f"{clients} client{'s' if clients > 1 else ''}", kind, "tps", tps)
+                    tps, cpu = run_tpcb(servers, sizes, kind, clients)
+                    case = f"{clients} client{'s' if clients > 1 else ''}"
+                    samples.add(TPCB, case, kind, "tps", tps)
+                    samples.add(TPCB, case, kind, "us CPU", cpu)
                 with samples.attempt(TPCB, kind):
                     servers.end_daemons()
                     servers.drop_both(DATABASE)
@@ -82,6 +84,7 @@ def make_tpcb_base(servers, cluster, scale):
 
 
 def run_tpcb(servers, sizes, kind, clients):
+    """Transactions a second, and the CPU time of the master, the daemon's sessions there too, in us a transaction."""
     peer, _, replaying = kind.partition(", ")
     servers.master.create(DATABASE, "tpcb_base")
     triggers.ALL[peer](servers, DATABASE, triggers.TPCB_TABLES)
@@ -89,11 +92,15 @@ def run_tpcb(servers, sizes, kind, clients):
     if replaying:
         servers.slave.create(DATABASE, "tpcb_base")
         daemon = peers.start_pyreplica(servers, [peers.pair_config(servers, DATABASE, DATABASE)])
+    before = servers.master.cpu_seconds()
     said = clusters.run([servers.binaries / "pgbench", "-n", "-c", clients, "-j", min(clients, 2),
                          "-T", sizes.tpcb_seconds, servers.master.dsn(DATABASE)])
     if daemon:
         peers.await_equal(servers, DATABASE, triggers.TPCB_TABLES, sizes.patience, daemon.must_run)
-    return float(re.search(r"^tps = ([0-9.]+)", said, re.MULTILINE).group(1))
+    # With the time until the slave has everything.
+    used = servers.master.cpu_seconds() - before
+    done = int(re.search(r"^number of transactions actually processed: ([0-9]+)", said, re.MULTILINE).group(1))
+    return float(re.search(r"^tps = ([0-9.]+)", said, re.MULTILINE).group(1)), used / done * 1e6
 
 
 def rotated(what, number):

@@ -87,15 +87,17 @@ def capture_row(samples, peer, how):
 
 def tpcb(samples):
     cases = sorted({sample["case"] for sample in samples.values if sample["section"] == "tpcb"})
-    columns = ["TPC-B", *(word for case in cases for word in (f"{case}, tps", "against none"))]
+    columns = ["TPC-B", *(word for case in cases for word in (f"{case}, tps", "against none", "CPU of the master, us"))]
     rows = []
     for peer in found_peers(samples, "tpcb"):
         row = [name_of(peer)]
         for case in cases:
             tps = samples.median("tpcb", case, peer, "tps")
-            row += [figure(tps), times(targets.ratio(tps, samples.median("tpcb", case, "none", "tps")))]
+            row += [figure(tps), times(targets.ratio(tps, samples.median("tpcb", case, "none", "tps"))),
+                    figure(samples.median("tpcb", case, peer, "us CPU"))]
         rows.append(row)
-    return "`pgbench`, synchronous_commit = on. Nobody replays meanwhile, but where it says so.\n\n" + table(columns, rows)
+    return ("`pgbench`, synchronous_commit = on. Nobody replays meanwhile, but where it says so. The CPU time is that of the"
+            " whole\nserver, for each transaction of four changes.\n\n" + table(columns, rows))
 
 
 def replay(samples):
