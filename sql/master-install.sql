@@ -692,7 +692,10 @@ create or replace view public.replica_replayed as
            f.is_flagged or e.txid is null and public.py_log_is_replayed(l.id, l.txid, s.base, s.current, s.last) as replayed
       from public.replica_log l
      cross join lateral pyreplica.flags(l) f
-      left join public.replica_slave s on s.field = f.field
+      -- In another cluster the transaction numbers of a position mean something else.
+      left join public.replica_slave s on s.field = f.field and s.identity = (
+               select (select c.system_identifier from pg_control_system() c) || '/' || d.oid
+                 from pg_database d where d.datname = current_database())
       -- Transactions of a drain in progress whose last row's turn has not come.
       left join (select distinct b.field, m.txid
                    from public.replica_slave b

@@ -389,4 +389,10 @@ fn the_view_says_of_every_row_what_is_on_which_slave_at_any_moment() {
     assert!(second.try_once_by_file(&second_lines("FLAGS=false")).status.success());
     right("all is replayed");
     assert_eq!(first.on_master("select count(*) from replica_replayed where not replayed"), ["0"]);
+    // A position from another cluster says nothing, and the flags alone count.
+    first.run("update replica_slave set identity = 'another/1'");
+    let by_flags = "select count(*) from replica_replayed r join replica_log l using (id) \
+                    where r.field = 'slave2' and r.replayed is distinct from l.slave2";
+    assert_eq!(first.on_master(by_flags), ["0"]);
+    assert_ne!(first.on_master("select count(*) from replica_replayed where not replayed"), ["0"]);
 }
