@@ -127,7 +127,9 @@ impl DigestSource {
     /// The condition that a row has this key.
     pub fn key_condition(&self, key: &Key) -> String {
         let terms: Vec<String> = (self.key.iter().zip(key).enumerate())
-            .map(|(n, (column, value))| format!("{} = {}", quote_ident(&column.name), self.literal(n, value)))
+            .map(|(n, (column, value))| {
+                format!("{} {} {}", quote_ident(&column.name), column.operator("="), self.literal(n, value))
+            })
             .collect();
         terms.join(" AND ")
     }
