@@ -69,6 +69,7 @@ struct Parts {
     hint: Option<String>,
     code: Option<String>,
     change: Option<(LogId, Txid)>,
+    is_premature: bool,
 }
 
 impl Error {
@@ -83,6 +84,7 @@ impl Error {
             hint: None,
             code: None,
             change: None,
+            is_premature: false,
         }))
     }
 
@@ -99,6 +101,13 @@ impl Error {
         self
     }
 
+    /// The same error of another operation.
+    #[must_use]
+    pub fn with_operation(mut self, operation: impl Into<String>) -> Self {
+        self.0.operation = shown(&operation.into()).into_owned();
+        self
+    }
+
     /// Adds the SQLSTATE that the server gave.
     #[must_use]
     pub fn with_code(mut self, code: &str) -> Self {
@@ -111,6 +120,17 @@ impl Error {
     pub fn with_change(mut self, id: LogId, txid: Txid) -> Self {
         self.0.change = Some((id, txid));
         self
+    }
+
+    /// A check at the end of a transaction has failed, which later changes may make succeed.
+    #[must_use]
+    pub fn premature(mut self) -> Self {
+        self.0.is_premature = true;
+        self
+    }
+
+    pub fn is_premature(&self) -> bool {
+        self.0.is_premature
     }
 
     pub fn change(&self) -> Option<(LogId, Txid)> {

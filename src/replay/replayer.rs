@@ -49,10 +49,12 @@ const GRANT_RIGHTS: &str = "give the daemon's role the right to write the table 
 const TRIGGERS_RUN: &str = "did a trigger of the slave do that already? disable it there (ALTER TABLE ... DISABLE TRIGGER \
      USER), or let the daemon's role set session_replication_role; the daemon retries the change until it succeeds";
 
-/// Each message sets a savepoint; NEXT_SAVEPOINT first releases that of the message before.
-const SAVEPOINT: &str = "SAVEPOINT pyreplica;";
-const NEXT_SAVEPOINT: &str = "RELEASE SAVEPOINT pyreplica; SAVEPOINT pyreplica;";
-const BACK_TO_SAVEPOINT: &str = "ROLLBACK TO SAVEPOINT pyreplica";
+/// Each message releases the savepoint of the message before and sets its own. They have two names in turn: if the server
+/// cannot even read a message, it has set no savepoint, and ROLLBACK TO must not undo the message before.
+const SAVEPOINTS: [&str; 2] = ["pyreplica", "pyreplica_2"];
+
+/// SQLSTATE: there is no such savepoint.
+const NO_SAVEPOINT: &str = "3B001";
 
 /// Runs the pending deferred checks now, and defers later ones again.
 const CHECK_NOW: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;";
@@ -75,7 +77,14 @@ pub struct Replayer {
     statements: Statements,
     /// A message that is composed and not sent: it is sent while the next one is composed.
     composed: Option<Sets>,
-    in_savepoint: bool,
+    /// The tables of a TRUNCATE, which the next changes may continue.
+    truncated: Vec<Change>,
+    /// The savepoint that the last message has set.
+    savepoint: Option<&'static str>,
+    /// The server could not read a message, so it is unknown which change it refused.
+    has_unread: bool,
+    /// Each change is a message of its own, after its savepoint. So the server's error belongs to it, whatever it is.
+    is_careful: bool,
     /// The database that the changes came from first. Where the slave's own trigger runs for replayed changes too, it
     /// writes this origin to the slave's log, so that in a ring of masters no database gets its own changes back.
     current_origin: String,
@@ -100,7 +109,10 @@ impl Replayer {
             records_conflicts: config.conflicts_kept > 0,
             statements: Statements::default(),
             composed: None,
-            in_savepoint: false,
+            truncated: Vec::new(),
+            savepoint: None,
+            has_unread: false,
+            is_careful: false,
             current_origin: origin.to_string(),
             conflicts: Vec::new(),
             unreported: 0,
@@ -127,12 +139,26 @@ impl Replayer {
     fn reset(&mut self) {
         self.cache.unlock();
         self.composed = None;
-        self.in_savepoint = false;
+        self.truncated.clear();
+        self.savepoint = None;
         self.current_origin.clone_from(&self.origin);
         self.conflicts.clear();
         self.unreported = 0;
         self.remarks.clear();
         self.unchecked.clear();
+    }
+
+    /// Whether the server could not read a message since the last call. Then the caller may roll back and try again with
+    /// `be_careful`, which finds the change.
+    pub fn take_unread(&mut self) -> bool {
+        let in_cache = self.cache.take_unread();
+        std::mem::take(&mut self.has_unread) || in_cache
+    }
+
+    /// Sends each change by itself, which is slow, or no longer does.
+    pub fn be_careful(&mut self, is_careful: bool) {
+        self.is_careful = is_careful;
+        self.cache.be_careful(is_careful);
     }
 
     /// Returns the conflicts and remarks of a batch. The caller logs them once the batch is committed.
@@ -158,17 +184,17 @@ impl Replayer {
         }
         let mut rest = rest.into_iter().peekable();
         while let Some(change) = rest.next() {
+            let goes_on =
+                change.event == Event::Truncate && self.truncated.iter().all(|first| first.txid == change.txid);
+            if !goes_on {
+                self.truncate(master, slave)?;
+            }
             match change.event {
                 Event::Statement => self.free_statement(slave, &change)?,
-                Event::Truncate => {
-                    // The log has one row for each table of a TRUNCATE. Where foreign keys connect the tables, PostgreSQL
-                    // truncates them only all at once.
-                    let mut truncated = vec![change];
-                    while let Some(next) = rest.next_if(|c| c.event == Event::Truncate && c.txid == truncated[0].txid) {
-                        truncated.push(next);
-                    }
-                    self.truncate(master, slave, &truncated)?;
-                }
+                // The log has one row for each table of a TRUNCATE. Where foreign keys connect the tables, PostgreSQL
+                // truncates them only all at once. So the statement waits for the changes after it.
+                Event::Truncate if self.truncated.iter().any(|known| known.relation == change.relation) => {}
+                Event::Truncate => self.truncated.push(change),
                 Event::Insert | Event::Update | Event::Delete => {
                     let mut rows = vec![change];
                     let is_row = |c: &Change| matches!(c.event, Event::Insert | Event::Update | Event::Delete);
@@ -180,6 +206,12 @@ impl Replayer {
             }
         }
         Ok(())
+    }
+
+    /// Replays what `apply` has kept: a TRUNCATE that might have gone on, and what is composed.
+    pub fn finish(&mut self, master: &mut Session, slave: &mut Session) -> Result<()> {
+        self.truncate(master, slave)?;
+        self.flush(slave)
     }
 
     fn row_changes(&mut self, master: &mut Session, slave: &mut Session, mut changes: Vec<Change>) -> Result<()> {
@@ -212,7 +244,7 @@ impl Replayer {
     fn replay_rows(&mut self, slave: &mut Session, changes: Vec<Change>) -> Result<()> {
         let is_watched =
             |change: &Change| change.event == Event::Delete && self.policies.watches_deletes(&change.relation);
-        let is_watched = changes.iter().any(is_watched);
+        let is_watched = changes.iter().any(is_watched) || self.is_careful;
         if !is_watched && !self.deferring && changes.len() as u64 >= MIN_CHANGES_FOR_SETS {
             return self.as_sets(slave, changes);
         }
@@ -232,7 +264,7 @@ impl Replayer {
         if !self.prepare(slave, message)? {
             return Ok(false);
         }
-        self.in_savepoint = true;
+        self.savepoint = Some(message.savepoint);
         let answer = message.send(slave);
         self.accept_or_roll_back(slave, message, answer)
     }
@@ -244,19 +276,34 @@ impl Replayer {
         message: &Message,
         answer: Result<Vec<u64>>,
     ) -> Result<bool> {
-        match answer {
+        let refusal = match answer {
             Ok(counts) if message.has_expected_counts(&counts) => return Ok(true),
             Ok(_) => {
-                log::trace!(target: &self.name, "Looking closer: a row was missing, differed, or was there already")
+                log::trace!(target: &self.name, "Looking closer: a row was missing, differed, or was there already");
+                None
             }
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
                 log::trace!(target: &self.name, "Looking closer: {error}");
                 self.statements.forget();
+                Some(error)
             }
-        }
-        slave.message("roll back a message", &format!("{BACK_TO_SAVEPOINT}; {}", set_origin(&self.current_origin)))?;
+        };
+        let back = format!("ROLLBACK TO SAVEPOINT {}; {}", message.savepoint, set_origin(&self.current_origin));
+        self.roll_back(slave, &back, refusal)?;
         Ok(false)
+    }
+
+    /// Rolls back to a savepoint of the message that the server has refused. If the server has not set it, it could not
+    /// read the message: returns its refusal.
+    fn roll_back(&mut self, slave: &mut Session, back: &str, refusal: Option<Error>) -> Result<()> {
+        match (slave.message("roll back a message", back), refusal) {
+            (Err(error), Some(refusal)) if error.code() == Some(NO_SAVEPOINT) => {
+                self.has_unread = true;
+                Err(refusal)
+            }
+            (done, _) => done.map(drop),
+        }
     }
 
     fn one_by_one(&mut self, slave: &mut Session, changes: &[&Change]) -> Result<()> {

@@ -32,7 +32,14 @@ pub struct TableCache {
     check_query: Option<String>,
     /// How many such names there have been.
     names_used: u32,
+    /// The server could not read a message.
+    has_unread: bool,
+    /// Savepoints are messages of their own: the server may not be able to read the name of a table.
+    is_careful: bool,
 }
+
+/// SQLSTATE: there is no such savepoint.
+const NO_SAVEPOINT: &str = "3B001";
 
 /// The limit of `checked_columns`.
 const MAX_CHECKED_COLUMNS: usize = 16;
@@ -53,6 +60,15 @@ impl TableCache {
     pub fn forget_prepared(&mut self) {
         self.fingerprint_query = None;
         self.check_query = None;
+    }
+
+    /// Whether the server could not read a message since the last call.
+    pub fn take_unread(&mut self) -> bool {
+        std::mem::take(&mut self.has_unread)
+    }
+
+    pub fn be_careful(&mut self, is_careful: bool) {
+        self.is_careful = is_careful;
     }
 
     /// The tables of these changes that this transaction has not locked yet.
@@ -159,7 +175,9 @@ impl TableCache {
                 self.refused.insert(relation.to_string(), refusal);
             }
         }
-        let query = self.fingerprint_statement(relations);
+        let locked = relations.iter().copied().filter(|relation| !self.refused.contains_key(*relation));
+        let locked: Vec<&str> = locked.collect();
+        let query = self.fingerprint_statement(&locked);
         self.guarded(slave, &query)?
     }
 
@@ -186,7 +204,12 @@ impl TableCache {
     /// Runs statements after a savepoint. If the server refuses one, it rolls back to the savepoint and returns the refusal
     /// as the inner error.
     fn guarded(&mut self, slave: &mut Session, sql: &str) -> Result<Result<HashMap<String, String>>> {
-        let message = format!("SAVEPOINT pyreplica_lock; {sql} RELEASE SAVEPOINT pyreplica_lock");
+        let mut begin = "SAVEPOINT pyreplica_lock;";
+        if self.is_careful {
+            slave.message("lock tables", begin)?;
+            begin = "";
+        }
+        let message = format!("{begin} {sql} RELEASE SAVEPOINT pyreplica_lock");
         match slave.text_rows("lock tables", &message) {
             Ok(rows) => {
                 Ok(Ok(rows.into_iter().filter_map(|row| Some((row.first()?.clone()?, row.get(1)?.clone()?))).collect()))
@@ -195,8 +218,14 @@ impl TableCache {
             Err(error) => {
                 // It is unknown whether the server has executed the PREPARE.
                 self.fingerprint_query = None;
-                slave.message("roll back the locks", "ROLLBACK TO SAVEPOINT pyreplica_lock")?;
-                Ok(Err(error))
+                match slave.message("roll back the locks", "ROLLBACK TO SAVEPOINT pyreplica_lock") {
+                    // The server has not set it: it could not read the message.
+                    Err(missing) if missing.code() == Some(NO_SAVEPOINT) => {
+                        self.has_unread = true;
+                        Err(error)
+                    }
+                    done => done.map(|_| Err(error)),
+                }
             }
         }
     }
@@ -310,7 +339,7 @@ fn lock(relation: &str) -> String {
 }
 
 fn array<'a>(texts: impl Iterator<Item = &'a str>) -> String {
-    format!("ARRAY[{}]", texts.map(quote_literal).collect::<Vec<String>>().join(", "))
+    format!("ARRAY[{}]::pg_catalog.text[]", texts.map(quote_literal).collect::<Vec<String>>().join(", "))
 }
 
 /// Adds the unique constraints and indexes of the slave's table.

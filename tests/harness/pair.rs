@@ -54,6 +54,16 @@ impl Pair {
         pair
     }
 
+    /// On the shared clusters, with the slave in another encoding than the master's UTF8.
+    #[track_caller]
+    pub fn with_slave_encoding(encoding: &str) -> Pair {
+        let (master, slave) = shared();
+        let pair = Pair::named(master, slave);
+        master.create_database(&pair.master_db(), Script::Master);
+        slave.create_database_in(&pair.slave_db(), encoding, Script::Slave);
+        pair
+    }
+
     /// A table on both sides, with the trigger.
     #[track_caller]
     pub fn with_a_table(self) -> Pair {

@@ -19,6 +19,8 @@ const PREPARE_BYTES: usize = 4 << 10;
 /// Statements that are sent as one message, and how many rows those that write have to touch.
 pub(super) struct Message {
     pub text: String,
+    /// The savepoint that its first statements set.
+    pub savepoint: &'static str,
     /// The PREPAREs to send first, in messages of their own: with each statement that a message prepares, the server keeps
     /// the text of the whole message.
     pub prepares: Vec<String>,
@@ -31,8 +33,15 @@ pub(super) struct Message {
 
 impl Message {
     /// `opening` consists of `answers` statements, each with its semicolon.
-    pub fn new(opening: &str, answers: usize) -> Message {
-        Message { text: opening.to_string(), prepares: Vec::new(), copy: None, answers, expected: Vec::new() }
+    pub fn new(opening: &str, answers: usize, savepoint: &'static str) -> Message {
+        Message {
+            text: opening.to_string(),
+            savepoint,
+            prepares: Vec::new(),
+            copy: None,
+            answers,
+            expected: Vec::new(),
+        }
     }
 
     /// Appends the last statement, whose answer is not checked.

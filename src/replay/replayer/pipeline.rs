@@ -61,7 +61,7 @@ impl Replayer {
                 self.compose_sets(changes)
             }
             Some(sets) => {
-                self.in_savepoint = true;
+                self.savepoint = Some(sets.message.savepoint);
                 let compose = || self.compose_sets(changes);
                 let (answer, next) = slave.ask_while(|slave| sets.message.send(slave), compose);
                 let origin = std::mem::replace(&mut self.current_origin, sets.origin_after.clone());

@@ -1,7 +1,7 @@
 //! Replays changes by prepared statements, one for each change and many in one message.
 
 use super::message::{AnyShape, Message};
-use super::{MESSAGE_BYTES, MESSAGE_CHANGES, NEXT_SAVEPOINT, Replayer, SAVEPOINT, log_change, set_origin};
+use super::{MESSAGE_BYTES, MESSAGE_CHANGES, Replayer, SAVEPOINTS, log_change, set_origin};
 use crate::backlog::change::{Change, Event};
 use crate::base::error::Result;
 use crate::replay::conflict::{self, mismatch_error};
@@ -46,7 +46,7 @@ impl Replayer {
         opening.extend(conditions);
         let opening =
             format!("{}; {}{}", opening.join("; "), self.switch_origin(&changes[0]), self.cache.path(changes));
-        let mut message = Message::new("", 0);
+        let mut message = Message::new("", 0, "");
         let written = self.fill(&mut message, changes.iter(), true);
         message.push(prepare);
         match written {
@@ -95,8 +95,14 @@ impl Replayer {
     pub(super) fn opening<'a>(&mut self, first: &Change, changes: impl IntoIterator<Item = &'a Change>) -> Message {
         let path = self.cache.path(changes);
         let note = self.switch_origin(first);
-        let (opening, answers) = if self.in_savepoint { (NEXT_SAVEPOINT, 2) } else { (SAVEPOINT, 1) };
-        Message::new(&format!("{opening}{path}{note}"), answers + 1 + usize::from(!note.is_empty()))
+        let [first, second] = SAVEPOINTS;
+        let own = if self.savepoint == Some(first) { second } else { first };
+        let (former, answers) = match self.savepoint {
+            Some(former) => (format!("RELEASE SAVEPOINT {former};"), 2),
+            None => (String::new(), 1),
+        };
+        let opening = format!("{former}SAVEPOINT {own};{path}{note}");
+        Message::new(&opening, answers + 1 + usize::from(!note.is_empty()), own)
     }
 
     /// Puts as many changes as fit into one message, and returns their number.
@@ -118,10 +124,8 @@ impl Replayer {
                 Err(error) => {
                     log::trace!(target: &self.name, "Looking closer: {error}");
                     self.statements.forget();
-                    slave.message(
-                        "roll back a message",
-                        &format!("{NOT_PREPARED}{}", set_origin(&self.current_origin)),
-                    )?;
+                    let back = format!("{NOT_PREPARED}{}", set_origin(&self.current_origin));
+                    self.roll_back(slave, &back, Some(error))?;
                     return Ok(false);
                 }
             }

@@ -15,8 +15,8 @@ const UNIQUE_CHECKS: usize = 200;
 impl Replayer {
     /// Checks deferrable unique constraints at the end of a batch. PostgreSQL checks them by triggers, which do not run in
     /// the replica role.
-    pub fn check_unique(&mut self, slave: &mut Session) -> Result<()> {
-        self.flush(slave)?;
+    pub fn check_unique(&mut self, master: &mut Session, slave: &mut Session) -> Result<()> {
+        self.finish(master, slave)?;
         for unchecked in std::mem::take(&mut self.unchecked).chunks(UNIQUE_CHECKS) {
             let queries: Vec<String> =
                 unchecked.iter().map(|(id, _, duplicate)| format!("SELECT {id} WHERE {duplicate}")).collect();
@@ -28,6 +28,7 @@ impl Replayer {
                 return Err(Error::new(Kind::Change, Some(Side::Slave), operation, detail)
                     .with_change(*id, *txid)
                     .with_code("23505")
+                    .premature()
                     .with_hint(FIX_SLAVE));
             }
         }
@@ -40,7 +41,7 @@ impl Replayer {
 
     /// Whether one of these changes depends on a change in quarantine. Returns a text that names that change.
     pub fn depends(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<Option<String>> {
-        self.flush(slave)?;
+        self.finish(master, slave)?;
         self.lock(master, slave, changes)?;
         self.cache.load_foreign_keys(slave, relations(changes))?;
         self.holds.depends(slave, changes, |change| self.cache.get(change).ok())
@@ -54,7 +55,7 @@ impl Replayer {
         changes: &[Change],
         error: &str,
     ) -> Result<()> {
-        self.flush(slave)?;
+        self.finish(master, slave)?;
         self.lock(master, slave, changes)?;
         self.cache.load_foreign_keys(slave, relations(changes))?;
         self.holds.quarantine(slave, changes, error, |change| self.cache.get(change).ok())
@@ -71,7 +72,7 @@ impl Replayer {
 
     /// The changes as SQL, as the log shows them.
     pub fn show(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<Vec<String>> {
-        self.flush(slave)?;
+        self.finish(master, slave)?;
         self.lock(master, slave, changes)?;
         Ok(changes.iter().map(|change| instruction(change, self.cache.get(change).ok())).collect())
     }

@@ -12,7 +12,13 @@ use crate::server::session::{Row, Session};
 const PENDING_CHECKS: &str = "55006";
 
 impl Replayer {
-    pub(super) fn truncate(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<()> {
+    /// Replays the TRUNCATE that `apply` has kept, if there is one.
+    pub(super) fn truncate(&mut self, master: &mut Session, slave: &mut Session) -> Result<()> {
+        let changes = std::mem::take(&mut self.truncated);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let changes = changes.as_slice();
         self.flush(slave)?;
         self.lock(master, slave, changes)?;
         refuse_other_parts(master, slave, changes)?;
@@ -38,7 +44,11 @@ impl Replayer {
         }
         let truncate = format!("TRUNCATE {}", targets.join(", "));
         let sql = format!("{}{truncate}; {}", self.switch_origin(&changes[0]), sql::DAEMON_PATH);
-        self.run_truncate(slave, &sql).map_err(|error| self.rejected(&changes[0], error))
+        self.run_truncate(slave, &sql).map_err(|error| match error.kind() {
+            // It needs a lock that excludes everybody, so somebody will want to know which table it waits for.
+            Kind::Contention => error.with_operation(format!("replay change {} ({truncate})", changes[0].id)),
+            _ => self.rejected(&changes[0], error),
+        })
     }
 
     /// PostgreSQL refuses to truncate a table with pending deferred checks. If it does, this runs the checks first.
