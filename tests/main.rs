@@ -26,6 +26,7 @@ mod harness_itself;
 mod hostile;
 mod house;
 mod install;
+mod joined;
 mod keys;
 mod late;
 mod libpq;

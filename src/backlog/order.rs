@@ -1,7 +1,8 @@
 //! The order of replay: whole transactions, by their last change; inside one, by id.
 //!
 //! If a transaction Tb depends on Ta (it changed or referenced a row that Ta changed, or waited for its lock), then Ta
-//! had committed before Tb made that change, and the change drew its id after all of Ta's. So last(Ta) < last(Tb).
+//! had committed before Tb made that change, and the change drew its id after all of Ta's. So last(Ta) < last(Tb). Only a
+//! deferred check may depend on a transaction that comes later (ARCHITECTURE.md, and `commit/twophase/part.rs`).
 //! Transactions that do not depend on each other commute. So replay in the order of last(T) is right, and a batch may
 //! end between any two transactions. No visible transaction depends on one that is still open on the master, so that
 //! one can wait.

@@ -51,10 +51,10 @@ use crate::replay::hold::Holds;
 use crate::replay::replayer::Replayer;
 use crate::server::checks::Findings;
 use crate::server::session::Session;
-use std::sync::Arc;
 
 mod quarantine;
 mod one_message;
+mod part;
 mod recover;
 mod step;
 
@@ -134,60 +134,6 @@ impl Pair {
         std::mem::take(&mut self.conflicts)
     }
 
-    /// Replays whole transactions and commits them on both sides. If a change cannot be replayed, the transactions
-    /// before it are committed, and the error names it, unless ON_ERROR=quarantine puts its transaction into
-    /// quarantine.
-    pub fn replay(&mut self, transactions: &Batch) -> Result<u64> {
-        let mut rest = transactions.clone();
-        while let Err(error) = self.replay_up_to_error(&rest) {
-            rest = self.put_in_quarantine(&rest, error)?;
-        }
-        Ok(transactions.iter().map(Transaction::rows).sum())
-    }
-
-    fn replay_up_to_error(&mut self, transactions: &Batch) -> Result<()> {
-        let error = match self.attempt(transactions) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.is_transient() => return Err(error),
-            Err(error) => error,
-        };
-        match error.change() {
-            Some((id, txid)) => {
-                let before = transactions.iter().position(|transaction| transaction.holds(id, txid)).unwrap_or(0);
-                if before > 0 {
-                    // One of these may fail too, at the end of the batch, which this attempt has not reached.
-                    self.replay_up_to_error(&Arc::new(transactions[..before].to_vec()))?;
-                }
-                Err(error)
-            }
-            // The slave has refused the whole batch, at PREPARE or by a deferred constraint. One by one, the
-            // transaction that causes this is found.
-            None if error.side() != Some(Side::Slave) => Err(error),
-            None if transactions.len() > 1 => {
-                for transaction in transactions.iter() {
-                    self.replay(&Arc::new(vec![transaction.clone()]))?;
-                }
-                Ok(())
-            }
-            None => Err(blame(error, &transactions[0])),
-        }
-    }
-
-    fn attempt(&mut self, transactions: &Batch) -> Result<()> {
-        let outcome = self.batch(transactions);
-        if outcome.is_err() {
-            self.prefetcher = None;
-            self.master.roll_back();
-            self.slave.roll_back();
-            return outcome;
-        }
-        for conflict in self.replayer.take_conflicts() {
-            log::warn!(target: &self.name, "{conflict}");
-            self.conflicts.push(conflict);
-        }
-        Ok(())
-    }
-
     fn batch(&mut self, transactions: &Batch) -> Result<()> {
         let Some(last) = transactions.last().map(Transaction::last) else { return Ok(()) };
         if self.at_once(transactions, last)? {
@@ -208,7 +154,7 @@ impl Pair {
         } else {
             self.work(transactions)?
         };
-        self.replayer.check_unique(&mut self.slave)?;
+        self.replayer.check_unique(&mut self.master, &mut self.slave)?;
         // Without a base, the flags say what was replayed before there was a position. Then they do not mean skipped.
         if self.log.progress.position().base.is_some() {
             self.log.reader.note_flagged(&mut self.master, &self.key, transactions)?;
@@ -385,15 +331,4 @@ fn moved() -> Error {
 fn finish(session: &mut Session, command: &str, number: BatchNumber, gid: &str) -> Result<()> {
     let operation = format!("{} batch {number}", command.to_lowercase());
     session.message(&operation, &format!("{command} {}", quote_literal(gid))).map(drop)
-}
-
-/// The error for a transaction that the slave refuses as a whole.
-fn blame(error: Error, transaction: &Transaction) -> Error {
-    let (txid, first) = (transaction.txid(), transaction.first());
-    let operation = format!("replay transaction {txid}, changes {first} to {}", transaction.last());
-    let blamed = Error::new(Kind::Change, error.side(), operation, error.detail()).with_change(first, txid);
-    match error.hint() {
-        Some(hint) => blamed.with_hint(hint),
-        None => blamed,
-    }
 }

@@ -7,6 +7,7 @@
 //! | `housekeeping` | flags, old rows, the size of the log |
 //! | `copied` | what an initial copy has loaded, and what is still missing |
 //! | `release` | puts tables on hold, and replays held changes |
+//! | `batches` | takes batches from the backlog, and makes them longer where later transactions belong to them |
 //! | `listener` | lets the daemon sleep without missing a change |
 //! | `replicator` | the main loop |
 //!
@@ -17,5 +18,6 @@ pub mod pace;
 pub mod housekeeping;
 pub mod copied;
 pub mod release;
+pub mod batches;
 pub mod listener;
 pub mod replicator;

@@ -170,7 +170,7 @@ impl Release {
             self.replayer.begin(&mut self.slave)?;
             self.slave.message("wait for locks", SHORT_LOCK_TIMEOUT)?;
             self.replayer.apply(&mut self.master, &mut self.slave, changes)?;
-            self.replayer.check_unique(&mut self.slave)
+            self.replayer.check_unique(&mut self.master, &mut self.slave)
         };
         let outcome = body();
         self.slave.roll_back();
@@ -232,7 +232,7 @@ impl Release {
         let body = || {
             self.replayer.begin(&mut self.slave)?;
             let done = work(self)?;
-            self.replayer.check_unique(&mut self.slave)?;
+            self.replayer.check_unique(&mut self.master, &mut self.slave)?;
             failpoint::reached("release-done");
             Ok(done)
         };

@@ -1,6 +1,6 @@
 //! Runs one pair: connects, recovers, listens, replays what is pending, and waits.
 
-use crate::backlog::order::{Transaction, next_batch};
+use crate::backlog::order::Transaction;
 use crate::backlog::pending::Backlog;
 use crate::backlog::prefetch::{Connecting, Prefetcher};
 use crate::backlog::reader::{Batch, CHUNK_ROWS};
@@ -10,6 +10,7 @@ use crate::base::error::{Kind, Result};
 use crate::base::names::Side;
 use crate::commit::twophase::{Pair, pair_key};
 use crate::config::settings::Config;
+use crate::pair::batches::{batch_of, replay_and_grow};
 use crate::pair::copied;
 use crate::pair::housekeeping::Housekeeping;
 use crate::pair::listener::{FIRST_PAUSE, Listener};
@@ -20,12 +21,7 @@ use crate::replay::hold::Holds;
 use crate::server::checks::{Findings, check, take_replica_role};
 use crate::server::connect;
 use crate::server::sql as server_sql;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Limits of one batch. With some hundred changes in a batch, two-phase commit costs next to nothing per change.
-const BATCH_ROWS: u64 = 20_000;
-const BATCH_BYTES: usize = 16 << 20;
 
 /// Under a load without end, housekeeping gets its turn after so long.
 const LONGEST_DRAIN: Duration = Duration::from_secs(10);
@@ -207,7 +203,7 @@ fn drain(config: &Config, pair: &mut Pair, pace: &mut Pace, progress: &mut dyn F
         let (mut transactions, mut drained) = (0, 0);
         let mut next = None;
         loop {
-            let batch = match next.take() {
+            let mut batch = match next.take() {
                 Some(batch) => batch,
                 None => {
                     pair.log.more(&mut pair.master, &mut backlog, pair.prefetcher.as_mut())?;
@@ -225,7 +221,7 @@ fn drain(config: &Config, pair: &mut Pair, pace: &mut Pace, progress: &mut dyn F
             }
             next = Some(batch_of(&mut backlog)).filter(|next| !next.is_empty());
             prefetch(config, pair, &mut connecting, &backlog, (&batch, next.as_ref()));
-            let replayed = pair.replay(&batch);
+            let replayed = replay_and_grow(pair, &mut batch, &mut next, &mut backlog);
             pair.take_conflicts().into_iter().for_each(|conflict| progress(Milestone::Conflict(conflict)));
             if replayed.as_ref().is_err_and(|error| error.change().is_some()) {
                 pair.flags.stuck(&mut pair.master, &pair.log.progress)?;
@@ -253,10 +249,6 @@ fn drain(config: &Config, pair: &mut Pair, pace: &mut Pace, progress: &mut dyn F
             return Ok(total);
         }
     }
-}
-
-fn batch_of(backlog: &mut Backlog) -> Batch {
-    Arc::new(next_batch(backlog.queue(), BATCH_ROWS, BATCH_BYTES))
 }
 
 /// Lets the prefetcher read this batch and the next ones while the slave executes, if that is worth a session.
