@@ -1,7 +1,7 @@
 //! What replication needs and does not find: one clear line says what, on which side, and what to do; the exit code says
 //! whose fault it is; no password shows anywhere. Where the hint is a command, it is run as it stands.
 
-use crate::harness::{self, Finished, OwnCluster, Pair, Server, assert_says, final_words, run};
+use crate::harness::{self, Finished, OwnCluster, Pair, Server, assert_says, drains, final_words, refusal, run};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -328,4 +328,28 @@ fn installing_where_it_is_not_allowed_says_why() {
     let dsn = pair.slave_dsn.replace("postgres", &format!("'{}'", role.name));
     let finished = run(&pair.dir().join("install.log"), &["install", &dsn], &[]);
     assert_fails(&finished, 4, &["master: cannot ", "permission denied"]);
+}
+
+/// Symptom: "value for domain violates check constraint", for a row that the master could update, and compare gave up.
+/// Cause: the old value was cast to the domain, whose check was NOT VALID when the value came.
+#[test]
+fn an_old_value_may_violate_a_check_of_its_domain() {
+    let pair = Pair::new();
+    pair.exec_both(
+        "create domain d as int; create domain e as d; create table t (id int primary key, v e, w varchar(3)[]);
+         create table k (id d primary key, a text); insert into t select g, 55 from generate_series(1, 60) g;
+         insert into k select g, 'a' from generate_series(40, 80) g;
+         alter domain d add constraint small check (value < 11) not valid",
+    );
+    pair.create_triggers();
+    pair.run("update t set v = 10 where id = 1; update k set a = 'b' where id = 55; delete from k where id = 56");
+    drains(&pair);
+    // As sets, too.
+    pair.run("update t set v = 5; update k set a = 'c'; delete from k where id > 70");
+    drains(&pair);
+    assert_eq!(pair.verb(&["compare"]).code(), 0);
+    // What is written is checked.
+    pair.run_on_slave("alter domain d add constraint tiny check (value < 8) not valid");
+    pair.run("update t set v = 9 where id = 2");
+    assert!(refusal(&pair).contains("violates check constraint \"tiny\""));
 }

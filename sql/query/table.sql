@@ -11,12 +11,14 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
                      and not (n.nspname = 'public' and c.relname = any (array['replica_log']))
   cross join lateral (
       select array_agg(a.attname::text order by a.attnum) as names,
-             array_agg(format_type(a.atttypid, -1) order by a.attnum) as base_types,
-             array_agg(format_type(a.atttypid, a.atttypmod) order by a.attnum) as full_types,
-             array_agg(case when s.simple then format_type(y.typarray, -1) end order by a.attnum) as array_types,
+             -- For a domain, the type that it is made of: an old value may violate a check that is NOT VALID. What is written
+             -- is checked by the assignment.
+             array_agg(format_type(b.oid, -1) order by a.attnum) as base_types,
+             array_agg(format_type(b.oid, d.typmod) order by a.attnum) as full_types,
+             array_agg(case when s.simple then format_type(b.typarray, -1) end order by a.attnum) as array_types,
              -- Values of the other types are cast from text. That must use the type's input function, not a user's cast.
              bool_and(s.simple or not exists (select from pg_cast where castsource = 'text'::regtype
-                                                 and casttarget in (a.atttypid, y.typbasetype))) as castable,
+                                                 and casttarget in (a.atttypid, b.oid))) as castable,
              -- The schema of the type's own operators. The statements name it, because another role may have created an
              -- operator for this type in a schema of the search path. NULL: the type has no operator that a btree index uses.
              array_agg(case when b.typnamespace = 'pg_catalog'::regnamespace or b.typtype in ('c', 'e', 'm', 'r')
@@ -32,12 +34,19 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
              array_agg(a.attgenerated <> '' order by a.attnum) as generated,
              array_agg(a.attidentity = 'a' order by a.attnum) as identity_always
         from pg_attribute a
-        join pg_type y on y.oid = a.atttypid
-        join pg_type b on b.oid = case when y.typtype = 'd' then y.typbasetype else y.oid end
+        cross join lateral (
+            with recursive made_of (id, typmod, domain) as (
+                select y.oid, a.atttypmod, y.typtype = 'd' from pg_type y where y.oid = a.atttypid
+                union all
+                select y.typbasetype, y.typtypmod, b.typtype = 'd'
+                  from made_of m join pg_type y on y.oid = m.id join pg_type b on b.oid = y.typbasetype
+                 where m.domain)
+            select id, typmod from made_of where not domain) d
+        join pg_type b on b.oid = d.id
         -- These types are not simple: arrays and rows, because unnest takes them apart, and types whose arrays have another
         -- separator than a comma.
         cross join lateral (
-            select y.typarray <> 0 and y.typdelim = ',' and (y.typelem = 0 or y.typlen <> -1) and y.typcategory <> 'C'
+            select b.typarray <> 0 and b.typdelim = ',' and (b.typelem = 0 or b.typlen <> -1) and b.typcategory <> 'C'
                        as simple) s
        where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) a
   left join lateral (

@@ -120,7 +120,8 @@ impl SetShape {
         if !self.guards.is_empty() {
             let (mut is, mut was) = (Vec::new(), Vec::new());
             for (p, n) in self.guards.iter().zip(first + key.len()..) {
-                is.push(name(*p));
+                // A domain and the type that it is made of are dissimilar to this function.
+                is.push(format!("{}::{}", name(*p), table.column(*p).full_type));
                 was.push(format!("{}::{}", self.value(table, *p, n), table.column(*p).full_type));
             }
             // This compares the stored bytes, which is cheaper than comparing texts. If the bytes differ although the texts
@@ -249,7 +250,7 @@ mod tests {
             "PREPARE p (varchar[], pg_catalog.text[], integer[], varchar[]) AS UPDATE ONLY \"public\".\"test\" AS t \
              SET \"a\" = x.p1, \"b\" = x.p2::box FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), \
              pg_catalog.unnest($3), pg_catalog.unnest($4)) AS x (p1, p2, p3, p4) WHERE t.\"id\" OPERATOR(pg_catalog.=) x.p3 AND \
-             pg_catalog.record_image_eq(ROW(t.\"a\"), ROW(x.p4::varchar(9)))"
+             pg_catalog.record_image_eq(ROW(t.\"a\"::varchar(9)), ROW(x.p4::varchar(9)))"
         );
         let mut message = String::new();
         let rows =
@@ -274,7 +275,7 @@ mod tests {
             "PREPARE p (text, pg_catalog.text, bit[], text[], pg_catalog.text) AS UPDATE ONLY \"public\".\"test\" AS t \
              SET \"a\" = $1, \"b\" = $2::box FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4)) AS x (p3, p4) \
              WHERE t.\"id\" OPERATOR(pg_catalog.=) x.p3 AND \
-             pg_catalog.record_image_eq(ROW(t.\"a\", t.\"b\"), ROW(x.p4::text(9), $5::box::box(9)))"
+             pg_catalog.record_image_eq(ROW(t.\"a\"::text(9), t.\"b\"::box(9)), ROW(x.p4::text(9), $5::box::box(9)))"
         );
         let mut message = String::new();
         with_single_values.execute("p", &rows[..2], &mut message);
