@@ -368,6 +368,16 @@ begin
 end
 $install$;
 
+-- The log has no key. In a publication FOR ALL TABLES, PostgreSQL refuses UPDATE and DELETE of such a table unless its whole rows
+-- identify themselves. Only with wal_level = logical does this cost anything: old rows are written to the WAL.
+do $identity$
+begin
+    if (select relreplident <> 'f' from pg_class where oid = 'public.replica_log'::regclass) then
+        alter table public.replica_log replica identity full;
+    end if;
+end
+$identity$;
+
 -- The daemon relies on this: a transaction gets its number before it draws its first id. An INSERT written by hand
 -- evaluates the default of id first, so the default asks for the transaction's number.
 alter table public.replica_log alter column id set default
@@ -917,6 +927,22 @@ as $is_shadowed$
          where c.original = 0 and a.relid <> c.relid)
 $is_shadowed$;
 
+-- Says whether another row trigger of the table logs the same event already. A trigger made by hand has a name of its own,
+-- so a table may have it and one of py_log_create_tg, or a copy of its parent's. The first one by name logs.
+create or replace function pyreplica.is_second(relation oid, trigger name, event text) returns boolean language sql stable
+    set search_path = pg_catalog, pg_temp
+as $is_second$
+    select exists (
+        select from pg_trigger t
+         where t.tgrelid = relation and t.tgqual is null and t.tgtype & 1 = 1
+           and t.tgtype & case event when 'INSERT' then 4 when 'DELETE' then 8 else 16 end <> 0
+           and t.tgenabled in ('A', case when current_setting('session_replication_role') <> 'replica' then 'O' else 'R' end)
+           and t.tgfoid in ('public.py_log_replica()'::regprocedure, 'pyreplica.by_partition()'::regprocedure)
+           and (t.tgname < trigger
+                or t.tgname <> trigger and (select o.tgqual is not null from pg_trigger o
+                                             where o.tgrelid = relation and o.tgname = trigger)))
+$is_second$;
+
 do $install$
 declare
     name text;
@@ -962,6 +988,7 @@ begin
     end if;
     -- special() is an inlined constant. While the database has no filter, the comparison with it costs nothing.
     if pg_catalog.pg_partition_root(tg_relid) is null
+       and pg_catalog.starts_with(tg_name::pg_catalog.text, '!replica_')
        and (pyreplica.special() operator(pg_catalog.=) '{}'
             or not tg_argv[0] operator(pg_catalog.=) any (pyreplica.special())
                and not (pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.' operator(pg_catalog.||)
@@ -988,6 +1015,10 @@ begin
     letter := pg_catalog.left(tg_op, 1);
     before := null;
     after := null;
+    if tg_level operator(pg_catalog.=) 'ROW' and not pg_catalog.starts_with(tg_name::pg_catalog.text, '!replica_')
+       and pyreplica.is_second(tg_relid, tg_name, tg_op) then
+        return null;
+    end if;
     -- PostgreSQL has copied the trigger of a partitioned table to its partitions, with its arguments. The change is
     -- logged for the partitioned table, because each side may divide it in its own way. A renamed table is logged under
     -- its new name.
@@ -1479,6 +1510,11 @@ declare
                              to_regclass('public.replica_purged'), 'public.replica_table'::regclass)
              then 'is pyreplica''s own'
         when keys is null then 'has no pk constraint'
+        when target <> root and exists (
+            select from pg_partition_ancestors(target) a join pg_trigger t on t.tgrelid = a.relid
+             where a.relid <> target and t.tgparentid = 0 and t.tgqual is null and t.tgtype & 1 = 1
+               and t.tgfoid = 'public.py_log_replica()'::regprocedure)
+            then format('is replicated through %s, by a trigger made by hand', root)
         when not has_table_privilege(target, 'TRIGGER') then 'belongs to somebody else'
     end;
     -- Not by its name, which fails for a role that may not use the schema.

@@ -307,3 +307,55 @@ fn a_session_that_switches_signals_off_sends_none_and_can_prepare() {
         "{refused}"
     );
 }
+
+/// Symptom: each change of a partition was logged twice, and the second one stopped the pair.
+/// Cause: somebody had made the root's trigger by hand, and the partition had one of py_log_create_tg.
+#[test]
+fn a_change_is_logged_once_however_many_triggers_a_table_has() {
+    let (database, owner, _) = installed();
+    let by_hand = |name: &str, table: &str| {
+        format!(
+            "create trigger {name} after insert or update or delete on {table}
+             for each row execute function py_log_replica('{table}', 'id')"
+        )
+    };
+    database.run_as(
+        &owner,
+        "create table r (id int, d int) partition by range (d);
+         create table r1 partition of r (primary key (id)) for values from (1) to (10);
+         create table t (id int primary key)",
+    );
+    database.run_as(&owner, &by_hand("replica_tg", "r"));
+    assert_eq!(
+        database.column_as(&owner, "select py_log_create_tg('r1')"),
+        ["table r1 is replicated through public.r, by a trigger made by hand (couldn't be replicated)!"]
+    );
+    database.run_as(&owner, "insert into r values (2, 1); update r set d = 2; delete from r");
+    let logged = "select string_agg(event::text, '' order by id) from replica_log where relation ~ 'r'";
+    assert_eq!(database.column(logged), ["IUD"]);
+    // The other way round, and two of them by hand.
+    database.run_as(&owner, "drop trigger replica_tg on r; select py_log_create_tg('r1'), py_log_create_tg('t')");
+    database.run_as(&owner, &[by_hand("a", "r"), by_hand("b", "t"), by_hand("c", "t")].join(";"));
+    database.run("truncate replica_log");
+    database
+        .run_as(&owner, "insert into r values (2, 1); insert into t values (1); update t set id = 2; delete from t");
+    assert_eq!(database.column("select count(*) from replica_log"), ["4"]);
+    database.run_as(&owner, "alter table t disable trigger \"!replica_tg\"; insert into t values (1)");
+    assert_eq!(database.column("select count(*) from replica_log"), ["5"]);
+}
+
+/// Symptom: the daemon could not mark what it had replayed: "cannot update table replica_log because it does not have a replica
+/// identity and publishes updates".
+#[test]
+fn a_publication_for_all_tables_is_not_in_the_way() {
+    let pair = Pair::new().with_a_table();
+    pair.run("create publication everything for all tables");
+    pair.run_on_slave("create publication everything for all tables");
+    let _daemon = pair.start_with("RETENTION=3600\n");
+    pair.run("insert into t values (1, 'a')");
+    pair.wait_caught_up();
+    wait_until("the change is flagged", || {
+        pair.on_master("select count(*) from replica_log where replicated") == ["1"]
+    });
+    assert_eq!(pair.on_slave("select a from t"), ["a"]);
+}

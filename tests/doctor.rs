@@ -176,7 +176,7 @@ fn triggers_that_are_missing_disabled_doubled_or_out_of_order_are_told_and_mende
     let found = faults(&pair, "");
     assert_finds(&found, "failure", "master", "disabled triggers", "\"!replica_tg\" on public.t is disabled");
     assert_finds(&found, "warning", "master", "trigger order", "\" first\" on public.u fires before");
-    assert_finds(&found, "failure", "master", "superfluous triggers", "replica_hand on public.v");
+    assert_finds(&found, "warning", "master", "superfluous triggers", "replica_hand on public.v");
     assert_finds(&found, "warning", "master", "trigger order", "audit on public.w fires before z_hand");
     assert_finds(&found, "warning", "master", "triggers", "public.\"row\" has no trigger");
     assert_eq!(found.len(), 5, "{found:#?}");

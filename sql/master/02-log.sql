@@ -66,6 +66,16 @@ begin
 end
 $install$;
 
+-- The log has no key. In a publication FOR ALL TABLES, PostgreSQL refuses UPDATE and DELETE of such a table unless its whole rows
+-- identify themselves. Only with wal_level = logical does this cost anything: old rows are written to the WAL.
+do $identity$
+begin
+    if (select relreplident <> 'f' from pg_class where oid = 'public.replica_log'::regclass) then
+        alter table public.replica_log replica identity full;
+    end if;
+end
+$identity$;
+
 -- The daemon relies on this: a transaction gets its number before it draws its first id. An INSERT written by hand
 -- evaluates the default of id first, so the default asks for the transaction's number.
 alter table public.replica_log alter column id set default

@@ -24,6 +24,22 @@ as $is_shadowed$
          where c.original = 0 and a.relid <> c.relid)
 $is_shadowed$;
 
+-- Says whether another row trigger of the table logs the same event already. A trigger made by hand has a name of its own,
+-- so a table may have it and one of py_log_create_tg, or a copy of its parent's. The first one by name logs.
+create or replace function pyreplica.is_second(relation oid, trigger name, event text) returns boolean language sql stable
+    set search_path = pg_catalog, pg_temp
+as $is_second$
+    select exists (
+        select from pg_trigger t
+         where t.tgrelid = relation and t.tgqual is null and t.tgtype & 1 = 1
+           and t.tgtype & case event when 'INSERT' then 4 when 'DELETE' then 8 else 16 end <> 0
+           and t.tgenabled in ('A', case when current_setting('session_replication_role') <> 'replica' then 'O' else 'R' end)
+           and t.tgfoid in ('public.py_log_replica()'::regprocedure, 'pyreplica.by_partition()'::regprocedure)
+           and (t.tgname < trigger
+                or t.tgname <> trigger and (select o.tgqual is not null from pg_trigger o
+                                             where o.tgrelid = relation and o.tgname = trigger)))
+$is_second$;
+
 do $install$
 declare
     name text;
@@ -69,6 +85,7 @@ begin
     end if;
     -- special() is an inlined constant. While the database has no filter, the comparison with it costs nothing.
     if pg_catalog.pg_partition_root(tg_relid) is null
+       and pg_catalog.starts_with(tg_name::pg_catalog.text, '!replica_')
        and (pyreplica.special() operator(pg_catalog.=) '{}'
             or not tg_argv[0] operator(pg_catalog.=) any (pyreplica.special())
                and not (pg_catalog.quote_ident(tg_table_schema) operator(pg_catalog.||) '.' operator(pg_catalog.||)
@@ -95,6 +112,10 @@ begin
     letter := pg_catalog.left(tg_op, 1);
     before := null;
     after := null;
+    if tg_level operator(pg_catalog.=) 'ROW' and not pg_catalog.starts_with(tg_name::pg_catalog.text, '!replica_')
+       and pyreplica.is_second(tg_relid, tg_name, tg_op) then
+        return null;
+    end if;
     -- PostgreSQL has copied the trigger of a partitioned table to its partitions, with its arguments. The change is
     -- logged for the partitioned table, because each side may divide it in its own way. A renamed table is logged under
     -- its new name.

@@ -103,6 +103,11 @@ declare
                              to_regclass('public.replica_purged'), 'public.replica_table'::regclass)
              then 'is pyreplica''s own'
         when keys is null then 'has no pk constraint'
+        when target <> root and exists (
+            select from pg_partition_ancestors(target) a join pg_trigger t on t.tgrelid = a.relid
+             where a.relid <> target and t.tgparentid = 0 and t.tgqual is null and t.tgtype & 1 = 1
+               and t.tgfoid = 'public.py_log_replica()'::regprocedure)
+            then format('is replicated through %s, by a trigger made by hand', root)
         when not has_table_privilege(target, 'TRIGGER') then 'belongs to somebody else'
     end;
     -- Not by its name, which fails for a role that may not use the schema.

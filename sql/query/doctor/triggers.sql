@@ -27,8 +27,8 @@ select 'warning', 'trigger order',
  where l.tgtype & 3 = 1 and l.tgparentid = 0
    and not exists (select from logging o where o.tgrelid = t.tgrelid and o.tgname = t.tgname)
 union all
-select 'failure', 'superfluous triggers',
-       format('trigger %s on %s logs each change a second time', quote_ident(l.tgname), l.relation),
+select 'warning', 'superfluous triggers',
+       format('trigger %s on %s is superfluous: another trigger logs the same changes', quote_ident(l.tgname), l.relation),
        array[format('DROP TRIGGER %I ON %s;', l.tgname, l.relation)], null
   from logging l
  where not l.own and l.tgqual is null and l.tgtype & 1 = 1 and l.tgparentid = 0 and l.tgenabled in ('O', 'A')

@@ -95,7 +95,7 @@ pub(super) fn examine_log(report: &mut Diagnosis, config: &Config, master: &mut 
     let subjects = [
         ("disabled triggers", "all triggers that log are enabled"),
         ("trigger order", "the triggers that log fire first"),
-        ("superfluous triggers", "no change is logged twice"),
+        ("superfluous triggers", "one trigger logs each change"),
     ];
     report.ask(master, &subjects, sql::DOCTOR_TRIGGERS, &[]);
     Some(checks::origin(&identity, log))
