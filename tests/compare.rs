@@ -275,3 +275,30 @@ fn a_table_under_constant_change_causes_no_false_alarm_and_no_endless_wait() {
         outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
 }
+
+/// Symptom: "value is out of range for type integer", and no table was compared.
+/// Cause: the slave was asked for the master's key in its own, smaller type; and the error of one table was everybody's.
+#[test]
+fn one_table_does_not_keep_the_others_from_being_compared() {
+    let pair = Pair::new();
+    let tables = |key: &str| {
+        format!(
+            "create table k (id {key} primary key, a int); create table z (id int primary key); create table a (id int primary key)"
+        )
+    };
+    pair.run(&tables("bigint"));
+    pair.run_on_slave(&tables("int"));
+    pair.create_triggers();
+    pair.run("insert into k values (1), (3000000000); insert into z values (1)");
+    pair.run_on_slave("insert into k values (1), (2)");
+    let finished = compare(&pair, &[]);
+    assert_eq!(finished.code(), 9);
+    assert_eq!(counts(&finding(&finished, "public.k")), (0, 1, 0, 1));
+    assert_eq!(counts(&finding(&finished, "public.z")), (0, 0, 0, 1));
+    // The master cannot read the slave's key.
+    pair.run_on_slave("drop table a; create table a (id text primary key); insert into a values ('x')");
+    pair.run("insert into a values (7)");
+    let finished = compare(&pair, &[]);
+    assert_eq!(finding(&finished, "public.a")["state"], "unknown", "{}", finished.output);
+    assert_eq!(counts(&finding(&finished, "public.z")), (0, 0, 0, 1));
+}

@@ -133,7 +133,10 @@ fn run_compare(call: &Call, control: &Control) -> Result<ExitCode> {
         let mut servers = Servers::open(config, "compare", control, settings.pause)?;
         for outlook in outlooks(config, &mut servers, &settings)? {
             report.add(match outlook {
-                TablePlan::Compare(plan) => compare_table(&mut servers, &plan, &settings)?,
+                TablePlan::Compare(plan) => {
+                    let result = compare_table(&mut servers, &plan, &settings);
+                    or_unknown(&mut servers, &plan, result)?
+                }
                 TablePlan::LeftOut(omission) => TableResult::omitted(omission),
             });
         }
@@ -160,6 +163,19 @@ fn compare_table(servers: &mut Servers, plan: &ComparePlan, settings: &Settings)
     Ok(TableResult::compared(plan, counts.map_err(|error| with_grant_hint(error, plan))?, shown))
 }
 
+/// If a server refuses a statement about one table, the others are compared all the same. A lost connection ends the verb.
+fn or_unknown(servers: &mut Servers, plan: &ComparePlan, result: Result<TableResult>) -> Result<TableResult> {
+    let is_about_table = |error: &Error| error.code().is_some() && !error.is_transient();
+    match result {
+        Err(error) if is_about_table(&error) => {
+            servers.master().roll_back();
+            servers.slave().roll_back();
+            Ok(TableResult::failed(plan, &error))
+        }
+        result => result,
+    }
+}
+
 fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
     let settings = Settings::of(call);
     let config = call.pair()?;
@@ -183,11 +199,16 @@ fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
                 continue;
             }
         };
-        report.add(if dry {
-            print_statements(&mut servers, &plan, &settings)?
+        let result = if dry {
+            print_statements(&mut servers, &plan, &settings)
         } else {
-            repair_table(&mut servers, &plan, &settings)?
-        });
+            repair_table(&mut servers, &plan, &settings)
+        };
+        let mut result = or_unknown(&mut servers, &plan, result)?;
+        if result.has_failed && !dry {
+            result.repaired = Some(RepairCounts { refused: 1, ..RepairCounts::default() });
+        }
+        report.add(result);
     }
     if dry && !settings.json {
         servers.clear_progress();

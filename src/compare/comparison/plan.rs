@@ -209,9 +209,11 @@ fn plan(
         .iter()
         .map(|column| Ok(pair.sorting(master, sides.master, column)? != pair.sorting(slave, sides.slave, column)?))
         .collect::<Result<Vec<bool>>>()?;
-    let source = |row: &Row, condition| DigestSource {
+    let (master_key, slave_key) =
+        with_common_types(key_columns(sides.master, &key, &by_bytes), key_columns(sides.slave, &key, &by_bytes));
+    let source = |row: &Row, columns_of_key, condition| DigestSource {
         target: target(row),
-        key: key_columns(row, &key, &by_bytes),
+        key: columns_of_key,
         columns: columns.clone(),
         hash: pair.hash,
         condition,
@@ -223,8 +225,8 @@ fn plan(
     let identity_always =
         on_slave.iter().zip(always).filter(|(_, always)| *always).map(|(name, _)| name.clone()).collect();
     Ok(ComparePlan {
-        master: source(sides.master, condition),
-        slave: source(sides.slave, None),
+        master: source(sides.master, master_key, condition),
+        slave: source(sides.slave, slave_key, None),
         pending: pair.pending.clone(),
         table: name,
         notes,
@@ -297,6 +299,22 @@ fn key_columns(table: &Row, key: &[String], by_bytes: &[bool]) -> Vec<KeyColumn>
         })
     };
     key.iter().zip(by_bytes).filter_map(column).collect()
+}
+
+/// If a key is a number of another size on each side, its values are read in the larger type: one of the master's may not
+/// fit into the slave's.
+fn with_common_types(mut master: Vec<KeyColumn>, mut slave: Vec<KeyColumn>) -> (Vec<KeyColumn>, Vec<KeyColumn>) {
+    let size = |column: &KeyColumn| {
+        ["smallint", "integer", "bigint", "numeric"].iter().position(|name| *name == column.base_type)
+    };
+    for (here, there) in master.iter_mut().zip(&mut slave) {
+        if let (Some(ours), Some(theirs)) = (size(here), size(there)) {
+            let larger = if ours > theirs { here.base_type.clone() } else { there.base_type.clone() };
+            here.base_type.clone_from(&larger);
+            there.base_type = larger;
+        }
+    }
+    (master, slave)
 }
 
 /// Only their owner may read filters and transforms, unless it grants that.

@@ -1,6 +1,6 @@
 //! Prints what compare and repair have found, for people and for programs.
 
-use crate::base::error::ExitCode;
+use crate::base::error::{Error, ExitCode};
 use crate::base::names::quote_ident;
 use crate::base::shown::shown;
 use crate::compare::comparison::{ComparePlan, Counts, Difference, DifferenceKind, LeftOutKind, LeftOutTable};
@@ -24,6 +24,8 @@ pub struct TableResult {
     key: Vec<String>,
     shown: Vec<Shown>,
     lacks_columns: bool,
+    /// A server has refused to read it.
+    pub has_failed: bool,
     pub notes: Vec<String>,
     pub repaired: Option<RepairCounts>,
     pub statements: Vec<String>,
@@ -84,10 +86,21 @@ impl TableResult {
             key: Vec::new(),
             shown: Vec::new(),
             lacks_columns: false,
+            has_failed: false,
             notes: vec![omission.reason],
             repaired: None,
             statements: Vec::new(),
         }
+    }
+
+    /// A server has refused to read it.
+    pub fn failed(plan: &ComparePlan, error: &Error) -> TableResult {
+        let mut result = TableResult::compared(plan, Counts::default(), Vec::new());
+        result.state = State::Unknown;
+        result.has_failed = true;
+        result.notes.push(error.to_string());
+        result.notes.extend(error.hint().map(str::to_string));
+        result
     }
 
     pub fn compared(plan: &ComparePlan, counts: Counts, shown: Vec<Shown>) -> TableResult {
@@ -115,6 +128,7 @@ impl TableResult {
             key: plan.master.key.iter().map(|column| column.name.clone()).collect(),
             shown,
             lacks_columns: !plan.lacking.is_empty(),
+            has_failed: false,
             notes,
             repaired: None,
             statements: Vec::new(),
