@@ -385,3 +385,49 @@ fn a_single_partitioned_table_comes_with_its_partitions() {
     pair.once();
     pair.assert_equal();
 }
+
+/// Symptom: `copy` panicked over a table without columns, and no table was copied.
+#[test]
+fn tables_without_columns_or_with_generated_ones_only_are_copied() {
+    let pair = Pair::new();
+    pair.exec_both(
+        "create table none (); create table computed (a int generated always as (7) stored); create table t (id int primary key)",
+    );
+    pair.run("insert into none default values; insert into none default values; insert into computed default values");
+    pair.create_triggers();
+    for table in ["none", "computed"] {
+        pair.run(&format!(
+            "create trigger replica_tg after insert or update or delete on {table}
+             for each row execute function py_log_replica('{table}')"
+        ));
+    }
+    copy(&pair, &[]);
+    assert_eq!(pair.on_slave("select count(*) from none"), ["2"]);
+    pair.assert_equal();
+    pair.run("insert into none default values; insert into t values (1)");
+    pair.once();
+    pair.assert_equal();
+}
+
+/// Symptom: "new row violates check constraint", for rows that the master has, and that pg_dump restores.
+#[test]
+fn rows_that_violate_a_check_that_is_not_valid_are_copied_before_the_check() {
+    let pair = Pair::new();
+    pair.run(
+        "create domain d as int; create table t (id int primary key, n int check (n < 100), v d);
+         insert into t values (1, -5, 50), (2, 1, 1);
+         alter table t add constraint \"n pos\" check (n > 0) not valid; comment on constraint \"n pos\" on t is 'is positive';
+         alter domain d add constraint small check (value < 11) not valid; comment on constraint small on domain d is 'is small'",
+    );
+    pair.create_triggers();
+    pair.run_on_slave("drop schema public cascade; create schema public");
+    let Some(finished) = copy_with_schema(&pair, &["--schema"]) else { return };
+    assert!(finished.output.contains("added 2 checks that are NOT VALID, after the rows"), "{}", finished.output);
+    pair.assert_equal();
+    let checks = "select string_agg(conname || convalidated, ' ' order by conname) from pg_constraint
+                   where contype = 'c' and conname ~ 'n pos|small|t_n'";
+    assert_eq!(pair.on_slave(checks), pair.on_master(checks));
+    pair.run("update t set n = 7, v = 7 where id = 1");
+    pair.once();
+    pair.assert_equal();
+}

@@ -14,15 +14,15 @@ select r.name as relation, greatest(t.rows, 0)::bigint as rows, t.bytes, a.names
         from pg_class p
        where p.oid = c.oid or c.relkind = 'p' and p.oid in (select relid from pg_partition_tree(c.oid) where isleaf)) t
   cross join lateral (
-      select array_agg(a.attname::text order by a.attnum) as names,
-             array_agg(a.atttypid::bigint order by a.attnum) as type_oids,
-             array_agg(a.atttypmod order by a.attnum) as modifiers,
+      select coalesce(array_agg(a.attname::text order by a.attnum), '{}') as names,
+             coalesce(array_agg(a.atttypid::bigint order by a.attnum), '{}') as type_oids,
+             coalesce(array_agg(a.atttypmod order by a.attnum), '{}') as modifiers,
              -- The binary form of these types is the same in all versions, and contains no oid that may differ elsewhere.
-             array_agg(e.typnamespace = 'pg_catalog'::regnamespace and e.typname in (
+             coalesce(array_agg(e.typnamespace = 'pg_catalog'::regnamespace and e.typname in (
                  'bool', 'char', 'name', 'int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'text', 'varchar', 'bpchar',
                  'bytea', 'date', 'time', 'timetz', 'timestamp', 'timestamptz', 'interval', 'uuid', 'json', 'jsonb', 'inet',
-                 'cidr', 'macaddr', 'macaddr8', 'bit', 'varbit', 'point') order by a.attnum) as plain,
-             array_agg(a.attgenerated <> '' order by a.attnum) as generated
+                 'cidr', 'macaddr', 'macaddr8', 'bit', 'varbit', 'point') order by a.attnum), '{}') as plain,
+             coalesce(array_agg(a.attgenerated <> '' order by a.attnum), '{}') as generated
         from pg_attribute a
         join pg_type y on y.oid = a.atttypid
         join pg_type e on e.oid = case when y.typcategory = 'A' and y.typelem <> 0 then y.typelem else y.oid end

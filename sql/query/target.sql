@@ -8,9 +8,9 @@ select r.name as relation, c.relkind = 'p' as partitioned, a.names, a.type_oids,
   from unnest($1::text[]) r (name)
   join pg_class c on c.oid = to_regclass(r.name) and c.relkind in ('r', 'p')
   cross join lateral (
-      select array_agg(a.attname::text order by a.attnum) as names,
-             array_agg(a.atttypid::bigint order by a.attnum) as type_oids,
-             array_agg(a.atttypmod order by a.attnum) as modifiers,
-             array_agg(a.attgenerated <> '' order by a.attnum) as generated
+      select coalesce(array_agg(a.attname::text order by a.attnum), '{}') as names,
+             coalesce(array_agg(a.atttypid::bigint order by a.attnum), '{}') as type_oids,
+             coalesce(array_agg(a.atttypmod order by a.attnum), '{}') as modifiers,
+             coalesce(array_agg(a.attgenerated <> '' order by a.attnum), '{}') as generated
         from pg_attribute a
        where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) a

@@ -31,6 +31,7 @@ use crate::base::names::{BatchNumber, LogId, Side};
 use crate::commit::sql as commit_sql;
 use crate::commit::twophase::{Pair, draw_batch};
 use crate::config::settings::Config;
+use crate::copy::not_valid;
 use crate::copy::plan::{self, Captured, CopyPlan, ServerInfo, listed};
 use crate::copy::schema;
 use crate::copy::sql;
@@ -168,6 +169,7 @@ fn without_daemon(
     let loaded = load::all(&load_options, snapshot_session.session, &plans, control, report)?;
     let snapshot = snapshot_session.snapshot.as_str();
     failpoint::reached("copy-loaded");
+    add_checks(options, (&mut pair.master, &mut pair.slave), report)?;
     let relations = if scope.is_whole { None } else { Some(plans.iter().map(|plan| plan.relation.clone()).collect()) };
     let sequences = sequences::set_all(&mut pair.master, &mut pair.slave, relations, report)?;
     if scope.is_whole {
@@ -179,6 +181,19 @@ fn without_daemon(
     // A daemon that could not start because of this session's lock waits for its next try: this wakes it.
     pair.master.message("let the daemon go on", sql::END_COPY)?;
     Ok(CopyResult { loaded, kept: scope.kept, sequences, is_live: false })
+}
+
+/// Adds the checks that the schema has come without.
+fn add_checks(
+    options: &CopyOptions,
+    (master, slave): (&mut Session, &mut Session),
+    report: &mut dyn FnMut(CopyEvent),
+) -> Result<()> {
+    let added = if options.schema { not_valid::add(master, slave)? } else { 0 };
+    if added > 0 {
+        report(CopyEvent::Note(format!("added {added} checks that are NOT VALID, after the rows")));
+    }
+    Ok(())
 }
 
 /// Decides which tables to load, by what an earlier run has left.

@@ -202,6 +202,10 @@ fn plan(table: &Captured, source: &Row, target: &Row, servers: &ServerInfo) -> s
             None => return Err(format!("the table {} has no column {}", table.relation, quote_ident(column.name))),
         }
     }
+    // A COPY without a list of columns is about all of them, and so right only if there are none.
+    if chosen.is_empty() && to.iter().any(|other| !other.is_generated) {
+        return Err(format!("no column of {} is sent to the slave, and the slave's table has some", table.relation));
+    }
     let is_transformed: bool = source.get("transformed");
     let is_binary = servers.master_encoding == servers.slave_encoding
         && servers.master_encoding != "SQL_ASCII"
@@ -217,8 +221,9 @@ fn plan(table: &Captured, source: &Row, target: &Row, servers: &ServerInfo) -> s
     };
     let names: Vec<String> = chosen.iter().map(|(column, _)| quote_ident(column.name)).collect();
     let names = names.join(", ");
+    let list = if names.is_empty() { String::new() } else { format!(" ({names})") };
     let qualified = table.quoted();
-    let needs_query = table.is_partitioned || chosen.iter().any(|(column, _)| column.is_generated);
+    let needs_query = names.is_empty() || table.is_partitioned || chosen.iter().any(|(column, _)| column.is_generated);
     let rows = if is_transformed || source.get("filtered") {
         let value = |name| format!("s.pairs OPERATOR(pyreplica.->) {}", quote_literal(name));
         let values: Vec<String> = chosen.iter().map(|(column, _)| value(column.name)).collect();
@@ -226,7 +231,7 @@ fn plan(table: &Captured, source: &Row, target: &Row, servers: &ServerInfo) -> s
     } else if needs_query {
         format!("(SELECT {names} FROM {})", only(&qualified, table.is_partitioned))
     } else {
-        format!("{qualified} ({names})")
+        format!("{qualified}{list}")
     };
     Ok(CopyPlan {
         relation: table.relation.clone(),
@@ -236,7 +241,7 @@ fn plan(table: &Captured, source: &Row, target: &Row, servers: &ServerInfo) -> s
         source: table.locked(),
         is_binary,
         out: format!("COPY {rows} TO STDOUT WITH ({format})"),
-        into: format!("COPY {qualified} ({names}) FROM STDIN WITH ({format})"),
+        into: format!("COPY {qualified}{list} FROM STDIN WITH ({format})"),
         is_watched: target.get("watched"),
     })
 }

@@ -12,6 +12,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident};
 use crate::config::dsn::Dsn;
 use crate::config::settings::Config;
+use crate::copy::not_valid;
 use crate::copy::plan::{Captured, listed};
 use crate::copy::sql;
 use crate::server::session::Session;
@@ -30,6 +31,9 @@ const DIRECTORIES: [(&str, &str); 2] = [("/usr/lib/postgresql", "bin"), ("/usr",
 
 /// How often to check whether a program has ended.
 const POLL: Duration = Duration::from_millis(50);
+
+/// The oid of the catalog of constraints.
+const PG_CONSTRAINT: u32 = 2606;
 
 /// Lines of a program's error message that are shown.
 const MESSAGE_LINES: usize = 3;
@@ -70,11 +74,13 @@ pub fn create(
         if no_owner || !has_owners(master, slave)? { &["--no-owner", "--no-privileges"] } else { &[] };
     let version: i32 = master.query_one("look at the server", server_sql::IDENTITY, &[])?.get(3);
     let programs = find(version as u32 / 10_000)?;
-    let own: HashSet<(u32, u32)> = master
+    let not_valid = not_valid::read(master)?;
+    let mut own: HashSet<(u32, u32)> = master
         .query("look for pyreplica's own", &sql::OWN_OBJECTS, &[])?
         .iter()
         .map(|row| (row.get("catalog"), row.get("oid")))
         .collect();
+    own.extend(not_valid.iter().map(|check| (PG_CONSTRAINT, check.oid)));
     let scratch = Scratch::new()?;
     let (dump, list, chosen) = (scratch.0.join("schema"), scratch.0.join("list"), scratch.0.join("chosen"));
 
@@ -95,6 +101,8 @@ pub fn create(
     run(Side::Master, "read the schema", command, None, control, &scratch)?;
     let text = fs::read(&list).map_err(|e| local("read the schema", &e))?;
     let (kept, objects) = without_own(&String::from_utf8_lossy(&text), &own);
+    let is_comment = |line: &&str| not_valid.iter().any(|check| line.contains(&check.comment));
+    let kept: String = kept.lines().filter(|line| !is_comment(line)).map(|line| format!("{line}\n")).collect();
     fs::write(&chosen, kept).map_err(|e| local("write the schema", &e))?;
 
     let mut command = Command::new(&programs.restore);

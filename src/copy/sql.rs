@@ -30,6 +30,9 @@ pub const MISSING_ROLES: &str = "select array(select r from unnest($1::text[]) r
 
 pub const WITH_PARTITIONS: &str = include_str!("../../sql/query/partitions.sql");
 
+pub const NOT_VALID: &str = include_str!("../../sql/query/not_valid.sql");
+pub const LACKS_CHECK: &str = include_str!("../../sql/query/lacks_check.sql");
+
 pub const END_COPY: &str = "select pg_advisory_unlock_all(); notify replica_retry";
 
 pub const WANT_COPY: &str = "insert into public.replica_copy (master, relation, state, whole, batch) \

@@ -10,7 +10,8 @@
 
 use super::load::{self, LoadOptions};
 use super::{
-    CopyEvent, CopyOptions, CopyResult, SnapshotSession, check_slave, sequences, server_info, unfinished_copy_error,
+    CopyEvent, CopyOptions, CopyResult, SnapshotSession, add_checks, check_slave, sequences, server_info,
+    unfinished_copy_error,
 };
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
@@ -88,6 +89,7 @@ pub(super) fn run(
     control.set_cancellers(vec![release.master.canceller(), release.slave.canceller()]);
     let snapshot = snapshot_session.snapshot.as_str();
     failpoint::reached("copy-loaded");
+    add_checks(options, (&mut release.master, &mut release.slave), report)?;
     for plan in &plans {
         wait_for_daemon(config, &mut release, &plan.relation, snapshot, control, report)?;
         let mut replayed_so_far = 0;

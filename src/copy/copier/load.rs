@@ -320,6 +320,8 @@ impl Shared<'_> {
             sum.bytes += bytes;
             sum.share += share * weight(plan) as f64 / total.max(1) as f64;
         }
+        // Rounded parts may add up to more than the whole.
+        sum.share = sum.share.min(1.0);
         sum
     }
 }
