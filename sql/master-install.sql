@@ -1598,7 +1598,10 @@ begin
     end if;
     perform pyreplica.register(target);
     perform public.py_log_warn_before(target, shown);
-    return format('created trigger on %s (%s)', shown, array_to_string(keys, ','));
+    return format('created trigger on %s (%s)', shown, array_to_string(keys, ',')) || case
+        when exists (select from pg_class where relpersistence = 'u'
+                        and (oid = target or relkind = 'r' and oid in (select relid from pg_partition_tree(target))))
+        then '; it is unlogged: a crash of this server empties it, which nothing logs' else '' end;
 end
 $py_log_create_tg$;
 

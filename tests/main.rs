@@ -32,6 +32,7 @@ mod late;
 mod libpq;
 mod locks;
 mod lone;
+mod lost_rows;
 mod mail;
 mod masters;
 mod metrics;

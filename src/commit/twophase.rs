@@ -128,6 +128,12 @@ impl Pair {
         }
     }
 
+    /// Logs a warning, and keeps it for `take_conflicts`.
+    pub fn warn(&mut self, what: String) {
+        log::warn!(target: &self.name, "{what}");
+        self.conflicts.push(what);
+    }
+
     /// Returns the conflicts and warnings since the last call, which are logged already. To be called after a failure
     /// too.
     pub fn take_conflicts(&mut self) -> Vec<String> {

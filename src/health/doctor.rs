@@ -6,6 +6,7 @@
 
 mod copy;
 mod in_doubt;
+mod lost_rows;
 mod pair;
 mod server;
 mod tables;

@@ -6,6 +6,7 @@
 //! | `pace` | how long to pause between two looks under a steady load |
 //! | `housekeeping` | flags, old rows, the size of the log |
 //! | `copied` | what an initial copy has loaded, and what is still missing |
+//! | `emptied` | unlogged tables that a crash has emptied |
 //! | `release` | puts tables on hold, and replays held changes |
 //! | `batches` | takes batches from the backlog, and makes them longer where later transactions belong to them |
 //! | `listener` | lets the daemon sleep without missing a change |
@@ -17,6 +18,7 @@ pub mod sql;
 pub mod pace;
 pub mod housekeeping;
 pub mod copied;
+pub mod emptied;
 pub mod release;
 pub mod batches;
 pub mod listener;

@@ -97,3 +97,18 @@ pub const SKIP_HELD: &str = "with given_up as (delete from public.replica_held w
          returning *) \
      insert into public.replica_skipped (master, id, txid, relation, event, old, new, sql, error, reason) \
      select master, id, txid, relation, event, old, new, sql, error, $3 from given_up order by place";
+
+/// The unlogged tables of a server that was started after $1.
+pub const EMPTIED: &str = include_str!("../../sql/query/emptied.sql");
+
+/// Those of these tables that have pyreplica's trigger on the master.
+pub const ARE_CAPTURED: &str = "select r.name from unnest($1::text[]) r (name) \
+     join pg_namespace n on n.nspname = (parse_ident(r.name))[1]::name \
+     join pg_class c on c.relnamespace = n.oid and c.relname = (parse_ident(r.name))[2]::name \
+     where exists (select from pg_trigger t join pg_proc p on p.oid = t.tgfoid join pg_namespace f on f.oid = p.pronamespace \
+         where t.tgrelid = c.oid and t.tgtype & 1 = 1 and t.tgenabled <> 'D' \
+         and (f.nspname, p.proname) in (('public', 'py_log_replica'), ('pyreplica', 'by_partition')))";
+
+/// When the last batch was committed, by a server's own clock.
+pub const LAST_BATCH_ON_MASTER: &str = "select ts::text from public.replica_slave where field = $1::text::name";
+pub const LAST_BATCH_ON_SLAVE: &str = "select ts::text from public.replica_progress where master = $1";

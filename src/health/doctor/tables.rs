@@ -1,6 +1,6 @@
 //! Checks that the master's tables are logged, and that the slave's tables can take the logged changes.
 
-use super::{Diagnosis, Level, may_take_replica_role};
+use super::{Diagnosis, Level, lost_rows, may_take_replica_role};
 use crate::base::error::Result;
 use crate::base::names::{Side, quote_ident, quote_literal};
 use crate::health::sql;
@@ -62,6 +62,14 @@ pub(super) fn examine(
     let on_slave = report.ok_or_warning(Some(Side::Slave), "tables", asked);
     logging(report, has_log, on_master.as_ref(), on_slave.as_ref());
     replaying(report, slave, on_master.as_ref());
+    if let Some(on_master) = on_master.as_ref().filter(|_| has_log) {
+        let logged = || on_master.values().filter(|table| table.is_logged);
+        let schemas: Vec<&str> = logged().map(|table| table.schema.as_str()).collect();
+        let names: Vec<&str> = logged().map(|table| table.name.as_str()).collect();
+        for session in [master.as_deref_mut(), Some(&mut *slave)].into_iter().flatten() {
+            lost_rows::examine(report, session, (&schemas, &names));
+        }
+    }
     let (Some(on_master), Some(on_slave)) = (on_master, on_slave) else { return };
     // If the role may not read which columns are left out, the findings include such columns too.
     let left_out: HashSet<(String, String)> = match master.filter(|_| has_log) {

@@ -1,0 +1,58 @@
+//! After a restart of a server: finds the replicated tables that a crash has emptied, because they are unlogged.
+//!
+//! The log does not know of that. The other side keeps its rows, and the next INSERT of such a key stops the pair.
+
+use crate::base::error::Result;
+use crate::base::names::Side;
+use crate::pair::sql;
+use crate::server::session::Session;
+use std::collections::HashSet;
+
+/// A text for each table that is empty on the server that was restarted since the last batch, and has rows on the other
+/// side. `since`: when the last batch was committed, on each side.
+pub fn find(master: &mut Session, slave: &mut Session, since: (&str, &str)) -> Result<Vec<String>> {
+    let on_master = master.query("look for unlogged tables", sql::EMPTIED, &[&since.0])?;
+    let on_slave = slave.query("look for unlogged tables", sql::EMPTIED, &[&since.1])?;
+    let mut told = Vec::new();
+    for row in on_master.iter().filter(|row| row.get("captured")) {
+        let relation: &str = row.get("relation");
+        if !has_rows(master, relation, row.get("readable"))? && has_rows(slave, relation, true)? {
+            told.push(text(Side::Master, relation, row.get("started")));
+        }
+    }
+    let names: Vec<&str> = on_slave.iter().map(|row| row.get("relation")).collect();
+    let captured: HashSet<String> = match names.is_empty() {
+        true => HashSet::new(),
+        false => {
+            let rows = master.query("look for unlogged tables", sql::ARE_CAPTURED, &[&names])?;
+            rows.iter().map(|row| row.get(0)).collect()
+        }
+    };
+    for row in on_slave.iter().filter(|row| captured.contains(row.get::<_, &str>("relation"))) {
+        let relation: &str = row.get("relation");
+        if !has_rows(slave, relation, row.get("readable"))? && has_rows(master, relation, true)? {
+            told.push(text(Side::Slave, relation, row.get("started")));
+        }
+    }
+    Ok(told)
+}
+
+/// Whether the table has rows. On the master the role may not be allowed to read it: then it may have some.
+fn has_rows(session: &mut Session, relation: &str, is_readable: bool) -> Result<bool> {
+    if !is_readable {
+        return Ok(false);
+    }
+    match session.text_rows("look for rows", &format!("SELECT EXISTS (SELECT FROM {relation})")) {
+        Ok(rows) => Ok(rows.into_iter().flatten().flatten().next().as_deref() == Some("t")),
+        Err(error) if error.is_transient() => Err(error),
+        Err(_) => Ok(true),
+    }
+}
+
+fn text(side: Side, relation: &str, started: &str) -> String {
+    format!(
+        "{relation} is unlogged, and empty on the {side}, which was restarted at {started}. If it had crashed, the two sides \
+         differ now. hint: pyreplica compare --table shows it, repair --table makes the slave's rows the master's; ALTER \
+         TABLE {relation} SET LOGGED on the {side} keeps it from happening again"
+    )
+}
