@@ -787,6 +787,29 @@ $shortened$;
 end
 $install$;
 
+-- Returns a row with the values of its virtual generated columns, which PostgreSQL 18 has. It computes them only when a query
+-- reads them from the table: in a trigger they are NULL. Filters and transforms may ask for them. The expressions of such columns
+-- can't call functions of users.
+create or replace function pyreplica.computed(relation oid, r record) returns record language plpgsql stable
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
+    set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1 set lc_monetary = 'C'
+as $computed$
+declare
+    computed record;
+    columns text;
+begin
+    if r is null or not exists (select from pg_attribute a where a.attrelid = relation and a.attgenerated = 'v') then
+        return r;
+    end if;
+    select string_agg(case a.attgenerated when 'v' then format('(%s) as %I', pg_get_expr(d.adbin, d.adrelid), a.attname)
+                                          else format('%I', a.attname) end, ', ' order by a.attnum) into columns
+      from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+     where a.attrelid = relation and a.attnum > 0 and not a.attisdropped;
+    execute format('select %s from (select ($1::%s).*) x', columns, relation::regclass) into computed using r::text;
+    return computed;
+end
+$computed$;
+
 -- Returns the columns that tell a large row from all others: the primary key that the table has now, and the columns that
 -- the arguments of the trigger name, which were the primary key or were named by hand. NULL if two rows may have the same
 -- values there, for the time of a transaction if the constraint is deferrable; with "whole" it does not matter.
@@ -946,9 +969,10 @@ $is_second$;
 do $install$
 declare
     name text;
+    has_virtual constant boolean := current_setting('server_version_num')::int >= 180000;
 begin
     foreach name in array array['public.py_log_replica', 'pyreplica.by_partition'] loop
-    execute replace(replace(replace($create$
+    execute replace(replace(replace(replace(replace($create$
 create or replace function @name@() returns trigger language plpgsql security definer
 as $py_log_replica$
 declare
@@ -1053,7 +1077,7 @@ begin
     if letter operator(pg_catalog.<>) 'T'
        and (tg_argv[0] operator(pg_catalog.=) any (pyreplica.special())
             or relation operator(pg_catalog.=) any (pyreplica.special())) then
-        verdict := pyreplica.admit(tg_argv[0], relation, tg_relid, tg_op, old, new);
+        verdict := pyreplica.admit(tg_argv[0], relation, tg_relid, tg_op, @old@, @new@);
         if verdict is null then
             return null;
         end if;
@@ -1092,11 +1116,11 @@ begin
 
     if transformed then
         if inexact then
-            before := pyreplica.send_exact(tg_argv[0], relation, tg_relid, before, old);
-            after := pyreplica.send_exact(tg_argv[0], relation, tg_relid, after, new);
+            before := pyreplica.send_exact(tg_argv[0], relation, tg_relid, before, @old@);
+            after := pyreplica.send_exact(tg_argv[0], relation, tg_relid, after, @new@);
         else
-            before := pyreplica.send(tg_argv[0], relation, tg_relid, before, old);
-            after := pyreplica.send(tg_argv[0], relation, tg_relid, after, new);
+            before := pyreplica.send(tg_argv[0], relation, tg_relid, before, @old@);
+            after := pyreplica.send(tg_argv[0], relation, tg_relid, after, @new@);
         end if;
         -- pyreplica.send returns the error of an expression under the empty name, which no column can have.
         remark := coalesce(remark, after operator(pyreplica.->) ''::pg_catalog.text,
@@ -1129,7 +1153,9 @@ begin
 end
 $py_log_replica$;
     $create$, '@name@', name), '@copied@', (name = 'pyreplica.by_partition')::text),
-                    '@exact@', current_setting('pyreplica.exact'));
+                    '@exact@', current_setting('pyreplica.exact')),
+                    '@old@', case when has_virtual then 'pyreplica.computed(tg_relid, old)' else 'old' end),
+                    '@new@', case when has_virtual then 'pyreplica.computed(tg_relid, new)' else 'new' end);
     end loop;
 end
 $install$;

@@ -68,7 +68,7 @@ begin
                                   'replacements', 'apply', 'changed', 'special', 'admit', 'send', 'send_exact', 'python',
                                   'asleep', 'asleep_body', 'apply_slaves', 'own',
                                   'by_partition', 'is_shadowed', 'is_by_name', 'has_names', 'logged_name',
-                                  'logged_key') loop
+                                  'logged_key', 'computed', 'is_second') loop
         execute format('drop function %s cascade', f);
     end loop;
     for o in select x.oid from pg_operator x join pg_namespace n on n.oid = x.oprnamespace

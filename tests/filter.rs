@@ -1,7 +1,7 @@
 //! Filters and transforms in SQL: what the slave gets to see is decided on the master, row by row, as the tables
 //! py_log_filter and py_log_transform say. tests/filter_python.rs has the same in Python.
 
-use crate::harness::{Pair, Script, quietly, refused, told};
+use crate::harness::{Pair, Script, quietly, refusal, refused, told};
 use std::path::Path;
 
 const GOODS: &str = "create table goods (id int primary key, name text, price numeric)";
@@ -332,4 +332,34 @@ fn installing_again_keeps_filters_and_uninstalling_removes_them() {
     let left = "select proname from pg_proc where proname ~ '^py_log'
          union all select relname from pg_class where relname ~ '^(py_log|replica)_'";
     assert!(pair.on_master(left).is_empty(), "{:?}", pair.on_master(left));
+}
+
+/// Symptom: a filter on such a column withheld every row, and a slave that does not compute the column got NULL silently.
+/// Cause: PostgreSQL computes it when a query reads the table, not for triggers.
+#[test]
+fn a_virtual_generated_column_has_its_value_in_filters_and_is_not_taken_for_null() {
+    let pair = Pair::new();
+    if pair.version() < 18 {
+        return;
+    }
+    pair.exec_both(
+        "create table t (a int primary key, b int generated always as (a * 2) virtual, c text);
+         create table u (a int primary key, b int generated always as (a * 2) virtual)",
+    );
+    pair.create_triggers();
+    pair.run(
+        "insert into py_log_filter (relname, event, condition) values ('t', 'INSERT', 'new.b > 10');
+         insert into py_log_transform (relname, field, expression) values ('t', 'c', 'new.c || new.b')",
+    );
+    pair.run("insert into t (a, c) values (2, 'x'), (3000, 'y'); insert into u values (1)");
+    pair.run("update t set a = 7 where a = 2; update t set a = 1 where a = 3000");
+    quietly(&pair);
+    assert_eq!(pair.on_slave("select c || b from t"), ["x1414"]);
+    pair.run_on_slave("alter table u drop b; alter table u add b int");
+    pair.run("insert into u values (2)");
+    let said = refusal(&pair);
+    assert!(said.contains("the master computes the column b of \"u\" when it is read"), "{said}");
+    pair.run_on_slave("alter table u drop b; alter table u add b int generated always as (a * 2) virtual");
+    pair.once();
+    assert_eq!(pair.on_slave("select sum(b) from u"), ["6"]);
 }

@@ -72,6 +72,29 @@ $shortened$;
 end
 $install$;
 
+-- Returns a row with the values of its virtual generated columns, which PostgreSQL 18 has. It computes them only when a query
+-- reads them from the table: in a trigger they are NULL. Filters and transforms may ask for them. The expressions of such columns
+-- can't call functions of users.
+create or replace function pyreplica.computed(relation oid, r record) returns record language plpgsql stable
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
+    set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1 set lc_monetary = 'C'
+as $computed$
+declare
+    computed record;
+    columns text;
+begin
+    if r is null or not exists (select from pg_attribute a where a.attrelid = relation and a.attgenerated = 'v') then
+        return r;
+    end if;
+    select string_agg(case a.attgenerated when 'v' then format('(%s) as %I', pg_get_expr(d.adbin, d.adrelid), a.attname)
+                                          else format('%I', a.attname) end, ', ' order by a.attnum) into columns
+      from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+     where a.attrelid = relation and a.attnum > 0 and not a.attisdropped;
+    execute format('select %s from (select ($1::%s).*) x', columns, relation::regclass) into computed using r::text;
+    return computed;
+end
+$computed$;
+
 -- Returns the columns that tell a large row from all others: the primary key that the table has now, and the columns that
 -- the arguments of the trigger name, which were the primary key or were named by hand. NULL if two rows may have the same
 -- values there, for the time of a transaction if the constraint is deferrable; with "whole" it does not matter.

@@ -43,9 +43,10 @@ $is_second$;
 do $install$
 declare
     name text;
+    has_virtual constant boolean := current_setting('server_version_num')::int >= 180000;
 begin
     foreach name in array array['public.py_log_replica', 'pyreplica.by_partition'] loop
-    execute replace(replace(replace($create$
+    execute replace(replace(replace(replace(replace($create$
 create or replace function @name@() returns trigger language plpgsql security definer
 as $py_log_replica$
 declare
@@ -150,7 +151,7 @@ begin
     if letter operator(pg_catalog.<>) 'T'
        and (tg_argv[0] operator(pg_catalog.=) any (pyreplica.special())
             or relation operator(pg_catalog.=) any (pyreplica.special())) then
-        verdict := pyreplica.admit(tg_argv[0], relation, tg_relid, tg_op, old, new);
+        verdict := pyreplica.admit(tg_argv[0], relation, tg_relid, tg_op, @old@, @new@);
         if verdict is null then
             return null;
         end if;
@@ -189,11 +190,11 @@ begin
 
     if transformed then
         if inexact then
-            before := pyreplica.send_exact(tg_argv[0], relation, tg_relid, before, old);
-            after := pyreplica.send_exact(tg_argv[0], relation, tg_relid, after, new);
+            before := pyreplica.send_exact(tg_argv[0], relation, tg_relid, before, @old@);
+            after := pyreplica.send_exact(tg_argv[0], relation, tg_relid, after, @new@);
         else
-            before := pyreplica.send(tg_argv[0], relation, tg_relid, before, old);
-            after := pyreplica.send(tg_argv[0], relation, tg_relid, after, new);
+            before := pyreplica.send(tg_argv[0], relation, tg_relid, before, @old@);
+            after := pyreplica.send(tg_argv[0], relation, tg_relid, after, @new@);
         end if;
         -- pyreplica.send returns the error of an expression under the empty name, which no column can have.
         remark := coalesce(remark, after operator(pyreplica.->) ''::pg_catalog.text,
@@ -226,7 +227,9 @@ begin
 end
 $py_log_replica$;
     $create$, '@name@', name), '@copied@', (name = 'pyreplica.by_partition')::text),
-                    '@exact@', current_setting('pyreplica.exact'));
+                    '@exact@', current_setting('pyreplica.exact')),
+                    '@old@', case when has_virtual then 'pyreplica.computed(tg_relid, old)' else 'old' end),
+                    '@new@', case when has_virtual then 'pyreplica.computed(tg_relid, new)' else 'new' end);
     end loop;
 end
 $install$;

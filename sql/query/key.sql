@@ -3,6 +3,8 @@
 select r.name as relation, k.names as key,
        -- Whether changes may be replayed under this name.
        public.py_log_knows(r.name, null::oid) as known,
+       -- Columns that are computed only when a query reads them. The log has NULL in their place.
+       array(select a.attname::text from pg_attribute a where a.attrelid = c.oid and a.attgenerated = 'v') as computed,
        -- Each argument ends in a zero byte; the first argument is the table's name.
        (select array_agg(convert_from(decode(m[1], 'hex'), getdatabaseencoding()) order by n)
           from regexp_matches(encode(t.tgargs, 'hex'), '((?:[1-9a-f].|0[1-9a-f])*)00', 'g') with ordinality x (m, n)

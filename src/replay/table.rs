@@ -31,6 +31,9 @@ pub struct Table {
     pub by_name: bool,
     /// A partition: nothing but a TRUNCATE is replayed under its own name.
     pub only_truncated: bool,
+    /// Columns that the master computes only when a query reads them, and the slave does not compute: the log does not have
+    /// their values.
+    pub not_logged: Vec<String>,
     /// The columns of each unique constraint that is checked at the end of the statement or later.
     pub deferrable: Vec<Vec<u16>>,
     /// The columns of each unique constraint or index.
@@ -116,6 +119,7 @@ impl Table {
             whole_rows: false,
             by_name: false,
             only_truncated: false,
+            not_logged: Vec::new(),
             deferrable: Vec::new(),
             unique: Vec::new(),
             references: Vec::new(),
