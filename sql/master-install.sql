@@ -232,7 +232,8 @@ as $own$
                -- Those of the Python original and of earlier versions.
                'public.py_log_create_tg(varchar)', 'public.py_log_create_tg(regclass, text)',
                'public.py_log_create_tgs(text, text)', 'public.py_log_warn_before(regclass)',
-               'pyreplica.by_partition()', 'pyreplica.is_shadowed(oid, name)',
+               'pyreplica.by_partition()', 'pyreplica.is_shadowed(oid, name)', 'pyreplica.is_second(oid, name, text)',
+               'pyreplica.computed(oid, record)',
                case when to_regtype('public.replica_log') is not null then 'pyreplica.flags(public.replica_log)' end,
                'pyreplica.own()', 'pyreplica.asleep()', 'pyreplica.asleep_body()', 'pyreplica.apply_slaves()',
                'pyreplica.exact(record)', 'pyreplica.is_by_name(oid)', 'pyreplica.has_names(oid)', 'pyreplica.logged_name(oid)',
@@ -380,12 +381,26 @@ $identity$;
 
 -- The daemon relies on this: a transaction gets its number before it draws its first id. An INSERT written by hand
 -- evaluates the default of id first, so the default asks for the transaction's number.
-alter table public.replica_log alter column id set default
-    nextval(case when pg_current_xact_id() is not null then 'public.replica_log_id_seq'::regclass end);
+-- Every lock of the log makes the application wait, so nothing here locks it that has been done already.
+do $id$
+begin
+    if (select pg_get_expr(adbin, adrelid) !~ 'pg_current_xact_id' from pg_attrdef
+         where adrelid = 'public.replica_log'::regclass and adnum = 1) is not false then
+        alter table public.replica_log alter column id set default
+            nextval(case when pg_current_xact_id() is not null then 'public.replica_log_id_seq'::regclass end);
+    end if;
+end
+$id$;
 
 -- The daemon reads, marks and deletes through this index only. So a change costs one index entry, and there is no
 -- primary key. An earlier version had an index for each slave and one for deleting; they go.
-create index if not exists replica_log_id on public.replica_log (id);
+do $index$
+begin
+    if to_regclass('public.replica_log_id') is null then
+        create index replica_log_id on public.replica_log (id);
+    end if;
+end
+$index$;
 do $indexes$
 declare
     former regclass;
@@ -472,7 +487,15 @@ end
 $upgrade$;
 
 -- PostgreSQL wants a table and its sequence to have the same owner, so this comes after the table got its owner.
-alter sequence public.replica_log_id_seq owned by public.replica_log.id;
+do $owned$
+begin
+    if not exists (select from pg_depend
+                    where classid = 'pg_class'::regclass and objid = 'public.replica_log_id_seq'::regclass and deptype = 'a'
+                      and refobjid = 'public.replica_log'::regclass) then
+        alter sequence public.replica_log_id_seq owned by public.replica_log.id;
+    end if;
+end
+$owned$;
 
 -- The original's filters are conditions in Python. They stay as they are.
 do $takeover$
@@ -669,11 +692,22 @@ begin
 end
 $py_log_statement$;
 
-alter table public.replica_log alter column event set default public.py_log_statement();
+do $event$
+begin
+    if not exists (select from pg_attrdef d join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
+                    where d.adrelid = 'public.replica_log'::regclass and a.attname = 'event'
+                      and pg_get_expr(d.adbin, d.adrelid) ~ 'py_log_statement') then
+        alter table public.replica_log alter column event set default public.py_log_statement();
+    end if;
+end
+$event$;
 
 do $install$
 begin
-    perform pyreplica.apply_slaves();
+    if (select prosrc from pg_proc where oid = to_regprocedure('pyreplica.asleep()')) is distinct from pyreplica.asleep_body()
+       or to_regprocedure('pyreplica.flags(public.replica_log)') is null then
+        perform pyreplica.apply_slaves();
+    end if;
 end
 $install$;
 

@@ -124,7 +124,7 @@ fn uninstalling_refuses_while_a_transaction_is_in_doubt() {
 }
 
 #[test]
-fn the_binary_installs_too_and_says_the_same_lines_every_time() {
+fn the_binary_installs_too_and_leaves_alone_what_is_there() {
     let mut database = Database::new();
     let owner = database.owner();
     database.run_as(
@@ -136,15 +136,24 @@ fn the_binary_installs_too_and_says_the_same_lines_every_time() {
     );
     let dsn = database.server().dsn(&database.name).replace("user=postgres", &format!("user={owner}"));
     // In the order of schemas and names; partitions come with their root.
-    let expected = "table nokey has no pk constraint (couldn't be replicated)!\n\
-                    created trigger on p (id)\n\
-                    created trigger on tt (id1,id2)\n\
-                    created trigger on Odd (Key)\n";
-    for turn in ["first", "second"] {
+    let nokey = "table nokey has no pk constraint (couldn't be replicated)!\n";
+    let first =
+        format!("{nokey}created trigger on p (id)\ncreated trigger on tt (id1,id2)\ncreated trigger on Odd (Key)\n");
+    let second = format!("p has its trigger (id)\ntt has its trigger (id1,id2)\nOdd has its trigger (Key)\n{nokey}");
+    // A trigger that is not as it should be is created again.
+    let changed = second.replace("tt has its trigger (id1,id2)\n", "") + "created trigger on tt (id2,id1)\n";
+    let triggers = "select string_agg(oid::text, ' ' order by oid) from pg_trigger where tgname ~ '^!replica'";
+    let mut before = Vec::new();
+    for (turn, expected) in [("first", first), ("second", second), ("third", changed)] {
+        if turn == "third" {
+            assert_eq!(database.column(triggers), before);
+            database.run_as(&owner, "alter table tt drop constraint tt_pkey, add primary key (id2, id1)");
+        }
         let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{turn}", database.name));
         let finished = harness::run(&log, &["install", &dsn], &[]);
         assert!(finished.status.success(), "{}", finished.output);
         assert_eq!(finished.output, expected, "{turn} run");
+        before = database.column(triggers);
         std::fs::remove_file(&log).unwrap();
     }
 }
@@ -314,4 +323,52 @@ fn the_slaves_script_may_run_many_times_at_once() {
             }
         });
     }
+}
+
+/// Symptom: one long writer, and everybody who wrote to any table waited behind the installation, which then failed.
+/// Cause: it created the triggers of all tables in one transaction, and waited for each lock with the locks of the others.
+#[test]
+fn the_binary_makes_nobody_wait_for_a_table_that_somebody_else_has_locked() {
+    let mut database = Database::new();
+    let owner = database.owner();
+    database.run_as(
+        &owner,
+        "create table a (id int primary key); create table b (id int primary key); create table c (id int primary key)",
+    );
+    // No trigger for b.
+    database.run(
+        "create function refuse() returns event_trigger language plpgsql as $$ begin
+             if exists (select from pg_event_trigger_ddl_commands() where object_identity ~ 'on public.b$') then
+                 raise exception 'not on b';
+             end if;
+         end $$;
+         create event trigger refuse on ddl_command_end when tag in ('CREATE TRIGGER') execute function refuse()",
+    );
+    let dsn = database.server().dsn(&database.name).replace("user=postgres", &format!("user={owner}"));
+    let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-locked", database.name));
+    let mut writer = database.connect();
+    writer.batch_execute("begin; insert into a values (1)").unwrap();
+    let mut installing = harness::Daemon::spawn(&log, &["install", &dsn], &[]);
+    installing.wait_log("created trigger on c (id)");
+    database.run("insert into c values (1); insert into b values (1)");
+    assert_eq!(database.column("select relation || event::text from replica_log"), ["public.cI"]);
+    writer.batch_execute("commit").unwrap();
+    installing.wait_log("created trigger on a (id)");
+    let status = installing.wait_exit();
+    assert_eq!(status.code(), Some(4), "{}", installing.log());
+    harness::assert_says(
+        &installing.log(),
+        &[
+            "table a waits for its turn: canceling statement due to lock timeout",
+            "table b gets no trigger: not on b",
+            "1 of the tables have none: b",
+        ],
+    );
+    database.run("drop event trigger refuse");
+    // A transaction that has written to the log keeps nobody from installing again.
+    let mut writer = database.connect();
+    writer.batch_execute("begin; insert into c values (2)").unwrap();
+    let finished = harness::run(&log, &["install", &dsn], &[]);
+    assert!(finished.status.success() && finished.output.contains("c has its trigger (id)"), "{}", finished.output);
+    std::fs::remove_file(&log).unwrap();
 }

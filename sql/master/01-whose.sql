@@ -58,7 +58,8 @@ as $own$
                -- Those of the Python original and of earlier versions.
                'public.py_log_create_tg(varchar)', 'public.py_log_create_tg(regclass, text)',
                'public.py_log_create_tgs(text, text)', 'public.py_log_warn_before(regclass)',
-               'pyreplica.by_partition()', 'pyreplica.is_shadowed(oid, name)',
+               'pyreplica.by_partition()', 'pyreplica.is_shadowed(oid, name)', 'pyreplica.is_second(oid, name, text)',
+               'pyreplica.computed(oid, record)',
                case when to_regtype('public.replica_log') is not null then 'pyreplica.flags(public.replica_log)' end,
                'pyreplica.own()', 'pyreplica.asleep()', 'pyreplica.asleep_body()', 'pyreplica.apply_slaves()',
                'pyreplica.exact(record)', 'pyreplica.is_by_name(oid)', 'pyreplica.has_names(oid)', 'pyreplica.logged_name(oid)',

@@ -78,12 +78,26 @@ $identity$;
 
 -- The daemon relies on this: a transaction gets its number before it draws its first id. An INSERT written by hand
 -- evaluates the default of id first, so the default asks for the transaction's number.
-alter table public.replica_log alter column id set default
-    nextval(case when pg_current_xact_id() is not null then 'public.replica_log_id_seq'::regclass end);
+-- Every lock of the log makes the application wait, so nothing here locks it that has been done already.
+do $id$
+begin
+    if (select pg_get_expr(adbin, adrelid) !~ 'pg_current_xact_id' from pg_attrdef
+         where adrelid = 'public.replica_log'::regclass and adnum = 1) is not false then
+        alter table public.replica_log alter column id set default
+            nextval(case when pg_current_xact_id() is not null then 'public.replica_log_id_seq'::regclass end);
+    end if;
+end
+$id$;
 
 -- The daemon reads, marks and deletes through this index only. So a change costs one index entry, and there is no
 -- primary key. An earlier version had an index for each slave and one for deleting; they go.
-create index if not exists replica_log_id on public.replica_log (id);
+do $index$
+begin
+    if to_regclass('public.replica_log_id') is null then
+        create index replica_log_id on public.replica_log (id);
+    end if;
+end
+$index$;
 do $indexes$
 declare
     former regclass;

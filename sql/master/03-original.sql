@@ -67,7 +67,15 @@ end
 $upgrade$;
 
 -- PostgreSQL wants a table and its sequence to have the same owner, so this comes after the table got its owner.
-alter sequence public.replica_log_id_seq owned by public.replica_log.id;
+do $owned$
+begin
+    if not exists (select from pg_depend
+                    where classid = 'pg_class'::regclass and objid = 'public.replica_log_id_seq'::regclass and deptype = 'a'
+                      and refobjid = 'public.replica_log'::regclass) then
+        alter sequence public.replica_log_id_seq owned by public.replica_log.id;
+    end if;
+end
+$owned$;
 
 -- The original's filters are conditions in Python. They stay as they are.
 do $takeover$

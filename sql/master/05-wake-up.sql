@@ -86,10 +86,21 @@ begin
 end
 $py_log_statement$;
 
-alter table public.replica_log alter column event set default public.py_log_statement();
+do $event$
+begin
+    if not exists (select from pg_attrdef d join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
+                    where d.adrelid = 'public.replica_log'::regclass and a.attname = 'event'
+                      and pg_get_expr(d.adbin, d.adrelid) ~ 'py_log_statement') then
+        alter table public.replica_log alter column event set default public.py_log_statement();
+    end if;
+end
+$event$;
 
 do $install$
 begin
-    perform pyreplica.apply_slaves();
+    if (select prosrc from pg_proc where oid = to_regprocedure('pyreplica.asleep()')) is distinct from pyreplica.asleep_body()
+       or to_regprocedure('pyreplica.flags(public.replica_log)') is null then
+        perform pyreplica.apply_slaves();
+    end if;
 end
 $install$;

@@ -10,17 +10,11 @@ pub const MASTER_INSTALL: &str = include_str!("../../sql/master-install.sql");
 /// The warnings of that script.
 pub const WARNINGS: &str = "select array(select jsonb_array_elements_text(coalesce(nullif(current_setting('pyreplica.told', true), ''), '[]')::jsonb))";
 
-/// Creates the trigger on every table in every schema, except pyreplica's own tables. A partitioned table passes its
-/// trigger on to its partitions.
-pub static CREATE_TRIGGERS: LazyLock<String> = LazyLock::new(|| {
-    with_own(
-        "select public.py_log_create_tg(n.nspname::text, c.relname::text) \
-         from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-         where c.relkind in ('r', 'p') and not c.relispartition and n.nspname !~ '^pg_' \
-         and n.nspname <> 'information_schema' \
-         and (n.nspname <> 'public' or c.relname <> all (array['replica_log'])) order by n.nspname, c.relname",
-    )
-});
+/// The tables that get the trigger, and whether they have it.
+pub static TO_INSTALL: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/install.sql")));
+
+/// Creates the triggers on one table. A partitioned table passes its trigger on to its partitions.
+pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg($1::text, $2::text)";
 
 /// Sets the search path of pyreplica's sessions again, in a session that has reset it.
 pub const OWN_SESSION_PATH: &str = "set search_path = pg_catalog, pg_temp";
