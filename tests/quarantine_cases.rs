@@ -1,6 +1,6 @@
 //! Quarantine where it is easy to get wrong: several errors in one batch, unique values, two operators.
 
-use crate::harness::{Daemon, Pair, assert_says, wait_until};
+use crate::harness::{Daemon, Pair, assert_says, refusal, wait_until};
 
 const QUARANTINE: &str = "ON_ERROR=quarantine\n";
 
@@ -145,4 +145,58 @@ fn who_refers_to_a_row_that_is_in_quarantine_follows_it_and_so_does_what_takes_a
     assert_says(&said, &["waits: it depends on transaction"]);
     pair.done(&["retry"]);
     pair.assert_equal();
+}
+
+/// Symptom: a character that the slave's encoding lacks stopped the pair although ON_ERROR was quarantine, because the quarantine
+/// could not store it either.
+#[test]
+fn what_the_slave_has_no_characters_for_is_quarantined_shown_and_skipped() {
+    let pair = Pair::with_slave_encoding("LATIN1");
+    pair.exec_both("create table t (id int primary key, v text)");
+    pair.create_triggers();
+    pair.run("insert into t values (1, 'ä')");
+    pair.run("insert into t values (2, '10 €\\u{41} ä')");
+    pair.run("insert into t values (3, 'ö')");
+    let finished = pair.try_once_by_file("ON_ERROR=quarantine\n");
+    assert_eq!(finished.code(), 0, "{}", finished.output);
+    assert_eq!(pair.on_slave("select v from t order by id"), ["ä", "ö"]);
+    let shown = pair.done(&["pending"]);
+    assert_says(&shown, &["VALUES ('2', '10 €\\u{41} ä')", "has no equivalent in encoding \"LATIN1\""]);
+    assert_ne!(pair.verb(&["retry"]).code(), 0);
+    pair.done(&["skip", "2", "--yes", "--reason", "no euros there"]);
+    assert_says(&pair.done(&["pending"]), &["0 in quarantine"]);
+    // A table whose very name it lacks.
+    pair.run("create table \"€\" (id int primary key); select py_log_create_tg('€'); insert into \"€\" values (1)");
+    let finished = pair.try_once_by_file("ON_ERROR=quarantine\n");
+    assert_eq!(finished.code(), 0, "{}", finished.output);
+    assert_says(&pair.done(&["pending"]), &["1 in quarantine"]);
+}
+
+/// Symptom: "character with byte sequence 0x81 has no equivalent in encoding UTF8", of no change, and neither pending nor skip
+/// worked: the master could not send the change.
+#[test]
+fn what_the_master_cannot_send_is_named_shown_quarantined_and_skipped() {
+    let pair = Pair::with_master_encoding("WIN1252");
+    pair.exec_both("create table t (id int primary key, v text)");
+    pair.create_triggers();
+    pair.run("insert into t values (1, 'ä')");
+    pair.run("insert into t select 2, convert_from('\\x618162', 'WIN1252')");
+    pair.run("insert into t values (3, 'ö')");
+    let said = refusal(&pair);
+    assert_says(&said, &["master: cannot read change 2 of transaction", "0x81", "pyreplica skip 2"]);
+    assert_eq!(pair.on_slave("select v from t"), ["ä"]);
+    assert_says(&pair.done(&["pending"]), &["VALUES ('2', 'a\\201b')", "change 2 fails"]);
+    let finished = pair.try_once_by_file("ON_ERROR=quarantine\n");
+    assert_eq!(finished.code(), 0, "{}", finished.output);
+    assert_eq!(pair.on_slave("select v from t order by id"), ["ä", "ö"]);
+    assert_says(&pair.done(&["pending"]), &["1 in quarantine", "a\\201b"]);
+    assert_ne!(pair.verb(&["retry"]).code(), 0);
+    pair.done(&["skip", "2", "--yes", "--reason", "a control character"]);
+    // The same without the quarantine.
+    pair.run("insert into t select 4, convert_from('\\x618162', 'WIN1252')");
+    pair.run("insert into t values (5, 'ü')");
+    refusal(&pair);
+    pair.done(&["skip", "4", "--yes", "--reason", "a control character"]);
+    pair.once();
+    assert_eq!(pair.on_slave("select v from t where id > 3"), ["ü"]);
 }

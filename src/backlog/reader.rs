@@ -12,8 +12,12 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{LogId, Side, Txid};
 use crate::config::settings::Config;
 use crate::server::session::{self, Session};
-use std::collections::VecDeque;
 use std::sync::Arc;
+
+mod pages;
+mod unreadable;
+
+pub use pages::Pages;
 
 /// A transaction that spreads over more ids than this is read page by page.
 pub const DISTANCE: i64 = 10_000;
@@ -67,18 +71,9 @@ pub struct LogReader {
     slave_identity: String,
     /// Rows come in hstore's binary form.
     is_packed: bool,
+    /// What cannot be sent in UTF-8 is read with its bytes escaped.
+    escapes: bool,
     lists: ColumnLists,
-}
-
-/// How far the changes of a batch have been read.
-pub struct Pages {
-    batch: Batch,
-    transaction: usize,
-    /// The id up to which the current transaction has been read page by page.
-    above: LogId,
-    entries: VecDeque<LogEntry>,
-    /// About how many bytes the changes take that were returned last.
-    bytes: usize,
 }
 
 impl LogReader {
@@ -91,6 +86,7 @@ impl LogReader {
             skip_user: config.skip_user.clone(),
             slave_identity: slave_identity.to_string(),
             is_packed,
+            escapes: false,
             lists: ColumnLists::default(),
         }
     }
@@ -109,7 +105,7 @@ impl LogReader {
         base: Option<&Snapshot>,
     ) -> Result<(Snapshot, Vec<LogEntry>)> {
         let (late, bounds) = late.map(|(late, bound)| (late.to_string(), bound.0)).unzip();
-        let (shown, entries) = self.pending(master, (above, FIRST_READ), None, base, (late, bounds), &[])?;
+        let (shown, entries) = self.pending(master, (above, FIRST_READ), None, base, &(late, bounds), &[])?;
         let snapshot = Snapshot::parse(&shown)
             .ok_or_else(|| unexpected(&format!("the server sent a snapshot that is none: {shown}")))?;
         Ok((snapshot, entries))
@@ -119,18 +115,34 @@ impl LogReader {
     pub fn window(&mut self, master: &mut Session, window: &Window) -> Result<Vec<LogEntry>> {
         let Window { above, rows, snapshot, base, apart } = window;
         let (_, entries) =
-            self.pending(master, (*above, *rows), Some(snapshot), base.as_ref(), Default::default(), apart)?;
+            self.pending(master, (*above, *rows), Some(snapshot), base.as_ref(), &Default::default(), apart)?;
         Ok(entries)
     }
 
+    /// If the master cannot send the payload of a row, reads all rows without it: `bring` finds out which one it is.
     fn pending(
+        &mut self,
+        master: &mut Session,
+        range: (LogId, i64),
+        snapshot: Option<&Snapshot>,
+        base: Option<&Snapshot>,
+        late: &(Vec<String>, Vec<i64>),
+        apart: &[String],
+    ) -> Result<(String, Vec<LogEntry>)> {
+        match self.listed(master, range, snapshot, base, late, (apart, LITTLE_ROWS)) {
+            Err(error) if error.is_of_encoding() => self.listed(master, range, snapshot, base, late, (apart, 0)),
+            listed => listed,
+        }
+    }
+
+    fn listed(
         &mut self,
         master: &mut Session,
         (above, rows): (LogId, i64),
         snapshot: Option<&Snapshot>,
         base: Option<&Snapshot>,
-        (late, bounds): (Vec<String>, Vec<i64>),
-        apart: &[String],
+        (late, bounds): &(Vec<String>, Vec<i64>),
+        (apart, little): (&[String], i64),
     ) -> Result<(String, Vec<LogEntry>)> {
         let (snapshot, base) = (snapshot.map(Snapshot::as_str), base.map(Snapshot::as_str));
         let (skip_user, slave_identity) = (self.skip_user.clone(), self.slave_identity.clone());
@@ -141,10 +153,10 @@ impl LogReader {
             &rows,
             &snapshot,
             &base,
-            &late,
-            &bounds,
+            late,
+            bounds,
             &apart,
-            &LITTLE_ROWS,
+            &little,
             &LITTLE_BYTES,
         ];
         let (mut shown, mut entries, mut damaged) = (None, Vec::new(), None);
@@ -168,19 +180,25 @@ impl LogReader {
 
     /// The next rows of a transaction that was not read as a whole.
     fn page(&mut self, master: &mut Session, txid: Txid, above: LogId, last: LogId) -> Result<Vec<LogEntry>> {
-        let rows = master.query(
-            "read the log",
-            &self.queries.page,
-            &[
-                &above.0,
-                &self.skip_user,
-                &self.slave_identity,
-                &(CHUNK_ROWS as i64),
-                &txid.to_string(),
-                &last.0,
-                &SMALL_BYTES,
-            ],
-        )?;
+        let mut read = |small: i32| {
+            master.query(
+                "read the log",
+                &self.queries.page,
+                &[
+                    &above.0,
+                    &self.skip_user,
+                    &self.slave_identity,
+                    &(CHUNK_ROWS as i64),
+                    &txid.to_string(),
+                    &last.0,
+                    &small,
+                ],
+            )
+        };
+        let rows = match read(SMALL_BYTES) {
+            Err(error) if error.is_of_encoding() => read(-1)?,
+            rows => rows?,
+        };
         rows.iter().map(|row| self.entry(row)).collect()
     }
 
@@ -232,7 +250,10 @@ impl LogReader {
     fn bring(&mut self, master: &mut Session, away: &[(LogId, usize)], changes: &mut [Option<Change>]) -> Result<()> {
         let runs = away.chunk_by(|a, b| a.0.0 + 1 == b.0.0);
         let (first, last): (Vec<i64>, Vec<i64>) = runs.map(|run| (run[0].0.0, run[run.len() - 1].0.0)).unzip();
-        let rows = master.query("fetch changes", &self.queries.fetch, &[&first, &last])?;
+        let rows = match master.query("fetch changes", &self.queries.fetch, &[&first, &last]) {
+            Err(error) if error.is_of_encoding() => return self.bring_each(master, away, changes),
+            rows => rows?,
+        };
         if rows.len() != away.len() {
             return Err(unexpected("changes vanished from the log while they were being replayed"));
         }
@@ -290,55 +311,6 @@ impl LogReader {
     }
 }
 
-impl Pages {
-    pub fn new(batch: Batch) -> Pages {
-        Pages { batch, transaction: 0, above: LogId(i64::MIN), entries: VecDeque::new(), bytes: 0 }
-    }
-
-    /// About how many bytes the changes take that were returned last.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// The next changes, few enough to be kept in memory; `None` at the batch's end.
-    pub fn next(&mut self, reader: &mut LogReader, master: &mut Session) -> Result<Option<Vec<Change>>> {
-        while self.entries.is_empty() {
-            if self.transaction == self.batch.len() {
-                return Ok(None);
-            }
-            self.turn(reader, master)?;
-        }
-        let length = chunk_length(self.entries.iter());
-        self.bytes = self.entries.range(..length).map(|entry| entry.size).sum();
-        reader.complete(master, self.entries.drain(..length).map(|entry| (entry.id, entry.change))).map(Some)
-    }
-
-    /// Adds the entries of the next transactions, or the next page of one.
-    fn turn(&mut self, reader: &mut LogReader, master: &mut Session) -> Result<()> {
-        let is_wanted = |entry: &&LogEntry| !entry.skip;
-        match &self.batch[self.transaction] {
-            Transaction::Listed(entries) => {
-                self.entries.extend(entries.iter().filter(is_wanted).cloned());
-                self.transaction += 1;
-                while let Some(Transaction::Listed(entries)) = self.batch.get(self.transaction) {
-                    self.entries.extend(entries.iter().filter(is_wanted).cloned());
-                    self.transaction += 1;
-                }
-            }
-            Transaction::Spread { txid, first, last, .. } => {
-                let above = self.above.max(LogId(first.0 - 1));
-                let page = reader.page(master, *txid, above, *last)?;
-                match page.last() {
-                    Some(last) => self.above = last.id,
-                    None => (self.transaction, self.above) = (self.transaction + 1, LogId(i64::MIN)),
-                }
-                self.entries.extend(page.into_iter().filter(|entry| !entry.skip));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Makes a row from a list of name, value, name, value.
 pub fn columns(pairs: Option<Vec<Option<&str>>>, relation: &str, lists: &mut ColumnLists) -> Row {
     let pairs = pairs.unwrap_or_default();
@@ -346,37 +318,7 @@ pub fn columns(pairs: Option<Vec<Option<&str>>>, relation: &str, lists: &mut Col
     Row::new(lists.names(relation, names), pairs.iter().skip(1).step_by(2).copied())
 }
 
-/// How many of these entries can be kept in memory with their payload; at least one.
-fn chunk_length<'a>(entries: impl Iterator<Item = &'a LogEntry>) -> usize {
-    let mut bytes = 0;
-    let fits = |entry: &&LogEntry| {
-        bytes += entry.size;
-        bytes <= CHUNK_BYTES
-    };
-    entries.take(CHUNK_ROWS).take_while(fits).count().max(1)
-}
-
 fn unexpected(what: &str) -> Error {
     Error::new(Kind::Internal, Some(Side::Master), "replay the log", what)
         .with_hint("does another program write to replica_log? everything is rolled back and tried again")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chunk_is_bounded_in_rows_and_bytes_and_never_empty() {
-        let entry = |size| LogEntry { id: LogId(1), txid: Txid(1), size, skip: false, flagged: false, change: None };
-        let lengths = |mut entries: &[LogEntry]| {
-            let mut lengths = Vec::new();
-            while !entries.is_empty() {
-                lengths.push(chunk_length(entries.iter()));
-                entries = &entries[lengths[lengths.len() - 1]..];
-            }
-            lengths
-        };
-        assert_eq!(lengths(&vec![entry(1); CHUNK_ROWS + 1]), [CHUNK_ROWS, 1]);
-        assert_eq!(lengths(&[entry(CHUNK_BYTES + 1), entry(1), entry(CHUNK_BYTES)]), [1, 1, 1]);
-    }
 }

@@ -19,6 +19,8 @@ pub const BEGIN_ADOPTING: &str = "begin; lock table public.replica_slave in shar
 
 pub const CURRENT_SNAPSHOT: &str = "select pg_current_snapshot()::text";
 
+pub const TRANSACTION_OF: &str = "select txid::text::bigint from public.replica_log where id = $1";
+
 pub const HIGHEST_ID: &str = "select coalesce(max(id), 0) from public.replica_log";
 
 pub const KEEP_FLOOR: &str = "update public.replica_slave set floor = $3, flagged = $4 where field = $1::text::name and batch = $2 \
@@ -57,6 +59,7 @@ pub struct ReadQueries {
     pub pending: String,
     pub page: String,
     pub fetch: String,
+    pub fetch_escaped: String,
 }
 
 /// Passes over a long backlog.
@@ -75,6 +78,8 @@ impl ReadQueries {
             pending: own(include_str!("../../sql/query/pending.sql")),
             page: own(include_str!("../../sql/query/page.sql")),
             fetch: own(include_str!("../../sql/query/fetch.sql")),
+            fetch_escaped: self::own(field, include_str!("../../sql/query/fetch_escaped.sql"))
+                .replace("public.each", &format!("{}.each", quote_ident(hstore_schema))),
         }
     }
 

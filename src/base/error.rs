@@ -151,6 +151,11 @@ impl Error {
         self.0.code.as_deref()
     }
 
+    /// A server could not convert a text to the encoding that the other end has.
+    pub fn is_of_encoding(&self) -> bool {
+        matches!(self.code(), Some("22P05" | "22021"))
+    }
+
     /// What was attempted, without the side.
     pub fn operation(&self) -> &str {
         &self.0.operation

@@ -166,6 +166,7 @@ impl Release {
 
     /// Replays these changes and rolls back: an error if the slave refuses one now.
     pub fn dry_run(&mut self, changes: Vec<Change>) -> Result<()> {
+        self.replayer.be_careful(true);
         let body = || {
             self.replayer.begin(&mut self.slave)?;
             self.slave.message("wait for locks", SHORT_LOCK_TIMEOUT)?;
@@ -173,6 +174,7 @@ impl Release {
             self.replayer.check_unique(&mut self.master, &mut self.slave)
         };
         let outcome = body();
+        self.replayer.be_careful(false);
         self.slave.roll_back();
         self.replayer.take_conflicts();
         outcome
@@ -180,10 +182,13 @@ impl Release {
 
     /// Held changes as SQL.
     pub fn show(&mut self, places: &[i64]) -> Result<Vec<String>> {
-        self.transaction(|this| {
+        self.replayer.be_careful(true);
+        let shown = self.transaction(|this| {
             let changes = hold::read(&mut this.slave, places)?;
             this.replayer.show(&mut this.master, &mut this.slave, &changes)
-        })
+        });
+        self.replayer.be_careful(false);
+        shown
     }
 
     /// Gives up held changes: whole transactions, or single changes.

@@ -26,6 +26,7 @@ use crate::server::sql as server_sql;
 use keys::{Dependencies, dependencies};
 use std::collections::{BTreeSet, HashMap};
 
+mod escaped;
 mod keys;
 
 /// The value of `why` in `replica_hold` for a paused table, and in `replica_held` for a transaction in quarantine.
@@ -211,6 +212,7 @@ impl Holds {
         let (mut origins, mut reasons, mut errors): (Vec<Option<&str>>, Vec<&str>, Vec<Option<&str>>) =
             Default::default();
         let (mut old, mut new): (Vec<String>, Vec<String>) = Default::default();
+        let mut rows: Vec<(&Row, &Row)> = Vec::new();
         let (mut keys, mut needs): (Vec<String>, Vec<String>) = Default::default();
         let array = |hashes: &BTreeSet<i64>| text_array(hashes.iter().map(|hash| Some(hash.to_string())));
         for (change, dependencies, why, error) in changes {
@@ -218,6 +220,7 @@ impl Holds {
             txids.push(change.txid.0);
             relations.push(&change.relation);
             events.push(change.event.letter());
+            rows.push((&change.old, &change.new));
             old.push(pairs(&change.old));
             new.push(pairs(&change.new));
             statements.push(&change.sql);
@@ -230,27 +233,44 @@ impl Holds {
         if ids.is_empty() {
             return Ok(());
         }
-        slave
-            .execute(
-                "hold changes",
-                sql::INSERT_HELD,
-                &[
-                    pair,
-                    &ids,
-                    &txids,
-                    &relations,
-                    &events,
-                    &old,
-                    &new,
-                    &statements,
-                    &origins,
-                    &keys,
-                    &needs,
-                    &reasons,
-                    &errors,
-                ],
-            )
-            .map(drop)
+        let write = |slave: &mut Session,
+                     relations: &[String],
+                     old: &[String],
+                     new: &[String],
+                     statements: &[String],
+                     errors: &[Option<String>]| {
+            let parameters: [&(dyn ToSql + Sync); 13] = [
+                pair,
+                &ids,
+                &txids,
+                &relations,
+                &events,
+                &old,
+                &new,
+                &statements,
+                &origins,
+                &keys,
+                &needs,
+                &reasons,
+                &errors,
+            ];
+            slave.execute("hold changes", sql::INSERT_HELD, &parameters).map(drop)
+        };
+        let owned = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect::<Vec<String>>();
+        let told: Vec<Option<String>> = errors.iter().map(|error| error.map(str::to_string)).collect();
+        slave.message("hold changes", "SAVEPOINT pyreplica_held")?;
+        match write(slave, &owned(&relations), &old, &new, &owned(&statements), &told) {
+            Err(error) if error.is_of_encoding() => {
+                slave.message("roll back", "ROLLBACK TO SAVEPOINT pyreplica_held")?;
+                let all = |texts: &[&str]| texts.iter().map(|text| escaped::escape(text)).collect::<Vec<String>>();
+                let old: Vec<String> = rows.iter().map(|(old, _)| escaped::pairs(old)).collect();
+                let new: Vec<String> = rows.iter().map(|(_, new)| escaped::pairs(new)).collect();
+                let told: Vec<Option<String>> = errors.iter().map(|error| error.map(escaped::escape)).collect();
+                write(slave, &all(&relations), &old, &new, &all(&statements), &told)?;
+            }
+            written => written?,
+        }
+        slave.message("hold changes", "RELEASE SAVEPOINT pyreplica_held").map(drop)
     }
 }
 
@@ -282,7 +302,7 @@ pub fn read(slave: &mut Session, places: &[i64]) -> Result<Vec<Change>> {
                 let detail = format!("replica_held has an event '{letter}' that this version does not know");
                 Error::new(Kind::Internal, Some(Side::Slave), "read held changes", detail)
             })?;
-            Ok(Change {
+            let mut change = Change {
                 id: LogId(row.get("id")),
                 txid: Txid(row.get("txid")),
                 event,
@@ -291,7 +311,9 @@ pub fn read(slave: &mut Session, places: &[i64]) -> Result<Vec<Change>> {
                 new: columns(row.get("new"), relation, &mut lists),
                 sql: row.get("sql"),
                 origin: row.get("origin"),
-            })
+            };
+            escaped::restore(&mut change, &mut lists);
+            Ok(change)
         })
         .collect()
 }

@@ -14,7 +14,7 @@
 
 use crate::backlog::change::{Change, Event};
 use crate::base::error::{Error, Kind, Result};
-use crate::base::names::{LogId, Txid, quote_literal};
+use crate::base::names::{LogId, Side, Txid, quote_literal};
 use crate::config::conflict_policy::ConflictPolicies;
 use crate::config::settings::Config;
 use crate::replay::conflict;
@@ -52,9 +52,6 @@ const TRIGGERS_RUN: &str = "did a trigger of the slave do that already? disable 
 /// Each message releases the savepoint of the message before and sets its own. They have two names in turn: if the server
 /// cannot even read a message, it has set no savepoint, and ROLLBACK TO must not undo the message before.
 const SAVEPOINTS: [&str; 2] = ["pyreplica", "pyreplica_2"];
-
-/// SQLSTATE: there is no such savepoint.
-const NO_SAVEPOINT: &str = "3B001";
 
 /// Runs the pending deferred checks now, and defers later ones again.
 const CHECK_NOW: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;";
@@ -220,6 +217,7 @@ impl Replayer {
             if !change.sql.is_empty() {
                 self.remarks.entry(std::mem::take(&mut change.sql)).or_insert((change.id, 0)).1 += 1;
             }
+            refuse_escaped(change).map_err(|error| self.rejected(change, error))?;
             self.cache.reconcile(master, change).map_err(|error| self.rejected(change, error))?;
         }
         while let Some(first) = changes.first() {
@@ -298,7 +296,7 @@ impl Replayer {
     /// read the message: returns its refusal.
     fn roll_back(&mut self, slave: &mut Session, back: &str, refusal: Option<Error>) -> Result<()> {
         match (slave.message("roll back a message", back), refusal) {
-            (Err(error), Some(refusal)) if error.code() == Some(NO_SAVEPOINT) => {
+            (Err(error), Some(refusal)) if error.code() == Some(sql::NO_SAVEPOINT) => {
                 self.has_unread = true;
                 Err(refusal)
             }
@@ -319,6 +317,7 @@ impl Replayer {
 
     /// A free statement runs inside a DO block, so that it cannot end the transaction in which it is replayed.
     fn free_statement(&mut self, slave: &mut Session, change: &Change) -> Result<()> {
+        refuse_escaped(change).map_err(|error| self.rejected(change, error))?;
         self.flush(slave)?;
         log::debug!(target: &self.name, "Executing: {}", instruction(change, None));
         let mut message = self.switch_origin(change) + sql::DEFAULT_PLANNING;
@@ -368,6 +367,17 @@ impl Replayer {
         }
         rejected.with_hint(hint)
     }
+}
+
+/// A change from the quarantine whose text nobody could read: it is there with its bytes escaped.
+fn refuse_escaped(change: &Change) -> Result<()> {
+    if !change.old.has("") && !change.new.has("") {
+        return Ok(());
+    }
+    let detail = "a text of the master in it has no form in UTF-8";
+    Err(Error::new(Kind::Change, Some(Side::Slave), "replay", detail).with_hint(
+        "correct the row on the master, which logs another change, and give this one up with pyreplica skip",
+    ))
 }
 
 /// Sets the origin for the rest of the transaction, or until a rollback to the savepoint.

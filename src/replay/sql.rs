@@ -10,6 +10,9 @@ pub const KEY: &str = include_str!("../../sql/query/key.sql");
 pub const PART: &str = include_str!("../../sql/query/part.sql");
 pub const COLUMNS: &str = include_str!("../../sql/query/columns.sql");
 
+/// SQLSTATE: there is no such savepoint.
+pub const NO_SAVEPOINT: &str = "3B001";
+
 /// Makes the slave look up rows one after the other, by the index of their key. The planner's statistics of a table that
 /// has just grown are out of date: it would read the whole table for each set of changes.
 pub const USE_INDEXES: &str = "set local enable_seqscan = off; set local enable_hashjoin = off; \

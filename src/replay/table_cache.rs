@@ -38,9 +38,6 @@ pub struct TableCache {
     is_careful: bool,
 }
 
-/// SQLSTATE: there is no such savepoint.
-const NO_SAVEPOINT: &str = "3B001";
-
 /// The limit of `checked_columns`.
 const MAX_CHECKED_COLUMNS: usize = 16;
 
@@ -124,7 +121,9 @@ impl TableCache {
         slave: &mut Session,
         relations: impl Iterator<Item = &'a str>,
     ) -> Result<()> {
-        let relations: Vec<&str> = relations.collect::<HashSet<&str>>().into_iter().collect();
+        // The slave may lack a table, and even the characters of its name.
+        let is_locked = |name: &&str| self.known.contains_key(*name) && !self.refused.contains_key(*name);
+        let relations: Vec<&str> = relations.filter(is_locked).collect::<HashSet<&str>>().into_iter().collect();
         for row in slave.query("look at the foreign keys", sql::LINKS, &[&relations])? {
             if let Some(table) = self.known.get_mut(row.get::<_, &str>("relation")) {
                 table.set_foreign_keys(&lists(&row, "refers"), &lists(&row, "referred"));
@@ -175,9 +174,8 @@ impl TableCache {
                 self.refused.insert(relation.to_string(), refusal);
             }
         }
-        let locked = relations.iter().copied().filter(|relation| !self.refused.contains_key(*relation));
-        let locked: Vec<&str> = locked.collect();
-        let query = self.fingerprint_statement(&locked);
+        let is_locked = |relation: &&str| !self.refused.contains_key(*relation);
+        let query = self.fingerprint_statement(&relations.iter().copied().filter(is_locked).collect::<Vec<_>>());
         self.guarded(slave, &query)?
     }
 
@@ -220,7 +218,7 @@ impl TableCache {
                 self.fingerprint_query = None;
                 match slave.message("roll back the locks", "ROLLBACK TO SAVEPOINT pyreplica_lock") {
                     // The server has not set it: it could not read the message.
-                    Err(missing) if missing.code() == Some(NO_SAVEPOINT) => {
+                    Err(missing) if missing.code() == Some(sql::NO_SAVEPOINT) => {
                         self.has_unread = true;
                         Err(error)
                     }

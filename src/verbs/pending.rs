@@ -13,7 +13,7 @@ use crate::base::shown::{shown, shown_sql};
 use crate::config::settings::Config;
 use crate::pair::release::Release;
 use crate::process::output::{self, Json, TextTable, json};
-use crate::server::session::Row;
+use crate::server::session::{Row, ToSql};
 use crate::verbs::sql;
 use crate::verbs::sql::SkipQueries;
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
@@ -104,11 +104,14 @@ impl Found {
     fn of(config: &Config, limit: i64, control: &Control) -> Result<Found> {
         let mut release = Release::open(config, "pending", control)?;
         let queries = SkipQueries::new(&config.slave_field, &release.hstore_schema);
-        let rows = release.master.query(
-            "look at what waits",
-            &queries.waiting,
-            &[&config.slave_field, &config.skip_user, &release.slave_identity, &MAX_READ, &limit],
-        )?;
+        let parameters: [&(dyn ToSql + Sync); 5] =
+            [&config.slave_field, &config.skip_user, &release.slave_identity, &MAX_READ, &limit];
+        let rows = match release.master.query("look at what waits", &queries.waiting, &parameters) {
+            Err(error) if error.is_of_encoding() => {
+                release.master.query("look at what waits", &queries.waiting_escaped, &parameters)?
+            }
+            rows => rows?,
+        };
         let error = try_first(config, &mut release, &rows)?;
         let failing = error.as_ref().and_then(Error::change).map(|(id, _)| id.0);
         let changes = rows.iter().map(|row| {
@@ -206,7 +209,10 @@ fn try_first(config: &Config, release: &mut Release, rows: &[Row]) -> Result<Opt
     if first.get::<_, i64>("size") > MAX_TRIED || own.iter().any(|row| row.get::<_, &str>("event") == "S") {
         return Ok(None);
     }
-    let changes = fetch(config, release, txid)?;
+    let changes = match fetch(config, release, txid) {
+        Err(error) if error.change().is_some() => return Ok(Some(error)),
+        changes => changes?,
+    };
     if changes.iter().any(|change| change.relation.is_empty()) {
         return Ok(None);
     }

@@ -154,7 +154,12 @@ fn pending(
     ids: &[i64],
     transactions: &[i64],
 ) -> Result<Vec<Row>> {
-    release.master.query("look at the changes", &queries.skippable, &[&field, &ids, &transactions])
+    match release.master.query("look at the changes", &queries.skippable, &[&field, &ids, &transactions]) {
+        Err(error) if error.is_of_encoding() => {
+            release.master.query("look at the changes", &queries.skippable_escaped, &[&field, &ids, &transactions])
+        }
+        rows => rows,
+    }
 }
 
 fn is_done(row: &Row) -> bool {
@@ -185,7 +190,9 @@ fn skip_pending(
     let mut skip = || {
         release.master.execute("wait for the current batch", sql::STOP_BATCH, &[&field])?;
         refuse_if_slave_is_ahead(release, field)?;
-        for row in pending(release, queries, field, ids, &[])? {
+        let none: &[i64] = &[];
+        let rows = release.master.query("look at the changes", &queries.skippable_escaped, &[&field, &ids, &none])?;
+        for row in rows {
             refuse_done(&row)?;
         }
         let pair = release.pair.clone();

@@ -56,6 +56,9 @@ pub const IS_AHEAD: &str = "select coalesce((select batch > $2 from public.repli
 pub struct SkipQueries {
     pub waiting: String,
     pub skippable: String,
+    /// The same two with their texts in ASCII, for texts that have no form in UTF-8.
+    pub waiting_escaped: String,
+    pub skippable_escaped: String,
     /// Records who has skipped which changes, and why.
     pub note: String,
     /// Marks changes as replayed.
@@ -66,9 +69,20 @@ impl SkipQueries {
     /// `hstore_schema` is the schema in which the extension is installed.
     pub fn new(field: &str, hstore_schema: &str) -> SkipQueries {
         let array = format!("{}.hstore_to_array", quote_ident(hstore_schema));
+        let (waiting, skippable) = (
+            own(field, include_str!("../../sql/query/waiting.sql")),
+            own(field, include_str!("../../sql/query/skippable.sql")),
+        );
+        let escaped = |sql: &str| {
+            let text = |whole: &str| format!("left(public.py_log_sql({whole}), 2000)");
+            let escape = |text: &str| format!("encode(convert_to({text}, getdatabaseencoding()), 'escape')");
+            sql.replace(&text("w.whole"), &escape(&text("w.whole"))).replace(&text("l"), &escape(&text("l")))
+        };
         SkipQueries {
-            waiting: own(field, include_str!("../../sql/query/waiting.sql")),
-            skippable: own(field, include_str!("../../sql/query/skippable.sql")),
+            waiting_escaped: escaped(&waiting),
+            skippable_escaped: escaped(&skippable),
+            waiting,
+            skippable,
             note: format!(
                 "insert into public.replica_skipped (master, id, txid, relation, event, old, new, sql, reason) \
                  select $1, l.id, l.txid, l.relation, l.event::text, {array}(l.old), {array}(l.new), l.sql, $3 \

@@ -18,7 +18,9 @@ impl Pair {
             return Err(error);
         };
         self.replayer.holds.request_quarantine(txid, format!("change {id}: {}", error.detail()));
+        self.log.reader.escape(true);
         let put_aside = self.attempt(&Arc::new(transactions[place..=place].to_vec()));
+        self.log.reader.escape(false);
         self.replayer.holds.end_request();
         put_aside?;
         let told = format!("Transaction {txid} put into quarantine: {error}");
