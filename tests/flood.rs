@@ -27,17 +27,32 @@ fn welcome() -> Vec<u8> {
     [message(b'R', &[0; 4]), message(b'K', &[1; 8]), message(b'Z', b"I")].concat()
 }
 
+/// The answer to the question for the server's address: it is the one that was connected to, so there is no pooler.
+fn address(port: u16) -> Vec<u8> {
+    let (host, port) = ("127.0.0.1", port.to_string());
+    let column =
+        |name: &str| [name.as_bytes(), &[0; 7], &[0, 0, 0, 25, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]].concat();
+    let columns = [&[0, 3][..], &column("a"), &column("b"), &column("c")].concat();
+    let value = |text: &str| [&(text.len() as u32).to_be_bytes()[..], text.as_bytes()].concat();
+    let values = [&[0, 3][..], &value(host), &value(&port), &value(&port)].concat();
+    [message(b'T', &columns), message(b'D', &values), message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat()
+}
+
 /// Takes one connection, answers what the client sends with one of `answers` each, and the next thing with `then(0)`,
-/// `then(1)` and so on.
+/// `then(1)` and so on. After the welcome comes the answer to the question for the server's address.
 fn server(answers: &[Vec<u8>], then: impl Fn(usize) -> Vec<u8> + Send + 'static) -> Dsn {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let answers = answers.to_vec();
     let talk = move |mut client: TcpStream| -> std::io::Result<()> {
         let mut said = [0; 65_536];
-        for answer in answers {
+        for (place, answer) in answers.into_iter().enumerate() {
             let _ = client.read(&mut said)?;
             client.write_all(&answer)?;
+            if place == 0 {
+                let _ = client.read(&mut said)?;
+                client.write_all(&address(port))?;
+            }
         }
         let _ = client.read(&mut said)?;
         for n in 0.. {

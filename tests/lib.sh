@@ -73,6 +73,11 @@ need_python() {
         echo "filters in Python are not tested"
 }
 
+# A connection pooler; without it the tests of poolers are skipped.
+need_pooler() {
+    command -v pgbouncer >/dev/null || need_packages pgbouncer || echo "poolers are not tested"
+}
+
 # The tests of TLS make their own certificates.
 need_openssl() {
     command -v openssl >/dev/null || need_packages openssl

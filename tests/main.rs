@@ -43,6 +43,7 @@ mod order;
 mod pairs;
 mod pause;
 mod policy;
+mod pooler;
 mod position;
 mod quarantine;
 mod quarantine_cases;

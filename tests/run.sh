@@ -29,6 +29,7 @@ done
 need_rust
 need_server
 need_python
+need_pooler
 need_openssl
 need_mail_server
 

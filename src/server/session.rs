@@ -4,6 +4,7 @@
 mod guard;
 mod line;
 mod client;
+mod pooler;
 mod refusal;
 mod settings;
 mod stream;
@@ -61,8 +62,13 @@ impl Session {
     /// Connects and sets the session up. `label` becomes part of `application_name`, so that `pg_stat_activity` shows
     /// which pair a session belongs to. The trigger logs `origin` with the changes that the session makes.
     pub fn connect(side: Side, dsn: &Dsn, label: &str, origin: &str) -> Result<Session> {
-        let client = connect_any(side, &libpq::complete(dsn)?, label)?;
-        let mut session = Session { side, client, statements: HashMap::new(), waiting: Waiting::default() };
+        let hosts = libpq::complete(dsn)?;
+        let open = || {
+            let client = connect_any(side, &hosts, label)?;
+            Ok(Session { side, client, statements: HashMap::new(), waiting: Waiting::default() })
+        };
+        let mut session = open()?;
+        pooler::refuse(&mut session, &hosts, open)?;
         session.set_up(origin)?;
         Ok(session)
     }
