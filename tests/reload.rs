@@ -86,3 +86,18 @@ fn a_pair_in_the_middle_of_a_batch_is_started_anew_without_loss() {
     pair.assert_no_prepared();
     assert!(daemon.terminate().success(), "{}", daemon.log());
 }
+
+/// Symptom: the pair of the last config file went on when the file was removed.
+/// Cause: a directory without config files is an error, and a pair whose files have an error goes on.
+#[test]
+fn the_pair_of_the_last_file_ends_too() {
+    let pair = pair();
+    let directory = pair.dir().join("conf.d");
+    write(&directory, &pair, "");
+    let mut daemon = Daemon::spawn(&pair.dir().join("reload.log"), &[directory.to_str().unwrap()], &[]);
+    replicates(&pair, 1);
+    fs::remove_file(directory.join(format!("{}.conf", pair.name))).unwrap();
+    reload(&mut daemon, 1);
+    daemon.wait_log("Ending: ");
+    assert!(daemon.wait_exit().success(), "{}", daemon.log());
+}

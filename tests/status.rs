@@ -1,7 +1,7 @@
 //! `pyreplica status`: what it tells about a pair, also while the daemon is down; and what every failure that the crash tests
 //! know looks like to the operator, in status and in doctor.
 
-use crate::harness::looking::{assert_explained, status};
+use crate::harness::looking::{assert_explained, checks, doctor, status};
 use crate::harness::{self, OwnCluster, Pair, wait_until};
 
 // == What it tells ==
@@ -322,4 +322,42 @@ fn a_wrong_password_is_told_and_never_shown() {
     );
     assert!(!pair.verb_by_file("status", "", &[]).output.contains("s3cr3t"));
     slave.batch_execute(&format!("drop role {role}")).unwrap();
+}
+
+/// Symptom: "replicating" for ever, while a COMMIT PREPARED waited for a synchronous standby that was gone.
+#[test]
+fn status_says_what_a_server_waits_for() {
+    let (master, slave) = (OwnCluster::start("master", "", &[]), OwnCluster::start("slave", "", &[]));
+    let pair = Pair::on(master.server(), slave.server()).with_a_table();
+    let _daemon = pair.start();
+    pair.run("insert into t values (1, 'a')");
+    pair.wait_caught_up();
+    pair.run_on_slave("alter system set synchronous_standby_names = 'gone'");
+    pair.run_on_slave("select pg_reload_conf()");
+    wait_until("it is set", || pair.on_slave("show synchronous_standby_names") == ["gone"]);
+    pair.run("insert into t values (2, 'a')");
+    let said = "the slave has not answered the daemon for";
+    wait_until("status tells of the wait", || {
+        let problems = status(&pair)["problems"].to_string();
+        problems.contains(said) && problems.contains("waits for SyncRep (IPC)")
+    });
+    pair.run_on_slave("alter system reset synchronous_standby_names");
+    pair.run_on_slave("select pg_reload_conf()");
+    pair.wait_caught_up();
+    pair.assert_equal();
+}
+
+/// Symptom: "no daemon replicates this pair now", and the advice to start it, while the daemon paused between two tries.
+#[test]
+fn between_two_tries_doctor_says_that_the_daemon_tries_again() {
+    let pair = Pair::new().with_a_table();
+    pair.run_on_slave("drop table t");
+    let mut daemon = pair.start();
+    pair.run("insert into t values (1, 'a')");
+    daemon.wait_log("cannot replay");
+    wait_until("it pauses", || {
+        let checks = checks(&doctor(&pair, "", &["--json"]));
+        let found = checks.iter().find(|check| check.subject == "daemon").expect("a finding about the daemon");
+        found.level == "note" && found.text.starts_with("not connected at this moment: its last try failed")
+    });
 }

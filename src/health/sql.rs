@@ -32,6 +32,7 @@ pub const LAST_BATCH: &str =
 pub const PROGRESS: &str = "select batch, last, extract(epoch from ts)::float8 as committed_at \
      from public.replica_slave where field = $1::text::name";
 
+pub const WAITS: &str = include_str!("../../sql/query/status/waits.sql");
 pub const OPEN_TRANSACTIONS: &str = include_str!("../../sql/query/status/open.sql");
 
 pub const SEQUENCE_NAMES: &str = "select format('%I.%I', schemaname, sequencename) from pg_sequences";

@@ -44,6 +44,10 @@ pub struct PairStatus {
     pub history: Option<(String, String)>,
     pub in_doubt: Option<InDoubt>,
     pub records: SlaveRecords,
+    /// What a server has waited for, instead of working for the daemon.
+    pub waits: Vec<Wait>,
+    /// Whether it is known if a daemon is connected.
+    pub knows_daemon: bool,
     /// A copy to the slave is in progress.
     pub is_copying: bool,
     /// A copy of all tables that must be finished before a daemon replicates.
@@ -57,6 +61,18 @@ pub struct Daemon {
     pub pid: i32,
     /// The client's address. Empty if it is on the master's machine.
     pub client: String,
+}
+
+/// A server does not answer the daemon, because it waits for something.
+#[derive(Debug)]
+pub struct Wait {
+    pub side: Side,
+    pub pid: i32,
+    /// As pg_stat_activity has it: the event, and its type.
+    pub what: String,
+    pub event: String,
+    pub is_lock: bool,
+    pub time: Duration,
 }
 
 /// Transactions on the master that have logged changes and are still open.
@@ -133,6 +149,9 @@ pub fn look(config: &Config, source: &str, master: Result<Session>, slave: Resul
         let asked = status.compare_batches(&pair_key(origin, &config.slave_field), master, slave);
         asked.unwrap_or_else(|error| status.add_failure(&error));
     }
+    for session in [&mut master, &mut slave].into_iter().flatten() {
+        status.look_for_waits(session).unwrap_or_else(|error| status.add_failure(&error));
+    }
     if let (Some(origin), Some(slave)) = (origin, &mut slave) {
         let asked = status.ask_slave(&pair_key(origin, &config.slave_field), slave);
         asked.unwrap_or_else(|error| status.add_failure(&error));
@@ -145,7 +164,7 @@ impl PairStatus {
     /// The state in one word.
     pub fn state(&self) -> &'static str {
         let is_failing = self.error.as_ref().is_some_and(|error| error.recovered.is_none());
-        match (self.reached[0], &self.daemon) {
+        match (self.reached[0] && self.knows_daemon, &self.daemon) {
             (false, _) => "unknown",
             _ if self.records.is_paused => "paused",
             (true, None) if self.is_copying => "copying",
@@ -196,6 +215,7 @@ impl PairStatus {
             .find(|row| row.get("replicates") && !row.get::<_, bool>("copies"))
             .map(|row| Daemon { pid: row.get("pid"), client: row.get("client") });
         self.is_copying = rows.iter().any(|row| row.get("copies"));
+        self.knows_daemon = true;
         self.lag = Some(lag::of(master, field)?);
         let open = master.query_one("look for open transactions", sql::OPEN_TRANSACTIONS, &[])?;
         self.open = Some(OpenTransactions {
@@ -210,6 +230,23 @@ impl PairStatus {
             self.history = rows.first().map(|row| (row.get("at"), row.get("why")));
         }
         Ok(checks::origin(&identity, log))
+    }
+
+    fn look_for_waits(&mut self, session: &mut Session) -> Result<()> {
+        let side = session.side();
+        let table = if side == Side::Master { "public.replica_slave" } else { "public.replica_progress" };
+        let patience = problems::WAIT_PATIENCE.as_secs_f64();
+        for row in session.query("look for waits", sql::WAITS, &[&self.name, &table, &patience])? {
+            self.waits.push(Wait {
+                side,
+                pid: row.get("pid"),
+                what: row.get("what"),
+                event: row.get("event"),
+                is_lock: row.get::<_, &str>("kind") == "Lock",
+                time: seconds(row.get("seconds")),
+            });
+        }
+        Ok(())
     }
 
     /// Do both servers mean the same last batch? A daemon at work has made sure of it, and its rows move.

@@ -134,7 +134,12 @@ pub fn read(slave: &mut Session, key: &str) -> Result<Vec<Copied>> {
             "wanted" => State::Wanted,
             "loaded" => State::Loaded,
             "held" => State::Held,
-            _ => State::Passing,
+            "passing" => State::Passing,
+            other => {
+                let detail = format!("replica_copy has a state '{other}' that this version does not know");
+                return Err(Error::new(Kind::Setup, Some(Side::Slave), "look for a copy", detail)
+                    .with_hint("use the version of pyreplica that made the copy, or a later one; or copy anew"));
+            }
         };
         Ok(Copied {
             relation: row.get("relation"),

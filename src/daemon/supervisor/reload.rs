@@ -7,6 +7,8 @@ use super::{Event, FINISH_TIME, Pair, Plan, Stage, Task, start};
 use crate::base::control::Control;
 use crate::config::files::LoadedConfigs;
 use crate::process::logger::{self, OWN_TARGET};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::thread;
@@ -24,7 +26,7 @@ pub(super) fn apply(pairs: &mut Vec<Pair>, loaded: LoadedConfigs, task: &Task, s
         let Some(file) = &pair.file else { continue };
         match loaded.files.iter().position(|known| known == file) {
             Some(index) => apply_file(pair, &loaded, index),
-            None if is_bad(file, &loaded) => {
+            None if is_bad(file, &loaded) && !is_removed(file) => {
                 log::warn!(target: &pair.config.name, "Keeping the old settings: the config file has an error");
             }
             None => {
@@ -79,6 +81,12 @@ fn apply_file(pair: &mut Pair, loaded: &LoadedConfigs, index: usize) {
 /// Whether the file, or the directory that it is in, has an error.
 fn is_bad(file: &Path, loaded: &LoadedConfigs) -> bool {
     loaded.bad.iter().any(|bad| file.starts_with(bad))
+}
+
+/// Whether the file is gone from a directory that is still there. An empty directory counts as an error when files are read.
+fn is_removed(file: &Path) -> bool {
+    let is_missing = fs::metadata(file).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    is_missing && file.parent().is_some_and(|directory| fs::read_dir(directory).is_ok())
 }
 
 /// Lets a pair finish its batch. After `FINISH_TIME` it cancels the pair's statements.

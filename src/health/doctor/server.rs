@@ -10,6 +10,9 @@ use crate::server::checks;
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
 
+/// A daemon that fails tries again after a minute at most, and a try may take some time.
+const RETRY_PATIENCE: f64 = 300.0;
+
 /// The newest major version that pyreplica was tested with.
 const NEWEST_VERSION: i32 = 18;
 
@@ -131,12 +134,26 @@ pub(super) fn examine_daemon(report: &mut Diagnosis, config: &Config, source: &s
     let batch = master.query("read the last batch", sql::LAST_BATCH, &[field]);
     let Some(rows) = report.ok_or_warning(side, "daemon", batch) else { return Worker::None };
     let last = rows.first().filter(|row| BatchNumber(row.get(0)) > BatchNumber(0));
+    if let Some(idle) = failed_ago(field, master).filter(|idle| *idle < RETRY_PATIENCE) {
+        let text = format!("not connected at this moment: its last try failed {idle:.0} s ago, and it tries again");
+        report.add(Level::Note, side, "daemon", text).advise("\"last error\" says why it fails");
+        return Worker::None;
+    }
     let level = if last.is_some() { Level::Warning } else { Level::Note };
     let since = last.map(|row| format!("; the last batch was committed at {}", row.get::<_, &str>("ts")));
     report
         .add(level, side, "daemon", format!("no daemon replicates this pair now{}", since.unwrap_or_default()))
         .advise(format!("start it: pyreplica {source}"));
     Worker::None
+}
+
+/// How long ago the daemon's last try failed, if it has not succeeded since.
+fn failed_ago(field: &String, master: &mut Session) -> Option<f64> {
+    if !master.query_one("look for errors", sql::MAY_RECORD_ERRORS, &[]).ok()?.get::<_, bool>(0) {
+        return None;
+    }
+    let rows = master.query("look for errors", sql::LAST_ERROR, &[field]).ok()?;
+    rows.first().filter(|row| row.get::<_, Option<&str>>("recovered").is_none()).map(|row| row.get("idle"))
 }
 
 /// Adds the error with which the daemon fails, if it does.
@@ -173,10 +190,13 @@ fn examine_size(report: &mut Diagnosis, config: &Config, master: &mut Session, f
             rows.first().map(|row| format!("{field} has not replayed changes since {}", row.get::<_, String>(0))),
         );
     }
-    let holders = if holders.is_empty() { "no slave has anything to replay".to_string() } else { holders.join(", ") };
-    report
-        .add(Level::Warning, side, "log size", format!("{text}, more than LOG_WARNING: {holders}"))
-        .advise("start that slave's daemon, or remove the slave: SELECT py_log_remove_slave('...')");
+    let (why, advice) = if holders.is_empty() {
+        let why = "no slave has anything to replay, and what is replayed stays for RETENTION".to_string();
+        (why, "shorten RETENTION in the config files, or raise LOG_WARNING")
+    } else {
+        (holders.join(", "), "start that slave's daemon, or remove the slave: SELECT py_log_remove_slave('...')")
+    };
+    report.add(Level::Warning, side, "log size", format!("{text}, more than LOG_WARNING: {why}")).advise(advice);
 }
 
 /// Quotes a text as one word for a shell.

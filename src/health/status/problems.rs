@@ -1,11 +1,15 @@
 //! Finds in a pair's state what needs the operator's attention, and says what to do.
 
-use super::{Lag, LastError, PairStatus, Problem};
+use super::{Lag, LastError, PairStatus, Problem, Wait};
 use crate::config::settings::Config;
 use std::time::Duration;
 
 /// A running daemon commits a prepared batch within milliseconds. A batch that is older than this is stuck.
 const IN_DOUBT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a server waits for is reported after this, and after the second time it is a failure.
+pub(super) const WAIT_PATIENCE: Duration = Duration::from_secs(5);
+const LONG_WAIT: Duration = Duration::from_secs(60);
 
 /// A daemon tries again after a minute at most. During a long attempt it is connected.
 const ATTEMPT_PATIENCE: Duration = Duration::from_secs(300);
@@ -35,13 +39,15 @@ impl PairStatus {
             self.open_transactions(source),
             self.large_log(config, source),
         ];
-        self.problems.extend(found.into_iter().flatten());
+        let waits = self.waits.iter().map(|wait| waiting(wait, source));
+        let found: Vec<Problem> = found.into_iter().flatten().chain(waits).collect();
+        self.problems.extend(found);
     }
 
     /// Reports that no daemon is connected. Between two failing attempts it is not connected either, so a recent
     /// attempt is enough.
     fn absence(&self, failing: Option<&LastError>, source: &str) -> Option<Problem> {
-        if !self.reached[0] || self.daemon.is_some() || self.is_copying {
+        if !self.reached[0] || !self.knows_daemon || self.daemon.is_some() || self.is_copying {
             return None;
         }
         let start = format!("is it running? start it: pyreplica {source}");
@@ -52,7 +58,7 @@ impl PairStatus {
                 start,
             )),
             None => {
-                let waiting = self.lag.as_ref().map_or("0".to_string(), Lag::amount);
+                let waiting = self.lag.as_ref().map_or("unknown".to_string(), Lag::amount);
                 let since =
                     self.last_batch().map_or(String::new(), |at| format!("; the last batch was committed at {at}"));
                 Some(warning(
@@ -170,6 +176,26 @@ impl PairStatus {
     }
 }
 
+fn waiting(wait: &Wait, source: &str) -> Problem {
+    let text = format!(
+        "the {} has not answered the daemon for {} s: its process {} waits for {}",
+        wait.side,
+        wait.time.as_secs(),
+        wait.pid,
+        wait.what
+    );
+    let hint = match wait.event.as_str() {
+        "SyncRep" => {
+            "a synchronous standby of that server is missing: start it, or take it out of synchronous_standby_names there; what \
+             waits is committed on that server already"
+                .to_string()
+        }
+        _ if wait.is_lock => format!("pyreplica doctor {source} shows who holds the lock"),
+        _ => "PostgreSQL's manual explains the event in its chapter on monitoring".to_string(),
+    };
+    Problem { is_failure: wait.time >= LONG_WAIT, text, hint: Some(hint) }
+}
+
 fn failure(error: &LastError) -> Problem {
     let LastError { since, attempts, last, message, hint, .. } = error;
     let text = format!("failing since {since} (attempts: {attempts}, last at {last}): {message}");
@@ -202,6 +228,7 @@ mod tests {
         };
         PairStatus {
             reached: [true, true],
+            knows_daemon: true,
             daemon: Some(Daemon { pid: 4711, client: "10.0.0.7".into() }),
             lag: Some(lag),
             ..PairStatus::default()
@@ -232,6 +259,30 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("SELECT pg_terminate_backend(4711);"), "{text}");
+    }
+
+    #[test]
+    fn what_a_server_waits_for_is_reported_and_what_is_not_known_is_not_called_nothing() {
+        let wait = |time| Wait {
+            side: Side::Slave,
+            pid: 12,
+            what: "SyncRep (IPC)".into(),
+            event: "SyncRep".into(),
+            is_lock: false,
+            time: Duration::from_secs(time),
+        };
+        let mut status = PairStatus { waits: vec![wait(7), wait(60)], ..healthy() };
+        status.find_problems(
+            &Config::for_pair(Dsn::parse("host=x").unwrap(), Dsn::parse("host=x").unwrap()),
+            "shop.conf",
+        );
+        assert_eq!(status.problems.iter().map(|problem| problem.is_failure).collect::<Vec<_>>(), [false, true]);
+        let text = report(PairStatus { waits: vec![wait(7)], ..healthy() });
+        let said = "the slave has not answered the daemon for 7 s: its process 12 waits for SyncRep (IPC): a synchronous standby";
+        assert!(text.starts_with(said), "{text}");
+        assert_eq!(report(PairStatus { daemon: None, lag: None, knows_daemon: false, ..healthy() }), "");
+        let text = report(PairStatus { daemon: None, lag: None, ..healthy() });
+        assert!(text.contains("changes that wait: unknown"), "{text}");
     }
 
     #[test]
