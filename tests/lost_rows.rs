@@ -79,3 +79,14 @@ fn a_table_that_was_attached_with_rows_in_it_is_named() {
     pair.run("select py_log_create_tg('r')");
     assert!(!faults(&pair, "").iter().any(|check| check.subject == "attached partitions"));
 }
+
+#[test]
+fn what_is_never_replicated_is_counted() {
+    let pair = Pair::new().with_a_table();
+    pair.run(
+        "create materialized view v as select * from t; create materialized view w as select 1; select lo_create(0)",
+    );
+    let told = pair.verb(&["doctor"]).output;
+    let counted = "these are not replicated: 2 materialized views, 1 large objects";
+    assert!(told.contains(counted), "{told}");
+}

@@ -354,3 +354,20 @@ fn without_the_offer_of_starttls_no_login_is_sent() {
     let said: String = said.try_iter().collect();
     assert!(said.contains("EHLO") && !said.contains("AUTH") && !said.contains("MAIL"), "{said}");
 }
+
+#[test]
+fn doctor_sends_a_test_mail_and_says_what_the_server_answered() {
+    let pair = Pair::new().with_a_table();
+    let server = MailServer::start(pair.dir(), &[]);
+    let section = |port: u16| {
+        format!(
+            "[SMTP]\nSERVER=127.0.0.1:{port}\nSECURITY=auto\nFROM_ADDR=pyreplica@example.com\nTO_ADDRS=ops@example.com\n"
+        )
+    };
+    let said = pair.verb_by_file("doctor", &section(server.port()), &["--mail"]).output;
+    assert!(said.contains("a test mail was sent to ops@example.com"), "{said}");
+    server.wait_for(&format!("pyreplica: a test mail of {}", pair.name));
+    // The discard port: nothing listens there.
+    let said = pair.verb_by_file("doctor", &section(9), &["--mail"]).output;
+    assert!(said.contains("cannot send a mail by 127.0.0.1:9"), "{said}");
+}

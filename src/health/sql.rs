@@ -16,6 +16,7 @@ pub const DOCTOR_COLLATION: &str = include_str!("../../sql/query/doctor/collatio
 pub const DOCTOR_LOG: &str = include_str!("../../sql/query/doctor/log.sql");
 pub const DOCTOR_TRIGGERS: &str = include_str!("../../sql/query/doctor/triggers.sql");
 pub const DOCTOR_LOCKS: &str = include_str!("../../sql/query/doctor/locks.sql");
+pub const DOCTOR_NOT_REPLICATED: &str = include_str!("../../sql/query/doctor/not_replicated.sql");
 pub const DOCTOR_UNLOGGED: &str = include_str!("../../sql/query/doctor/unlogged.sql");
 pub const DOCTOR_ATTACHED: &str = include_str!("../../sql/query/doctor/attached.sql");
 pub const DOCTOR_SLAVE: &str = include_str!("../../sql/query/doctor/slave.sql");

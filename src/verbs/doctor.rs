@@ -5,6 +5,7 @@ use crate::base::error::{Error, ExitCode, Result};
 use crate::base::shown::{shown, shown_statement};
 use crate::config::files::LoadedConfigs;
 use crate::config::settings::Config;
+use crate::daemon::mail::{Mail, Mailer};
 use crate::health::doctor::{Finding, Level, diagnose};
 use crate::process::output::{self, Json, json};
 use crate::server::connect_pair::{self, BothSides};
@@ -13,7 +14,7 @@ use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
 pub const VERB: Verb = Verb {
     name: "doctor",
     help: HELP,
-    options: &[JSON, Opt { name: "--brief", value: Value::None }],
+    options: &[JSON, Opt { name: "--brief", value: Value::None }, Opt { name: "--mail", value: Value::None }],
     words: Words::Pairs,
     run,
 };
@@ -31,6 +32,7 @@ rights.
 
 options:
   --brief       leave out what is ok
+  --mail        also send a mail to the recipients of [SMTP], as a test
   --json        one document for programs instead of lines for people
 
 exit codes: 0 nothing worse than a note, 8 warnings, 9 failures
@@ -45,7 +47,10 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let mut documents: Vec<Json> = Vec::new();
     for config in &configs {
         let BothSides { master, slave } = connect_pair::open(config, "doctor", control);
-        let findings = diagnose(config, &call.words_for(config), master, slave);
+        let mut findings = diagnose(config, &call.words_for(config), master, slave);
+        if call.has("--mail") {
+            findings.push(test_mail(config));
+        }
         control.check()?;
         worst = worst.max(findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok));
         if call.has("--json") {
@@ -65,6 +70,39 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
         Level::Warning => ExitCode::Warned,
         Level::Failure => ExitCode::Faulty,
     })
+}
+
+/// Sends a mail as the daemon does, and says what the mail server answered.
+fn test_mail(config: &Config) -> Finding {
+    let (level, text, advice) = match &config.smtp {
+        None => (Level::Warning, "no mail is sent".to_string(), Some("the config file has no [SMTP] section")),
+        Some(smtp) => {
+            let mail = Mail {
+                subject: format!("pyreplica: a test mail of {}", config.name),
+                body: "Somebody has run pyreplica doctor --mail. Mails of the daemon arrive like this one.\n"
+                    .to_string(),
+            };
+            match Mailer::new(smtp.clone()).send(&mail) {
+                Ok(refused) if refused.is_empty() => {
+                    (Level::Ok, format!("a test mail was sent to {}", smtp.to_addrs.join(", ")), None)
+                }
+                Ok(refused) => {
+                    let text = format!("the mail server refuses recipients: {}", refused.join("; "));
+                    (Level::Warning, text, Some("correct TO_ADDRS"))
+                }
+                Err(error) => {
+                    let text = format!("cannot send a mail by {}:{}: {error}", smtp.host, smtp.port);
+                    (
+                        Level::Failure,
+                        text,
+                        Some("look at the section [SMTP], and whether the mail server is reached from here"),
+                    )
+                }
+            }
+        }
+    };
+    let advice = advice.map(str::to_string);
+    Finding { level, side: None, subject: "mail".to_string(), text, fixes: Vec::new(), advice }
 }
 
 fn as_text(config: &Config, findings: &[Finding], is_brief: bool) -> String {

@@ -14,6 +14,7 @@ pub(super) fn examine(report: &mut Diagnosis, session: &mut Session, tables: (&[
     let subjects = [("unlogged tables", "none is replicated")];
     report.ask(session, &subjects, sql::DOCTOR_UNLOGGED, &[&tables.0, &tables.1]);
     if session.side() == Side::Master {
+        report.ask(session, &[("not replicated", "nothing else is left out")], sql::DOCTOR_NOT_REPLICATED, &[]);
         let examined = attached(report, session);
         report.ok_or_warning(Some(Side::Master), ATTACHED, examined);
     }
