@@ -24,7 +24,7 @@ pub const TRANSACTION_OF: &str = "select txid::text::bigint from public.replica_
 pub const HIGHEST_ID: &str = "select coalesce(max(id), 0) from public.replica_log";
 
 pub const KEEP_FLOOR: &str = "update public.replica_slave set floor = $3, flagged = $4 where field = $1::text::name and batch = $2 \
-     returning ctid::text";
+     returning ctid::text || ' ' || xmin";
 
 pub const POSITION: &str = include_str!("../../sql/query/position.sql");
 
@@ -198,18 +198,22 @@ pub struct Noted<'a> {
 }
 
 /// Writes a slave's position, if `former` is the batch that wrote it last; the number of the transaction that does, and
-/// where the row is now. `place`: where it was, if that is known. Without it the server walks over the row's former
+/// where the row is now (its ctid and its xmin). `place`: where it was, if that is known. Without it the server walks over the row's former
 /// versions, and while a transaction stays open, every batch leaves one.
 pub fn note_position(noted: &Noted, former: BatchNumber, place: Option<&str>) -> String {
     let Noted { field, identity, slave, announced, position } = noted;
-    let place = place.map_or(String::new(), |place| format!(" and ctid = {}", quote_literal(place)));
+    // PostgreSQL before the fixes of November 2025 does not look at the ctid again when it has waited for another transaction
+    // that changed the row, such as a skip. It does look at the transaction that has written the row.
+    let place = place.and_then(|place| place.split_once(' ')).map_or(String::new(), |(ctid, writer)| {
+        format!(" and ctid = {} and xmin = {}", quote_literal(ctid), quote_literal(writer))
+    });
     let text = |text: Option<&str>| text.map_or("null".to_string(), quote_literal);
     let snapshot = |snapshot: &Option<Snapshot>| text(snapshot.as_ref().map(Snapshot::as_str));
     format!(
         "with noted as (update public.replica_slave set batch = {}, token = {}, identity = {}, slave = {}, announced = {}, \
          base = {}, current = {}, last = {}, highest = {}, floor = {}, ts = now() \
          where field = {} and batch = {former}{place} \
-         returning pg_current_xact_id()::text as ours, ctid::text as place) \
+         returning pg_current_xact_id()::text as ours, ctid::text || ' ' || xmin as place) \
          select max(ours), max(place), 1 / count(*) from noted",
         position.batch,
         text(position.token.as_deref()),
