@@ -1022,7 +1022,7 @@ declare
     remark pg_catalog.text;
     before public.replica_log.old%type;
     after public.replica_log.new%type;
-    small record;
+    small pg_catalog.record;
 begin
     -- Each expression costs the application time, mostly when a transaction evaluates it for the first time. So the
     -- usual path has few expressions, and one of them asks for all rare cases. In a rare case the rows are converted
