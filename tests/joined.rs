@@ -1,7 +1,7 @@
 //! Transactions are joined in batches, and changes in messages. None of them fails because of that, and none is refused
 //! because it was parted from another one that it needs.
 
-use crate::harness::{OwnCluster, Pair, drains, refusal, wait_until};
+use crate::harness::{OwnCluster, Pair, assert_says, drains, final_words, refusal, wait_until};
 use std::thread;
 
 /// Symptom: the pair stopped for ever at a duplicate key that the master had allowed.
@@ -72,6 +72,11 @@ fn a_batch_that_needs_more_locks_than_the_slave_has_is_parted() {
     pair.run(&(0..tables).map(|n| format!("insert into t{n} values (1);")).collect::<Vec<_>>().join("commit;"));
     drains(&pair);
     assert_eq!(pair.on_slave("select id from t899"), ["1"]);
+    // One transaction cannot be parted.
+    pair.run(&(0..tables).map(|n| format!("update t{n} set id = 2;")).collect::<String>());
+    let finished = pair.try_once();
+    assert_eq!(finished.code(), 5, "{}", finished.output);
+    assert_says(&final_words(&finished), &["out of shared memory", "max_locks_per_transaction"]);
 }
 
 /// Symptom: "cannot truncate a table referenced in a foreign key constraint", on every retry.
@@ -105,4 +110,35 @@ fn what_the_slave_cannot_even_read_is_refused_with_its_reason_and_its_change() {
     pair.run("update replica_log set replicated = true where id = 31; insert into t values (101, 'ö')");
     assert_eq!(pair.once().code(), 0);
     assert_eq!(pair.on_slave("select v from t where id > 30"), ["ö"]);
+}
+
+/// Symptom: "prepared statement does not exist", and a whole set of changes was replayed one by one.
+/// Cause: the daemon had composed that set while the slave refused the set before, and threw it away with its PREPAREs.
+#[test]
+fn a_set_that_is_composed_again_prepares_its_statements_again() {
+    let pair = Pair::new();
+    pair.exec_both("create table a (id int primary key, v int); create table b (id int primary key, v int)");
+    pair.run("insert into a select g, 0 from generate_series(1, 3000) g; insert into b select g, 0 from generate_series(1, 3000) g");
+    pair.run_on_slave("insert into a select g, 0 from generate_series(1, 3000) g; insert into b select g, 0 from generate_series(1, 3000) g");
+    pair.create_triggers();
+    pair.run_on_slave("update a set v = 5 where id = 7");
+    pair.run("begin; update a set v = 1 where id <= 2000; update b set v = 1; commit");
+    let finished = pair.once();
+    assert_eq!((finished.count("Possible conflict"), finished.count("does not exist")), (1, 0), "{}", finished.output);
+    pair.assert_equal();
+}
+
+/// Symptom: a lock timeout that named neither the table nor the change.
+#[test]
+fn a_truncate_that_waits_for_a_lock_says_which() {
+    let pair = Pair::new().with_a_table();
+    pair.run("truncate t");
+    let mut reader = pair.slave();
+    reader.batch_execute("begin; select * from t").unwrap();
+    let finished = pair.try_once();
+    assert_eq!(finished.code(), 5, "{}", finished.output);
+    assert_says(
+        &final_words(&finished),
+        &["slave: cannot replay change 1 (TRUNCATE ONLY \"public\".\"t\")", "lock timeout"],
+    );
 }

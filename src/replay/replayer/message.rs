@@ -140,6 +140,15 @@ impl Statements {
         name
     }
 
+    /// Forgets the statements of a message that is not sent.
+    pub fn discard(&mut self, message: &Message) {
+        let is_unsent = |name: &String| {
+            let begin = format!("PREPARE {name} ");
+            message.prepares.iter().any(|prepare| prepare.starts_with(&begin))
+        };
+        self.prepared.retain(|_, name| !is_unsent(name));
+    }
+
     pub fn are_too_many(&self) -> bool {
         self.prepared.len() >= MAX_PREPARED
     }

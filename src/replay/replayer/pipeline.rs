@@ -70,6 +70,7 @@ impl Replayer {
                     self.log_replayed(&sets);
                     next
                 } else {
+                    self.statements.discard(&next.message);
                     self.in_messages(slave, &sets.changes.iter().collect::<Vec<_>>())?;
                     self.compose_sets(next.changes)
                 }

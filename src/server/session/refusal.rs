@@ -95,6 +95,13 @@ pub(super) fn from_server(side: Side, operation: &str, error: &DbError) -> Error
             "all of that server's max_prepared_transactions are in use: commit or roll back those that nobody needs \
              (SELECT * FROM pg_prepared_xacts), or raise the setting and restart that server; the daemon tries again",
         ),
+        "53200" if detail.contains("shared memory") => Some(
+            "one transaction needs more locks than that server has room for: raise its max_locks_per_transaction and restart it; \
+             the daemon tries again",
+        ),
+        "53300" if detail.contains("for role") => Some(
+            "end sessions of this role, or raise its limit: ALTER ROLE ... CONNECTION LIMIT ...; the daemon tries again",
+        ),
         "53300" => {
             Some("end sessions on that server, or raise its max_connections and restart it; the daemon tries again")
         }
