@@ -1105,6 +1105,11 @@ begin
         end if;
     end if;
 
+    -- The daemon asks for the name when it replays the change, and the table may be gone by then.
+    if tg_level operator(pg_catalog.=) 'ROW' and not pg_catalog.starts_with(tg_name::pg_catalog.text, '!replica_') then
+        perform public.py_log_knows(relation, coalesce(pg_catalog.pg_partition_root(tg_relid)::pg_catalog.oid, tg_relid));
+    end if;
+
     -- A filter decides how the slave sees the change. pyreplica.admit returns the letter of an event (W for an UPDATE
     -- that sets all columns), then + if the table has transforms and - if not, then the error of a condition, if one
     -- failed.
