@@ -46,7 +46,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
 
 /// Runs the embedded master script and creates the triggers. It calls `report` with a line about each table.
 ///
-/// Whoever waits for a table's lock makes everybody wait who comes after. So each table has a transaction of its own, waits for
+/// A session that waits for a table's lock makes those wait that come after it. So each table has a transaction of its own, waits for
 /// a moment only, and is tried again when the others have had their turn.
 pub fn install(dsn: &Dsn, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
     let mut master = connect::connect(Side::Master, dsn, "install")?;

@@ -187,7 +187,7 @@ fn waiting(wait: &Wait, source: &str) -> Problem {
     let hint = match wait.event.as_str() {
         "SyncRep" => {
             "a synchronous standby of that server is missing: start it, or take it out of synchronous_standby_names there; what \
-             waits is committed on that server already"
+             waits is on that server's disk already"
                 .to_string()
         }
         _ if wait.is_lock => format!("pyreplica doctor {source} shows who holds the lock"),
