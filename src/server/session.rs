@@ -1,5 +1,4 @@
-//! A session on one of the two servers. It uses the blocking API of the postgres crate; no other module imports that
-//! crate.
+//! A session on one of the two servers. No other module imports tokio-postgres.
 
 mod guard;
 mod line;
@@ -8,7 +7,7 @@ mod refusal;
 mod settings;
 mod stream;
 
-use crate::base::control::{Canceller, Waiting, Watched};
+use crate::base::control::{Canceller, Closed, Waiting, Watched};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
 use crate::config::dsn::Dsn;
@@ -18,17 +17,17 @@ use crate::server::tls::{self, Tls, Use};
 use client::{Client, Failure};
 use guard::Limits;
 use line::Line;
-use postgres::config::{SslMode, SslNegotiation};
-use postgres::types::{FromSql, Type};
-use postgres::{Config, SimpleQueryMessage, Statement};
 use std::collections::HashMap;
 use std::panic;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
+use tokio_postgres::config::{SslMode, SslNegotiation};
+use tokio_postgres::types::{FromSql, Type};
+use tokio_postgres::{Config, SimpleQueryMessage, Statement};
 
-pub use postgres::Row;
-pub use postgres::types::ToSql;
+pub use tokio_postgres::Row;
+pub use tokio_postgres::types::ToSql;
 
 /// SQLSTATE of a server that is starting up or shutting down. Another host of the list may be ready.
 const STARTING_UP: &str = "57P03";
@@ -55,6 +54,9 @@ pub struct Session {
     client: Client,
     statements: HashMap<String, Statement>,
     waiting: Waiting,
+    /// The server's process for this session.
+    backend: i32,
+    life: Arc<()>,
 }
 
 impl Session {
@@ -62,8 +64,10 @@ impl Session {
     /// which pair a session belongs to. The trigger logs `origin` with the changes that the session makes.
     pub fn connect(side: Side, dsn: &Dsn, label: &str, origin: &str) -> Result<Session> {
         let client = connect_any(side, &libpq::complete(dsn)?, label)?;
-        let mut session = Session { side, client, statements: HashMap::new(), waiting: Waiting::default() };
+        let (statements, waiting) = (HashMap::new(), Waiting::default());
+        let mut session = Session { side, client, statements, waiting, backend: 0, life: Arc::default() };
         session.set_up(origin)?;
+        session.backend = session.query_one("ask for the process id", "select pg_backend_pid()", &[])?.get(0);
         Ok(session)
     }
 
@@ -241,19 +245,30 @@ impl Session {
     }
 
     /// For somebody who watches over the session from another thread.
-    pub fn watched(&mut self) -> Result<Watched> {
-        Ok(Watched { side: self.side, backend: self.backend_pid()?, waiting: self.waiting.clone() })
+    pub fn watched(&self) -> Watched {
+        Watched {
+            side: self.side,
+            backend: self.backend,
+            waiting: self.waiting.clone(),
+            closer: self.client.closer().clone(),
+            life: Arc::downgrade(&self.life),
+        }
     }
 
-    pub fn backend_pid(&mut self) -> Result<i32> {
-        Ok(self.query_one("ask for the process id", "select pg_backend_pid()", &[])?.get(0))
+    pub fn backend_pid(&self) -> i32 {
+        self.backend
+    }
+
+    /// Closes the connection if the server does not answer in time. For questions that a server at work answers at once.
+    pub fn limit_waits(&mut self, limit: Duration) {
+        self.client.set_limit(limit);
     }
 
     /// Notes for others what it waits for.
     fn wait_for<T>(
         &mut self,
         operation: &str,
-        run: impl FnOnce(&mut Session) -> std::result::Result<T, postgres::Error>,
+        run: impl FnOnce(&mut Session) -> std::result::Result<T, tokio_postgres::Error>,
     ) -> Result<T> {
         self.waiting.begin(operation);
         let answer = run(self);
@@ -265,7 +280,7 @@ impl Session {
         &mut self.client
     }
 
-    fn prepared(&mut self, sql: &str) -> std::result::Result<Statement, postgres::Error> {
+    fn prepared(&mut self, sql: &str) -> std::result::Result<Statement, tokio_postgres::Error> {
         if let Some(statement) = self.statements.get(sql) {
             return Ok(statement.clone());
         }
@@ -275,13 +290,17 @@ impl Session {
     }
 
     fn closed(&self, operation: &str) -> Error {
+        if let Some(Closed { why, hint }) = self.client.closer().reason() {
+            return Error::new(Kind::Connection, Some(self.side), operation, why).with_hint(hint);
+        }
         Error::new(Kind::Connection, Some(self.side), operation, "the server closed the connection")
             .with_hint(WENT_AWAY)
     }
 
-    fn error(&self, operation: &str, error: &postgres::Error) -> Error {
+    fn error(&self, operation: &str, error: &tokio_postgres::Error) -> Error {
         match error.as_db_error() {
             Some(server) => refusal::from_server(self.side, operation, server),
+            None if self.client.closer().reason().is_some() => self.closed(operation),
             None => refusal::too_much(self.side, operation, error).unwrap_or_else(|| {
                 Error::new(Kind::Connection, Some(self.side), operation, error).with_hint(WENT_AWAY)
             }),

@@ -1,13 +1,11 @@
 //! The line to a server: asks for TLS, and puts a guard above what is read.
 //!
-//! The postgres crate asks for TLS itself, except with TLS from the first byte on. So every TCP connection is opened in that
-//! mode: then the crate hands its socket to this file, which asks for TLS or does without, and returns a guarded stream.
-//! For a Unix socket the crate has no such mode. But there the server belongs to this machine.
+//! tokio-postgres asks for TLS itself, except with TLS from the first byte on. So every TCP connection is opened in that
+//! mode: then it hands its socket to this file, which asks for TLS or does without, and returns a guarded stream.
+//! For a Unix socket it has no such mode. But there the server belongs to this machine.
 
 use super::guard::{Guard, Limits};
 use crate::server::tls::{self, Connector, Use};
-use postgres::Socket;
-use postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use std::error::Error as StdError;
 use std::future::Future;
 use std::io;
@@ -16,6 +14,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_postgres::Socket;
+use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 
 type Problem = Box<dyn StdError + Sync + Send>;
 
