@@ -22,6 +22,7 @@ mod filter;
 mod filter_python;
 mod flood;
 mod free_statements;
+mod hang;
 mod harness_itself;
 mod hostile;
 mod house;

@@ -316,7 +316,7 @@ pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<P
     let mut slave = connect::connect(Side::Slave, &config.slave, name)?;
     control.watch(slave.watched());
     control.set_cancellers(vec![master.canceller(), slave.canceller()]);
-    let findings = check(config, &mut master, &mut slave)?;
+    let findings = check(config, &mut master, &mut slave, &control.abandoned())?;
     let Findings { master_encoding, slave_encoding, .. } = &findings;
     log::debug!(target: name, "Encoding for this connections are {master_encoding} {slave_encoding}");
 
