@@ -14,7 +14,7 @@
 
 use crate::backlog::change::{Change, Event};
 use crate::base::error::{Error, Kind, Result};
-use crate::base::names::{LogId, Txid, quote_literal};
+use crate::base::names::{LogId, quote_literal};
 use crate::config::conflict_policy::ConflictPolicies;
 use crate::config::settings::Config;
 use crate::replay::conflict;
@@ -28,12 +28,14 @@ use crate::server::sql as server_sql;
 use message::{Message, Statements};
 use pipeline::Sets;
 use std::collections::BTreeMap;
+use unique::Unchecked;
 
 mod quarantine;
 mod prepared;
 mod message;
 mod pipeline;
 mod truncate;
+mod unique;
 
 /// Limits of one message.
 const MESSAGE_CHANGES: usize = 500;
@@ -84,8 +86,7 @@ pub struct Replayer {
     unreported: u64,
     /// Errors of filters and transforms: for each text the first change and how many changes there were.
     remarks: BTreeMap<String, (LogId, u64)>,
-    /// Changes whose uniqueness the slave has not checked, each with a condition that is true if there is a duplicate.
-    unchecked: Vec<(LogId, Txid, String)>,
+    unchecked: Unchecked,
 }
 
 impl Replayer {
@@ -105,7 +106,7 @@ impl Replayer {
             conflicts: Vec::new(),
             unreported: 0,
             remarks: BTreeMap::new(),
-            unchecked: Vec::new(),
+            unchecked: Unchecked::default(),
         }
     }
 
@@ -142,7 +143,7 @@ impl Replayer {
             remarks.map(|(remark, (first, count))| format!("{remark} ({count} changes from {first} on)")).collect();
         messages.append(&mut self.conflicts);
         if self.unreported > 0 {
-            messages.push(format!("{} more conflicts of this kind in the same batch", self.unreported));
+            messages.push(format!("{} more of this kind in the same batch", self.unreported));
         }
         self.unreported = 0;
         messages
@@ -186,7 +187,7 @@ impl Replayer {
         self.lock(master, slave, &changes)?;
         for change in &mut changes {
             if !change.sql.is_empty() {
-                self.remarks.entry(std::mem::take(&mut change.sql)).or_insert((change.id, 0)).1 += 1;
+                self.remark(std::mem::take(&mut change.sql), change.id);
             }
             self.cache.reconcile(master, change).map_err(|error| self.rejected(change, error))?;
         }

@@ -76,6 +76,7 @@ impl Replayer {
             if !self.send(slave, &message)? {
                 self.one_by_one(slave, now)?;
             }
+            self.limit_unchecked(slave)?;
             rest = later;
         }
         Ok(())
@@ -156,8 +157,7 @@ impl Replayer {
             shape.execute(&name, change, table, &mut message.text);
             message.expect(1);
             if !self.deferring {
-                let duplicates = conflict::duplicates(change, table);
-                self.unchecked.extend(duplicates.map(|duplicate| (change.id, change.txid, duplicate)));
+                self.unchecked.add(change.id, change.txid, conflict::duplicates(change, table));
             }
         }
         Ok((taken, written))
