@@ -113,11 +113,7 @@ impl Replayer {
     /// Begins the slave's transaction for a batch.
     pub fn begin(&mut self, slave: &mut Session) -> Result<()> {
         self.reset();
-        if self.statements.have_leaked() {
-            slave.deallocate_all()?;
-            self.statements.deallocated();
-            self.cache.forget_prepared();
-        }
+        self.limit_prepared(slave)?;
         // Where the slave's triggers run, the planner settings stay as they are: a trigger may run any query.
         let how = if self.deferring { "SET CONSTRAINTS ALL DEFERRED" } else { sql::USE_INDEXES };
         let how = how.trim_end_matches(';');
@@ -266,7 +262,11 @@ impl Replayer {
             let name = self.statements.new_name();
             let table = self.cache.get(change)?;
             let found = conflict::replay_one(slave, table, change, &name, &self.policies);
-            records.extend(found.map_err(|error| self.rejected(change, error))?);
+            let found = found.map_err(|error| self.rejected(change, error))?;
+            if let Some(record) = found {
+                self.statements.may_have_left_one();
+                records.push(record);
+            }
         }
         self.record(slave, records)
     }
