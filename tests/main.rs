@@ -34,6 +34,7 @@ mod locks;
 mod lone;
 mod mail;
 mod masters;
+mod memory;
 mod metrics;
 mod names;
 mod odd_tables;

@@ -42,6 +42,9 @@ const CHUNK_BYTES: usize = 1 << 20;
 const COMPRESSED_FROM: usize = 1_500;
 const COMPRESSION: usize = 12;
 
+/// A row from this size on is not copied out of what the server has sent.
+const LARGE_BYTES: usize = 256 << 10;
+
 /// Whole transactions that are replayed together.
 pub type Batch = Arc<Vec<Transaction>>;
 
@@ -152,7 +155,7 @@ impl LogReader {
         master.each("read the log", &queries.pending, &parameters, |row| {
             match row.get::<_, Option<&str>>("snapshot") {
                 Some(snapshot) => shown = Some(snapshot.to_string()),
-                None => match self.entry(&row) {
+                None => match self.entry(row) {
                     Ok(entry) => entries.push(entry),
                     Err(error) => damaged = Some(error),
                 },
@@ -181,7 +184,7 @@ impl LogReader {
                 &SMALL_BYTES,
             ],
         )?;
-        rows.iter().map(|row| self.entry(row)).collect()
+        rows.into_iter().map(|row| self.entry(row)).collect()
     }
 
     /// Records that these changes are skipped because their flags are set. So a slave that is restored later does not
@@ -237,6 +240,7 @@ impl LogReader {
             return Err(unexpected("changes vanished from the log while they were being replayed"));
         }
         for row in rows {
+            let row = Arc::new(row);
             let id = LogId(row.get("id"));
             let known = away.binary_search_by_key(&id, |(id, _)| *id);
             let place = away[known.map_err(|_| unexpected("the server sent a change that was not asked for"))?].1;
@@ -248,7 +252,7 @@ impl LogReader {
     }
 
     /// A row that a query has listed, with its payload if the query has returned it.
-    fn entry(&mut self, row: &session::Row) -> Result<LogEntry> {
+    fn entry(&mut self, row: session::Row) -> Result<LogEntry> {
         let stored = row.get::<_, i32>("size") as usize;
         let is_whole = row.get::<_, Option<&str>>("event").is_some();
         Ok(LogEntry {
@@ -257,11 +261,11 @@ impl LogReader {
             size: if stored > COMPRESSED_FROM { stored * COMPRESSION } else { stored },
             skip: row.get("skip"),
             flagged: row.get::<_, Option<bool>>("flagged").unwrap_or(false),
-            change: if is_whole { Some(Arc::new(self.change(row)?)) } else { None },
+            change: if is_whole { Some(Arc::new(self.change(&Arc::new(row))?)) } else { None },
         })
     }
 
-    fn change(&mut self, row: &session::Row) -> Result<Change> {
+    fn change(&mut self, row: &Arc<session::Row>) -> Result<Change> {
         let letter: &str = row.get("event");
         let event = Event::from_letter(letter)
             .ok_or_else(|| unexpected(&format!("the log has an event '{letter}' that this version does not know")))?;
@@ -278,15 +282,20 @@ impl LogReader {
         })
     }
 
-    fn columns(&mut self, row: &session::Row, side: &str, relation: &str) -> Result<Row> {
+    fn columns(&mut self, row: &Arc<session::Row>, side: &str, relation: &str) -> Result<Row> {
         if !self.is_packed {
             return Ok(columns(row.get(side), relation, &mut self.lists));
         }
-        let packed: Option<&[u8]> = row.get(side);
-        let pairs = row::unpack(packed.unwrap_or_default());
-        let pairs = pairs.ok_or_else(|| unexpected("the log has a row that is no hstore"))?;
+        let packed = row.get::<_, Option<&[u8]>>(side).unwrap_or_default();
+        let pairs = row::unpack(packed).ok_or_else(|| unexpected("the log has a row that is no hstore"))?;
         let names = self.lists.names(relation, pairs.iter().map(|(name, _)| *name));
-        Ok(Row::new(names, pairs.iter().map(|(_, value)| *value)))
+        if packed.len() < LARGE_BYTES {
+            return Ok(Row::new(names, pairs.iter().map(|(_, value)| *value)));
+        }
+        let values: Vec<Option<&str>> = pairs.iter().map(|(_, value)| *value).collect();
+        let column = row.columns().iter().position(|column| column.name() == side);
+        let column = column.ok_or_else(|| unexpected("a column is missing"))?;
+        Ok(Row::sent(names, row, column, &values))
     }
 }
 

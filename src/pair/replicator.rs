@@ -33,6 +33,9 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(10);
 /// Flags are set when nothing has been replayed for so long.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// After a larger change the sessions are opened anew: their buffers would keep the size of the largest message for ever.
+const LARGE_BYTES: usize = 16 << 20;
+
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -94,6 +97,11 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
         }
         if pause.is_none() {
             progress(Milestone::Drained);
+        }
+        if pair.replayer.take_largest() >= LARGE_BYTES {
+            // The old sessions end first: one of them shows itself as the slave's daemon.
+            drop(pair);
+            pair = connect_for_replay(config, control)?;
         }
         // A transaction of an earlier connection may be prepared late, also while the pair is never idle.
         if recovered_at.elapsed() >= config.timeout {

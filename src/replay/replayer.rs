@@ -87,6 +87,8 @@ pub struct Replayer {
     /// Errors of filters and transforms: for each text the first change and how many changes there were.
     remarks: BTreeMap<String, (LogId, u64)>,
     unchecked: Unchecked,
+    /// The size of the largest change since the last call of `take_largest`.
+    largest: usize,
 }
 
 impl Replayer {
@@ -107,6 +109,7 @@ impl Replayer {
             unreported: 0,
             remarks: BTreeMap::new(),
             unchecked: Unchecked::default(),
+            largest: 0,
         }
     }
 
@@ -143,6 +146,11 @@ impl Replayer {
         }
         self.unreported = 0;
         messages
+    }
+
+    /// The size of the largest row change since the last call: the buffers of both sessions have at least this size.
+    pub fn take_largest(&mut self) -> usize {
+        std::mem::take(&mut self.largest)
     }
 
     /// Replays these changes, in this order. The error names the change that failed, if a single one did. The last changes
@@ -182,6 +190,7 @@ impl Replayer {
     fn row_changes(&mut self, master: &mut Session, slave: &mut Session, mut changes: Vec<Change>) -> Result<()> {
         self.lock(master, slave, &changes)?;
         for change in &mut changes {
+            self.largest = self.largest.max(change.bytes());
             if !change.sql.is_empty() {
                 self.remark(std::mem::take(&mut change.sql), change.id);
             }
@@ -218,14 +227,14 @@ impl Replayer {
         if is_watched {
             let mut message = self.message(slave, changes[0], [])?;
             message.close(sql::DAEMON_PATH);
-            self.send(slave, &message)?;
+            self.send(slave, &mut message)?;
             return self.one_by_one(slave, &changes);
         }
         self.in_messages(slave, &changes)
     }
 
     /// Returns false if the message was rolled back; then its changes have to be replayed one by one.
-    fn send(&mut self, slave: &mut Session, message: &Message) -> Result<bool> {
+    fn send(&mut self, slave: &mut Session, message: &mut Message) -> Result<bool> {
         if !self.prepare(slave, message)? {
             return Ok(false);
         }

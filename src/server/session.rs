@@ -6,6 +6,7 @@ mod client;
 mod refusal;
 mod settings;
 mod stream;
+mod xid8;
 
 use crate::base::control::{Canceller, Closed, Waiting, Watched};
 use crate::base::error::{Error, Kind, Result};
@@ -14,7 +15,7 @@ use crate::config::dsn::Dsn;
 use crate::server::libpq;
 use crate::server::sql;
 use crate::server::tls::{self, Tls, Use};
-use client::{Client, Failure};
+use client::{Client, Failure, counts};
 use guard::Limits;
 use line::Line;
 use std::collections::HashMap;
@@ -23,28 +24,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 use tokio_postgres::config::{SslMode, SslNegotiation};
-use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Config, SimpleQueryMessage, Statement};
 
 pub use tokio_postgres::Row;
 pub use tokio_postgres::types::ToSql;
+pub use xid8::Xid8;
 
 /// SQLSTATE of a server that is starting up or shutting down. Another host of the list may be ready.
 const STARTING_UP: &str = "57P03";
-
-/// A transaction id, read in the server's binary form. A cast to bigint on the server goes through text, which would
-/// take a third of the time for reading the log.
-pub struct Xid8(pub i64);
-
-impl<'a> FromSql<'a> for Xid8 {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> std::result::Result<Xid8, Box<dyn std::error::Error + Sync + Send>> {
-        i64::from_sql(&Type::INT8, raw).map(Xid8)
-    }
-
-    fn accepts(ty: &Type) -> bool {
-        *ty == Type::XID8
-    }
-}
 
 /// A row of a simple query, as text: one value for each column.
 pub type TextRow = Vec<Option<String>>;
@@ -154,11 +141,13 @@ impl Session {
     /// Sends several statements as one message, and returns the number of rows of each.
     pub fn message(&mut self, operation: &str, sql: &str) -> Result<Vec<u64>> {
         let answers = self.wait_for(operation, |session| session.client().simple_query(sql))?;
-        let counts = answers.iter().filter_map(|answer| match answer {
-            SimpleQueryMessage::CommandComplete(count) => Some(*count),
-            _ => None,
-        });
-        Ok(counts.collect())
+        Ok(counts(&answers))
+    }
+
+    /// The same for a message that may be large: its text is freed as soon as it is encoded.
+    pub fn message_once(&mut self, operation: &str, sql: String) -> Result<Vec<u64>> {
+        let answers = self.wait_for(operation, |session| session.client().simple_query_once(sql))?;
+        Ok(counts(&answers))
     }
 
     /// Runs `work` in a transaction of its own. `begin` is BEGIN, with other statements that must come before the work.

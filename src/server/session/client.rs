@@ -6,7 +6,7 @@
 use super::guard::{ANSWER, LONGEST_TEXT, Limits};
 use super::line::{Line, Stream};
 use crate::base::control::Closer;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{SinkExt, StreamExt, TryStreamExt};
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -62,6 +62,15 @@ struct Wire {
 pub(super) fn resolve(host: &str) -> Result<Vec<IpAddr>, Failure> {
     let found = (host, 0).to_socket_addrs().map_err(Failure::Unresolved)?;
     Ok(found.map(|address| address.ip()).collect())
+}
+
+/// How many rows each statement of a message has touched.
+pub(super) fn counts(answers: &[SimpleQueryMessage]) -> Vec<u64> {
+    let count = |answer: &SimpleQueryMessage| match answer {
+        SimpleQueryMessage::CommandComplete(count) => Some(*count),
+        _ => None,
+    };
+    answers.iter().filter_map(count).collect()
 }
 
 impl Client {
@@ -123,6 +132,14 @@ impl Client {
     pub(super) fn simple_query(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
         let (client, wire) = self.for_answer(ANSWER);
         wire.wait(client.simple_query(sql))
+    }
+
+    /// Sends a message and frees its text before it is written to the network, so that a large one is not there three times.
+    pub(super) fn simple_query_once(&mut self, sql: String) -> Result<Vec<SimpleQueryMessage>, Error> {
+        let (client, wire) = self.for_answer(ANSWER);
+        let answers = wire.wait(client.simple_query_raw(&sql))?;
+        drop(sql);
+        wire.wait(answers.try_collect())
     }
 
     pub(super) fn copy_out(&mut self, sql: &str) -> Result<Reader<'_>, Error> {

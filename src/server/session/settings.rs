@@ -28,7 +28,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) fn of(side: Side, dsn: &Dsn, label: &str) -> Result<(Config, Duration)> {
     let mut config = Config::new();
     config
-        .application_name(&format!("pyreplica {label}"))
+        .application_name(format!("pyreplica {label}"))
         .keepalives_idle(KEEPALIVE_IDLE)
         .keepalives_interval(KEEPALIVE_INTERVAL)
         .keepalives_retries(KEEPALIVE_RETRIES)
