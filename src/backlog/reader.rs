@@ -8,12 +8,18 @@ use crate::backlog::order::{LogEntry, Transaction};
 use crate::backlog::row::{self, ColumnLists, Row};
 use crate::backlog::snapshot::Snapshot;
 use crate::backlog::sql::{self, ReadQueries};
+use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{LogId, Side, Txid};
+use crate::config::dsn::Dsn;
 use crate::config::settings::Config;
+use crate::server::connect;
 use crate::server::session::{self, Session};
-use std::collections::VecDeque;
 use std::sync::Arc;
+
+mod pages;
+
+pub use pages::Pages;
 
 /// A transaction that spreads over more ids than this is read page by page.
 pub const DISTANCE: i64 = 10_000;
@@ -34,9 +40,8 @@ const LITTLE_BYTES: i64 = 64 << 10;
 /// When a transaction is read page by page, rows of at most this many bytes come with their payload.
 const SMALL_BYTES: i32 = 1_000;
 
-/// Limits of one fetch of payload.
+/// How many rows one fetch of payload returns at most.
 pub const CHUNK_ROWS: usize = 2_000;
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// A stored value above this size may be compressed. Then it is expected to take this many times its size in memory.
 const COMPRESSED_FROM: usize = 1_500;
@@ -71,17 +76,17 @@ pub struct LogReader {
     /// Rows come in hstore's binary form.
     is_packed: bool,
     lists: ColumnLists,
+    /// Where to open a session for a single large row.
+    aside: Option<Aside>,
 }
 
-/// How far the changes of a batch have been read.
-pub struct Pages {
-    batch: Batch,
-    transaction: usize,
-    /// The id up to which the current transaction has been read page by page.
-    above: LogId,
-    entries: VecDeque<LogEntry>,
-    /// About how many bytes the changes take that were returned last.
-    bytes: usize,
+/// What a session for a single large row needs. The memory into which the row is read goes together with the session; another
+/// session would keep it.
+#[derive(Clone)]
+struct Aside {
+    server: Dsn,
+    label: String,
+    control: Control,
 }
 
 impl LogReader {
@@ -95,7 +100,14 @@ impl LogReader {
             slave_identity: slave_identity.to_string(),
             is_packed,
             lists: ColumnLists::default(),
+            aside: None,
         }
+    }
+
+    /// From now on each large row is read on a session of its own.
+    pub fn read_large_rows_aside(&mut self, config: &Config, control: &Control) {
+        let label = format!("{} large row", config.name);
+        self.aside = Some(Aside { server: config.master.clone(), label, control: control.clone() });
     }
 
     /// Does not return changes of these tables that the initial copy has already loaded: those that the snapshot shows.
@@ -299,52 +311,12 @@ impl LogReader {
     }
 }
 
-impl Pages {
-    pub fn new(batch: Batch) -> Pages {
-        Pages { batch, transaction: 0, above: LogId(i64::MIN), entries: VecDeque::new(), bytes: 0 }
-    }
-
-    /// About how many bytes the changes take that were returned last.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// The next changes, few enough to be kept in memory; `None` at the batch's end.
-    pub fn next(&mut self, reader: &mut LogReader, master: &mut Session) -> Result<Option<Vec<Change>>> {
-        while self.entries.is_empty() {
-            if self.transaction == self.batch.len() {
-                return Ok(None);
-            }
-            self.turn(reader, master)?;
-        }
-        let length = chunk_length(self.entries.iter());
-        self.bytes = self.entries.range(..length).map(|entry| entry.size).sum();
-        reader.complete(master, self.entries.drain(..length).map(|entry| (entry.id, entry.change))).map(Some)
-    }
-
-    /// Adds the entries of the next transactions, or the next page of one.
-    fn turn(&mut self, reader: &mut LogReader, master: &mut Session) -> Result<()> {
-        let is_wanted = |entry: &&LogEntry| !entry.skip;
-        match &self.batch[self.transaction] {
-            Transaction::Listed(entries) => {
-                self.entries.extend(entries.iter().filter(is_wanted).cloned());
-                self.transaction += 1;
-                while let Some(Transaction::Listed(entries)) = self.batch.get(self.transaction) {
-                    self.entries.extend(entries.iter().filter(is_wanted).cloned());
-                    self.transaction += 1;
-                }
-            }
-            Transaction::Spread { txid, first, last, .. } => {
-                let above = self.above.max(LogId(first.0 - 1));
-                let page = reader.page(master, *txid, above, *last)?;
-                match page.last() {
-                    Some(last) => self.above = last.id,
-                    None => (self.transaction, self.above) = (self.transaction + 1, LogId(i64::MIN)),
-                }
-                self.entries.extend(page.into_iter().filter(|entry| !entry.skip));
-            }
-        }
-        Ok(())
+impl Aside {
+    fn open(&self) -> Result<Session> {
+        let mut session = connect::connect(Side::Master, &self.server, &self.label)?;
+        self.control.watch(session.watched());
+        session.message("set the session up", sql::READ_BY_INDEX)?;
+        Ok(session)
     }
 }
 
@@ -355,37 +327,7 @@ pub fn columns(pairs: Option<Vec<Option<&str>>>, relation: &str, lists: &mut Col
     Row::new(lists.names(relation, names), pairs.iter().skip(1).step_by(2).copied())
 }
 
-/// How many of these entries can be kept in memory with their payload; at least one.
-fn chunk_length<'a>(entries: impl Iterator<Item = &'a LogEntry>) -> usize {
-    let mut bytes = 0;
-    let fits = |entry: &&LogEntry| {
-        bytes += entry.size;
-        bytes <= CHUNK_BYTES
-    };
-    entries.take(CHUNK_ROWS).take_while(fits).count().max(1)
-}
-
 fn unexpected(what: &str) -> Error {
     Error::new(Kind::Internal, Some(Side::Master), "replay the log", what)
         .with_hint("does another program write to replica_log? everything is rolled back and tried again")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chunk_is_bounded_in_rows_and_bytes_and_never_empty() {
-        let entry = |size| LogEntry { id: LogId(1), txid: Txid(1), size, skip: false, flagged: false, change: None };
-        let lengths = |mut entries: &[LogEntry]| {
-            let mut lengths = Vec::new();
-            while !entries.is_empty() {
-                lengths.push(chunk_length(entries.iter()));
-                entries = &entries[lengths[lengths.len() - 1]..];
-            }
-            lengths
-        };
-        assert_eq!(lengths(&vec![entry(1); CHUNK_ROWS + 1]), [CHUNK_ROWS, 1]);
-        assert_eq!(lengths(&[entry(CHUNK_BYTES + 1), entry(1), entry(CHUNK_BYTES)]), [1, 1, 1]);
-    }
 }

@@ -58,6 +58,7 @@ mod one_message;
 mod recover;
 mod step;
 
+use quarantine::blame;
 pub use step::Step;
 
 /// A connected pair: both sessions, and what belongs to them.
@@ -109,9 +110,9 @@ impl Pair {
         Pair {
             master,
             slave,
-            log: SlaveLog::new(config, findings),
+            log: SlaveLog::new(config, findings, control),
             flags: FlagWriter::new(config, &findings.fields),
-            replayer: Replayer::new(config, &findings.master_identity, deferring, holds),
+            replayer: Replayer::new(config, &findings.master_identity, deferring, holds).dropping_large_changes(),
             prefetcher: None,
             key: pair_key(findings.origin, &field),
             feeds_others,
@@ -146,7 +147,12 @@ impl Pair {
     }
 
     fn replay_up_to_error(&mut self, transactions: &Batch) -> Result<()> {
-        let error = match self.attempt(transactions) {
+        let mut attempt = self.attempt(transactions);
+        if attempt.is_err() && self.replayer.has_dropped_change() {
+            attempt = self.attempt(transactions);
+            self.replayer.drop_large_changes();
+        }
+        let error = match attempt {
             Ok(()) => return Ok(()),
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => error,
@@ -385,15 +391,4 @@ fn moved() -> Error {
 fn finish(session: &mut Session, command: &str, number: BatchNumber, gid: &str) -> Result<()> {
     let operation = format!("{} batch {number}", command.to_lowercase());
     session.message(&operation, &format!("{command} {}", quote_literal(gid))).map(drop)
-}
-
-/// The error for a transaction that the slave refuses as a whole.
-fn blame(error: Error, transaction: &Transaction) -> Error {
-    let (txid, first) = (transaction.txid(), transaction.first());
-    let operation = format!("replay transaction {txid}, changes {first} to {}", transaction.last());
-    let blamed = Error::new(Kind::Change, error.side(), operation, error.detail()).with_change(first, txid);
-    match error.hint() {
-        Some(hint) => blamed.with_hint(hint),
-        None => blamed,
-    }
 }

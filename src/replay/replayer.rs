@@ -25,6 +25,7 @@ use crate::replay::table::Table;
 use crate::replay::table_cache::TableCache;
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
+use large::Large;
 use message::{Message, Statements};
 use pipeline::Sets;
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ mod quarantine;
 mod prepared;
 mod message;
 mod pipeline;
+mod large;
 mod truncate;
 mod unique;
 
@@ -89,6 +91,7 @@ pub struct Replayer {
     unchecked: Unchecked,
     /// The size of the largest change since the last call of `take_largest`.
     largest: usize,
+    large: Large,
 }
 
 impl Replayer {
@@ -110,6 +113,7 @@ impl Replayer {
             remarks: BTreeMap::new(),
             unchecked: Unchecked::default(),
             largest: 0,
+            large: Large::default(),
         }
     }
 
@@ -146,11 +150,6 @@ impl Replayer {
         }
         self.unreported = 0;
         messages
-    }
-
-    /// The size of the largest row change since the last call: the buffers of both sessions have at least this size.
-    pub fn take_largest(&mut self) -> usize {
-        std::mem::take(&mut self.largest)
     }
 
     /// Replays these changes, in this order. The error names the change that failed, if a single one did. The last changes
@@ -223,6 +222,9 @@ impl Replayer {
             return self.as_sets(slave, changes);
         }
         self.flush(slave)?;
+        if !is_watched && self.may_drop(&changes) {
+            return self.without_change(slave, changes);
+        }
         let changes: Vec<&Change> = changes.iter().collect();
         if is_watched {
             let mut message = self.message(slave, changes[0], [])?;

@@ -73,3 +73,14 @@ impl Pair {
         Ok(())
     }
 }
+
+/// The error for a transaction that the slave refuses as a whole.
+pub(super) fn blame(error: Error, transaction: &Transaction) -> Error {
+    let (txid, first) = (transaction.txid(), transaction.first());
+    let operation = format!("replay transaction {txid}, changes {first} to {}", transaction.last());
+    let blamed = Error::new(Kind::Change, error.side(), operation, error.detail()).with_change(first, txid);
+    match error.hint() {
+        Some(hint) => blamed.with_hint(hint),
+        None => blamed,
+    }
+}

@@ -101,7 +101,7 @@ impl Replayer {
     }
 
     /// Puts as many changes as fit into one message, and returns their number.
-    fn compose(&mut self, slave: &mut Session, changes: &[&Change]) -> Result<(usize, Message)> {
+    pub(super) fn compose(&mut self, slave: &mut Session, changes: &[&Change]) -> Result<(usize, Message)> {
         let mut message = self.message(slave, changes[0], changes.iter().copied())?;
         let (taken, written) = self.fill(&mut message, changes.iter().copied(), false)?;
         self.log_changes(written);
