@@ -136,6 +136,27 @@ fn a_server_to_which_a_second_connection_gets_no_answer_either_loses_the_first()
     assert!(daemon.terminate().success());
 }
 
+/// The daemon cannot close such a connection. It reports the process, and the server ends it as soon as it goes on.
+#[test]
+fn a_process_behind_a_unix_socket_is_reported_and_replaced_when_it_goes_on() {
+    let mut pair = Pair::new().with_a_table();
+    let (server, database) = (pair.slave_server(), pair.slave_db());
+    pair.slave_dsn = format!("host={} port={} user=postgres dbname={database}", server.dir().display(), server.port());
+    let mut daemon = start_idle(&pair);
+    let pid = process(pair.slave_server(), &pair, "");
+    let hung = Still::make(pid);
+    pair.run("insert into t values (1, 'while it hangs')");
+    daemon.wait_log(&format!("server process {pid} does not read what it was sent"));
+    // A connection by TCP would have been closed by then.
+    thread::sleep(Duration::from_secs(8));
+    assert!(!daemon.log().contains(CLOSED));
+    hung.go_on();
+    wait_ended(pair.slave_server(), pid);
+    goes_on(&pair, 2);
+    assert!(daemon.log().contains("terminating connection due to administrator command"));
+    assert!(daemon.terminate().success());
+}
+
 /// The transaction is committed already, and another connection would wait too.
 #[test]
 fn a_missing_synchronous_standby_is_reported_and_waited_for() {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Each crate, and the one module that imports it; for one crate there are two.
 const OWNERS: &[(&str, &str)] = &[
-    ("tokio_postgres::", "server::session"),
-    ("futures_util::", "server::session"),
+    ("postgres::", "server::session"),
+    ("fallible_iterator::", "server::session"),
     ("tokio::", "server::session"),
     // Both clients take streams with its traits.
     ("tokio::", "daemon::mail"),

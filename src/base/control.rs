@@ -62,7 +62,10 @@ impl Closer {
     /// Whether the connection is to be closed. If not, `waker` is called when it is.
     pub fn is_called(&self, waker: &Waker) -> bool {
         let mut closing = self.lock();
-        closing.waker = Some(waker.clone());
+        match &mut closing.waker {
+            Some(known) => known.clone_from(waker),
+            None => closing.waker = Some(waker.clone()),
+        }
         closing.closed.is_some()
     }
 
@@ -81,7 +84,8 @@ pub struct Watched {
     pub side: Side,
     pub backend: i32,
     pub waiting: Waiting,
-    pub closer: Closer,
+    /// None if nobody can close the connection.
+    pub closer: Option<Closer>,
     /// The session has the value as long as it lives.
     pub life: Weak<()>,
 }

@@ -17,6 +17,9 @@
 //! A statement that takes so long, or a message that the network needs so long for, must succeed in the end. So each time the watchdog
 //! interferes, it waits twice as long the next time. A closed connection is to the pair like one that was cut: recovery settles what
 //! the server may still do (`twophase.rs`).
+//!
+//! A connection by a Unix socket cannot be closed, since the postgres crate has no place for a stream of ours there: the watchdog only
+//! reports, and asks the server to terminate the process.
 
 use crate::base::control::{Control, Watched};
 use crate::base::error::{Error, Kind, Result};
@@ -93,6 +96,7 @@ struct Suspect {
     signs_since: Instant,
     cancelled: Option<Instant>,
     is_reported: bool,
+    /// The connection is closed, or its process terminated.
     is_closed: bool,
 }
 
@@ -234,9 +238,16 @@ impl Watchdog {
     /// Closes the connection, so that the pair gets an error. The server's process ends as soon as it goes on; otherwise it would
     /// first execute all that it was sent.
     fn close(&mut self, suspect: &mut Suspect, session: Option<&mut Session>, trouble: &Trouble) {
-        let detail = suspect.detail(&trouble.what);
-        self.control.abandon(&suspect.watched);
-        suspect.watched.closer.close(&format!("{detail}; the daemon has closed the connection"), trouble.hint);
+        match &suspect.watched.closer {
+            Some(closer) => {
+                let detail = suspect.detail(&trouble.what);
+                self.control.abandon(&suspect.watched);
+                closer.close(&format!("{detail}; the daemon has closed the connection"), trouble.hint);
+            }
+            // Nothing can be done until the server takes a second connection.
+            None if session.is_none() => return,
+            None => {}
+        }
         self.ask(session, "terminate the session", sql::TERMINATE, suspect.watched.backend);
         suspect.is_closed = true;
     }
@@ -274,8 +285,8 @@ impl Suspect {
     }
 }
 
-const STOPPED: &str = "is the process stopped, or its storage hung? After some time the daemon closes the connection and reconnects. \
-     If the process holds locks, replication has to wait for it: let it go on, or restart that server";
+const STOPPED: &str = "is the process stopped, or its storage hung? After some time the daemon closes the connection, if it is by TCP, \
+     and reconnects. If the process holds locks, replication has to wait for it: let it go on, or restart that server";
 
 /// What the server says about a session.
 fn look(session: &mut Session, backend: i32) -> Result<State> {
@@ -295,7 +306,7 @@ fn look(session: &mut Session, backend: i32) -> Result<State> {
         ),
         ("active", Some("Client"), Some(event)) => trouble(
             format!("the server waits for the daemon ({event})"),
-            "do all messages get through the network? After some time the daemon closes the connection and reconnects",
+            "do all messages get through the network? After some time the daemon closes the connection, if it is by TCP, and reconnects",
             true,
         ),
         // Waits for locks have a limit of their own.
@@ -308,7 +319,7 @@ fn look(session: &mut Session, backend: i32) -> Result<State> {
 fn no_answer(error: &Error) -> Trouble {
     Trouble {
         what: format!("and a second connection fails: {}", error.detail()),
-        hint: "is the server hung? After some time the daemon closes the connection and reconnects",
+        hint: "is the server hung? After some time the daemon closes the connection, if it is by TCP, and reconnects",
         may_close: error.kind() == Kind::Connection && error.code().is_none(),
     }
 }

@@ -229,14 +229,14 @@ impl Replayer {
         if is_watched {
             let mut message = self.message(slave, changes[0], [])?;
             message.close(sql::DAEMON_PATH);
-            self.send(slave, &mut message)?;
+            self.send(slave, &message)?;
             return self.one_by_one(slave, &changes);
         }
         self.in_messages(slave, &changes)
     }
 
     /// Returns false if the message was rolled back; then its changes have to be replayed one by one.
-    fn send(&mut self, slave: &mut Session, message: &mut Message) -> Result<bool> {
+    fn send(&mut self, slave: &mut Session, message: &Message) -> Result<bool> {
         if !self.prepare(slave, message)? {
             return Ok(false);
         }

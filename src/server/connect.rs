@@ -1,4 +1,4 @@
-//! Connects within a time limit. The client has no limit for a server that accepts a connection and then sends
+//! Connects within a time limit. The blocking client has no limit for a server that accepts a connection and then sends
 //! nothing. So each attempt has a thread of its own, and the caller stops waiting for it in time.
 
 use crate::base::error::{Error, Kind, Result};

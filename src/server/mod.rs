@@ -5,7 +5,7 @@
 //! | `sql` | statements about a server |
 //! | `libpq` | completes a connection string from service files, the environment and `~/.pgpass` |
 //! | `tls` | TLS as psql does it, with rustls |
-//! | `session` | one session: queries, messages, transactions, COPY; bounds what a server sends; the only importer of tokio-postgres |
+//! | `session` | one session: queries, messages, transactions, COPY; bounds what a server sends; the only importer of the postgres crate |
 //! | `checks` | what replication needs before it starts |
 //! | `connect` | connects within a time limit |
 //! | `connect_pair` | connects to both servers of a pair, for a verb |

@@ -1,14 +1,16 @@
-//! A session on one of the two servers. No other module imports tokio-postgres.
+//! A session on one of the two servers. It uses the blocking API of the postgres crate; no other module imports that
+//! crate.
 
 mod guard;
 mod line;
 mod client;
+mod patience;
 mod refusal;
 mod settings;
 mod stream;
 mod xid8;
 
-use crate::base::control::{Canceller, Closed, Waiting, Watched};
+use crate::base::control::{Canceller, Closed, Closer, Waiting, Watched};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
 use crate::config::dsn::Dsn;
@@ -18,16 +20,16 @@ use crate::server::tls::{self, Tls, Use};
 use client::{Client, Failure, counts};
 use guard::Limits;
 use line::Line;
+use postgres::config::{SslMode, SslNegotiation};
+use postgres::{Config, SimpleQueryMessage, Statement};
 use std::collections::HashMap;
 use std::panic;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-use tokio_postgres::config::{SslMode, SslNegotiation};
-use tokio_postgres::{Config, SimpleQueryMessage, Statement};
 
-pub use tokio_postgres::Row;
-pub use tokio_postgres::types::ToSql;
+pub use postgres::Row;
+pub use postgres::types::ToSql;
 pub use xid8::Xid8;
 
 /// SQLSTATE of a server that is starting up or shutting down. Another host of the list may be ready.
@@ -144,12 +146,6 @@ impl Session {
         Ok(counts(&answers))
     }
 
-    /// The same for a message that may be large: its text is freed as soon as it is encoded.
-    pub fn message_once(&mut self, operation: &str, sql: String) -> Result<Vec<u64>> {
-        let answers = self.wait_for(operation, |session| session.client().simple_query_once(sql))?;
-        Ok(counts(&answers))
-    }
-
     /// Runs `work` in a transaction of its own. `begin` is BEGIN, with other statements that must come before the work.
     pub fn transaction<T>(&mut self, begin: &str, work: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
         let done = self.message("begin a transaction", begin).and_then(|_| work(self));
@@ -239,7 +235,7 @@ impl Session {
             side: self.side,
             backend: self.backend,
             waiting: self.waiting.clone(),
-            closer: self.client.closer().clone(),
+            closer: self.client.closer().cloned(),
             life: Arc::downgrade(&self.life),
         }
     }
@@ -248,7 +244,8 @@ impl Session {
         self.backend
     }
 
-    /// Closes the connection if the server does not answer in time. For questions that a server at work answers at once.
+    /// Closes the connection, unless it is a Unix socket, if the server does not answer in time. For questions that a server at
+    /// work answers at once.
     pub fn limit_waits(&mut self, limit: Duration) {
         self.client.set_limit(limit);
     }
@@ -257,7 +254,7 @@ impl Session {
     fn wait_for<T>(
         &mut self,
         operation: &str,
-        run: impl FnOnce(&mut Session) -> std::result::Result<T, tokio_postgres::Error>,
+        run: impl FnOnce(&mut Session) -> std::result::Result<T, postgres::Error>,
     ) -> Result<T> {
         self.waiting.begin(operation);
         let answer = run(self);
@@ -269,7 +266,7 @@ impl Session {
         &mut self.client
     }
 
-    fn prepared(&mut self, sql: &str) -> std::result::Result<Statement, tokio_postgres::Error> {
+    fn prepared(&mut self, sql: &str) -> std::result::Result<Statement, postgres::Error> {
         if let Some(statement) = self.statements.get(sql) {
             return Ok(statement.clone());
         }
@@ -278,18 +275,23 @@ impl Session {
         Ok(statement)
     }
 
+    /// Why this process has closed the connection itself.
+    fn close_reason(&self) -> Option<Closed> {
+        self.client.closer().and_then(Closer::reason)
+    }
+
     fn closed(&self, operation: &str) -> Error {
-        if let Some(Closed { why, hint }) = self.client.closer().reason() {
+        if let Some(Closed { why, hint }) = self.close_reason() {
             return Error::new(Kind::Connection, Some(self.side), operation, why).with_hint(hint);
         }
         Error::new(Kind::Connection, Some(self.side), operation, "the server closed the connection")
             .with_hint(WENT_AWAY)
     }
 
-    fn error(&self, operation: &str, error: &tokio_postgres::Error) -> Error {
+    fn error(&self, operation: &str, error: &postgres::Error) -> Error {
         match error.as_db_error() {
             Some(server) => refusal::from_server(self.side, operation, server),
-            None if self.client.closer().reason().is_some() => self.closed(operation),
+            None if self.close_reason().is_some() => self.closed(operation),
             None => refusal::too_much(self.side, operation, error).unwrap_or_else(|| {
                 Error::new(Kind::Connection, Some(self.side), operation, error).with_hint(WENT_AWAY)
             }),
@@ -359,8 +361,8 @@ fn connect_address(side: Side, dsn: &Dsn, (config, limit): (&Config, Duration), 
     for attempt in tls.attempts {
         // The caller gives up first, and says so.
         let limit = limit.saturating_mul(2);
-        let line =
-            Line { tls: tls.connector.clone(), use_of_tls: *attempt, limit, limits: Arc::new(Limits::new(limit)) };
+        let (limits, patience) = (Arc::new(Limits::new(limit)), Arc::default());
+        let line = Line { tls: tls.connector.clone(), use_of_tls: *attempt, limit, limits, patience };
         let failure = match Client::connect(config, line) {
             Ok(client) => return Ok(client),
             Err(failure) => failure,

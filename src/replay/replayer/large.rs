@@ -1,6 +1,6 @@
 //! Changes that are large themselves.
 //!
-//! A large change is dropped as soon as its message is composed, so that memory does not hold it twice. If the slave then refuses the
+//! A large change is dropped as soon as its message is composed, so that memory does not hold it once more. If the slave then refuses the
 //! message, the change is needed once more: the batch is rolled back, and replayed again without dropping anything.
 
 use super::Replayer;
@@ -54,10 +54,10 @@ impl Replayer {
 
     /// Replays a single change, which is dropped before it is sent.
     pub(super) fn without_change(&mut self, slave: &mut Session, changes: Vec<Change>) -> Result<()> {
-        let (_, mut message) = self.compose(slave, &changes.iter().collect::<Vec<_>>())?;
+        let (_, message) = self.compose(slave, &changes.iter().collect::<Vec<_>>())?;
         let id = changes[0].id;
         drop(changes);
-        if self.send(slave, &mut message)? {
+        if self.send(slave, &message)? {
             return Ok(());
         }
         self.large = Large::Missing;

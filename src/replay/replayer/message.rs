@@ -62,10 +62,10 @@ impl Message {
         self.expected = vec![(0, count)];
     }
 
-    /// Sends the message, once, and returns how many rows each statement touched.
-    pub fn send(&mut self, slave: &mut Session) -> Result<Vec<u64>> {
+    /// Sends the message and returns how many rows each statement touched.
+    pub fn send(&self, slave: &mut Session) -> Result<Vec<u64>> {
         match &self.copy {
-            None => slave.message_once("replay", std::mem::take(&mut self.text)),
+            None => slave.message("replay", &self.text),
             Some(CopyIn { statement, rows, end }) => {
                 slave.copy_between("replay", (&self.text, end), statement, rows).map(|copied| vec![copied])
             }

@@ -40,8 +40,8 @@ impl Sets {
 impl Replayer {
     /// Sends the composed message, if there is one. Everything else that is sent to the slave has to come after that.
     pub fn flush(&mut self, slave: &mut Session) -> Result<()> {
-        let Some(mut sets) = self.composed.take() else { return Ok(()) };
-        let left = if self.send(slave, &mut sets.message)? {
+        let Some(sets) = self.composed.take() else { return Ok(()) };
+        let left = if self.send(slave, &sets.message)? {
             self.log_replayed(&sets);
             sets.remaining()
         } else {
@@ -60,7 +60,7 @@ impl Replayer {
                 self.in_messages(slave, &sets.changes.iter().collect::<Vec<_>>())?;
                 self.compose_sets(changes)
             }
-            Some(mut sets) => {
+            Some(sets) => {
                 self.in_savepoint = true;
                 let compose = || self.compose_sets(changes);
                 let (answer, next) = slave.ask_while(|slave| sets.message.send(slave), compose);

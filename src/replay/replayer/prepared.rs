@@ -71,9 +71,9 @@ impl Replayer {
     pub(super) fn in_messages(&mut self, slave: &mut Session, changes: &[&Change]) -> Result<()> {
         let mut rest = changes;
         while !rest.is_empty() {
-            let (count, mut message) = self.compose(slave, rest)?;
+            let (count, message) = self.compose(slave, rest)?;
             let (now, later) = rest.split_at(count);
-            if !self.send(slave, &mut message)? {
+            if !self.send(slave, &message)? {
                 self.one_by_one(slave, now)?;
             }
             self.limit_unchecked(slave)?;

@@ -1,6 +1,6 @@
 //! Bounds what a server can make this process read: it follows the messages of the protocol as they arrive.
 //!
-//! tokio-postgres keeps notices, notifications and parameters for as long as they come, and waits for the whole of a
+//! The postgres crate keeps notices, notifications and parameters for as long as they come, and waits for the whole of a
 //! message however long the server says it is. A server, or somebody between, could fill the memory that all pairs share.
 //! So a message is refused as soon as its length is known, an answer and what comes between answers have a limit, and
 //! what nobody needs is dropped here.

@@ -6,15 +6,15 @@ use crate::base::error::{Error, Kind};
 use crate::base::names::Side;
 use crate::config::dsn::Dsn;
 use crate::server::tls;
+use postgres::error::DbError;
 use std::error::Error as StdError;
 use std::io;
-use tokio_postgres::error::DbError;
 
 const TOO_MUCH: &str = "no PostgreSQL server sends so much there: is it the right one, and is nobody in between? \
                         sslmode=verify-full makes sure";
 
 /// None unless the server sent more than it may.
-pub(super) fn too_much(side: Side, operation: &str, error: &tokio_postgres::Error) -> Option<Error> {
+pub(super) fn too_much(side: Side, operation: &str, error: &postgres::Error) -> Option<Error> {
     let io = error.source()?.downcast_ref::<io::Error>()?;
     let why = io.get_ref()?.downcast_ref::<TooMuch>()?;
     Some(Error::new(Kind::Connection, Some(side), operation, why).with_hint(TOO_MUCH))

@@ -1,11 +1,11 @@
-//! Turns a completed connection string into settings of tokio-postgres.
+//! Turns a completed connection string into settings of the postgres crate.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
 use crate::config::dsn::Dsn;
+use postgres::Config;
+use postgres::config::{ChannelBinding, TargetSessionAttrs};
 use std::time::Duration;
-use tokio_postgres::Config;
-use tokio_postgres::config::{ChannelBinding, TargetSessionAttrs};
 
 /// The time limit for a connection if the connection string has no connect_timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,11 +28,12 @@ const USER_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) fn of(side: Side, dsn: &Dsn, label: &str) -> Result<(Config, Duration)> {
     let mut config = Config::new();
     config
-        .application_name(format!("pyreplica {label}"))
+        .application_name(&format!("pyreplica {label}"))
         .keepalives_idle(KEEPALIVE_IDLE)
         .keepalives_interval(KEEPALIVE_INTERVAL)
         .keepalives_retries(KEEPALIVE_RETRIES)
-        .tcp_user_timeout(USER_TIMEOUT);
+        .tcp_user_timeout(USER_TIMEOUT)
+        .notice_callback(|notice| log::trace!(target: "pyreplica", "{}: {}", notice.severity(), notice.message()));
     let mut limit = CONNECT_TIMEOUT;
     let has_address = dsn.get("hostaddr").is_some_and(|address| !address.is_empty());
     let is_path = |key, value: &str| key == "host" && value.starts_with('/');

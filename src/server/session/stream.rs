@@ -2,9 +2,10 @@
 //!
 //! One thread is enough: while it reads from one server, the other server works on what is in the connection's buffers.
 
-use super::client::Reader;
 use super::{Client, Session};
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Kind, Result};
+use postgres::CopyOutReader;
+use std::io::{self, BufRead, Write};
 use std::time::{Duration, Instant};
 
 /// The writer keeps a piece in memory until it gets the next one. With pieces of this size, memory never holds a large
@@ -25,12 +26,12 @@ const AWAIT_CANCEL: &str = "SELECT pg_catalog.pg_sleep(2)";
 
 /// What went wrong, from which follows on which side.
 enum CopyError {
-    Reading(tokio_postgres::Error),
-    Starting(tokio_postgres::Error),
-    Writing(tokio_postgres::Error),
-    Ending(tokio_postgres::Error),
+    Reading(io::Error),
+    Starting(postgres::Error),
+    Writing(io::Error),
+    Ending(postgres::Error),
     /// The end of the last COPY, after all rows have been read.
-    Refused(tokio_postgres::Error),
+    Refused(postgres::Error),
     /// `watch` returned this error.
     Stopped(Error),
 }
@@ -67,10 +68,10 @@ impl Session {
             let _ = self.message("wait for the cancel request", AWAIT_CANCEL);
         }
         Err(match failure {
-            CopyError::Reading(error) | CopyError::Starting(error) => self.error("read the rows", &error),
-            CopyError::Writing(error) | CopyError::Ending(error) | CopyError::Refused(error) => {
-                to.error("write the rows", &error)
-            }
+            CopyError::Reading(error) => self.io_error("read the rows", error),
+            CopyError::Writing(error) => to.io_error("write the rows", error),
+            CopyError::Starting(error) => self.error("read the rows", &error),
+            CopyError::Ending(error) | CopyError::Refused(error) => to.error("write the rows", &error),
             CopyError::Stopped(error) => error,
         })
     }
@@ -84,20 +85,27 @@ impl Session {
         rows: &str,
     ) -> Result<u64> {
         self.message(operation, before)?;
-        let copied = self.wait_for(operation, |session| {
-            let mut writer = session.client().copy_in(into)?;
-            for piece in rows.as_bytes().chunks(PIECE) {
-                writer.write(piece)?;
-            }
-            writer.finish()
-        })?;
+        let send = |client: &mut Client| {
+            let mut writer = client.copy_in(into).map_err(io::Error::other)?;
+            writer.write_all(rows.as_bytes())?;
+            // If the server has refused a row, it reports that now.
+            writer.finish().map_err(io::Error::other)
+        };
+        let copied = send(self.client()).map_err(|error| self.io_error(operation, error))?;
         self.message(operation, after)?;
         Ok(copied)
+    }
+
+    fn io_error(&self, operation: &str, error: io::Error) -> Error {
+        match error.downcast::<postgres::Error>() {
+            Ok(error) => self.error(operation, &error),
+            Err(error) => Error::new(Kind::Connection, Some(self.side()), operation, error),
+        }
     }
 }
 
 fn pour(
-    reader: &mut Reader,
+    reader: &mut CopyOutReader,
     to: &mut Client,
     into: &str,
     is_binary: bool,
@@ -108,31 +116,38 @@ fn pour(
     let (mut rows, mut began) = (0, Instant::now());
     let mut header: Option<Vec<u8>> = None;
     loop {
-        let Some(message) = reader.next().map_err(CopyError::Reading)? else {
-            return Ok(rows + writer.finish().map_err(CopyError::Refused)?);
-        };
+        let message = reader.fill_buf().map_err(CopyError::Reading)?;
         let length = message.len();
+        if length == 0 {
+            return Ok(rows + writer.finish().map_err(CopyError::Refused)?);
+        }
         watch(length).map_err(CopyError::Stopped)?;
-        let is_end = is_binary && *message == TRAILER;
+        let is_end = is_binary && message == TRAILER;
         match &header {
             Some(header) if began.elapsed() > LONGEST_COPY && !is_end => {
                 if is_binary {
-                    writer.write(&TRAILER).map_err(CopyError::Writing)?;
+                    writer.write_all(&TRAILER).map_err(CopyError::Writing)?;
                 }
                 rows += writer.finish().map_err(CopyError::Ending)?;
                 (writer, began) = (to.copy_in(into).map_err(CopyError::Ending)?, Instant::now());
-                writer.write(header).map_err(CopyError::Writing)?;
+                writer.write_all(header).map_err(CopyError::Writing)?;
             }
             Some(_) => {}
             None => header = Some(if is_binary { message[..HEADER.min(length)].to_vec() } else { Vec::new() }),
         }
         for piece in message.chunks(PIECE) {
-            writer.write(piece).map_err(CopyError::Writing)?;
+            writer.write_all(piece).map_err(CopyError::Writing)?;
         }
+        reader.consume(length);
     }
 }
 
-fn drain(mut reader: Reader) -> std::result::Result<(), tokio_postgres::Error> {
-    while reader.next()?.is_some() {}
-    Ok(())
+fn drain(mut reader: CopyOutReader) -> io::Result<()> {
+    loop {
+        let length = reader.fill_buf()?.len();
+        if length == 0 {
+            return Ok(());
+        }
+        reader.consume(length);
+    }
 }

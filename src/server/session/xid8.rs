@@ -1,6 +1,6 @@
 //! How a session reads transaction ids.
 
-use tokio_postgres::types::{FromSql, Type};
+use postgres::types::{FromSql, Type};
 
 /// A transaction id, read in the server's binary form. A cast to bigint on the server goes through text, which would
 /// take a third of the time for reading the log.
