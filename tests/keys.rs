@@ -253,3 +253,30 @@ fn what_the_slave_suppresses_is_not_recorded_as_applied() {
     assert_eq!(finished.count("values were applied"), 0, "{}", finished.output);
     assert_eq!(pair.on_slave("select distinct done from replica_conflict"), ["nothing"]);
 }
+
+/// So many changes that the daemon does not keep a condition for each until the end: it looks at them on the way.
+#[test]
+fn a_deferrable_constraint_is_checked_over_a_transaction_of_any_length() {
+    let pair = Pair::new();
+    pair.exec_both("create table t (id int primary key, slot int unique deferrable initially deferred)");
+    pair.create_triggers();
+    pair.run("insert into t select i, i from generate_series(1, 12000) i");
+    drains(&pair);
+    // Two rows have the slot 2 until the very end, and each other slot is there twice for a moment.
+    pair.run(
+        "begin; update t set slot = 2 where id = 1; update t set slot = slot + 1 where id > 2;
+         update t set slot = slot + 1 where id > 2; update t set slot = 1 where id = 2; commit",
+    );
+    drains(&pair);
+    // Here a slot stays there twice.
+    pair.run_on_slave("insert into t values (0, -1)");
+    pair.run("insert into t values (20000, -1); insert into t select -i, -i from generate_series(2, 12000) i");
+    let refused = pair.try_once();
+    assert_eq!(refused.code(), 6, "{}", refused.output);
+    let first = pair.on_master("select min(id) from replica_log where not replicated").remove(0);
+    assert!(refused.output.contains(&format!("replay change {first} of transaction")), "{}", refused.output);
+    assert!(refused.output.contains("violates a deferrable unique constraint"), "{}", refused.output);
+    pair.run_on_slave("delete from t where id = 0");
+    drains(&pair);
+    pair.assert_equal();
+}

@@ -262,3 +262,21 @@ fn two_masters_that_change_the_same_rows_at_random_end_equal() {
         assert!(daemon.terminate().success(), "{}", daemon.log());
     }
 }
+
+/// Each change that meets a conflict by itself may leave a prepared statement, which takes the server some 20 kB.
+#[test]
+fn thousands_of_conflicts_in_one_transaction_do_not_fill_the_memory_of_the_slave_s_process() {
+    let pair = pair();
+    pair.run_on_slave("insert into t select i, 'slave', 1 from generate_series(4, 6000) i");
+    pair.run("insert into t select i, 'master', 1 from generate_series(4, 6000) i");
+    let mut daemon = pair.start_with("CONFLICT=skip\nFLAGS=false\nTIMEOUT=3600\nDEBUG_LEVEL=3");
+    daemon.wait_log("Waiting for 'NOTIFY'");
+    let named = format!("select pid from pg_stat_activity where application_name = 'pyreplica {}'", pair.name);
+    let pid = pair.on_slave(&named).remove(0);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let private = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line RssAnon").trim();
+    let kb: u64 = private.trim_end_matches(" kB").parse().unwrap();
+    assert!(kb < 40_000, "the process has {kb} kB of its own");
+    assert_eq!(pair.on_slave("select count(*) from t where a = 'slave'"), ["5997"]);
+    assert!(daemon.terminate().success());
+}

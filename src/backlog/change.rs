@@ -58,6 +58,11 @@ impl Change {
         self.new.names().iter().chain(only_old)
     }
 
+    /// How much memory its values take.
+    pub fn bytes(&self) -> usize {
+        self.old.bytes() + self.new.bytes()
+    }
+
     /// Removes a column that neither side has any more.
     pub fn leave_out(&mut self, column: &str) {
         for row in [&mut self.old, &mut self.new] {

@@ -24,6 +24,7 @@ use crate::backlog::progress::SlaveProgress;
 use crate::backlog::reader::{BLOCK, DISTANCE, FIRST_READ, LogReader, NEAR, READ, Window};
 use crate::backlog::snapshot::Snapshot;
 use crate::backlog::sql;
+use crate::base::control::Control;
 use crate::base::error::Result;
 use crate::base::names::{LogId, Txid};
 use crate::config::settings::Config;
@@ -87,9 +88,10 @@ struct Windows {
 }
 
 impl SlaveLog {
-    pub fn new(config: &Config, findings: &Findings) -> SlaveLog {
+    pub fn new(config: &Config, findings: &Findings, control: &Control) -> SlaveLog {
         let Findings { hstore_schema, master_encoding, slave_identity, .. } = findings;
-        let reader = LogReader::new(config, hstore_schema, master_encoding, slave_identity);
+        let mut reader = LogReader::new(config, hstore_schema, master_encoding, slave_identity);
+        reader.read_large_rows_aside(config, control);
         SlaveLog { progress: SlaveProgress::new(config, findings), reader, spread: sql::spread(&config.slave_field) }
     }
 

@@ -93,11 +93,12 @@ pub struct Prefetcher {
 pub struct Connecting(JoinHandle<Result<Session>>);
 
 impl Connecting {
-    pub fn start(config: &Config) -> Result<Connecting> {
-        let (label, server) = (label(config), config.master.clone());
+    pub fn start(config: &Config, control: &Control) -> Result<Connecting> {
+        let (label, server, control) = (label(config), config.master.clone(), control.clone());
         let thread = thread::Builder::new().name(label.clone());
         let dial = move || {
             let mut session = connect::connect(Side::Master, &server, &label)?;
+            control.watch(session.watched());
             session.message("set the session up", sql::READ_BY_INDEX)?;
             Ok(session)
         };

@@ -8,9 +8,12 @@ use crate::backlog::order::{LogEntry, Transaction};
 use crate::backlog::row::{self, ColumnLists, Row};
 use crate::backlog::snapshot::Snapshot;
 use crate::backlog::sql::{self, ReadQueries};
+use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{LogId, Side, Txid};
+use crate::config::dsn::Dsn;
 use crate::config::settings::Config;
+use crate::server::connect;
 use crate::server::session::{self, Session};
 use std::sync::Arc;
 
@@ -38,13 +41,15 @@ const LITTLE_BYTES: i64 = 64 << 10;
 /// When a transaction is read page by page, rows of at most this many bytes come with their payload.
 const SMALL_BYTES: i32 = 1_000;
 
-/// Limits of one fetch of payload.
+/// How many rows one fetch of payload returns at most.
 pub const CHUNK_ROWS: usize = 2_000;
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// A stored value above this size may be compressed. Then it is expected to take this many times its size in memory.
 const COMPRESSED_FROM: usize = 1_500;
 const COMPRESSION: usize = 12;
+
+/// A row from this size on is not copied out of what the server has sent.
+const LARGE_BYTES: usize = 256 << 10;
 
 /// Whole transactions that are replayed together.
 pub type Batch = Arc<Vec<Transaction>>;
@@ -74,6 +79,17 @@ pub struct LogReader {
     /// What cannot be sent in UTF-8 is read with its bytes escaped.
     escapes: bool,
     lists: ColumnLists,
+    /// Where to open a session for a single large row.
+    aside: Option<Aside>,
+}
+
+/// What a session for a single large row needs. The memory into which the row is read goes together with the session; another
+/// session would keep it.
+#[derive(Clone)]
+struct Aside {
+    server: Dsn,
+    label: String,
+    control: Control,
 }
 
 impl LogReader {
@@ -88,7 +104,14 @@ impl LogReader {
             is_packed,
             escapes: false,
             lists: ColumnLists::default(),
+            aside: None,
         }
+    }
+
+    /// From now on each large row is read on a session of its own.
+    pub fn read_large_rows_aside(&mut self, config: &Config, control: &Control) {
+        let label = format!("{} large row", config.name);
+        self.aside = Some(Aside { server: config.master.clone(), label, control: control.clone() });
     }
 
     /// Does not return changes of these tables that the initial copy has already loaded: those that the snapshot shows.
@@ -164,7 +187,7 @@ impl LogReader {
         master.each("read the log", &queries.pending, &parameters, |row| {
             match row.get::<_, Option<&str>>("snapshot") {
                 Some(snapshot) => shown = Some(snapshot.to_string()),
-                None => match self.entry(&row) {
+                None => match self.entry(row) {
                     Ok(entry) => entries.push(entry),
                     Err(error) => damaged = Some(error),
                 },
@@ -199,7 +222,7 @@ impl LogReader {
             Err(error) if error.is_of_encoding() => read(-1)?,
             rows => rows?,
         };
-        rows.iter().map(|row| self.entry(row)).collect()
+        rows.into_iter().map(|row| self.entry(row)).collect()
     }
 
     /// Records that these changes are skipped because their flags are set. So a slave that is restored later does not
@@ -258,6 +281,7 @@ impl LogReader {
             return Err(unexpected("changes vanished from the log while they were being replayed"));
         }
         for row in rows {
+            let row = Arc::new(row);
             let id = LogId(row.get("id"));
             let known = away.binary_search_by_key(&id, |(id, _)| *id);
             let place = away[known.map_err(|_| unexpected("the server sent a change that was not asked for"))?].1;
@@ -269,7 +293,7 @@ impl LogReader {
     }
 
     /// A row that a query has listed, with its payload if the query has returned it.
-    fn entry(&mut self, row: &session::Row) -> Result<LogEntry> {
+    fn entry(&mut self, row: session::Row) -> Result<LogEntry> {
         let stored = row.get::<_, i32>("size") as usize;
         let is_whole = row.get::<_, Option<&str>>("event").is_some();
         Ok(LogEntry {
@@ -278,11 +302,11 @@ impl LogReader {
             size: if stored > COMPRESSED_FROM { stored * COMPRESSION } else { stored },
             skip: row.get("skip"),
             flagged: row.get::<_, Option<bool>>("flagged").unwrap_or(false),
-            change: if is_whole { Some(Arc::new(self.change(row)?)) } else { None },
+            change: if is_whole { Some(Arc::new(self.change(&Arc::new(row))?)) } else { None },
         })
     }
 
-    fn change(&mut self, row: &session::Row) -> Result<Change> {
+    fn change(&mut self, row: &Arc<session::Row>) -> Result<Change> {
         let letter: &str = row.get("event");
         let event = Event::from_letter(letter)
             .ok_or_else(|| unexpected(&format!("the log has an event '{letter}' that this version does not know")))?;
@@ -299,15 +323,29 @@ impl LogReader {
         })
     }
 
-    fn columns(&mut self, row: &session::Row, side: &str, relation: &str) -> Result<Row> {
+    fn columns(&mut self, row: &Arc<session::Row>, side: &str, relation: &str) -> Result<Row> {
         if !self.is_packed {
             return Ok(columns(row.get(side), relation, &mut self.lists));
         }
-        let packed: Option<&[u8]> = row.get(side);
-        let pairs = row::unpack(packed.unwrap_or_default());
-        let pairs = pairs.ok_or_else(|| unexpected("the log has a row that is no hstore"))?;
+        let packed = row.get::<_, Option<&[u8]>>(side).unwrap_or_default();
+        let pairs = row::unpack(packed).ok_or_else(|| unexpected("the log has a row that is no hstore"))?;
         let names = self.lists.names(relation, pairs.iter().map(|(name, _)| *name));
-        Ok(Row::new(names, pairs.iter().map(|(_, value)| *value)))
+        if packed.len() < LARGE_BYTES {
+            return Ok(Row::new(names, pairs.iter().map(|(_, value)| *value)));
+        }
+        let values: Vec<Option<&str>> = pairs.iter().map(|(_, value)| *value).collect();
+        let column = row.columns().iter().position(|column| column.name() == side);
+        let column = column.ok_or_else(|| unexpected("a column is missing"))?;
+        Ok(Row::sent(names, row, column, &values))
+    }
+}
+
+impl Aside {
+    fn open(&self) -> Result<Session> {
+        let mut session = connect::connect(Side::Master, &self.server, &self.label)?;
+        self.control.watch(session.watched());
+        session.message("set the session up", sql::READ_BY_INDEX)?;
+        Ok(session)
     }
 }
 

@@ -3,6 +3,7 @@
 //! The daemon spends most of its own CPU time on reading rows. So the rows of a table share one list of column names,
 //! and a row stores all its values in one string.
 
+use crate::server::session;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -12,21 +13,56 @@ pub type ColumnNames = Arc<[String]>;
 #[derive(Clone, Debug)]
 pub struct Row {
     names: ColumnNames,
-    text: String,
-    /// Where each value ends in `text`, and whether it is NULL.
-    ends: Vec<(u32, bool)>,
+    text: Text,
+    /// Where each value begins and ends in the text. A NULL begins at `NULL`.
+    places: Vec<(u32, u32)>,
+}
+
+/// No value begins there: no text is that long.
+const NULL: u32 = u32::MAX;
+
+#[derive(Clone, Debug)]
+enum Text {
+    Own(String),
+    /// A column of a row as the server has sent it, in hstore's binary form.
+    Sent(Arc<session::Row>, usize),
 }
 
 impl Row {
     pub fn new<'a>(names: ColumnNames, values: impl Iterator<Item = Option<&'a str>> + Clone) -> Row {
         let length = values.clone().map(|value| value.map_or(0, str::len)).sum();
-        let mut row = Row { ends: Vec::with_capacity(names.len()), names, text: String::with_capacity(length) };
+        let (mut places, mut text) = (Vec::with_capacity(names.len()), String::with_capacity(length));
         for value in values {
-            row.text.push_str(value.unwrap_or_default());
-            row.ends.push((row.text.len() as u32, value.is_none()));
+            let start = text.len() as u32;
+            text.push_str(value.unwrap_or_default());
+            places.push((if value.is_some() { start } else { NULL }, text.len() as u32));
         }
-        assert_eq!(row.names.len(), row.ends.len(), "each column has a value");
-        row
+        assert_eq!(names.len(), places.len(), "each column has a value");
+        Row { names, text: Text::Own(text), places }
+    }
+
+    /// A row that is not copied out of what the server has sent: `column` there has hstore's binary form, and `values` are its
+    /// values. For large rows. The memory of a small one would be that of all that was sent with it.
+    pub fn sent(names: ColumnNames, sent: &Arc<session::Row>, column: usize, values: &[Option<&str>]) -> Row {
+        let base = bytes_of(sent, column).as_ptr() as usize;
+        let place = |value: &Option<&str>| match value {
+            Some(text) => {
+                let start = text.as_ptr() as usize - base;
+                (start as u32, (start + text.len()) as u32)
+            }
+            None => (NULL, NULL),
+        };
+        let places: Vec<(u32, u32)> = values.iter().map(place).collect();
+        assert_eq!(names.len(), places.len(), "each column has a value");
+        Row { names, text: Text::Sent(Arc::clone(sent), column), places }
+    }
+
+    /// How much memory the values take.
+    pub fn bytes(&self) -> usize {
+        match &self.text {
+            Text::Own(text) => text.len(),
+            Text::Sent(sent, column) => bytes_of(sent, *column).len(),
+        }
     }
 
     pub fn names(&self) -> &ColumnNames {
@@ -34,18 +70,26 @@ impl Row {
     }
 
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.places.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.places.is_empty()
     }
 
     /// The value at a place among the names; `None` is NULL.
     pub fn at(&self, place: usize) -> Option<&str> {
-        let (end, is_null) = self.ends[place];
-        let start = if place == 0 { 0 } else { self.ends[place - 1].0 };
-        (!is_null).then(|| &self.text[start as usize..end as usize])
+        let (start, end) = self.places[place];
+        if start == NULL {
+            return None;
+        }
+        let (start, end) = (start as usize, end as usize);
+        Some(match &self.text {
+            Text::Own(text) => &text[start..end],
+            Text::Sent(sent, column) => {
+                std::str::from_utf8(&bytes_of(sent, *column)[start..end]).expect("it was text when the row was made")
+            }
+        })
     }
 
     /// The value of a column, if the row has it.
@@ -65,6 +109,10 @@ impl Row {
     pub fn renamed(&self, name: impl Fn(&str) -> Option<String>) -> Row {
         self.iter().filter_map(|(old, value)| Some((name(old)?, value))).collect()
     }
+}
+
+fn bytes_of(sent: &session::Row, column: usize) -> &[u8] {
+    sent.get::<_, Option<&[u8]>>(column).unwrap_or_default()
 }
 
 /// Reads hstore's binary form: the number of pairs, then of each pair the name and the value, each after its length.

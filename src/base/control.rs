@@ -5,7 +5,8 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 /// What a session is waiting for at the moment: an answer of its server, since when, and to what.
@@ -31,12 +32,69 @@ impl Waiting {
     }
 }
 
+/// Closes a connection from another thread than the one that waits for its server.
+#[derive(Clone, Default)]
+pub struct Closer(Arc<Mutex<Closing>>);
+
+#[derive(Default)]
+struct Closing {
+    closed: Option<Closed>,
+    waker: Option<Waker>,
+}
+
+/// Why a connection was closed, and what to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    pub why: String,
+    pub hint: String,
+}
+
+impl Closer {
+    /// Closes the connection. What waits for an answer there returns an error with this reason.
+    pub fn close(&self, why: &str, hint: &str) {
+        let mut closing = self.lock();
+        closing.closed.get_or_insert_with(|| Closed { why: why.into(), hint: hint.into() });
+        if let Some(waker) = closing.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether the connection is to be closed. If not, `waker` is called when it is.
+    pub fn is_called(&self, waker: &Waker) -> bool {
+        let mut closing = self.lock();
+        match &mut closing.waker {
+            Some(known) => known.clone_from(waker),
+            None => closing.waker = Some(waker.clone()),
+        }
+        closing.closed.is_some()
+    }
+
+    pub fn reason(&self) -> Option<Closed> {
+        self.lock().closed.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Closing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A session of a running pair, for somebody who watches over it.
 #[derive(Clone)]
 pub struct Watched {
     pub side: Side,
     pub backend: i32,
     pub waiting: Waiting,
+    /// None if nobody can close the connection.
+    pub closer: Option<Closer>,
+    /// The session has the value as long as it lives.
+    pub life: Weak<()>,
+}
+
+impl Watched {
+    /// Whether the session has not ended.
+    pub fn is_alive(&self) -> bool {
+        self.life.strong_count() > 0
+    }
 }
 
 /// A function that makes a server cancel the statement it runs for this pair.
@@ -55,6 +113,7 @@ struct Shared {
     inbox: Mutex<Receiver<()>>,
     cancellers: Mutex<Vec<Canceller>>,
     watched: Mutex<Vec<Watched>>,
+    abandoned: Mutex<Vec<i32>>,
 }
 
 /// Why a wait ended.
@@ -74,6 +133,7 @@ impl Default for Control {
             inbox: Mutex::new(inbox),
             cancellers: Mutex::default(),
             watched: Mutex::default(),
+            abandoned: Mutex::default(),
         };
         Control { shared: Arc::new(shared) }
     }
@@ -131,13 +191,37 @@ impl Control {
         true
     }
 
-    /// The sessions of the pair's present connection.
-    pub fn set_watched(&self, watched: Vec<Watched>) {
-        *self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched;
+    /// Adds a session of the pair to those that are watched over, until it ends.
+    pub fn watch(&self, session: Watched) {
+        let mut watched = self.lock_watched();
+        watched.retain(Watched::is_alive);
+        watched.push(session);
     }
 
     pub fn watched(&self) -> Vec<Watched> {
-        self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut watched = self.lock_watched();
+        watched.retain(Watched::is_alive);
+        watched.clone()
+    }
+
+    /// Remembers the server process of a session on the master whose connection is closed, although the process may still run.
+    pub fn abandon(&self, session: &Watched) {
+        if session.side == Side::Master {
+            self.lock_abandoned().push(session.backend);
+        }
+    }
+
+    /// Former server processes of this pair on the master.
+    pub fn abandoned(&self) -> Vec<i32> {
+        self.lock_abandoned().clone()
+    }
+
+    fn lock_abandoned(&self) -> MutexGuard<'_, Vec<i32>> {
+        self.shared.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_watched(&self) -> MutexGuard<'_, Vec<Watched>> {
+        self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets the functions that cancel what the pair's open sessions do. They replace the former ones.

@@ -109,9 +109,9 @@ impl Pair {
         Pair {
             master,
             slave,
-            log: SlaveLog::new(config, findings),
+            log: SlaveLog::new(config, findings, control),
             flags: FlagWriter::new(config, &findings.fields),
-            replayer: Replayer::new(config, &findings.master_identity, deferring, holds),
+            replayer: Replayer::new(config, &findings.master_identity, deferring, holds).dropping_large_changes(),
             prefetcher: None,
             key: pair_key(findings.origin, &field),
             feeds_others,

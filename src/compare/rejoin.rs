@@ -43,7 +43,7 @@ impl Rejoin {
             return Ok(None);
         }
         checks::progress_table(slave)?;
-        if let Some(other) = checks::take_slave(master, field)? {
+        if let Some(other) = checks::take_slave(master, field, &[])? {
             let detail =
                 format!("a daemon or another repair is connected for this slave (server process {})", other.pid);
             return Err(Error::new(Kind::Busy, Some(Side::Master), "set the slave's position", detail)

@@ -7,7 +7,7 @@
 //! | `mail` | sends a mail to the mail server; the only importer of lettre |
 //! | `outbox` | a queue of mails that wait to be sent |
 //! | `report` | records failures on the master, for `pyreplica status` |
-//! | `watchdog` | notices a server that does not answer |
+//! | `watchdog` | notices a server that does not answer, and closes the connection |
 //! | `supervisor` | a thread for each pair, which tries again after a failure |
 //!
 //! PostgreSQL's logical replication launcher starts its workers in the same way. In Slony-I, a slon is such a process

@@ -9,9 +9,13 @@ use crate::daemon::sql;
 use crate::health::sql as health_sql;
 use crate::server::connect;
 use crate::server::session::{Session, ToSql};
+use std::time::Duration;
 
 /// Longer messages, such as a statement with a large value, are cut.
 const LONGEST_TEXT: usize = 4000;
+
+/// How long the master may take to record a failure.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 const TOO_MANY_CONNECTIONS: &str = "53300";
 
@@ -53,6 +57,7 @@ fn record_error(config: &Config, error: &Error) -> Result<()> {
 
 fn with_master(config: &Config, work: impl Fn(&mut Session) -> Result<u64>) -> Result<()> {
     let mut master = connect::connect(Side::Master, &config.master, &format!("{} report", config.name))?;
+    master.limit_waits(ANSWER_LIMIT);
     if master.query_one("look for recorded errors", health_sql::MAY_RECORD_ERRORS, &[])?.get(0) {
         work(&mut master)?;
     }

@@ -5,7 +5,11 @@ pub const RECORD_ERROR: &str = include_str!("../../sql/query/status/note_error.s
 pub const RECORD_RECOVERY: &str = "update public.replica_error set recovered = now() \
      where field = $1::text::name and recovered is null";
 
-pub const SESSION_STATE: &str = "select coalesce(state, '') as state, wait_event_type as kind, wait_event as event \
-     from pg_stat_activity where pid = $1";
+pub const SESSION_STATE: &str = include_str!("../../sql/query/session_state.sql");
 
-pub const TERMINATE: &str = "select pg_terminate_backend($1)";
+/// A transaction that waits for a synchronous standby is committed already: cancelled, it would not wait any more.
+pub const CANCEL: &str = "select pg_cancel_backend(pid) from pg_stat_activity \
+     where pid = $1 and wait_event is distinct from 'SyncRep'";
+
+pub const TERMINATE: &str = "select pg_terminate_backend(pid) from pg_stat_activity \
+     where pid = $1 and wait_event is distinct from 'SyncRep'";

@@ -86,6 +86,7 @@ impl Listener {
     fn on(listen: &str, label: &str, config: &Config, control: &Control) -> Result<Listener> {
         let label = format!("{} {label}", config.name);
         let mut session = connect::connect(Side::Master, &config.master, &label)?;
+        control.watch(session.watched());
         session.message("listen", listen)?;
         let (orders, inbox) = channel();
         let (outbox, answers) = channel();

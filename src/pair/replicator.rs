@@ -31,6 +31,9 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(10);
 /// Flags are set when nothing has been replayed for so long.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// After a larger change the sessions are opened anew: their buffers would keep the size of the largest message for ever.
+const LARGE_BYTES: usize = 16 << 20;
+
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -92,6 +95,11 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
         }
         if pause.is_none() {
             progress(Milestone::Drained);
+        }
+        if pair.replayer.take_largest() >= LARGE_BYTES {
+            // The old sessions end first: one of them shows itself as the slave's daemon.
+            drop(pair);
+            pair = connect_for_replay(config, control)?;
         }
         // A transaction of an earlier connection may be prepared late, also while the pair is never idle.
         if recovered_at.elapsed() >= config.timeout {
@@ -201,7 +209,8 @@ fn drain(config: &Config, pair: &mut Pair, pace: &mut Pace, progress: &mut dyn F
         let mut backlog = pair.log.look(&mut pair.master)?;
         // A prefetcher that has read changes for an interrupted drain is of no use.
         drop(pair.prefetcher.take_if(|prefetcher| !prefetcher.is_idle()));
-        let mut connecting = (backlog.is_long() && pair.prefetcher.is_none()).then(|| Connecting::start(config));
+        let mut connecting =
+            (backlog.is_long() && pair.prefetcher.is_none()).then(|| Connecting::start(config, &pair.control));
         let (mut transactions, mut drained) = (0, 0);
         let mut next = None;
         loop {
@@ -269,7 +278,7 @@ fn prefetch(
     if pair.prefetcher.is_none()
         && (next.is_some() || batch.iter().map(Transaction::rows).sum::<u64>() > CHUNK_ROWS as u64)
     {
-        let connecting = connecting.take().unwrap_or_else(|| Connecting::start(config));
+        let connecting = connecting.take().unwrap_or_else(|| Connecting::start(config, &pair.control));
         match connecting
             .and_then(|connecting| Prefetcher::start(config, &pair.control, pair.log.reader.clone(), connecting))
         {
@@ -318,11 +327,12 @@ pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<P
     log::trace!(target: name, "DSN1: {}", config.slave);
     log::info!(target: name, "Opening origin (master) connection");
     let mut master = connect::connect(Side::Master, &config.master, name)?;
+    control.watch(master.watched());
     log::info!(target: name, "Opening replica (slave) connection");
     let mut slave = connect::connect(Side::Slave, &config.slave, name)?;
+    control.watch(slave.watched());
     control.set_cancellers(vec![master.canceller(), slave.canceller()]);
-    control.set_watched(vec![master.watched()?, slave.watched()?]);
-    let findings = check(config, &mut master, &mut slave)?;
+    let findings = check(config, &mut master, &mut slave, &control.abandoned())?;
     let Findings { master_encoding, slave_encoding, .. } = &findings;
     log::debug!(target: name, "Encoding for this connections are {master_encoding} {slave_encoding}");
 

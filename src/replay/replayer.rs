@@ -14,7 +14,7 @@
 
 use crate::backlog::change::{Change, Event};
 use crate::base::error::{Error, Kind, Result};
-use crate::base::names::{LogId, Side, Txid, quote_literal};
+use crate::base::names::{LogId, Side, quote_literal};
 use crate::config::conflict_policy::ConflictPolicies;
 use crate::config::settings::Config;
 use crate::replay::conflict;
@@ -25,15 +25,19 @@ use crate::replay::table::Table;
 use crate::replay::table_cache::TableCache;
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
+use large::Large;
 use message::{Message, Statements};
 use pipeline::Sets;
 use std::collections::BTreeMap;
+use unique::Unchecked;
 
 mod quarantine;
 mod prepared;
 mod message;
 mod pipeline;
+mod large;
 mod truncate;
+mod unique;
 
 /// Limits of one message.
 const MESSAGE_CHANGES: usize = 500;
@@ -90,8 +94,10 @@ pub struct Replayer {
     unreported: u64,
     /// Errors of filters and transforms: for each text the first change and how many changes there were.
     remarks: BTreeMap<String, (LogId, u64)>,
-    /// Changes whose uniqueness the slave has not checked, each with a condition that is true if there is a duplicate.
-    unchecked: Vec<(LogId, Txid, String)>,
+    unchecked: Unchecked,
+    /// The size of the largest change since the last call of `take_largest`.
+    largest: usize,
+    large: Large,
 }
 
 impl Replayer {
@@ -114,18 +120,16 @@ impl Replayer {
             conflicts: Vec::new(),
             unreported: 0,
             remarks: BTreeMap::new(),
-            unchecked: Vec::new(),
+            unchecked: Unchecked::default(),
+            largest: 0,
+            large: Large::default(),
         }
     }
 
     /// Begins the slave's transaction for a batch.
     pub fn begin(&mut self, slave: &mut Session) -> Result<()> {
         self.reset();
-        if self.statements.have_leaked() {
-            slave.deallocate_all()?;
-            self.statements.deallocated();
-            self.cache.forget_prepared();
-        }
+        self.limit_prepared(slave)?;
         // Where the slave's triggers run, the planner settings stay as they are: a trigger may run any query.
         let how = if self.deferring { "SET CONSTRAINTS ALL DEFERRED" } else { sql::USE_INDEXES };
         let how = how.trim_end_matches(';');
@@ -165,7 +169,7 @@ impl Replayer {
             remarks.map(|(remark, (first, count))| format!("{remark} ({count} changes from {first} on)")).collect();
         messages.append(&mut self.conflicts);
         if self.unreported > 0 {
-            messages.push(format!("{} more conflicts of this kind in the same batch", self.unreported));
+            messages.push(format!("{} more of this kind in the same batch", self.unreported));
         }
         self.unreported = 0;
         messages
@@ -214,8 +218,9 @@ impl Replayer {
     fn row_changes(&mut self, master: &mut Session, slave: &mut Session, mut changes: Vec<Change>) -> Result<()> {
         self.lock(master, slave, &changes)?;
         for change in &mut changes {
+            self.largest = self.largest.max(change.bytes());
             if !change.sql.is_empty() {
-                self.remarks.entry(std::mem::take(&mut change.sql)).or_insert((change.id, 0)).1 += 1;
+                self.remark(std::mem::take(&mut change.sql), change.id);
             }
             refuse_escaped(change).map_err(|error| self.rejected(change, error))?;
             self.cache.reconcile(master, change).map_err(|error| self.rejected(change, error))?;
@@ -247,6 +252,9 @@ impl Replayer {
             return self.as_sets(slave, changes);
         }
         self.flush(slave)?;
+        if !is_watched && self.may_drop(&changes) {
+            return self.without_change(slave, changes);
+        }
         let changes: Vec<&Change> = changes.iter().collect();
         if is_watched {
             let mut message = self.message(slave, changes[0], [])?;
@@ -310,7 +318,11 @@ impl Replayer {
             let name = self.statements.new_name();
             let table = self.cache.get(change)?;
             let found = conflict::replay_one(slave, table, change, &name, &self.policies);
-            records.extend(found.map_err(|error| self.rejected(change, error))?);
+            let found = found.map_err(|error| self.rejected(change, error))?;
+            if let Some(record) = found {
+                self.statements.may_have_left_one();
+                records.push(record);
+            }
         }
         self.record(slave, records)
     }

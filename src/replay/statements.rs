@@ -5,6 +5,7 @@ use crate::backlog::row::Row;
 use crate::base::names::{quote_ident, quote_literal};
 use crate::base::shown::shown_sql;
 use crate::replay::table::{Mismatch, Table};
+use std::cell::Cell;
 
 /// What distinguishes one prepared statement from another. Changes of one shape differ in their values only.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -219,17 +220,23 @@ const SHOWN_BYTES: usize = 2_000;
 
 /// A change as SQL, as the log shows it: `UPDATE "test" SET "a"='123' WHERE "id1"='1' AND "id2"='2'`.
 pub fn instruction(change: &Change, table: Option<&Table>) -> String {
-    let mut shown = shown_sql(&whole_instruction(change, table)).into_owned();
+    let left_out = Cell::new(0);
+    let mut shown = shown_sql(&whole_instruction(change, table, &left_out)).into_owned();
     if shown.len() > SHOWN_BYTES {
-        let length = shown.len();
-        let end = (0..=SHOWN_BYTES).rev().find(|end| shown.is_char_boundary(*end)).unwrap_or(0);
-        shown.truncate(end);
+        let length = shown.len() + left_out.get();
+        shown.truncate(boundary(&shown));
         shown.push_str(&format!("... ({length} bytes)"));
     }
     shown
 }
 
-fn whole_instruction(change: &Change, table: Option<&Table>) -> String {
+/// How much of a longer text is shown.
+fn boundary(text: &str) -> usize {
+    (0..=SHOWN_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0)
+}
+
+/// Long values are cut already, and the bytes counted in `left_out`: each would be copied several times only to be cut.
+fn whole_instruction(change: &Change, table: Option<&Table>, left_out: &Cell<usize>) -> String {
     let Some(table) = table else {
         return match change.event {
             Event::Statement => change.sql.clone(),
@@ -244,7 +251,7 @@ fn whole_instruction(change: &Change, table: Option<&Table>) -> String {
             let positions = table.positions_in(&change.new);
             let names: Vec<String> = positions.iter().map(|p| quote_ident(&table.column(*p).name)).collect();
             let values: Vec<String> =
-                positions.iter().map(|p| literal(change.new.get(&table.column(*p).name))).collect();
+                positions.iter().map(|p| literal(change.new.get(&table.column(*p).name), left_out)).collect();
             format!("INSERT INTO {shown} ({}) VALUES ({})", names.join(", "), values.join(", "))
         }
         Event::Update => {
@@ -252,33 +259,43 @@ fn whole_instruction(change: &Change, table: Option<&Table>) -> String {
             let changed = changed.into_iter().filter(|p| change.changes(&table.column(*p).name));
             format!(
                 "UPDATE {shown} SET {} WHERE {}",
-                pairs(changed, &change.new, table, ", "),
-                shown_key(change, table)
+                pairs(changed, (&change.new, table), ", ", left_out),
+                shown_key(change, table, left_out)
             )
         }
-        Event::Delete => format!("DELETE FROM {shown} WHERE {}", shown_key(change, table)),
+        Event::Delete => format!("DELETE FROM {shown} WHERE {}", shown_key(change, table, left_out)),
     }
 }
 
-fn shown_key(change: &Change, table: &Table) -> String {
+fn shown_key(change: &Change, table: &Table, left_out: &Cell<usize>) -> String {
     let key = match table.key(change) {
         Ok(key) => table.keys[usize::from(key)].clone(),
         Err(_) => table.positions_in(&change.old),
     };
-    pairs(key.into_iter(), &change.old, table, " AND ")
+    pairs(key.into_iter(), (&change.old, table), " AND ", left_out)
 }
 
 /// `"a"='1', "b"=NULL`
-fn pairs(positions: impl Iterator<Item = u16>, row: &Row, table: &Table, separator: &str) -> String {
+fn pairs(
+    positions: impl Iterator<Item = u16>,
+    (row, table): (&Row, &Table),
+    separator: &str,
+    left_out: &Cell<usize>,
+) -> String {
     let pairs: Vec<String> = positions
         .map(|p| &table.column(p).name)
-        .map(|name| format!("{}={}", quote_ident(name), literal(row.get(name))))
+        .map(|name| format!("{}={}", quote_ident(name), literal(row.get(name), left_out)))
         .collect();
     pairs.join(separator)
 }
 
-fn literal(value: Option<Option<&str>>) -> String {
+fn literal(value: Option<Option<&str>>, left_out: &Cell<usize>) -> String {
     match value {
+        Some(Some(text)) if text.len() > SHOWN_BYTES => {
+            let end = boundary(text);
+            left_out.set(left_out.get() + text.len() - end);
+            quote_literal(&text[..end])
+        }
         Some(Some(text)) => quote_literal(text),
         _ => NULL.to_string(),
     }

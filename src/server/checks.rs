@@ -4,7 +4,7 @@
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
 use crate::config::settings::Config;
-use crate::server::session::Session;
+use crate::server::session::{Row, Session};
 use crate::server::sql;
 
 /// What the checks have found out about the pair.
@@ -32,7 +32,8 @@ struct Server {
     max_prepared: i32,
 }
 
-pub fn check(config: &Config, master: &mut Session, slave: &mut Session) -> Result<Findings> {
+/// `former` are server processes of this pair on the master whose connections the daemon has closed itself.
+pub fn check(config: &Config, master: &mut Session, slave: &mut Session, former: &[i32]) -> Result<Findings> {
     let (on_master, on_slave) = (server(master)?, server(slave)?);
     if on_master.identity == on_slave.identity {
         return Err(same_database());
@@ -45,7 +46,7 @@ pub fn check(config: &Config, master: &mut Session, slave: &mut Session) -> Resu
         prepared_transactions(Side::Slave, &on_slave)?;
     }
     progress_table(slave)?;
-    exclude_others(config, master)?;
+    exclude_others(config, master, former)?;
     master.execute("register the slave", sql::SLAVE_ROW, &[&config.slave_field])?;
     Ok(Findings {
         origin: origin(&on_master.identity, log),
@@ -207,8 +208,8 @@ fn prepared_transactions(side: Side, server: &Server) -> Result<()> {
     )))
 }
 
-fn exclude_others(config: &Config, master: &mut Session) -> Result<()> {
-    let Some(other) = take_slave(master, &config.slave_field)? else { return Ok(()) };
+fn exclude_others(config: &Config, master: &mut Session, former: &[i32]) -> Result<()> {
+    let Some(other) = take_slave(master, &config.slave_field, former)? else { return Ok(()) };
     let field = quote_literal(&config.slave_field);
     let OtherDaemon { pid, client, application } = other;
     let from = if client.is_empty() { "the master's own machine" } else { &client };
@@ -229,11 +230,13 @@ pub struct OtherDaemon {
     pub application: String,
 }
 
-/// Makes this session the one that replicates to a slave, until it ends; or returns the session that does already.
-pub fn take_slave(master: &mut Session, field: &String) -> Result<Option<OtherDaemon>> {
+/// Makes this session the one that replicates to a slave, until it ends; or returns the session that does already, if that is none
+/// of the `former` ones of the same daemon.
+pub fn take_slave(master: &mut Session, field: &String, former: &[i32]) -> Result<Option<OtherDaemon>> {
     master.transaction(sql::BEGIN_TAKING, |master| {
         let rows = master.query("look for the daemon", sql::DAEMON, &[field])?;
-        let other = rows.iter().find(|row| row.get("replicates")).map(|row| OtherDaemon {
+        let is_other = |row: &&Row| row.get("replicates") && !former.contains(&row.get("pid"));
+        let other = rows.iter().find(is_other).map(|row| OtherDaemon {
             pid: row.get("pid"),
             client: row.get("client"),
             application: row.get("application"),

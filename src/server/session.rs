@@ -4,23 +4,24 @@
 mod guard;
 mod line;
 mod client;
+mod patience;
 mod pooler;
 mod refusal;
 mod settings;
 mod stream;
+mod xid8;
 
-use crate::base::control::{Canceller, Waiting, Watched};
+use crate::base::control::{Canceller, Closed, Closer, Waiting, Watched};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
 use crate::config::dsn::Dsn;
 use crate::server::libpq;
 use crate::server::sql;
 use crate::server::tls::{self, Tls, Use};
-use client::{Client, Failure};
+use client::{Client, Failure, counts};
 use guard::Limits;
 use line::Line;
 use postgres::config::{SslMode, SslNegotiation};
-use postgres::types::{FromSql, Type};
 use postgres::{Config, SimpleQueryMessage, Statement};
 use std::collections::HashMap;
 use std::panic;
@@ -30,23 +31,10 @@ use std::time::Duration;
 
 pub use postgres::Row;
 pub use postgres::types::ToSql;
+pub use xid8::Xid8;
 
 /// SQLSTATE of a server that is starting up or shutting down. Another host of the list may be ready.
 const STARTING_UP: &str = "57P03";
-
-/// A transaction id, read in the server's binary form. A cast to bigint on the server goes through text, which would
-/// take a third of the time for reading the log.
-pub struct Xid8(pub i64);
-
-impl<'a> FromSql<'a> for Xid8 {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> std::result::Result<Xid8, Box<dyn std::error::Error + Sync + Send>> {
-        i64::from_sql(&Type::INT8, raw).map(Xid8)
-    }
-
-    fn accepts(ty: &Type) -> bool {
-        *ty == Type::XID8
-    }
-}
 
 /// A row of a simple query, as text: one value for each column.
 pub type TextRow = Vec<Option<String>>;
@@ -56,6 +44,9 @@ pub struct Session {
     client: Client,
     statements: HashMap<String, Statement>,
     waiting: Waiting,
+    /// The server's process for this session.
+    backend: i32,
+    life: Arc<()>,
 }
 
 impl Session {
@@ -65,11 +56,13 @@ impl Session {
         let hosts = libpq::complete(dsn)?;
         let open = || {
             let client = connect_any(side, &hosts, label)?;
-            Ok(Session { side, client, statements: HashMap::new(), waiting: Waiting::default() })
+            let (statements, waiting) = (HashMap::new(), Waiting::default());
+            Ok(Session { side, client, statements, waiting, backend: 0, life: Arc::default() })
         };
         let mut session = open()?;
         pooler::refuse(&mut session, &hosts, open)?;
         session.set_up(origin)?;
+        session.backend = session.query_one("ask for the process id", "select pg_backend_pid()", &[])?.get(0);
         Ok(session)
     }
 
@@ -156,11 +149,7 @@ impl Session {
     /// Sends several statements as one message, and returns the number of rows of each.
     pub fn message(&mut self, operation: &str, sql: &str) -> Result<Vec<u64>> {
         let answers = self.wait_for(operation, |session| session.client().simple_query(sql))?;
-        let counts = answers.iter().filter_map(|answer| match answer {
-            SimpleQueryMessage::CommandComplete(count) => Some(*count),
-            _ => None,
-        });
-        Ok(counts.collect())
+        Ok(counts(&answers))
     }
 
     /// Runs `work` in a transaction of its own. `begin` is BEGIN, with other statements that must come before the work.
@@ -247,12 +236,24 @@ impl Session {
     }
 
     /// For somebody who watches over the session from another thread.
-    pub fn watched(&mut self) -> Result<Watched> {
-        Ok(Watched { side: self.side, backend: self.backend_pid()?, waiting: self.waiting.clone() })
+    pub fn watched(&self) -> Watched {
+        Watched {
+            side: self.side,
+            backend: self.backend,
+            waiting: self.waiting.clone(),
+            closer: self.client.closer().cloned(),
+            life: Arc::downgrade(&self.life),
+        }
     }
 
-    pub fn backend_pid(&mut self) -> Result<i32> {
-        Ok(self.query_one("ask for the process id", "select pg_backend_pid()", &[])?.get(0))
+    pub fn backend_pid(&self) -> i32 {
+        self.backend
+    }
+
+    /// Closes the connection, unless it is a Unix socket, if the server does not answer in time. For questions that a server at
+    /// work answers at once.
+    pub fn limit_waits(&mut self, limit: Duration) {
+        self.client.set_limit(limit);
     }
 
     /// Notes for others what it waits for.
@@ -280,7 +281,15 @@ impl Session {
         Ok(statement)
     }
 
+    /// Why this process has closed the connection itself.
+    fn close_reason(&self) -> Option<Closed> {
+        self.client.closer().and_then(Closer::reason)
+    }
+
     fn closed(&self, operation: &str) -> Error {
+        if let Some(Closed { why, hint }) = self.close_reason() {
+            return Error::new(Kind::Connection, Some(self.side), operation, why).with_hint(hint);
+        }
         Error::new(Kind::Connection, Some(self.side), operation, "the server closed the connection")
             .with_hint(WENT_AWAY)
     }
@@ -288,6 +297,7 @@ impl Session {
     fn error(&self, operation: &str, error: &postgres::Error) -> Error {
         match error.as_db_error() {
             Some(server) => refusal::from_server(self.side, operation, server),
+            None if self.close_reason().is_some() => self.closed(operation),
             None => refusal::too_much(self.side, operation, error).unwrap_or_else(|| {
                 Error::new(Kind::Connection, Some(self.side), operation, error).with_hint(WENT_AWAY)
             }),
@@ -357,8 +367,8 @@ fn connect_address(side: Side, dsn: &Dsn, (config, limit): (&Config, Duration), 
     for attempt in tls.attempts {
         // The caller gives up first, and says so.
         let limit = limit.saturating_mul(2);
-        let line =
-            Line { tls: tls.connector.clone(), use_of_tls: *attempt, limit, limits: Arc::new(Limits::new(limit)) };
+        let (limits, patience) = (Arc::new(Limits::new(limit)), Arc::default());
+        let line = Line { tls: tls.connector.clone(), use_of_tls: *attempt, limit, limits, patience };
         let failure = match Client::connect(config, line) {
             Ok(client) => return Ok(client),
             Err(failure) => failure,

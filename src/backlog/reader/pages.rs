@@ -1,12 +1,18 @@
 //! Reads the changes of a batch piece by piece, so that memory holds few of them.
 
-use super::{Batch, CHUNK_BYTES, CHUNK_ROWS, LogReader};
+use super::{Batch, CHUNK_ROWS, COMPRESSION, LogReader};
 use crate::backlog::change::Change;
 use crate::backlog::order::{LogEntry, Transaction};
 use crate::base::error::Result;
 use crate::base::names::LogId;
 use crate::server::session::Session;
 use std::collections::VecDeque;
+
+/// How many bytes of payload one fetch returns, if it is more than one row.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Rows that are expected to take as much are read on a session of their own. That is some 16 MB on disk.
+const ASIDE_BYTES: usize = COMPRESSION * (16 << 20);
 
 /// How far the changes of a batch have been read.
 pub struct Pages {
@@ -39,7 +45,14 @@ impl Pages {
         }
         let length = chunk_length(self.entries.iter());
         self.bytes = self.entries.range(..length).map(|entry| entry.size).sum();
-        reader.complete(master, self.entries.drain(..length).map(|entry| (entry.id, entry.change))).map(Some)
+        let rows = self.entries.drain(..length).map(|entry| (entry.id, entry.change));
+        match &reader.aside {
+            Some(aside) if self.bytes >= ASIDE_BYTES => {
+                let mut session = aside.open()?;
+                reader.complete(&mut session, rows).map(Some)
+            }
+            _ => reader.complete(master, rows).map(Some),
+        }
     }
 
     /// Adds the entries of the next transactions, or the next page of one.

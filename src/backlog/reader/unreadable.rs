@@ -5,6 +5,7 @@ use crate::backlog::change::{Change, Event};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{LogId, Side, Txid};
 use crate::server::session::{Session, Xid8};
+use std::sync::Arc;
 
 impl LogReader {
     /// Whether to read such changes with their bytes escaped, for the quarantine, instead of failing.
@@ -27,8 +28,8 @@ impl LogReader {
                 }
                 rows => rows?,
             };
-            if let Some(row) = rows.first().filter(|row| !row.get::<_, bool>("skip")) {
-                changes[*place] = Some(self.change(row)?);
+            if let Some(row) = rows.into_iter().next().filter(|row| !row.get::<_, bool>("skip")) {
+                changes[*place] = Some(self.change(&Arc::new(row))?);
             }
         }
         Ok(())

@@ -16,6 +16,9 @@ use crate::replay::replayer::MIN_CHANGES_FOR_SETS;
 /// After a refused batch the next ones would probably be refused too. So many are replayed in the usual way.
 const DOUBTFUL: u32 = 100;
 
+/// Batches with a larger change are not replayed by one message.
+const MAX_BYTES: usize = 1 << 20;
+
 impl Pair {
     /// False if the batch has to be replayed in the usual way. Then nothing of it has been done.
     pub(super) fn at_once(&mut self, transactions: &Batch, last: LogId) -> Result<bool> {
@@ -25,6 +28,14 @@ impl Pair {
         if !self.two_phase || self.replayer.holds.checks_transactions() || is_ordered || rows >= MIN_CHANGES_FOR_SETS {
             return Ok(false);
         }
+        // Written into one message, a large row would be in memory once more.
+        let is_large = |transaction: &Transaction| match transaction {
+            Transaction::Listed(entries) => entries.iter().any(|entry| entry.size > MAX_BYTES),
+            Transaction::Spread { .. } => false,
+        };
+        if transactions.iter().any(is_large) {
+            return Ok(false);
+        }
         if self.doubts > 0 {
             self.doubts -= 1;
             return Ok(false);
@@ -32,7 +43,7 @@ impl Pair {
         let changes =
             Pages::new(transactions.clone()).next(&mut self.log.reader, &mut self.master)?.unwrap_or_default();
         // The others are to be skipped, or did not fit into one piece.
-        if changes.len() as u64 != rows {
+        if changes.len() as u64 != rows || changes.iter().any(|change| change.bytes() > MAX_BYTES) {
             return Ok(false);
         }
         let batch = self.next_batch()?;

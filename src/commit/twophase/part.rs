@@ -91,10 +91,10 @@ impl Pair {
 
     /// Replays and commits a batch, or leaves nothing of it.
     pub(super) fn attempt(&mut self, transactions: &Batch) -> Result<()> {
-        let mut outcome = self.attempt_once(transactions);
+        let mut outcome = self.attempt_with_large(transactions);
         if outcome.is_err() && self.replayer.take_unread() {
             self.replayer.be_careful(true);
-            outcome = self.attempt_once(transactions);
+            outcome = self.attempt_with_large(transactions);
             self.replayer.be_careful(false);
         }
         outcome?;
@@ -103,6 +103,16 @@ impl Pair {
             self.conflicts.push(conflict);
         }
         Ok(())
+    }
+
+    /// If the slave refuses a large change, which memory does not hold any more, this replays the batch again and keeps it.
+    fn attempt_with_large(&mut self, transactions: &Batch) -> Result<()> {
+        let mut outcome = self.attempt_once(transactions);
+        if outcome.is_err() && self.replayer.has_dropped_change() {
+            outcome = self.attempt_once(transactions);
+            self.replayer.drop_large_changes();
+        }
+        outcome
     }
 
     fn attempt_once(&mut self, transactions: &Batch) -> Result<()> {

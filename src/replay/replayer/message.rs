@@ -165,6 +165,12 @@ impl Statements {
         self.prepared.clear();
     }
 
+    /// Counts a statement that was prepared for a single change, when that change has met a conflict: it may have failed before its
+    /// DEALLOCATE.
+    pub fn may_have_left_one(&mut self) {
+        self.leaked += 1;
+    }
+
     /// Do so many forgotten statements fill the server's memory that it is time for DEALLOCATE ALL?
     pub fn have_leaked(&self) -> bool {
         self.leaked >= MAX_LEAKED

@@ -81,8 +81,14 @@ impl Replayer {
         if is_whole { Ok(()) } else { self.flush(slave) }
     }
 
-    /// Deallocates all prepared statements if there are too many.
+    /// Deallocates all prepared statements if there are too many, known or forgotten. A single transaction may leave thousands.
     pub(super) fn limit_prepared(&mut self, slave: &mut Session) -> Result<()> {
+        if self.statements.have_leaked() {
+            self.flush(slave)?;
+            slave.deallocate_all()?;
+            self.statements.deallocated();
+            self.cache.forget_prepared();
+        }
         if self.statements.are_too_many() {
             self.flush(slave)?;
             slave.message("deallocate prepared statements", &self.statements.drop_all())?;

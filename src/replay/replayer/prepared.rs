@@ -76,6 +76,7 @@ impl Replayer {
             if !self.send(slave, &message)? {
                 self.one_by_one(slave, now)?;
             }
+            self.limit_unchecked(slave)?;
             rest = later;
         }
         Ok(())
@@ -106,7 +107,7 @@ impl Replayer {
     }
 
     /// Puts as many changes as fit into one message, and returns their number.
-    fn compose(&mut self, slave: &mut Session, changes: &[&Change]) -> Result<(usize, Message)> {
+    pub(super) fn compose(&mut self, slave: &mut Session, changes: &[&Change]) -> Result<(usize, Message)> {
         let mut message = self.message(slave, changes[0], changes.iter().copied())?;
         let (taken, written) = self.fill(&mut message, changes.iter().copied(), false)?;
         self.log_changes(written);
@@ -160,8 +161,7 @@ impl Replayer {
             shape.execute(&name, change, table, &mut message.text);
             message.expect(1);
             if !self.deferring {
-                let duplicates = conflict::duplicates(change, table);
-                self.unchecked.extend(duplicates.map(|duplicate| (change.id, change.txid, duplicate)));
+                self.unchecked.add(change.id, change.txid, conflict::duplicates(change, table));
             }
         }
         Ok((taken, written))

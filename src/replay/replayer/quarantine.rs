@@ -1,44 +1,14 @@
-//! The last check of a batch, the quarantine, and the record of conflicts.
+//! The quarantine, and the record of conflicts.
 
-use super::{FIX_SLAVE, MAX_REPORTED, Replayer};
+use super::{MAX_REPORTED, Replayer};
 use crate::backlog::change::Change;
-use crate::base::error::{Error, Kind, Result};
-use crate::base::names::Side;
+use crate::base::error::Result;
+use crate::base::names::LogId;
 use crate::replay::conflict::ConflictRecord;
-use crate::replay::sql;
 use crate::replay::statements::instruction;
 use crate::server::session::Session;
 
-/// Conditions that one query checks.
-const UNIQUE_CHECKS: usize = 200;
-
 impl Replayer {
-    /// Checks deferrable unique constraints at the end of a batch. PostgreSQL checks them by triggers, which do not run in
-    /// the replica role.
-    pub fn check_unique(&mut self, master: &mut Session, slave: &mut Session) -> Result<()> {
-        self.finish(master, slave)?;
-        for unchecked in std::mem::take(&mut self.unchecked).chunks(UNIQUE_CHECKS) {
-            let queries: Vec<String> =
-                unchecked.iter().map(|(id, _, duplicate)| format!("SELECT {id} WHERE {duplicate}")).collect();
-            let found = slave.text_rows("look for duplicates", &queries.join(" UNION ALL "))?;
-            let Some(id) = found.into_iter().flatten().flatten().next() else { continue };
-            if let Some((id, txid, _)) = unchecked.iter().find(|(known, ..)| known.to_string() == id) {
-                let operation = format!("replay change {id} of transaction {txid}");
-                let detail = "duplicate key value violates a deferrable unique constraint";
-                return Err(Error::new(Kind::Change, Some(Side::Slave), operation, detail)
-                    .with_change(*id, *txid)
-                    .with_code("23505")
-                    .premature()
-                    .with_hint(FIX_SLAVE));
-            }
-        }
-        if self.deferring {
-            // Deferred triggers run at the end of the transaction, and need the application's search path.
-            slave.message("replay", sql::APPLICATION_PATH)?;
-        }
-        Ok(())
-    }
-
     /// Whether one of these changes depends on a change in quarantine. Returns a text that names that change.
     pub fn depends(&mut self, master: &mut Session, slave: &mut Session, changes: &[Change]) -> Result<Option<String>> {
         self.finish(master, slave)?;
@@ -65,6 +35,16 @@ impl Replayer {
     pub fn report(&mut self, what: String) {
         if self.conflicts.len() < MAX_REPORTED {
             self.conflicts.push(what);
+        } else {
+            self.unreported += 1;
+        }
+    }
+
+    /// Notes the error of a filter or a transform: each text once, with the number of changes. Of thousands of texts, which hold
+    /// values, only the first are kept.
+    pub(super) fn remark(&mut self, text: String, id: LogId) {
+        if self.remarks.len() < MAX_REPORTED || self.remarks.contains_key(&text) {
+            self.remarks.entry(text).or_insert((id, 0)).1 += 1;
         } else {
             self.unreported += 1;
         }

@@ -2,6 +2,7 @@
 
 use super::guard::{ANSWER, LONGEST_TEXT, Limits};
 use super::line::Line;
+use crate::base::control::Closer;
 use fallible_iterator::FallibleIterator;
 use postgres::types::ToSql;
 use postgres::{Config, CopyInWriter, CopyOutReader, Error, Row, SimpleQueryMessage, Statement};
@@ -11,6 +12,9 @@ use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How long the end of a session may take. The server notices the closed connection too, but only later.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -32,6 +36,15 @@ pub(super) fn resolve(host: &str) -> Result<Vec<IpAddr>, Failure> {
     Ok(found.map(|address| address.ip()).collect())
 }
 
+/// How many rows each statement of a message has touched.
+pub(super) fn counts(answers: &[SimpleQueryMessage]) -> Vec<u64> {
+    let count = |answer: &SimpleQueryMessage| match answer {
+        SimpleQueryMessage::CommandComplete(count) => Some(*count),
+        _ => None,
+    };
+    answers.iter().filter_map(count).collect()
+}
+
 impl Client {
     /// Connects to the one address in `config`.
     pub(super) fn connect(config: &Config, line: Line) -> Result<Client, Failure> {
@@ -42,6 +55,17 @@ impl Client {
     /// From now on the server may send what a server sends to a session that works.
     pub(super) fn end_connecting(&self) {
         self.line.limits.end_connecting();
+    }
+
+    /// What closes this connection from another thread. For a Unix socket there is nothing, since it has no stream of ours.
+    pub(super) fn closer(&self) -> Option<&Closer> {
+        let patience = &self.line.patience;
+        patience.is_heeded().then_some(&patience.closer)
+    }
+
+    /// Closes the connection if a wait takes longer.
+    pub(super) fn set_limit(&mut self, limit: Duration) {
+        self.line.patience.set_limit(limit);
     }
 
     pub(super) fn prepare(&mut self, sql: &str) -> Result<Statement, Error> {
@@ -102,14 +126,24 @@ impl Client {
     /// A function that cancels this session's statement from another thread. Its connection uses the same TLS settings.
     pub(super) fn canceller(&self) -> impl Fn() -> Result<(), Error> + Send + use<> {
         let token = self.client.cancel_token();
-        let line = Line { limits: Arc::new(Limits::new(self.line.limit)), ..self.line.clone() };
+        let line =
+            Line { limits: Arc::new(Limits::new(self.line.limit)), patience: Arc::default(), ..self.line.clone() };
         move || token.cancel_query(line.clone())
     }
 
     /// Allows the server to send an answer of this many bytes. A COPY has no limit, because its rows are not kept.
     fn for_answer(&mut self, length: u64) -> &mut postgres::Client {
         self.line.limits.allow(length);
+        self.line.patience.begin();
         &mut self.client
+    }
+}
+
+impl Drop for Client {
+    /// The client below says goodbye to the server, and waits until that is sent.
+    fn drop(&mut self) {
+        self.line.patience.set_limit(GOODBYE);
+        self.line.patience.begin();
     }
 }
 

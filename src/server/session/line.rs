@@ -1,10 +1,11 @@
-//! The line to a server: asks for TLS, and puts a guard above what is read.
+//! The line to a server: asks for TLS, puts a guard above what is read, and ends a wait that takes too long.
 //!
 //! The postgres crate asks for TLS itself, except with TLS from the first byte on. So every TCP connection is opened in that
 //! mode: then the crate hands its socket to this file, which asks for TLS or does without, and returns a guarded stream.
 //! For a Unix socket the crate has no such mode. But there the server belongs to this machine.
 
 use super::guard::{Guard, Limits};
+use super::patience::{Clock, Patience};
 use crate::server::tls::{self, Connector, Use};
 use postgres::Socket;
 use postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
@@ -33,6 +34,7 @@ pub(super) struct Line {
     /// How long the handshake may take.
     pub(super) limit: Duration,
     pub(super) limits: Arc<Limits>,
+    pub(super) patience: Arc<Patience>,
 }
 
 pub(super) struct Opening {
@@ -43,6 +45,7 @@ pub(super) struct Opening {
 pub(super) struct Stream {
     inner: Inner,
     guard: Guard,
+    clock: Clock,
     chunk: Box<[u8]>,
     /// What has been read into the chunk and not been passed on.
     begin: usize,
@@ -75,7 +78,8 @@ impl TlsConnect<Socket> for Opening {
             let opened = tokio::time::timeout(line.limit, open(socket, &line, &host)).await;
             let inner = opened.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))??;
             let chunk = vec![0; CHUNK].into_boxed_slice();
-            Ok(Stream { inner, guard: Guard::new(line.limits), chunk, begin: 0, end: 0 })
+            let (guard, clock) = (Guard::new(line.limits), Clock::new(line.patience));
+            Ok(Stream { inner, guard, clock, chunk, begin: 0, end: 0 })
         })
     }
 }
@@ -111,9 +115,18 @@ impl TlsStream for Stream {
     }
 }
 
+impl Stream {
+    /// What is below, if the wait is not over.
+    fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<&mut Inner> {
+        self.clock.look(cx)?;
+        Ok(&mut self.inner)
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Stream { inner, guard, chunk, begin, end } = self.get_mut();
+        let Stream { inner, guard, clock, chunk, begin, end } = self.get_mut();
+        clock.look(cx)?;
         let before = out.filled().len();
         loop {
             if guard.is_time_to_pause() {
@@ -140,21 +153,21 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().inner {
+        match self.get_mut().in_time(cx)? {
             Inner::Clear(stream) => Pin::new(stream).poll_write(cx, bytes),
             Inner::Encrypted(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().inner {
+        match self.get_mut().in_time(cx)? {
             Inner::Clear(stream) => Pin::new(stream).poll_flush(cx),
             Inner::Encrypted(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().inner {
+        match self.get_mut().in_time(cx)? {
             Inner::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
             Inner::Encrypted(stream) => Pin::new(stream).poll_shutdown(cx),
         }
