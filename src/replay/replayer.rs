@@ -14,7 +14,7 @@
 
 use crate::backlog::change::{Change, Event};
 use crate::base::error::{Error, Kind, Result};
-use crate::base::names::{LogId, Side, quote_literal};
+use crate::base::names::{LogId, quote_literal};
 use crate::config::conflict_policy::ConflictPolicies;
 use crate::config::settings::Config;
 use crate::replay::conflict;
@@ -28,6 +28,7 @@ use crate::server::sql as server_sql;
 use large::Large;
 use message::{Message, Statements};
 use pipeline::Sets;
+use quarantine::refuse_escaped;
 use std::collections::BTreeMap;
 use unique::Unchecked;
 
@@ -379,17 +380,6 @@ impl Replayer {
         }
         rejected.with_hint(hint)
     }
-}
-
-/// A change from the quarantine whose text nobody could read: it is there with its bytes escaped.
-fn refuse_escaped(change: &Change) -> Result<()> {
-    if !change.old.has("") && !change.new.has("") {
-        return Ok(());
-    }
-    let detail = "a text of the master in it has no form in UTF-8";
-    Err(Error::new(Kind::Change, Some(Side::Slave), "replay", detail).with_hint(
-        "correct the row on the master, which logs another change, and give this one up with pyreplica skip",
-    ))
 }
 
 /// Sets the origin for the rest of the transaction, or until a rollback to the savepoint.

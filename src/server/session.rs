@@ -319,7 +319,7 @@ fn connect_any(side: Side, hosts: &[Dsn], label: &str) -> Result<Client> {
         };
         let is_final = error.kind() == Kind::Config || error.code().is_some_and(|code| code != STARTING_UP);
         let error = match failed {
-            Some(before) => refusal::both(&before, error, &format!("at {}", place(dsn))),
+            Some(before) => refusal::both(&before, error, &format!("at {}", refusal::place(dsn))),
             None => error,
         };
         if is_final {
@@ -393,9 +393,4 @@ fn connect_address(side: Side, dsn: &Dsn, (config, limit): (&Config, Duration), 
         failed = Some(error);
     }
     Err(failed.expect("every mode makes an attempt"))
-}
-
-fn place(dsn: &Dsn) -> String {
-    let host = dsn.get("host").or(dsn.get("hostaddr")).unwrap_or_default();
-    format!("{host}:{}", dsn.get("port").unwrap_or_default())
 }

@@ -2,8 +2,8 @@
 
 use super::{MAX_REPORTED, Replayer};
 use crate::backlog::change::Change;
-use crate::base::error::Result;
-use crate::base::names::LogId;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::{LogId, Side};
 use crate::replay::conflict::ConflictRecord;
 use crate::replay::statements::instruction;
 use crate::server::session::Session;
@@ -77,4 +77,15 @@ impl Replayer {
 /// The tables of these changes; a free statement has none.
 fn relations(changes: &[Change]) -> impl Iterator<Item = &str> {
     changes.iter().map(|change| change.relation.as_str()).filter(|relation| !relation.is_empty())
+}
+
+/// A change from the quarantine whose text nobody could read: it is there with its bytes escaped.
+pub(super) fn refuse_escaped(change: &Change) -> Result<()> {
+    if !change.old.has("") && !change.new.has("") {
+        return Ok(());
+    }
+    let detail = "a text of the master in it has no form in UTF-8";
+    Err(Error::new(Kind::Change, Some(Side::Slave), "replay", detail).with_hint(
+        "correct the row on the master, which logs another change, and give this one up with pyreplica skip",
+    ))
 }

@@ -119,3 +119,9 @@ pub(super) fn from_server(side: Side, operation: &str, error: &DbError) -> Error
         None => result,
     }
 }
+
+/// A host and a port, as an error names them.
+pub(super) fn place(dsn: &Dsn) -> String {
+    let host = dsn.get("host").or(dsn.get("hostaddr")).unwrap_or_default();
+    format!("{host}:{}", dsn.get("port").unwrap_or_default())
+}
