@@ -39,7 +39,7 @@ fn pairs_come_and_go_and_change_while_the_others_are_left_alone() {
     replicates(&stays, 1);
     replicates(&changes, 1);
     let session = "select string_agg(pid::text, ' ' order by pid) from pg_stat_activity where datname = current_database() \
-                   and application_name like 'pyreplica%' and pid <> pg_backend_pid()";
+                   and application_name like 'pyreplica%' and application_name not like '%watchdog' and pid <> pg_backend_pid()";
     let (of_stays, of_changes) = (stays.on_slave(session), changes.on_slave(session));
 
     write(&directory, &changes, "DEBUG_LEVEL=3\n");
