@@ -396,3 +396,43 @@ fn a_schema_that_the_role_may_not_use_on_the_master_is_replicated() {
         pair.falls_back_quietly();
     }
 }
+
+/// It sees what the owner sees, writes nothing, and keeps its rights when the script runs again.
+#[test]
+fn a_role_that_only_looks_runs_status_doctor_and_compare() {
+    let mut pair = Pair::new();
+    let role = Role::new(&pair);
+    pair.exec_both("create table t (id int primary key, a text)");
+    pair.create_triggers();
+    pair.run("insert into t values (1, 'a'), (2, 'b')");
+    pair.once();
+    let monitored = |block: &str| documented(block, &role).replace("monitor", &role.name);
+    pair.run(&monitored("SELECT py_log_grant_monitor").replace(&format!("grant_{}", role.name), "grant_monitor"));
+    pair.run_on_slave(&monitored("GRANT SELECT ON replica_progress"));
+    pair.exec_both(&format!("grant pg_monitor to {0}; grant select on t to {0}", role.name));
+    pair.master_server().psql(&pair.master_db(), &harness::Script::Master.path());
+    for dsn in [&mut pair.master_dsn, &mut pair.slave_dsn] {
+        *dsn = dsn.replace("user=postgres", &format!("user={}", role.name));
+    }
+    for verb in ["compare", "status", "doctor"] {
+        let finished = pair.verb(&[verb]);
+        assert!(!finished.output.contains("permission denied"), "{}", finished.output);
+        if verb == "compare" {
+            assert!(finished.status.success(), "{}", finished.output);
+        }
+        if verb == "doctor" {
+            let is_about_itself = |line: &&str| line.contains(" rights ") || line.contains(" progress ");
+            let failures = finished.output.lines().filter(|line| line.starts_with("failure"));
+            assert!(failures.clone().all(|line| is_about_itself(&line)), "{}", finished.output);
+        }
+    }
+    let mut client = pair.master();
+    client.batch_execute(&format!("set session authorization {}", role.name)).unwrap();
+    for sql in [
+        "delete from replica_log",
+        "update replica_slave set batch = 0",
+        "insert into py_log_filter values ('t', 'INSERT', 'true')",
+    ] {
+        assert_eq!(client.batch_execute(sql).unwrap_err().code().map(|code| code.code()), Some("42501"), "{sql}");
+    }
+}

@@ -54,7 +54,7 @@ as $own$
                'public.py_log_warn_before(regclass, text)', 'public.py_log_refuse_key(regclass, text[], text[])',
                'public.py_log_add_slave(text)', 'public.py_log_remove_slave(text)',
                'public.py_log_interleave(regclass, int, int)', 'public.py_log_interleave(text, int, int)',
-               'public.py_log_grant(name)', 'public.py_log_grant(text)',
+               'public.py_log_grant(name)', 'public.py_log_grant(text)', 'public.py_log_grant_monitor(text)',
                -- Those of the Python original and of earlier versions.
                'public.py_log_create_tg(varchar)', 'public.py_log_create_tg(regclass, text)',
                'public.py_log_create_tgs(text, text)', 'public.py_log_warn_before(regclass)',

@@ -36,6 +36,21 @@ begin
 end
 $py_log_grant$;
 
+-- Grants a role what "pyreplica status", "doctor" and "compare" read on the master, and nothing that writes. To see what
+-- sessions wait for, it should be a member of pg_monitor too.
+create or replace function public.py_log_grant_monitor(role text) returns text language plpgsql
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
+as $py_log_grant_monitor$
+declare
+    relations constant text := 'public.replica_log, public.replica_slave, public.replica_history, public.replica_purged, '
+        'public.replica_table, public.replica_error, public.replica_skipped, public.replica_log_sql, public.replica_replayed, '
+        'public.py_log_filter, public.py_log_transform';
+begin
+    execute format('grant select on %s to %I', relations, role);
+    return format('%s may read what status, doctor and compare need', quote_ident(role));
+end
+$py_log_grant_monitor$;
+
 -- Everything belongs to the owner of the log, also what a superuser adds later, because the trigger runs with its
 -- owner's rights. Only the function that runs Python stays with the role that created it: nothing limits what Python can
 -- do.
@@ -69,6 +84,7 @@ do $rights$
 declare
     former constant jsonb := current_setting('pyreplica.rights')::jsonb;
     daemon regrole;
+    monitor name;
     statement text;
     loss record;
     told jsonb := '[]';
@@ -101,6 +117,17 @@ begin
         loop
             execute statement;
         end loop;
+    end loop;
+    -- Only py_log_grant_monitor grants this, and a role that could write does not get it back.
+    for monitor in
+        select r.rolname from pg_roles r
+         where exists (select from jsonb_to_recordset(former) f (name text, grantee oid, privilege text)
+                        where f.grantee = r.oid and f.name = 'public.replica_table' and f.privilege = 'SELECT')
+           and not exists (select from jsonb_to_recordset(former) f (name text, grantee oid, privilege text)
+                            where f.grantee = r.oid and f.name in ('public.replica_table', 'public.replica_log', 'public.py_log_filter')
+                              and f.privilege !~ '^SELECT')
+    loop
+        perform public.py_log_grant_monitor(monitor::text);
     end loop;
     for loss in
         select r.rolname, f.kind, f.name, string_agg(distinct f.privilege, ', ') as privileges

@@ -78,7 +78,11 @@ pub const LAST_HISTORY: &str = "select ended::timestamptz(0)::text as at, why fr
 pub const MAY_READ_HISTORY: &str =
     "select coalesce(has_table_privilege(to_regclass('public.replica_history')::oid, 'select'), false)";
 
-/// Whether there is a table for the daemon's failures, and the role may write to it. Older versions have none.
+/// Whether there is a table for the daemon's failures, and the role may read it.
+pub const MAY_READ_ERRORS: &str =
+    "select coalesce(has_table_privilege(to_regclass('public.replica_error')::oid, 'select'), false)";
+
+/// Whether the role may also write to it. Older versions have none.
 pub const MAY_RECORD_ERRORS: &str = "select count(*) = 3 from unnest(array['select', 'insert', 'update']) privilege \
      where has_table_privilege(to_regclass('public.replica_error')::oid, privilege)";
 

@@ -222,7 +222,7 @@ impl PairStatus {
             transactions: open.get::<_, i64>("transactions") as u64,
             oldest: seconds(open.get("seconds")),
         });
-        if master.query_one("look for errors", sql::MAY_RECORD_ERRORS, &[])?.get::<_, bool>(0) {
+        if master.query_one("look for errors", sql::MAY_READ_ERRORS, &[])?.get::<_, bool>(0) {
             self.error = last_error(master, field)?;
         }
         if master.query_one("look at the history", sql::MAY_READ_HISTORY, &[])?.get::<_, bool>(0) {

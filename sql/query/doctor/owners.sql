@@ -29,7 +29,7 @@ with log as (
            and p.proname in ('py_log_replica', 'py_log_statement', 'py_log_can_wake', 'py_log_sql', 'py_log_columns',
                              'py_log_key', 'py_log_create_tg', 'py_log_create_tgs', 'py_log_warn_before',
                              'py_log_refuse_key', 'py_log_add_slave', 'py_log_remove_slave', 'py_log_interleave',
-                             'py_log_grant', 'py_log_is_replayed', 'py_log_knows')
+                             'py_log_grant', 'py_log_grant_monitor', 'py_log_is_replayed', 'py_log_knows')
     union all
     select 'schema', n.nspname::text, n.nspname, n.nspowner, n.nspacl, null, true from pg_namespace n where n.nspname = 'pyreplica'
 ), trusted as (
@@ -50,6 +50,9 @@ with log as (
     select w.grantee from rights w
      where w.grantee <> 0 and w.relname = 'py_log_can_wake'
        and not exists (select from rights i where i.grantee = w.grantee and i.relname = 'replica_log' and i.privilege ~ '^INSERT')
+), monitors as (
+    -- Those who have theirs from py_log_grant_monitor.
+    select w.grantee from rights w where w.grantee <> 0 and w.relname = 'replica_table' and w.privilege = 'SELECT'
 )
 select 'failure' as level, 'owners' as subject,
        format('the %s %s belongs to %s, who is not known to have installed pyreplica', o.kind, o.name, r.rolname) as text,
@@ -87,7 +90,8 @@ select case when w.reads then 'note' when w.relname in ('replica_progress', 'rep
        case when w.reads then 'unless it is meant to'
             else 'unless it is another daemon''s: what is written there is replayed, or decides what is' end
   from rights w
- where not (w.grantee in (select grantee from daemons)
+ where not (w.reads and w.grantee in (select grantee from monitors))
+   and not (w.grantee in (select grantee from daemons)
             and (w.relname in ('replica_slave', 'replica_history', 'replica_purged', 'replica_error', 'replica_skipped',
                                'replica_log_sql', 'replica_replayed', 'replica_batch_seq', 'py_log_can_wake')
                  or w.relname = 'replica_log' and (

@@ -39,7 +39,7 @@ pub(super) fn examine(report: &mut Diagnosis, config: &Config, session: &mut Ses
     if row.get::<_, bool>(4) {
         report
             .add(Level::Failure, side, "recovery", "the server is a standby, which is read-only")
-            .advise("connect to its primary, or make it one: SELECT pg_promote();");
+            .advise("connect to its primary: target_session_attrs=read-write in the connection string finds it among several hosts");
     } else {
         report.add(Level::Ok, side, "recovery", "the server is not a standby");
     }
@@ -149,7 +149,7 @@ pub(super) fn examine_daemon(report: &mut Diagnosis, config: &Config, source: &s
 
 /// How long ago the daemon's last try failed, if it has not succeeded since.
 fn failed_ago(field: &String, master: &mut Session) -> Option<f64> {
-    if !master.query_one("look for errors", sql::MAY_RECORD_ERRORS, &[]).ok()?.get::<_, bool>(0) {
+    if !master.query_one("look for errors", sql::MAY_READ_ERRORS, &[]).ok()?.get::<_, bool>(0) {
         return None;
     }
     let rows = master.query("look for errors", sql::LAST_ERROR, &[field]).ok()?;
@@ -158,7 +158,7 @@ fn failed_ago(field: &String, master: &mut Session) -> Option<f64> {
 
 /// Adds the error with which the daemon fails, if it does.
 fn examine_error(report: &mut Diagnosis, field: &String, master: &mut Session) {
-    let may = master.query_one("look for errors", sql::MAY_RECORD_ERRORS, &[]).map(|row| row.get::<_, bool>(0));
+    let may = master.query_one("look for errors", sql::MAY_READ_ERRORS, &[]).map(|row| row.get::<_, bool>(0));
     let Some(true) = report.ok_or_warning(Some(Side::Master), "last error", may) else { return };
     let rows = master.query("look for errors", sql::LAST_ERROR, &[field]);
     let Some(rows) = report.ok_or_warning(Some(Side::Master), "last error", rows) else { return };
