@@ -402,6 +402,12 @@ fn owners_and_privileges_come_along_with_the_schema_or_it_is_refused() {
     assert_ne!(said.code(), 0, "{}", said.output);
     assert_says(&said.output, &["objects of the master belong to", role, "superuser", "--no-owner"]);
     assert_eq!(pair.on_slave("select count(*) from pg_namespace where nspname = 'ten'"), ["0"]);
+    // A policy for a role that the slave lacks.
+    let third = format!("{}_third", pair.name);
+    pair.run(&format!("create role {third}; create policy p on ten.t to {third} using (true)"));
+    let said = pair.verb(&["copy", "--schema", "--no-owner", "--restart"]);
+    assert_says(&said.output, &["policies of the master are for roles that the slave lacks", "CREATE ROLE", &third]);
+    pair.run(&format!("drop policy p on ten.t; drop role {third}"));
     pair.run_on_slave(&format!("drop owned by {other}; drop role {other}"));
     pair.run_on_slave(&format!("create schema ten authorization {role}"));
 }

@@ -71,7 +71,7 @@ pub fn create(
             .with_hint("drop them, or create the others by hand and run the copy without --schema"));
     }
     let without_owners: &[&str] =
-        if no_owner || !has_owners(master, slave)? { &["--no-owner", "--no-privileges"] } else { &[] };
+        if !has_owners(master, slave, no_owner)? { &["--no-owner", "--no-privileges"] } else { &[] };
     let version: i32 = master.query_one("look at the server", server_sql::IDENTITY, &[])?.get(3);
     let programs = find(version as u32 / 10_000)?;
     let not_valid = not_valid::read(master)?;
@@ -116,26 +116,37 @@ pub fn create(
     ))
 }
 
+fn create_role(role: &str) -> String {
+    format!("CREATE ROLE {} NOLOGIN;", quote_ident(role))
+}
+
 /// Whether owners and privileges can come along. An error if they can't, and a role that is not trusted owns something.
-fn has_owners(master: &mut Session, slave: &mut Session) -> Result<bool> {
+fn has_owners(master: &mut Session, slave: &mut Session, no_owner: bool) -> Result<bool> {
     let rows = master.query("look at the owners", &sql::OWNERS, &[])?;
     let roles: Vec<&str> = rows.iter().map(|row| row.get("role")).collect();
     let row = slave.query_one("look for the roles", sql::MISSING_ROLES, &[&roles])?;
     let (missing, is_superuser): (Vec<String>, bool) = (row.get(0), row.get(1));
-    if missing.is_empty() && is_superuser {
+    if missing.is_empty() && is_superuser && !no_owner {
         return Ok(true);
+    }
+    let in_policies = rows.iter().filter(|row| row.get("in_policy")).map(|row| row.get::<_, String>("role"));
+    let lacking: Vec<String> = in_policies.filter(|role| missing.contains(role)).collect();
+    if !lacking.is_empty() {
+        let detail = format!("policies of the master are for roles that the slave lacks: {}", listed(&lacking));
+        let create: Vec<String> = lacking.iter().map(|role| create_role(role)).collect();
+        return Err(Error::new(Kind::Setup, Some(Side::Slave), "create the schema", detail)
+            .with_hint(format!("on the slave: {}", listed(&create))));
     }
     let matter: Vec<String> =
         rows.iter().filter(|row| row.get("matters")).map(|row| row.get::<_, String>("role")).collect();
-    if matter.is_empty() {
+    if matter.is_empty() || no_owner {
         return Ok(false);
     }
     let detail = format!(
         "objects of the master belong to {}, and on the slave they would belong to DSN1's role",
         listed(&matter)
     );
-    let create: Vec<String> =
-        missing.iter().map(|role| format!("CREATE ROLE {} NOLOGIN;", quote_ident(role))).collect();
+    let create: Vec<String> = missing.iter().map(|role| create_role(role)).collect();
     let first = match (create.is_empty(), is_superuser) {
         (false, true) => format!("on the slave: {}", listed(&create)),
         (false, false) => format!("on the slave: {} and let DSN1's role be a superuser for the copy", listed(&create)),
