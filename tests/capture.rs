@@ -1,4 +1,4 @@
-//! What the trigger writes into the log, whoever changes a row and however hostile their session, and whom it wakes.
+//! What the trigger writes into the log, no matter who changes a row and however hostile their session, and whom it wakes.
 
 use crate::harness::{Database, Pair, drains, wait_until};
 use std::time::Duration;

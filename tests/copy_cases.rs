@@ -112,7 +112,7 @@ fn a_load_that_fails_does_not_end_the_next_one() {
     assert_refused(&pair, &["--jobs", "1", "--restart", "--truncate"], 5, &refused);
 }
 
-/// Whoever has replicated to the slave since, the copy that was interrupted fits it no more.
+/// Somebody has replicated to the slave since, so the copy that was interrupted fits it no more.
 #[test]
 fn a_copy_does_not_go_on_if_the_position_has_moved() {
     let pair = filled();
@@ -330,7 +330,7 @@ fn what_the_slave_refuses_is_known_before_all_rows_are_read() {
     pair.assert_equal();
 }
 
-/// The first session of the copy has the lock already; one that came later would stand behind whoever waits for it.
+/// The first session of the copy has the lock already; one that came later would stand behind another that waits for it.
 #[test]
 fn a_copy_does_not_wait_for_somebody_who_waits_for_it() {
     for jobs in ["1", "2"] {

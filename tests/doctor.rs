@@ -5,11 +5,11 @@ use crate::harness::{OwnCluster, Pair};
 
 /// Runs every statement that is printed, as it is printed.
 #[track_caller]
-fn mend(pair: &Pair, checks: &[Check]) {
+fn apply_fixes(pair: &Pair, checks: &[Check]) {
     for check in checks {
         let mut client = if check.side == "slave" { pair.slave() } else { pair.master() };
         for statement in &check.fixes {
-            // The mend of one thing may be part of that of another.
+            // The fix of one thing may be part of that of another.
             client.batch_execute(statement).unwrap_or_else(|error| panic!("{error:?}\n{statement}\n{checks:#?}"));
         }
     }
@@ -87,7 +87,7 @@ fn without_prepared_transactions_the_setting_is_printed_and_is_all_it_takes() {
     let found = faults(&pair, "");
     assert_finds(&found, "failure", "master", "two-phase commit", "max_prepared_transactions is 0");
     assert_finds(&found, "failure", "slave", "two-phase commit", "max_prepared_transactions is 0");
-    mend(&pair, &found);
+    apply_fixes(&pair, &found);
     small.stop_fast();
     small.start_again();
     assert!(faults(&pair, "").is_empty(), "{:#?}", faults(&pair, ""));
@@ -131,11 +131,11 @@ fn tables_that_do_not_fit_are_told_with_what_makes_them_fit() {
     assert_finds(&found, "warning", "master", "keys", "public.candidate has no primary key");
     assert_finds(&found, "warning", "master", "keys", "public.keyless has no primary key");
     assert_eq!(found.len(), 9, "{found:#?}");
-    // Some would only mend the slave of what is not logged for lack of a key.
+    // Some would only rid the slave of what is not logged for lack of a key.
     let (keyless, rest): (Vec<Check>, Vec<Check>) =
         found.into_iter().partition(|check| check.text.starts_with("public.keyless"));
     assert!(keyless[0].hint.contains("give it one"), "{keyless:#?}");
-    mend(&pair, &rest);
+    apply_fixes(&pair, &rest);
     let left = faults(&pair, "");
     assert!(
         left.iter().all(|check| check.text.contains("keyless") || check.text.contains("candidate is not unique")),
@@ -180,7 +180,7 @@ fn triggers_that_are_missing_disabled_doubled_or_out_of_order_are_told_and_mende
     assert_finds(&found, "warning", "master", "trigger order", "audit on public.w fires before z_hand");
     assert_finds(&found, "warning", "master", "triggers", "public.\"row\" has no trigger");
     assert_eq!(found.len(), 5, "{found:#?}");
-    mend(&pair, &found);
+    apply_fixes(&pair, &found);
     assert!(faults(&pair, "").is_empty(), "{:#?}", faults(&pair, ""));
     for table in ["t", "u", "v", "w", "\"row\""] {
         pair.run(&format!("insert into {table} (id) values (1)"));
@@ -198,7 +198,7 @@ fn a_table_that_a_cascade_would_not_hand_on_is_told() {
     let found = faults(&pair, "");
     assert_finds(&found, "warning", "master", "handing on", "public.t is not handed on");
     assert_finds(&found, "warning", "master", "handing on", "public.u is not handed on");
-    mend(&pair, &found);
+    apply_fixes(&pair, &found);
     assert!(faults(&pair, "").is_empty(), "{:#?}", faults(&pair, ""));
 }
 
@@ -207,7 +207,7 @@ fn encodings_that_differ_are_told_and_a_warning_only_if_something_may_not_fit() 
     let mut pair = Pair::with_master_encoding("LATIN1");
     let level = |pair: &Pair| {
         let found = checks(&doctor(pair, "", &["--json"]));
-        found.into_iter().find(|check| check.subject == "encoding").expect("it is told").level
+        found.into_iter().find(|check| check.subject == "encoding").expect("it is found").level
     };
     assert_eq!(level(&pair), "note");
     std::mem::swap(&mut pair.master_dsn, &mut pair.slave_dsn);
@@ -231,7 +231,7 @@ fn what_fires_on_the_slave_is_told() {
     assert_finds(&found, "note", "slave", "slave triggers", "rule also on public.t");
     assert!(!found.iter().any(|check| check.text.contains("ordinary")), "{found:#?}");
     let notes: Vec<Check> = found.into_iter().filter(|check| check.subject == "slave triggers").collect();
-    mend(&pair, &notes);
+    apply_fixes(&pair, &notes);
     assert_finds(&checks(&doctor(&pair, "", &["--json"])), "ok", "slave", "slave triggers", "none fires");
 }
 
@@ -243,7 +243,7 @@ fn sequences_that_are_behind_are_a_note_and_mended() {
     pair.run("insert into s select from generate_series(1, 5); select nextval('\"Down''\"')");
     let found = checks(&doctor(&pair, "", &["--json"]));
     assert_finds(&found, "note", "slave", "sequences", "behind the master's: 2");
-    mend(&pair, &found);
+    apply_fixes(&pair, &found);
     let found = checks(&doctor(&pair, "", &["--json"]));
     assert_finds(&found, "ok", "slave", "sequences", "none");
     assert_eq!(pair.on_slave("select nextval('s_id_seq')"), ["6"]);
@@ -269,9 +269,9 @@ fn a_role_with_few_rights_is_told_what_it_lacks() {
     assert_finds(&found, "failure", "slave", "rights", "on \"S 1\".t");
     assert_finds(&found, "failure", "slave", "rights", "the schema \"S 1\"");
     assert_finds(&found, "warning", "slave", "replica role", "may not set");
-    mend(&pair, &found);
+    apply_fixes(&pair, &found);
     // Only with the right to use its schema can the role ask about a table.
-    mend(&pair, &faults(&pair, ""));
+    apply_fixes(&pair, &faults(&pair, ""));
     let left = faults(&pair, "");
     assert!(left.iter().all(|check| check.subject == "replica role" && check.fixes.is_empty()), "{left:#?}");
     pair.run("insert into t values (1, 'x'); insert into \"S 1\".t values (1)");

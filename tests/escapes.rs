@@ -181,7 +181,7 @@ fn health_and_mails_are_lines_of_our_own() {
         stream.read_to_string(&mut answer).unwrap();
         answer.split_once("\r\n\r\n").expect("a body").1.to_string()
     };
-    wait_until("the failure is told", || ask("/health").contains("FORGED"));
+    wait_until("the failure is shown", || ask("/health").contains("FORGED"));
     assert_tame("/health", &ask("/health"));
     assert_tame("/metrics", &ask("/metrics"));
     wait_until("a mail has come", || !server.mails().is_empty());

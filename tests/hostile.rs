@@ -206,7 +206,7 @@ fn what_the_daemon_and_the_verbs_call_is_postgresqls_own() {
     assert_equal(&pair);
 }
 
-/// A view would do, too: what it calls runs with the rights of whoever looks at it.
+/// A view would do, too: what it calls runs with the rights of its reader.
 #[test]
 fn the_daemon_uses_no_table_that_somebody_else_has_put_there() {
     let pair = Pair::new();

@@ -67,7 +67,7 @@ fn whoever_holds_our_locks_keeps_no_daemon_out_and_is_taken_for_none() {
     assert_says(&pair.done(&["copy", "--table", "t", "--truncate"]), &["copied 1 table"]);
 }
 
-/// The number is in pg_locks for everybody to see. Whoever waits for it gets it when the daemon ends.
+/// The number is in pg_locks for everybody to see. Who waits for it gets it when the daemon ends.
 #[test]
 fn whoever_inherits_a_daemons_lock_keeps_the_next_one_out_no_more() {
     let pair = Pair::new().with_a_table();

@@ -1,4 +1,4 @@
-//! The operator is told by mail, through a real mail server; and a mail server that is away, dumb or unwilling is no
+//! The operator gets mail, through a real mail server; and a mail server that is away, dumb or unwilling is no
 //! concern of replication.
 
 use crate::harness::{self, Certificates, Daemon, Forwarder, MailServer, Pair};

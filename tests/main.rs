@@ -3,7 +3,6 @@
 
 mod harness;
 
-mod ahead;
 mod apart;
 mod backlog;
 mod capture;
@@ -29,10 +28,9 @@ mod house;
 mod install;
 mod joined;
 mod keys;
-mod late;
+mod late_commit;
 mod libpq;
 mod locks;
-mod lone;
 mod lost_rows;
 mod mail;
 mod masters;
@@ -40,6 +38,7 @@ mod memory;
 mod metrics;
 mod names;
 mod odd_tables;
+mod one_message;
 mod one_phase;
 mod order;
 mod pairs;
@@ -47,6 +46,7 @@ mod pause;
 mod policy;
 mod pooler;
 mod position;
+mod prefetch;
 mod quarantine;
 mod quarantine_cases;
 mod recovery_table;

@@ -70,11 +70,11 @@ fn metrics_and_health_follow_the_pair() {
     served.pair.run_on_slave("insert into t values (2, 'in the way')");
     served.pair.run("insert into t values (2, 'two')");
     // For a moment the daemon is gone and has not left the reason yet.
-    wait_until("the failure is told", || served.get("/health").contains("failing since "));
+    wait_until("the failure is shown", || served.get("/health").contains("failing since "));
     let health = served.get("/health");
     assert!(health.starts_with("HTTP/1.1 503 ") && health.contains("already exists"), "{health}");
     served.pair.run_on_slave("delete from t where id = 2");
-    wait_until("the end of it is told", || served.get("/health").starts_with("HTTP/1.1 200 "));
+    wait_until("the end of it is shown", || served.get("/health").starts_with("HTTP/1.1 200 "));
     assert!(served.daemon.terminate().success());
 }
 

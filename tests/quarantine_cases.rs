@@ -98,7 +98,7 @@ fn transactions_that_touch_each_others_keys_come_back_in_order() {
     assert_eq!(pair.on_slave("select count(*) from replica_held"), ["0"]);
 }
 
-/// A unique value that is not the key's: whoever takes what a transaction in quarantine frees, or had taken, is behind it.
+/// A unique value that is not the key's: a change that takes what a transaction in quarantine frees, or had taken, is behind it.
 #[test]
 fn who_takes_a_unique_value_of_a_transaction_in_quarantine_follows_it() {
     let pair = pair("create table t (id int primary key, a text unique, b text)");

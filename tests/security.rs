@@ -500,7 +500,7 @@ fn a_call_as_the_documentation_shows_it_means_ours_whatever_others_have_made() {
 
 // == Sequences ==
 
-/// The owner of a sequence gives its name to a view, whose functions would run with the rights of whoever reads it, and whose
+/// The owner of a sequence gives its name to a view, whose functions would run with the rights of its reader, and whose
 /// text was written into a statement.
 #[test]
 fn a_view_in_the_place_of_a_sequence_is_not_read_by_the_copy() {
@@ -578,7 +578,7 @@ fn a_sequence_is_interleaved_by_itself_and_not_by_its_name() {
 
 // == Settings that anybody can set ==
 
-/// A change that came from the slave is not sent back to it: whoever could claim that would keep his changes from it, and those
+/// A change that came from the slave is not sent back to it: a role that could claim that would keep its changes from it, and those
 /// of a function that runs with the rights of somebody else.
 #[test]
 fn only_a_session_that_may_mark_the_log_is_believed_where_a_change_comes_from() {

@@ -178,7 +178,7 @@ pub const OWN_TYPES: &str = "
     create type moods_range as range (subtype = mood);
     create type \"Odd Type\" as enum ('one', 'Two')";
 
-/// A pair with one table a type: `t0`, `t1`, ... with the type as a comment for whoever reads a difference.
+/// A pair with one table a type: `t0`, `t1`, ... with the type as a comment for the reader of a difference.
 struct Matrix {
     pair: Pair,
     types: Vec<(&'static str, &'static [&'static str])>,

@@ -157,7 +157,7 @@ fn an_owner_who_is_no_superuser_upgrades_his_own() {
     client.batch_execute("rollback").unwrap();
     drop(client);
 
-    // Whoever runs it, everything belongs to the owner of the log in the end, and nobody else may write it.
+    // No matter who runs it, everything belongs to the owner of the log in the end, and nobody else may write it.
     for run_as in ["postgres", owner.as_str()] {
         let mut client = pair.master();
         client.batch_execute(&format!("set session authorization {run_as}")).unwrap();

@@ -91,7 +91,7 @@ impl SlaveLog {
     pub fn new(config: &Config, findings: &Findings, control: &Control) -> SlaveLog {
         let Findings { hstore_schema, master_encoding, slave_identity, .. } = findings;
         let mut reader = LogReader::new(config, hstore_schema, master_encoding, slave_identity);
-        reader.read_large_rows_aside(config, control);
+        reader.read_large_rows_apart(config, control);
         SlaveLog { progress: SlaveProgress::new(config, findings), reader, spread: sql::spread(&config.slave_field) }
     }
 

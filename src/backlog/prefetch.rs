@@ -96,13 +96,13 @@ impl Connecting {
     pub fn start(config: &Config, control: &Control) -> Result<Connecting> {
         let (label, server, control) = (label(config), config.master.clone(), control.clone());
         let thread = thread::Builder::new().name(label.clone());
-        let dial = move || {
+        let connect = move || {
             let mut session = connect::connect(Side::Master, &server, &label)?;
             control.watch(session.watched());
             session.message("set the session up", sql::READ_BY_INDEX)?;
             Ok(session)
         };
-        thread.spawn(dial).map(Connecting).map_err(|error| internal(&error.to_string()))
+        thread.spawn(connect).map(Connecting).map_err(|error| internal(&error.to_string()))
     }
 
     fn session(self) -> Result<Session> {

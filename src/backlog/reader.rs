@@ -80,13 +80,13 @@ pub struct LogReader {
     escapes: bool,
     lists: ColumnLists,
     /// Where to open a session for a single large row.
-    aside: Option<Aside>,
+    large_rows: Option<LargeRows>,
 }
 
 /// What a session for a single large row needs. The memory into which the row is read goes together with the session; another
 /// session would keep it.
 #[derive(Clone)]
-struct Aside {
+struct LargeRows {
     server: Dsn,
     label: String,
     control: Control,
@@ -104,14 +104,14 @@ impl LogReader {
             is_packed,
             escapes: false,
             lists: ColumnLists::default(),
-            aside: None,
+            large_rows: None,
         }
     }
 
     /// From now on each large row is read on a session of its own.
-    pub fn read_large_rows_aside(&mut self, config: &Config, control: &Control) {
+    pub fn read_large_rows_apart(&mut self, config: &Config, control: &Control) {
         let label = format!("{} large row", config.name);
-        self.aside = Some(Aside { server: config.master.clone(), label, control: control.clone() });
+        self.large_rows = Some(LargeRows { server: config.master.clone(), label, control: control.clone() });
     }
 
     /// Does not return changes of these tables that the initial copy has already loaded: those that the snapshot shows.
@@ -340,7 +340,7 @@ impl LogReader {
     }
 }
 
-impl Aside {
+impl LargeRows {
     fn open(&self) -> Result<Session> {
         let mut session = connect::connect(Side::Master, &self.server, &self.label)?;
         self.control.watch(session.watched());

@@ -59,7 +59,7 @@ impl TextTable {
     }
 }
 
-/// Writes lines to stdout, of which nothing but text reaches the terminal. Whoever composes them escapes what stands within a
+/// Writes lines to stdout, of which nothing but text reaches the terminal. The caller escapes what stands within a
 /// line, by `shown`: a line feed in a name would begin a line. If the reader has closed the pipe, it returns an error instead of a panic, and the verb ends:
 /// nobody would read the rest.
 pub fn print(text: &str) -> Result<()> {

@@ -62,8 +62,8 @@ pub const MISSING_PROGRESS_RIGHTS: &str = "select coalesce(string_agg(format('GR
      %I;', upper(privilege), current_user), ' '), '') from unnest(array['select', 'insert', 'update']) privilege \
      where not has_table_privilege('public.replica_progress', privilege)";
 
-/// Of several daemons of a slave that start at once, one comes first: it has shown itself before the others look. Whoever may
-/// not write the table can't lock it; who writes it need not wait, nor is it waited for, as it may be in doubt.
+/// Of several daemons of a slave that start at once, one comes first: it has shown itself before the others look. A
+/// role that may not write the table can't lock it; who writes it need not wait, nor is it waited for, as it may be in doubt.
 pub const BEGIN_TAKING: &str = "begin; lock table public.replica_slave in share update exclusive mode";
 
 /// How a session shows that it replicates to the slave of a column, for as long as it lives: by an advisory lock on the master,

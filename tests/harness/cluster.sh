@@ -1,5 +1,5 @@
 #!/bin/sh
-# One throwaway PostgreSQL cluster that cannot outlive whoever started it: it is stopped and removed when standard
+# One throwaway PostgreSQL cluster that cannot outlive the program that started it: it is stopped and removed when standard
 # input closes, and the kernel closes that even for a process that was killed.
 #
 #   cluster.sh BIN LABEL CONF [INITDB-OPTION...]

@@ -344,7 +344,7 @@ impl Pair {
     fn named(master: &Server, slave: &Server) -> Pair {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        // The test's name, for whoever reads a server's log; short enough to be shown whole as the name of a session, with
+        // The test's name, for the reader of a server's log; short enough to be shown whole as the name of a session, with
         // both numbers and what the daemon adds.
         let thread = std::thread::current();
         let test = thread.name().and_then(|name| name.rsplit("::").next()).unwrap_or("test");

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Rows that are expected to take as much are read on a session of their own. That is some 16 MB on disk.
-const ASIDE_BYTES: usize = COMPRESSION * (16 << 20);
+const LARGE_ROW_BYTES: usize = COMPRESSION * (16 << 20);
 
 /// How far the changes of a batch have been read.
 pub struct Pages {
@@ -46,9 +46,9 @@ impl Pages {
         let length = chunk_length(self.entries.iter());
         self.bytes = self.entries.range(..length).map(|entry| entry.size).sum();
         let rows = self.entries.drain(..length).map(|entry| (entry.id, entry.change));
-        match &reader.aside {
-            Some(aside) if self.bytes >= ASIDE_BYTES => {
-                let mut session = aside.open()?;
+        match &reader.large_rows {
+            Some(large_rows) if self.bytes >= LARGE_ROW_BYTES => {
+                let mut session = large_rows.open()?;
                 reader.complete(&mut session, rows).map(Some)
             }
             _ => reader.complete(master, rows).map(Some),

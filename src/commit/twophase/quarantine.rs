@@ -19,10 +19,10 @@ impl Pair {
         };
         self.replayer.holds.request_quarantine(txid, format!("change {id}: {}", error.detail()));
         self.log.reader.escape(true);
-        let put_aside = self.attempt(&Arc::new(transactions[place..=place].to_vec()));
+        let quarantined = self.attempt(&Arc::new(transactions[place..=place].to_vec()));
         self.log.reader.escape(false);
         self.replayer.holds.end_request();
-        put_aside?;
+        quarantined?;
         let told = format!("Transaction {txid} put into quarantine: {error}");
         log::warn!(target: &self.name, "{told}");
         self.conflicts.push(told);

@@ -58,7 +58,7 @@ fn set_one(master: &mut Session, slave: &mut Session, name: &str, oid: u32) -> R
 
 /// The last number, and whether it has been given. The sequence's owner may give its name to something else at any moment,
 /// such as a view, which would run functions of his with our rights, and tell any text for a number. So it is read by its own
-/// number; only where it stands before the first is told by its name alone, and that can't change meanwhile.
+/// number; only where it stands before the first is read by its name alone, and that can't change meanwhile.
 fn read_one(master: &mut Session, name: &str, oid: u32) -> Result<(i64, bool)> {
     let operation = "read a sequence";
     if let Some(value) = master.query_one(operation, sql::LAST_VALUE, &[&oid])?.get(0) {

@@ -1,6 +1,6 @@
 //! The clients of one address: a few at a time, each on a thread of its own and with limits for its time and its length.
 //!
-//! Whoever comes is let in at once. If there is no room, a client that has not got its answer yet has to go: the oldest one of
+//! Every client is let in at once. If there is no room, a client that has not got its answer yet has to go: the oldest one of
 //! the machine that has the most. So clients that are slow, or say nothing, keep nobody waiting, however many they are.
 
 use crate::process::logger::OWN_TARGET;

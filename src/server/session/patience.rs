@@ -1,7 +1,7 @@
 //! How long a session waits for its server: until another thread calls its `Closer`, or until a limit is over.
 //!
 //! The postgres crate waits for an answer for ever, and gives nobody its socket. But before it sleeps, it asks our stream for
-//! bytes (`line.rs`). So the stream looks here first, and returns an error when the wait is over. Whoever ends the wait wakes the
+//! bytes (`line.rs`). So the stream looks here first, and returns an error when the wait is over. The thread that ends the wait wakes the
 //! thread that sleeps.
 
 use crate::base::control::Closer;

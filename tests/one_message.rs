@@ -1,5 +1,5 @@
 //! A few changes that come alone, to a daemon that knows their tables: one message to each server, at the same time. Whatever
-//! is unusual, and whoever dies meanwhile, it comes out as it does the ordinary way.
+//! is unusual, and no matter who dies meanwhile, it comes out as it does the ordinary way.
 
 use crate::harness::{Daemon, OwnCluster, Pair, wait_until};
 use postgres::Client;
