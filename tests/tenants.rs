@@ -1,7 +1,7 @@
 //! The owner of a replicated table, who is nobody otherwise: he changes the types of its columns, its name and its kind, and
 //! what he writes runs with no other rights than his, and reaches no other table of the slave.
 
-use crate::harness::{Database, Pair, assert_says, copying};
+use crate::harness::{Database, Feed, Pair, assert_says, copying};
 use std::thread;
 use std::time::Duration;
 
@@ -322,7 +322,7 @@ fn the_owner_of_hstores_schema_is_trusted_or_nothing_is_installed() {
     let mut database = Database::new();
     let tenant = database.role("tenant");
     database.run(&format!("create schema ext authorization {tenant}; create extension hstore schema ext"));
-    let said = database.psql_command("postgres", &std::fs::read_to_string("sql/master-install.sql").unwrap());
+    let said = database.psql("postgres", Feed::File, "master-install.sql");
     assert_says(&said.text, &["hstore is in the schema ext of", &tenant, "ALTER EXTENSION hstore SET SCHEMA public"]);
     assert_eq!(database.column("select to_regclass('public.replica_log')"), [""]);
 }
