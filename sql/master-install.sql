@@ -1297,7 +1297,6 @@ declare
     place pg_catalog.int4 := pg_catalog.strpos(running, letter);
     early pg_catalog.int8;
     first pg_catalog.int8;
-    keys pg_catalog.text[];
     blocked boolean;
 begin
     if running is null or place operator(pg_catalog.=) 0 then
@@ -1351,13 +1350,13 @@ begin
         insert into public.replica_log (relation, event, old, origin)
         select ours.target, 'D', operator(pyreplica.%%) x.*, ours.origin from old_rows x;
     else
-        keys := pyreplica.logged_key(tg_relid, tg_argv[2:], false);
+        -- PostgreSQL asks for the key once, and only if there is a large row.
         insert into public.replica_log (relation, event, old, new, origin)
         select target, 'U',
                case when pg_catalog.pg_column_size(x.before) operator(pg_catalog.<=) 2000 then x.before
-                    else (pyreplica.shortened(x.before, y.after, keys, null)).before end,
+                    else (pyreplica.shortened(x.before, y.after, (select pyreplica.logged_key(tg_relid, tg_argv[2:], false)), null)).before end,
                case when pg_catalog.pg_column_size(x.before) operator(pg_catalog.<=) 2000 then y.after
-                    else (pyreplica.shortened(x.before, y.after, keys, null)).after end,
+                    else (pyreplica.shortened(x.before, y.after, (select pyreplica.logged_key(tg_relid, tg_argv[2:], false)), null)).after end,
                origin
           from (select operator(pyreplica.%%) x.* as before, (x.*)::pg_catalog.record as bytes,
                        pg_catalog.row_number() over () as n from old_rows x) x
@@ -1542,9 +1541,17 @@ begin
 end
 $py_log_knows$;
 
--- Tables that had triggers before there was that table.
+-- Tables that had triggers before there was that table, and those that the log still names: they may be gone by now.
 do $register$
 begin
+    if not exists (select from public.replica_table) then
+        insert into public.replica_table (name)
+        select distinct format('%I.%I', i[1], i[2])
+          from (select distinct relation from public.replica_log
+                 where relation ~ '^("([^"]|"")+"|[a-z_][a-z0-9_$]*)[.]("([^"]|"")+"|[a-z_][a-z0-9_$]*)$') l
+         cross join parse_ident(l.relation) i
+         where cardinality(i) = 2;
+    end if;
     perform pyreplica.register(t.tgrelid)
        from pg_trigger t
       where t.tgfoid in ('public.py_log_replica()'::regprocedure, 'pyreplica.by_partition()'::regprocedure)

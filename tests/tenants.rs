@@ -315,6 +315,19 @@ fn a_renamed_table_is_compared_repaired_and_copied_when_the_owner_of_the_log_agr
     assert_eq!(pair.on_slave("select v from ten.payroll order by id"), ["b"]);
 }
 
+/// The log of a version without `replica_table`: its names were known, and their tables may be gone.
+#[test]
+fn the_names_in_the_log_of_an_earlier_version_are_known() {
+    let pair = Pair::new();
+    pair.exec_both("create table t (id int primary key); create table \"Odd \"\"one\" (id int primary key)");
+    pair.create_triggers();
+    pair.run("insert into t values (1); insert into \"Odd \"\"one\" values (1); drop table t, \"Odd \"\"one\"");
+    pair.run("drop function py_log_knows(text, oid), pyreplica.register(regclass); drop table replica_table");
+    pair.master_server().psql(&pair.master_db(), &crate::harness::Script::Master.path());
+    pair.once();
+    assert_eq!(pair.on_slave("select id from t union all select id from \"Odd \"\"one\""), ["1", "1"]);
+}
+
 // == hstore ==
 
 #[test]

@@ -63,9 +63,17 @@ begin
 end
 $py_log_knows$;
 
--- Tables that had triggers before there was that table.
+-- Tables that had triggers before there was that table, and those that the log still names: they may be gone by now.
 do $register$
 begin
+    if not exists (select from public.replica_table) then
+        insert into public.replica_table (name)
+        select distinct format('%I.%I', i[1], i[2])
+          from (select distinct relation from public.replica_log
+                 where relation ~ '^("([^"]|"")+"|[a-z_][a-z0-9_$]*)[.]("([^"]|"")+"|[a-z_][a-z0-9_$]*)$') l
+         cross join parse_ident(l.relation) i
+         where cardinality(i) = 2;
+    end if;
     perform pyreplica.register(t.tgrelid)
        from pg_trigger t
       where t.tgfoid in ('public.py_log_replica()'::regprocedure, 'pyreplica.by_partition()'::regprocedure)
