@@ -1476,9 +1476,9 @@ $py_log_key$;
 create or replace view public.replica_log_sql as
     select id, txid, public.py_log_sql(l) as sql, username, origin, ts from public.replica_log l order by id;
 
--- == The trigger on a table ==
+-- == The names of replicated tables ==
 
--- Installs the function that creates the triggers on one table, and one that warns of triggers which spoil the order.
+-- Installs the table of the names under which changes are replayed, and the functions that write and read it.
 
 -- Says whether a role may do anyway what the owner of the log may: superusers and members of that role. The owners of the
 -- database and of the schema public are trusted too.
@@ -1560,6 +1560,10 @@ begin
       group by t.tgrelid;
 end
 $register$;
+
+-- == The trigger on a table ==
+
+-- Installs the function that creates the triggers on one table, and one that warns of triggers which spoil the order.
 
 -- Earlier versions had these.
 drop function if exists public.py_log_create_tg(regclass, text), public.py_log_create_tgs(text, text),
