@@ -153,7 +153,8 @@ fn a_process_behind_a_unix_socket_is_reported_and_replaced_when_it_goes_on() {
     hung.go_on();
     wait_ended(pair.slave_server(), pid);
     goes_on(&pair, 2);
-    assert!(daemon.log().contains("terminating connection due to administrator command"));
+    // Whether the server's last message arrives before the end of the connection is chance.
+    daemon.wait_log_times("Opening replica", 2);
     assert!(daemon.terminate().success());
 }
 
