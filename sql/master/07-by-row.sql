@@ -46,7 +46,7 @@ declare
     has_virtual constant boolean := current_setting('server_version_num')::int >= 180000;
 begin
     foreach name in array array['public.py_log_replica', 'pyreplica.by_partition'] loop
-    execute replace(replace(replace(replace(replace($create$
+    execute replace(replace(replace(replace($create$
 create or replace function @name@() returns trigger language plpgsql security definer
 as $py_log_replica$
 declare
@@ -64,9 +64,8 @@ declare
     after public.replica_log.new%type;
     small pg_catalog.record;
 begin
-    -- Each expression costs the application time, mostly when a transaction evaluates it for the first time. So the
-    -- usual path has few expressions, and one of them asks for all rare cases. In a rare case the rows are converted
-    -- again.
+    -- Each expression costs the application time, mostly when a transaction evaluates it for the first time. So the usual
+    -- path has few expressions, and one of them asks for all rare cases. In a rare case the rows are converted again.
     if tg_op operator(pg_catalog.=) 'INSERT' then
         after := operator(pyreplica.%%) new;
     elsif tg_op operator(pg_catalog.=) 'UPDATE' then
@@ -156,7 +155,11 @@ begin
     if letter operator(pg_catalog.<>) 'T'
        and (tg_argv[0] operator(pg_catalog.=) any (pyreplica.special())
             or relation operator(pg_catalog.=) any (pyreplica.special())) then
-        verdict := pyreplica.admit(tg_argv[0], relation, tg_relid, tg_op, @old@, @new@);
+        if @virtual@ then
+            verdict := pyreplica.admit(tg_argv[0], relation, tg_relid, tg_op, pyreplica.computed(tg_relid, old), pyreplica.computed(tg_relid, new));
+        else
+            verdict := pyreplica.admit(tg_argv[0], relation, tg_relid, tg_op, old, new);
+        end if;
         if verdict is null then
             return null;
         end if;
@@ -194,12 +197,18 @@ begin
     end if;
 
     if transformed then
-        if inexact then
-            before := pyreplica.send_exact(tg_argv[0], relation, tg_relid, before, @old@);
-            after := pyreplica.send_exact(tg_argv[0], relation, tg_relid, after, @new@);
+        if @virtual@ and inexact then
+            before := pyreplica.send_exact(tg_argv[0], relation, tg_relid, before, pyreplica.computed(tg_relid, old));
+            after := pyreplica.send_exact(tg_argv[0], relation, tg_relid, after, pyreplica.computed(tg_relid, new));
+        elsif @virtual@ then
+            before := pyreplica.send(tg_argv[0], relation, tg_relid, before, pyreplica.computed(tg_relid, old));
+            after := pyreplica.send(tg_argv[0], relation, tg_relid, after, pyreplica.computed(tg_relid, new));
+        elsif inexact then
+            before := pyreplica.send_exact(tg_argv[0], relation, tg_relid, before, old);
+            after := pyreplica.send_exact(tg_argv[0], relation, tg_relid, after, new);
         else
-            before := pyreplica.send(tg_argv[0], relation, tg_relid, before, @old@);
-            after := pyreplica.send(tg_argv[0], relation, tg_relid, after, @new@);
+            before := pyreplica.send(tg_argv[0], relation, tg_relid, before, old);
+            after := pyreplica.send(tg_argv[0], relation, tg_relid, after, new);
         end if;
         -- pyreplica.send returns the error of an expression under the empty name, which no column can have.
         remark := coalesce(remark, after operator(pyreplica.->) ''::pg_catalog.text,
@@ -233,8 +242,9 @@ end
 $py_log_replica$;
     $create$, '@name@', name), '@copied@', (name = 'pyreplica.by_partition')::text),
                     '@exact@', current_setting('pyreplica.exact')),
-                    '@old@', case when has_virtual then 'pyreplica.computed(tg_relid, old)' else 'old' end),
-                    '@new@', case when has_virtual then 'pyreplica.computed(tg_relid, new)' else 'new' end);
+                    '@virtual@', case when has_virtual then $virtual$exists (select from pg_catalog.pg_attribute a where
+                        a.attrelid operator(pg_catalog.=) tg_relid and a.attgenerated operator(pg_catalog.=) 'v'::pg_catalog."char")$virtual$
+                        else 'false' end);
     end loop;
 end
 $install$;
