@@ -236,7 +236,7 @@ as $own$
                'pyreplica.computed(oid, record)',
                case when to_regtype('public.replica_log') is not null then 'pyreplica.flags(public.replica_log)' end,
                'pyreplica.own()', 'pyreplica.asleep()', 'pyreplica.asleep_body()', 'pyreplica.apply_slaves()',
-               'pyreplica.exact(record)', 'pyreplica.is_by_name(oid)', 'pyreplica.has_names(oid)', 'pyreplica.logged_name(oid)',
+               'pyreplica.exact(record)', 'pyreplica.is_by_name(oid)', 'pyreplica.parts_of(oid)', 'pyreplica.has_names(oid)', 'pyreplica.logged_name(oid)',
                'pyreplica.logged_key(oid, text[], boolean)', 'pyreplica.shortened(@hs@.hstore, @hs@.hstore, text[], boolean)',
                'pyreplica.begin_statement()', 'pyreplica.end_statement()', 'pyreplica.tables(text)',
                'pyreplica.check_expression(text, text, text, text, text, text)', 'pyreplica.check_filter()',
@@ -821,9 +821,9 @@ $shortened$;
 end
 $install$;
 
--- Returns a row with the values of its virtual generated columns, which PostgreSQL 18 has. It computes them only when a query
--- reads them from the table: in a trigger they are NULL. Filters and transforms may ask for them. The expressions of such columns
--- can't call functions of users.
+-- Returns a row with the values of its virtual generated columns, which PostgreSQL 18 has, for a table that has some. It
+-- computes them only when a query reads them from the table: in a trigger they are NULL. Filters and transforms may ask for
+-- them. The expressions of such columns can't call functions of users.
 create or replace function pyreplica.computed(relation oid, r record) returns record language plpgsql stable
     set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
     set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1 set lc_monetary = 'C'
@@ -832,7 +832,7 @@ declare
     computed record;
     columns text;
 begin
-    if r is null or not exists (select from pg_attribute a where a.attrelid = relation and a.attgenerated = 'v') then
+    if r is null then
         return r;
     end if;
     -- Reading the row runs the checks of domains. The filter or transform refuses the types too, and says so.
@@ -879,11 +879,10 @@ begin
 end
 $logged_key$;
 
--- Says whether the text of a type depends on the search_path: it is one of those that stand for an object, like regclass,
--- or is made of one.
-create or replace function pyreplica.is_by_name(type oid) returns boolean language sql stable
+-- Returns a type and all that it is made of: what is beneath a domain, the elements of an array or a range, the columns of a row.
+create or replace function pyreplica.parts_of(type oid) returns setof oid language sql stable
     set search_path = pg_catalog, pg_temp
-as $is_by_name$
+as $parts_of$
     with recursive parts (id) as (
         select type
         union
@@ -899,8 +898,17 @@ as $is_by_name$
               where t.typtype in ('r', 'm') and t.oid in (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)) x (id)
          where x.id <> 0
     )
-    select exists (select from parts where id = any ('{regclass,regproc,regprocedure,regoper,regoperator,regtype,regconfig,
-                                                       regdictionary,regcollation}'::regtype[]::oid[]))
+    select id from parts
+$parts_of$;
+
+-- Says whether the text of a type depends on the search_path: it is one of those that stand for an object, like regclass,
+-- or is made of one.
+create or replace function pyreplica.is_by_name(type oid) returns boolean language sql stable
+    set search_path = pg_catalog, pg_temp
+as $is_by_name$
+    select exists (select from pyreplica.parts_of(type) p (id)
+                    where p.id = any ('{regclass,regproc,regprocedure,regoper,regoperator,regtype,regconfig,regdictionary,
+                                        regcollation}'::regtype[]::oid[]))
 $is_by_name$;
 
 -- Says whether a table has a column of such a type. A session with a search_path of its own asks this for every row.
@@ -1929,25 +1937,12 @@ begin
     if not exists (select from pg_attribute a where a.attrelid = relid and a.atttypid >= 16384 and not a.attisdropped) then
         return;
     end if;
-    with recursive parts (field, id) as (
-        select a.attname, a.atttypid from pg_attribute a
-         where a.attrelid = relid and a.atttypid >= 16384 and not a.attisdropped
-        union
-        select p.field, x.id from parts p
-          join pg_type t on t.oid = p.id
-         cross join lateral (
-             select t.typbasetype union all select t.typelem
-             union all
-             select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and not a.attisdropped
-             union all
-             -- PostgreSQL 13 has no multiranges.
-             select r.rngsubtype from pg_range r
-              where t.typtype in ('r', 'm') and t.oid in (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)) x (id)
-         where x.id >= 16384
-    )
-    select p.field, p.id::regtype as type, t.typowner::regrole as owner into stranger
-      from parts p join pg_type t on t.oid = p.id
-     where t.typcategory <> 'A' and not pyreplica.is_trusted(t.typowner) limit 1;
+    select a.attname as field, t.oid::regtype as type, t.typowner::regrole as owner into stranger
+      from pg_attribute a
+     cross join pyreplica.parts_of(a.atttypid) p (id)
+      join pg_type t on t.oid = p.id
+     where a.attrelid = relid and a.atttypid >= 16384 and not a.attisdropped and t.oid >= 16384
+       and t.typcategory <> 'A' and not pyreplica.is_trusted(t.typowner) limit 1;
     if found then
         raise exception 'column % of table % is of type %, which belongs to %',
                         quote_ident(stranger.field), relid::regclass, stranger.type, stranger.owner

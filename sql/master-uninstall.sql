@@ -63,7 +63,7 @@ begin
     for f in select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
               where n.nspname = 'pyreplica' and pg_has_role(n.nspowner, 'usage')
                 and p.proname in ('begin_statement', 'end_statement', 'exact', 'small', 'shortened', 'tables',
-                                  'check_types', 'is_trusted', 'register', 'check_expression',
+                                  'check_types', 'is_trusted', 'register', 'parts_of', 'check_expression',
                                   'check_filter', 'check_transform', 'complain', 'evaluation', 'conditions',
                                   'replacements', 'apply', 'changed', 'special', 'admit', 'send', 'send_exact', 'python',
                                   'asleep', 'asleep_body', 'apply_slaves', 'own',

@@ -47,25 +47,12 @@ begin
     if not exists (select from pg_attribute a where a.attrelid = relid and a.atttypid >= 16384 and not a.attisdropped) then
         return;
     end if;
-    with recursive parts (field, id) as (
-        select a.attname, a.atttypid from pg_attribute a
-         where a.attrelid = relid and a.atttypid >= 16384 and not a.attisdropped
-        union
-        select p.field, x.id from parts p
-          join pg_type t on t.oid = p.id
-         cross join lateral (
-             select t.typbasetype union all select t.typelem
-             union all
-             select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and not a.attisdropped
-             union all
-             -- PostgreSQL 13 has no multiranges.
-             select r.rngsubtype from pg_range r
-              where t.typtype in ('r', 'm') and t.oid in (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)) x (id)
-         where x.id >= 16384
-    )
-    select p.field, p.id::regtype as type, t.typowner::regrole as owner into stranger
-      from parts p join pg_type t on t.oid = p.id
-     where t.typcategory <> 'A' and not pyreplica.is_trusted(t.typowner) limit 1;
+    select a.attname as field, t.oid::regtype as type, t.typowner::regrole as owner into stranger
+      from pg_attribute a
+     cross join pyreplica.parts_of(a.atttypid) p (id)
+      join pg_type t on t.oid = p.id
+     where a.attrelid = relid and a.atttypid >= 16384 and not a.attisdropped and t.oid >= 16384
+       and t.typcategory <> 'A' and not pyreplica.is_trusted(t.typowner) limit 1;
     if found then
         raise exception 'column % of table % is of type %, which belongs to %',
                         quote_ident(stranger.field), relid::regclass, stranger.type, stranger.owner
