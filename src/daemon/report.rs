@@ -14,8 +14,8 @@ use std::time::Duration;
 /// Longer messages, such as a statement with a large value, are cut.
 const LONGEST_TEXT: usize = 4000;
 
-/// How long the master may take to record a failure.
-const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+/// How long a server may take to answer a short question: to record a failure, or to say what a session does.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 const TOO_MANY_CONNECTIONS: &str = "53300";
 

@@ -73,13 +73,9 @@ pub fn run(mut loaded: LoadedConfigs, mode: Mode, reload: Option<Reload>) -> Res
             loaded.configs.iter_mut().for_each(|config| config.smtp = None);
             Arc::new(|config, control, _| drain_once(config, control))
         }
-        Mode::UntilItWorks => Arc::new(|config, control, outbox| {
+        Mode::UntilItWorks | Mode::Forever => Arc::new(move |config, control, outbox| {
             watchdog::start(config, control, outbox, report::record);
-            keep_running(config, control, outbox, true, &report::record, replicator::run)
-        }),
-        Mode::Forever => Arc::new(|config, control, outbox| {
-            watchdog::start(config, control, outbox, report::record);
-            keep_running(config, control, outbox, false, &report::record, replicator::run)
+            keep_running(config, control, outbox, mode == Mode::UntilItWorks, &report::record, replicator::run)
         }),
     };
     let mut served = Served::default();

@@ -26,6 +26,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
 use crate::config::settings::Config;
 use crate::daemon::outbox::Outbox;
+use crate::daemon::report::ANSWER_LIMIT;
 use crate::daemon::sql;
 use crate::process::logger;
 use crate::server::connect;
@@ -51,9 +52,6 @@ const UNITS_WITHOUT_SIGNS: u32 = 20;
 
 /// How much longer these times get at most: 21 hours without a sign.
 const MOST_PATIENCE: u32 = 64;
-
-/// How long the server may take to say what a session does.
-const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// Watches over the sessions of a pair until it is stopped. `record` records on the master a failure, or that it is over.
 pub fn start(config: &Config, control: &Control, outbox: &Outbox, record: fn(&Config, Option<&Error>)) {
