@@ -49,13 +49,6 @@ fn work(pair: &Pair, tag: &str) {
     }
 }
 
-#[track_caller]
-fn replicate(pair: &Pair, lines: &str) -> String {
-    let finished = pair.try_once_by_file(lines);
-    assert!(finished.status.success(), "{}", finished.output);
-    finished.output
-}
-
 /// Everything that a refusal must not change.
 fn state(pair: &Pair) -> Vec<String> {
     let rows = "select md5(string_agg(t::text, ' ' order by id)) || ' ' || (select n from counter) from t";
@@ -108,7 +101,7 @@ fn in_both_modes(test: impl Fn(&mut Servers, &Pair, &str)) {
         let Some(mut servers) = servers() else { return };
         let pair = servers.pair();
         work(&pair, "a");
-        replicate(&pair, mode);
+        pair.once_with(mode);
         test(&mut servers, &pair, mode);
     }
 }
@@ -119,21 +112,21 @@ fn a_slave_restored_from_an_older_backup_catches_up_by_itself() {
         servers.slave.back_up("old");
         for tag in ["b", "c", "d"] {
             work(pair, tag);
-            replicate(pair, mode);
+            pair.once_with(mode);
         }
         work(pair, "e");
         servers.slave.restore("old");
-        let said = replicate(pair, mode);
+        let said = pair.once_with(mode);
         assert_says(&said, &["The slave is behind: its last batch is ", "Going back to its own position"]);
         assert_whole(pair);
         let status = pair.verb_by_file("status", mode, &[]);
         assert_says(&status.output, &["the slave came back with an older state", "to replay what it lacked"]);
         work(pair, "f");
-        assert!(!replicate(pair, mode).contains("behind"));
+        assert!(!pair.once_with(mode).contains("behind"));
         assert_whole(pair);
         // The same backup again: the history of its last batch has ended meanwhile, and the master still knows it.
         servers.slave.restore("old");
-        assert_says(&replicate(pair, mode), &["Going back to its own position"]);
+        assert_says(&pair.once_with(mode), &["Going back to its own position"]);
         assert_whole(pair);
     });
 }
@@ -173,10 +166,10 @@ fn a_lagging_standby_of_the_slave_that_is_promoted_catches_up() {
     in_both_modes(|servers, pair, mode| {
         servers.slave.back_up("standby");
         work(pair, "b");
-        replicate(pair, mode);
+        pair.once_with(mode);
         servers.slave.promote("standby");
         work(pair, "c");
-        assert_says(&replicate(pair, mode), &["Going back to its own position"]);
+        assert_says(&pair.once_with(mode), &["Going back to its own position"]);
         assert_whole(pair);
     });
 }
@@ -187,19 +180,19 @@ fn what_was_skipped_stays_skipped_when_a_slave_comes_back() {
     let Some(mut servers) = servers() else { return };
     let pair = servers.pair();
     work(&pair, "a");
-    replicate(&pair, "");
+    pair.once_with("");
     servers.slave.back_up("old");
     pair.run("insert into t values (1000, 'skipped')");
     let id = pair.on_master("select max(id) from replica_log").remove(0);
     assert_eq!(pair.verb(&["skip", &id, "--yes", "--reason", "test"]).code(), 0);
     pair.run("insert into t values (1001, 'skipped by hand'); update replica_log set replicated = true where id > (select max(id) - 1 from replica_log)");
     work(&pair, "b");
-    replicate(&pair, "");
+    pair.once_with("");
     servers.slave.restore("old");
-    assert_says(&replicate(&pair, ""), &["Going back to its own position"]);
+    assert_says(&pair.once_with(""), &["Going back to its own position"]);
     assert_eq!(pair.on_slave("select id from t where id in (1000, 1001)"), Vec::<String>::new());
     pair.run("delete from t where id in (1000, 1001)");
-    replicate(&pair, "");
+    pair.once_with("");
     assert_whole(&pair);
 }
 
@@ -209,7 +202,7 @@ fn a_slave_that_is_behind_what_the_log_still_has_is_refused() {
         servers.slave.back_up("old");
         let none_kept = format!("RETENTION=0\n{mode}");
         work(pair, "b");
-        replicate(pair, &none_kept);
+        pair.once_with(&none_kept);
         assert_eq!(pair.logged(), 0);
         servers.slave.restore("old");
         work(pair, "c");
@@ -243,7 +236,7 @@ fn a_master_restored_from_an_older_backup_is_refused() {
     in_both_modes(|servers, pair, mode| {
         servers.master.back_up("old");
         work(pair, "b");
-        replicate(pair, mode);
+        pair.once_with(mode);
         servers.master.restore("old");
         // Ids and transaction numbers are used again.
         work(pair, "c");
@@ -257,7 +250,7 @@ fn a_repair_makes_one_pair_of_both_again() {
     in_both_modes(|servers, pair, mode| {
         servers.master.back_up("old");
         work(pair, "b");
-        replicate(pair, mode);
+        pair.once_with(mode);
         servers.master.restore("old");
         work(pair, "c");
         assert_eq!(pair.try_once_by_file(mode).code(), 9);
@@ -272,7 +265,7 @@ fn a_repair_makes_one_pair_of_both_again() {
         // No trigger logs the counter, so the repair does not set it.
         pair.run_on_slave("update counter set n = 6");
         work(pair, "d");
-        replicate(pair, mode);
+        pair.once_with(mode);
         assert_whole(pair);
     });
 }
@@ -282,7 +275,7 @@ fn a_lagging_standby_of_the_master_that_is_promoted_is_refused() {
     in_both_modes(|servers, pair, mode| {
         servers.master.back_up("standby");
         work(pair, "b");
-        replicate(pair, mode);
+        pair.once_with(mode);
         servers.master.promote("standby");
         assert_refused(pair, mode, &["the slave has replayed batches that the master does not know any more"]);
         work(pair, "c");
@@ -295,14 +288,14 @@ fn a_standby_of_the_master_that_had_everything_goes_on() {
     in_both_modes(|servers, pair, mode| {
         servers.master.back_up("standby");
         work(pair, "b");
-        replicate(pair, mode);
+        pair.once_with(mode);
         work(pair, "c");
         servers.master.take_over("standby");
         work(pair, "d");
-        let said = replicate(pair, mode);
+        let said = pair.once_with(mode);
         assert_says(&said, &["The master was promoted: it is on timeline 2 now, and has the same last batch"]);
         assert_whole(pair);
-        assert!(!replicate(pair, mode).contains("promoted"));
+        assert!(!pair.once_with(mode).contains("promoted"));
     });
 }
 
@@ -316,14 +309,14 @@ fn a_slave_from_a_former_life_of_the_master_is_refused() {
         servers.slave.back_up("old");
         for _ in 0..3 {
             work(pair, "b");
-            replicate(pair, mode);
+            pair.once_with(mode);
         }
         servers.slave.back_up("former");
         servers.master.restore("old");
         servers.slave.restore("old");
         for _ in 0..9 {
             work(pair, "c");
-            replicate(pair, mode);
+            pair.once_with(mode);
         }
         assert_whole(pair);
         servers.slave.restore("former");
@@ -338,7 +331,7 @@ fn a_backup_from_between_prepare_and_commit_replays_nothing_twice() {
         let Some(mut servers) = servers() else { return };
         let pair = servers.pair();
         work(&pair, "a");
-        replicate(&pair, "");
+        pair.once_with("");
         let mut daemon = pair.start_paused_at("prepared");
         work(&pair, "b");
         daemon.wait_paused();
@@ -353,14 +346,14 @@ fn a_backup_from_between_prepare_and_commit_replays_nothing_twice() {
             "master" => servers.master.restore("prepared"),
             _ => servers.slave.restore("prepared"),
         }
-        let said = replicate(&pair, "");
+        let said = pair.once_with("");
         assert_says(
             &said,
             &[if side == "master" { "committed on the slave: commit on the master" } else { "Recovering batch" }],
         );
         assert_whole(&pair);
         work(&pair, "c");
-        replicate(&pair, "");
+        pair.once_with("");
         assert_whole(&pair);
     }
 }
@@ -388,10 +381,10 @@ fn the_mode_may_change_after_a_crash_at_any_step() {
         daemon.wait_paused();
         daemon.kill9();
         let other = if mode.is_empty() { "TWO_PHASE=false" } else { "" };
-        replicate(&pair, other);
+        pair.once_with(other);
         assert_whole(&pair);
         work(&pair, "b");
-        replicate(&pair, mode);
+        pair.once_with(mode);
         assert_whole(&pair);
     }
 }

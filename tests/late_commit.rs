@@ -1,28 +1,8 @@
 //! A server that does its last word of a batch late: after its daemon has died, while or after another one looks.
 
-use crate::harness::{Daemon, Pair, Still, wait_until};
+use crate::harness::{Daemon, Pair, Still, acquainted_pair, wait_until};
 use postgres::Client;
 use std::fs;
-
-/// A pair that has replicated one batch, by which the master knows the slave.
-fn acquainted_pair() -> Pair {
-    let pair = Pair::new();
-    pair.exec_both(
-        "create table t (id int primary key, how text);
-         create table counter (n int); insert into counter values (0)",
-    );
-    pair.run("select py_log_create_tg('t')");
-    pair.run("insert into t values (0, 'replayed')");
-    once(&pair);
-    pair
-}
-
-#[track_caller]
-fn once(pair: &Pair) -> String {
-    let finished = pair.try_once_by_file("");
-    assert!(finished.status.success(), "{}", finished.output);
-    finished.output
-}
 
 /// How each row came to the slave.
 fn slave_rows(pair: &Pair) -> Vec<String> {
@@ -109,7 +89,7 @@ fn a_prepare_that_comes_before_anybody_looks_is_completed() {
     let backend = die_while_the_slave_prepares(&pair);
     backend.go_on();
     wait_until("the slave has prepared", || prepared(&mut pair.slave()) == 1);
-    let output = once(&pair);
+    let output = pair.once_with("");
     assert!(output.contains("prepared on both sides: commit both"), "{output}");
     pair.assert_equal();
     assert_settled(&pair);
@@ -122,13 +102,13 @@ fn a_late_batch_prepares_nothing_after_another_one() {
     pair.run_on_slave("delete from t");
     pair.run("delete from t");
     let backend = die_while_the_slave_prepares(&pair);
-    let output = once(&pair);
+    let output = pair.once_with("");
     assert!(output.contains("prepared on the master only: roll it back"), "{output}");
     backend.go_on();
     let sessions = "select pid from pg_stat_activity where datname = current_database() and client_port > 0";
     wait_until("the late session has ended", || pair.on_slave(sessions).is_empty());
     assert_eq!(prepared(&mut pair.slave()), 0);
-    let output = once(&pair);
+    let output = pair.once_with("");
     assert!(!output.contains("Recovering"), "{output}");
     pair.assert_equal();
     assert_settled(&pair);
@@ -150,7 +130,7 @@ fn a_master_that_prepares_after_the_slave_and_its_daemon_is_waited_for() {
     assert_eq!(pair.try_once().code(), 7);
     backend.go_on();
     wait_until("the master has prepared", || prepared(&mut pair.master()) == 1);
-    let output = once(&pair);
+    let output = pair.once_with("");
     assert!(output.contains("prepared on both sides: commit both"), "{output}");
     pair.assert_equal();
     assert_settled(&pair);

@@ -4,29 +4,9 @@
 //! Whatever is prepared on the slave writes `prepared` where a replay would write `replayed`, so the row tells which of
 //! the two became of a change.
 
-use crate::harness::Pair;
+use crate::harness::{Pair, acquainted_pair};
 use postgres::Client;
 use pyreplica::for_tests::{BatchNumber, GidFamily, Side, origin};
-
-/// A pair that has replicated one batch, by which the master knows the slave.
-fn acquainted_pair() -> Pair {
-    let pair = Pair::new();
-    pair.exec_both(
-        "create table t (id int primary key, how text);
-         create table counter (n int); insert into counter values (0)",
-    );
-    pair.run("select py_log_create_tg('t')");
-    pair.run("insert into t values (0, 'replayed')");
-    once(&pair);
-    pair
-}
-
-#[track_caller]
-fn once(pair: &Pair) -> String {
-    let finished = pair.try_once_by_file("");
-    assert!(finished.status.success(), "{}", finished.output);
-    finished.output
-}
 
 /// The gids of this pair's batches, as its daemon makes them.
 fn family(pair: &Pair) -> GidFamily {
@@ -124,7 +104,7 @@ fn prepared_on_both_sides_is_committed_on_both() {
     change(&pair, 1);
     prepare_on_master(&pair, number);
     prepare_on_slave(&pair, number, 1);
-    let output = once(&pair);
+    let output = pair.once_with("");
     assert!(output.contains(&format!("Recovering batch {number}: prepared on both sides: commit both")), "{output}");
     assert_eq!(slave_rows(&pair), ["1 prepared"]);
     assert_settled(&pair);
@@ -136,7 +116,7 @@ fn prepared_on_the_master_alone_is_rolled_back_and_replayed() {
     let number = next_number(&pair);
     change(&pair, 1);
     prepare_on_master(&pair, number);
-    let output = once(&pair);
+    let output = pair.once_with("");
     assert!(output.contains("prepared on the master only: roll it back"), "{output}");
     assert_eq!(slave_rows(&pair), ["1 replayed"]);
     assert_settled(&pair);
@@ -149,7 +129,7 @@ fn prepared_on_the_slave_and_committed_on_the_master_is_committed() {
     change(&pair, 1);
     prepare_on_slave(&pair, number, 1);
     commit_on_master(&pair, number);
-    let output = once(&pair);
+    let output = pair.once_with("");
     assert!(output.contains("committed on the master: commit on the slave"), "{output}");
     assert_eq!(slave_rows(&pair), ["1 prepared"]);
     assert_settled(&pair);
@@ -161,7 +141,7 @@ fn prepared_on_the_slave_and_rolled_back_on_the_master_is_rolled_back_and_replay
     let number = next_number(&pair);
     change(&pair, 1);
     prepare_on_slave(&pair, number, 1);
-    let output = once(&pair);
+    let output = pair.once_with("");
     assert!(output.contains("not committed on the master: roll back on the slave"), "{output}");
     assert_eq!(slave_rows(&pair), ["1 replayed"]);
     assert_settled(&pair);
@@ -176,7 +156,7 @@ fn prepared_on_the_master_and_committed_on_the_slave_is_committed() {
     change(&pair, 1);
     commit_on_slave(&pair, number, 1);
     prepare_on_master(&pair, number);
-    let output = once(&pair);
+    let output = pair.once_with("");
     assert!(output.contains("committed on the slave: commit on the master"), "{output}");
     assert_eq!(slave_rows(&pair), ["1 prepared"]);
     assert_settled(&pair);
@@ -194,7 +174,7 @@ fn a_number_that_is_not_the_masters_is_rolled_back_whether_it_is_older_or_newer(
     for id in [1, 3] {
         change(&pair, id);
     }
-    let output = once(&pair);
+    let output = pair.once_with("");
     assert_eq!(output.matches("not committed on the master: roll back on the slave").count(), 2, "{output}");
     assert_eq!(slave_rows(&pair), ["1 replayed", "2 prepared", "3 replayed"]);
     assert_settled(&pair);
@@ -209,7 +189,7 @@ fn several_batches_in_doubt_are_each_settled_by_their_own_state() {
     prepare_on_master(&pair, both);
     prepare_on_slave(&pair, both, 2);
     change(&pair, 1);
-    once(&pair);
+    pair.once_with("");
     assert_eq!(slave_rows(&pair), ["1 replayed", "2 prepared"]);
     assert_settled(&pair);
 }
@@ -218,7 +198,7 @@ fn several_batches_in_doubt_are_each_settled_by_their_own_state() {
 fn nothing_prepared_leaves_everything_to_the_replay() {
     let pair = acquainted_pair();
     change(&pair, 1);
-    let output = once(&pair);
+    let output = pair.once_with("");
     assert!(!output.contains("Recovering"), "{output}");
     assert_eq!(slave_rows(&pair), ["1 replayed"]);
     pair.assert_equal();
@@ -250,7 +230,7 @@ fn transactions_that_are_not_this_pairs_are_left_alone() {
     }
     pair.run(&format!("begin; create table theirs (a int); prepare transaction '{name} on the master'"));
     change(&pair, 1);
-    once(&pair);
+    pair.once_with("");
     let left = pair.on_slave("select count(*) from pg_prepared_xacts where database = current_database()");
     assert_eq!(left, [foreign.len().to_string()]);
     let on_master = pair.on_master("select gid from pg_prepared_xacts where database = current_database()");
@@ -264,7 +244,7 @@ fn a_gid_of_this_pair_in_another_database_is_left_alone() {
     let gid = gid(&pair, Side::Slave, next_number(&pair));
     elsewhere.run_on_slave(&format!("begin; insert into t values (1, 'elsewhere'); prepare transaction '{gid}'"));
     change(&pair, 1);
-    once(&pair);
+    pair.once_with("");
     let held = "select gid from pg_prepared_xacts where database = current_database()";
     assert_eq!(elsewhere.on_slave(held), [gid]);
     pair.assert_equal();
@@ -318,7 +298,7 @@ fn what_two_phase_commit_left_is_settled_without_it_too() {
     change(&pair, 2);
     pair.try_once_by_file(ONE_PHASE);
     change(&pair, 3);
-    once(&pair);
+    pair.once_with("");
     assert_eq!(slave_rows(&pair), ["1 prepared", "2 replayed", "3 replayed"]);
     assert_settled(&pair);
 }

@@ -27,7 +27,7 @@ pub use database::{Database, Feed};
 pub use forwarder::Forwarder;
 pub use network::Network;
 pub use pair::Pair;
-pub use road::{drains, drains_at_once, quietly, refused, replays, replays_each, told};
+pub use road::{acquainted_pair, drains, drains_at_once, quietly, refused, replays, replays_each, told};
 pub use smtp::{Certificates, MailServer};
 pub use words::{assert_says, final_words, refusal};
 

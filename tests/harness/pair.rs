@@ -182,14 +182,21 @@ impl Pair {
         run(&self.next_log(), &["--once", path(&file)], &[])
     }
 
+    /// The same where it succeeds. What the daemon has said.
+    #[track_caller]
+    pub fn once_with(&self, lines: &str) -> String {
+        let finished = self.try_once_by_file(lines);
+        assert!(finished.status.success(), "{}", finished.output);
+        finished.output
+    }
+
     /// Drains by a config file with further lines; then nothing waits any more in the log. What the daemon has said.
     #[track_caller]
     pub fn drain_with(&self, lines: &str) -> String {
-        let finished = self.try_once_by_file(lines);
-        assert!(finished.status.success(), "{}", finished.output);
+        let output = self.once_with(lines);
         assert_eq!(self.pending(), 0);
         self.assert_no_prepared();
-        finished.output
+        output
     }
 
     /// Runs a verb on this pair; its words, e.g. `["pause", "--table", "t"]`.

@@ -61,3 +61,17 @@ pub fn refused(pair: &Pair, sql: &str, reason: &str) {
     let said = format!("{error:?}");
     assert!(said.contains(reason), "{said}");
 }
+
+/// A pair that has replicated one batch, by which the master knows the slave.
+#[track_caller]
+pub fn acquainted_pair() -> Pair {
+    let pair = Pair::new();
+    pair.exec_both(
+        "create table t (id int primary key, how text);
+         create table counter (n int); insert into counter values (0)",
+    );
+    pair.run("select py_log_create_tg('t')");
+    pair.run("insert into t values (0, 'replayed')");
+    pair.once_with("");
+    pair
+}
