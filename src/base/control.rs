@@ -114,6 +114,7 @@ struct Shared {
     cancellers: Mutex<Vec<Canceller>>,
     watched: Mutex<Vec<Watched>>,
     abandoned: Mutex<Vec<i32>>,
+    reversed: AtomicBool,
 }
 
 /// Why a wait ended.
@@ -134,6 +135,7 @@ impl Default for Control {
             cancellers: Mutex::default(),
             watched: Mutex::default(),
             abandoned: Mutex::default(),
+            reversed: AtomicBool::new(false),
         };
         Control { shared: Arc::new(shared) }
     }
@@ -189,6 +191,15 @@ impl Control {
             self.wait(left);
         }
         true
+    }
+
+    /// Whether DSN1 is the master, as far as is known: a switchover has exchanged the roles.
+    pub fn is_reversed(&self) -> bool {
+        self.shared.reversed.load(Ordering::SeqCst)
+    }
+
+    pub fn set_reversed(&self, is_reversed: bool) {
+        self.shared.reversed.store(is_reversed, Ordering::SeqCst);
     }
 
     /// Adds a session of the pair to those that are watched over, until it ends.

@@ -29,6 +29,8 @@ pub enum Kind {
     Apart,
     /// The operator has paused the pair.
     Paused,
+    /// The other database is the master now: connect again in the other direction.
+    Switched,
     /// The operator asked the daemon to stop.
     Stopped,
     /// A bug in pyreplica, or an answer of the server that pyreplica does not expect.
@@ -142,7 +144,13 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         matches!(
             self.0.kind,
-            Kind::Connection | Kind::Login | Kind::Contention | Kind::Stopped | Kind::Busy | Kind::Paused
+            Kind::Connection
+                | Kind::Login
+                | Kind::Contention
+                | Kind::Stopped
+                | Kind::Busy
+                | Kind::Paused
+                | Kind::Switched
         )
     }
 
@@ -183,7 +191,7 @@ impl Error {
             (Kind::Usage, _) => ExitCode::Usage,
             (Kind::Config, _) => ExitCode::Config,
             (Kind::Change, _) => ExitCode::Change,
-            (Kind::Busy | Kind::Paused, _) => ExitCode::Busy,
+            (Kind::Busy | Kind::Paused | Kind::Switched, _) => ExitCode::Busy,
             (Kind::Stopped, _) => ExitCode::Success,
             (Kind::Internal, _) => ExitCode::Internal,
             (Kind::Apart, _) => ExitCode::Faulty,

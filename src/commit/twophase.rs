@@ -73,6 +73,8 @@ pub struct Pair {
     pub prefetcher: Option<Prefetcher>,
     /// The pair's name in the slave's tables, see `pair_key`.
     pub key: String,
+    /// The epoch of the master's roles when this pair was connected.
+    pub epoch: i64,
     /// The slave is a master too, so other slaves may need the replayed changes.
     pub feeds_others: bool,
     pub control: Control,
@@ -114,6 +116,7 @@ impl Pair {
             replayer: Replayer::new(config, &findings.master_identity, deferring, holds).dropping_large_changes(),
             prefetcher: None,
             key: pair_key(findings.origin, &field),
+            epoch: 0,
             feeds_others,
             control: control.clone(),
             slave_identity: findings.slave_identity.clone(),

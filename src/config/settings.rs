@@ -161,6 +161,16 @@ impl Config {
         })
     }
 
+    /// The same pair in the direction in force: after a switchover DSN1 is the master.
+    #[must_use]
+    pub fn directed(&self, is_reversed: bool) -> Config {
+        let (master, slave) = match is_reversed {
+            false => (&self.master, &self.slave),
+            true => (&self.slave, &self.master),
+        };
+        Config { master: master.clone(), slave: slave.clone(), ..self.clone() }
+    }
+
     /// The settings of a pair that the command line gives as two connection strings.
     pub fn for_pair(master: Dsn, slave: Dsn) -> Config {
         let dbname = |dsn: &Dsn| dsn.get("dbname").filter(|name| is_printable(name)).map(str::to_string);

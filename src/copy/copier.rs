@@ -35,9 +35,9 @@ use crate::copy::not_valid;
 use crate::copy::plan::{self, Captured, CopyPlan, ServerInfo, listed};
 use crate::copy::schema;
 use crate::copy::sql;
+use crate::pair::connecting::{self, Purpose};
 use crate::pair::copied::{self, Copied, State};
 use crate::pair::release::Release;
-use crate::pair::replicator::{self, Purpose};
 use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
 use crate::replay::hold;
@@ -110,7 +110,7 @@ pub fn run(
     report: &mut dyn FnMut(CopyEvent),
 ) -> Result<CopyResult> {
     let purpose = if options.tables.is_empty() { Purpose::FillAll } else { Purpose::FillTables };
-    match replicator::connect(config, control, purpose) {
+    match connecting::connect(config, control, purpose) {
         Ok(pair) => without_daemon(config, options, pair, control, report),
         Err(error) if error.kind() != Kind::Busy => Err(error),
         Err(_) if !options.tables.is_empty() => live::run(config, options, control, report),

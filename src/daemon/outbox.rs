@@ -130,6 +130,13 @@ impl Outbox {
         }
     }
 
+    /// The roles of the pair were exchanged, and it is connected in the other direction.
+    pub fn switched(&self, now: &Config) {
+        let text = format!("The roles were exchanged: replicating {} -> {} from now on", now.master, now.slave);
+        log::warn!(target: &now.name, "{text}");
+        self.warn(&text);
+    }
+
     /// No more mails will be added. `deliver` tries once more to send those that wait, and returns.
     pub fn close(&self) {
         let Some(shared) = &self.shared else { return };

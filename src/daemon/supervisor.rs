@@ -20,6 +20,7 @@ use crate::daemon::outbox::Outbox;
 use crate::daemon::report;
 use crate::daemon::watchdog;
 use crate::health::metrics::Served;
+use crate::pair::connecting::SWITCHED_PAUSE;
 use crate::pair::listener::RetryWait;
 use crate::pair::replicator::{self, Milestone};
 use crate::process::logger::{self, OWN_TARGET};
@@ -304,7 +305,7 @@ fn cancel(control: &Control) {
 
 fn drain_once(config: &Config, control: &Control) -> Result<()> {
     let outcome = replicator::once(config, control);
-    report::record(config, outcome.as_ref().err());
+    report::record(&config.directed(control.is_reversed()), outcome.as_ref().err());
     let changes = outcome?;
     log::info!(target: &config.name, "{changes} changes replayed");
     Ok(())
@@ -326,6 +327,7 @@ fn keep_running(
     let mut has_failed = true;
     let mut attempt = 0;
     let mut retry_wait = RetryWait::default();
+    let mut was_reversed = control.is_reversed();
     loop {
         let mut progress = |step| match step {
             Milestone::Connected => has_worked = true,
@@ -334,7 +336,7 @@ fn keep_running(
                 attempt = 0;
                 retry_wait.reset();
                 if std::mem::take(&mut has_failed) {
-                    record(config, None);
+                    record(&config.directed(control.is_reversed()), None);
                 }
                 outbox.drained();
             }
@@ -347,8 +349,19 @@ fn keep_running(
         if is_due_to_stop(&error, control, &config.name) {
             return Ok(());
         }
+        if error.kind() == Kind::Switched {
+            if std::mem::replace(&mut was_reversed, control.is_reversed()) != was_reversed && has_worked {
+                outbox.switched(&config.directed(control.is_reversed()));
+            }
+            retry_wait.reset();
+            if control.pause(SWITCHED_PAUSE) {
+                return Ok(());
+            }
+            continue;
+        }
         has_failed = true;
-        record(config, Some(&error));
+        let directed = &config.directed(control.is_reversed());
+        record(directed, Some(&error));
         if give_up && !has_worked {
             return Err(error);
         }
@@ -356,7 +369,7 @@ fn keep_running(
         outbox.failed(&error);
         let pause = backoff::pause(attempt);
         attempt = attempt.saturating_add(1);
-        if retry_wait.wait(config, control, pause, !report::is_master_away(&error)) {
+        if retry_wait.wait(directed, control, pause, !report::is_master_away(&error)) {
             return Ok(());
         }
     }

@@ -150,7 +150,7 @@ impl Watchdog {
             let waited = suspect.since.elapsed().as_secs();
             let side = suspect.watched.side;
             log::info!(target: &self.config.name, "{side}: the answer has come after {waited} s");
-            (self.record)(&self.config, None);
+            (self.record)(&self.directed(), None);
         }
     }
 
@@ -168,10 +168,16 @@ impl Watchdog {
         }
     }
 
+    /// The settings in the direction in force.
+    fn directed(&self) -> Config {
+        self.config.directed(self.control.is_reversed())
+    }
+
     fn connect(&self, side: Side) -> Result<Session> {
+        let directed = self.directed();
         let dsn = match side {
-            Side::Master => &self.config.master,
-            Side::Slave => &self.config.slave,
+            Side::Master => &directed.master,
+            Side::Slave => &directed.slave,
         };
         let mut session = connect::connect(side, dsn, &format!("{} watchdog", self.config.name))?;
         session.limit_waits(ANSWER_LIMIT);
@@ -229,7 +235,7 @@ impl Watchdog {
         let error = Error::new(Kind::Connection, Some(suspect.watched.side), &suspect.operation, detail)
             .with_hint(trouble.hint);
         logger::error(&self.config.name, &error);
-        (self.record)(&self.config, Some(&error));
+        (self.record)(&self.directed(), Some(&error));
         self.outbox.failed(&error);
     }
 

@@ -175,6 +175,6 @@ fn no_answer() -> Answer {
 }
 
 fn look(config: &Config) -> PairStatus {
-    let BothSides { master, slave } = connect_pair::open(config, "metrics", &Control::default());
-    status::look(config, "with its config file", master, slave)
+    let BothSides { master, slave, config, roles } = connect_pair::open(config, "metrics", &Control::default());
+    status::look(&config, "with its config file", roles, master, slave)
 }

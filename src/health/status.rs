@@ -19,6 +19,7 @@ use crate::config::settings::Config;
 use crate::health::sql;
 use crate::pair::copied::{self, Unfinished};
 use crate::server::checks;
+use crate::server::role::Roles;
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
 use std::collections::BTreeSet;
@@ -33,6 +34,8 @@ pub use lag::{Count, Lag, Progress, progress};
 pub struct PairStatus {
     pub name: String,
     pub field: String,
+    /// Who is the master, if that is known.
+    pub roles: Option<Roles>,
     /// Whether the master and the slave could be reached.
     pub reached: [bool; 2],
     /// The daemon's session on the master.
@@ -126,9 +129,15 @@ pub struct Problem {
 }
 
 /// Reads the state of a pair. `source` names it on a command line.
-pub fn look(config: &Config, source: &str, master: Result<Session>, slave: Result<Session>) -> PairStatus {
-    let mut status =
-        PairStatus { name: config.name.clone(), field: config.slave_field.clone(), ..PairStatus::default() };
+pub fn look(
+    config: &Config,
+    source: &str,
+    roles: Option<Roles>,
+    master: Result<Session>,
+    slave: Result<Session>,
+) -> PairStatus {
+    let (name, field) = (config.name.clone(), config.slave_field.clone());
+    let mut status = PairStatus { name, field, roles, ..PairStatus::default() };
     let mut master = status.opened(0, master);
     let mut slave = status.opened(1, slave);
     let origin = match master.as_mut().map(|master| status.ask_master(config, master)) {
@@ -172,6 +181,11 @@ impl PairStatus {
             (true, _) if is_failing => "failing",
             (true, _) => "stopped",
         }
+    }
+
+    /// Whether DSN1 is the master.
+    pub fn is_reversed(&self) -> bool {
+        self.roles.as_ref().is_some_and(|roles| roles.is_reversed)
     }
 
     /// Whether a daemon is connected and nothing is known to fail.

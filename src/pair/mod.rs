@@ -9,6 +9,8 @@
 //! | `emptied` | unlogged tables that a crash has emptied |
 //! | `release` | puts tables on hold, and replays held changes |
 //! | `batches` | takes batches from the backlog, and makes them longer where later transactions belong to them |
+//! | `former` | puts the fence up on a database that was the master before a failover |
+//! | `connecting` | connects, finds out who is the master, settles what is in doubt |
 //! | `listener` | lets the daemon sleep without missing a change |
 //! | `replicator` | the main loop |
 //!
@@ -21,5 +23,7 @@ pub mod copied;
 pub mod emptied;
 pub mod release;
 pub mod batches;
+pub mod former;
+pub mod connecting;
 pub mod listener;
 pub mod replicator;

@@ -4,25 +4,17 @@ use crate::backlog::order::Transaction;
 use crate::backlog::pending::Backlog;
 use crate::backlog::prefetch::{Connecting, Prefetcher};
 use crate::backlog::reader::{Batch, CHUNK_ROWS};
-use crate::backlog::sql as backlog_sql;
 use crate::base::control::{Control, Woken};
 use crate::base::error::{Kind, Result};
-use crate::base::names::Side;
-use crate::commit::twophase::{Pair, pair_key};
+use crate::commit::twophase::Pair;
 use crate::config::settings::Config;
 use crate::pair::batches::{batch_of, replay_and_grow};
-use crate::pair::copied;
-use crate::pair::emptied;
+use crate::pair::connecting::{SWITCHED_PAUSE, connect_for_replay, refuse_if_switched};
 use crate::pair::housekeeping::Housekeeping;
 use crate::pair::listener::{FIRST_PAUSE, Listener};
 use crate::pair::pace::Pace;
 use crate::pair::sql;
 use crate::process::failpoint;
-use crate::replay::hold::Holds;
-use crate::server::checks::{Findings, check, take_replica_role};
-use crate::server::connect;
-use crate::server::session::Row;
-use crate::server::sql as server_sql;
 use std::time::{Duration, Instant};
 
 /// Under a load without end, housekeeping gets its turn after so long.
@@ -33,16 +25,6 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// After a larger change the sessions are opened anew: their buffers would keep the size of the largest message for ever.
 const LARGE_BYTES: usize = 16 << 20;
-
-/// What a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    Replicate,
-    /// A copy of single tables. The slave's position stays.
-    FillTables,
-    /// A copy of everything, which makes a new position.
-    FillAll,
-}
 
 /// What the caller of `run` is informed about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +42,7 @@ pub enum Milestone {
 /// Replicates until `control` stops it, or until something fails. The caller decides whether to try again; `progress`
 /// informs it how far this try has come.
 pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Milestone)) -> Result<()> {
+    let config = &config.directed(control.is_reversed());
     let mut pair = connect_for_replay(config, control)?;
     // LISTEN comes before the first look at the log, so each change is either seen by a look or signalled after it.
     let mut listener = if config.poll.is_some() { None } else { Some(Listener::start(config, control)?) };
@@ -85,7 +68,9 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
             None if was_paused => log::info!(target: &config.name, "Going on"),
             _ => {}
         }
-        if drained > 0 {
+        if drained == 0 {
+            refuse_if_switched(config, &mut pair)?;
+        } else {
             (quiet_since, replayed_at) = (Instant::now(), Instant::now());
             listener.iter_mut().for_each(Listener::reset_pause);
         }
@@ -120,7 +105,16 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
 
 /// Replays everything that is pending now. Returns the number of changes.
 pub fn once(config: &Config, control: &Control) -> Result<u64> {
-    let mut pair = connect_for_replay(config, control)?;
+    let mut config = config.clone();
+    let mut pair = loop {
+        match connect_for_replay(&config, control) {
+            Err(error) if error.kind() == Kind::Switched && !control.pause(SWITCHED_PAUSE) => {
+                config = config.directed(true);
+            }
+            connected => break connected?,
+        }
+    };
+    let config = &config;
     let changes = drain(config, &mut pair, &mut Pace::default(), &mut |_| ())?;
     let mut housekeeping = Housekeeping::default();
     while !housekeeping.run(config, &mut pair, true)? && !control.is_stopping() {}
@@ -295,81 +289,6 @@ fn prefetch(
     if let Some(next) = next {
         prefetcher.request(next);
     }
-}
-
-/// Connects, and makes sure that no copy to the slave is unfinished.
-fn connect_for_replay(config: &Config, control: &Control) -> Result<Pair> {
-    let mut pair = connect(config, control, Purpose::Replicate)?;
-    let later_snapshots =
-        copied::later_snapshots(&mut pair.slave, &pair.key, pair.log.progress.position().base.as_ref())?;
-    pair.log.pass_over(&later_snapshots);
-    warn_of_emptied(config, &mut pair)?;
-    Ok(pair)
-}
-
-/// Warns of unlogged tables that a crash has emptied since the last batch.
-fn warn_of_emptied(config: &Config, pair: &mut Pair) -> Result<()> {
-    let first = |rows: Vec<Row>| rows.first().map(|row| row.get::<_, String>(0));
-    let operation = "look for unlogged tables";
-    let on_master = first(pair.master.query(operation, sql::LAST_BATCH_ON_MASTER, &[&config.slave_field])?);
-    let on_slave = first(pair.slave.query(operation, sql::LAST_BATCH_ON_SLAVE, &[&pair.key])?);
-    let Some((on_master, on_slave)) = on_master.zip(on_slave) else { return Ok(()) };
-    for what in emptied::find(&mut pair.master, &mut pair.slave, (&on_master, &on_slave))? {
-        pair.warn(what);
-    }
-    Ok(())
-}
-
-/// Connects to both sides, checks them, locks the pair against other daemons, and settles transactions in doubt.
-pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<Pair> {
-    let name = &config.name;
-    log::trace!(target: name, "DSN0: {}", config.master);
-    log::trace!(target: name, "DSN1: {}", config.slave);
-    log::info!(target: name, "Opening origin (master) connection");
-    let mut master = connect::connect(Side::Master, &config.master, name)?;
-    control.watch(master.watched());
-    log::info!(target: name, "Opening replica (slave) connection");
-    let mut slave = connect::connect(Side::Slave, &config.slave, name)?;
-    control.watch(slave.watched());
-    control.set_cancellers(vec![master.canceller(), slave.canceller()]);
-    let findings = check(config, &mut master, &mut slave, &control.abandoned())?;
-    let Findings { master_encoding, slave_encoding, .. } = &findings;
-    log::debug!(target: name, "Encoding for this connections are {master_encoding} {slave_encoding}");
-
-    master.message("set the session up", backlog_sql::READ_BY_INDEX)?;
-    slave.set_up(&findings.master_identity)?;
-    let replica_role = take_replica_role(&mut slave)?;
-    if !replica_role {
-        log::warn!(
-            target: name,
-            "slave: the role may not set session_replication_role: triggers and cascades of the slave run too, and \
-             constraints are checked. hint: GRANT SET ON PARAMETER session_replication_role (PostgreSQL 15), or use a \
-             superuser"
-        );
-    }
-    let key = pair_key(findings.origin, &config.slave_field);
-    if !config.two_phase {
-        for session in [&mut master, &mut slave] {
-            session.query("set the session up", sql::COMMIT_DURABLY, &[])?;
-        }
-    }
-    let holds = Holds::open(name, &key, &mut slave)?;
-    let feeds_others = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);
-    let mut pair = Pair::new(config, &findings, (master, slave), holds, !replica_role, feeds_others, control);
-    // As long as a copy of everything is unfinished, what the slave's row says is of no interest.
-    let is_unfinished = copied::unfinished(&mut pair.slave, &pair.key)?.is_some();
-    match purpose {
-        Purpose::Replicate if is_unfinished => drop(copied::later_snapshots(&mut pair.slave, &pair.key, None)?),
-        Purpose::Replicate => pair.recover()?,
-        Purpose::FillTables if !is_unfinished => pair.recover()?,
-        Purpose::FillTables | Purpose::FillAll => pair.recover_to_fill()?,
-    }
-    if pair.feeds_others {
-        // An earlier connection may have been lost between a commit on the slave and its NOTIFY.
-        pair.slave.message("wake the slave's own replicas", sql::NOTIFY)?;
-    }
-    pair.log.progress.open(&mut pair.master)?;
-    Ok(pair)
 }
 
 fn keepalive(name: &str, pair: &mut Pair) -> Result<()> {

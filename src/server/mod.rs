@@ -8,7 +8,9 @@
 //! | `session` | one session: queries, messages, transactions, COPY; bounds what a server sends; the only importer of the postgres crate |
 //! | `checks` | what replication needs before it starts |
 //! | `connect` | connects within a time limit |
-//! | `connect_pair` | connects to both servers of a pair, for a verb |
+//! | `role` | which of the two databases is the master |
+//! | `fence` | keeps writers off the database that is not |
+//! | `connect_pair` | connects to both servers of a pair, for a verb, in the direction in force |
 //!
 //! In PostgreSQL, libpqwalreceiver does this: it is the one place that talks to the other server.
 
@@ -18,4 +20,6 @@ pub mod tls;
 pub mod session;
 pub mod checks;
 pub mod connect;
+pub mod role;
+pub mod fence;
 pub mod connect_pair;

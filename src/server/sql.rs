@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 /// What is pyreplica's own in the schema public, on either server: the one list. A test compares it with the scripts.
 const OWN: &str = "array['replica_log', 'replica_slave', 'replica_history', 'replica_purged', 'replica_table', 'replica_error', \
      'replica_skipped', 'py_log_filter', 'py_log_transform', 'replica_log_former', 'replica_progress', 'replica_hold', \
-     'replica_held', 'replica_conflict', 'replica_copy', 'replica_log_sql', 'replica_replayed', \
+     'replica_held', 'replica_conflict', 'replica_copy', 'replica_role', 'replica_log_sql', 'replica_replayed', \
      'replica_log_id_seq', 'replica_batch_seq']";
 
 /// A query that says array['replica_log'] for the list above, so that it can be run by hand too.
@@ -94,3 +94,21 @@ pub const SLAVE_ROW: &str = "insert into public.replica_slave (field, batch) sel
 
 /// The sessions on the master that replicate or copy to a slave.
 pub const DAEMON: &str = include_str!("../../sql/query/status/daemon.sql");
+
+pub const ROLES_INSTALL: &str = include_str!("../../sql/roles-install.sql");
+
+pub const HAS_ROLES: &str = "select to_regclass('public.replica_role') is not null";
+
+/// What this database says about the pairs with a field, the latest first.
+pub const ROLES: &str = "select role, pair, epoch, peer, peer_at, since::timestamptz(0)::text as since, token \
+     from public.replica_role where field = $1::text::name order by epoch desc";
+
+/// The greatest epoch of a database, in any row with this field. It changes when the roles do.
+pub const EPOCH: &str = "select coalesce(max(epoch), 0) from public.replica_role where field = $1::text::name";
+
+/// The tables that a fence is on, or is to be on.
+pub const FENCE: &str = include_str!("../../sql/query/fence.sql");
+
+/// The database's name, and whether the role owns it.
+pub const OWNS_DATABASE: &str = "select datname::text, pg_has_role(datdba, 'usage') from pg_database \
+     where datname = current_database()";

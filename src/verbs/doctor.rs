@@ -46,8 +46,8 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let mut worst = if errors.is_empty() { Level::Ok } else { Level::Failure };
     let mut documents: Vec<Json> = Vec::new();
     for config in &configs {
-        let BothSides { master, slave } = connect_pair::open(config, "doctor", control);
-        let mut findings = diagnose(config, &call.words_for(config), master, slave);
+        let BothSides { master, slave, config: directed, .. } = connect_pair::open(config, "doctor", control);
+        let mut findings = diagnose(&directed, &call.words_for(config), master, slave);
         if call.has("--mail") {
             findings.push(test_mail(config));
         }
@@ -56,7 +56,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
         if call.has("--json") {
             documents.push(as_json(config, &findings));
         } else {
-            output::print(&as_text(config, &findings, call.has("--brief")))?;
+            output::print(&as_text(&directed, &findings, call.has("--brief")))?;
         }
     }
     if call.has("--json") {

@@ -97,9 +97,9 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
 fn look(call: &Call, loaded: &LoadedConfigs, control: &Control) -> Result<Vec<PairStatus>> {
     let mut pairs = Vec::new();
     for config in &loaded.configs {
-        let BothSides { master, slave } = connect_pair::open(config, "status", control);
+        let BothSides { master, slave, config: directed, roles } = connect_pair::open(config, "status", control);
         control.check()?;
-        pairs.push(status::look(config, &call.words_for(config), master, slave));
+        pairs.push(status::look(&directed, &call.words_for(config), roles, master, slave));
     }
     control.check().map(|()| pairs)
 }
@@ -115,7 +115,8 @@ fn measure_rates(loaded: &LoadedConfigs, pairs: &[PairStatus], control: &Control
     let mut watched: Vec<(&Config, Session, Option<Progress>)> = Vec::new();
     for config in busy {
         // An error is ignored here: the first query has reported it.
-        let opened = connect::connect(Side::Master, &config.master, &format!("{} status", config.name));
+        let directed = config.directed(pairs.iter().any(|pair| pair.name == config.name && pair.is_reversed()));
+        let opened = connect::connect(Side::Master, &directed.master, &format!("{} status", config.name));
         watched.extend(opened.ok().map(|session| (config, session, None)));
     }
     let end = Instant::now() + RATE_TIME;

@@ -90,7 +90,7 @@ select case when w.reads then 'note' when w.relname in ('replica_progress', 'rep
        case when w.reads then 'unless it is meant to'
             else 'unless it is another daemon''s: what is written there is replayed, or decides what is' end
   from rights w
- where not (w.reads and w.grantee in (select grantee from monitors))
+ where not (w.reads and (w.grantee in (select grantee from monitors) or w.relname = 'replica_role'))
    and not (w.grantee in (select grantee from daemons)
             and (w.relname in ('replica_slave', 'replica_history', 'replica_purged', 'replica_error', 'replica_skipped',
                                'replica_log_sql', 'replica_replayed', 'replica_batch_seq', 'py_log_can_wake')

@@ -1,0 +1,28 @@
+-- The tables that a fence is on, or is to be on: those with these names, each with its partitions, and all that have the
+-- trigger already. A statement trigger of a partitioned table does not fire for who writes to a partition.
+--   $1  text[]  names of tables, qualified and quoted
+with recursive named as (
+    select c.oid
+      from unnest($1::text[]) x (name)
+      join pg_class c on c.oid = to_regclass(x.name) and c.relkind in ('r', 'p')
+), family as (
+    select oid from named
+    union
+    select i.inhrelid from family f join pg_class c on c.oid = f.oid and c.relkind = 'p' join pg_inherits i on i.inhparent = f.oid
+), fenced as (
+    select t.tgrelid as oid, t.tgenabled <> 'D' as is_up, t.tgfoid = to_regprocedure('public.py_log_fence()')::oid as is_ours,
+           t.tgargs
+      from pg_trigger t where t.tgname = '!replica_fence' and not t.tgisinternal
+)
+select format('%I.%I', n.nspname, c.relname) as relation, c.oid, x.oid is not null as is_there, coalesce(x.is_up, false) as is_up,
+       coalesce(x.is_ours, true) as is_ours, f.oid is not null as is_named, pg_has_role(c.relowner, 'usage') as is_owner,
+       c.relowner::regrole::text as owner,
+       coalesce(array(select convert_from(decode(m[1], 'hex'), getdatabaseencoding())
+                        from regexp_matches(encode(x.tgargs, 'hex'), '((?:[1-9a-f].|0[1-9a-f])*)00', 'g') with ordinality y (m, n)
+                       order by n), '{}') as arguments
+  from family f
+  full join fenced x using (oid)
+  join pg_class c on c.oid = coalesce(f.oid, x.oid)
+  join pg_namespace n on n.oid = c.relnamespace
+ where c.relkind in ('r', 'p')
+ order by 1

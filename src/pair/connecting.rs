@@ -1,0 +1,150 @@
+//! Connects a pair: opens both sessions, finds out who is the master, checks both sides, and settles what is in doubt.
+
+use crate::backlog::sql as backlog_sql;
+use crate::base::control::Control;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::Side;
+use crate::commit::twophase::{Pair, pair_key};
+use crate::config::settings::Config;
+use crate::pair::copied;
+use crate::pair::emptied;
+use crate::pair::former;
+use crate::pair::sql;
+use crate::replay::hold::Holds;
+use crate::server::checks::{Findings, check, take_replica_role};
+use crate::server::connect;
+use crate::server::role::{self, Roles, State};
+use crate::server::session::{Row, Session};
+use crate::server::sql as server_sql;
+use std::time::Duration;
+
+/// Before the pair is connected again in another direction.
+pub const SWITCHED_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Replicate,
+    /// A copy of single tables. The slave's position stays.
+    FillTables,
+    /// A copy of everything, which makes a new position.
+    FillAll,
+}
+
+/// Connects, and makes sure that no copy to the slave is unfinished.
+pub fn connect_for_replay(config: &Config, control: &Control) -> Result<Pair> {
+    let mut pair = connect(config, control, Purpose::Replicate)?;
+    let later_snapshots =
+        copied::later_snapshots(&mut pair.slave, &pair.key, pair.log.progress.position().base.as_ref())?;
+    pair.log.pass_over(&later_snapshots);
+    warn_of_emptied(config, &mut pair)?;
+    Ok(pair)
+}
+
+/// Warns of unlogged tables that a crash has emptied since the last batch.
+fn warn_of_emptied(config: &Config, pair: &mut Pair) -> Result<()> {
+    let first = |rows: Vec<Row>| rows.first().map(|row| row.get::<_, String>(0));
+    let operation = "look for unlogged tables";
+    let on_master = first(pair.master.query(operation, sql::LAST_BATCH_ON_MASTER, &[&config.slave_field])?);
+    let on_slave = first(pair.slave.query(operation, sql::LAST_BATCH_ON_SLAVE, &[&pair.key])?);
+    let Some((on_master, on_slave)) = on_master.zip(on_slave) else { return Ok(()) };
+    for what in emptied::find(&mut pair.master, &mut pair.slave, (&on_master, &on_slave))? {
+        pair.warn(what);
+    }
+    Ok(())
+}
+
+/// Connects to both sides, checks them, locks the pair against other daemons, and settles transactions in doubt.
+pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<Pair> {
+    let name = &config.name;
+    log::trace!(target: name, "DSN0: {}", config.master);
+    log::trace!(target: name, "DSN1: {}", config.slave);
+    log::info!(target: name, "Opening origin (master) connection");
+    let mut master = connect::connect(Side::Master, &config.master, name)?;
+    control.watch(master.watched());
+    log::info!(target: name, "Opening replica (slave) connection");
+    let mut slave = connect::connect(Side::Slave, &config.slave, name)?;
+    control.watch(slave.watched());
+    control.set_cancellers(vec![master.canceller(), slave.canceller()]);
+    let epoch = role::epoch(&mut master, &config.slave_field)?;
+    let roles = who_is_master(config, control, &mut master, &mut slave)?;
+    let findings = check(config, &mut master, &mut slave, &control.abandoned())?;
+    if epoch > 0 {
+        log::info!(target: name, "In epoch {epoch} the master is {}", role::place(&config.master));
+    }
+    let Findings { master_encoding, slave_encoding, .. } = &findings;
+    log::debug!(target: name, "Encoding for this connections are {master_encoding} {slave_encoding}");
+
+    master.message("set the session up", backlog_sql::READ_BY_INDEX)?;
+    slave.set_up(&findings.master_identity)?;
+    let replica_role = take_replica_role(&mut slave)?;
+    if !replica_role {
+        log::warn!(
+            target: name,
+            "slave: the role may not set session_replication_role: triggers and cascades of the slave run too, and \
+             constraints are checked. hint: GRANT SET ON PARAMETER session_replication_role (PostgreSQL 15), or use a \
+             superuser"
+        );
+    }
+    let key = pair_key(findings.origin, &config.slave_field);
+    if !config.two_phase {
+        for session in [&mut master, &mut slave] {
+            session.query("set the session up", sql::COMMIT_DURABLY, &[])?;
+        }
+    }
+    let holds = Holds::open(name, &key, &mut slave)?;
+    let feeds_others = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);
+    let mut pair = Pair::new(config, &findings, (master, slave), holds, !replica_role, feeds_others, control);
+    pair.epoch = epoch;
+    // As long as a copy of everything is unfinished, what the slave's row says is of no interest.
+    let is_unfinished = copied::unfinished(&mut pair.slave, &pair.key)?.is_some();
+    match purpose {
+        Purpose::Replicate if is_unfinished => drop(copied::later_snapshots(&mut pair.slave, &pair.key, None)?),
+        Purpose::Replicate => pair.recover()?,
+        Purpose::FillTables if !is_unfinished => pair.recover()?,
+        Purpose::FillTables | Purpose::FillAll => pair.recover_to_fill()?,
+    }
+    // What was prepared may have been a switchover.
+    refuse_if_switched(config, &mut pair)?;
+    if roles.state == State::Between {
+        pair.warn(BETWEEN.to_string());
+    }
+    if pair.feeds_others {
+        // An earlier connection may have been lost between a commit on the slave and its NOTIFY.
+        pair.slave.message("wake the slave's own replicas", sql::NOTIFY)?;
+    }
+    pair.log.progress.open(&mut pair.master)?;
+    Ok(pair)
+}
+
+const BETWEEN: &str = "A switchover was interrupted: the fence is up on the old master, and the slave is not the master yet. \
+     hint: run pyreplica switchover again, which finishes it; with --undo it lets the old master go on";
+
+/// Decides who is the master. An error if it is the other side, and if the other side was the master before a failover: then
+/// that is fenced first.
+fn who_is_master(config: &Config, control: &Control, master: &mut Session, slave: &mut Session) -> Result<Roles> {
+    let field = &config.slave_field;
+    let (here, there) = (role::said(master, field)?, role::said(slave, field)?);
+    let roles = role::decide(&here, &there)?;
+    if roles.is_reversed {
+        control.set_reversed(!control.is_reversed());
+        return Err(switched("the other database is the master"));
+    }
+    if roles.state == State::Former {
+        return Err(former::fence(config, &roles, &here, (slave, &there)));
+    }
+    Ok(roles)
+}
+
+/// An error if the roles have changed since the pair was connected.
+pub fn refuse_if_switched(config: &Config, pair: &mut Pair) -> Result<()> {
+    match role::epoch(&mut pair.master, &config.slave_field)? == pair.epoch {
+        true => Ok(()),
+        false => Err(switched("the roles have changed")),
+    }
+}
+
+fn switched(why: &str) -> Error {
+    Error::new(Kind::Switched, Some(Side::Master), "go on in this direction", why)
+        .with_hint("the daemon connects again by itself; for a verb: run it again")
+}

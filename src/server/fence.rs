@@ -1,0 +1,115 @@
+//! The fence: a trigger that keeps writers off the replicated tables of a database that is not the master.
+//!
+//! It is a statement trigger, also on each partition, and stops every role. A daemon writes in the replica role and does not meet
+//! it. Putting it up and taking it down needs the same lock, which lets readers go on; so the trigger is made beforehand, disabled.
+
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::{Side, quote_ident, quote_literal};
+use crate::server::session::Session;
+use crate::server::sql;
+
+/// A table that has the trigger, or is to have it.
+#[derive(Clone, Debug)]
+pub struct Fenced {
+    /// Qualified and quoted.
+    pub relation: String,
+    /// The trigger is there, and enabled.
+    pub is_up: bool,
+    is_there: bool,
+    is_ours: bool,
+    /// It is one of the tables that were asked for.
+    pub is_named: bool,
+    is_owner: bool,
+    owner: String,
+    arguments: Vec<String>,
+}
+
+/// The state of the fence on these tables and their partitions.
+pub fn look(session: &mut Session, relations: &[String]) -> Result<Vec<Fenced>> {
+    let rows = session.query("look at the fence", sql::FENCE, &[&relations])?;
+    let fenced = rows.iter().map(|row| Fenced {
+        relation: row.get("relation"),
+        is_up: row.get("is_up"),
+        is_there: row.get("is_there"),
+        is_ours: row.get("is_ours"),
+        is_named: row.get("is_named"),
+        is_owner: row.get("is_owner"),
+        owner: row.get("owner"),
+        arguments: row.get("arguments"),
+    });
+    Ok(fenced.collect())
+}
+
+/// Makes the table of roles and the fence's function.
+pub fn install(session: &mut Session) -> Result<()> {
+    session.script("install the fence", sql::ROLES_INSTALL).map_err(|error| match error.code() {
+        Some("42501") => error.with_hint(
+            "run sql/roles-install.sql there as the owner of the database, or use the owner's connection string",
+        ),
+        _ => error,
+    })
+}
+
+/// Makes the trigger, disabled, on each of the tables that lack it. `master_at` says where the master is while the fence is up;
+/// `passes` is a role that it lets pass, or empty. Each table has a transaction of its own and is locked for a moment.
+pub fn prepare(session: &mut Session, tables: &[Fenced], master_at: &str, passes: &str) -> Result<()> {
+    let arguments = [master_at.to_string(), passes.to_string()];
+    for table in tables.iter().filter(|table| table.is_named) {
+        if table.is_there && table.is_ours && table.arguments == arguments {
+            continue;
+        }
+        if !table.is_owner {
+            return Err(not_owner(session.side(), table));
+        }
+        let drop_former = if table.is_there { drop(&table.relation) } else { String::new() };
+        let state = if table.is_up { "" } else { "DISABLE" };
+        let disable = if state.is_empty() { String::new() } else { switch(&table.relation, state) };
+        let create = format!(
+            "BEGIN; {drop_former} CREATE TRIGGER \"!replica_fence\" BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {} \
+             FOR EACH STATEMENT EXECUTE FUNCTION public.py_log_fence({}, {}); {disable} COMMIT",
+            table.relation,
+            quote_literal(master_at),
+            quote_literal(passes)
+        );
+        session.script(&format!("make the fence of {}", table.relation), &create)?;
+    }
+    Ok(())
+}
+
+/// The statements that put the fence up on these tables, on which `prepare` has made it.
+pub fn up(tables: &[Fenced]) -> String {
+    tables.iter().filter(|table| table.is_named).map(|table| switch(&table.relation, "ENABLE")).collect()
+}
+
+/// The statements that take it down wherever it is.
+pub fn down(tables: &[Fenced]) -> String {
+    tables.iter().filter(|table| table.is_up).map(|table| switch(&table.relation, "DISABLE")).collect()
+}
+
+/// The statement that makes the database's next sessions read-only, so that clients with several hosts and
+/// target_session_attrs=read-write go to the other one. `on`: whether it is; the role must own the database.
+pub fn read_only(session: &mut Session, on: bool) -> Result<Option<String>> {
+    let row = session.query_one("look at the database", sql::OWNS_DATABASE, &[])?;
+    let (name, owns): (String, bool) = (row.get(0), row.get(1));
+    let database = quote_ident(&name);
+    Ok(owns.then(|| match on {
+        true => format!("ALTER DATABASE {database} SET default_transaction_read_only = on;"),
+        false => format!("ALTER DATABASE {database} RESET default_transaction_read_only;"),
+    }))
+}
+
+fn switch(relation: &str, state: &str) -> String {
+    format!("ALTER TABLE ONLY {relation} {state} TRIGGER \"!replica_fence\";")
+}
+
+fn drop(relation: &str) -> String {
+    format!("DROP TRIGGER \"!replica_fence\" ON {relation};")
+}
+
+fn not_owner(side: Side, table: &Fenced) -> Error {
+    let detail = format!("{} belongs to {}, and only its owner may put up the fence", table.relation, table.owner);
+    Error::new(Kind::Setup, Some(side), "make the fence", detail).with_hint(format!(
+        "GRANT {} TO the role that connects there; or use connection strings of that role",
+        quote_ident(&table.owner)
+    ))
+}
