@@ -25,6 +25,8 @@ pub(crate) mod pair;
 pub(crate) mod copy;
 /// What doctor, status and Prometheus ask.
 pub(crate) mod health;
+/// Who is the master: switchover, failover, failback.
+pub(crate) mod roles;
 /// All pairs of a process, and mails about them.
 pub(crate) mod daemon;
 /// The command line, a file a verb.

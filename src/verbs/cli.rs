@@ -20,12 +20,13 @@ use crate::verbs::pending;
 use crate::verbs::retry;
 use crate::verbs::skip;
 use crate::verbs::status;
+use crate::verbs::switchover;
 use crate::verbs::verb::{self, Call, Opt, PairSource, Value, Verb, usage};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// All verbs, in the order of the help. Replication itself has no verb.
-static VERBS: [&Verb; 11] = [
+static VERBS: [&Verb; 12] = [
     &install::VERB,
     &copy::VERB,
     &doctor::VERB,
@@ -37,6 +38,7 @@ static VERBS: [&Verb; 11] = [
     &retry::VERB,
     &pause::PAUSE,
     &pause::RESUME,
+    &switchover::VERB,
 ];
 
 static REPLICATION: [Opt; 4] = [

@@ -5,7 +5,7 @@ use crate::base::error::{ExitCode, Result};
 use crate::base::shown::shown;
 use crate::copy::copier::{self, CopyEvent, CopyOptions, CopyProgress, CopyResult, LoadedTable};
 use crate::process::output::{self, ProgressLine, json};
-use crate::verbs::install::install;
+use crate::roles::install::install;
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
 use std::time::Duration;
 

@@ -1,23 +1,11 @@
 //! `pyreplica install` prepares a master for replication.
 
 use crate::base::control::Control;
-use crate::base::error::{Error, ExitCode, Kind, Result};
-use crate::base::names::Side;
+use crate::base::error::{ExitCode, Result};
 use crate::base::shown::shown;
-use crate::config::dsn::Dsn;
 use crate::process::output;
-use crate::server::connect;
-use crate::server::session::Session;
-use crate::verbs::sql;
+use crate::roles::install::install;
 use crate::verbs::verb::{Call, PairSource, Verb, Words};
-use std::time::Duration;
-
-/// Others wait behind this session, at most so long.
-const SHORT_LOCK_TIMEOUT: &str = "SET lock_timeout = '1s'";
-
-/// How often a lock is tried, and how long to let others work in between.
-const TRIES: u32 = 20;
-const PAUSE: Duration = Duration::from_secs(2);
 
 pub const VERB: Verb = Verb { name: "install", help: HELP, options: &[], words: Words::Master, run };
 
@@ -42,89 +30,4 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let PairSource::Master(dsn) = &call.source else { unreachable!("the command line was checked") };
     install(dsn, control, &mut |line| output::print(&format!("{}\n", shown(line))))?;
     Ok(ExitCode::Success)
-}
-
-/// Runs the embedded master script and creates the triggers. It calls `report` with a line about each table.
-///
-/// A session that waits for a table's lock makes those wait that come after it. So each table has a transaction of its own, waits for
-/// a moment only, and is tried again when the others have had their turn.
-pub fn install(dsn: &Dsn, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
-    let mut master = connect::connect(Side::Master, dsn, "install")?;
-    control.set_cancellers(vec![master.canceller()]);
-    // The script then creates hstore in the schema in which the operator's own session would create it.
-    master.message("set the session up", &format!("RESET search_path; {SHORT_LOCK_TIMEOUT}"))?;
-    let mut tries = 1;
-    while let Err(error) = master.script("install the log and its trigger", sql::MASTER_INSTALL) {
-        if error.kind() != Kind::Contention || control.is_stopping() || tries == TRIES {
-            return Err(error);
-        }
-        report(&format!("waiting for a lock of the log or of pyreplica's other objects: {}", error.detail()))?;
-        wait(control)?;
-        tries += 1;
-    }
-    master.message("set the session up", sql::OWN_SESSION_PATH)?;
-    let warnings: Vec<String> = master.query_one("read the warnings of the script", sql::WARNINGS, &[])?.get(0);
-    warnings.iter().try_for_each(|warning| report(warning))?;
-    create_triggers(&mut master, control, report)
-}
-
-fn create_triggers(master: &mut Session, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
-    let mut todo: Vec<(String, String)> = Vec::new();
-    for row in master.query("look at the tables", &sql::TO_INSTALL, &[])? {
-        let (schema, name): (String, String) = (row.get("schema"), row.get("name"));
-        if row.get("is_done") {
-            let key: Vec<String> = row.get("key");
-            report(&format!("{name} has its trigger ({})", key.join(",")))?;
-        } else {
-            todo.push((schema, name));
-        }
-    }
-    let mut failed: Vec<String> = Vec::new();
-    for attempt in 1..=TRIES {
-        let mut locked = Vec::new();
-        for (schema, name) in todo {
-            let created = master.transaction("BEGIN", |master| {
-                Ok(master
-                    .query_one("create the triggers", sql::CREATE_TRIGGERS, &[&schema, &name])?
-                    .get::<_, String>(0))
-            });
-            match created {
-                Ok(line) => report(&line)?,
-                Err(error) if error.kind() == Kind::Contention && !control.is_stopping() => {
-                    if attempt == 1 {
-                        report(&format!("table {name} waits for its turn: {}", error.detail()))?;
-                    }
-                    locked.push((schema, name));
-                }
-                Err(error) if error.is_transient() => return Err(error),
-                Err(error) => {
-                    report(&format!("table {name} gets no trigger: {}", error.detail()))?;
-                    failed.push(name);
-                }
-            }
-        }
-        todo = locked;
-        if todo.is_empty() {
-            break;
-        }
-        if attempt < TRIES {
-            wait(control)?;
-        }
-    }
-    failed.extend(todo.into_iter().map(|(_, name)| name));
-    if failed.is_empty() {
-        return Ok(());
-    }
-    let detail = format!("{} of the tables have none: {}", failed.len(), failed.join(", "));
-    Err(Error::new(Kind::Setup, Some(Side::Master), "create all triggers", detail).with_hint(
-        "the lines above say why; the other tables have theirs. Run pyreplica install again, when the sessions that lock these \
-         tables have ended (pg_stat_activity shows which have begun long ago)",
-    ))
-}
-
-fn wait(control: &Control) -> Result<()> {
-    match control.pause(PAUSE) {
-        true => Err(Error::new(Kind::Stopped, None, "install", "stopped by a signal")),
-        false => Ok(()),
-    }
 }

@@ -7,6 +7,7 @@
 //! | `install`, `copy` | prepare a master; fill a slave |
 //! | `doctor`, `status`, `compare` | check the pairs; `compare` also has `repair` |
 //! | `pause`, `pending`, `skip`, `retry` | put tables on hold; show, skip or retry changes that cannot be replayed |
+//! | `switchover` | exchanges the roles of master and slave |
 //! | `cli` | parses the command line and runs the verb or the daemon |
 //!
 //! Slony-I has slonik for this, PgQ its admin scripts.
@@ -22,4 +23,5 @@ pub mod pause;
 pub mod pending;
 pub mod skip;
 pub mod retry;
+pub mod switchover;
 pub mod cli;

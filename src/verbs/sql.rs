@@ -2,22 +2,6 @@
 
 use crate::backlog::sql::own;
 use crate::base::names::quote_ident;
-use crate::server::sql::with_own;
-use std::sync::LazyLock;
-
-pub const MASTER_INSTALL: &str = include_str!("../../sql/master-install.sql");
-
-/// The warnings of that script.
-pub const WARNINGS: &str = "select array(select jsonb_array_elements_text(coalesce(nullif(current_setting('pyreplica.told', true), ''), '[]')::jsonb))";
-
-/// The tables that get the trigger, and whether they have it.
-pub static TO_INSTALL: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/install.sql")));
-
-/// Creates the triggers on one table. A partitioned table passes its trigger on to its partitions.
-pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg($1::text, $2::text)";
-
-/// Sets the search path of pyreplica's sessions again, in a session that has reset it.
-pub const OWN_SESSION_PATH: &str = "set search_path = pg_catalog, pg_temp";
 
 /// The name of a table in the log. A name without a schema means a table in public. For a partition it is the name of
 /// its root.

@@ -24,6 +24,7 @@ verbs:
   pyreplica retry [ID...] [PAIR]   retry the transactions in quarantine
   pyreplica pause [PAIRS]          pause replay of pairs or of single tables
   pyreplica resume [PAIRS]         resume it
+  pyreplica switchover PAIR        make the slave the master, and back
   pyreplica help [VERB]            explain a verb
 
 PAIRS are named as for replication: FILE.conf, DIR, DSN0 DSN1 or nothing. The

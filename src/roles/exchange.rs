@@ -1,0 +1,273 @@
+//! The two transactions that exchange the roles.
+//!
+//! They are the last batch of the old direction: a batch without changes, which carries the roles along. The old master notes its
+//! number and token in `replica_slave`, the slave in `replica_progress`, and both are prepared under the names of a batch. So
+//! whatever a crash leaves is settled by the same code, by the same table (`commit/recovery.rs`), and like a batch it commits on the
+//! old master first.
+//!
+//! | transaction | on the old master | on the new one |
+//! |---|---|---|
+//! | roles | slave, in the next epoch | master, in the next epoch |
+//! | fence | up | down |
+//! | the old direction | number and token | the same |
+//! | the new direction | a first batch: number, token, position | the same |
+//!
+//! The old master's locks are held until its commit, also by the prepared transaction, so at no moment do both accept a write.
+//! Without two-phase commit the old master commits first. A crash in between leaves no master; `switchover` finishes it.
+
+use crate::backlog::master_row::{MasterRow, parse};
+use crate::backlog::position::Position;
+use crate::backlog::sql as backlog_sql;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::{BatchId, BatchNumber, LogId, Side, quote_literal};
+use crate::commit::agreement::{self, Standing, standing};
+use crate::commit::recovery::GidFamily;
+use crate::commit::sql as commit_sql;
+use crate::commit::twophase::{draw_batch, pair_key};
+use crate::pair::sql as pair_sql;
+use crate::process::failpoint;
+use crate::roles::install;
+use crate::roles::sides::Sides;
+use crate::roles::sql;
+use crate::server::checks;
+use crate::server::fence::{self, Fenced};
+use crate::server::role::place;
+use crate::server::session::{Session, ToSql};
+use crate::server::sql as server_sql;
+
+/// A slave of the old master, for the new one.
+pub struct OtherSlave {
+    pub field: String,
+    pub token: String,
+    batch: i64,
+    database: Option<String>,
+    /// It becomes a slave of the new master, and continues where it is.
+    pub is_taken: bool,
+}
+
+/// What the exchange writes.
+pub struct Exchange<'a> {
+    pub sides: &'a mut Sides,
+    /// The fence's tables on the old master.
+    pub tables: &'a [Fenced],
+    pub epoch: i64,
+    pub pair: String,
+    pub others: Vec<OtherSlave>,
+    /// The old master has its half already: a switchover was interrupted between the two commits.
+    pub is_half_done: bool,
+}
+
+/// The first "batch" of the new direction.
+struct First {
+    key: String,
+    position: Position,
+    history: Option<String>,
+}
+
+impl OtherSlave {
+    /// The other slaves that have replicated from this master.
+    pub fn all(master: &mut Session, field: &String) -> Result<Vec<OtherSlave>> {
+        let rows = master.query("look at the other slaves", sql::OTHER_SLAVES, &[field])?;
+        let others = rows.iter().map(|row| OtherSlave {
+            field: row.get("field"),
+            token: row.get("token"),
+            batch: row.get("batch"),
+            database: row.get("slave"),
+            is_taken: false,
+        });
+        Ok(others.collect())
+    }
+
+    /// Whether anything is pending for it, or in doubt: then its row is locked.
+    pub fn is_behind(&self, master: &mut Session) -> Result<bool> {
+        Ok(!master.query("look what is pending", &backlog_sql::waiting(&self.field), &[&self.field])?.is_empty())
+    }
+}
+
+impl Exchange<'_> {
+    /// Exchanges the roles. The master's session holds the locks in an open transaction. With `dry` both sides are rolled back
+    /// instead of being committed.
+    pub fn run(mut self, dry: bool) -> Result<()> {
+        let done = self.both_halves(dry);
+        if done.is_err() {
+            // What is prepared stays prepared: these end what is not.
+            self.sides.slave.roll_back();
+            self.sides.master.roll_back();
+        }
+        done
+    }
+
+    fn both_halves(&mut self, dry: bool) -> Result<()> {
+        let two_phase = self.sides.config.two_phase && !self.is_half_done;
+        let last = if self.is_half_done { None } else { Some(self.last_batch()?) };
+        let last = last.filter(|_| two_phase);
+        let first = self.on_slave(last.as_ref())?;
+        failpoint::reached("switch slave noted");
+        self.on_master(&first, last.as_ref())?;
+        failpoint::reached("switch noted");
+        let Some((batch, _)) = last else {
+            if dry {
+                self.sides.slave.message("roll back", "ROLLBACK")?;
+                return self.sides.master.message("roll back", "ROLLBACK").map(drop);
+            }
+            self.sides.master.message("commit", "COMMIT")?;
+            failpoint::reached("switch old committed");
+            return self.sides.slave.message("commit", "COMMIT").map(drop);
+        };
+        let gids = GidFamily::new(&self.sides.config.name, &self.sides.config.slave_field, self.sides.origin);
+        let gid = |side| quote_literal(&gids.gid(side, batch.number, &batch.token));
+        let Sides { master, slave, .. } = &mut *self.sides;
+        slave.message("prepare the new master", &format!("PREPARE TRANSACTION {}", gid(Side::Slave)))?;
+        failpoint::reached("switch slave prepared");
+        if let Err(error) =
+            master.message("prepare the old master", &format!("PREPARE TRANSACTION {}", gid(Side::Master)))
+        {
+            // It has answered, so it has not prepared anything.
+            if error.code().is_some() {
+                slave.message("roll back", &format!("ROLLBACK PREPARED {}", gid(Side::Slave)))?;
+            }
+            return Err(error);
+        }
+        failpoint::reached("switch prepared");
+        let command = if dry { "ROLLBACK PREPARED" } else { "COMMIT PREPARED" };
+        master.message("end the old master's half", &format!("{command} {}", gid(Side::Master)))?;
+        failpoint::reached("switch old committed");
+        slave.message("end the new master's half", &format!("{command} {}", gid(Side::Slave)))?;
+        failpoint::reached("switch committed");
+        Ok(())
+    }
+
+    /// Number and token of the old direction's last batch, and its position.
+    fn last_batch(&mut self) -> Result<(BatchId, Position)> {
+        let Sides { master, slave, key, config, .. } = &mut *self.sides;
+        let field = &config.slave_field;
+        let Some((there, here)) = agreement::look(master, slave, key, field)? else {
+            return Err(never_replicated());
+        };
+        match standing(&there, here.as_ref()) {
+            Standing::Agreed if here.is_some() => {}
+            Standing::Agreed => return Err(never_replicated()),
+            apart if apart.is_refused() => return Err(agreement::refusal(apart, &there, here.as_ref())),
+            _ => {
+                let detail = "the two databases do not have the same last batch at this moment";
+                return Err(Error::new(Kind::Contention, None, "exchange the roles", detail)
+                    .with_hint("start the daemon, which settles it, or run the verb again"));
+            }
+        }
+        let batch = draw_batch(master)?;
+        let position = Position { batch: batch.number, token: Some(batch.token.clone()), ..there.position };
+        Ok((batch, position))
+    }
+
+    /// The new master's half, up to its end.
+    fn on_slave(&mut self, last: Option<&(BatchId, Position)>) -> Result<First> {
+        let (epoch, pair) = (self.epoch, self.pair.clone());
+        let Sides { master, slave, config, key, master_identity, slave_identity, tables, .. } = &mut *self.sides;
+        let field = &config.slave_field;
+        slave.message("begin the new master's half", "BEGIN; SET LOCAL lock_timeout = '2s'")?;
+        let mut statements = fence::down(&fence::look(slave, &[])?);
+        statements += &install::switch_triggers(slave, tables, true)?;
+        statements += &fence::read_only(slave, false)?.unwrap_or_default();
+        if !statements.is_empty() {
+            slave.message("take the fence down", &statements)?;
+        }
+        slave.execute(
+            "note the role",
+            pair_sql::SET_ROLE,
+            &[field, master_identity, &pair, &"master", &epoch, &place(&config.master), master_identity],
+        )?;
+        slave.execute("note the slaves", sql::NOT_MOVED, &[field])?;
+        let batch = draw_batch(slave)?;
+        let row = slave.query_one("take a snapshot", sql::NOW, &[])?;
+        let position = Position {
+            batch: batch.number,
+            token: Some(batch.token),
+            base: Some(parse(row.get(0))?),
+            current: None,
+            last: None,
+            highest: LogId(row.get(1)),
+            floor: LogId(0),
+        };
+        // A crash must not give the numbers of finished transactions in the snapshot to others: what follows has a later number.
+        slave.message("set a savepoint", "SAVEPOINT later")?;
+        note(slave, field, slave_identity, master_identity, &position)?;
+        for other in self.others.iter().filter(|other| other.is_taken) {
+            let position =
+                Position { batch: BatchNumber(other.batch), token: Some(other.token.clone()), ..position.clone() };
+            slave.execute("register the slave", server_sql::SLAVE_ROW, &[&other.field])?;
+            note(slave, &other.field, slave_identity, other.database.as_deref().unwrap_or_default(), &position)?;
+            slave.execute("note the slaves", sql::NOT_MOVED, &[&other.field])?;
+        }
+        let history: Option<String> = slave.query_one("look at the history", sql::HISTORY, &[field])?.get(0);
+        if let Some((_, position)) = last {
+            let there = MasterRow::read(master, field)?;
+            let row = commit_sql::ProgressRow {
+                position,
+                former: None,
+                identity: master_identity,
+                history: there.history.as_deref(),
+            };
+            slave.message("note the batch", &commit_sql::note_progress(key, there.position.token.as_deref(), &row))?;
+        }
+        slave.message("end the savepoint", "RELEASE later")?;
+        let (_, origin) = checks::identity_and_origin(slave)?;
+        Ok(First { key: pair_key(origin, field), position, history })
+    }
+
+    /// The old master's half, up to its end.
+    fn on_master(&mut self, first: &First, last: Option<&(BatchId, Position)>) -> Result<()> {
+        let (epoch, pair) = (self.epoch, self.pair.clone());
+        let Sides { master, config, master_identity, slave_identity, tables, replica_role, .. } = &mut *self.sides;
+        let field = &config.slave_field;
+        let there = place(&config.slave);
+        let mut statements = fence::up(self.tables);
+        statements += &fence::read_only(master, true)?.unwrap_or_default();
+        if !replica_role.0 {
+            statements += &install::switch_triggers(master, tables, false)?;
+        }
+        master.message("put up the fence", &statements)?;
+        master.execute(
+            "note the role",
+            pair_sql::SET_ROLE,
+            &[field, slave_identity, &pair, &"slave", &epoch, &there, slave_identity],
+        )?;
+        for other in &self.others {
+            let token = Some(&other.token).filter(|_| other.is_taken);
+            master.execute(
+                "note the slaves",
+                sql::MOVED,
+                &[&other.field, slave_identity, &pair, &epoch, &there, &token],
+            )?;
+        }
+        let encoded = first.position.encode();
+        let row: [&(dyn ToSql + Sync); 6] =
+            [&first.key, &first.position.batch.0, &first.position.token, slave_identity, &first.history, &encoded];
+        master.execute("note the progress", commit_sql::SET_PROGRESS, &row)?;
+        if let Some((_, position)) = last {
+            let former = MasterRow::read(master, field)?.position.batch;
+            let noted = backlog_sql::Noted {
+                field,
+                identity: master_identity,
+                slave: slave_identity,
+                announced: None,
+                position,
+            };
+            master.text_rows("note the batch", &backlog_sql::note_position(&noted, former, None))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a slave's position, which begins a history.
+fn note(master: &mut Session, field: &String, identity: &str, slave: &str, position: &Position) -> Result<()> {
+    let row = MasterRow::read(master, field)?;
+    let why = "the roles were exchanged: this database became the master";
+    master.execute("begin a history", backlog_sql::BEGIN_HISTORY, &[field, &why, &row.life])?;
+    let noted = backlog_sql::Noted { field, identity, slave, announced: None, position };
+    master.text_rows("note the position", &backlog_sql::note_position(&noted, row.position.batch, None)).map(drop)
+}
+
+fn never_replicated() -> Error {
+    Error::new(Kind::Setup, None, "exchange the roles", "no daemon has ever replicated this pair")
+        .with_hint("fill the slave (pyreplica copy), and let a daemon replicate it first")
+}

@@ -1,0 +1,133 @@
+//! Prepares a database to be a master: the log, and the triggers that write it.
+
+use crate::base::control::Control;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::{Side, quote_ident};
+use crate::config::dsn::Dsn;
+use crate::roles::sql;
+use crate::server::connect;
+use crate::server::session::Session;
+use std::time::Duration;
+
+/// Others wait behind this session, at most so long.
+const SHORT_LOCK_TIMEOUT: &str = "SET lock_timeout = '1s'";
+
+/// How often a lock is tried, and how long to let others work in between.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Runs the embedded master script and creates the triggers. It calls `report` with a line about each table.
+///
+/// A session that waits for a table's lock makes those wait that come after it. So each table has a transaction of its own, waits for
+/// a moment only, and is tried again when the others have had their turn.
+pub fn install(dsn: &Dsn, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+    let mut master = connect::connect(Side::Master, dsn, "install")?;
+    control.set_cancellers(vec![master.canceller()]);
+    install_log(&mut master, control, report)?;
+    create_triggers(&mut master, &|_| true, false, control, report)
+}
+
+/// Runs the script.
+pub fn install_log(master: &mut Session, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+    // The script then creates hstore in the schema in which the operator's own session would create it.
+    master.message("set the session up", &format!("RESET search_path; {SHORT_LOCK_TIMEOUT}"))?;
+    let mut tries = 1;
+    while let Err(error) = master.script("install the log and its trigger", sql::MASTER_INSTALL) {
+        if error.kind() != Kind::Contention || control.is_stopping() || tries == TRIES {
+            return Err(error);
+        }
+        report(&format!("waiting for a lock of the log or of pyreplica's other objects: {}", error.detail()))?;
+        wait(control)?;
+        tries += 1;
+    }
+    master.message("set the session up", sql::OWN_SESSION_PATH)?;
+    let warnings: Vec<String> = master.query_one("read the warnings of the script", sql::WARNINGS, &[])?.get(0);
+    warnings.iter().try_for_each(|warning| report(warning))
+}
+
+/// Creates the triggers of the tables that lack them and are wanted. `disabled`: leaves them so.
+pub fn create_triggers(
+    master: &mut Session,
+    is_wanted: &dyn Fn(&str) -> bool,
+    disabled: bool,
+    control: &Control,
+    report: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<()> {
+    let mut todo: Vec<(String, String)> = Vec::new();
+    for row in master.query("look at the tables", &sql::TO_INSTALL, &[])? {
+        let (schema, name): (String, String) = (row.get("schema"), row.get("name"));
+        if !is_wanted(row.get("relation")) {
+            continue;
+        }
+        if row.get("is_done") {
+            let key: Vec<String> = row.get("key");
+            report(&format!("{name} has its trigger ({})", key.join(",")))?;
+        } else {
+            todo.push((schema, name));
+        }
+    }
+    let mut failed: Vec<String> = Vec::new();
+    for attempt in 1..=TRIES {
+        let mut locked = Vec::new();
+        for (schema, name) in todo {
+            let created = master.transaction("BEGIN", |master| {
+                let row = master.query_one("create the triggers", sql::CREATE_TRIGGERS, &[&schema, &name])?;
+                if disabled {
+                    let relation = format!("{}.{}", quote_ident(&schema), quote_ident(&name));
+                    let disable = switch_triggers(master, &[relation], false)?;
+                    master.message("disable the triggers", &disable)?;
+                }
+                Ok(row.get::<_, String>(0))
+            });
+            match created {
+                Ok(line) => report(&line)?,
+                Err(error) if error.kind() == Kind::Contention && !control.is_stopping() => {
+                    if attempt == 1 {
+                        report(&format!("table {name} waits for its turn: {}", error.detail()))?;
+                    }
+                    locked.push((schema, name));
+                }
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => {
+                    report(&format!("table {name} gets no trigger: {}", error.detail()))?;
+                    failed.push(name);
+                }
+            }
+        }
+        todo = locked;
+        if todo.is_empty() {
+            break;
+        }
+        if attempt < TRIES {
+            wait(control)?;
+        }
+    }
+    failed.extend(todo.into_iter().map(|(_, name)| name));
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("{} of the tables have none: {}", failed.len(), failed.join(", "));
+    Err(Error::new(Kind::Setup, Some(Side::Master), "create all triggers", detail).with_hint(
+        "the lines above say why; the other tables have theirs. Run pyreplica install again, when the sessions that lock these \
+         tables have ended (pg_stat_activity shows which have begun long ago)",
+    ))
+}
+
+/// The statements that enable or disable the triggers that log, where they are not so. Those that fire for replayed changes too
+/// (ENABLE ALWAYS) stay as they are.
+pub fn switch_triggers(session: &mut Session, relations: &[String], enable: bool) -> Result<String> {
+    let (state, word) = if enable { ("O", "ENABLE") } else { ("D", "DISABLE") };
+    let rows = session.query("look at the triggers", sql::TRIGGERS, &[&relations])?;
+    let statements = rows.iter().filter(|row| row.get::<_, &str>("state") != state).map(|row| {
+        let (relation, trigger): (&str, &str) = (row.get("relation"), row.get("trigger"));
+        format!("ALTER TABLE ONLY {relation} {word} TRIGGER {};", quote_ident(trigger))
+    });
+    Ok(statements.collect())
+}
+
+fn wait(control: &Control) -> Result<()> {
+    match control.pause(PAUSE) {
+        true => Err(Error::new(Kind::Stopped, None, "install", "stopped by a signal")),
+        false => Ok(()),
+    }
+}

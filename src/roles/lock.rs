@@ -1,0 +1,99 @@
+//! Locks the replicated tables of the master, so that writers wait and readers go on.
+//!
+//! Who waits for such a lock makes those wait that come after it. So it is tried for less than a second at a time, and given back
+//! in between; PostgreSQL looks for deadlocks after a second, so no writer ends because of us. The first lock conflicts with no
+//! writer, only with VACUUM, ANALYZE, CREATE INDEX CONCURRENTLY and DDL, and an autovacuum gives way to it.
+
+use crate::base::control::Control;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::Side;
+use crate::roles::sql;
+use crate::server::session::Session;
+use std::time::{Duration, Instant};
+
+/// How long one attempt may take, at first and at last.
+const SHORTEST_TRY: Duration = Duration::from_millis(50);
+const LONGEST_TRY: Duration = Duration::from_millis(800);
+
+/// Writers work between two attempts.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// SQLSTATEs of a lock that was not granted in time, of a statement that took too long, and of a deadlock.
+const NOT_YET: [&str; 3] = ["55P03", "57014", "40P01"];
+
+/// Begins a transaction that holds the lock. Returns since when writers wait.
+pub fn lock(master: &mut Session, tables: &[String], wait: Duration, control: &Control) -> Result<Instant> {
+    if tables.is_empty() {
+        master.message("begin a transaction", "BEGIN")?;
+        return Ok(Instant::now());
+    }
+    let list: String = tables.iter().map(|table| format!("ONLY {table}")).collect::<Vec<_>>().join(", ");
+    let end = Instant::now() + wait;
+    let quiet = format!(
+        "BEGIN; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = {}; \
+         LOCK TABLE {list} IN SHARE UPDATE EXCLUSIVE MODE; SET LOCAL statement_timeout = 0",
+        wait.as_millis().max(1)
+    );
+    if let Err(error) = master.message("lock the tables", &quiet) {
+        return Err(match error.code() {
+            Some(code) if NOT_YET.contains(&code) => {
+                control.check()?;
+                master.roll_back();
+                blocked(master, tables, "vacuum, create indexes or change tables")?
+            }
+            _ => error,
+        });
+    }
+    let mut length = SHORTEST_TRY;
+    loop {
+        let since = Instant::now();
+        let attempt = format!(
+            "SAVEPOINT attempt; SET LOCAL statement_timeout = {}; LOCK TABLE {list} IN SHARE ROW EXCLUSIVE MODE; \
+             SET LOCAL statement_timeout = 0",
+            length.as_millis()
+        );
+        match master.message("lock the tables", &attempt) {
+            Ok(_) => return Ok(since),
+            Err(error) if error.code().is_some_and(|code| NOT_YET.contains(&code)) => {
+                control.check()?;
+                master.message("give the lock back", "ROLLBACK TO attempt")?;
+            }
+            Err(error) => return Err(error),
+        }
+        if Instant::now() + PAUSE >= end {
+            return Err(blocked(master, tables, "write to the tables")?);
+        }
+        control.pause(PAUSE);
+        control.check()?;
+        length = (length * 2).min(LONGEST_TRY);
+    }
+}
+
+/// The error that names who is in the way.
+fn blocked(master: &mut Session, tables: &[String], what: &str) -> Result<Error> {
+    let rows = master.query(
+        "look who is in the way",
+        &sql::BLOCKERS.replace("any ($1)", "any ($1::text[]::regclass[]::oid[])"),
+        &[&tables],
+    )?;
+    let shown = rows.iter().map(|row| {
+        let (pid, gid): (Option<i32>, String) = (row.get("pid"), row.get("gid"));
+        let (role, tables): (&str, &str) = (row.get("role"), row.get("tables"));
+        let seconds: f64 = row.get("seconds");
+        match pid {
+            Some(pid) => format!(
+                "server process {pid} ({}, {role}, {}, for {seconds:.0} s, on {tables}): {}",
+                row.get::<_, &str>("kind"),
+                row.get::<_, &str>("state"),
+                row.get::<_, &str>("query")
+            ),
+            None => format!("the prepared transaction '{gid}' ({role}, for {seconds:.0} s, on {tables})"),
+        }
+    });
+    let shown: Vec<String> = shown.collect();
+    let who = if shown.is_empty() { "they have ended meanwhile".to_string() } else { shown.join("; ") };
+    let detail = format!("others {what} and did not give way in time: {who}");
+    Ok(Error::new(Kind::Contention, Some(Side::Master), "lock the tables", detail).with_hint(
+        "nothing was changed. Wait until they have ended, or end them: SELECT pg_terminate_backend(...); or give more time: --wait",
+    ))
+}

@@ -1,0 +1,23 @@
+//! Changes who is the master: switchover, failover, failback; and the fence that protects a slave.
+//!
+//! | file | what |
+//! |---|---|
+//! | `sql` | statements about locks, objects and roles |
+//! | `install` | prepares a database to be a master |
+//! | `hook` | runs a command of the operator's |
+//! | `sides` | the two databases of a pair, and what each has to know to exchange its role |
+//! | `lock` | keeps writers waiting, readers not |
+//! | `exchange` | the two transactions that exchange the roles, as a batch |
+//! | `obstacles` | what keeps a slave from becoming the master |
+//! | `switchover` | all of it, in order |
+//!
+//! Slony-I calls this MOVE SET and FAILOVER, Londiste takeover, Patroni switchover and failover.
+
+pub mod sql;
+pub mod install;
+pub mod hook;
+pub mod sides;
+pub mod lock;
+pub mod exchange;
+pub mod obstacles;
+pub mod switchover;

@@ -1,0 +1,181 @@
+//! What keeps a slave from becoming the master, found before anything is locked. Each obstacle comes with what helps.
+
+use crate::base::control::Control;
+use crate::base::error::Result;
+use crate::base::names::{Side, quote_ident};
+use crate::compare::sql as compare_sql;
+use crate::config::settings::Config;
+use crate::health::doctor::{Finding, Level, diagnose};
+use crate::roles::exchange::OtherSlave;
+use crate::roles::sides::Sides;
+use crate::roles::sql;
+use crate::server::connect;
+use crate::server::connect_pair::{self, BothSides};
+use crate::server::session::Session;
+use std::collections::BTreeSet;
+
+/// So many names are shown of a list.
+const SHOWN: usize = 10;
+
+/// What doctor says about a daemon, or about replication in progress, is no obstacle: the exchange waits for what is pending.
+const NO_OBSTACLE: [&str; 4] = ["daemon", "last error", "sequences", "log"];
+
+pub struct Obstacle {
+    pub text: String,
+    /// Statements or commands, and on which side.
+    pub help: Vec<String>,
+    /// Somebody may want to leave this behind.
+    pub may_be_left: bool,
+}
+
+impl Obstacle {
+    fn new(text: impl Into<String>, help: impl Into<String>) -> Obstacle {
+        Obstacle { text: text.into(), help: vec![help.into()], may_be_left: false }
+    }
+
+    fn that_may_be_left(mut self) -> Obstacle {
+        self.may_be_left = true;
+        self
+    }
+}
+
+/// Before anything is prepared: the present direction, and what the slave lacks.
+pub fn before(sides: &mut Sides, config: &Config, source: &str, control: &Control) -> Result<Vec<Obstacle>> {
+    let mut found = Vec::new();
+    if sides.config.skip_user.is_some() {
+        found.push(Obstacle::new(
+            "SKIP_USER is set: this pair has several masters, and both sides accept writes already",
+            "an exchange of roles is for a pair with one master",
+        ));
+    }
+    let BothSides { master, slave, config: directed, .. } = connect_pair::open(config, "switchover check", control);
+    found.extend(failures(diagnose(&directed, source, master, slave)));
+    control.check()?;
+    let Sides { master, slave, key, .. } = sides;
+    found.extend(left_behind(master)?);
+    found.extend(filtered(master)?);
+    found.extend(held(slave, key)?);
+    found.extend(lacking(master, slave)?);
+    Ok(found)
+}
+
+/// After it: can the present master be the slave of the other side? And does a trigger log each table there?
+pub fn after(sides: &mut Sides, config: &Config, source: &str, control: &Control) -> Result<Vec<Obstacle>> {
+    let mut found = Vec::new();
+    let missing = sides.without_trigger()?;
+    if !missing.is_empty() {
+        let help = missing.iter().map(|table| format!("on the slave: SELECT py_log_create_tg('{table}');")).collect();
+        let text = format!("on the slave no trigger logs {}", list(&missing));
+        found.push(Obstacle { text, help, may_be_left: false });
+    }
+    let turned = sides.config.directed(true);
+    let label = format!("{} switchover check", config.name);
+    let master = connect::connect(Side::Master, &turned.master, &label);
+    let slave = connect::connect(Side::Slave, &turned.slave, &label);
+    let findings = diagnose(&turned, source, master, slave);
+    control.check()?;
+    for mut obstacle in failures(findings) {
+        obstacle.text = format!("after the exchange, when the sides are the other way round: {}", obstacle.text);
+        found.push(obstacle);
+    }
+    Ok(found)
+}
+
+/// A slave of the master that is not to be the new one: it is named, or taken along if nothing is pending for it.
+pub fn others(master: &mut Session, field: &String, take: bool, found: &mut Vec<Obstacle>) -> Result<Vec<OtherSlave>> {
+    let mut others = OtherSlave::all(master, field)?;
+    for other in &mut others {
+        other.is_taken = take;
+        if take && other.is_behind(master)? {
+            found.push(Obstacle::new(
+                format!("changes are pending for the slave {}, which is to be taken along", other.field),
+                "start its daemon, or leave out --take-slaves",
+            ));
+        }
+    }
+    Ok(others)
+}
+
+fn failures(findings: Vec<Finding>) -> Vec<Obstacle> {
+    let is_obstacle = |finding: &Finding| {
+        finding.level == Level::Failure && !NO_OBSTACLE.contains(&finding.subject.as_str())
+            || finding.subject == "log" && finding.level == Level::Failure && !finding.fixes.is_empty()
+    };
+    let found = findings.into_iter().filter(is_obstacle).map(|finding| {
+        let side = finding.side.map_or(String::new(), |side| format!("{side}: "));
+        let on = finding.side.map_or(String::new(), |side| format!("on the {side}: "));
+        let mut help: Vec<String> = finding.fixes.iter().map(|fix| format!("{on}{fix}")).collect();
+        help.extend(finding.advice);
+        Obstacle { text: format!("{side}{}: {}", finding.subject, finding.text), help, may_be_left: false }
+    });
+    found.collect()
+}
+
+/// Tables that are not replicated stay on the old master, which nobody writes to any more.
+fn left_behind(master: &mut Session) -> Result<Option<Obstacle>> {
+    let rows = master.query("look at the tables", &compare_sql::REPLICATED, &[])?;
+    let tables: Vec<String> =
+        rows.iter().filter(|row| !row.get::<_, bool>("logged")).map(|row| row.get("relation")).collect();
+    Ok((!tables.is_empty()).then(|| {
+        Obstacle::new(
+            format!("not replicated, so they would be left behind: {}", list(&tables)),
+            "give each a primary key and its trigger (pyreplica install), and copy it (pyreplica copy --table); or copy them by \
+             hand afterwards",
+        )
+        .that_may_be_left()
+    }))
+}
+
+fn filtered(master: &mut Session) -> Result<Option<Obstacle>> {
+    let rows = master.query("look at the filters", sql::FILTERS, &[])?;
+    let tables: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    Ok((!tables.is_empty()).then(|| {
+        Obstacle::new(
+            format!("filters or transforms withhold data from the slave: {}", list(&tables)),
+            "a slave without all rows and values can't be the master: remove them from py_log_filter and py_log_transform, and \
+             make these tables equal (pyreplica repair --table)",
+        )
+        .that_may_be_left()
+    }))
+}
+
+fn held(slave: &mut Session, key: &str) -> Result<Option<Obstacle>> {
+    let row = slave.query_one("look at what is held", sql::HELD, &[&key])?;
+    let (changes, holds): (i64, String) = (row.get(0), row.get(1));
+    if changes == 0 && holds.is_empty() {
+        return Ok(None);
+    }
+    let what = if holds.is_empty() { String::new() } else { format!(", on hold: {holds}") };
+    Ok(Some(Obstacle::new(
+        format!("the slave lacks {changes} changes that are held or in quarantine{what}"),
+        "pyreplica pending shows them; pyreplica resume, retry or skip decides about them",
+    )))
+}
+
+/// Objects that the slave lacks: applications may need them.
+fn lacking(master: &mut Session, slave: &mut Session) -> Result<Option<Obstacle>> {
+    let objects = |session: &mut Session| -> Result<BTreeSet<(String, String)>> {
+        let rows = session.query("look at the objects", &sql::OBJECTS, &[])?;
+        Ok(rows.iter().map(|row| (row.get("kind"), row.get("name"))).collect())
+    };
+    let (here, there) = (objects(master)?, objects(slave)?);
+    let missing: Vec<String> = here.difference(&there).map(|(kind, name)| format!("{kind} {name}")).collect();
+    Ok((!missing.is_empty()).then(|| {
+        let mut obstacle = Obstacle::new(
+            format!("the slave lacks {} objects of the master: {}", missing.len(), list(&missing)),
+            "create them there; pg_dump --schema-only of the master has the statements",
+        )
+        .that_may_be_left();
+        let extensions = missing.iter().filter_map(|name| name.strip_prefix("extension "));
+        obstacle.help.extend(
+            extensions.map(|name| format!("on the slave: CREATE EXTENSION {};", quote_ident(name.trim_matches('"')))),
+        );
+        obstacle
+    }))
+}
+
+fn list(names: &[String]) -> String {
+    let more = names.len().saturating_sub(SHOWN);
+    let shown = names[..names.len() - more].join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}

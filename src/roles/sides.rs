@@ -1,0 +1,136 @@
+//! The two databases of a pair, in the direction in force, and what each has to have before the roles are exchanged.
+
+use crate::base::control::Control;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::{Side, quote_literal};
+use crate::commit::twophase::pair_key;
+use crate::config::settings::Config;
+use crate::pair::sql as pair_sql;
+use crate::roles::install;
+use crate::roles::sql;
+use crate::server::checks;
+use crate::server::connect;
+use crate::server::connect_pair::{self, BothSides};
+use crate::server::fence::{self, Fenced};
+use crate::server::role::{self, Roles};
+use crate::server::session::Session;
+use crate::server::sql as server_sql;
+
+/// The sessions are for the verb alone: it holds the master's locks in one.
+pub struct Sides {
+    /// In the direction in force: what is the master before the exchange.
+    pub config: Config,
+    pub master: Session,
+    pub slave: Session,
+    pub roles: Roles,
+    pub master_identity: String,
+    pub slave_identity: String,
+    /// The master's log.
+    pub origin: u64,
+    /// The pair in the slave's tables.
+    pub key: String,
+    /// The tables that are replicated, as the log names them.
+    pub tables: Vec<String>,
+    /// Whether the daemon may take the replica role, on the master and on the slave. Otherwise the fence lets its role pass, and the
+    /// triggers that log are disabled on the slave, where replayed changes would fire them.
+    pub replica_role: (bool, bool),
+}
+
+impl Sides {
+    pub fn open(config: &Config, verb: &str, control: &Control) -> Result<Sides> {
+        let BothSides { master, slave, config, roles } = connect_pair::open(config, verb, control);
+        let (mut master, mut slave) = (master?, slave?);
+        let roles = roles.unwrap_or_else(Roles::original);
+        let (master_identity, origin) = checks::identity_and_origin(&mut master)?;
+        let slave_identity = slave.query_one("look at the server", server_sql::IDENTITY, &[])?.get(0);
+        if master_identity == slave_identity {
+            return Err(checks::same_database());
+        }
+        let rows = master.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
+        let tables: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let replica_role = (may_take_replica_role(&mut master)?, may_take_replica_role(&mut slave)?);
+        let key = pair_key(origin, &config.slave_field);
+        Ok(Sides { config, master, slave, roles, master_identity, slave_identity, origin, key, tables, replica_role })
+    }
+
+    /// Makes all that can be made before the lock, on both sides: the tables of both, the triggers that log on the slave, the fence
+    /// on the master. It changes nothing for the applications. Returns the fence's tables on the master.
+    pub fn prepare(&mut self, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<Vec<Fenced>> {
+        fence::install(&mut self.master)?;
+        fence::install(&mut self.slave)?;
+        checks::progress_table(&mut self.master)?;
+        self.prepare_log(control, report)?;
+        let tables = fence::look(&mut self.master, &self.tables)?;
+        let passes = match self.replica_role.0 {
+            true => String::new(),
+            false => self.master.query_one("ask for the role", "select session_user::text", &[])?.get(0),
+        };
+        fence::prepare(&mut self.master, &tables, &role::place(&self.config.slave), &passes)?;
+        fence::look(&mut self.master, &self.tables)
+    }
+
+    /// Makes the slave able to be a master: its log, and the triggers of all tables that are replicated.
+    fn prepare_log(&mut self, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+        let mut quiet = |line: &str| {
+            log::debug!(target: "pyreplica", "{line}");
+            Ok(())
+        };
+        let mut slave = connect::connect(Side::Slave, &self.config.slave, &format!("{} install", self.config.name))?;
+        if checks::log_oid(&mut slave).is_err() {
+            report("installing the log on the slave")?;
+            install::install_log(&mut slave, control, &mut quiet)?;
+        }
+        let field = &self.config.slave_field;
+        let fields = slave.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
+        if !fields.iter().any(|row| row.get::<_, &str>(0) == field) {
+            slave.query("add the slave", sql::ADD_SLAVE, &[field])?;
+        }
+        if !slave.query("look at the rights", server_sql::MISSING_RIGHTS, &[])?.is_empty() {
+            slave.query("grant the daemon's rights", sql::GRANT_DAEMON, &[]).map(drop)?;
+        }
+        slave.execute("register the slave", server_sql::SLAVE_ROW, &[field])?;
+        let wanted = |relation: &str| self.tables.iter().any(|table| table == relation);
+        slave.message("set the session up", "SET lock_timeout = '1s'")?;
+        install::create_triggers(&mut slave, &wanted, !self.replica_role.1, control, &mut quiet)
+    }
+
+    /// The tables of the master that no trigger logs on the slave.
+    pub fn without_trigger(&mut self) -> Result<Vec<String>> {
+        let rows = self.slave.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
+        let there: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        Ok(self.tables.iter().filter(|table| !there.contains(table)).cloned().collect())
+    }
+
+    /// Whether a daemon is connected for this pair.
+    pub fn has_daemon(&mut self) -> Result<bool> {
+        let rows = self.master.query("look for the daemon", server_sql::DAEMON, &[&self.config.slave_field])?;
+        Ok(rows.iter().any(|row| row.get("replicates")))
+    }
+
+    /// Another slave uses this pair's column of the log on the slave.
+    pub fn refuse_other_use(&mut self) -> Result<()> {
+        if checks::log_oid(&mut self.slave).is_err() {
+            return Ok(());
+        }
+        let field = &self.config.slave_field;
+        let rows = self.slave.query("look at the slaves", sql::OTHER_USE, &[field, &self.master_identity])?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        let detail = format!(
+            "the slave has a slave of its own with SLAVE_FIELD={field} (database {})",
+            row.get::<_, Option<&str>>(0).unwrap_or("unknown")
+        );
+        Err(Error::new(Kind::Setup, Some(Side::Slave), "exchange the roles", detail).with_hint(format!(
+            "this pair needs a column of its own in both logs: SELECT py_log_add_slave('...') on the master, and SLAVE_FIELD in \
+             the config file. If that slave is gone: SELECT py_log_remove_slave({});",
+            quote_literal(field)
+        )))
+    }
+}
+
+fn may_take_replica_role(session: &mut Session) -> Result<bool> {
+    let may = checks::take_replica_role(session)?;
+    if may {
+        session.message("leave the replica role", "reset session_replication_role")?;
+    }
+    Ok(may)
+}

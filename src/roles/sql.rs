@@ -1,0 +1,62 @@
+//! Statements about locks, objects and roles.
+
+use crate::server::sql::with_own;
+use std::sync::LazyLock;
+
+pub const MASTER_INSTALL: &str = include_str!("../../sql/master-install.sql");
+
+/// The warnings of that script.
+pub const WARNINGS: &str = "select array(select jsonb_array_elements_text(coalesce(nullif(current_setting('pyreplica.told', true), ''), '[]')::jsonb))";
+
+/// The tables that get the trigger, and whether they have it.
+pub static TO_INSTALL: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/install.sql")));
+
+/// Creates the triggers on one table. A partitioned table passes its trigger on to its partitions.
+pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg($1::text, $2::text)";
+
+/// Sets the search path of pyreplica's sessions again, in a session that has reset it.
+pub const OWN_SESSION_PATH: &str = "set search_path = pg_catalog, pg_temp";
+
+pub const BLOCKERS: &str = include_str!("../../sql/query/roles/blockers.sql");
+
+pub static OBJECTS: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/roles/objects.sql")));
+
+pub const TRIGGERS: &str = include_str!("../../sql/query/roles/triggers.sql");
+
+/// The other slaves of this master: field, last batch's token, the slave's database, and whether anything is pending for it.
+pub const OTHER_SLAVES: &str = "select field::text, token, slave, batch from public.replica_slave \
+     where field <> $1::text::name and token is not null order by field";
+
+/// A slave of another database that has this field already.
+pub const OTHER_USE: &str = "select slave from public.replica_slave \
+     where field = $1::text::name and token is not null and slave is distinct from $2";
+
+pub const ADD_SLAVE: &str = "select public.py_log_add_slave($1::text)";
+
+pub const GRANT_DAEMON: &str = "select public.py_log_grant(current_user::text)";
+
+/// What keeps the slave from being complete: changes in quarantine or held, and what is on hold.
+pub const HELD: &str = "select (select count(*) from public.replica_held where master = $1), \
+     coalesce((select string_agg(case relation when '' then 'the whole pair' else relation end, ', ') \
+               from public.replica_hold where master = $1), '')";
+
+/// The filters and transforms of a master, by table.
+pub const FILTERS: &str = "select relname::text from public.py_log_filter \
+     union select relname::text from public.py_log_transform order by 1";
+
+/// A name for a pair whose roles are exchanged for the first time.
+pub const NAME_PAIR: &str = "select replace(gen_random_uuid()::text, '-', '')";
+
+/// The snapshot of this moment, and the end of the log.
+pub const NOW: &str = "select pg_current_snapshot()::text, (select coalesce(max(id), 0) from public.replica_log)";
+
+pub const HISTORY: &str = "select history from public.replica_slave where field = $1::text::name";
+
+/// Notes that a slave asks this database, which is not its master any more: field, other database, pair, epoch, where that is, and
+/// the token if the slave was taken along.
+pub const MOVED: &str = "insert into public.replica_role (field, peer, pair, role, epoch, peer_at, token) \
+     values ($1::text::name, $2, $3, 'moved', $4, $5, $6) on conflict (field, peer) do update set pair = excluded.pair, \
+     role = excluded.role, epoch = excluded.epoch, peer_at = excluded.peer_at, token = excluded.token, since = now()";
+
+/// This database is the master of this slave again.
+pub const NOT_MOVED: &str = "delete from public.replica_role where field = $1::text::name and role = 'moved'";
