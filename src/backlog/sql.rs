@@ -135,7 +135,7 @@ impl FlagQueries {
 /// Have all these slaves replayed the row? By the flag, or by the position, which the flag follows when there is time. Of a
 /// drain in progress it says no up to its end: rows are deleted by this, and `py_log_is_replayed` without a list of the
 /// transactions beyond the position would say yes too early.
-fn passed_by<'a>(fields: impl Iterator<Item = &'a String>) -> String {
+pub fn passed_by<'a>(fields: impl Iterator<Item = &'a String>) -> String {
     let passed = |field: &String| {
         let base = format!("select base from public.replica_slave where field = {}", quote_literal(field));
         format!("({} or coalesce(pg_visible_in_snapshot(l.txid, ({base})), false))", flag(field))

@@ -29,6 +29,8 @@ pub enum Purpose {
     FillTables,
     /// A copy of everything, which makes a new position.
     FillAll,
+    /// From a former master to the master of today, what it had committed and never sent.
+    ReplayLost,
 }
 
 /// Connects, and makes sure that no copy to the slave is unfinished.
@@ -67,7 +69,10 @@ pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<P
     control.watch(slave.watched());
     control.set_cancellers(vec![master.canceller(), slave.canceller()]);
     let epoch = role::epoch(&mut master, &config.slave_field)?;
-    let roles = who_is_master(config, control, &mut master, &mut slave)?;
+    let roles = match purpose {
+        Purpose::ReplayLost => Roles::original(),
+        _ => who_is_master(config, control, &mut master, &mut slave)?,
+    };
     let findings = check(config, &mut master, &mut slave, &control.abandoned())?;
     if epoch > 0 {
         log::info!(target: name, "In epoch {epoch} the master is {}", role::place(&config.master));
@@ -100,7 +105,7 @@ pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<P
     let is_unfinished = copied::unfinished(&mut pair.slave, &pair.key)?.is_some();
     match purpose {
         Purpose::Replicate if is_unfinished => drop(copied::later_snapshots(&mut pair.slave, &pair.key, None)?),
-        Purpose::Replicate => pair.recover()?,
+        Purpose::Replicate | Purpose::ReplayLost => pair.recover()?,
         Purpose::FillTables if !is_unfinished => pair.recover()?,
         Purpose::FillTables | Purpose::FillAll => pair.recover_to_fill()?,
     }

@@ -9,7 +9,7 @@ use crate::base::error::{Kind, Result};
 use crate::commit::twophase::Pair;
 use crate::config::settings::Config;
 use crate::pair::batches::{batch_of, replay_and_grow};
-use crate::pair::connecting::{SWITCHED_PAUSE, connect_for_replay, refuse_if_switched};
+use crate::pair::connecting::{Purpose, SWITCHED_PAUSE, connect, connect_for_replay, refuse_if_switched};
 use crate::pair::housekeeping::Housekeeping;
 use crate::pair::listener::{FIRST_PAUSE, Listener};
 use crate::pair::pace::Pace;
@@ -119,6 +119,12 @@ pub fn once(config: &Config, control: &Control) -> Result<u64> {
     let mut housekeeping = Housekeeping::default();
     while !housekeeping.run(config, &mut pair, true)? && !control.is_stopping() {}
     Ok(changes)
+}
+
+/// Replays everything that is pending, without looking at the roles.
+pub fn drain_as(config: &Config, control: &Control, purpose: Purpose) -> Result<u64> {
+    let mut pair = connect(config, control, purpose)?;
+    drain(config, &mut pair, &mut Pace::default(), &mut |_| ())
 }
 
 /// Waits until there may be something to replay, and sends keepalives meanwhile.

@@ -10,6 +10,8 @@
 //! | `exchange` | the two transactions that exchange the roles, as a batch |
 //! | `obstacles` | what keeps a slave from becoming the master |
 //! | `switchover` | all of it, in order |
+//! | `failover` | makes the slave the master when the master is gone |
+//! | `failback` | makes the former master the slave |
 //!
 //! Slony-I calls this MOVE SET and FAILOVER, Londiste takeover, Patroni switchover and failover.
 
@@ -21,3 +23,5 @@ pub mod lock;
 pub mod exchange;
 pub mod obstacles;
 pub mod switchover;
+pub mod failover;
+pub mod failback;

@@ -1,5 +1,6 @@
 //! Statements about locks, objects and roles.
 
+use crate::backlog::sql::own;
 use crate::server::sql::with_own;
 use std::sync::LazyLock;
 
@@ -60,3 +61,25 @@ pub const MOVED: &str = "insert into public.replica_role (field, peer, pair, rol
 
 /// This database is the master of this slave again.
 pub const NOT_MOVED: &str = "delete from public.replica_role where field = $1::text::name and role = 'moved'";
+
+pub fn lost(field: &str) -> String {
+    own(field, include_str!("../../sql/query/roles/lost.sql"))
+}
+
+pub const LAST_VALUES: &str = include_str!("../../sql/query/roles/last_values.sql");
+
+/// Moves a sequence on to a value, unless it is there or further: $1 the sequence, $2 the value, $3 whether it falls.
+pub const MOVE_ON: &str = "select setval($1::text::regclass, $2) from pg_sequence s \
+     where s.seqrelid = $1::text::regclass and $2 between s.seqmin and s.seqmax \
+       and case when $3 then coalesce(pg_sequence_last_value(s.seqrelid) > $2, true) \
+                else coalesce(pg_sequence_last_value(s.seqrelid) < $2, true) end";
+
+/// What the slave has replayed last for a field: one row for each master.
+pub const LAST_REPLAYED: &str = "select master, batch, token, identity, position, ts::timestamptz(0)::text as ts \
+     from public.replica_progress where right(master, -17) = $1 and token is not null order by ts desc";
+
+/// Notes the last batch that a failover found.
+pub const SET_LAST: &str = "update public.replica_role set batch = $3, token = $4 \
+     where field = $1::text::name and peer = $2";
+
+pub const FORGET_HISTORIES: &str = "delete from public.replica_history where field = $1::text::name";

@@ -14,6 +14,7 @@ use crate::process::user;
 use crate::verbs::compare;
 use crate::verbs::copy;
 use crate::verbs::doctor;
+use crate::verbs::failover;
 use crate::verbs::install;
 use crate::verbs::pause;
 use crate::verbs::pending;
@@ -26,7 +27,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// All verbs, in the order of the help. Replication itself has no verb.
-static VERBS: [&Verb; 12] = [
+static VERBS: [&Verb; 14] = [
     &install::VERB,
     &copy::VERB,
     &doctor::VERB,
@@ -39,6 +40,8 @@ static VERBS: [&Verb; 12] = [
     &pause::PAUSE,
     &pause::RESUME,
     &switchover::VERB,
+    &failover::FAILOVER,
+    &failover::FAILBACK,
 ];
 
 static REPLICATION: [Opt; 4] = [

@@ -181,8 +181,28 @@ fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
     let config = call.pair()?;
     let dry = call.has("--dry-run");
     let mut servers = Servers::open(&config, "repair", control, settings.pause)?;
-    let rejoin = if dry || !settings.tables.is_empty() { None } else { begin_rejoin(&config, &mut servers)? };
-    let outlooks = outlooks(&config, &mut servers, &settings)?;
+    let (report, rejoin) = repair_all(&config, &mut servers, &settings, dry)?;
+    if dry && !settings.json {
+        servers.clear_progress();
+        output::print("COMMIT;\n")?;
+    } else {
+        print(&report, &settings)?;
+    }
+    if let Some(rejoin) = rejoin {
+        end_rejoin(rejoin, &mut servers, &report)?;
+    }
+    Ok(report.exit_code())
+}
+
+/// Repairs the tables, and returns what a repair of all tables has to end with.
+fn repair_all(
+    config: &Config,
+    servers: &mut Servers,
+    settings: &Settings,
+    dry: bool,
+) -> Result<(CompareReport, Option<Rejoin>)> {
+    let rejoin = if dry || !settings.tables.is_empty() { None } else { begin_rejoin(config, servers)? };
+    let outlooks = outlooks(config, servers, settings)?;
     let mut report = CompareReport::default();
     report.pair(&config.name);
     if dry && !settings.json {
@@ -199,27 +219,39 @@ fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
                 continue;
             }
         };
-        let result = if dry {
-            print_statements(&mut servers, &plan, &settings)
-        } else {
-            repair_table(&mut servers, &plan, &settings)
-        };
-        let mut result = or_unknown(&mut servers, &plan, result)?;
+        let result =
+            if dry { print_statements(servers, &plan, settings) } else { repair_table(servers, &plan, settings) };
+        let mut result = or_unknown(servers, &plan, result)?;
         if result.has_failed && !dry {
             result.repaired = Some(RepairCounts { refused: 1, ..RepairCounts::default() });
         }
         report.add(result);
     }
-    if dry && !settings.json {
-        servers.clear_progress();
-        output::print("COMMIT;\n")?;
-    } else {
-        print(&report, &settings)?;
+    Ok((report, rejoin))
+}
+
+/// Makes all tables of the slave equal, and gives both servers a common position, for a failback. Prints the tables, unless
+/// that is the caller's. True if all went well.
+pub(super) fn repair_pair(config: &Config, control: &Control, is_quiet: bool) -> Result<bool> {
+    let settings = Settings {
+        tables: Vec::new(),
+        shown: 0,
+        patience: Duration::from_secs(DEFAULT_WAIT),
+        pause: Duration::ZERO,
+        json: is_quiet,
+    };
+    let mut servers = Servers::open(config, "failback", control, settings.pause)?;
+    let (report, rejoin) = repair_all(config, &mut servers, &settings, false)?;
+    servers.clear_progress();
+    if !is_quiet {
+        output::print(&report.text())?;
     }
-    if let Some(rejoin) = rejoin {
-        end_rejoin(rejoin, &mut servers, &report)?;
+    let is_done = report.exit_code() == ExitCode::Success;
+    if let Some(rejoin) = rejoin.filter(|_| is_done) {
+        let (master, slave) = servers.sessions();
+        rejoin.end(master, slave)?;
     }
-    Ok(report.exit_code())
+    Ok(is_done)
 }
 
 /// If the servers do not mean the same last batch, the repair ends with a position that both mean.

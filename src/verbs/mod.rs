@@ -7,7 +7,7 @@
 //! | `install`, `copy` | prepare a master; fill a slave |
 //! | `doctor`, `status`, `compare` | check the pairs; `compare` also has `repair` |
 //! | `pause`, `pending`, `skip`, `retry` | put tables on hold; show, skip or retry changes that cannot be replayed |
-//! | `switchover` | exchanges the roles of master and slave |
+//! | `switchover`, `failover` | change who is the master; `failover` also has `failback` |
 //! | `cli` | parses the command line and runs the verb or the daemon |
 //!
 //! Slony-I has slonik for this, PgQ its admin scripts.
@@ -24,4 +24,5 @@ pub mod pending;
 pub mod skip;
 pub mod retry;
 pub mod switchover;
+pub mod failover;
 pub mod cli;

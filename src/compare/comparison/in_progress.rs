@@ -1,6 +1,7 @@
 //! Changes of rows that have not been replayed, because they are pending in a log or held on the slave. They explain why a
 //! row differs.
 
+use crate::backlog::sql::passed_by;
 use crate::base::error::Result;
 use crate::base::names::{fully_quoted, quote_ident, quote_literal};
 use crate::commit::twophase::pair_key;
@@ -154,21 +155,20 @@ fn changed_rows(
     log.map_or(Ok(HashSet::new()), |log| log.changed_rows(session, table, source, keys))
 }
 
-/// A flag is set a moment after the replay. That does no harm here: a replayed change counts as pending a little longer.
+/// The position says what has been replayed. The flags of a slave that was the master before may never be set.
 fn slave_log(slave: &mut Session, master_identity: &str) -> Result<Option<Log>> {
     let fields = slave.query("look at the slave's log", server_sql::SLAVE_FIELDS, &[])?;
-    let flags: Vec<String> =
-        fields.iter().map(|row| format!("NOT coalesce(l.{}, true)", quote_ident(row.get(0)))).collect();
+    let fields: Vec<String> = fields.iter().map(|row| row.get(0)).collect();
     // The log of the Python original does not hold rows.
-    if flags.is_empty()
+    if fields.is_empty()
         || slave.query("look at the slave's log", server_sql::LOG, &[])?[0].get::<_, Option<u32>>(1).is_none()
     {
         return Ok(None);
     }
     let waiting = format!(
         "WITH waiting AS MATERIALIZED (SELECT l.event, l.relation, l.old, l.new FROM public.replica_log l \
-         WHERE ({}) AND l.origin IS DISTINCT FROM {})",
-        flags.join(" OR "),
+         WHERE NOT ({}) AND l.origin IS DISTINCT FROM {})",
+        passed_by(fields.iter()),
         quote_literal(master_identity)
     );
     Ok(Some(Log { waiting, value: hstore_value(slave)? }))

@@ -25,6 +25,8 @@ verbs:
   pyreplica pause [PAIRS]          pause replay of pairs or of single tables
   pyreplica resume [PAIRS]         resume it
   pyreplica switchover PAIR        make the slave the master, and back
+  pyreplica failover PAIR          make the slave the master of a dead one
+  pyreplica failback PAIR          make the former master the slave
   pyreplica help [VERB]            explain a verb
 
 PAIRS are named as for replication: FILE.conf, DIR, DSN0 DSN1 or nothing. The

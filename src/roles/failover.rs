@@ -1,0 +1,282 @@
+//! Makes the slave the master, because the master is gone.
+//!
+//! A batch that the slave has prepared is committed: its changes were committed by the application long ago. The slave notes which
+//! batch it has last, so that `failback` can settle what the old master has prepared. Nothing here decides that a master is dead: if
+//! it answers, the verb refuses.
+
+use crate::backlog::master_row::{MasterRow, parse};
+use crate::backlog::position::Position;
+use crate::backlog::sql as backlog_sql;
+use crate::base::control::Control;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::{BatchNumber, LogId, Side, quote_literal};
+use crate::commit::prepared::prepared;
+use crate::commit::recovery::Gid;
+use crate::commit::twophase::draw_batch;
+use crate::config::settings::Config;
+use crate::pair::former;
+use crate::pair::sql as pair_sql;
+use crate::process::failpoint;
+use crate::roles::install;
+use crate::roles::sql;
+use crate::server::checks;
+use crate::server::connect_pair::{self, BothSides};
+use crate::server::fence;
+use crate::server::role::{self, Role, Roles, Said, State, place};
+use crate::server::session::Session;
+use crate::server::sql as server_sql;
+
+/// What was done, and what is certain.
+pub struct Outcome {
+    pub epoch: i64,
+    pub old: String,
+    pub new: String,
+    /// The last batch that the slave has, when it was committed there, and the last change in it.
+    pub batch: i64,
+    pub replayed_at: String,
+    pub last_change: i64,
+    /// It was prepared, and this has committed it.
+    pub was_in_doubt: bool,
+    /// How many sequences were moved on.
+    pub sequences: u64,
+    /// The old master was reached, and is fenced.
+    pub is_fenced: bool,
+    pub notes: Vec<String>,
+}
+
+/// The slave's last batch.
+struct Last {
+    /// The pair in the slave's tables.
+    key: String,
+    batch: i64,
+    token: String,
+    /// The old master's database.
+    identity: String,
+    ts: String,
+    /// The highest change that it may have.
+    highest: i64,
+}
+
+/// Does it. With `force` a master that answers is fenced first.
+pub fn run(
+    config: &Config,
+    force: bool,
+    control: &Control,
+    report: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<Outcome> {
+    let BothSides { master, slave, config, roles } = connect_pair::open(config, "failover", control);
+    let mut slave = slave?;
+    let field = config.slave_field.clone();
+    let said = role::said(&mut slave, &field)?;
+    refuse_master(&said, roles.as_ref())?;
+    let mut master = away_or_forced(master, force)?;
+    checks::progress_table(&mut slave)?;
+    let last = last(&mut slave, &field)?;
+    fence::install(&mut slave)?;
+    let mut notes = Vec::new();
+    install(&mut slave, &config, control, report, &mut notes)?;
+    let known = said.rows.iter().find(|row| row.role != Role::Moved && row.peer == last.identity);
+    let epoch = known.map_or(1, |row| row.epoch) + 1;
+    let pair = match known {
+        Some(row) => row.pair.clone(),
+        None => slave.query_one("name the pair", sql::NAME_PAIR, &[])?.get(0),
+    };
+    if let Some(master) = &mut master {
+        report("the master answers: putting up its fence first")?;
+        let identity: String = slave.query_one("look at the server", server_sql::IDENTITY, &[])?.get(0);
+        let turned = config.directed(true);
+        let roles = Roles { is_reversed: false, epoch, pair: Some(pair.clone()), since: None, state: State::Former };
+        let its = role::said(master, &field)?;
+        former::put_up(&turned, &roles, &Said { identity, rows: Vec::new() }, master, &its)?;
+    }
+    failpoint::reached("failover fenced");
+    let was_in_doubt = settle(&mut slave, &field, &last)?;
+    let last = self::last(&mut slave, &field)?;
+    // The batch in doubt may have been a switchover.
+    let said = role::said(&mut slave, &field)?;
+    let known = said.rows.iter().find(|row| row.role != Role::Moved && row.peer == last.identity);
+    let (epoch, pair) = known.map_or((epoch, pair), |row| (row.epoch.max(epoch), row.pair.clone()));
+    failpoint::reached("failover settled");
+    let sequences = move_sequences(&mut slave, &mut notes)?;
+    take_over(&mut slave, &config, &last, epoch, &pair)?;
+    if let Err(error) = slave.message("wake the replicas", pair_sql::NOTIFY) {
+        notes.push(error.to_string());
+    }
+    Ok(Outcome {
+        epoch,
+        old: place(&config.master),
+        new: place(&config.slave),
+        batch: last.batch,
+        replayed_at: last.ts,
+        last_change: last.highest,
+        was_in_doubt,
+        sequences,
+        is_fenced: master.is_some(),
+        notes,
+    })
+}
+
+fn refuse_master(said: &Said, roles: Option<&Roles>) -> Result<()> {
+    let is_master = said.rows.iter().any(|row| row.role == Role::Master);
+    if roles.is_some_and(|roles| roles.state == State::Former) || is_master {
+        let detail = "this database is the master already";
+        return Err(Error::new(Kind::Usage, Some(Side::Slave), "fail over", detail)
+            .with_hint("when the former master is back, run pyreplica failback"));
+    }
+    Ok(())
+}
+
+/// The session on the master if it answers and may be fenced. An error if it answers otherwise.
+fn away_or_forced(master: Result<Session>, force: bool) -> Result<Option<Session>> {
+    let refuse = |why: String| {
+        Err(Error::new(Kind::Setup, Some(Side::Master), "fail over", why).with_hint(
+            "nothing was changed. While the master works, pyreplica switchover exchanges the roles without losing anything; \
+             pyreplica failover --force fences the master, if it can, and goes on without what it has not sent",
+        ))
+    };
+    match master {
+        Ok(master) if force => Ok(Some(master)),
+        Ok(_) => refuse("it answers".to_string()),
+        // Nobody answers there.
+        Err(error) if error.kind() == Kind::Connection => Ok(None),
+        Err(_) if force => Ok(None),
+        Err(error) => refuse(format!("it answers, though not as it should: {error}")),
+    }
+}
+
+fn last(slave: &mut Session, field: &String) -> Result<Last> {
+    let rows = slave.query("look what was replayed last", sql::LAST_REPLAYED, &[field])?;
+    let Some(row) = rows.first() else {
+        let detail = "this database has never replayed anything for this SLAVE_FIELD";
+        return Err(Error::new(Kind::Setup, Some(Side::Slave), "fail over", detail).with_hint("is DSN1 right?"));
+    };
+    let (batch, position): (i64, &str) = (row.get("batch"), row.get("position"));
+    let highest = Position::decode(BatchNumber(batch), None, position)
+        .map_or(0, |position| position.last.unwrap_or(position.highest).0);
+    Ok(Last {
+        key: row.get("master"),
+        batch,
+        token: row.get("token"),
+        identity: row.get::<_, Option<String>>("identity").unwrap_or_default(),
+        ts: row.get("ts"),
+        highest,
+    })
+}
+
+fn install(
+    slave: &mut Session,
+    config: &Config,
+    control: &Control,
+    report: &mut dyn FnMut(&str) -> Result<()>,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let mut quiet = |_: &str| Ok(());
+    if checks::log_oid(slave).is_err() {
+        report("installing the log on the new master")?;
+        install::install_log(slave, control, &mut quiet)?;
+    }
+    let field = &config.slave_field;
+    let fields = slave.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
+    if !fields.iter().any(|row| row.get::<_, &str>(0) == field) {
+        slave.query("add the slave", sql::ADD_SLAVE, &[field])?;
+    }
+    if !slave.query("look at the rights", server_sql::MISSING_RIGHTS, &[])?.is_empty() {
+        slave.query("grant the daemon's rights", sql::GRANT_DAEMON, &[])?;
+    }
+    slave.execute("register the slave", server_sql::SLAVE_ROW, &[field])?;
+    slave.message("set the session up", "SET lock_timeout = '1s'")?;
+    // A table without a trigger is better than no master.
+    if let Err(error) = install::create_triggers(slave, &|_| true, false, control, &mut quiet) {
+        control.check()?;
+        notes.push(format!(
+            "{error}; changes of these tables are not logged until pyreplica install gives them their trigger"
+        ));
+    }
+    Ok(())
+}
+
+/// Commits what the slave has prepared of the old master's batches. There is one at most, since all write the same row.
+fn settle(slave: &mut Session, field: &str, last: &Last) -> Result<bool> {
+    let origin = last.key.split(' ').next().unwrap_or_default();
+    let is_ours =
+        |gid: &str| Gid::parse(Side::Slave, gid).is_some_and(|gid| gid.field == field && gid.origin == origin);
+    let mut found = false;
+    for batch in prepared(slave)?.into_iter().filter(|found| found.is_here && found.is_own && is_ours(&found.gid)) {
+        slave.message("commit the batch in doubt", &format!("COMMIT PREPARED {}", quote_literal(&batch.gid)))?;
+        found = true;
+    }
+    Ok(found)
+}
+
+/// Moves each sequence on to the outermost value of the columns that use it.
+fn move_sequences(slave: &mut Session, notes: &mut Vec<String>) -> Result<u64> {
+    slave.refuse_views()?;
+    let mut moved = 0;
+    for row in slave.query("look at the sequences", sql::LAST_VALUES, &[])? {
+        let (sequence, falls, query): (String, bool, String) =
+            (row.get("sequence"), row.get("falls"), row.get("query"));
+        let outermost = slave.text_rows("look at the largest value", &query).and_then(|rows| {
+            let value = rows.into_iter().flatten().flatten().next().and_then(|value| value.parse::<i64>().ok());
+            match value {
+                Some(value) => slave.query("move the sequence on", sql::MOVE_ON, &[&sequence, &value, &falls]),
+                None => Ok(Vec::new()),
+            }
+        });
+        match outermost {
+            Ok(set) => moved += set.len() as u64,
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => notes.push(format!("sequence {sequence} was not moved on: {}", error.detail())),
+        }
+    }
+    Ok(moved)
+}
+
+/// The transaction that makes the slave the master. No slave of it has the token that it draws, so the old master cannot replicate
+/// from here before it was made equal.
+fn take_over(slave: &mut Session, config: &Config, last: &Last, epoch: i64, pair: &str) -> Result<()> {
+    let field = &config.slave_field;
+    let identity: String = slave.query_one("look at the server", server_sql::IDENTITY, &[])?.get(0);
+    let rows = slave.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
+    let tables: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let mut statements = fence::down(&fence::look(slave, &[])?);
+    statements += &install::switch_triggers(slave, &tables, true)?;
+    statements += &fence::read_only(slave, false)?.unwrap_or_default();
+    let batch = draw_batch(slave)?;
+    slave.transaction("BEGIN; SET LOCAL lock_timeout = '5s'", |slave| {
+        if !statements.is_empty() {
+            slave.message("take the fence down", &statements)?;
+        }
+        let (there, none) = (place(&config.master), last.identity.clone());
+        slave.execute(
+            "note the role",
+            pair_sql::SET_ROLE,
+            &[field, &last.identity, &pair, &"master", &epoch, &there, &none],
+        )?;
+        slave.execute("note the last batch", sql::SET_LAST, &[field, &last.identity, &last.batch, &last.token])?;
+        let row = MasterRow::read(slave, field)?;
+        let why = "a failover made this database the master";
+        slave.execute("begin a history", backlog_sql::BEGIN_HISTORY, &[field, &why, &row.life])?;
+        // The old master may have the batches of former epochs, and more besides. So none of them is a position to go back to.
+        slave.execute("forget the histories", sql::FORGET_HISTORIES, &[field])?;
+        let now = slave.query_one("take a snapshot", sql::NOW, &[])?;
+        let position = Position {
+            batch: batch.number,
+            token: Some(batch.token),
+            base: Some(parse(now.get(0))?),
+            current: None,
+            last: None,
+            highest: LogId(now.get(1)),
+            floor: LogId(0),
+        };
+        let noted = backlog_sql::Noted {
+            field,
+            identity: &identity,
+            slave: &last.identity,
+            announced: None,
+            position: &position,
+        };
+        slave.text_rows("note the position", &backlog_sql::note_position(&noted, row.position.batch, None))?;
+        failpoint::reached("failover noted");
+        Ok(())
+    })
+}
