@@ -2,9 +2,11 @@
 -- trigger already. A statement trigger of a partitioned table does not fire for who writes to a partition.
 --   $1  text[]  names of tables, qualified and quoted
 with recursive named as (
+    -- Not by to_regclass, which fails for a role that may not use the schema.
     select c.oid
-      from unnest($1::text[]) x (name)
-      join pg_class c on c.oid = to_regclass(x.name) and c.relkind in ('r', 'p')
+      from pg_class c
+      join pg_namespace n on n.oid = c.relnamespace
+     where c.relkind in ('r', 'p') and format('%I.%I', n.nspname, c.relname) = any ($1::text[])
 ), family as (
     select oid from named
     union

@@ -8,6 +8,7 @@ mod copy;
 mod in_doubt;
 mod lost_rows;
 mod pair;
+mod roles;
 mod server;
 mod tables;
 
@@ -17,6 +18,7 @@ use crate::commit::twophase::pair_key;
 use crate::config::settings::Config;
 use crate::health::sql;
 use crate::server::checks;
+use crate::server::role::Roles;
 use crate::server::session::{Session, ToSql};
 use std::fmt;
 
@@ -59,7 +61,13 @@ pub struct Diagnosis {
 }
 
 /// Checks everything that can be checked. `source` names the pair on a command line.
-pub fn diagnose(config: &Config, source: &str, master: Result<Session>, slave: Result<Session>) -> Vec<Finding> {
+pub fn diagnose(
+    config: &Config,
+    source: &str,
+    roles: Option<&Roles>,
+    master: Result<Session>,
+    slave: Result<Session>,
+) -> Vec<Finding> {
     let mut report = Diagnosis::default();
     let mut master = report.opened(Side::Master, master);
     let mut slave = report.opened(Side::Slave, slave);
@@ -84,6 +92,7 @@ pub fn diagnose(config: &Config, source: &str, master: Result<Session>, slave: R
         copy::examine(&mut report, &pair_key(origin, &config.slave_field), source, worker, slave);
     }
     tables::examine(&mut report, log.is_some(), master.as_mut(), slave.as_mut());
+    roles::examine(&mut report, config, source, roles, master.as_mut(), slave.as_mut());
     if let (Some(master), Some(slave)) = (&mut master, &mut slave) {
         pair::examine(&mut report, master, slave);
     }

@@ -19,7 +19,7 @@ use crate::config::settings::Config;
 use crate::health::sql;
 use crate::pair::copied::{self, Unfinished};
 use crate::server::checks;
-use crate::server::role::Roles;
+use crate::server::role::{self, Roles, State};
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
 use std::collections::BTreeSet;
@@ -36,6 +36,8 @@ pub struct PairStatus {
     pub field: String,
     /// Who is the master, if that is known.
     pub roles: Option<Roles>,
+    /// Where clients find the master.
+    pub master_at: String,
     /// Whether the master and the slave could be reached.
     pub reached: [bool; 2],
     /// The daemon's session on the master.
@@ -137,7 +139,8 @@ pub fn look(
     slave: Result<Session>,
 ) -> PairStatus {
     let (name, field) = (config.name.clone(), config.slave_field.clone());
-    let mut status = PairStatus { name, field, roles, ..PairStatus::default() };
+    let master_at = role::place(&config.master);
+    let mut status = PairStatus { name, field, roles, master_at, ..PairStatus::default() };
     let mut master = status.opened(0, master);
     let mut slave = status.opened(1, slave);
     let origin = match master.as_mut().map(|master| status.ask_master(config, master)) {
@@ -265,6 +268,10 @@ impl PairStatus {
 
     /// Do both servers mean the same last batch? A daemon at work has made sure of it, and its rows move.
     fn compare_batches(&mut self, key: &str, master: &mut Session, slave: &mut Session) -> Result<()> {
+        // A former master is told by its role, and a repair is the wrong way out.
+        if self.roles.as_ref().is_some_and(|roles| roles.state == State::Former) {
+            return Ok(());
+        }
         let is_settled = self.in_doubt.as_ref().is_some_and(|doubt| doubt.batches == 0);
         if self.daemon.is_some() || self.is_copying || !is_settled || copied::unfinished(slave, key)?.is_some() {
             return Ok(());

@@ -10,6 +10,7 @@
 //! | `exchange` | the two transactions that exchange the roles, as a batch |
 //! | `obstacles` | what keeps a slave from becoming the master |
 //! | `switchover` | all of it, in order |
+//! | `protect` | the fence on an ordinary slave |
 //! | `failover` | makes the slave the master when the master is gone |
 //! | `failback` | makes the former master the slave |
 //!
@@ -23,5 +24,6 @@ pub mod lock;
 pub mod exchange;
 pub mod obstacles;
 pub mod switchover;
+pub mod protect;
 pub mod failover;
 pub mod failback;

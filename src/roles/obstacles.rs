@@ -48,8 +48,8 @@ pub fn before(sides: &mut Sides, config: &Config, source: &str, control: &Contro
             "an exchange of roles is for a pair with one master",
         ));
     }
-    let BothSides { master, slave, config: directed, .. } = connect_pair::open(config, "switchover check", control);
-    found.extend(failures(diagnose(&directed, source, master, slave)));
+    let BothSides { master, slave, config: directed, roles } = connect_pair::open(config, "switchover check", control);
+    found.extend(failures(diagnose(&directed, source, roles.as_ref(), master, slave)));
     control.check()?;
     let Sides { master, slave, key, .. } = sides;
     found.extend(left_behind(master)?);
@@ -72,7 +72,7 @@ pub fn after(sides: &mut Sides, config: &Config, source: &str, control: &Control
     let label = format!("{} switchover check", config.name);
     let master = connect::connect(Side::Master, &turned.master, &label);
     let slave = connect::connect(Side::Slave, &turned.slave, &label);
-    let findings = diagnose(&turned, source, master, slave);
+    let findings = diagnose(&turned, source, None, master, slave);
     control.check()?;
     for mut obstacle in failures(findings) {
         obstacle.text = format!("after the exchange, when the sides are the other way round: {}", obstacle.text);

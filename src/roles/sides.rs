@@ -127,7 +127,8 @@ impl Sides {
     }
 }
 
-fn may_take_replica_role(session: &mut Session) -> Result<bool> {
+/// Whether the role may take the replica role, in which it does not meet the fence.
+pub fn may_take_replica_role(session: &mut Session) -> Result<bool> {
     let may = checks::take_replica_role(session)?;
     if may {
         session.message("leave the replica role", "reset session_replication_role")?;

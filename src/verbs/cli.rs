@@ -18,6 +18,7 @@ use crate::verbs::failover;
 use crate::verbs::install;
 use crate::verbs::pause;
 use crate::verbs::pending;
+use crate::verbs::protect;
 use crate::verbs::retry;
 use crate::verbs::skip;
 use crate::verbs::status;
@@ -27,7 +28,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// All verbs, in the order of the help. Replication itself has no verb.
-static VERBS: [&Verb; 14] = [
+static VERBS: [&Verb; 16] = [
     &install::VERB,
     &copy::VERB,
     &doctor::VERB,
@@ -42,6 +43,8 @@ static VERBS: [&Verb; 14] = [
     &switchover::VERB,
     &failover::FAILOVER,
     &failover::FAILBACK,
+    &protect::PROTECT,
+    &protect::UNPROTECT,
 ];
 
 static REPLICATION: [Opt; 4] = [

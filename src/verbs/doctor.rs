@@ -46,8 +46,8 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let mut worst = if errors.is_empty() { Level::Ok } else { Level::Failure };
     let mut documents: Vec<Json> = Vec::new();
     for config in &configs {
-        let BothSides { master, slave, config: directed, .. } = connect_pair::open(config, "doctor", control);
-        let mut findings = diagnose(&directed, &call.words_for(config), master, slave);
+        let BothSides { master, slave, config: directed, roles } = connect_pair::open(config, "doctor", control);
+        let mut findings = diagnose(&directed, &call.words_for(config), roles.as_ref(), master, slave);
         if call.has("--mail") {
             findings.push(test_mail(config));
         }

@@ -8,6 +8,7 @@
 //! | `doctor`, `status`, `compare` | check the pairs; `compare` also has `repair` |
 //! | `pause`, `pending`, `skip`, `retry` | put tables on hold; show, skip or retry changes that cannot be replayed |
 //! | `switchover`, `failover` | change who is the master; `failover` also has `failback` |
+//! | `protect` | keeps writers off a slave; it also has `unprotect` |
 //! | `cli` | parses the command line and runs the verb or the daemon |
 //!
 //! Slony-I has slonik for this, PgQ its admin scripts.
@@ -25,4 +26,5 @@ pub mod skip;
 pub mod retry;
 pub mod switchover;
 pub mod failover;
+pub mod protect;
 pub mod cli;

@@ -48,6 +48,12 @@ pub fn as_table(pairs: &[PairStatus], rates: &HashMap<String, f64>) -> String {
             text += &format!("\n{}\n", shown(&line));
             text += &problem.hint.as_ref().map_or(String::new(), |hint| format!("  hint: {}\n", shown(hint)));
         }
+        if let Some(roles) = pair.roles.as_ref().filter(|roles| roles.epoch > 0) {
+            let since = roles.since.as_deref().unwrap_or_default();
+            let line =
+                format!("{}: in epoch {}, since {since}, the master is {}", pair.name, roles.epoch, pair.master_at);
+            text += &format!("\n{}\n", shown(&line));
+        }
         if let Some((at, why)) = &pair.history {
             text += &format!("\n{}\n", shown(&format!("{}: at {at}: {why}", pair.name)));
         }
@@ -81,6 +87,10 @@ pub fn as_json(pair: &PairStatus, rate: Option<f64>) -> Json {
     json!({
         "pair": pair.name,
         "field": pair.field,
+        "master": pair.master_at,
+        "reversed": pair.is_reversed(),
+        "epoch": pair.roles.as_ref().map(|roles| roles.epoch),
+        "roles_since": pair.roles.as_ref().and_then(|roles| roles.since.as_deref()),
         "state": pair.state(),
         "master_reached": pair.reached[0],
         "slave_reached": pair.reached[1],

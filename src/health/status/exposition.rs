@@ -61,6 +61,15 @@ const METRICS: &[Metric] = &[
     gauge("pyreplica_copy_unfinished", "Whether a copy of all tables has begun and not ended", |v| {
         optional(v.records.held.map(|_| flag(v.copy.is_some())))
     }),
+    gauge("pyreplica_role", "Whether the side that the config file calls DSN0 or DSN1 is the master", |v| {
+        match &v.roles {
+            Some(roles) => vec![("DSN0", flag(!roles.is_reversed)), ("DSN1", flag(roles.is_reversed))],
+            None => Vec::new(),
+        }
+    }),
+    gauge("pyreplica_epoch", "How often the roles of the pair were exchanged", |v| {
+        optional(v.roles.as_ref().map(|roles| roles.epoch as f64))
+    }),
     gauge("pyreplica_paused", "Whether the operator has paused the pair", |v| {
         optional(v.records.held.map(|_| flag(v.records.is_paused)))
     }),

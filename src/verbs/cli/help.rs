@@ -27,6 +27,8 @@ verbs:
   pyreplica switchover PAIR        make the slave the master, and back
   pyreplica failover PAIR          make the slave the master of a dead one
   pyreplica failback PAIR          make the former master the slave
+  pyreplica protect [PAIRS]        let nobody but the daemon write to a slave
+  pyreplica unprotect [PAIRS]      end that
   pyreplica help [VERB]            explain a verb
 
 PAIRS are named as for replication: FILE.conf, DIR, DSN0 DSN1 or nothing. The

@@ -1,0 +1,105 @@
+//! Who is the master, and whether the fence is where it should be.
+
+use super::{Diagnosis, Level};
+use crate::base::error::Result;
+use crate::base::names::Side;
+use crate::config::settings::Config;
+use crate::pair::sql as pair_sql;
+use crate::server::fence::{self, Fenced};
+use crate::server::role::{self, Roles, State};
+use crate::server::session::Session;
+use crate::server::sql as server_sql;
+
+/// So many names are shown of a list.
+const SHOWN: usize = 10;
+
+pub(super) fn examine(
+    report: &mut Diagnosis,
+    config: &Config,
+    source: &str,
+    roles: Option<&Roles>,
+    master: Option<&mut Session>,
+    slave: Option<&mut Session>,
+) {
+    if let Some(roles) = roles {
+        direction(report, config, source, roles);
+    }
+    let (Some(master), Some(slave)) = (master, slave) else { return };
+    let looked = look(master, slave);
+    let Some((on_master, on_slave, has_log)) = report.ok_or_warning(None, "fence", looked) else { return };
+    let up: Vec<&str> = names(&on_master, |table| table.is_up);
+    if !up.is_empty() && roles.is_none_or(|roles| roles.state == State::Settled) {
+        let text = format!("the master's tables refuse every write: {}", list(&up));
+        let finding = report.add(Level::Failure, Some(Side::Master), "fence", text);
+        for table in &up {
+            finding.fix(format!("ALTER TABLE ONLY {table} DISABLE TRIGGER \"!replica_fence\";"));
+        }
+    }
+    let open = names(&on_slave, |table| table.is_named && !table.is_up);
+    let closed = names(&on_slave, |table| table.is_up);
+    let protect = format!("pyreplica protect {source}");
+    match (open.is_empty(), closed.is_empty()) {
+        (true, false) => drop(report.add(
+            Level::Ok,
+            Some(Side::Slave),
+            "fence",
+            "nobody but the daemon can write to replicated tables",
+        )),
+        (false, false) => {
+            let text = format!("some tables can be written to, and others not: {}", list(&open));
+            report.add(Level::Warning, Some(Side::Slave), "fence", text).advise(protect);
+        }
+        // A slave with a log of its own may be a master too, and written to on purpose.
+        (false, true) if !has_log || roles.is_some_and(|roles| roles.epoch > 0) => {
+            let text = "everybody with the right to can write to the slave's tables";
+            report.add(Level::Note, Some(Side::Slave), "fence", text).advise(protect);
+        }
+        _ => {}
+    }
+}
+
+fn direction(report: &mut Diagnosis, config: &Config, source: &str, roles: &Roles) {
+    let place = role::place(&config.master);
+    let since = roles.since.as_deref().unwrap_or_default();
+    match roles.state {
+        State::Settled if roles.epoch > 0 => {
+            let text = format!("in epoch {}, since {since}, the master is {place}", roles.epoch);
+            report.add(Level::Ok, None, "roles", text);
+        }
+        State::Settled => {}
+        State::Between => {
+            let text = format!(
+                "a switchover was interrupted: {place} is fenced already, and the other side is not the master yet"
+            );
+            report
+                .add(Level::Failure, None, "roles", text)
+                .advise(format!("pyreplica switchover {source} finishes it"));
+        }
+        State::Former => {
+            let text = format!(
+                "since {since} the master is {place}; the other side was the master before, and replicates nothing"
+            );
+            report
+                .add(Level::Failure, None, "roles", text)
+                .advise(format!("pyreplica failback {source} makes it the slave"));
+        }
+    }
+}
+
+/// The fence on both sides, and whether the slave has a log.
+fn look(master: &mut Session, slave: &mut Session) -> Result<(Vec<Fenced>, Vec<Fenced>, bool)> {
+    let rows = master.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
+    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let has_log = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);
+    Ok((fence::look(master, &names)?, fence::look(slave, &names)?, has_log))
+}
+
+fn names(tables: &[Fenced], is_wanted: impl Fn(&Fenced) -> bool) -> Vec<&str> {
+    tables.iter().filter(|table| is_wanted(table)).map(|table| table.relation.as_str()).collect()
+}
+
+fn list(names: &[&str]) -> String {
+    let more = names.len().saturating_sub(SHOWN);
+    let shown = names[..names.len() - more].join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}

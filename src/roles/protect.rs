@@ -1,0 +1,61 @@
+//! Puts the fence up on an ordinary slave, or takes it down: nobody writes to a slave by mistake.
+
+use crate::base::control::Control;
+use crate::base::error::Result;
+use crate::config::settings::Config;
+use crate::pair::sql as pair_sql;
+use crate::roles::sides::may_take_replica_role;
+use crate::server::connect_pair::{self, BothSides};
+use crate::server::fence;
+use crate::server::role::{Roles, place};
+
+/// What was done on the slave.
+pub struct Outcome {
+    /// The slave, as clients find it.
+    pub slave: String,
+    /// How many tables have the fence up now, partitions too, and how many had it before.
+    pub tables: usize,
+    pub before: usize,
+}
+
+/// Fences the slave's replicated tables and their partitions, also those that are new since the last time.
+pub fn protect(config: &Config, control: &Control) -> Result<Outcome> {
+    let BothSides { master, slave, config, .. } = connect_pair::open(config, "protect", control);
+    let (mut master, mut slave) = (master?, slave?);
+    let rows = master.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
+    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    fence::install(&mut slave)?;
+    let before = fence::look(&mut slave, &names)?;
+    let passes = match may_take_replica_role(&mut slave)? {
+        true => String::new(),
+        false => slave.query_one("ask for the role", "select session_user::text", &[])?.get(0),
+    };
+    slave.message("set the session up", "SET lock_timeout = '5s'")?;
+    fence::prepare(&mut slave, &before, &place(&config.master), &passes)?;
+    let tables = fence::look(&mut slave, &names)?;
+    let up = fence::up(&tables);
+    if !up.is_empty() {
+        slave.transaction("BEGIN", |slave| slave.message("put up the fence", &up))?;
+    }
+    let count = |tables: &[fence::Fenced]| tables.iter().filter(|table| table.is_up).count();
+    let after = fence::look(&mut slave, &names)?;
+    Ok(Outcome { slave: place(&config.slave), tables: count(&after), before: count(&before) })
+}
+
+/// Takes the fence down on the slave, so that it can be written to.
+pub fn unprotect(config: &Config, control: &Control) -> Result<Outcome> {
+    let BothSides { master, slave, config, roles } = connect_pair::open(config, "unprotect", control);
+    let mut slave = slave?;
+    drop(master);
+    let before = fence::look(&mut slave, &[])?;
+    let mut down = fence::down(&before);
+    if roles.unwrap_or_else(Roles::original).epoch > 0 {
+        down += &fence::read_only(&mut slave, false)?.unwrap_or_default();
+    }
+    if !down.is_empty() {
+        slave
+            .transaction("BEGIN; SET LOCAL lock_timeout = '5s'", |slave| slave.message("take the fence down", &down))?;
+    }
+    let count = before.iter().filter(|table| table.is_up).count();
+    Ok(Outcome { slave: place(&config.slave), tables: 0, before: count })
+}

@@ -1,0 +1,90 @@
+//! `pyreplica protect` keeps everybody but the daemon from writing to a slave's replicated tables. `pyreplica unprotect` ends that.
+
+use crate::base::control::Control;
+use crate::base::error::{ExitCode, Result};
+use crate::base::shown::shown;
+use crate::process::output::{self, Json, json};
+use crate::roles::protect::{self, Outcome};
+use crate::verbs::verb::{Call, JSON, Verb, Words};
+
+pub const PROTECT: Verb =
+    Verb { name: "protect", help: PROTECT_HELP, options: &[JSON], words: Words::Pairs, run: run_protect };
+
+pub const UNPROTECT: Verb =
+    Verb { name: "unprotect", help: UNPROTECT_HELP, options: &[JSON], words: Words::Pairs, run: run_unprotect };
+
+const PROTECT_HELP: &str = "\
+pyreplica protect keeps everybody but the daemon from writing to a slave
+
+usage:
+  pyreplica protect [--json] [FILE.conf... | DIR | DSN0 DSN1]
+
+It creates a trigger on each replicated table of the slave, and on each
+partition, that refuses INSERT, UPDATE, DELETE and TRUNCATE with SQLSTATE 25006,
+to superusers too, and names the master. Readers and the daemon go on. Run it
+again when there are new tables or partitions: pyreplica doctor names them. The
+role must own the tables.
+
+options:
+  --json        one document for programs
+
+example:
+  pyreplica protect /etc/pyreplica/shop.conf
+";
+
+const UNPROTECT_HELP: &str = "\
+pyreplica unprotect lets everybody write to a slave again
+
+usage:
+  pyreplica unprotect [--json] [FILE.conf... | DIR | DSN0 DSN1]
+
+It disables the triggers of pyreplica protect. What is written to a slave is
+not replicated to the master, and may be in the way of changes from there.
+
+options:
+  --json        one document for programs
+
+example:
+  pyreplica unprotect /etc/pyreplica/shop.conf
+";
+
+fn run_protect(call: &Call, control: &Control) -> Result<ExitCode> {
+    for_each(call, |config| {
+        let outcome = protect::protect(config, control)?;
+        let new = outcome.tables.saturating_sub(outcome.before);
+        let text = format!("{} tables of {} are protected, {new} of them since now", outcome.tables, outcome.slave);
+        Ok((outcome, text))
+    })
+}
+
+fn run_unprotect(call: &Call, control: &Control) -> Result<ExitCode> {
+    for_each(call, |config| {
+        let outcome = protect::unprotect(config, control)?;
+        let text = format!("{} tables of {} can be written to again", outcome.before, outcome.slave);
+        Ok((outcome, text))
+    })
+}
+
+fn for_each(
+    call: &Call,
+    mut act: impl FnMut(&crate::config::settings::Config) -> Result<(Outcome, String)>,
+) -> Result<ExitCode> {
+    let loaded = call.pairs();
+    if let Some(error) = loaded.errors.into_iter().next() {
+        return Err(error);
+    }
+    let mut documents: Vec<Json> = Vec::new();
+    for config in &loaded.configs {
+        let (outcome, text) = act(config)?;
+        documents.push(
+            json!({ "pair": config.name, "slave": outcome.slave, "tables": outcome.tables, "before": outcome.before }),
+        );
+        if !call.has("--json") {
+            output::print(&format!("{}\n", shown(&format!("{}: {text}", config.name))))?;
+        }
+    }
+    if call.has("--json") {
+        output::print_json(&json!({ "pairs": documents }))?;
+    }
+    Ok(ExitCode::Success)
+}
