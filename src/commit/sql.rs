@@ -62,6 +62,13 @@ pub struct ProgressRow<'a> {
     pub history: Option<&'a str>,
 }
 
+/// A switchover holds this lock from before its first PREPARE until its last commit: nobody else settles what it prepares.
+pub const HOLD_SWITCHOVER: &str = "begin; set local lock_timeout = '5s'; \
+     lock table public.replica_slave in share update exclusive mode";
+
+/// Returns when no switchover is in progress.
+pub const WAIT_FOR_SWITCHOVER: &str = "begin; lock table public.replica_slave in share update exclusive mode; commit";
+
 /// Renames the pair in all tables of the slave. The name contains a digest of the log's database, and after a restore
 /// in another cluster the log has another one.
 pub const RENAME_PAIR: [&str; 5] = [

@@ -30,8 +30,9 @@ use crate::roles::install;
 use crate::roles::sides::Sides;
 use crate::roles::sql;
 use crate::server::checks;
+use crate::server::connect;
 use crate::server::fence::{self, Fenced};
-use crate::server::role::place;
+use crate::server::role::{self, place};
 use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
 
@@ -98,6 +99,11 @@ impl Exchange<'_> {
     }
 
     fn both_halves(&mut self, dry: bool) -> Result<()> {
+        // A daemon must not take for dead what this verb has prepared.
+        let label = format!("{} switchover guard", self.sides.config.name);
+        let mut guard = connect::connect(Side::Master, &self.sides.config.master, &label)?;
+        guard.message("keep others from settling", commit_sql::HOLD_SWITCHOVER)?;
+        self.refuse_if_changed()?;
         let two_phase = self.sides.config.two_phase && !self.is_half_done;
         let last = if self.is_half_done { None } else { Some(self.last_batch()?) };
         let last = last.filter(|_| two_phase);
@@ -105,36 +111,59 @@ impl Exchange<'_> {
         failpoint::reached("switch slave noted");
         self.on_master(&first, last.as_ref())?;
         failpoint::reached("switch noted");
-        let Some((batch, _)) = last else {
-            if dry {
-                self.sides.slave.message("roll back", "ROLLBACK")?;
-                return self.sides.master.message("roll back", "ROLLBACK").map(drop);
-            }
-            self.sides.master.message("commit", "COMMIT")?;
-            failpoint::reached("switch old committed");
-            return self.sides.slave.message("commit", "COMMIT").map(drop);
-        };
+        match last {
+            Some((batch, _)) => self.commit_both(&batch, dry),
+            None => self.commit_one_by_one(dry),
+        }
+    }
+
+    fn commit_both(&mut self, batch: &BatchId, dry: bool) -> Result<()> {
         let gids = GidFamily::new(&self.sides.config.name, &self.sides.config.slave_field, self.sides.origin);
         let gid = |side| quote_literal(&gids.gid(side, batch.number, &batch.token));
         let Sides { master, slave, .. } = &mut *self.sides;
         slave.message("prepare the new master", &format!("PREPARE TRANSACTION {}", gid(Side::Slave)))?;
         failpoint::reached("switch slave prepared");
-        if let Err(error) =
-            master.message("prepare the old master", &format!("PREPARE TRANSACTION {}", gid(Side::Master)))
-        {
-            // It has answered, so it has not prepared anything.
-            if error.code().is_some() {
+        let prepared = match dry {
+            true => master.message("roll back", "ROLLBACK"),
+            false => master.message("prepare the old master", &format!("PREPARE TRANSACTION {}", gid(Side::Master))),
+        };
+        match prepared {
+            Ok(_) if !dry => {}
+            // It has answered, so it has not prepared anything. Otherwise recovery finds out.
+            Err(error) if error.code().is_none() => return Err(error),
+            other => {
                 slave.message("roll back", &format!("ROLLBACK PREPARED {}", gid(Side::Slave)))?;
+                return other.map(drop);
             }
-            return Err(error);
         }
         failpoint::reached("switch prepared");
-        let command = if dry { "ROLLBACK PREPARED" } else { "COMMIT PREPARED" };
-        master.message("end the old master's half", &format!("{command} {}", gid(Side::Master)))?;
+        master.message("commit the old master's half", &format!("COMMIT PREPARED {}", gid(Side::Master)))?;
         failpoint::reached("switch old committed");
-        slave.message("end the new master's half", &format!("{command} {}", gid(Side::Slave)))?;
+        let committed = slave.message("commit the new master's half", &format!("COMMIT PREPARED {}", gid(Side::Slave)));
         failpoint::reached("switch committed");
-        Ok(())
+        committed.map(drop).map_err(half_done)
+    }
+
+    fn commit_one_by_one(&mut self, dry: bool) -> Result<()> {
+        let command = if dry { "ROLLBACK" } else { "COMMIT" };
+        self.sides.master.message("commit the old master's half", command)?;
+        failpoint::reached("switch old committed");
+        let committed = self.sides.slave.message("commit the new master's half", command);
+        failpoint::reached("switch committed");
+        committed.map(drop).map_err(half_done)
+    }
+
+    /// Somebody else may have exchanged the roles before this verb got the lock. From here on nobody can.
+    fn refuse_if_changed(&mut self) -> Result<()> {
+        let Sides { master, slave, config, roles, .. } = &mut *self.sides;
+        let (here, there) = (role::said(master, &config.slave_field)?, role::said(slave, &config.slave_field)?);
+        let now = role::decide(&here, &there)?;
+        if (now.is_reversed, now.state, now.epoch) == (false, roles.state, roles.epoch) {
+            return Ok(());
+        }
+        let detail = "somebody else has exchanged the roles meanwhile";
+        Err(Error::new(Kind::Busy, None, "exchange the roles", detail)
+            .with_hint("nothing was changed. pyreplica status shows who is the master"))
     }
 
     /// Number and token of the old direction's last batch, and its position.
@@ -164,7 +193,10 @@ impl Exchange<'_> {
         let (epoch, pair) = (self.epoch, self.pair.clone());
         let Sides { master, slave, config, key, master_identity, slave_identity, tables, .. } = &mut *self.sides;
         let field = &config.slave_field;
-        slave.message("begin the new master's half", "BEGIN; SET LOCAL lock_timeout = '2s'")?;
+        slave.message(
+            "begin the new master's half",
+            "BEGIN; SET LOCAL lock_timeout = '2s'; SET LOCAL synchronous_commit = on",
+        )?;
         let mut statements = fence::down(&fence::look(slave, &[])?);
         statements += &install::switch_triggers(slave, tables, true)?;
         statements += &fence::read_only(slave, false)?.unwrap_or_default();
@@ -265,6 +297,14 @@ fn note(master: &mut Session, field: &String, identity: &str, slave: &str, posit
     master.execute("begin a history", backlog_sql::BEGIN_HISTORY, &[field, &why, &row.life])?;
     let noted = backlog_sql::Noted { field, identity, slave, announced: None, position };
     master.text_rows("note the position", &backlog_sql::note_position(&noted, row.position.batch, None)).map(drop)
+}
+
+/// The old master is a slave already.
+fn half_done(error: Error) -> Error {
+    error.with_hint(
+        "the old master is fenced, and the new one is not the master yet: nobody can write. Run pyreplica switchover again, or \
+         let the daemon connect, which settles it",
+    )
 }
 
 fn never_replicated() -> Error {

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 const SHOWN: usize = 10;
 
 /// What doctor says about a daemon, or about replication in progress, is no obstacle: the exchange waits for what is pending.
-const NO_OBSTACLE: [&str; 4] = ["daemon", "last error", "sequences", "log"];
+const NO_OBSTACLE: [&str; 6] = ["daemon", "last error", "sequences", "log", "fence", "roles"];
 
 pub struct Obstacle {
     pub text: String,

@@ -282,7 +282,8 @@ fn drain(sides: &mut Sides, deadline: Instant, control: &Control) -> Result<()> 
         match rows.is_empty() {
             true if is_last => return Ok(()),
             true => {
-                let lock = "SET LOCAL lock_timeout = '1s'; LOCK TABLE public.replica_log IN SHARE ROW EXCLUSIVE MODE";
+                let lock = "SET LOCAL lock_timeout = '1s'; LOCK TABLE public.replica_log, public.replica_role \
+                            IN SHARE ROW EXCLUSIVE MODE; SET LOCAL synchronous_commit = on";
                 sides.master.message("lock the log", lock)?;
                 is_last = true;
                 continue;

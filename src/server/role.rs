@@ -11,7 +11,8 @@
 //! | master | nothing, though it is the other's peer | the same |
 //! | master | former | the same; `failback` makes it the slave |
 //! | master | master, in the same epoch | refused |
-//! | slave, in the next epoch | slave | a switchover was interrupted between its two commits: no master, until it is settled |
+//! | slave, in the next epoch | slave, or nothing | a switchover was interrupted between its two commits: no master, until it is settled |
+//! | the same, and has replayed since | the same | the other side was the master, and was restored from before that |
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_literal};
@@ -33,6 +34,8 @@ pub struct RoleRow {
     pub since: String,
     /// The last batch that a failover found on the slave.
     pub token: Option<String>,
+    /// A slave has replayed batches since it got this role. So the other side was the master, whatever it says.
+    pub has_replayed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +96,12 @@ pub fn said(session: &mut Session, field: &str) -> Result<Said> {
         return Ok(Said { identity, rows: Vec::new() });
     }
     let rows = session.query("look at the roles", sql::ROLES, &[&field])?;
+    let is_slave = rows.iter().any(|row| row.get::<_, &str>("role") == "slave");
+    let replayed_at: Option<String> =
+        match is_slave && session.query_one("look at the roles", sql::MAY_READ_PROGRESS, &[])?.get(0) {
+            true => session.query_one("look at the roles", sql::REPLAYED_AT, &[&field])?.get(0),
+            false => None,
+        };
     let rows = rows.iter().map(|row| RoleRow {
         role: match row.get("role") {
             "master" => Role::Master,
@@ -106,6 +115,7 @@ pub fn said(session: &mut Session, field: &str) -> Result<Said> {
         peer_at: row.get("peer_at"),
         since: row.get("since"),
         token: row.get("token"),
+        has_replayed: replayed_at.as_deref() > Some(row.get("exactly")),
     });
     Ok(Said { identity, rows: rows.collect() })
 }
@@ -154,9 +164,14 @@ pub fn decide(first: &Said, second: &Said) -> Result<Roles> {
         (Some((Role::Master, _)), Some(_)) => roles(false, State::Settled),
         (Some(_), Some((Role::Master, _))) => roles(true, State::Settled),
         // The old master is fenced already, so the direction is from it to the other side, until that is the master.
-        (Some((Role::Slave, ours)), Some((Role::Slave, theirs))) if ours != theirs => {
+        (Some((Role::Slave, ours)), Some((Role::Slave, theirs))) if ours != theirs && !newest.has_replayed => {
             roles(ours < theirs, State::Between)
         }
+        (Some((Role::Slave, ours)), Some((Role::Slave, theirs))) if ours != theirs => {
+            roles(ours > theirs, State::Settled)
+        }
+        (Some((Role::Slave, _)), None) if !newest.has_replayed => roles(false, State::Between),
+        (None, Some((Role::Slave, _))) if !newest.has_replayed => roles(true, State::Between),
         (Some((Role::Slave | Role::Former, _)), None) => roles(true, State::Settled),
         (None, Some(_)) => roles(false, State::Settled),
         (ours, theirs) => return Err(no_master(ours, theirs)),
@@ -228,4 +243,87 @@ pub fn place(dsn: &Dsn) -> String {
         })
     });
     words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(identity: &str, rows: &[(Role, i64, &str)]) -> Said {
+        let rows = rows.iter().map(|(role, epoch, peer)| RoleRow {
+            role: *role,
+            pair: "p".into(),
+            epoch: *epoch,
+            peer: peer.to_string(),
+            peer_at: "host=b".into(),
+            since: String::new(),
+            token: None,
+            has_replayed: false,
+        });
+        Said { identity: identity.into(), rows: rows.collect() }
+    }
+
+    /// What both sides say, and what follows: whether DSN1 is the master, and the state.
+    fn decided(first: Option<(Role, i64)>, second: Option<(Role, i64)>) -> Option<(bool, State)> {
+        let rows = |row: Option<(Role, i64)>, peer| row.map(|(role, epoch)| (role, epoch, peer));
+        let first = said("a", rows(first, "b").as_slice());
+        let second = said("b", rows(second, "a").as_slice());
+        decide(&first, &second).ok().map(|roles| (roles.is_reversed, roles.state))
+    }
+
+    #[test]
+    fn every_row_of_the_table_in_both_orders() {
+        use Role::{Former, Master, Slave};
+        use State::{Between, Settled};
+        assert_eq!(decided(None, None), Some((false, Settled)));
+        let table = [
+            (Some((Master, 3)), Some((Slave, 3)), Some((false, Settled))),
+            (Some((Master, 3)), Some((Slave, 1)), Some((false, Settled))),
+            (Some((Master, 1)), Some((Slave, 3)), Some((false, Settled))),
+            (Some((Master, 3)), Some((Master, 2)), Some((false, State::Former))),
+            (Some((Master, 3)), None, Some((false, State::Former))),
+            (Some((Master, 3)), Some((Former, 3)), Some((false, State::Former))),
+            (Some((Master, 3)), Some((Master, 3)), None),
+            (Some((Slave, 3)), Some((Slave, 2)), Some((false, Between))),
+            (Some((Slave, 2)), None, Some((false, Between))),
+            (Some((Slave, 3)), Some((Slave, 3)), None),
+        ];
+        for (first, second, wanted) in table {
+            assert_eq!(decided(first, second), wanted, "{first:?} {second:?}");
+            let turned = wanted.map(|(is_reversed, state)| (!is_reversed, state));
+            assert_eq!(decided(second, first), turned, "{second:?} {first:?}");
+        }
+    }
+
+    #[test]
+    fn a_slave_that_has_replayed_in_its_epoch_had_a_master() {
+        let mut first = said("a", &[(Role::Slave, 2, "b")]);
+        first.rows[0].has_replayed = true;
+        let roles = decide(&first, &said("b", &[])).unwrap();
+        assert_eq!((roles.is_reversed, roles.state), (true, State::Settled));
+    }
+
+    #[test]
+    fn a_slave_that_was_left_behind_is_refused_and_the_pair_that_moved_is_not() {
+        let first = said("a", &[(Role::Moved, 2, "b")]);
+        assert!(decide(&first, &said("c", &[])).is_err());
+        let mut first = said("a", &[(Role::Moved, 2, "b"), (Role::Slave, 2, "b")]);
+        first.rows[0].pair = "q".into();
+        assert!(decide(&first, &said("b", &[(Role::Master, 2, "a")])).unwrap().is_reversed);
+    }
+
+    #[test]
+    fn other_pairs_of_the_same_databases_say_nothing() {
+        let (mut first, second) = (said("a", &[(Role::Slave, 2, "x")]), said("b", &[]));
+        first.rows[0].pair = "other".into();
+        assert_eq!(decide(&first, &second).unwrap(), Roles::original());
+    }
+
+    #[test]
+    fn one_side_alone_tells_the_direction_if_it_knows_one_pair() {
+        assert!(guess(&said("b", &[(Role::Master, 2, "a")]), true));
+        assert!(!guess(&said("a", &[(Role::Master, 3, "b")]), false));
+        assert!(guess(&said("a", &[(Role::Slave, 2, "b")]), false));
+        assert!(!guess(&said("a", &[]), false));
+    }
 }

@@ -100,8 +100,16 @@ pub const ROLES_INSTALL: &str = include_str!("../../sql/roles-install.sql");
 pub const HAS_ROLES: &str = "select to_regclass('public.replica_role') is not null";
 
 /// What this database says about the pairs with a field, the latest first.
-pub const ROLES: &str = "select role, pair, epoch, peer, peer_at, since::timestamptz(0)::text as since, token \
+pub const ROLES: &str = "select role, pair, epoch, peer, peer_at, since::timestamptz(0)::text as since, token, \
+     to_char(since at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') as exactly \
      from public.replica_role where field = $1::text::name order by epoch desc";
+
+pub const MAY_READ_PROGRESS: &str =
+    "select coalesce(has_table_privilege(to_regclass('public.replica_progress')::oid, 'select'), false)";
+
+/// When the slave has replayed the last batch of a field.
+pub const REPLAYED_AT: &str = "select to_char(max(ts) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') \
+     from public.replica_progress where right(master, -17) = $1";
 
 /// The greatest epoch of a database, in any row with this field. It changes when the roles do.
 pub const EPOCH: &str = "select coalesce(max(epoch), 0) from public.replica_role where field = $1::text::name";

@@ -57,18 +57,12 @@ impl Pair {
     /// Commits or rolls back what is prepared. With `must_agree`, if there is only something to roll back, it first checks
     /// that the daemon can replicate afterwards, and otherwise returns an error.
     fn settle(&mut self, must_agree: bool) -> Result<()> {
-        let mut in_doubt: BTreeMap<(BatchNumber, String), InDoubt> = BTreeMap::new();
-        for (number, gid) in self.prepared(Side::Master)? {
-            let key = (number, token_of(&gid));
-            in_doubt.entry(key).or_default().on_master = Some(gid);
-        }
-        for (number, gid) in self.prepared(Side::Slave)? {
-            let key = (number, token_of(&gid));
-            in_doubt.entry(key).or_default().on_slave = Some(gid);
-        }
-        if in_doubt.is_empty() {
+        if self.in_doubt()?.is_empty() {
             return Ok(());
         }
+        // It may be a switchover in progress, which holds this lock until it has committed. If it has died, it holds it no more.
+        self.master.message("wait for a switchover in progress", sql::WAIT_FOR_SWITCHOVER)?;
+        let in_doubt = self.in_doubt()?;
         let (master, slave) = self.rows()?;
         let settlements: Vec<(BatchNumber, InDoubt, Settlement)> = in_doubt
             .into_iter()
@@ -102,6 +96,20 @@ impl Pair {
             }
         }
         Ok(())
+    }
+
+    /// The prepared batches, by number and token.
+    fn in_doubt(&mut self) -> Result<BTreeMap<(BatchNumber, String), InDoubt>> {
+        let mut in_doubt: BTreeMap<(BatchNumber, String), InDoubt> = BTreeMap::new();
+        for (number, gid) in self.prepared(Side::Master)? {
+            let key = (number, token_of(&gid));
+            in_doubt.entry(key).or_default().on_master = Some(gid);
+        }
+        for (number, gid) in self.prepared(Side::Slave)? {
+            let key = (number, token_of(&gid));
+            in_doubt.entry(key).or_default().on_slave = Some(gid);
+        }
+        Ok(in_doubt)
     }
 
     /// This slave's prepared transactions on a server. A gid may have a former name of the pair.
