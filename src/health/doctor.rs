@@ -17,7 +17,6 @@ use crate::base::names::Side;
 use crate::commit::twophase::pair_key;
 use crate::config::settings::Config;
 use crate::health::sql;
-use crate::server::checks;
 use crate::server::role::Roles;
 use crate::server::session::{Session, ToSql};
 use std::fmt;
@@ -200,13 +199,4 @@ impl fmt::Display for Level {
             Level::Failure => "failure",
         })
     }
-}
-
-/// Whether the daemon's role may take the replica role on the slave. Afterwards the session has its former role again.
-fn may_take_replica_role(slave: &mut Session) -> Result<bool> {
-    let may_take = checks::take_replica_role(slave)?;
-    if may_take {
-        slave.message("leave the replica role", "reset session_replication_role")?;
-    }
-    Ok(may_take)
 }

@@ -71,7 +71,7 @@ pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<P
     let epoch = role::epoch(&mut master, &config.slave_field)?;
     let roles = match purpose {
         Purpose::ReplayLost => Roles::original(),
-        _ => who_is_master(config, control, &mut master, &mut slave)?,
+        _ => who_is_master(config, control, purpose, &mut master, &mut slave)?,
     };
     let findings = check(config, &mut master, &mut slave, &control.abandoned())?;
     if epoch > 0 {
@@ -123,11 +123,17 @@ pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<P
 }
 
 const BETWEEN: &str = "A switchover was interrupted: the fence is up on the old master, and the slave is not the master yet. \
-     hint: run pyreplica switchover again, which finishes it; with --undo it lets the old master go on";
+     hint: run pyreplica switchover again, which finishes it";
 
 /// Decides who is the master. An error if it is the other side, and if the other side was the master before a failover: then
 /// that is fenced first.
-fn who_is_master(config: &Config, control: &Control, master: &mut Session, slave: &mut Session) -> Result<Roles> {
+fn who_is_master(
+    config: &Config,
+    control: &Control,
+    purpose: Purpose,
+    master: &mut Session,
+    slave: &mut Session,
+) -> Result<Roles> {
     let field = &config.slave_field;
     let (here, there) = (role::said(master, field)?, role::said(slave, field)?);
     let roles = role::decide(&here, &there)?;
@@ -135,7 +141,8 @@ fn who_is_master(config: &Config, control: &Control, master: &mut Session, slave
         control.set_reversed(!control.is_reversed());
         return Err(switched("the other database is the master"));
     }
-    if roles.state == State::Former {
+    // A copy of everything replaces what a former master has.
+    if roles.state == State::Former && purpose != Purpose::FillAll {
         return Err(former::fence(config, &roles, &here, (slave, &there)));
     }
     Ok(roles)

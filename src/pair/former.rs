@@ -40,11 +40,14 @@ pub fn put_up(config: &Config, roles: &Roles, in_force: &Said, former: &mut Sess
     let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let master_at = role::place(&config.master);
     let tables = fence::look(former, &names)?;
-    fence::prepare(former, &tables, &master_at, "")?;
+    let passes = fence::passes(former)?;
+    fence::prepare(former, &tables, &master_at, &passes)?;
+    // Without the replica role, replayed changes would fire the triggers that log.
+    let silent = if passes.is_empty() { String::new() } else { fence::switch_triggers(former, &names, false)? };
     let read_only = fence::read_only(former, true)?.unwrap_or_default();
     let pair = roles.pair.clone().unwrap_or_default();
     former.transaction("BEGIN; SET LOCAL lock_timeout = '5s'", |former| {
-        former.message("put up the fence", &format!("{} {read_only}", fence::up(&tables)))?;
+        former.message("put up the fence", &format!("{}{read_only}{silent}", fence::up(&tables)))?;
         // A database that was restored from a dump has another identity than the row says.
         let known = its.rows.iter().find(|row| row.pair == pair).map_or(&in_force.identity, |row| &row.peer);
         former.execute(

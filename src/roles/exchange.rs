@@ -26,7 +26,6 @@ use crate::commit::sql as commit_sql;
 use crate::commit::twophase::{draw_batch, pair_key};
 use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
-use crate::roles::install;
 use crate::roles::sides::Sides;
 use crate::roles::sql;
 use crate::server::checks;
@@ -198,7 +197,7 @@ impl Exchange<'_> {
             "BEGIN; SET LOCAL lock_timeout = '2s'; SET LOCAL synchronous_commit = on",
         )?;
         let mut statements = fence::down(&fence::look(slave, &[])?);
-        statements += &install::switch_triggers(slave, tables, true)?;
+        statements += &fence::switch_triggers(slave, tables, true)?;
         statements += &fence::read_only(slave, false)?.unwrap_or_default();
         if !statements.is_empty() {
             slave.message("take the fence down", &statements)?;
@@ -255,7 +254,7 @@ impl Exchange<'_> {
         let mut statements = fence::up(self.tables);
         statements += &fence::read_only(master, true)?.unwrap_or_default();
         if !replica_role.0 {
-            statements += &install::switch_triggers(master, tables, false)?;
+            statements += &fence::switch_triggers(master, tables, false)?;
         }
         master.message("put up the fence", &statements)?;
         master.execute(

@@ -239,7 +239,7 @@ fn take_over(slave: &mut Session, config: &Config, last: &Last, epoch: i64, pair
     let rows = slave.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
     let tables: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let mut statements = fence::down(&fence::look(slave, &[])?);
-    statements += &install::switch_triggers(slave, &tables, true)?;
+    statements += &fence::switch_triggers(slave, &tables, true)?;
     statements += &fence::read_only(slave, false)?.unwrap_or_default();
     let batch = draw_batch(slave)?;
     slave.transaction("BEGIN; SET LOCAL lock_timeout = '5s'", |slave| {

@@ -6,6 +6,7 @@ use crate::base::names::{Side, quote_ident};
 use crate::config::dsn::Dsn;
 use crate::roles::sql;
 use crate::server::connect;
+use crate::server::fence;
 use crate::server::session::Session;
 use std::time::Duration;
 
@@ -74,7 +75,7 @@ pub fn create_triggers(
                 let row = master.query_one("create the triggers", sql::CREATE_TRIGGERS, &[&schema, &name])?;
                 if disabled {
                     let relation = format!("{}.{}", quote_ident(&schema), quote_ident(&name));
-                    let disable = switch_triggers(master, &[relation], false)?;
+                    let disable = fence::switch_triggers(master, &[relation], false)?;
                     master.message("disable the triggers", &disable)?;
                 }
                 Ok(row.get::<_, String>(0))
@@ -111,18 +112,6 @@ pub fn create_triggers(
         "the lines above say why; the other tables have theirs. Run pyreplica install again, when the sessions that lock these \
          tables have ended (pg_stat_activity shows which have begun long ago)",
     ))
-}
-
-/// The statements that enable or disable the triggers that log, where they are not so. Those that fire for replayed changes too
-/// (ENABLE ALWAYS) stay as they are.
-pub fn switch_triggers(session: &mut Session, relations: &[String], enable: bool) -> Result<String> {
-    let (state, word) = if enable { ("O", "ENABLE") } else { ("D", "DISABLE") };
-    let rows = session.query("look at the triggers", sql::TRIGGERS, &[&relations])?;
-    let statements = rows.iter().filter(|row| row.get::<_, &str>("state") != state).map(|row| {
-        let (relation, trigger): (&str, &str) = (row.get("relation"), row.get("trigger"));
-        format!("ALTER TABLE ONLY {relation} {word} TRIGGER {};", quote_ident(trigger))
-    });
-    Ok(statements.collect())
 }
 
 fn wait(control: &Control) -> Result<()> {

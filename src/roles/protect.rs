@@ -4,7 +4,6 @@ use crate::base::control::Control;
 use crate::base::error::Result;
 use crate::config::settings::Config;
 use crate::pair::sql as pair_sql;
-use crate::roles::sides::may_take_replica_role;
 use crate::server::connect_pair::{self, BothSides};
 use crate::server::fence;
 use crate::server::role::{Roles, place};
@@ -26,10 +25,7 @@ pub fn protect(config: &Config, control: &Control) -> Result<Outcome> {
     let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     fence::install(&mut slave)?;
     let before = fence::look(&mut slave, &names)?;
-    let passes = match may_take_replica_role(&mut slave)? {
-        true => String::new(),
-        false => slave.query_one("ask for the role", "select session_user::text", &[])?.get(0),
-    };
+    let passes = fence::passes(&mut slave)?;
     slave.message("set the session up", "SET lock_timeout = '5s'")?;
     fence::prepare(&mut slave, &before, &place(&config.master), &passes)?;
     let tables = fence::look(&mut slave, &names)?;

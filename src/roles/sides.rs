@@ -48,7 +48,7 @@ impl Sides {
         }
         let rows = master.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
         let tables: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-        let replica_role = (may_take_replica_role(&mut master)?, may_take_replica_role(&mut slave)?);
+        let replica_role = (checks::may_take_replica_role(&mut master)?, checks::may_take_replica_role(&mut slave)?);
         let key = pair_key(origin, &config.slave_field);
         Ok(Sides { config, master, slave, roles, master_identity, slave_identity, origin, key, tables, replica_role })
     }
@@ -61,10 +61,7 @@ impl Sides {
         checks::progress_table(&mut self.master)?;
         self.prepare_log(control, report)?;
         let tables = fence::look(&mut self.master, &self.tables)?;
-        let passes = match self.replica_role.0 {
-            true => String::new(),
-            false => self.master.query_one("ask for the role", "select session_user::text", &[])?.get(0),
-        };
+        let passes = fence::passes(&mut self.master)?;
         fence::prepare(&mut self.master, &tables, &role::place(&self.config.slave), &passes)?;
         fence::look(&mut self.master, &self.tables)
     }
@@ -125,13 +122,4 @@ impl Sides {
             quote_literal(field)
         )))
     }
-}
-
-/// Whether the role may take the replica role, in which it does not meet the fence.
-pub fn may_take_replica_role(session: &mut Session) -> Result<bool> {
-    let may = checks::take_replica_role(session)?;
-    if may {
-        session.message("leave the replica role", "reset session_replication_role")?;
-    }
-    Ok(may)
 }

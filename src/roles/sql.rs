@@ -22,8 +22,6 @@ pub const BLOCKERS: &str = include_str!("../../sql/query/roles/blockers.sql");
 
 pub static OBJECTS: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/roles/objects.sql")));
 
-pub const TRIGGERS: &str = include_str!("../../sql/query/roles/triggers.sql");
-
 /// The other slaves of this master: field, last batch's token, the slave's database, and whether anything is pending for it.
 pub const OTHER_SLAVES: &str = "select field::text, token, slave, batch from public.replica_slave \
      where field <> $1::text::name and token is not null order by field";

@@ -100,6 +100,15 @@ pub fn take_replica_role(slave: &mut Session) -> Result<bool> {
     }
 }
 
+/// Whether the role may take the replica role. Afterwards the session has its former role again.
+pub fn may_take_replica_role(session: &mut Session) -> Result<bool> {
+    let may_take = take_replica_role(session)?;
+    if may_take {
+        session.message("leave the replica role", "reset session_replication_role")?;
+    }
+    Ok(may_take)
+}
+
 /// The oid of the log. An error if there is no log, or if another version made it.
 pub fn log_oid(master: &mut Session) -> Result<u32> {
     let row = master.query_one("look for the log", sql::LOG, &[])?;

@@ -5,6 +5,7 @@
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
+use crate::server::checks;
 use crate::server::session::Session;
 use crate::server::sql;
 
@@ -86,6 +87,14 @@ pub fn down(tables: &[Fenced]) -> String {
     tables.iter().filter(|table| table.is_up).map(|table| switch(&table.relation, "DISABLE")).collect()
 }
 
+/// The role that the fence has to let pass: the daemon's, if it may not take the replica role. Empty otherwise.
+pub fn passes(session: &mut Session) -> Result<String> {
+    match checks::may_take_replica_role(session)? {
+        true => Ok(String::new()),
+        false => Ok(session.query_one("ask for the role", "select session_user::text", &[])?.get(0)),
+    }
+}
+
 /// The statement that makes the database's next sessions read-only, so that clients with several hosts and
 /// target_session_attrs=read-write go to the other one. `on`: whether it is; the role must own the database.
 pub fn read_only(session: &mut Session, on: bool) -> Result<Option<String>> {
@@ -96,6 +105,18 @@ pub fn read_only(session: &mut Session, on: bool) -> Result<Option<String>> {
         true => format!("ALTER DATABASE {database} SET default_transaction_read_only = on;"),
         false => format!("ALTER DATABASE {database} RESET default_transaction_read_only;"),
     }))
+}
+
+/// The statements that enable or disable the triggers that log, where they are not so. Those that fire for replayed changes too
+/// (ENABLE ALWAYS) stay as they are.
+pub fn switch_triggers(session: &mut Session, relations: &[String], enable: bool) -> Result<String> {
+    let (state, word) = if enable { ("O", "ENABLE") } else { ("D", "DISABLE") };
+    let rows = session.query("look at the triggers", sql::TRIGGERS, &[&relations])?;
+    let statements = rows.iter().filter(|row| row.get::<_, &str>("state") != state).map(|row| {
+        let (relation, trigger): (&str, &str) = (row.get("relation"), row.get("trigger"));
+        format!("ALTER TABLE ONLY {relation} {word} TRIGGER {};", quote_ident(trigger))
+    });
+    Ok(statements.collect())
 }
 
 fn switch(relation: &str, state: &str) -> String {

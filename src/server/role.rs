@@ -147,7 +147,10 @@ pub fn decide(first: &Said, second: &Said) -> Result<Roles> {
     let (here, there) = (first.about(second), second.about(first));
     refuse_moved(first, here)?;
     let newest = [here, there].into_iter().flatten().max_by_key(|row| row.epoch);
-    let Some(newest) = newest else { return Ok(Roles::original()) };
+    let Some(newest) = newest else {
+        refuse_other_master(first, second)?;
+        return Ok(Roles::original());
+    };
     let roles = |is_reversed, state| Roles {
         is_reversed,
         epoch: newest.epoch,
@@ -207,6 +210,22 @@ fn refuse_moved(first: &Said, known: Option<&RoleRow>) -> Result<()> {
         ),
     };
     Err(Error::new(Kind::Setup, Some(Side::Master), "replicate", detail).with_hint(hint))
+}
+
+/// DSN1 is a master, and not of DSN0: is DSN0 a new database in the place of its slave, or is this a cascade?
+fn refuse_other_master(first: &Said, second: &Said) -> Result<()> {
+    let Some(row) = second.rows.iter().find(|row| row.role == Role::Master) else { return Ok(()) };
+    let detail = format!(
+        "DSN1 is the master of another database since {}, of {}, and not the slave of DSN0",
+        row.since, row.peer_at
+    );
+    let hint = format!(
+        "nothing was changed. If DSN0 is a new database in the place of that one: UPDATE replica_role SET peer = {} WHERE peer = {} \
+         on DSN1; then fill it: pyreplica copy. If DSN1 is to be a slave of DSN0 as well, give this pair a SLAVE_FIELD of its own",
+        quote_literal(&first.identity),
+        quote_literal(&row.peer)
+    );
+    Err(Error::new(Kind::Apart, Some(Side::Slave), "tell who is the master", detail).with_hint(hint))
 }
 
 fn two_masters(epoch: i64) -> Error {
@@ -317,6 +336,9 @@ mod tests {
         let (mut first, second) = (said("a", &[(Role::Slave, 2, "x")]), said("b", &[]));
         first.rows[0].pair = "other".into();
         assert_eq!(decide(&first, &second).unwrap(), Roles::original());
+        first.rows[0].role = Role::Master;
+        assert_eq!(decide(&first, &second).unwrap(), Roles::original());
+        assert!(decide(&second, &first).is_err(), "a master is not made the slave of an unknown database");
     }
 
     #[test]

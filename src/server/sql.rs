@@ -120,3 +120,6 @@ pub const FENCE: &str = include_str!("../../sql/query/fence.sql");
 /// The database's name, and whether the role owns it.
 pub const OWNS_DATABASE: &str = "select datname::text, pg_has_role(datdba, 'usage') from pg_database \
      where datname = current_database()";
+
+/// The triggers of tables that log changes, and whether each is enabled.
+pub const TRIGGERS: &str = include_str!("../../sql/query/triggers.sql");

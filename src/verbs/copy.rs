@@ -5,7 +5,10 @@ use crate::base::error::{ExitCode, Result};
 use crate::base::shown::shown;
 use crate::copy::copier::{self, CopyEvent, CopyOptions, CopyProgress, CopyResult, LoadedTable};
 use crate::process::output::{self, ProgressLine, json};
+use crate::roles::failback::Failback;
 use crate::roles::install::install;
+use crate::server::connect_pair::{self, BothSides};
+use crate::server::role::State;
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
 use std::time::Duration;
 
@@ -57,7 +60,7 @@ example:
 const BAR: usize = 20;
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
-    let config = call.pair()?;
+    let BothSides { config, roles, .. } = connect_pair::open(&call.pair()?, "copy", control);
     let options = CopyOptions {
         tables: call.texts("--table").map(str::to_string).collect(),
         jobs: call.number("--jobs").unwrap_or(1) as usize,
@@ -90,6 +93,10 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
         }
     })?;
     drop(progress);
+    if options.tables.is_empty() && roles.is_some_and(|roles| roles.state == State::Former) {
+        // It was the master before a failover, or is a new database in the place of that one.
+        Failback::open(&config, control)?.end()?;
+    }
     if call.has("--json") {
         print_json(&outcome, &notes)?
     } else {

@@ -1,6 +1,6 @@
 //! Checks that the master's tables are logged, and that the slave's tables can take the logged changes.
 
-use super::{Diagnosis, Level, lost_rows, may_take_replica_role};
+use super::{Diagnosis, Level, lost_rows};
 use crate::base::error::Result;
 use crate::base::names::{Side, quote_ident, quote_literal};
 use crate::health::sql;
@@ -144,7 +144,7 @@ fn logging(report: &mut Diagnosis, has_log: bool, on_master: Option<&Catalog>, o
 /// Finds what would disturb replay on the slave.
 fn replaying(report: &mut Diagnosis, slave: &mut Session, on_master: Option<&Catalog>) {
     let side = Some(Side::Slave);
-    let may_take = may_take_replica_role(slave);
+    let may_take = checks::may_take_replica_role(slave);
     let Some(may_take) = report.ok_or_warning(side, "replica role", may_take) else { return };
     if may_take {
         report.add(Level::Ok, side, "replica role", "the slave's triggers and cascades do not run");
