@@ -22,6 +22,18 @@ begin
 end
 $check$;
 
+-- Those of master-install-ddl.sql.
+do $drop$
+declare
+    t name;
+begin
+    for t in select e.evtname from pg_event_trigger e join pg_proc p on p.oid = e.evtfoid join pg_namespace n on n.oid = p.pronamespace
+              where n.nspname = 'pyreplica' loop
+        execute format('drop event trigger %I', t);
+    end loop;
+end
+$drop$;
+
 -- With it go the triggers on all tables.
 drop function if exists public.py_log_replica() cascade;
 drop view if exists public.replica_log_sql, public.replica_replayed, pyreplica.turn;
@@ -33,7 +45,8 @@ begin
 end
 $drop$;
 drop table if exists public.replica_log, public.replica_slave, public.replica_error, public.replica_skipped,
-    public.replica_history, public.replica_purged, public.replica_table, public.py_log_filter, public.py_log_transform;
+    public.replica_history, public.replica_purged, public.replica_table, public.py_log_filter, public.py_log_transform, public.py_log_ddl,
+    public.py_log_ddl_setting, public.py_log_ddl_table;
 drop sequence if exists public.replica_batch_seq;
 drop function if exists public.py_log_create_tg(text), public.py_log_create_tg(text, text),
     public.py_log_create_tg(text, text, text), public.py_log_create_tg(regclass, text, text),
@@ -62,13 +75,13 @@ declare
 begin
     for f in select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
               where n.nspname = 'pyreplica' and pg_has_role(n.nspowner, 'usage')
-                and p.proname in ('begin_statement', 'end_statement', 'exact', 'small', 'shortened', 'tables',
+                and (p.proname like 'ddl\_%' or p.proname in ('begin_statement', 'end_statement', 'exact', 'small', 'shortened', 'tables',
                                   'check_types', 'is_trusted', 'register', 'parts_of', 'check_expression',
                                   'check_filter', 'check_transform', 'complain', 'evaluation', 'conditions',
                                   'replacements', 'apply', 'changed', 'special', 'admit', 'send', 'send_exact', 'python',
                                   'asleep', 'asleep_body', 'apply_slaves', 'own',
                                   'by_partition', 'is_shadowed', 'is_by_name', 'has_names', 'logged_name',
-                                  'logged_key', 'computed', 'is_second') loop
+                                  'logged_key', 'computed', 'is_second')) loop
         execute format('drop function %s cascade', f);
     end loop;
     for o in select x.oid from pg_operator x join pg_namespace n on n.oid = x.oprnamespace

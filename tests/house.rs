@@ -257,23 +257,25 @@ fn nothing_waits_for_an_advisory_lock() {
 }
 
 #[test]
-fn the_script_of_the_master_is_made_from_its_parts() {
+fn the_scripts_of_the_master_are_made_from_their_parts() {
     let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
     let read = |file: &Path| fs::read_to_string(file).unwrap();
-    let mut parts: Vec<PathBuf> =
-        fs::read_dir(sql.join("master")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    parts.retain(|part| part.extension().is_some_and(|e| e == "sql"));
-    parts.sort();
-
-    let script = read(&sql.join("master-install.sql"));
-    let (origin, script) = script.split_once('\n').unwrap();
-    assert!(read(&sql.join("make.sh")).contains(origin), "master-install.sql starts with a line that make.sh writes");
-    let whole: String = parts.iter().map(|part| format!("\n{}", read(part))).collect();
-    // assert_eq would print both, 3,000 lines.
-    assert!(script == whole, "sql/master-install.sql is not what its parts make: run sql/make.sh");
-    for part in parts {
-        let lines = read(&part).lines().count();
-        assert!(lines <= LONGEST_PART, "{} has {lines} lines", part.display());
+    let shape = read(&sql.join("query/shape.sql"));
+    for (folder, script) in [("master", "master-install.sql"), ("master-ddl", "master-install-ddl.sql")] {
+        let mut parts: Vec<PathBuf> =
+            fs::read_dir(sql.join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        parts.retain(|part| part.extension().is_some_and(|e| e == "sql"));
+        parts.sort();
+        let text = read(&sql.join(script));
+        let (origin, text) = text.split_once('\n').unwrap();
+        assert!(read(&sql.join("make.sh")).contains(origin), "{script} starts with a line that make.sh writes");
+        let whole: String = parts.iter().map(|part| format!("\n{}", read(part))).collect();
+        // assert_eq would print both, 3,000 lines.
+        assert!(text == whole.replace("@shape@\n", &shape), "sql/{script} is not what its parts make: run sql/make.sh");
+        for part in parts {
+            let lines = read(&part).lines().count();
+            assert!(lines <= LONGEST_PART, "{} has {lines} lines", part.display());
+        }
     }
 }
 
@@ -281,7 +283,10 @@ fn the_script_of_the_master_is_made_from_its_parts() {
 fn the_list_of_our_own_tables_is_complete() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |file: &str| fs::read_to_string(root.join(file)).unwrap();
-    let scripts = ["sql/master-install.sql", "sql/slave-install.sql", "sql/slave-copy.sql"].map(read).concat();
+    let scripts =
+        ["sql/master-install.sql", "sql/slave-install.sql", "sql/slave-copy.sql", "sql/master-install-ddl.sql"]
+            .map(read)
+            .concat();
     let made = scripts.lines().filter_map(|line| line.strip_prefix("create table if not exists public."));
     let names: Vec<&str> = made.map(|rest| rest.split([' ', '(']).next().unwrap()).collect();
     assert!(names.len() > 9, "{names:?}");

@@ -27,7 +27,9 @@ declare
                              to_regclass('public.replica_hold'), to_regclass('public.replica_held'),
                              to_regclass('public.replica_conflict'), to_regclass('public.replica_skipped'),
                              to_regclass('public.replica_copy'), to_regclass('public.replica_history'),
-                             to_regclass('public.replica_purged'), 'public.replica_table'::regclass)
+                             to_regclass('public.replica_purged'), 'public.replica_table'::regclass,
+                             to_regclass('public.py_log_ddl'), to_regclass('public.py_log_ddl_setting'),
+                             to_regclass('public.py_log_ddl_table'))
              then 'is pyreplica''s own'
         when keys is null then 'has no pk constraint'
         when target <> root and exists (

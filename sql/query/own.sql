@@ -28,6 +28,9 @@ select 'pg_constraint'::regclass::oid, oid from pg_constraint where conrelid in 
 union all
 select 'pg_attrdef'::regclass::oid, oid from pg_attrdef where adrelid in (select oid from relations)
 union all
+select 'pg_event_trigger'::regclass::oid, oid from pg_event_trigger
+ where evtfoid in (select oid from pg_proc where pronamespace = to_regnamespace('pyreplica'))
+union all
 -- Filters in Python need it on the master. The slave may not have it, and only a superuser may create it there.
 select 'pg_extension'::regclass::oid, x.oid from pg_extension x
  where x.extname = 'plpython3u'
