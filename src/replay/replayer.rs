@@ -24,7 +24,6 @@ use crate::replay::statements::instruction;
 use crate::replay::table::Table;
 use crate::replay::table_cache::TableCache;
 use crate::server::session::Session;
-use crate::server::sql as server_sql;
 use large::Large;
 use message::{Message, Statements};
 use pipeline::Sets;
@@ -33,6 +32,7 @@ use std::collections::BTreeMap;
 use unique::Unchecked;
 
 mod quarantine;
+mod free;
 mod prepared;
 mod message;
 mod pipeline;
@@ -326,27 +326,6 @@ impl Replayer {
             }
         }
         self.record(slave, records)
-    }
-
-    /// A free statement runs inside a DO block, so that it cannot end the transaction in which it is replayed.
-    fn free_statement(&mut self, slave: &mut Session, change: &Change) -> Result<()> {
-        refuse_escaped(change).map_err(|error| self.rejected(change, error))?;
-        self.flush(slave)?;
-        log::debug!(target: &self.name, "Executing: {}", instruction(change, None));
-        let mut message = self.switch_origin(change) + sql::DEFAULT_PLANNING;
-        if self.deferring {
-            // PostgreSQL refuses to alter a table with pending deferred checks.
-            message.push_str(CHECK_NOW);
-        }
-        let block = format!("begin execute {}; end", quote_literal(&change.sql));
-        message.push_str(&format!("DO {}; {}", quote_literal(&block), sql::RESET_ROLE));
-        if !self.deferring {
-            message.push_str(&format!("{}; {}", server_sql::REPLICA_ROLE, sql::USE_INDEXES));
-        }
-        slave.message("replay", &message).map_err(|error| self.rejected(change, error))?;
-        self.cache.unlock();
-        self.cache.forget_prepared();
-        slave.set_up(&self.current_origin)
     }
 
     /// The statement that tells the slave's trigger the origin of this change; empty if the session has it already.

@@ -38,6 +38,19 @@ pub const DEFAULT_PLANNING: &str = "set local enable_seqscan to default; set loc
 /// Makes the session run as the daemon's own role again, whatever a free statement has set.
 pub const RESET_ROLE: &str = "reset session authorization; reset role;";
 
+/// Resets what the text of a schema change sets for itself (`pyreplica.ddl_settings`) and `session.sql` does not set.
+pub const RESET_SETTINGS: &str = "select pg_catalog.set_config(name, reset_val, true) from pg_catalog.pg_settings \
+     where name operator(pg_catalog.=) any ('{TimeZone,default_table_access_method,default_toast_compression}'::pg_catalog.text[]);";
+
+/// Whether an object of the slave has the shape that a schema change gave it on the master. $1 to $3 as in shape.sql, as text; $4 the
+/// shape; $5 whether the slave's may have more.
+pub static HAS_SHAPE: LazyLock<String> = LazyLock::new(|| {
+    let shape = include_str!("../../sql/query/shape.sql").replace("::text[]", "::text::text[]");
+    format!(
+        "select coalesce($4::text::text[] <@ s.shape and ($5 or s.shape <@ $4::text::text[]), false) from ({shape}) s"
+    )
+});
+
 /// How many of pyreplica's tables on the slave are missing, and how many the role may not use.
 pub const TABLES: &str = "select count(*) filter (where to_regclass(t) is null), \
      count(*) filter (where to_regclass(t) is not null and not has_table_privilege(to_regclass(t), \

@@ -1,0 +1,100 @@
+//! Free statements, and the schema changes that event triggers of the master write in their form.
+//!
+//! The log row of a schema change describes the object as the master has it afterwards. If the slave refuses the statement and its
+//! object has that shape already, somebody has made the change there before: that is worth a warning and no reason to stop.
+
+use super::quarantine::refuse_escaped;
+use super::{CHECK_NOW, Replayer, set_origin};
+use crate::backlog::change::Change;
+use crate::base::error::{Error, Result};
+use crate::base::names::quote_literal;
+use crate::replay::sql;
+use crate::replay::statements::instruction;
+use crate::server::session::Session;
+use crate::server::sql as server_sql;
+
+/// A comment in the log that the slave's operator is to read: a schema change that did not travel.
+const REMARK: &str = "-- pyreplica: ";
+
+/// Set before a schema change. If the slave refuses it, the transaction goes on from there.
+const SAVEPOINT: &str = "pyreplica_schema";
+
+/// SQLSTATEs: there is such a table, column, object, function, schema already.
+const EXISTS_ALREADY: [&str; 5] = ["42P07", "42701", "42710", "42723", "42P06"];
+
+impl Replayer {
+    /// A free statement runs inside a DO block, so that it cannot end the transaction in which it is replayed.
+    pub(super) fn free_statement(&mut self, slave: &mut Session, change: &Change) -> Result<()> {
+        refuse_escaped(change).map_err(|error| self.rejected(change, error))?;
+        if let Some(remark) = change.sql.strip_prefix(REMARK).filter(|remark| !remark.contains(['\n', '\r'])) {
+            self.remark(remark.to_string(), change.id);
+            return Ok(());
+        }
+        self.flush(slave)?;
+        log::debug!(target: &self.name, "Executing: {}", instruction(change, None));
+        let mut message = self.switch_origin(change) + sql::DEFAULT_PLANNING;
+        if self.deferring {
+            // PostgreSQL refuses to alter a table with pending deferred checks.
+            message.push_str(CHECK_NOW);
+        }
+        let is_described = change.new.has("shape");
+        if is_described {
+            message.push_str(&format!("SAVEPOINT {SAVEPOINT};"));
+        }
+        let block = format!("begin execute {}; end", quote_literal(&change.sql));
+        message.push_str(&format!("DO {}; {};", quote_literal(&block), sql::RESET_ROLE));
+        if is_described {
+            message.push_str(&format!("RELEASE SAVEPOINT {SAVEPOINT}; {}", sql::RESET_SETTINGS));
+        }
+        if !self.deferring {
+            message.push_str(&format!("{}; {}", server_sql::REPLICA_ROLE, sql::USE_INDEXES));
+        }
+        if let Err(error) = slave.message("replay", &message) {
+            if error.is_transient() || !is_described || !self.is_there_already(slave, change, &error)? {
+                return Err(self.rejected(change, error));
+            }
+            let shown = instruction(change, None);
+            self.report(format!(
+                "change {} of transaction {} was made on the slave already: {} ({shown})",
+                change.id,
+                change.txid,
+                error.detail()
+            ));
+        }
+        self.cache.unlock();
+        self.cache.forget_prepared();
+        slave.set_up(&self.current_origin)
+    }
+
+    /// Takes a schema change back that the slave has refused, and returns whether its object is as the change would have made it. An
+    /// object that is there already may have more than the master's: a column that a later change adds.
+    fn is_there_already(&mut self, slave: &mut Session, change: &Change, refusal: &Error) -> Result<bool> {
+        let back = format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}; {}", set_origin(&self.current_origin));
+        match slave.message("roll back a schema change", &back) {
+            // The server could not read the message.
+            Err(missing) if missing.code() == Some(sql::NO_SAVEPOINT) => return Ok(false),
+            done => done.map(drop)?,
+        }
+        slave.set_up(&self.current_origin)?;
+        let described = |name: &str| change.new.get(name).flatten().unwrap_or_default().to_string();
+        let (kind, names) = (described("type"), described("names"));
+        let (arguments, shape) = (described("arguments"), described("shape"));
+        let may_have_more = refusal.code().is_some_and(|code| EXISTS_ALREADY.contains(&code));
+        let asked = slave.query(
+            "compare the shape of an object",
+            &sql::HAS_SHAPE,
+            &[&kind, &names, &arguments, &shape, &may_have_more],
+        );
+        let has_shape = match asked {
+            Ok(rows) => rows.first().is_some_and(|row| row.get(0)),
+            Err(error) if error.is_transient() => return Err(error),
+            // There is no such object.
+            Err(_) => {
+                slave.message("roll back a look", &back)?;
+                false
+            }
+        };
+        slave.message("go on", &format!("RELEASE SAVEPOINT {SAVEPOINT}"))?;
+        Ok(has_shape)
+    }
+}
