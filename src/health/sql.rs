@@ -15,6 +15,7 @@ pub static DOCTOR_OWNERS: LazyLock<String> =
 pub const DOCTOR_COLLATION: &str = include_str!("../../sql/query/doctor/collation.sql");
 pub const DOCTOR_LOG: &str = include_str!("../../sql/query/doctor/log.sql");
 pub const DOCTOR_TRIGGERS: &str = include_str!("../../sql/query/doctor/triggers.sql");
+pub const DOCTOR_SCHEMA_CHANGES: &str = include_str!("../../sql/query/doctor/schema_changes.sql");
 pub const DOCTOR_LOCKS: &str = include_str!("../../sql/query/doctor/locks.sql");
 pub const DOCTOR_NOT_REPLICATED: &str = include_str!("../../sql/query/doctor/not_replicated.sql");
 pub const DOCTOR_UNLOGGED: &str = include_str!("../../sql/query/doctor/unlogged.sql");

@@ -17,15 +17,21 @@ const SHORT_LOCK_TIMEOUT: &str = "SET lock_timeout = '1s'";
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Runs the embedded master script and creates the triggers. It calls `report` with a line about each table.
+/// Runs the embedded master script and creates the triggers. It calls `report` with a line about each table. With `ddl` schema changes
+/// travel from then on.
 ///
 /// A session that waits for a table's lock makes those wait that come after it. So each table has a transaction of its own, waits for
 /// a moment only, and is tried again when the others have had their turn.
-pub fn install(dsn: &Dsn, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+pub fn install(dsn: &Dsn, ddl: bool, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
     let mut master = connect::connect(Side::Master, dsn, "install")?;
     control.set_cancellers(vec![master.canceller()]);
     install_log(&mut master, control, report)?;
-    create_triggers(&mut master, &|_| true, false, control, report)
+    create_triggers(&mut master, &|_| true, false, control, report)?;
+    if ddl {
+        master.script("install what logs schema changes", sql::MASTER_INSTALL_DDL)?;
+        report("schema changes travel from now on")?;
+    }
+    Ok(())
 }
 
 /// Runs the script.

@@ -6,7 +6,9 @@ use std::sync::LazyLock;
 
 pub const MASTER_INSTALL: &str = include_str!("../../sql/master-install.sql");
 
-/// The warnings of that script.
+pub const MASTER_INSTALL_DDL: &str = include_str!("../../sql/master-install-ddl.sql");
+
+/// The warnings of the first script.
 pub const WARNINGS: &str = "select array(select jsonb_array_elements_text(coalesce(nullif(current_setting('pyreplica.told', true), ''), '[]')::jsonb))";
 
 /// The tables that get the trigger, and whether they have it.

@@ -72,7 +72,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let mut progress = ProgressLine::default();
     let mut notes = Vec::new();
     if call.has("--install") {
-        install(&config.master, control, &mut |note| {
+        install(&config.master, false, control, &mut |note| {
             output::complain(&format!("{}\n", shown(note)));
             notes.push(note.to_string());
             Ok(())

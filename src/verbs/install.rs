@@ -5,15 +5,17 @@ use crate::base::error::{ExitCode, Result};
 use crate::base::shown::shown;
 use crate::process::output;
 use crate::roles::install::install;
-use crate::verbs::verb::{Call, PairSource, Verb, Words};
+use crate::verbs::verb::{Call, Opt, PairSource, Value, Verb, Words};
 
-pub const VERB: Verb = Verb { name: "install", help: HELP, options: &[], words: Words::Master, run };
+pub const VERB: Verb = Verb { name: "install", help: HELP, options: OPTIONS, words: Words::Master, run };
+
+const OPTIONS: &[Opt] = &[Opt { name: "--ddl", value: Value::None }];
 
 const HELP: &str = "\
 pyreplica install prepares a master
 
 usage:
-  pyreplica install DSN
+  pyreplica install [--ddl] DSN
 
 It creates the table replica_log and what belongs to it in that database, and a
 trigger on every table that has a primary key. It lists tables without one and
@@ -22,12 +24,17 @@ tables have been created; tables that have their trigger are left alone. If
 sessions hold a table's lock, it tries again for a while. The owner of the
 database may run it; it needs no superuser.
 
+options:
+  --ddl  schema changes travel to the slaves too, from now on. The role must be
+         a superuser, or one that the server lets create event triggers.
+         docs/ddl.md says what travels
+
 example:
   pyreplica install 'dbname=shop host=db1 user=joe'
 ";
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let PairSource::Master(dsn) = &call.source else { unreachable!("the command line was checked") };
-    install(dsn, control, &mut |line| output::print(&format!("{}\n", shown(line))))?;
+    install(dsn, call.has("--ddl"), control, &mut |line| output::print(&format!("{}\n", shown(line))))?;
     Ok(ExitCode::Success)
 }

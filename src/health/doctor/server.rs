@@ -94,6 +94,7 @@ pub(super) fn examine_log(report: &mut Diagnosis, config: &Config, master: &mut 
         return None;
     }
     report.ask(master, &[("log", "installed, with a column for this slave")], sql::DOCTOR_LOG, &[field]);
+    report.ask(master, &[("schema changes", "they travel to the slaves")], sql::DOCTOR_SCHEMA_CHANGES, &[]);
     examine_size(report, config, master, &fields);
     let subjects = [
         ("disabled triggers", "all triggers that log are enabled"),
