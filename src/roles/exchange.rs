@@ -78,7 +78,12 @@ impl OtherSlave {
         Ok(others.collect())
     }
 
-    /// Whether anything is pending for it, or in doubt: then its row is locked.
+    pub fn has_daemon(&self, master: &mut Session) -> Result<bool> {
+        let rows = master.query("look for the daemon", server_sql::DAEMON, &[&self.field])?;
+        Ok(rows.iter().any(|row| row.get("replicates")))
+    }
+
+    /// Whether anything is pending for it.
     pub fn is_behind(&self, master: &mut Session) -> Result<bool> {
         Ok(!master.query("look what is pending", &backlog_sql::waiting(&self.field), &[&self.field])?.is_empty())
     }

@@ -81,19 +81,21 @@ pub fn after(sides: &mut Sides, config: &Config, source: &str, control: &Control
     Ok(found)
 }
 
-/// A slave of the master that is not to be the new one: it is named, or taken along if nothing is pending for it.
-pub fn others(master: &mut Session, field: &String, take: bool, found: &mut Vec<Obstacle>) -> Result<Vec<OtherSlave>> {
-    let mut others = OtherSlave::all(master, field)?;
-    for other in &mut others {
-        other.is_taken = take;
-        if take && other.is_behind(master)? {
+/// Other slaves that are to be taken along, and have not replayed everything: the lock would wait for them.
+pub fn late_slaves(master: &mut Session, others: &[OtherSlave]) -> Result<Vec<Obstacle>> {
+    let mut found = Vec::new();
+    for other in others {
+        if other.is_behind(master)? && !other.has_daemon(master)? {
             found.push(Obstacle::new(
-                format!("changes are pending for the slave {}, which is to be taken along", other.field),
+                format!(
+                    "changes are pending for the slave {}, which is to be taken along, and no daemon replicates it",
+                    other.field
+                ),
                 "start its daemon, or leave out --take-slaves",
             ));
         }
     }
-    Ok(others)
+    Ok(found)
 }
 
 fn failures(findings: Vec<Finding>) -> Vec<Obstacle> {

@@ -54,12 +54,18 @@ impl Sides {
     }
 
     /// Makes all that can be made before the lock, on both sides: the tables of both, the triggers that log on the slave, the fence
-    /// on the master. It changes nothing for the applications. Returns the fence's tables on the master.
-    pub fn prepare(&mut self, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<Vec<Fenced>> {
+    /// on the master. It changes nothing for the applications. `others` are the columns of further slaves that are taken along.
+    /// Returns the fence's tables on the master.
+    pub fn prepare(
+        &mut self,
+        others: &[String],
+        control: &Control,
+        report: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Vec<Fenced>> {
         fence::install(&mut self.master)?;
         fence::install(&mut self.slave)?;
         checks::progress_table(&mut self.master)?;
-        self.prepare_log(control, report)?;
+        self.prepare_log(others, control, report)?;
         let tables = fence::look(&mut self.master, &self.tables)?;
         let passes = fence::passes(&mut self.master)?;
         fence::prepare(&mut self.master, &tables, &role::place(&self.config.slave), &passes)?;
@@ -67,7 +73,12 @@ impl Sides {
     }
 
     /// Makes the slave able to be a master: its log, and the triggers of all tables that are replicated.
-    fn prepare_log(&mut self, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+    fn prepare_log(
+        &mut self,
+        others: &[String],
+        control: &Control,
+        report: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<()> {
         let mut quiet = |line: &str| {
             log::debug!(target: "pyreplica", "{line}");
             Ok(())
@@ -79,8 +90,10 @@ impl Sides {
         }
         let field = &self.config.slave_field;
         let fields = slave.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
-        if !fields.iter().any(|row| row.get::<_, &str>(0) == field) {
-            slave.query("add the slave", sql::ADD_SLAVE, &[field])?;
+        for field in [field].into_iter().chain(others) {
+            if !fields.iter().any(|row| row.get::<_, &str>(0) == field) {
+                slave.query("add the slave", sql::ADD_SLAVE, &[field])?;
+            }
         }
         if !slave.query("look at the rights", server_sql::MISSING_RIGHTS, &[])?.is_empty() {
             slave.query("grant the daemon's rights", sql::GRANT_DAEMON, &[]).map(drop)?;

@@ -17,7 +17,7 @@ use crate::config::settings::Config;
 use crate::pair::replicator;
 use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
-use crate::roles::exchange::Exchange;
+use crate::roles::exchange::{Exchange, OtherSlave};
 use crate::roles::hook;
 use crate::roles::lock;
 use crate::roles::obstacles::{self, Obstacle};
@@ -98,19 +98,18 @@ pub fn run(
     sides.refuse_other_use()?;
     let mut found = if is_half_done { Vec::new() } else { obstacles::before(&mut sides, config, source, control)? };
     let field = sides.config.slave_field.clone();
-    let others = obstacles::others(&mut sides.master, &field, options.take_slaves, &mut found)?;
+    let mut taken = OtherSlave::all(&mut sides.master, &field)?;
+    taken.retain(|_| options.take_slaves);
+    found.extend(obstacles::late_slaves(&mut sides.master, &taken)?);
+    let taken: Vec<String> = taken.into_iter().map(|other| other.field).collect();
     refuse(found, options, &mut outcome)?;
     catch_up(&mut sides, options, control, report)?;
-    let tables = sides.prepare(control, report)?;
+    let tables = sides.prepare(&taken, control, report)?;
     let found = obstacles::after(&mut sides, config, source, control)?;
     refuse(found, options, &mut outcome)?;
     if options.verify {
         report("comparing all tables")?;
         outcome.rows_compared = Some(verify(config, options, control)?);
-    }
-    for other in &others {
-        let list = if other.is_taken { &mut outcome.taken } else { &mut outcome.left };
-        list.push(other.field.clone());
     }
     let pair = match &sides.roles.pair {
         Some(pair) => pair.clone(),
@@ -119,11 +118,9 @@ pub fn run(
     report("locking the tables: writers wait from now on, readers go on")?;
     let since = locked(&mut sides, &tables, options, control)?;
     let deadline = since + options.wait;
-    let held = under_lock(&mut sides, options, deadline, control, &mut outcome);
-    if let Err(error) = held {
+    let others = under_lock(&mut sides, &taken, options, deadline, control, &mut outcome).inspect_err(|_| {
         sides.master.roll_back();
-        return Err(error);
-    }
+    })?;
     let epoch = outcome.epoch;
     let exchange = Exchange { sides: &mut sides, tables: &tables, epoch, pair, others, is_half_done };
     exchange.run(options.dry_run)?;
@@ -248,12 +245,19 @@ fn locked(sides: &mut Sides, tables: &[Fenced], options: &Options, control: &Con
 /// What is done while writers wait, before the two transactions.
 fn under_lock(
     sides: &mut Sides,
+    taken: &[String],
     options: &Options,
     deadline: Instant,
     control: &Control,
     outcome: &mut Outcome,
-) -> Result<()> {
-    drain(sides, deadline, control)?;
+) -> Result<Vec<OtherSlave>> {
+    drain(sides, taken, deadline, control)?;
+    let mut others = OtherSlave::all(&mut sides.master, &sides.config.slave_field)?;
+    for other in &mut others {
+        other.is_taken = taken.contains(&other.field);
+        let list = if other.is_taken { &mut outcome.taken } else { &mut outcome.left };
+        list.push(other.field.clone());
+    }
     failpoint::reached("switch drained");
     let left = || deadline.saturating_duration_since(Instant::now());
     if let Some(command) = &options.on_fenced {
@@ -263,23 +267,27 @@ fn under_lock(
     if left().is_zero() {
         return Err(too_late("prepare the exchange"));
     }
-    Ok(())
+    Ok(others)
 }
 
 /// Waits until the daemon has replayed everything. Without one the verb replays it itself. Nobody adds to the log meanwhile: not by the
 /// tables, which are locked, nor by hand.
-fn drain(sides: &mut Sides, deadline: Instant, control: &Control) -> Result<()> {
+fn drain(sides: &mut Sides, taken: &[String], deadline: Instant, control: &Control) -> Result<()> {
     if !sides.has_daemon()? {
         match replicator::once(&sides.config, control) {
             Err(error) if error.kind() == Kind::Busy => {}
             done => drop(done?),
         }
     }
-    let field = sides.config.slave_field.clone();
+    let fields: Vec<&String> = [&sides.config.slave_field].into_iter().chain(taken).collect();
     let mut is_last = false;
     loop {
-        let rows = sides.master.query("look what is pending", &backlog_sql::waiting(&field), &[&field])?;
-        match rows.is_empty() {
+        let mut is_done = true;
+        for field in &fields {
+            let rows = sides.master.query("look what is pending", &backlog_sql::waiting(field), &[field])?;
+            is_done &= rows.is_empty();
+        }
+        match is_done {
             true if is_last => return Ok(()),
             true => {
                 let lock = "SET LOCAL lock_timeout = '1s'; LOCK TABLE public.replica_log, public.replica_role \
