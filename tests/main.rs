@@ -17,6 +17,7 @@ mod disconnect;
 mod doctor;
 mod escapes;
 mod explained;
+mod failover;
 mod filter;
 mod filter_python;
 mod flood;
