@@ -19,6 +19,8 @@ pub(crate) mod replay;
 pub(crate) mod commit;
 /// Are both sides equal? Make them so.
 pub(crate) mod compare;
+/// Sequences, which no trigger logs.
+pub(crate) mod sequences;
 /// One pair: connect, recover, listen, replay, wait.
 pub(crate) mod pair;
 /// The initial copy.

@@ -8,6 +8,7 @@ mod copy;
 mod in_doubt;
 mod lost_rows;
 mod pair;
+mod sequences;
 mod server;
 mod tables;
 
@@ -85,7 +86,9 @@ pub fn diagnose(config: &Config, source: &str, master: Result<Session>, slave: R
     }
     tables::examine(&mut report, log.is_some(), master.as_mut(), slave.as_mut());
     if let (Some(master), Some(slave)) = (&mut master, &mut slave) {
-        pair::examine(&mut report, master, slave);
+        if pair::examine(&mut report, master, slave) {
+            sequences::examine(&mut report, config, master, slave);
+        }
     }
     report.findings
 }

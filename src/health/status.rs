@@ -18,6 +18,7 @@ use crate::commit::twophase::pair_key;
 use crate::config::settings::Config;
 use crate::health::sql;
 use crate::pair::copied::{self, Unfinished};
+use crate::sequences::comparison::{self, Comparison};
 use crate::server::checks;
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
@@ -52,6 +53,8 @@ pub struct PairStatus {
     pub is_copying: bool,
     /// A copy of all tables that must be finished before a daemon replicates.
     pub copy: Option<Unfinished>,
+    /// None if they do not follow, or were not looked at.
+    pub sequences: Option<Comparison>,
     pub problems: Vec<Problem>,
 }
 
@@ -125,8 +128,14 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
-/// Reads the state of a pair. `source` names it on a command line.
-pub fn look(config: &Config, source: &str, master: Result<Session>, slave: Result<Session>) -> PairStatus {
+/// Reads the state of a pair. `source` names it on a command line. Reading thousands of sequences takes tenths of a second:
+/// `with_sequences` says whether that is wanted.
+pub fn look(
+    config: &Config,
+    source: &str,
+    (master, slave): (Result<Session>, Result<Session>),
+    with_sequences: bool,
+) -> PairStatus {
     let mut status =
         PairStatus { name: config.name.clone(), field: config.slave_field.clone(), ..PairStatus::default() };
     let mut master = status.opened(0, master);
@@ -155,6 +164,9 @@ pub fn look(config: &Config, source: &str, master: Result<Session>, slave: Resul
     if let (Some(origin), Some(slave)) = (origin, &mut slave) {
         let asked = status.ask_slave(&pair_key(origin, &config.slave_field), slave);
         asked.unwrap_or_else(|error| status.add_failure(&error));
+    }
+    if let (Some(master), Some(slave), true) = (&mut master, &mut slave, with_sequences && config.sequences.is_some()) {
+        status.sequences = comparison::compare(master, slave).ok();
     }
     status.find_problems(config, source);
     status

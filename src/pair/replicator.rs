@@ -19,9 +19,9 @@ use crate::pair::pace::Pace;
 use crate::pair::sql;
 use crate::process::failpoint;
 use crate::replay::hold::Holds;
+use crate::sequences::follower::Follower;
 use crate::server::checks::{Findings, check, take_replica_role};
 use crate::server::connect;
-use crate::server::session::Row;
 use crate::server::sql as server_sql;
 use std::time::{Duration, Instant};
 
@@ -67,10 +67,11 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
     let mut housekeeping = Housekeeping::default();
     let (mut quiet_since, mut replayed_at, mut recovered_at) = (Instant::now(), Instant::now(), Instant::now());
     let mut pace = Pace::default();
+    let mut sequences = Follower::new(&config.name, config.sequences, config.timeout);
     let mut pause = None;
     while !control.is_stopping() {
         let was_paused = pause.is_some();
-        let drained = match drain(config, &mut pair, &mut pace, progress) {
+        let drained = match drain(config, &mut pair, (&mut pace, &mut sequences), progress) {
             Err(error) if error.kind() == Kind::Paused => {
                 pause = Some(error.detail().to_string());
                 0
@@ -95,6 +96,7 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
         }
         if pause.is_none() {
             progress(Milestone::Drained);
+            follow(&mut pair, &mut sequences, progress)?;
         }
         if pair.replayer.take_largest() >= LARGE_BYTES {
             // The old sessions end first: one of them shows itself as the slave's daemon.
@@ -111,9 +113,14 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
         if is_done {
             let since = Instant::now();
             let flags = until_flags(&mut pair, replayed_at);
-            wait_for_work(config, &mut pair, listener.as_mut(), &mut quiet_since, pause.is_some(), flags)?;
+            let at_most = flags.into_iter().chain(sequences.until_due()).min();
+            wait_for_work(config, &mut pair, listener.as_mut(), &mut quiet_since, pause.is_some(), at_most)?;
             pace.slept(since.elapsed());
         }
+    }
+    // Who stops the daemon may want to use the slave.
+    if let Err(error) = sequences.finish(&mut pair.master, &mut pair.slave) {
+        log::debug!(target: &config.name, "{error}");
     }
     Ok(())
 }
@@ -121,7 +128,9 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
 /// Replays everything that is pending now. Returns the number of changes.
 pub fn once(config: &Config, control: &Control) -> Result<u64> {
     let mut pair = connect_for_replay(config, control)?;
-    let changes = drain(config, &mut pair, &mut Pace::default(), &mut |_| ())?;
+    let mut sequences = Follower::new(&config.name, config.sequences, config.timeout);
+    let changes = drain(config, &mut pair, (&mut Pace::default(), &mut sequences), &mut |_| ())?;
+    sequences.finish(&mut pair.master, &mut pair.slave)?.into_iter().for_each(|warning| pair.warn(warning));
     let mut housekeeping = Housekeeping::default();
     while !housekeeping.run(config, &mut pair, true)? && !control.is_stopping() {}
     Ok(changes)
@@ -203,7 +212,12 @@ fn has_pending(pair: &mut Pair) -> Result<bool> {
 }
 
 /// Replays everything that a look at the log finds, and looks again until it finds nothing.
-fn drain(config: &Config, pair: &mut Pair, pace: &mut Pace, progress: &mut dyn FnMut(Milestone)) -> Result<u64> {
+fn drain(
+    config: &Config,
+    pair: &mut Pair,
+    (pace, sequences): (&mut Pace, &mut Follower),
+    progress: &mut dyn FnMut(Milestone),
+) -> Result<u64> {
     let (mut total, started) = (0, Instant::now());
     loop {
         let mut backlog = pair.log.look(&mut pair.master)?;
@@ -242,6 +256,8 @@ fn drain(config: &Config, pair: &mut Pair, pace: &mut Pace, progress: &mut dyn F
             pair.flags.keep_up(&mut pair.master, &mut pair.log.progress, replayed)?;
             transactions += batch.len();
             drained += replayed;
+            sequences.replayed();
+            follow(pair, sequences, progress)?;
         }
         pair.log.drained(&backlog);
         total += drained;
@@ -260,6 +276,15 @@ fn drain(config: &Config, pair: &mut Pair, pace: &mut Pace, progress: &mut dyn F
             return Ok(total);
         }
     }
+}
+
+/// Sets the slave's sequences, if it is time to.
+fn follow(pair: &mut Pair, sequences: &mut Follower, progress: &mut dyn FnMut(Milestone)) -> Result<()> {
+    for warning in sequences.follow(&mut pair.master, &mut pair.slave)? {
+        log::warn!(target: pair.name(), "{warning}");
+        progress(Milestone::Warning(warning));
+    }
+    Ok(())
 }
 
 /// Lets the prefetcher read this batch and the next ones while the slave executes, if that is worth a session.
@@ -303,21 +328,8 @@ fn connect_for_replay(config: &Config, control: &Control) -> Result<Pair> {
     let later_snapshots =
         copied::later_snapshots(&mut pair.slave, &pair.key, pair.log.progress.position().base.as_ref())?;
     pair.log.pass_over(&later_snapshots);
-    warn_of_emptied(config, &mut pair)?;
+    emptied::find(&mut pair, &config.slave_field)?.into_iter().for_each(|what| pair.warn(what));
     Ok(pair)
-}
-
-/// Warns of unlogged tables that a crash has emptied since the last batch.
-fn warn_of_emptied(config: &Config, pair: &mut Pair) -> Result<()> {
-    let first = |rows: Vec<Row>| rows.first().map(|row| row.get::<_, String>(0));
-    let operation = "look for unlogged tables";
-    let on_master = first(pair.master.query(operation, sql::LAST_BATCH_ON_MASTER, &[&config.slave_field])?);
-    let on_slave = first(pair.slave.query(operation, sql::LAST_BATCH_ON_SLAVE, &[&pair.key])?);
-    let Some((on_master, on_slave)) = on_master.zip(on_slave) else { return Ok(()) };
-    for what in emptied::find(&mut pair.master, &mut pair.slave, (&on_master, &on_slave))? {
-        pair.warn(what);
-    }
-    Ok(())
 }
 
 /// Connects to both sides, checks them, locks the pair against other daemons, and settles transactions in doubt.

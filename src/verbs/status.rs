@@ -99,7 +99,7 @@ fn look(call: &Call, loaded: &LoadedConfigs, control: &Control) -> Result<Vec<Pa
     for config in &loaded.configs {
         let BothSides { master, slave } = connect_pair::open(config, "status", control);
         control.check()?;
-        pairs.push(status::look(config, &call.words_for(config), master, slave));
+        pairs.push(status::look(config, &call.words_for(config), (master, slave), true));
     }
     control.check().map(|()| pairs)
 }

@@ -1,0 +1,168 @@
+//! Lets the sequences of the slave follow while the pair runs.
+//!
+//! ```text
+//! look at the log -> replay what it found -> read the master's sequences -> set those that have moved on the slave
+//! ```
+//!
+//! A transaction takes its numbers before it commits. So what is read after a look is at least what the rows need that the look
+//! has found. It is read at most once per SEQUENCES, and once more when that time is over after the last change: a burst ends
+//! with the sequences right. A sequence that moves without a change is read with the next one, or at the next TIMEOUT.
+//!
+//! Nothing here stops replication but a lost connection.
+
+use crate::base::error::{Error, Result};
+use crate::base::shown::listed;
+use crate::sequences::decision::{Rules, Why};
+use crate::sequences::sequence::{Sequence, Which, read};
+use crate::sequences::setting::{Outcome, has_log, is_fed_back, is_of_the_session, set};
+use crate::server::session::Session;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+/// Those that could not be set, and those that have given no number yet, are tried again after this: what has changed is the
+/// slave, or not to be seen cheaply.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// So many rounds that fail are a matter of the moment, such as a sequence that was dropped while it was read.
+const PATIENCE: u32 = 2;
+
+pub struct Follower {
+    /// Of the pair, for its log.
+    name: String,
+    /// None if the sequences do not follow.
+    every: Option<Duration>,
+    timeout: Duration,
+    /// Changes have been replayed since the last look.
+    is_due: bool,
+    looked_at: Option<Instant>,
+    retried_at: Option<Instant>,
+    /// How each of the master's was when it was last dealt with.
+    known: HashMap<u32, Sequence>,
+    told: HashSet<(Why, String)>,
+    is_fed_back: bool,
+    failures: u32,
+}
+
+impl Follower {
+    pub fn new(name: &str, every: Option<Duration>, timeout: Duration) -> Follower {
+        Follower {
+            name: name.to_string(),
+            every,
+            timeout,
+            is_due: true,
+            looked_at: None,
+            retried_at: None,
+            known: HashMap::new(),
+            told: HashSet::new(),
+            is_fed_back: false,
+            failures: 0,
+        }
+    }
+
+    /// Changes have been replayed.
+    pub fn replayed(&mut self) {
+        self.is_due = true;
+    }
+
+    /// When it is time to look, if that is to be done.
+    pub fn until_due(&self) -> Option<Duration> {
+        let every = self.every?;
+        self.is_due.then(|| every.saturating_sub(self.looked_at.map_or(every, |at| at.elapsed())))
+    }
+
+    /// Looks, if it is time. Returns what the operator should know. Both sessions must be outside of a transaction.
+    pub fn follow(&mut self, master: &mut Session, slave: &mut Session) -> Result<Vec<String>> {
+        let is_time = self.until_due().is_some_and(|left| left.is_zero());
+        let is_idle = self.every.is_some() && self.looked_at.is_some_and(|at| at.elapsed() >= self.timeout);
+        if is_time || is_idle { self.look(master, slave) } else { Ok(Vec::new()) }
+    }
+
+    /// Looks once more if there is something to look for, whether it is time or not.
+    pub fn finish(&mut self, master: &mut Session, slave: &mut Session) -> Result<Vec<String>> {
+        if self.every.is_some() && self.is_due { self.look(master, slave) } else { Ok(Vec::new()) }
+    }
+
+    fn look(&mut self, master: &mut Session, slave: &mut Session) -> Result<Vec<String>> {
+        self.is_due = false;
+        self.looked_at = Some(Instant::now());
+        match self.round(master, slave) {
+            Ok(told) => {
+                self.failures = 0;
+                Ok(told)
+            }
+            Err(error) if is_of_the_session(&error) => Err(error),
+            Err(error) => Ok(self.failed(&error).into_iter().collect()),
+        }
+    }
+
+    fn failed(&mut self, error: &Error) -> Option<String> {
+        self.is_due = true;
+        self.failures += 1;
+        let hint = error.hint().map_or(String::new(), |hint| format!(". hint: {hint}"));
+        (self.failures == PATIENCE).then(|| format!("the sequences do not follow: {error}{hint}"))
+    }
+
+    fn round(&mut self, master: &mut Session, slave: &mut Session) -> Result<Vec<String>> {
+        let (mut there, known) = (HashSet::new(), &self.known);
+        let moved = read(master, Which::default(), |sequence| {
+            there.insert(sequence.oid);
+            known.get(&sequence.oid).is_none_or(|known| !known.is_as(sequence))
+        })?;
+        self.known.retain(|oid, _| there.contains(oid));
+        if self.retried_at.is_none_or(|at| at.elapsed() >= RETRY) {
+            self.retried_at = Some(Instant::now());
+            let is_fed_back = is_fed_back(master, slave)?;
+            if is_fed_back && !self.is_fed_back {
+                log::info!(target: &self.name, "The slave is a master for this master: each keeps its own sequences");
+            }
+            self.is_fed_back = is_fed_back;
+            self.known.retain(|_, sequence| sequence.place.is_some_and(|place| place.is_called));
+        }
+        if moved.is_empty() || self.is_fed_back {
+            return Ok(Vec::new());
+        }
+        let rules = Rules { slave_has_log: has_log(slave)?, ..Rules::default() };
+        let outcome = set(master, slave, &moved, rules)?;
+        log::trace!(target: &self.name, "Sequences that have moved: {}; set: {}", moved.len(), outcome.set.len());
+        let told = self.warnings(&outcome);
+        let left: HashMap<&str, Why> = outcome.not_set.iter().map(|(why, name)| (name.as_str(), *why)).collect();
+        for mut sequence in moved {
+            match left.get(sequence.name.as_str()) {
+                Some(Why::Busy) => {
+                    self.known.remove(&sequence.oid);
+                    self.is_due = true;
+                    continue;
+                }
+                Some(_) => sequence.place = None,
+                None => {}
+            }
+            self.known.insert(sequence.oid, sequence);
+        }
+        Ok(told)
+    }
+
+    /// A text for each reason why sequences cannot follow, of those that it has not told yet.
+    fn warnings(&mut self, outcome: &Outcome) -> Vec<String> {
+        let mut reasons: Vec<Why> =
+            outcome.not_set.iter().map(|(why, _)| *why).filter(|why| why.is_a_fault()).collect();
+        reasons.sort();
+        reasons.dedup();
+        let mut texts = Vec::new();
+        for reason in reasons {
+            let of_it = outcome.not_set.iter().filter(|(why, _)| *why == reason);
+            let names: Vec<String> =
+                of_it.filter(|entry| self.told.insert((*entry).clone())).map(|(_, name)| name.clone()).collect();
+            if names.is_empty() {
+                continue;
+            }
+            let said = outcome.refusals.first().filter(|_| reason == Why::Refused);
+            let said = said.map_or(String::new(), |said| format!(" ({said})"));
+            texts.push(format!(
+                "sequences that do not follow: {}: {reason}{said}. hint: pyreplica doctor says what to do; SEQUENCES=off lets \
+                 none follow",
+                listed(&names)
+            ));
+        }
+        texts
+    }
+}
