@@ -13,7 +13,7 @@
 use crate::base::error::{Error, Result};
 use crate::base::shown::listed;
 use crate::sequences::decision::{Rules, Why};
-use crate::sequences::sequence::{Sequence, Which, read};
+use crate::sequences::known::Known;
 use crate::sequences::setting::{Outcome, has_log, is_fed_back, is_of_the_session, set};
 use crate::server::session::Session;
 use std::collections::{HashMap, HashSet};
@@ -36,8 +36,7 @@ pub struct Follower {
     is_due: bool,
     looked_at: Option<Instant>,
     retried_at: Option<Instant>,
-    /// How each of the master's was when it was last dealt with.
-    known: HashMap<u32, Sequence>,
+    known: Known,
     told: HashSet<(Why, String)>,
     is_fed_back: bool,
     failures: u32,
@@ -52,7 +51,7 @@ impl Follower {
             is_due: true,
             looked_at: None,
             retried_at: None,
-            known: HashMap::new(),
+            known: Known::default(),
             told: HashSet::new(),
             is_fed_back: false,
             failures: 0,
@@ -103,12 +102,6 @@ impl Follower {
     }
 
     fn round(&mut self, master: &mut Session, slave: &mut Session) -> Result<Vec<String>> {
-        let (mut there, known) = (HashSet::new(), &self.known);
-        let moved = read(master, Which::default(), |sequence| {
-            there.insert(sequence.oid);
-            known.get(&sequence.oid).is_none_or(|known| !known.is_as(sequence))
-        })?;
-        self.known.retain(|oid, _| there.contains(oid));
         if self.retried_at.is_none_or(|at| at.elapsed() >= RETRY) {
             self.retried_at = Some(Instant::now());
             let is_fed_back = is_fed_back(master, slave)?;
@@ -116,9 +109,13 @@ impl Follower {
                 log::info!(target: &self.name, "The slave is a master for this master: each keeps its own sequences");
             }
             self.is_fed_back = is_fed_back;
-            self.known.retain(|_, sequence| sequence.place.is_some_and(|place| place.is_called));
+            self.known.forget_unsettled();
         }
-        if moved.is_empty() || self.is_fed_back {
+        if self.is_fed_back {
+            return Ok(Vec::new());
+        }
+        let moved = self.known.moved(master)?;
+        if moved.is_empty() {
             return Ok(Vec::new());
         }
         let rules = Rules { slave_has_log: has_log(slave)?, ..Rules::default() };
@@ -129,14 +126,14 @@ impl Follower {
         for mut sequence in moved {
             match left.get(sequence.name.as_str()) {
                 Some(Why::Busy) => {
-                    self.known.remove(&sequence.oid);
+                    self.known.forget(&sequence);
                     self.is_due = true;
                     continue;
                 }
                 Some(_) => sequence.place = None,
                 None => {}
             }
-            self.known.insert(sequence.oid, sequence);
+            self.known.remember(sequence);
         }
         Ok(told)
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `sql` | statements about sequences |
 //! | `sequence` | the sequences of one side, read page by page |
+//! | `known` | which sequences of the master have moved since the last look, cheaply |
 //! | `decision` | whether a sequence of the slave is to be set, and if not, why |
 //! | `setting` | sets the slave's sequences: all of them once, exactly |
 //! | `follower` | lets them follow while the pair runs |
@@ -14,6 +15,7 @@
 
 pub mod sql;
 pub mod sequence;
+pub mod known;
 pub mod decision;
 pub mod setting;
 pub mod follower;

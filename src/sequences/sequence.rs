@@ -85,10 +85,7 @@ pub fn read(
     let (mut above, mut found) = (0u32, Vec::new());
     loop {
         let mut page = Vec::new();
-        let (last, count) = session.transaction(sql::BEGIN, |session| {
-            if !which.waits {
-                session.message(READ, sql::HURRY)?;
-            }
+        let (last, count) = session.transaction(&sql::begin(which.waits), |session| {
             let parameters: [&(dyn ToSql + Sync); 5] =
                 [&above, &(PAGE as i64), &which.names, &which.tables, &which.waits];
             let rows = session.query(READ, &sql::SEQUENCES, &parameters)?;

@@ -139,12 +139,8 @@ fn set_at_once(slave: &mut Session, page: &[(u32, &String, Place)], waits: bool)
     let oids: Vec<u32> = page.iter().map(|(oid, ..)| *oid).collect();
     let values: Vec<i64> = page.iter().map(|(.., place)| place.value).collect();
     let called: Vec<bool> = page.iter().map(|(.., place)| place.is_called).collect();
-    slave.transaction(sql::BEGIN, |slave| {
-        if !waits {
-            slave.message("set the sequences", sql::HURRY)?;
-        }
-        slave.query("set the sequences", sql::SET, &[&oids, &values, &called]).map(drop)
-    })
+    let set = |slave: &mut Session| slave.query("set the sequences", sql::SET, &[&oids, &values, &called]).map(drop);
+    slave.transaction(&sql::begin(waits), set)
 }
 
 /// The connection is lost, or its statement was cancelled: not a matter of sequences.

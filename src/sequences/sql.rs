@@ -5,13 +5,26 @@ use std::sync::LazyLock;
 
 pub static SEQUENCES: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/sequences.sql")));
 
-/// Begins a look at sequences, or setting them. No view is read, which may have got the name of a sequence.
-pub const BEGIN: &str = "begin; set local statement_timeout = '60s'; \
+pub const MOVED: &str = include_str!("../../sql/query/moved.sql");
+
+/// Changes with every sequence that is created, altered, renamed or dropped, and every right to one.
+pub const CATALOG: &str = "select count(*), sum(c.xmin::text::bigint + s.xmin::text::bigint)::text \
+     from pg_sequence s join pg_class c on c.oid = s.seqrelid";
+
+/// Begins a look at sequences, or setting them. No view is read, which may have got the name of a sequence. The session may
+/// plan for other tables, where no more than an index is worth reading.
+const BEGIN: &str = "begin; set local statement_timeout = '60s'; set local enable_seqscan = on; \
+     set local enable_hashjoin = on; set local enable_bitmapscan = on; \
      select set_config(name, 'view, foreign-table', true) from pg_settings where name = 'restrict_nonsystem_relation_kind'";
 
 /// Somebody may hold a lock on a sequence for long: the daemon does not wait for that. Nor is there a deadlock with an
 /// application, since this session gives up first.
-pub const HURRY: &str = "set local lock_timeout = '200ms'";
+const HURRY: &str = "set local lock_timeout = '200ms'";
+
+/// Begins a transaction that waits for locks as the session does, or hardly at all.
+pub fn begin(waits: bool) -> String {
+    if waits { BEGIN.to_string() } else { format!("{BEGIN}; {HURRY}") }
+}
 
 /// The names of these sequences, now that reading them has locked them.
 pub const NAMES: &str = "select c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) from pg_class c \
