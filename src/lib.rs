@@ -43,6 +43,8 @@ pub mod for_tests {
     pub use crate::commit::recovery::GidFamily;
     pub use crate::commit::twophase::Step;
     pub use crate::config::dsn::Dsn;
+    pub use crate::sequences::decision::Why;
+    pub use crate::sequences::setting::{Occasion, set_exactly};
     pub use crate::server::checks::origin;
     pub use crate::server::connect::connect;
     pub use crate::server::session::Session;

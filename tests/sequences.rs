@@ -3,6 +3,7 @@
 
 use crate::harness::looking::{assert_finds, checks, doctor, faults, status};
 use crate::harness::{Daemon, Pair, wait_until};
+use pyreplica::for_tests::{Dsn, Occasion, Side, Why, connect, set_exactly};
 
 /// How a sequence stands.
 fn place(name: &str) -> String {
@@ -127,6 +128,30 @@ fn a_daemon_that_is_stopped_looks_once_more() {
     }
     assert!(daemon.terminate().success());
     assert_same(&pair, &["t_id_seq"]);
+}
+
+/// What the moment needs when the slave becomes the master.
+#[test]
+fn all_can_be_made_equal_at_once_also_backwards() {
+    let pair = Pair::new().with_a_table();
+    pair.exec_both(
+        "create sequence ahead; create sequence wide increment 50; create sequence fresh; create sequence small",
+    );
+    pair.run_on_slave(
+        "drop sequence small; create sequence small as smallint; select setval('ahead', 9), setval('fresh', 9)",
+    );
+    pair.run("create sequence lacking; select setval('ahead', 5), setval('wide', 1000), setval('small', 40000)");
+    let session = |side, dsn: &str| connect(side, &Dsn::parse(dsn).unwrap(), "test").unwrap();
+    let (mut master, mut slave) = (session(Side::Master, &pair.master_dsn), session(Side::Slave, &pair.slave_dsn));
+    let mut outcome = set_exactly(&mut master, &mut slave, None, Occasion::Switchover).unwrap();
+    outcome.set.sort();
+    outcome.not_set.sort();
+    assert_eq!(outcome.set, ["public.ahead", "public.fresh", "public.wide"]);
+    let left = [(Why::Missing, "public.lacking".to_string()), (Why::OutOfBounds, "public.small".to_string())];
+    assert_eq!(outcome.not_set, left);
+    assert_same(&pair, &["ahead", "wide", "fresh"]);
+    let again = set_exactly(&mut master, &mut slave, None, Occasion::Switchover).unwrap();
+    assert_eq!((again.same, again.set.len()), (3, 0));
 }
 
 #[test]

@@ -113,7 +113,7 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
         if is_done {
             let since = Instant::now();
             let flags = until_flags(&mut pair, replayed_at);
-            let at_most = flags.into_iter().chain(sequences.until_due()).min();
+            let at_most = flags.into_iter().chain(sequences.until_due().filter(|_| pause.is_none())).min();
             wait_for_work(config, &mut pair, listener.as_mut(), &mut quiet_since, pause.is_some(), at_most)?;
             pace.slept(since.elapsed());
         }

@@ -1,8 +1,8 @@
 //! Which sequences of the master have moved since the last look. To ask for the last numbers takes a third of the time of reading
 //! all that there is to know of each sequence. That is read only of those that have moved, and of all when the catalog has changed.
 
-use crate::base::error::{Kind, Result};
-use crate::sequences::sequence::{PAGE, Sequence, Which, read};
+use crate::base::error::Result;
+use crate::sequences::sequence::{PAGE, Sequence, Which, is_of_the_session, read};
 use crate::sequences::sql;
 use crate::server::session::Session;
 use std::collections::{HashMap, HashSet};
@@ -27,7 +27,7 @@ impl Known {
                 Ok(oids) if oids.is_empty() => return Ok(Vec::new()),
                 Ok(oids) => return self.read_again(master, &oids),
                 // One of them may be gone, or be locked in this moment.
-                Err(error) if error.is_transient() && error.kind() != Kind::Contention => return Err(error),
+                Err(error) if is_of_the_session(&error) => return Err(error),
                 Err(_) => {}
             }
         }

@@ -1,6 +1,6 @@
 //! The sequences of one side, read page by page.
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Kind, Result};
 use crate::sequences::sql;
 use crate::server::session::{Row, Session, ToSql};
 use std::collections::HashMap;
@@ -100,6 +100,11 @@ pub fn read(
             _ => return Ok(found),
         }
     }
+}
+
+/// The connection is lost: not a matter of sequences.
+pub fn is_of_the_session(error: &Error) -> bool {
+    error.is_transient() && error.kind() != Kind::Contention
 }
 
 fn sequence(row: &Row) -> Sequence {

@@ -1,8 +1,8 @@
 //! Sets the sequences of the slave. What has been set stays, whatever happens to a transaction; so each page has its own.
 
-use crate::base::error::{Error, Kind, Result};
+use crate::base::error::{Kind, Result};
 use crate::sequences::decision::{Decision, Rules, Why, decide};
-use crate::sequences::sequence::{PAGE, Place, Sequence, Which, read};
+use crate::sequences::sequence::{PAGE, Place, Sequence, Which, is_of_the_session, read};
 use crate::sequences::sql;
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
@@ -21,19 +21,29 @@ pub struct Outcome {
     pub refusals: Vec<String>,
 }
 
+/// Why all sequences are set at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// The end of a copy, which an operator runs: whoever they belong to.
+    Copy,
+    /// The slave becomes the master, and the only one: also those that gave other numbers.
+    Switchover,
+}
+
 /// Sets the sequences of the slave exactly to where the master's are, also backwards: all that both sides have, or only those
-/// that belong to columns of some tables. For the end of a copy, and for the moment when the slave becomes the master: then
-/// nobody may take numbers on either side until it returns. Neither session may be in a transaction, as sequences obey none.
+/// that belong to columns of some tables. At a switchover nobody may take numbers on either side until it returns. Neither session
+/// may be in a transaction, as sequences obey none. What could not be set is in the outcome.
 pub fn set_exactly(
     master: &mut Session,
     slave: &mut Session,
     tables: Option<&[String]>,
-    any_owner: bool,
+    occasion: Occasion,
 ) -> Result<Outcome> {
-    let rules = Rules { exact: true, any_owner, slave_has_log: has_log(slave)?, waits: true };
+    let is_copy = occasion == Occasion::Copy;
+    let slave_has_log = is_copy && has_log(slave)?;
     let mut once = |waits| {
         let on_master = read(master, Which { tables, waits, ..Which::default() }, |_| true)?;
-        set(master, slave, &on_master, Rules { waits, ..rules })
+        set(master, slave, &on_master, Rules { exact: true, any_owner: is_copy, waits, slave_has_log })
     };
     // If somebody does not give a lock back, that is about his sequence only.
     once(true).or_else(|error| if error.kind() == Kind::Contention { once(false) } else { Err(error) })
@@ -141,9 +151,4 @@ fn set_at_once(slave: &mut Session, page: &[(u32, &String, Place)], waits: bool)
     let called: Vec<bool> = page.iter().map(|(.., place)| place.is_called).collect();
     let set = |slave: &mut Session| slave.query("set the sequences", sql::SET, &[&oids, &values, &called]).map(drop);
     slave.transaction(&sql::begin(waits), set)
-}
-
-/// The connection is lost, or its statement was cancelled: not a matter of sequences.
-pub fn is_of_the_session(error: &Error) -> bool {
-    error.code() == Some("57014") || error.is_transient() && error.kind() != Kind::Contention
 }

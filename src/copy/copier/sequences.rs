@@ -4,7 +4,7 @@ use super::CopyEvent;
 use crate::base::error::Result;
 use crate::base::shown::listed;
 use crate::sequences::decision::Why;
-use crate::sequences::setting::set_exactly;
+use crate::sequences::setting::{Occasion, set_exactly};
 use crate::server::session::Session;
 
 /// Sets all sequences, or those of some tables. Returns how many. A sequence that cannot be set is reported, and the copy
@@ -15,7 +15,7 @@ pub(super) fn set_all(
     tables: Option<Vec<String>>,
     report: &mut dyn FnMut(CopyEvent),
 ) -> Result<u64> {
-    let outcome = set_exactly(master, slave, tables.as_deref(), true)?;
+    let outcome = set_exactly(master, slave, tables.as_deref(), Occasion::Copy)?;
     let mut reasons: Vec<Why> = outcome.not_set.iter().map(|(why, _)| *why).collect();
     reasons.sort();
     reasons.dedup();
