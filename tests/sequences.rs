@@ -301,6 +301,11 @@ fn rights_that_are_missing_stop_nothing_and_are_named() {
     assert_eq!(daemon.log().matches("sequences that do not follow").count(), 2, "{}", daemon.log());
     let shown = status(&pair)["sequences"]["not_following"].clone();
     assert_eq!(shown.as_array().map(Vec::len), Some(2), "{shown}");
+    let said = pair.verb_by_file("status", "", &[]).output;
+    assert!(
+        said.contains("sequences: 0 follow, 0 are behind; 1: DSN0's role may not read it (public.u_id_seq)"),
+        "{said}"
+    );
     for _ in 0..2 {
         for check in faults(&pair, "").iter().filter(|check| check.subject == "sequences") {
             assert!(!check.fixes.is_empty(), "{check:?}");

@@ -27,6 +27,10 @@ const RETRY: Duration = Duration::from_secs(60);
 /// So many rounds that fail are a matter of the moment, such as a sequence that was dropped while it was read.
 const PATIENCE: u32 = 2;
 
+/// Looks take at most this part of the daemon's time, however many sequences there are: between two it does something else for so
+/// many times as long as one took.
+const SHARE: u32 = 10;
+
 pub struct Follower {
     /// Of the pair, for its log.
     name: String,
@@ -36,6 +40,8 @@ pub struct Follower {
     /// Changes have been replayed since the last look.
     is_due: bool,
     looked_at: Option<Instant>,
+    /// How long the last look took.
+    took: Duration,
     retried_at: Option<Instant>,
     known: Known,
     told: HashSet<(Why, String)>,
@@ -51,6 +57,7 @@ impl Follower {
             timeout,
             is_due: true,
             looked_at: None,
+            took: Duration::ZERO,
             retried_at: None,
             known: Known::default(),
             told: HashSet::new(),
@@ -66,7 +73,7 @@ impl Follower {
 
     /// When it is time to look, if that is to be done.
     pub fn until_due(&self) -> Option<Duration> {
-        let every = self.every?;
+        let every = self.every?.max(self.took.saturating_mul(SHARE));
         self.is_due.then(|| every.saturating_sub(self.looked_at.map_or(every, |at| at.elapsed())))
     }
 
@@ -84,8 +91,10 @@ impl Follower {
 
     fn look(&mut self, master: &mut Session, slave: &mut Session) -> Result<Vec<String>> {
         self.is_due = false;
-        self.looked_at = Some(Instant::now());
-        match self.round(master, slave) {
+        let since = Instant::now();
+        let looked = self.round(master, slave);
+        (self.looked_at, self.took) = (Some(since), since.elapsed());
+        match looked {
             Ok(told) => {
                 self.failures = 0;
                 Ok(told)
@@ -96,8 +105,9 @@ impl Follower {
     }
 
     fn failed(&mut self, error: &Error) -> Option<String> {
-        self.is_due = true;
         self.failures += 1;
+        // After that the next change brings the next look.
+        self.is_due = self.failures < PATIENCE;
         let hint = error.hint().map_or(String::new(), |hint| format!(". hint: {hint}"));
         (self.failures == PATIENCE).then(|| format!("the sequences do not follow: {error}{hint}"))
     }

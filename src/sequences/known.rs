@@ -1,13 +1,17 @@
 //! Which sequences of the master have moved since the last look. To ask for the last numbers takes a third of the time of reading
 //! all that there is to know of each sequence. That is read only of those that have moved, and of all when the catalog has changed.
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::Side;
 use crate::sequences::sequence::{PAGE, Sequence, Which, is_of_the_session, read};
 use crate::sequences::sql;
 use crate::server::session::Session;
 use std::collections::{HashMap, HashSet};
 
 const MOVED: &str = "look for sequences that have moved";
+
+/// Whoever may create sequences must not fill the daemon's memory. So many take some 50 MB.
+const MOST: i64 = 100_000;
 
 #[derive(Default)]
 pub struct Known {
@@ -21,7 +25,14 @@ impl Known {
     /// Those that are not as they were.
     pub fn moved(&mut self, master: &mut Session) -> Result<Vec<Sequence>> {
         let row = master.transaction(&sql::begin(false), |master| master.query_one(MOVED, sql::CATALOG, &[]))?;
-        let catalog = Some((row.get(0), row.get(1)));
+        let count: i64 = row.get(0);
+        if count > MOST {
+            let detail = format!("the master has {count}, more than {MOST}");
+            return Err(
+                Error::new(Kind::Setup, Some(Side::Master), MOVED, detail).with_hint("SEQUENCES=off lets none follow")
+            );
+        }
+        let catalog = Some((count, row.get(1)));
         if catalog == self.catalog {
             match self.given(master) {
                 Ok(oids) if oids.is_empty() => return Ok(Vec::new()),
