@@ -58,6 +58,7 @@ mod restore;
 mod rights;
 mod schema_changes;
 mod security;
+mod sequences;
 mod sets;
 mod settings;
 mod slaves;

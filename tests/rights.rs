@@ -72,6 +72,7 @@ impl Restricted {
         pair.exec_both(schema);
         pair.create_triggers();
         pair.run(&documented("SELECT py_log_grant", &role));
+        pair.run(&documented("GRANT SELECT ON ALL SEQUENCES", &role));
         pair.run_on_slave(&documented("GRANT USAGE", &role));
         for dsn in [&mut pair.master_dsn, &mut pair.slave_dsn] {
             *dsn = dsn.replace("user=postgres", &format!("user={}", role.name));
@@ -145,6 +146,22 @@ fn with_the_right_to_the_replica_role_nothing_of_the_slaves_own_runs() {
     assert_eq!(finished.count(ANNOUNCEMENT) + finished.count("Possible conflict"), 0, "{}", finished.output);
     pair.assert_equal();
     assert_eq!(pair.logged(), 0);
+}
+
+#[test]
+fn sequences_follow_and_no_grant_is_one_too_many() {
+    let pair = Restricted::new(
+        "create table t (id serial primary key); create table i (id int generated always as identity primary key)",
+    );
+    pair.run("insert into t default values; insert into i default values");
+    let finished = pair.once();
+    assert!(!finished.output.contains("do not follow"), "{}", finished.output);
+    assert_eq!(pair.on_slave("select t_id_seq.is_called and i_id_seq.is_called from t_id_seq, i_id_seq"), ["t"]);
+    let found = harness::looking::faults(&pair, "");
+    assert!(
+        !found.iter().any(|check| ["grants", "rights", "sequences"].contains(&check.subject.as_str())),
+        "{found:#?}"
+    );
 }
 
 #[test]

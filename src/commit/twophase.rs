@@ -131,6 +131,10 @@ impl Pair {
         }
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Logs a warning, and keeps it for `take_conflicts`.
     pub fn warn(&mut self, what: String) {
         log::warn!(target: &self.name, "{what}");

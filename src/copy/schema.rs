@@ -10,10 +10,11 @@
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident};
+use crate::base::shown::listed;
 use crate::config::dsn::Dsn;
 use crate::config::settings::Config;
 use crate::copy::not_valid;
-use crate::copy::plan::{Captured, listed};
+use crate::copy::plan::Captured;
 use crate::copy::sql;
 use crate::server::session::Session;
 use crate::server::sql as server_sql;

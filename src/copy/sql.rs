@@ -8,15 +8,6 @@ pub const CAPTURED: &str = include_str!("../../sql/query/captured.sql");
 pub static UNLOGGED: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/unlogged.sql")));
 pub const SOURCE: &str = include_str!("../../sql/query/source.sql");
 pub const TARGET: &str = include_str!("../../sql/query/target.sql");
-pub static SEQUENCES: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/sequences.sql")));
-
-/// The last number that a sequence has given, or null, by the sequence's own number. It keeps the sequence from being renamed
-/// or dropped until the transaction ends.
-pub const LAST_VALUE: &str = "select pg_sequence_last_value($1::oid)";
-
-/// Whether a sequence has this name.
-pub const IS_NAMED: &str = "select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-     where c.oid = $1::oid and c.relkind = 'S' and quote_ident(n.nspname) || '.' || quote_ident(c.relname) = $2)";
 
 pub static OWN_OBJECTS: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/own.sql")));
 /// The roles that a schema with owners and privileges needs.

@@ -9,6 +9,7 @@ mod in_doubt;
 mod lost_rows;
 mod pair;
 mod roles;
+mod sequences;
 mod server;
 mod tables;
 
@@ -93,7 +94,9 @@ pub fn diagnose(
     tables::examine(&mut report, log.is_some(), master.as_mut(), slave.as_mut());
     roles::examine(&mut report, config, source, roles, master.as_mut(), slave.as_mut());
     if let (Some(master), Some(slave)) = (&mut master, &mut slave) {
-        pair::examine(&mut report, master, slave);
+        if pair::examine(&mut report, master, slave) {
+            sequences::examine(&mut report, config, master, slave);
+        }
     }
     report.findings
 }

@@ -14,7 +14,7 @@ use crate::replay::hold::Holds;
 use crate::server::checks::{Findings, check, take_replica_role};
 use crate::server::connect;
 use crate::server::role::{self, Roles, State};
-use crate::server::session::{Row, Session};
+use crate::server::session::Session;
 use crate::server::sql as server_sql;
 use std::time::Duration;
 
@@ -39,21 +39,8 @@ pub fn connect_for_replay(config: &Config, control: &Control) -> Result<Pair> {
     let later_snapshots =
         copied::later_snapshots(&mut pair.slave, &pair.key, pair.log.progress.position().base.as_ref())?;
     pair.log.pass_over(&later_snapshots);
-    warn_of_emptied(config, &mut pair)?;
+    emptied::find(&mut pair, &config.slave_field)?.into_iter().for_each(|what| pair.warn(what));
     Ok(pair)
-}
-
-/// Warns of unlogged tables that a crash has emptied since the last batch.
-fn warn_of_emptied(config: &Config, pair: &mut Pair) -> Result<()> {
-    let first = |rows: Vec<Row>| rows.first().map(|row| row.get::<_, String>(0));
-    let operation = "look for unlogged tables";
-    let on_master = first(pair.master.query(operation, sql::LAST_BATCH_ON_MASTER, &[&config.slave_field])?);
-    let on_slave = first(pair.slave.query(operation, sql::LAST_BATCH_ON_SLAVE, &[&pair.key])?);
-    let Some((on_master, on_slave)) = on_master.zip(on_slave) else { return Ok(()) };
-    for what in emptied::find(&mut pair.master, &mut pair.slave, (&on_master, &on_slave))? {
-        pair.warn(what);
-    }
-    Ok(())
 }
 
 /// Connects to both sides, checks them, locks the pair against other daemons, and settles transactions in doubt.

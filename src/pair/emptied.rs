@@ -4,15 +4,21 @@
 
 use crate::base::error::Result;
 use crate::base::names::Side;
+use crate::commit::twophase::Pair;
 use crate::pair::sql;
-use crate::server::session::Session;
+use crate::server::session::{Row, Session};
 use std::collections::HashSet;
 
 /// A text for each table that is empty on the server that was restarted since the last batch, and has rows on the other
-/// side. `since`: when the last batch was committed, on each side.
-pub fn find(master: &mut Session, slave: &mut Session, since: (&str, &str)) -> Result<Vec<String>> {
-    let on_master = master.query("look for unlogged tables", sql::EMPTIED, &[&since.0])?;
-    let on_slave = slave.query("look for unlogged tables", sql::EMPTIED, &[&since.1])?;
+/// side.
+pub fn find(pair: &mut Pair, field: &str) -> Result<Vec<String>> {
+    let (operation, Pair { master, slave, key, .. }) = ("look for unlogged tables", pair);
+    let first = |rows: Vec<Row>| rows.first().map(|row| row.get::<_, String>(0));
+    let on_master = first(master.query(operation, sql::LAST_BATCH_ON_MASTER, &[&field])?);
+    let on_slave = first(slave.query(operation, sql::LAST_BATCH_ON_SLAVE, &[&*key])?);
+    let Some((on_master, on_slave)) = on_master.zip(on_slave) else { return Ok(Vec::new()) };
+    let on_master = master.query(operation, sql::EMPTIED, &[&on_master])?;
+    let on_slave = slave.query(operation, sql::EMPTIED, &[&on_slave])?;
     let mut told = Vec::new();
     for row in on_master.iter().filter(|row| row.get("captured")) {
         let relation: &str = row.get("relation");
@@ -24,7 +30,7 @@ pub fn find(master: &mut Session, slave: &mut Session, since: (&str, &str)) -> R
     let captured: HashSet<String> = match names.is_empty() {
         true => HashSet::new(),
         false => {
-            let rows = master.query("look for unlogged tables", sql::ARE_CAPTURED, &[&names])?;
+            let rows = master.query(operation, sql::ARE_CAPTURED, &[&names])?;
             rows.iter().map(|row| row.get(0)).collect()
         }
     };

@@ -23,6 +23,8 @@ use crate::roles::lock;
 use crate::roles::obstacles::{self, Obstacle};
 use crate::roles::sides::Sides;
 use crate::roles::sql;
+use crate::sequences::setting::{Occasion, set_exactly};
+use crate::server::connect;
 use crate::server::fence::Fenced;
 use crate::server::role::{State, place};
 use std::time::{Duration, Instant};
@@ -259,6 +261,9 @@ fn under_lock(
         list.push(other.field.clone());
     }
     failpoint::reached("switch drained");
+    if !options.dry_run {
+        carry_sequences(sides, outcome)?;
+    }
     let left = || deadline.saturating_duration_since(Instant::now());
     if let Some(command) = &options.on_fenced {
         hook::run("--on-fenced", command, &variables(sides, outcome), left(), control)?;
@@ -315,6 +320,24 @@ fn too_late(what: &str) -> Error {
         what,
         "it was not done within the time that writers may wait (--wait)",
     )
+}
+
+/// Sets the slave's sequences to where the master's are. Nobody takes numbers for rows meanwhile, since all writers wait.
+fn carry_sequences(sides: &mut Sides, outcome: &mut Outcome) -> Result<()> {
+    let label = format!("{} switchover sequences", sides.config.name);
+    // The master's session is in a transaction, and sequences obey none.
+    let mut master = connect::connect(Side::Master, &sides.config.master, &label)?;
+    let done = set_exactly(&mut master, &mut sides.slave, None, Occasion::Switchover)?;
+    outcome.sequences = (done.same + done.set.len()) as u64;
+    let mut reasons: Vec<String> = done.not_set.iter().map(|(why, _)| why.to_string()).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    for reason in reasons {
+        let of_it = done.not_set.iter().filter(|(why, _)| why.to_string() == reason);
+        let names: Vec<&str> = of_it.map(|(_, name)| name.as_str()).collect();
+        outcome.notes.push(format!("{} sequences were not set, since {reason}: {}", names.len(), names.join(", ")));
+    }
+    Ok(())
 }
 
 /// Compares all tables while clients and the daemon go on. Returns the number of rows.

@@ -125,6 +125,14 @@ pub fn has_roles(session: &mut Session) -> Result<bool> {
     Ok(session.query_one("look for the roles", sql::HAS_ROLES, &[])?.get(0))
 }
 
+/// Whether this database has become the slave of another one by an exchange of roles.
+pub fn is_slave_of(session: &mut Session, identity: &str) -> Result<bool> {
+    match has_roles(session)? {
+        true => Ok(session.query_one("look at the roles", sql::IS_SLAVE_OF, &[&identity])?.get(0)),
+        false => Ok(false),
+    }
+}
+
 /// Changes when the roles do. Cheap, for a daemon that has nothing to replay.
 pub fn epoch(session: &mut Session, field: &str) -> Result<i64> {
     match has_roles(session)? {

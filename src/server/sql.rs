@@ -104,6 +104,8 @@ pub const ROLES: &str = "select role, pair, epoch, peer, peer_at, since::timesta
      to_char(since at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') as exactly \
      from public.replica_role where field = $1::text::name order by epoch desc";
 
+pub const IS_SLAVE_OF: &str = "select exists (select from public.replica_role where peer = $1 and role = 'slave')";
+
 pub const MAY_READ_PROGRESS: &str =
     "select coalesce(has_table_privilege(to_regclass('public.replica_progress')::oid, 'select'), false)";
 
