@@ -65,16 +65,21 @@ pub fn run(
     report: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Outcome> {
     let BothSides { master, slave, config, roles } = connect_pair::open(config, "failover", control);
-    let mut slave = slave?;
     let field = config.slave_field.clone();
+    let (mut slave, master) = match (master, slave) {
+        // The side that answers may have been made the master already.
+        (Ok(mut master), Err(away)) => {
+            refuse_master(&role::said(&mut master, &field)?, None)?;
+            return Err(away);
+        }
+        (master, slave) => (slave?, master),
+    };
     let said = role::said(&mut slave, &field)?;
     refuse_master(&said, roles.as_ref())?;
     let mut master = away_or_forced(master, force)?;
     checks::progress_table(&mut slave)?;
     let last = last(&mut slave, &field)?;
     fence::install(&mut slave)?;
-    let mut notes = Vec::new();
-    install(&mut slave, &config, control, report, &mut notes)?;
     let known = said.rows.iter().find(|row| row.role != Role::Moved && row.peer == last.identity);
     let epoch = known.map_or(1, |row| row.epoch) + 1;
     let pair = match known {
@@ -97,6 +102,9 @@ pub fn run(
     let known = said.rows.iter().find(|row| row.role != Role::Moved && row.peer == last.identity);
     let (epoch, pair) = known.map_or((epoch, pair), |row| (row.epoch.max(epoch), row.pair.clone()));
     failpoint::reached("failover settled");
+    // After that: what was in doubt held locks of its tables.
+    let mut notes = Vec::new();
+    install(&mut slave, &config, control, report, &mut notes)?;
     let sequences = move_sequences(&mut slave, &mut notes)?;
     take_over(&mut slave, &config, &last, epoch, &pair)?;
     if let Err(error) = slave.message("wake the replicas", pair_sql::NOTIFY) {
