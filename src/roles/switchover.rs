@@ -102,7 +102,7 @@ pub fn run(
     refuse(found, options, &mut outcome)?;
     catch_up(&mut sides, options, control, report)?;
     let tables = sides.prepare(control, report)?;
-    let found = obstacles::after(&mut sides, config, source, control)?;
+    let found = obstacles::after(&mut sides, config, source, is_half_done, control)?;
     refuse(found, options, &mut outcome)?;
     if options.verify {
         report("comparing all tables")?;
@@ -187,7 +187,7 @@ fn refuse(found: Vec<Obstacle>, options: &Options, outcome: &mut Outcome) -> Res
         .into_iter()
         .map(|obstacle| match obstacle.help.is_empty() {
             true => obstacle.text,
-            false => format!("{} ({})", obstacle.text, obstacle.help.join(" ")),
+            false => format!("{} ({})", obstacle.text, obstacle.help.join("; ")),
         })
         .collect();
     let hint = match may_be_left {
