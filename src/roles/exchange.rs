@@ -31,9 +31,12 @@ use crate::roles::sides::Sides;
 use crate::roles::sql;
 use crate::server::checks;
 use crate::server::fence::{self, Fenced};
-use crate::server::role::place;
+use crate::server::role::{self, place};
 use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
+
+/// SQLSTATE of a prepared transaction that has ended.
+const IS_GONE: &str = "42704";
 
 /// A slave of the old master, for the new one.
 pub struct OtherSlave {
@@ -88,6 +91,9 @@ impl Exchange<'_> {
     /// Exchanges the roles. The master's session holds the locks in an open transaction. With `dry` both sides are rolled back
     /// instead of being committed.
     pub fn run(mut self, dry: bool) -> Result<()> {
+        if !dry {
+            self.note_present()?;
+        }
         let done = self.both_halves(dry);
         if done.is_err() {
             // What is prepared stays prepared: these end what is not.
@@ -95,6 +101,19 @@ impl Exchange<'_> {
             self.sides.master.roll_back();
         }
         done
+    }
+
+    /// Before the first exchange no side says anything. If the old master alone has its half then, the other side must be known as
+    /// the slave that it still is: a side that says nothing would pass for the master.
+    fn note_present(&mut self) -> Result<()> {
+        let Sides { slave, config, master_identity, roles, .. } = &mut *self.sides;
+        if roles.epoch > 0 {
+            return Ok(());
+        }
+        let (before, there) = (self.epoch - 1, place(&config.master));
+        let row: [&(dyn ToSql + Sync); 7] =
+            [&config.slave_field, master_identity, &self.pair, &"slave", &before, &there, master_identity];
+        slave.execute("note the role", pair_sql::SET_ROLE, &row).map(drop)
     }
 
     fn both_halves(&mut self, dry: bool) -> Result<()> {
@@ -116,23 +135,35 @@ impl Exchange<'_> {
         };
         let gids = GidFamily::new(&self.sides.config.name, &self.sides.config.slave_field, self.sides.origin);
         let gid = |side| quote_literal(&gids.gid(side, batch.number, &batch.token));
-        let Sides { master, slave, .. } = &mut *self.sides;
-        slave.message("prepare the new master", &format!("PREPARE TRANSACTION {}", gid(Side::Slave)))?;
-        failpoint::reached("switch slave prepared");
-        if let Err(error) =
-            master.message("prepare the old master", &format!("PREPARE TRANSACTION {}", gid(Side::Master)))
-        {
-            // It has answered, so it has not prepared anything.
-            if error.code().is_some() {
-                slave.message("roll back", &format!("ROLLBACK PREPARED {}", gid(Side::Slave)))?;
+        let (old, new) = (gid(Side::Master), gid(Side::Slave));
+        let epoch = self.epoch;
+        let Sides { master, slave, config, .. } = &mut *self.sides;
+        if dry {
+            // One after the other: what is prepared on both sides is committed by whoever finds it.
+            prepare_and_roll_back(master, &old)?;
+            return prepare_and_roll_back(slave, &new);
+        }
+        // A daemon that starts now rolls back what it finds on one side. It looks at the slave first, so it does not roll the slave's
+        // back once the old master's can be committed.
+        master.message("prepare the old master's half", &format!("PREPARE TRANSACTION {old}"))?;
+        failpoint::reached("switch old prepared");
+        if let Err(error) = slave.message("prepare the new master's half", &format!("PREPARE TRANSACTION {new}")) {
+            // If the slave has prepared it all the same, it is rolled back by what settles batches.
+            if let Err(error) = master.message("roll back", &format!("ROLLBACK PREPARED {old}")) {
+                log::warn!(target: &config.name, "{error}");
             }
             return Err(error);
         }
         failpoint::reached("switch prepared");
-        let command = if dry { "ROLLBACK PREPARED" } else { "COMMIT PREPARED" };
-        master.message("end the old master's half", &format!("{command} {}", gid(Side::Master)))?;
+        if let Err(error) = commit_prepared(master, &old, &config.slave_field, epoch) {
+            // Without a connection nobody knows, and a daemon settles it.
+            if error.code().is_some() {
+                slave.message("roll back", &format!("ROLLBACK PREPARED {new}"))?;
+            }
+            return Err(error);
+        }
         failpoint::reached("switch old committed");
-        slave.message("end the new master's half", &format!("{command} {}", gid(Side::Slave)))?;
+        commit_prepared(slave, &new, &config.slave_field, epoch)?;
         failpoint::reached("switch committed");
         Ok(())
     }
@@ -255,6 +286,22 @@ impl Exchange<'_> {
             master.text_rows("note the batch", &backlog_sql::note_position(&noted, former, None))?;
         }
         Ok(())
+    }
+}
+
+fn prepare_and_roll_back(session: &mut Session, gid: &str) -> Result<()> {
+    session.message("prepare this half", &format!("PREPARE TRANSACTION {gid}"))?;
+    session.message("roll this half back", &format!("ROLLBACK PREPARED {gid}")).map(drop)
+}
+
+/// Commits one half, unless a daemon has settled it meanwhile. An error if that has rolled it back.
+fn commit_prepared(session: &mut Session, gid: &str, field: &str, epoch: i64) -> Result<()> {
+    match session.message("commit this half", &format!("COMMIT PREPARED {gid}")) {
+        Err(error) if error.code() == Some(IS_GONE) => match role::epoch(session, field)? >= epoch {
+            true => Ok(()),
+            false => Err(error.with_hint("a daemon has rolled the exchange back. Run the verb again")),
+        },
+        done => done.map(drop),
     }
 }
 

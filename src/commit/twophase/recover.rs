@@ -58,13 +58,15 @@ impl Pair {
     /// that the daemon can replicate afterwards, and otherwise returns an error.
     fn settle(&mut self, must_agree: bool) -> Result<()> {
         let mut in_doubt: BTreeMap<(BatchNumber, String), InDoubt> = BTreeMap::new();
-        for (number, gid) in self.prepared(Side::Master)? {
-            let key = (number, token_of(&gid));
-            in_doubt.entry(key).or_default().on_master = Some(gid);
-        }
+        // The slave first: `switchover` prepares the master's part first, and commits it first. So if the slave's part is found, the
+        // master's is found too, or has ended; and if only the master's is found, it is rolled back before it can be committed.
         for (number, gid) in self.prepared(Side::Slave)? {
             let key = (number, token_of(&gid));
             in_doubt.entry(key).or_default().on_slave = Some(gid);
+        }
+        for (number, gid) in self.prepared(Side::Master)? {
+            let key = (number, token_of(&gid));
+            in_doubt.entry(key).or_default().on_master = Some(gid);
         }
         if in_doubt.is_empty() {
             return Ok(());
