@@ -7,6 +7,7 @@ use crate::commit::twophase::pair_key;
 use crate::config::settings::Config;
 use crate::pair::sql as pair_sql;
 use crate::roles::install;
+use crate::roles::lock;
 use crate::roles::sql;
 use crate::server::checks;
 use crate::server::connect;
@@ -15,6 +16,7 @@ use crate::server::fence::{self, Fenced};
 use crate::server::role::{self, Roles};
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
+use std::time::Duration;
 
 /// The sessions are for the verb alone: it holds the master's locks in one.
 pub struct Sides {
@@ -55,18 +57,29 @@ impl Sides {
 
     /// Makes all that can be made before the lock, on both sides: the tables of both, the triggers that log on the slave, the fence
     /// on the master. It changes nothing for the applications. Returns the fence's tables on the master.
-    pub fn prepare(&mut self, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<Vec<Fenced>> {
+    /// Where others lock a table, it is tried again for `wait`.
+    pub fn prepare(
+        &mut self,
+        wait: Duration,
+        control: &Control,
+        report: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Vec<Fenced>> {
         fence::install(&mut self.master)?;
         fence::install(&mut self.slave)?;
         checks::progress_table(&mut self.master)?;
         self.prepare_log(control, report)?;
-        let tables = fence::look(&mut self.master, &self.tables)?;
         let passes = match self.replica_role.0 {
             true => String::new(),
             false => self.master.query_one("ask for the role", "select session_user::text", &[])?.get(0),
         };
-        fence::prepare(&mut self.master, &tables, &role::place(&self.config.slave), &passes)?;
-        fence::look(&mut self.master, &self.tables)
+        let (names, there) = (&self.tables, role::place(&self.config.slave));
+        let tables = fence::look(&mut self.master, names)?;
+        let with_partitions: Vec<String> = tables.into_iter().map(|table| table.relation).collect();
+        lock::briefly(&mut self.master, &with_partitions, wait, control, &mut |master| {
+            let tables = fence::look(master, names)?;
+            fence::prepare(master, &tables, &there, &passes)
+        })?;
+        fence::look(&mut self.master, names)
     }
 
     /// Makes the slave able to be a master: its log, and the triggers of all tables that are replicated.

@@ -101,7 +101,7 @@ pub fn run(
     let others = obstacles::others(&mut sides.master, &field, options.take_slaves, &mut found)?;
     refuse(found, options, &mut outcome)?;
     catch_up(&mut sides, options, control, report)?;
-    let tables = sides.prepare(control, report)?;
+    let tables = sides.prepare(options.wait, control, report)?;
     let found = obstacles::after(&mut sides, config, source, is_half_done, control)?;
     refuse(found, options, &mut outcome)?;
     if options.verify {
