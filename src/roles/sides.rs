@@ -57,9 +57,10 @@ impl Sides {
 
     /// Makes all that can be made before the lock, on both sides: the tables of both, the triggers that log on the slave, the fence
     /// on the master. It changes nothing for the applications. Returns the fence's tables on the master.
-    /// Where others lock a table, it is tried again for `wait`.
+    /// `taken` are the fields of other slaves that the new master gets. Where others lock a table, it is tried again for `wait`.
     pub fn prepare(
         &mut self,
+        taken: &[String],
         wait: Duration,
         control: &Control,
         report: &mut dyn FnMut(&str) -> Result<()>,
@@ -67,7 +68,7 @@ impl Sides {
         fence::install(&mut self.master)?;
         fence::install(&mut self.slave)?;
         checks::progress_table(&mut self.master)?;
-        self.prepare_log(control, report)?;
+        self.prepare_log(taken, control, report)?;
         let passes = match self.replica_role.0 {
             true => String::new(),
             false => self.master.query_one("ask for the role", "select session_user::text", &[])?.get(0),
@@ -83,7 +84,12 @@ impl Sides {
     }
 
     /// Makes the slave able to be a master: its log, and the triggers of all tables that are replicated.
-    fn prepare_log(&mut self, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+    fn prepare_log(
+        &mut self,
+        taken: &[String],
+        control: &Control,
+        report: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<()> {
         let mut quiet = |line: &str| {
             log::debug!(target: "pyreplica", "{line}");
             Ok(())
@@ -95,8 +101,10 @@ impl Sides {
         }
         let field = &self.config.slave_field;
         let fields = slave.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
-        if !fields.iter().any(|row| row.get::<_, &str>(0) == field) {
-            slave.query("add the slave", sql::ADD_SLAVE, &[field])?;
+        for field in [field].into_iter().chain(taken) {
+            if !fields.iter().any(|row| row.get::<_, &str>(0) == field) {
+                slave.query("add the slave", sql::ADD_SLAVE, &[field])?;
+            }
         }
         if !slave.query("look at the rights", server_sql::MISSING_RIGHTS, &[])?.is_empty() {
             slave.query("grant the daemon's rights", sql::GRANT_DAEMON, &[]).map(drop)?;

@@ -17,7 +17,7 @@ use crate::config::settings::Config;
 use crate::pair::replicator;
 use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
-use crate::roles::exchange::Exchange;
+use crate::roles::exchange::{Exchange, OtherSlave};
 use crate::roles::hook;
 use crate::roles::lock;
 use crate::roles::obstacles::{self, Obstacle};
@@ -98,10 +98,11 @@ pub fn run(
     sides.refuse_other_use()?;
     let mut found = if is_half_done { Vec::new() } else { obstacles::before(&mut sides, config, source, control)? };
     let field = sides.config.slave_field.clone();
-    let others = obstacles::others(&mut sides.master, &field, options.take_slaves, &mut found)?;
+    let mut others = obstacles::others(&mut sides.master, &field, options.take_slaves, &mut found)?;
     refuse(found, options, &mut outcome)?;
     catch_up(&mut sides, options, control, report)?;
-    let tables = sides.prepare(options.wait, control, report)?;
+    let taken: Vec<String> = others.iter().filter(|other| other.is_taken).map(|other| other.field.clone()).collect();
+    let tables = sides.prepare(&taken, options.wait, control, report)?;
     let found = obstacles::after(&mut sides, config, source, is_half_done, control)?;
     refuse(found, options, &mut outcome)?;
     if options.verify {
@@ -119,7 +120,7 @@ pub fn run(
     report("locking the tables: writers wait from now on, readers go on")?;
     let since = locked(&mut sides, &tables, options, control)?;
     let deadline = since + options.wait;
-    let held = under_lock(&mut sides, options, deadline, control, &mut outcome);
+    let held = under_lock(&mut sides, &mut others, options, deadline, control, &mut outcome);
     if let Err(error) = held {
         sides.master.roll_back();
         return Err(error);
@@ -248,12 +249,17 @@ fn locked(sides: &mut Sides, tables: &[Fenced], options: &Options, control: &Con
 /// What is done while writers wait, before the two transactions.
 fn under_lock(
     sides: &mut Sides,
+    others: &mut Vec<OtherSlave>,
     options: &Options,
     deadline: Instant,
     control: &Control,
     outcome: &mut Outcome,
 ) -> Result<()> {
-    drain(sides, deadline, control)?;
+    drain(sides, others, deadline, control)?;
+    // Where they are now, when nothing can be replayed any more.
+    let field = sides.config.slave_field.clone();
+    *others = OtherSlave::all(&mut sides.master, &field)?;
+    others.iter_mut().for_each(|other| other.is_taken = outcome.taken.contains(&other.field));
     failpoint::reached("switch drained");
     let left = || deadline.saturating_duration_since(Instant::now());
     if let Some(command) = &options.on_fenced {
@@ -266,9 +272,9 @@ fn under_lock(
     Ok(())
 }
 
-/// Waits until the daemon has replayed everything. Without one the verb replays it itself. Nobody adds to the log meanwhile: not by the
-/// tables, which are locked, nor by hand.
-fn drain(sides: &mut Sides, deadline: Instant, control: &Control) -> Result<()> {
+/// Waits until the daemon has replayed everything, and those of the slaves that are taken along. Without one the verb replays it
+/// itself. Nobody adds to the log meanwhile: not by the tables, which are locked, nor by hand.
+fn drain(sides: &mut Sides, others: &[OtherSlave], deadline: Instant, control: &Control) -> Result<()> {
     if !sides.has_daemon()? {
         match replicator::once(&sides.config, control) {
             Err(error) if error.kind() == Kind::Busy => {}
@@ -279,7 +285,11 @@ fn drain(sides: &mut Sides, deadline: Instant, control: &Control) -> Result<()> 
     let mut is_last = false;
     loop {
         let rows = sides.master.query("look what is pending", &backlog_sql::waiting(&field), &[&field])?;
-        match rows.is_empty() {
+        let mut is_drained = rows.is_empty();
+        for other in others.iter().filter(|other| other.is_taken) {
+            is_drained = is_drained && !other.is_behind(&mut sides.master)?;
+        }
+        match is_drained {
             true if is_last => return Ok(()),
             true => {
                 let lock = "SET LOCAL lock_timeout = '1s'; LOCK TABLE public.replica_log IN SHARE ROW EXCLUSIVE MODE";
