@@ -12,6 +12,9 @@
 //! | master | former | the same; `failback` makes it the slave |
 //! | master | master, in the same epoch | refused |
 //! | slave, in the next epoch | slave | a switchover was interrupted between its two commits: no master, until it is settled |
+//! | slave, and has replicated in that epoch | slave | refused: the other one was the master, and was restored |
+//! | slave, in the first epoch | nothing | the other one is the master: the first switchover was prepared only |
+//! | slave, in a later epoch | nothing | refused, for the same reason |
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_literal};
@@ -19,6 +22,9 @@ use crate::config::dsn::Dsn;
 use crate::server::session::Session;
 use crate::server::sql;
 use std::fmt;
+
+/// The epoch of a slave before the first switchover. Its master has no row then.
+const FIRST: i64 = 1;
 
 /// A database's row about one pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +57,8 @@ pub struct Said {
     /// System identifier and oid of the database.
     pub identity: String,
     pub rows: Vec<RoleRow>,
+    /// The other databases from which this one has replicated something since it became their slave.
+    replicated: Vec<String>,
 }
 
 /// Who is the master.
@@ -90,7 +98,7 @@ impl fmt::Display for Role {
 pub fn said(session: &mut Session, field: &str) -> Result<Said> {
     let identity = session.query_one("look at the server", sql::IDENTITY, &[])?.get(0);
     if !has_roles(session)? {
-        return Ok(Said { identity, rows: Vec::new() });
+        return Ok(Said { identity, rows: Vec::new(), replicated: Vec::new() });
     }
     let rows = session.query("look at the roles", sql::ROLES, &[&field])?;
     let rows = rows.iter().map(|row| RoleRow {
@@ -107,7 +115,12 @@ pub fn said(session: &mut Session, field: &str) -> Result<Said> {
         since: row.get("since"),
         token: row.get("token"),
     });
-    Ok(Said { identity, rows: rows.collect() })
+    let rows: Vec<RoleRow> = rows.collect();
+    let replicated = match session.query_one("look at the progress", sql::MAY_SEE_PROGRESS, &[])?.get(0) {
+        true => session.query("look at the progress", sql::REPLICATED_SINCE, &[&field])?,
+        false => Vec::new(),
+    };
+    Ok(Said { identity, rows, replicated: replicated.iter().map(|row| row.get(0)).collect() })
 }
 
 /// Whether the database has the table.
@@ -147,7 +160,10 @@ pub fn decide(first: &Said, second: &Said) -> Result<Roles> {
     };
     let role = |row: Option<&RoleRow>| row.map(|row| (row.role, row.epoch));
     Ok(match (role(here), role(there)) {
-        (Some((Role::Master, ours)), Some((Role::Master, theirs))) if ours == theirs => return Err(two_masters(ours)),
+        (Some((Role::Master, ours)), Some((Role::Master, theirs))) if ours == theirs => {
+            let since = |row: Option<&RoleRow>| row.map_or(String::new(), |row| row.since.clone());
+            return Err(two_masters(ours, &since(here), &since(there)));
+        }
         (Some((Role::Master, ours)), Some((Role::Master, theirs))) => roles(ours < theirs, State::Former),
         (Some((Role::Master, _)), Some((Role::Former, _)) | None) => roles(false, State::Former),
         (Some((Role::Former, _)) | None, Some((Role::Master, _))) => roles(true, State::Former),
@@ -155,10 +171,14 @@ pub fn decide(first: &Said, second: &Said) -> Result<Roles> {
         (Some(_), Some((Role::Master, _))) => roles(true, State::Settled),
         // The old master is fenced already, so the direction is from it to the other side, until that is the master.
         (Some((Role::Slave, ours)), Some((Role::Slave, theirs))) if ours != theirs => {
+            let (old, new) = if ours < theirs { (second, first) } else { (first, second) };
+            if old.replicated.contains(&new.identity) {
+                return Err(no_master(role(here), role(there)));
+            }
             roles(ours < theirs, State::Between)
         }
-        (Some((Role::Slave | Role::Former, _)), None) => roles(true, State::Settled),
-        (None, Some(_)) => roles(false, State::Settled),
+        (Some((_, FIRST)), None) => roles(true, State::Settled),
+        (None, Some((_, FIRST))) => roles(false, State::Settled),
         (ours, theirs) => return Err(no_master(ours, theirs)),
     })
 }
@@ -194,8 +214,10 @@ fn refuse_moved(first: &Said, known: Option<&RoleRow>) -> Result<()> {
     Err(Error::new(Kind::Setup, Some(Side::Master), "replicate", detail).with_hint(hint))
 }
 
-fn two_masters(epoch: i64) -> Error {
-    let detail = format!("both databases say that they are the master, in epoch {epoch}");
+fn two_masters(epoch: i64, first: &str, second: &str) -> Error {
+    let detail = format!(
+        "both databases say that they are the master, in epoch {epoch}: that of DSN0 since {first}, that of DSN1 since {second}"
+    );
     Error::new(Kind::Apart, None, "tell who is the master", detail).with_hint(
         "nothing was changed. Decide which one is right, and on the other one: UPDATE replica_role SET role = 'former'; then \
          pyreplica failback",
@@ -207,7 +229,12 @@ fn no_master(ours: Option<(Role, i64)>, theirs: Option<(Role, i64)>) -> Error {
         Some((role, epoch)) => format!("{role} in epoch {epoch}"),
         None => "nothing".to_string(),
     };
-    let detail = format!("neither database says that it is the master: DSN0 {}, DSN1 {}", shown(ours), shown(theirs));
+    let detail = format!(
+        "neither database says that it is the master: that of DSN0 says {}, that of DSN1 {}. One of them was restored from a backup, \
+         or is another database",
+        shown(ours),
+        shown(theirs)
+    );
     Error::new(Kind::Apart, None, "tell who is the master", detail).with_hint(
         "nothing was changed. On the one that is to be the master: UPDATE replica_role SET role = 'master', epoch = epoch + 1",
     )

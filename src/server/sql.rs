@@ -103,6 +103,14 @@ pub const HAS_ROLES: &str = "select to_regclass('public.replica_role') is not nu
 pub const ROLES: &str = "select role, pair, epoch, peer, peer_at, since::timestamptz(0)::text as since, token \
      from public.replica_role where field = $1::text::name order by epoch desc";
 
+pub const MAY_SEE_PROGRESS: &str =
+    "select coalesce(has_table_privilege(to_regclass('public.replica_progress')::oid, 'select'), false)";
+
+/// The masters from which a batch has come since this became their slave. Their row of progress was written with the role.
+pub const REPLICATED_SINCE: &str = "select r.peer from public.replica_role r \
+     where r.field = $1::text::name and r.role = 'slave' \
+       and exists (select from public.replica_progress p where p.identity = r.peer and p.ts > r.since)";
+
 /// The greatest epoch of a database, in any row with this field. It changes when the roles do.
 pub const EPOCH: &str = "select coalesce(max(epoch), 0) from public.replica_role where field = $1::text::name";
 
