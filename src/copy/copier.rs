@@ -109,6 +109,19 @@ pub fn run(
     control: &Control,
     report: &mut dyn FnMut(CopyEvent),
 ) -> Result<CopyResult> {
+    match in_direction(config, options, control, report) {
+        // It has not begun.
+        Err(error) if error.kind() == Kind::Switched => in_direction(&config.directed(true), options, control, report),
+        done => done,
+    }
+}
+
+fn in_direction(
+    config: &Config,
+    options: &CopyOptions,
+    control: &Control,
+    report: &mut dyn FnMut(CopyEvent),
+) -> Result<CopyResult> {
     let purpose = if options.tables.is_empty() { Purpose::FillAll } else { Purpose::FillTables };
     match connecting::connect(config, control, purpose) {
         Ok(pair) => without_daemon(config, options, pair, control, report),

@@ -156,8 +156,10 @@ impl Exchange<'_> {
         }
         failpoint::reached("switch prepared");
         if let Err(error) = commit_prepared(master, &old, &config.slave_field, epoch) {
-            // Without a connection nobody knows, and a daemon settles it.
+            // Without a connection nobody knows, and a daemon settles it. The answer may be that the statement was cancelled.
             if error.code().is_some() {
+                let rolled_back = master.message("roll back", &format!("ROLLBACK PREPARED {old}"));
+                rolled_back.err().filter(|e| e.code() != Some(IS_GONE)).map_or(Ok(()), Err)?;
                 slave.message("roll back", &format!("ROLLBACK PREPARED {new}"))?;
             }
             return Err(error);

@@ -92,12 +92,12 @@ pub fn after(
     Ok(found)
 }
 
-/// A slave of the master that is not to be the new one: it is named, or taken along if nothing is pending for it.
-pub fn others(master: &mut Session, field: &String, take: bool, found: &mut Vec<Obstacle>) -> Result<Vec<OtherSlave>> {
-    let mut others = OtherSlave::all(master, field)?;
+/// The other slaves of the master. They are named, or taken along: then they are waited for too.
+pub fn others(sides: &mut Sides, take: bool, found: &mut Vec<Obstacle>) -> Result<Vec<OtherSlave>> {
+    let mut others = OtherSlave::all(&mut sides.master, &sides.config.slave_field)?;
     for other in &mut others {
         other.is_taken = take;
-        if take && other.is_behind(master)? {
+        if take && other.is_behind(&mut sides.master)? && !sides.has_daemon(&other.field)? {
             found.push(Obstacle::new(
                 format!("changes are pending for the slave {}, which is to be taken along", other.field),
                 "start its daemon, or leave out --take-slaves",

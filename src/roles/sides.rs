@@ -48,8 +48,7 @@ impl Sides {
         if master_identity == slave_identity {
             return Err(checks::same_database());
         }
-        let rows = master.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
-        let tables: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let tables = with_trigger(&mut master)?;
         let replica_role = (may_take_replica_role(&mut master)?, may_take_replica_role(&mut slave)?);
         let key = pair_key(origin, &config.slave_field);
         Ok(Sides { config, master, slave, roles, master_identity, slave_identity, origin, key, tables, replica_role })
@@ -117,14 +116,24 @@ impl Sides {
 
     /// The tables of the master that no trigger logs on the slave.
     pub fn without_trigger(&mut self) -> Result<Vec<String>> {
-        let rows = self.slave.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
-        let there: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let there = with_trigger(&mut self.slave)?;
         Ok(self.tables.iter().filter(|table| !there.contains(table)).cloned().collect())
     }
 
-    /// Whether a daemon is connected for this pair.
-    pub fn has_daemon(&mut self) -> Result<bool> {
-        let rows = self.master.query("look for the daemon", server_sql::DAEMON, &[&self.config.slave_field])?;
+    /// An error if tables or partitions have come since the fence was prepared: nothing would keep writers off these.
+    pub fn refuse_new_tables(&mut self, prepared: &[Fenced]) -> Result<()> {
+        let names = with_trigger(&mut self.master)?;
+        let mut now = fence::look(&mut self.master, &names)?;
+        now.retain(|table| table.is_named && !prepared.iter().any(|known| known.relation == table.relation));
+        let Some(new) = now.first() else { return Ok(()) };
+        let detail = format!("{} has come while the exchange was prepared", new.relation);
+        Err(Error::new(Kind::Contention, Some(Side::Master), "exchange the roles", detail)
+            .with_hint("nothing was changed. Run the verb again"))
+    }
+
+    /// Whether a daemon is connected for the slave of this field.
+    pub fn has_daemon(&mut self, field: &String) -> Result<bool> {
+        let rows = self.master.query("look for the daemon", server_sql::DAEMON, &[field])?;
         Ok(rows.iter().any(|row| row.get("replicates")))
     }
 
@@ -146,6 +155,11 @@ impl Sides {
             quote_literal(field)
         )))
     }
+}
+
+fn with_trigger(session: &mut Session) -> Result<Vec<String>> {
+    let rows = session.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 fn may_take_replica_role(session: &mut Session) -> Result<bool> {
