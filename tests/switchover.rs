@@ -199,6 +199,9 @@ fn without_a_daemon_the_verb_replays_what_is_pending_and_all_verbs_follow() {
         assert!(pair.is_equal());
         assert_eq!(pair.on_slave("select count(*) from t where id = 0"), ["1"]);
 
+        let filled = pair.verb_by_file("copy", mode, &["--table", "p"]);
+        assert!(!filled.status.success(), "the daemon runs: {}", filled.output);
+
         let paused = pair.verb_by_file("pause", mode, &[]);
         assert!(paused.status.success(), "{}", paused.output);
         write(&pair, 1);
@@ -208,7 +211,16 @@ fn without_a_daemon_the_verb_replays_what_is_pending_and_all_verbs_follow() {
         assert!(resumed.status.success(), "{}", resumed.output);
         wait_equal(&pair);
         assert!(daemon.terminate().success());
-        switched(&pair, mode, &[]);
+        run_on(&pair, 0, "set session_replication_role = replica; delete from p");
+        let filled = pair.verb_by_file("copy", mode, &["--truncate", "--table", "p"]);
+        assert!(filled.status.success(), "{}", filled.output);
+        assert!(pair.is_equal());
+        // Whoever exchanges the strings in the file as well means the same.
+        let turned = format!("DSN0={}\nDSN1={}\n{mode}", pair.slave_dsn, pair.master_dsn);
+        write(&pair, 1);
+        pair.once_with(&turned);
+        assert!(pair.is_equal());
+        switched(&pair, &turned, &[]);
         assert_eq!(master_of(&pair), 0);
         write(&pair, 0);
         pair.once_with(mode);

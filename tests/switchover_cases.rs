@@ -1,9 +1,12 @@
 //! Roles that are exchanged where more than two databases, no superuser, or unusual names take part; and databases that
 //! contradict each other about who is the master.
 
-use crate::harness::switching::{MODES, master_of, refuses, roles, run_on, state, switch, switched, wait_equal};
-use crate::harness::{OwnCluster, Pair, Server, assert_says, run, wait_until};
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::harness::switching::{
+    MODES, master_of, refuses, roles, run_on, session, state, switch, switched, wait_equal,
+};
+use crate::harness::{End, OwnCluster, Pair, Server, assert_says, run, wait_until};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
 
 const TABLE: &str = "create table t (id int primary key, a text)";
 
@@ -183,6 +186,62 @@ fn other_slaves_are_taken_along_without_a_copy() {
         wait_third(&first, new, &other);
         wait_equal(&first);
     }
+}
+
+#[test]
+fn a_slave_whose_daemon_runs_is_taken_along_while_clients_write() {
+    let (first, other, lines) = two_slaves();
+    let moved = format!("DSN0={}\nSLAVE_FIELD=slave2", first.slave_dsn);
+    let _daemon = first.start();
+    // From now on the side that is not the master refuses writes.
+    switched(&first, "", &["--take-slaves"]);
+    let mut own = other.start_with(&moved);
+    let end = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _end = End(&end);
+        for client in 1..4 {
+            let (first, end) = (&first, &end);
+            scope.spawn(move || {
+                for id in 0.. {
+                    if end.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    // Whichever side is the master.
+                    for side in [0, 1] {
+                        let insert =
+                            format!("insert into t values ({}, 'written')", client * 1_000_000 + id * 2 + side as i32);
+                        let _ = session(first, side).batch_execute(&insert);
+                    }
+                }
+            });
+        }
+        for lines in [&lines, &moved] {
+            wait_until("it is taken along", || switch(&first, "", &["--take-slaves"]).status.success());
+            own.terminate();
+            own = other.start_with(lines);
+        }
+    });
+    wait_equal(&first);
+    wait_third(&first, 1, &other);
+    assert!(own.terminate().success());
+}
+
+#[test]
+fn a_field_that_a_slave_of_the_slave_uses_is_refused() {
+    let (pair, third) = (pair(""), Pair::new());
+    let installed = run(&pair.dir().join("install.log"), &["install", &pair.slave_dsn], &[]);
+    assert!(installed.status.success(), "{}", installed.output);
+    third.run_on_slave(TABLE);
+    pair.run_on_slave("insert into t values (1, 'for the third')");
+    third.once_with(&format!("DSN0={}", pair.slave_dsn));
+    let before = state(&pair);
+    let finished = switch(&pair, "", &[]);
+    assert_eq!(finished.code(), 5, "{}", finished.output);
+    assert_says(
+        &finished.output,
+        &["the slave has a slave of its own with SLAVE_FIELD=replicated", "py_log_add_slave"],
+    );
+    assert_eq!(state(&pair), before);
 }
 
 #[test]

@@ -147,6 +147,14 @@ fn kill_daemon(setting: &mut Setting, _: usize, mut verb: Daemon, mut daemon: Da
     daemon
 }
 
+/// Ctrl-C.
+fn interrupt(setting: &mut Setting, _: usize, mut verb: Daemon, daemon: Daemon) -> Daemon {
+    verb.signal("INT");
+    verb.resume();
+    verb.wait_exit();
+    again(setting, daemon)
+}
+
 fn crash(setting: &mut Setting, side: usize, mut verb: Daemon, daemon: Daemon) -> Daemon {
     setting.clusters[side].stop_immediate();
     verb.resume();
@@ -178,6 +186,11 @@ fn the_verb_may_be_killed_at_every_step() {
 #[test]
 fn the_daemon_may_be_killed_at_every_step_and_another_settles_what_it_finds() {
     sweep("", kill_daemon);
+}
+
+#[test]
+fn somebody_may_stop_the_verb_at_every_step() {
+    sweep("", interrupt);
 }
 
 #[test]

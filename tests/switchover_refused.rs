@@ -17,7 +17,8 @@ fn refused(pair: &Pair, lines: &str, options: &[&str], words: &[&str]) -> Finish
 
 #[track_caller]
 fn assert_unchanged(pair: &Pair, before: &[String]) {
-    assert_eq!(state(pair), before);
+    // A daemon may have a batch in progress at this moment.
+    wait_until("everything is as it was", || state(pair) == before);
     let write =
         "set lock_timeout = '5s'; set default_transaction_read_only = off; update t set how = how || '.' where id = 0";
     pair.master().batch_execute(write).expect("the master takes writes");
@@ -171,6 +172,30 @@ fn writers_wait_no_longer_than_they_may_if_the_daemon_stands_still() {
     still.go_on();
     wait_equal(&pair);
     switched(&pair, "", &[]);
+}
+
+#[test]
+fn a_table_that_comes_while_the_exchange_is_prepared_is_noticed() {
+    let pair = pair();
+    let _daemon = pair.start();
+    switched(&pair, "", &["--dry-run"]);
+    let mut writer = session(&pair, 0);
+    writer.batch_execute("begin; insert into t values (1, 'late')").unwrap();
+    let before = state(&pair);
+    let mut verb = pair.start_verb("switchover", "", &["--wait", "30"], &[]);
+    let waits = "select count(*) from pg_locks where mode = 'ShareRowExclusiveLock' and relation = 't'::regclass and not granted
+                  and database = (select oid from pg_database where datname = current_database())";
+    wait_until("the verb waits for the writer", || pair.on_master(waits) == ["1"]);
+    pair.exec_both("create table late (id int primary key)");
+    pair.run("select py_log_create_tg('late'); insert into late values (1)");
+    writer.batch_execute("commit").unwrap();
+    assert!(!verb.wait_exit().success());
+    assert_says(&verb.log(), &["public.late has come while the exchange was prepared", "Run the verb again"]);
+    assert_unchanged(&pair, &before);
+    switched(&pair, "", &[]);
+    assert_fenced(&session(&pair, 0).batch_execute("delete from late").unwrap_err(), &pair.slave_db());
+    run_on(&pair, 1, "insert into late values (2)");
+    wait_equal(&pair);
 }
 
 #[test]
