@@ -75,6 +75,8 @@ pub struct Pair {
     pub key: String,
     /// The epoch of the master's roles when this pair was connected.
     pub epoch: i64,
+    /// The same of the slave, if a switchover was interrupted: when it is finished, only the slave's changes.
+    pub slave_epoch: Option<i64>,
     /// The slave is a master too, so other slaves may need the replayed changes.
     pub feeds_others: bool,
     pub control: Control,
@@ -117,6 +119,7 @@ impl Pair {
             prefetcher: None,
             key: pair_key(findings.origin, &field),
             epoch: 0,
+            slave_epoch: None,
             feeds_others,
             control: control.clone(),
             slave_identity: findings.slave_identity.clone(),

@@ -99,6 +99,9 @@ pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<P
     // What was prepared may have been a switchover.
     refuse_if_switched(config, &mut pair)?;
     if roles.state == State::Between {
+        pair.slave_epoch = Some(role::epoch(&mut pair.slave, &config.slave_field)?);
+        // It may have been finished meanwhile, also by what was settled above.
+        who_is_master(config, control, purpose, &mut pair.master, &mut pair.slave)?;
         pair.warn(BETWEEN.to_string());
     }
     if pair.feeds_others {
@@ -137,9 +140,14 @@ fn who_is_master(
 
 /// An error if the roles have changed since the pair was connected.
 pub fn refuse_if_switched(config: &Config, pair: &mut Pair) -> Result<()> {
-    match role::epoch(&mut pair.master, &config.slave_field)? == pair.epoch {
-        true => Ok(()),
-        false => Err(switched("the roles have changed")),
+    let field = &config.slave_field;
+    let mut has_changed = role::epoch(&mut pair.master, field)? != pair.epoch;
+    if let Some(epoch) = pair.slave_epoch {
+        has_changed |= role::epoch(&mut pair.slave, field)? != epoch;
+    }
+    match has_changed {
+        true => Err(switched("the roles have changed")),
+        false => Ok(()),
     }
 }
 

@@ -35,6 +35,10 @@ use crate::server::role::{self, place};
 use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
 
+/// SQLSTATEs of a prepared transaction that has ended, and of a statement that was cancelled.
+const IS_GONE: &str = "42704";
+const CANCELLED: &str = "57014";
+
 /// A slave of the old master, for the new one.
 pub struct OtherSlave {
     pub field: String,
@@ -124,28 +128,47 @@ impl Exchange<'_> {
     fn commit_both(&mut self, batch: &BatchId, dry: bool) -> Result<()> {
         let gids = GidFamily::new(&self.sides.config.name, &self.sides.config.slave_field, self.sides.origin);
         let gid = |side| quote_literal(&gids.gid(side, batch.number, &batch.token));
+        let (old, new) = (gid(Side::Master), gid(Side::Slave));
         let Sides { master, slave, .. } = &mut *self.sides;
-        slave.message("prepare the new master", &format!("PREPARE TRANSACTION {}", gid(Side::Slave)))?;
-        failpoint::reached("switch slave prepared");
-        let prepared = match dry {
-            true => master.message("roll back", "ROLLBACK"),
-            false => master.message("prepare the old master", &format!("PREPARE TRANSACTION {}", gid(Side::Master))),
-        };
-        match prepared {
-            Ok(_) if !dry => {}
-            // It has answered, so it has not prepared anything. Otherwise recovery finds out.
-            Err(error) if error.code().is_none() => return Err(error),
-            other => {
-                slave.message("roll back", &format!("ROLLBACK PREPARED {}", gid(Side::Slave)))?;
-                return other.map(drop);
+        if dry {
+            // One after the other: what a crash leaves prepared on both sides is committed by whoever finds it.
+            prepare_and_roll_back(master, &old)?;
+            return prepare_and_roll_back(slave, &new);
+        }
+        master.message("prepare the old master's half", &format!("PREPARE TRANSACTION {old}"))?;
+        failpoint::reached("switch old prepared");
+        let prepared = slave.message("prepare the new master's half", &format!("PREPARE TRANSACTION {new}"));
+        failpoint::reached("switch prepared");
+        // A server that has answered has prepared, or it has not. Otherwise recovery finds out.
+        if let Err(error) = prepared {
+            if let Err(error) = master.message("roll back", &format!("ROLLBACK PREPARED {old}")) {
+                log::warn!(target: "pyreplica", "{error}");
+            }
+            return Err(error);
+        }
+        if let Err(error) = master.message("commit the old master's half", &format!("COMMIT PREPARED {old}")) {
+            // It was cancelled, which the server says also if it was too late for that.
+            if error.code().is_some() && !is_gone(master.message("roll back", &format!("ROLLBACK PREPARED {old}")))? {
+                slave.message("roll back", &format!("ROLLBACK PREPARED {new}"))?;
+                return Err(error);
+            } else if error.code().is_none() {
+                return Err(error);
             }
         }
-        failpoint::reached("switch prepared");
-        master.message("commit the old master's half", &format!("COMMIT PREPARED {}", gid(Side::Master)))?;
         failpoint::reached("switch old committed");
-        let committed = slave.message("commit the new master's half", &format!("COMMIT PREPARED {}", gid(Side::Slave)));
+        for attempt in 1.. {
+            match slave.message("commit the new master's half", &format!("COMMIT PREPARED {new}")) {
+                // Somebody has cancelled it.
+                Err(error) if error.code() == Some(CANCELLED) && attempt < 3 => {}
+                Err(error) if error.code() == Some(IS_GONE) => break,
+                committed => {
+                    committed.map_err(half_done)?;
+                    break;
+                }
+            }
+        }
         failpoint::reached("switch committed");
-        committed.map(drop).map_err(half_done)
+        Ok(())
     }
 
     fn commit_one_by_one(&mut self, dry: bool) -> Result<()> {
@@ -301,6 +324,19 @@ fn note(master: &mut Session, field: &String, identity: &str, slave: &str, posit
     master.execute("begin a history", backlog_sql::BEGIN_HISTORY, &[field, &why, &row.life])?;
     let noted = backlog_sql::Noted { field, identity, slave, announced: None, position };
     master.text_rows("note the position", &backlog_sql::note_position(&noted, row.position.batch, None)).map(drop)
+}
+
+fn prepare_and_roll_back(session: &mut Session, gid: &str) -> Result<()> {
+    session.message("prepare this half", &format!("PREPARE TRANSACTION {gid}"))?;
+    session.message("roll this half back", &format!("ROLLBACK PREPARED {gid}")).map(drop)
+}
+
+/// Whether there was nothing to roll back, because it is committed.
+fn is_gone(rolled_back: Result<Vec<u64>>) -> Result<bool> {
+    match rolled_back {
+        Err(error) if error.code() == Some(IS_GONE) => Ok(true),
+        rolled_back => rolled_back.map(|_| false),
+    }
 }
 
 /// The old master is a slave already.

@@ -69,6 +69,36 @@ pub fn lock(master: &mut Session, tables: &[String], wait: Duration, control: &C
     }
 }
 
+/// Does something that needs such a lock for a moment, in transactions of its own. It is tried for a moment only, too, and again
+/// until `wait` has passed. `tables` are those of which one is locked.
+pub fn briefly(
+    master: &mut Session,
+    tables: &[String],
+    wait: Duration,
+    control: &Control,
+    attempt: &mut dyn FnMut(&mut Session) -> Result<()>,
+) -> Result<()> {
+    let end = Instant::now() + wait;
+    let former: String = master.query_one("set the session up", sql::LOCK_BRIEFLY, &[])?.get(0);
+    let done = loop {
+        match attempt(master) {
+            Err(error) if error.code().is_some_and(|code| NOT_YET.contains(&code)) => {
+                master.roll_back();
+                if Instant::now() + PAUSE >= end {
+                    break Err(blocked(master, tables, "write to the tables")?);
+                }
+                control.pause(PAUSE);
+                control.check()?;
+            }
+            done => break done,
+        }
+    };
+    if done.is_ok() {
+        master.query("set the session up", sql::LOCK_TIMEOUT, &[&former])?;
+    }
+    done
+}
+
 /// The error that names who is in the way.
 fn blocked(master: &mut Session, tables: &[String], what: &str) -> Result<Error> {
     let rows = master.query(

@@ -7,6 +7,7 @@ use crate::commit::twophase::pair_key;
 use crate::config::settings::Config;
 use crate::pair::sql as pair_sql;
 use crate::roles::install;
+use crate::roles::lock;
 use crate::roles::sql;
 use crate::server::checks;
 use crate::server::connect;
@@ -15,6 +16,7 @@ use crate::server::fence::{self, Fenced};
 use crate::server::role::{self, Roles};
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
+use std::time::Duration;
 
 /// The sessions are for the verb alone: it holds the master's locks in one.
 pub struct Sides {
@@ -46,36 +48,41 @@ impl Sides {
         if master_identity == slave_identity {
             return Err(checks::same_database());
         }
-        let rows = master.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
-        let tables: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let tables = with_trigger(&mut master)?;
         let replica_role = (checks::may_take_replica_role(&mut master)?, checks::may_take_replica_role(&mut slave)?);
         let key = pair_key(origin, &config.slave_field);
         Ok(Sides { config, master, slave, roles, master_identity, slave_identity, origin, key, tables, replica_role })
     }
 
     /// Makes all that can be made before the lock, on both sides: the tables of both, the triggers that log on the slave, the fence
-    /// on the master. It changes nothing for the applications. `others` are the columns of further slaves that are taken along.
-    /// Returns the fence's tables on the master.
+    /// on the master. It changes nothing for the applications. Returns the fence's tables on the master.
+    /// `taken` are the fields of other slaves that the new master gets. Where others lock a table, it is tried again for `wait`.
     pub fn prepare(
         &mut self,
-        others: &[String],
+        taken: &[String],
+        wait: Duration,
         control: &Control,
         report: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<Vec<Fenced>> {
         fence::install(&mut self.master)?;
         fence::install(&mut self.slave)?;
         checks::progress_table(&mut self.master)?;
-        self.prepare_log(others, control, report)?;
-        let tables = fence::look(&mut self.master, &self.tables)?;
+        self.prepare_log(taken, control, report)?;
         let passes = fence::passes(&mut self.master)?;
-        fence::prepare(&mut self.master, &tables, &role::place(&self.config.slave), &passes)?;
-        fence::look(&mut self.master, &self.tables)
+        let (names, there) = (&self.tables, role::place(&self.config.slave));
+        let tables = fence::look(&mut self.master, names)?;
+        let with_partitions: Vec<String> = tables.into_iter().map(|table| table.relation).collect();
+        lock::briefly(&mut self.master, &with_partitions, wait, control, &mut |master| {
+            let tables = fence::look(master, names)?;
+            fence::prepare(master, &tables, &there, &passes)
+        })?;
+        fence::look(&mut self.master, names)
     }
 
     /// Makes the slave able to be a master: its log, and the triggers of all tables that are replicated.
     fn prepare_log(
         &mut self,
-        others: &[String],
+        taken: &[String],
         control: &Control,
         report: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<()> {
@@ -90,7 +97,7 @@ impl Sides {
         }
         let field = &self.config.slave_field;
         let fields = slave.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
-        for field in [field].into_iter().chain(others) {
+        for field in [field].into_iter().chain(taken) {
             if !fields.iter().any(|row| row.get::<_, &str>(0) == field) {
                 slave.query("add the slave", sql::ADD_SLAVE, &[field])?;
             }
@@ -106,14 +113,24 @@ impl Sides {
 
     /// The tables of the master that no trigger logs on the slave.
     pub fn without_trigger(&mut self) -> Result<Vec<String>> {
-        let rows = self.slave.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
-        let there: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let there = with_trigger(&mut self.slave)?;
         Ok(self.tables.iter().filter(|table| !there.contains(table)).cloned().collect())
     }
 
-    /// Whether a daemon is connected for this pair.
-    pub fn has_daemon(&mut self) -> Result<bool> {
-        let rows = self.master.query("look for the daemon", server_sql::DAEMON, &[&self.config.slave_field])?;
+    /// An error if tables or partitions have come since the fence was prepared: nothing would keep writers off these.
+    pub fn refuse_new_tables(&mut self, prepared: &[Fenced]) -> Result<()> {
+        let names = with_trigger(&mut self.master)?;
+        let mut now = fence::look(&mut self.master, &names)?;
+        now.retain(|table| table.is_named && !prepared.iter().any(|known| known.relation == table.relation));
+        let Some(new) = now.first() else { return Ok(()) };
+        let detail = format!("{} has come while the exchange was prepared", new.relation);
+        Err(Error::new(Kind::Contention, Some(Side::Master), "exchange the roles", detail)
+            .with_hint("nothing was changed. Run the verb again"))
+    }
+
+    /// Whether a daemon is connected for the slave of this field.
+    pub fn has_daemon(&mut self, field: &String) -> Result<bool> {
+        let rows = self.master.query("look for the daemon", server_sql::DAEMON, &[field])?;
         Ok(rows.iter().any(|row| row.get("replicates")))
     }
 
@@ -135,4 +152,9 @@ impl Sides {
             quote_literal(field)
         )))
     }
+}
+
+fn with_trigger(session: &mut Session) -> Result<Vec<String>> {
+    let rows = session.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

@@ -18,6 +18,11 @@ pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg($1::text, $2::
 /// Sets the search path of pyreplica's sessions again, in a session that has reset it.
 pub const OWN_SESSION_PATH: &str = "set search_path = pg_catalog, pg_temp";
 
+/// Others wait behind a session that waits for a lock. Returns the setting before.
+pub const LOCK_BRIEFLY: &str = "select current_setting('lock_timeout'), set_config('lock_timeout', '100ms', false)";
+
+pub const LOCK_TIMEOUT: &str = "select set_config('lock_timeout', $1, false)";
+
 pub const BLOCKERS: &str = include_str!("../../sql/query/roles/blockers.sql");
 
 pub static OBJECTS: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/roles/objects.sql")));

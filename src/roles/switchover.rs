@@ -27,6 +27,7 @@ use crate::sequences::setting::{Occasion, set_exactly};
 use crate::server::connect;
 use crate::server::fence::Fenced;
 use crate::server::role::{State, place};
+use crate::server::session::Session;
 use std::time::{Duration, Instant};
 
 /// How often the verb looks whether everything has been replayed.
@@ -105,9 +106,9 @@ pub fn run(
     found.extend(obstacles::late_slaves(&mut sides.master, &taken)?);
     let taken: Vec<String> = taken.into_iter().map(|other| other.field).collect();
     refuse(found, options, &mut outcome)?;
-    catch_up(&mut sides, options, control, report)?;
-    let tables = sides.prepare(&taken, control, report)?;
-    let found = obstacles::after(&mut sides, config, source, control)?;
+    catch_up(&mut sides, &taken, options, control, report)?;
+    let tables = sides.prepare(&taken, options.wait, control, report)?;
+    let found = obstacles::after(&mut sides, config, source, is_half_done, control)?;
     refuse(found, options, &mut outcome)?;
     if options.verify {
         report("comparing all tables")?;
@@ -120,7 +121,10 @@ pub fn run(
     report("locking the tables: writers wait from now on, readers go on")?;
     let since = locked(&mut sides, &tables, options, control)?;
     let deadline = since + options.wait;
-    let others = under_lock(&mut sides, &taken, options, deadline, control, &mut outcome).inspect_err(|_| {
+    let held = sides
+        .refuse_new_tables(&tables)
+        .and_then(|()| under_lock(&mut sides, &taken, options, deadline, control, &mut outcome));
+    let others = held.inspect_err(|_| {
         sides.master.roll_back();
     })?;
     let epoch = outcome.epoch;
@@ -149,7 +153,7 @@ fn settle(
             .with_hint("run pyreplica failback first: it makes that database the slave"));
     }
     let before = (sides.roles.epoch, sides.roles.is_reversed, sides.roles.state);
-    if !sides.has_daemon()? {
+    if !sides.has_daemon(&config.slave_field)? {
         report("no daemon is connected: replaying what is pending")?;
         match replicator::once(config, control) {
             Err(error) if error.kind() == Kind::Busy => {}
@@ -186,7 +190,7 @@ fn refuse(found: Vec<Obstacle>, options: &Options, outcome: &mut Outcome) -> Res
         .into_iter()
         .map(|obstacle| match obstacle.help.is_empty() {
             true => obstacle.text,
-            false => format!("{} ({})", obstacle.text, obstacle.help.join(" ")),
+            false => format!("{} ({})", obstacle.text, obstacle.help.join("; ")),
         })
         .collect();
     let hint = match may_be_left {
@@ -196,9 +200,11 @@ fn refuse(found: Vec<Obstacle>, options: &Options, outcome: &mut Outcome) -> Res
     Err(Error::new(Kind::Setup, None, "exchange the roles", texts.join("; ")).with_hint(hint))
 }
 
-/// Waits, while clients go on, until the slave is so near that little is left to be replayed under the lock.
+/// Waits, while clients go on, until the slave is so near that little is left to be replayed under the lock; and those that are
+/// taken along.
 fn catch_up(
     sides: &mut Sides,
+    taken: &[String],
     options: &Options,
     control: &Control,
     report: &mut dyn FnMut(&str) -> Result<()>,
@@ -206,7 +212,10 @@ fn catch_up(
     let end = Instant::now() + options.wait.max(Duration::from_secs(1));
     let mut is_told = false;
     loop {
-        let behind = lag(sides)?;
+        let mut behind = Duration::ZERO;
+        for field in [&sides.config.slave_field].into_iter().chain(taken) {
+            behind = behind.max(lag(&mut sides.master, field)?);
+        }
         if behind <= options.wait / 4 {
             return Ok(());
         }
@@ -225,12 +234,11 @@ fn catch_up(
 }
 
 /// The age of the oldest change that waits.
-fn lag(sides: &mut Sides) -> Result<Duration> {
-    let field = &sides.config.slave_field;
+fn lag(master: &mut Session, field: &String) -> Result<Duration> {
     let waiting = backlog_sql::waiting(field);
     let query =
         format!("select coalesce((select extract(epoch from now() - ts::timestamptz) from ({waiting}) w), 0)::float8");
-    let seconds: f64 = sides.master.query_one("look how far the slave is behind", &query, &[field])?.get(0);
+    let seconds: f64 = master.query_one("look how far the slave is behind", &query, &[field])?.get(0);
     Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
@@ -275,16 +283,17 @@ fn under_lock(
     Ok(others)
 }
 
-/// Waits until the daemon has replayed everything. Without one the verb replays it itself. Nobody adds to the log meanwhile: not by the
-/// tables, which are locked, nor by hand.
+/// Waits until the daemon has replayed everything, and those of the slaves that are taken along. Without one the verb replays it
+/// itself. Nobody adds to the log meanwhile: not by the tables, which are locked, nor by hand.
 fn drain(sides: &mut Sides, taken: &[String], deadline: Instant, control: &Control) -> Result<()> {
-    if !sides.has_daemon()? {
+    let field = sides.config.slave_field.clone();
+    if !sides.has_daemon(&field)? {
         match replicator::once(&sides.config, control) {
             Err(error) if error.kind() == Kind::Busy => {}
             done => drop(done?),
         }
     }
-    let fields: Vec<&String> = [&sides.config.slave_field].into_iter().chain(taken).collect();
+    let fields: Vec<&String> = [&field].into_iter().chain(taken).collect();
     let mut is_last = false;
     loop {
         let mut is_done = true;

@@ -97,11 +97,10 @@ pub fn said(session: &mut Session, field: &str) -> Result<Said> {
     }
     let rows = session.query("look at the roles", sql::ROLES, &[&field])?;
     let is_slave = rows.iter().any(|row| row.get::<_, &str>("role") == "slave");
-    let replayed_at: Option<String> =
-        match is_slave && session.query_one("look at the roles", sql::MAY_READ_PROGRESS, &[])?.get(0) {
-            true => session.query_one("look at the roles", sql::REPLAYED_AT, &[&field])?.get(0),
-            false => None,
-        };
+    let replayed = match is_slave && session.query_one("look at the roles", sql::MAY_READ_PROGRESS, &[])?.get(0) {
+        true => session.query("look at the roles", sql::REPLAYED_SINCE, &[&field])?,
+        false => Vec::new(),
+    };
     let rows = rows.iter().map(|row| RoleRow {
         role: match row.get("role") {
             "master" => Role::Master,
@@ -115,7 +114,7 @@ pub fn said(session: &mut Session, field: &str) -> Result<Said> {
         peer_at: row.get("peer_at"),
         since: row.get("since"),
         token: row.get("token"),
-        has_replayed: replayed_at.as_deref() > Some(row.get("exactly")),
+        has_replayed: replayed.iter().any(|peer| peer.get::<_, &str>(0) == row.get::<_, &str>("peer")),
     });
     Ok(Said { identity, rows: rows.collect() })
 }
@@ -168,7 +167,9 @@ pub fn decide(first: &Said, second: &Said) -> Result<Roles> {
     };
     let role = |row: Option<&RoleRow>| row.map(|row| (row.role, row.epoch));
     Ok(match (role(here), role(there)) {
-        (Some((Role::Master, ours)), Some((Role::Master, theirs))) if ours == theirs => return Err(two_masters(ours)),
+        (Some((Role::Master, ours)), Some((Role::Master, theirs))) if ours == theirs => {
+            return Err(two_masters(ours, here, there));
+        }
         (Some((Role::Master, ours)), Some((Role::Master, theirs))) => roles(ours < theirs, State::Former),
         (Some((Role::Master, _)), Some((Role::Former, _)) | None) => roles(false, State::Former),
         (Some((Role::Former, _)) | None, Some((Role::Master, _))) => roles(true, State::Former),
@@ -236,8 +237,13 @@ fn refuse_other_master(first: &Said, second: &Said) -> Result<()> {
     Err(Error::new(Kind::Apart, Some(Side::Slave), "tell who is the master", detail).with_hint(hint))
 }
 
-fn two_masters(epoch: i64) -> Error {
-    let detail = format!("both databases say that they are the master, in epoch {epoch}");
+fn two_masters(epoch: i64, first: Option<&RoleRow>, second: Option<&RoleRow>) -> Error {
+    let since = |row: Option<&RoleRow>| row.map_or(String::new(), |row| row.since.clone());
+    let detail = format!(
+        "both databases say that they are the master, in epoch {epoch}: that of DSN0 since {}, that of DSN1 since {}",
+        since(first),
+        since(second)
+    );
     Error::new(Kind::Apart, None, "tell who is the master", detail).with_hint(
         "nothing was changed. Decide which one is right, and on the other one: UPDATE replica_role SET role = 'former'; then \
          pyreplica failback",
