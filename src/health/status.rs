@@ -276,7 +276,7 @@ impl PairStatus {
     /// Do both servers mean the same last batch? A daemon at work has made sure of it, and its rows move.
     fn compare_batches(&mut self, key: &str, master: &mut Session, slave: &mut Session) -> Result<()> {
         // A former master is told by its role, and a repair is the wrong way out.
-        if self.roles.as_ref().is_some_and(|roles| roles.state == State::Former) {
+        if self.roles.as_ref().is_some_and(|roles| matches!(roles.state, State::Former | State::Lost)) {
             return Ok(());
         }
         let is_settled = self.in_doubt.as_ref().is_some_and(|doubt| doubt.batches == 0);

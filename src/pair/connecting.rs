@@ -131,6 +131,9 @@ fn who_is_master(
         control.set_reversed(!control.is_reversed());
         return Err(switched("the other database is the master"));
     }
+    if let (State::Lost, Some((text, hint))) = (roles.state, roles.trouble(&role::place(&config.master))) {
+        return Err(Error::new(Kind::Apart, Some(Side::Master), "replicate", text).with_hint(hint));
+    }
     // A copy of everything replaces what a former master has.
     if roles.state == State::Former && purpose != Purpose::FillAll {
         return Err(former::fence(config, &roles, &here, (slave, &there)));

@@ -129,7 +129,8 @@ impl Exchange<'_> {
         let gids = GidFamily::new(&self.sides.config.name, &self.sides.config.slave_field, self.sides.origin);
         let gid = |side| quote_literal(&gids.gid(side, batch.number, &batch.token));
         let (old, new) = (gid(Side::Master), gid(Side::Slave));
-        let Sides { master, slave, .. } = &mut *self.sides;
+        let epoch = self.epoch;
+        let Sides { master, slave, config, .. } = &mut *self.sides;
         if dry {
             // One after the other: what a crash leaves prepared on both sides is committed by whoever finds it.
             prepare_and_roll_back(master, &old)?;
@@ -146,29 +147,25 @@ impl Exchange<'_> {
             }
             return Err(error);
         }
-        if let Err(error) = master.message("commit the old master's half", &format!("COMMIT PREPARED {old}")) {
-            // It was cancelled, which the server says also if it was too late for that.
-            if error.code().is_some() && !is_gone(master.message("roll back", &format!("ROLLBACK PREPARED {old}")))? {
-                slave.message("roll back", &format!("ROLLBACK PREPARED {new}"))?;
-                return Err(error);
-            } else if error.code().is_none() {
-                return Err(error);
+        let field = &config.slave_field;
+        if let Err(error) = commit_prepared(master, &old, field, epoch) {
+            // Without an answer nobody knows, and recovery finds out. An answer says that it is not committed.
+            if error.code().is_some() {
+                let rolled_back = master.message("roll back", &format!("ROLLBACK PREPARED {old}"));
+                rolled_back.err().filter(|error| error.code() != Some(IS_GONE)).map_or(Ok(()), Err)?;
+                let rolled_back = slave.message("roll back", &format!("ROLLBACK PREPARED {new}"));
+                rolled_back.err().filter(|error| error.code() != Some(IS_GONE)).map_or(Ok(()), Err)?;
             }
+            return Err(error);
         }
         failpoint::reached("switch old committed");
-        for attempt in 1.. {
-            match slave.message("commit the new master's half", &format!("COMMIT PREPARED {new}")) {
-                // Somebody has cancelled it.
-                Err(error) if error.code() == Some(CANCELLED) && attempt < 3 => {}
-                Err(error) if error.code() == Some(IS_GONE) => break,
-                committed => {
-                    committed.map_err(half_done)?;
-                    break;
-                }
-            }
+        let mut committed = commit_prepared(slave, &new, field, epoch);
+        if committed.as_ref().is_err_and(|error| error.code() == Some(CANCELLED)) {
+            // It is too late to stop.
+            committed = commit_prepared(slave, &new, field, epoch);
         }
         failpoint::reached("switch committed");
-        Ok(())
+        committed.map_err(half_done)
     }
 
     fn commit_one_by_one(&mut self, dry: bool) -> Result<()> {
@@ -331,11 +328,17 @@ fn prepare_and_roll_back(session: &mut Session, gid: &str) -> Result<()> {
     session.message("roll this half back", &format!("ROLLBACK PREPARED {gid}")).map(drop)
 }
 
-/// Whether there was nothing to roll back, because it is committed.
-fn is_gone(rolled_back: Result<Vec<u64>>) -> Result<bool> {
-    match rolled_back {
-        Err(error) if error.code() == Some(IS_GONE) => Ok(true),
-        rolled_back => rolled_back.map(|_| false),
+/// Commits one half. If it is gone, somebody has settled it, because the verb was stopped for too long: the role says how.
+fn commit_prepared(session: &mut Session, gid: &str, field: &str, epoch: i64) -> Result<()> {
+    match session.message("commit this half", &format!("COMMIT PREPARED {gid}")) {
+        Err(error) if error.code() == Some(IS_GONE) => {
+            match role::epoch(session, field)? >= epoch {
+                true => Ok(()),
+                false => Err(error
+                    .with_hint("a daemon has rolled the exchange back, because it took too long. Run the verb again")),
+            }
+        }
+        done => done.map(drop),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::server::checks;
 use crate::server::connect;
 use crate::server::connect_pair::{self, BothSides};
 use crate::server::fence::{self, Fenced};
-use crate::server::role::{self, Roles};
+use crate::server::role::{self, Roles, State};
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
 use std::time::Duration;
@@ -43,6 +43,10 @@ impl Sides {
         let BothSides { master, slave, config, roles } = connect_pair::open(config, verb, control);
         let (mut master, mut slave) = (master?, slave?);
         let roles = roles.unwrap_or_else(Roles::original);
+        let trouble = roles.trouble(&role::place(&config.master)).filter(|_| roles.state != State::Between);
+        if let Some((text, hint)) = trouble {
+            return Err(Error::new(Kind::Apart, Some(Side::Slave), "exchange the roles", text).with_hint(hint));
+        }
         let (master_identity, origin) = checks::identity_and_origin(&mut master)?;
         let slave_identity = slave.query_one("look at the server", server_sql::IDENTITY, &[])?.get(0);
         if master_identity == slave_identity {

@@ -146,12 +146,6 @@ fn settle(
     control: &Control,
     report: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Option<Outcome>> {
-    if sides.roles.state == State::Former {
-        let detail =
-            "one of the two databases was the master before a failover, and may have changes that the other lacks";
-        return Err(Error::new(Kind::Apart, Some(Side::Slave), "exchange the roles", detail)
-            .with_hint("run pyreplica failback first: it makes that database the slave"));
-    }
     let before = (sides.roles.epoch, sides.roles.is_reversed, sides.roles.state);
     if !sides.has_daemon(&config.slave_field)? {
         report("no daemon is connected: replaying what is pending")?;

@@ -74,6 +74,8 @@ pub enum State {
     Settled,
     /// A switchover was interrupted between its two commits. The direction is that from before it.
     Between,
+    /// What should be the master knows nothing of it, although its slave has replicated from it: it was restored.
+    Lost,
     /// What should be the slave was the master before a failover, and may have changes that the master lacks.
     Former,
 }
@@ -179,13 +181,11 @@ pub fn decide(first: &Said, second: &Said) -> Result<Roles> {
         (Some((Role::Slave, ours)), Some((Role::Slave, theirs))) if ours != theirs && !newest.has_replayed => {
             roles(ours < theirs, State::Between)
         }
-        (Some((Role::Slave, ours)), Some((Role::Slave, theirs))) if ours != theirs => {
-            roles(ours > theirs, State::Settled)
-        }
+        (Some((Role::Slave, ours)), Some((Role::Slave, theirs))) if ours != theirs => roles(ours > theirs, State::Lost),
         (Some((Role::Slave, _)), None) if !newest.has_replayed => roles(false, State::Between),
         (None, Some((Role::Slave, _))) if !newest.has_replayed => roles(true, State::Between),
-        (Some((Role::Slave | Role::Former, _)), None) => roles(true, State::Settled),
-        (None, Some(_)) => roles(false, State::Settled),
+        (Some((Role::Slave, _)), None) => roles(true, State::Lost),
+        (None, Some((Role::Slave, _))) => roles(false, State::Lost),
         (ours, theirs) => return Err(no_master(ours, theirs)),
     })
 }
@@ -262,6 +262,32 @@ fn no_master(ours: Option<(Role, i64)>, theirs: Option<(Role, i64)>) -> Error {
 }
 
 impl Roles {
+    /// What keeps the pair from replicating, and what to do. `master_at`: where the master is.
+    pub fn trouble(&self, master_at: &str) -> Option<(String, &'static str)> {
+        let since = self.since.as_deref().unwrap_or_default();
+        match self.state {
+            State::Settled => None,
+            State::Between => Some((
+                format!(
+                    "a switchover was interrupted: {master_at} is fenced, and the other side is not the master yet"
+                ),
+                "run pyreplica switchover again, which finishes it",
+            )),
+            State::Former => Some((
+                format!("the master is {master_at}; the other side was the master before, and replicates nothing"),
+                "pyreplica failback shows what it has that the master lacks, and makes it the slave",
+            )),
+            State::Lost => Some((
+                format!(
+                    "{master_at} became the master at {since}, and knows nothing of it: it was restored from a backup from before. \
+                     What was changed there since is on the slave"
+                ),
+                "nothing was changed. pyreplica failover --force makes the slave the master, and then failback makes this database \
+                 its slave",
+            )),
+        }
+    }
+
     pub fn original() -> Roles {
         Roles { is_reversed: false, epoch: 0, pair: None, since: None, state: State::Settled }
     }
@@ -333,7 +359,7 @@ mod tests {
         let mut first = said("a", &[(Role::Slave, 2, "b")]);
         first.rows[0].has_replayed = true;
         let roles = decide(&first, &said("b", &[])).unwrap();
-        assert_eq!((roles.is_reversed, roles.state), (true, State::Settled));
+        assert_eq!((roles.is_reversed, roles.state), (true, State::Lost));
     }
 
     #[test]
