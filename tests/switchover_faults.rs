@@ -195,7 +195,7 @@ fn somebody_may_stop_the_verb_at_every_step() {
 
 #[test]
 fn the_old_master_may_crash_at_every_step() {
-    MODES.into_iter().for_each(|mode| sweep(mode, crash_old));
+    sweep("", crash_old);
 }
 
 #[test]
