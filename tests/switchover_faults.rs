@@ -19,6 +19,9 @@ const STEPS: [(&str, bool); 9] = [
     ("switch committed", true),
 ];
 
+/// Nothing is written or prepared before these: they differ only for the verb itself.
+const EARLY: [&str; 2] = ["switch locked", "switch slave noted"];
+
 /// The two servers, a pair on them, and what was written so far.
 struct Setting {
     clusters: [OwnCluster; 2],
@@ -93,7 +96,8 @@ fn sweep(mode: &'static str, fault: Fault) {
     let mut setting = Setting::new(mode);
     let mut forwarders: Option<[Forwarder; 2]> = None;
     for (step, two_phase) in STEPS {
-        if two_phase && !mode.is_empty() {
+        let is_early = EARLY.contains(&step) && !std::ptr::fn_addr_eq(fault, kill_verb as Fault);
+        if two_phase && !mode.is_empty() || is_early {
             continue;
         }
         let master = setting.master().expect("a master");
@@ -195,7 +199,7 @@ fn somebody_may_stop_the_verb_at_every_step() {
 
 #[test]
 fn the_old_master_may_crash_at_every_step() {
-    MODES.into_iter().for_each(|mode| sweep(mode, crash_old));
+    sweep("", crash_old);
 }
 
 #[test]

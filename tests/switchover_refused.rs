@@ -141,6 +141,10 @@ fn who_keeps_a_table_locked_is_named() {
     holder.batch_execute("begin; lock table t in share update exclusive mode").unwrap();
     let finished = switch(&pair, "", &["--wait", "1"]);
     assert_says(&finished.output, &["vacuum, create indexes or change tables", &format!("server process {pid}")]);
+    // As vacuum does; it would keep the verb from its end, when writers wait already.
+    holder.batch_execute("rollback; begin; lock table replica_log in share update exclusive mode").unwrap();
+    let finished = switch(&pair, "", &["--wait", "1"]);
+    assert_says(&finished.output, &[&format!("server process {pid}"), "on public.replica_log"]);
     holder.batch_execute("rollback; begin; delete from t").unwrap();
     let finished = switch(&pair, "", &["--wait", "1"]);
     assert_says(&finished.output, &["others write to the tables", &format!("server process {pid}")]);

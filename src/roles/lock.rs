@@ -18,6 +18,8 @@ const LONGEST_TRY: Duration = Duration::from_millis(800);
 /// Writers work between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
 
+const LOG: &str = "public.replica_log";
+
 /// SQLSTATEs of a lock that was not granted in time, of a statement that took too long, and of a deadlock.
 const NOT_YET: [&str; 3] = ["55P03", "57014", "40P01"];
 
@@ -29,9 +31,10 @@ pub fn lock(master: &mut Session, tables: &[String], wait: Duration, control: &C
     }
     let list: String = tables.iter().map(|table| format!("ONLY {table}")).collect::<Vec<_>>().join(", ");
     let end = Instant::now() + wait;
+    // The log is locked at last, when writers wait already.
     let quiet = format!(
         "BEGIN; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = {}; \
-         LOCK TABLE {list} IN SHARE UPDATE EXCLUSIVE MODE; SET LOCAL statement_timeout = 0",
+         LOCK TABLE {list}, {LOG} IN SHARE UPDATE EXCLUSIVE MODE; SET LOCAL statement_timeout = 0",
         wait.as_millis().max(1)
     );
     if let Err(error) = master.message("lock the tables", &quiet) {
@@ -39,6 +42,7 @@ pub fn lock(master: &mut Session, tables: &[String], wait: Duration, control: &C
             Some(code) if NOT_YET.contains(&code) => {
                 control.check()?;
                 master.roll_back();
+                let tables = &[tables, &[LOG.to_string()]].concat();
                 blocked(master, tables, "vacuum, create indexes or change tables")?
             }
             _ => error,
