@@ -211,3 +211,19 @@ fn the_new_master_may_crash_at_every_step() {
 fn the_connections_of_the_verb_may_break_at_every_step() {
     sweep("", cut);
 }
+
+/// Writers wait for what the dead verb has prepared. The daemon has nothing to do and would look only at its TIMEOUT.
+#[test]
+fn beside_an_idle_daemon_the_verb_that_is_run_again_has_settled_what_the_dead_one_left() {
+    let mut setting = Setting::new("TIMEOUT=600");
+    let daemon = setting.pair.start_with(setting.mode);
+    setting.write();
+    wait_equal(&setting.pair);
+    let mut verb =
+        setting.pair.start_verb("switchover", setting.mode, &[], &[("PYREPLICA_PAUSE_AT", "switch prepared")]);
+    verb.wait_paused();
+    verb.kill9();
+    let finished = switch(&setting.pair, setting.mode, &[]);
+    assert!(finished.status.success(), "{}", finished.output);
+    setting.assert_settled("switch prepared", daemon);
+}

@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 /// Under a load without end, housekeeping gets its turn after so long.
 const LONGEST_DRAIN: Duration = Duration::from_secs(10);
 
+/// A daemon that is woken for nothing looks for prepared transactions, if it has not done so for this long.
+const IDLE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Flags are set when nothing has been replayed for so long.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -89,8 +92,10 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
             drop(pair);
             pair = connect_for_replay(config, control)?;
         }
-        // A transaction of an earlier connection may be prepared late, also while the pair is never idle.
-        if recovered_at.elapsed() >= config.timeout {
+        // A transaction of an earlier connection may be prepared late, also while the pair is never idle. And somebody may have woken
+        // the daemon because a switchover was interrupted.
+        let patience = if drained == 0 { config.timeout.min(IDLE_PATIENCE) } else { config.timeout };
+        if recovered_at.elapsed() >= patience {
             recovered_at = Instant::now();
             pair.recover()?;
         }

@@ -3,6 +3,8 @@
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_literal};
+use crate::commit::prepared::prepared;
+use crate::commit::recovery::GidFamily;
 use crate::commit::twophase::pair_key;
 use crate::config::settings::Config;
 use crate::pair::sql as pair_sql;
@@ -16,7 +18,10 @@ use crate::server::fence::{self, Fenced};
 use crate::server::role::{self, Roles, State};
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long a daemon may take to settle what is prepared.
+const SETTLEMENT: Duration = Duration::from_secs(15);
 
 /// The sessions are for the verb alone: it holds the master's locks in one.
 pub struct Sides {
@@ -130,6 +135,32 @@ impl Sides {
         let detail = format!("{} has come while the exchange was prepared", new.relation);
         Err(Error::new(Kind::Contention, Some(Side::Master), "exchange the roles", detail)
             .with_hint("nothing was changed. Run the verb again"))
+    }
+
+    /// Has the daemon settle what a verb that has died may have left prepared, and waits for that.
+    pub fn await_settlement(&mut self, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+        // A batch of the daemon's own is committed in a moment.
+        let (first, end) = (self.own_prepared()?, Instant::now() + SETTLEMENT);
+        let mut is_told = false;
+        while Instant::now() < end && self.own_prepared()?.iter().any(|gid| first.contains(gid)) {
+            if !is_told {
+                report("transactions of this pair are prepared: waiting until the daemon has settled them")?;
+                is_told = true;
+            }
+            self.master.message("wake the daemon", pair_sql::NOTIFY)?;
+            control.pause(Duration::from_millis(500));
+            control.check()?;
+        }
+        Ok(())
+    }
+
+    /// The names of the pair's prepared transactions on both sides.
+    fn own_prepared(&mut self) -> Result<Vec<String>> {
+        let family = GidFamily::new(&self.config.name, &self.config.slave_field, self.origin);
+        let mut found = prepared(&mut self.master)?;
+        found.extend(prepared(&mut self.slave)?);
+        let own = found.into_iter().filter(|found| found.batch_of(&family).is_some());
+        Ok(own.map(|found| found.gid).collect())
     }
 
     /// Whether a daemon is connected for the slave of this field.

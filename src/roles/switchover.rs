@@ -147,7 +147,9 @@ fn settle(
     report: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Option<Outcome>> {
     let before = (sides.roles.epoch, sides.roles.is_reversed, sides.roles.state);
-    if !sides.has_daemon(&config.slave_field)? {
+    if sides.has_daemon(&config.slave_field)? {
+        sides.await_settlement(control, report)?;
+    } else {
         report("no daemon is connected: replaying what is pending")?;
         match replicator::once(config, control) {
             Err(error) if error.kind() == Kind::Busy => {}
