@@ -109,6 +109,13 @@ pub const ARE_CAPTURED: &str = "select r.name from unnest($1::text[]) r (name) \
          where t.tgrelid = c.oid and t.tgtype & 1 = 1 and t.tgenabled <> 'D' \
          and (f.nspname, p.proname) in (('public', 'py_log_replica'), ('pyreplica', 'by_partition')))";
 
+/// Whether a table's files hold anything, which everybody may ask, and whether the role may read the table.
+pub const HAS_PAGES: &str = "select exists (select from (select c.oid union select relid from pg_partition_tree(c.oid)) p (relid) \
+         where pg_relation_size(p.relid) > 0) as has_pages, \
+         coalesce(has_table_privilege(c.oid, 'select') and has_schema_privilege(n.oid, 'usage'), false) as readable, \
+         c.relkind = 'p' as is_partitioned from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+     where n.nspname = (parse_ident($1))[1]::name and c.relname = (parse_ident($1))[2]::name";
+
 /// When the last batch was committed, by a server's own clock.
 pub const LAST_BATCH_ON_MASTER: &str = "select ts::text from public.replica_slave where field = $1::text::name";
 pub const LAST_BATCH_ON_SLAVE: &str = "select ts::text from public.replica_progress where master = $1";
