@@ -4,10 +4,12 @@
 mod guard;
 mod line;
 mod client;
+mod hosts;
 mod patience;
 mod pooler;
 mod refusal;
 mod settings;
+mod socket;
 mod stream;
 mod xid8;
 
@@ -17,12 +19,8 @@ use crate::base::names::Side;
 use crate::config::dsn::Dsn;
 use crate::server::libpq;
 use crate::server::sql;
-use crate::server::tls::{self, Tls, Use};
-use client::{Client, Failure, counts};
-use guard::Limits;
-use line::Line;
-use postgres::config::{SslMode, SslNegotiation};
-use postgres::{Config, SimpleQueryMessage, Statement};
+use client::{Client, counts};
+use postgres::{SimpleQueryMessage, Statement};
 use std::collections::HashMap;
 use std::panic;
 use std::sync::Arc;
@@ -32,9 +30,6 @@ use std::time::Duration;
 pub use postgres::Row;
 pub use postgres::types::ToSql;
 pub use xid8::Xid8;
-
-/// SQLSTATE of a server that is starting up or shutting down. Another host of the list may be ready.
-const STARTING_UP: &str = "57P03";
 
 /// A row of a simple query, as text: one value for each column.
 pub type TextRow = Vec<Option<String>>;
@@ -55,7 +50,7 @@ impl Session {
     pub fn connect(side: Side, dsn: &Dsn, label: &str, origin: &str) -> Result<Session> {
         let hosts = libpq::complete(dsn)?;
         let open = || {
-            let client = connect_any(side, &hosts, label)?;
+            let client = hosts::connect_any(side, &hosts, label)?;
             let (statements, waiting) = (HashMap::new(), Waiting::default());
             Ok(Session { side, client, statements, waiting, backend: 0, life: Arc::default() })
         };
@@ -250,8 +245,7 @@ impl Session {
         self.backend
     }
 
-    /// Closes the connection, unless it is a Unix socket, if the server does not answer in time. For questions that a server at
-    /// work answers at once.
+    /// Closes the connection if the server does not answer in time. For questions that a server at work answers at once.
     pub fn limit_waits(&mut self, limit: Duration) {
         self.client.set_limit(limit);
     }
@@ -307,90 +301,3 @@ impl Session {
 
 const WENT_AWAY: &str =
     "is the server still running, and is the network up? the server's log says why the session ended";
-
-/// Tries the hosts in order, as libpq does. It tries the next one if a server cannot be reached, but not if the server
-/// refuses the login.
-fn connect_any(side: Side, hosts: &[Dsn], label: &str) -> Result<Client> {
-    let mut failed: Option<Error> = None;
-    for dsn in hosts {
-        let error = match connect_host(side, dsn, label) {
-            Ok(client) => return Ok(client),
-            Err(error) => error,
-        };
-        let is_final = error.kind() == Kind::Config || error.code().is_some_and(|code| code != STARTING_UP);
-        let error = match failed {
-            Some(before) => refusal::both(&before, error, &format!("at {}", refusal::place(dsn))),
-            None => error,
-        };
-        if is_final {
-            return Err(error);
-        }
-        failed = Some(error);
-    }
-    Err(failed.expect("a completed connection string has a host"))
-}
-
-/// Tries every address of the host, each with its own time limit.
-fn connect_host(side: Side, dsn: &Dsn, label: &str) -> Result<Client> {
-    let tls = Tls::of(side, dsn)?;
-    let (mut config, limit) = settings::of(side, dsn, label)?;
-    // The line asks for TLS itself, or does without.
-    match tls::is_socket(dsn) {
-        true => config.ssl_mode(SslMode::Disable),
-        false => config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct),
-    };
-    let refused = |failure| refusal::no_connection(side, dsn, &failure);
-    let addresses = match dsn.get("host") {
-        Some(host) if dsn.get("hostaddr").is_none() && !host.starts_with('/') => {
-            client::resolve(host).map_err(refused)?
-        }
-        _ => Vec::new(),
-    };
-    if addresses.is_empty() {
-        return connect_address(side, dsn, (&config, limit), &tls);
-    }
-    let mut failed = None;
-    for address in addresses {
-        let mut config = config.clone();
-        config.hostaddr(address);
-        match connect_address(side, dsn, (&config, limit), &tls) {
-            Err(error) if error.code().is_none_or(|code| code == STARTING_UP) => failed = Some(error),
-            settled => return settled,
-        }
-    }
-    Err(failed.expect("there is an address"))
-}
-
-/// Makes the attempts that sslmode asks for. It makes the second one only if that may help.
-fn connect_address(side: Side, dsn: &Dsn, (config, limit): (&Config, Duration), tls: &Tls) -> Result<Client> {
-    let mut failed: Option<Error> = None;
-    for attempt in tls.attempts {
-        // The caller gives up first, and says so.
-        let limit = limit.saturating_mul(2);
-        let (limits, patience) = (Arc::new(Limits::new(limit)), Arc::default());
-        let line = Line { tls: tls.connector.clone(), use_of_tls: *attempt, limit, limits, patience };
-        let failure = match Client::connect(config, line) {
-            Ok(client) => return Ok(client),
-            Err(failure) => failure,
-        };
-        let may_retry = match &failure {
-            Failure::Refused(error) => {
-                let is_about_tls = tls::diagnose(error).is_some();
-                let refuses_login = error.code().is_some_and(|code| code.code().starts_with("28"));
-                is_about_tls || (refuses_login && (*attempt == Use::Never || tls.has_seen_certificate()))
-            }
-            Failure::Unresolved(_) => false,
-        };
-        let error = refusal::no_connection(side, dsn, &failure);
-        let way = if *attempt == Use::Never { "without TLS" } else { "with TLS" };
-        let error = match failed {
-            Some(before) => refusal::both(&before, error, way),
-            None => error,
-        };
-        if !may_retry {
-            return Err(error);
-        }
-        failed = Some(error);
-    }
-    Err(failed.expect("every mode makes an attempt"))
-}
