@@ -41,6 +41,7 @@ pub struct Session {
     waiting: Waiting,
     /// The server's process for this session.
     backend: i32,
+    is_standby: bool,
     life: Arc<()>,
 }
 
@@ -52,12 +53,13 @@ impl Session {
         let open = || {
             let client = hosts::connect_any(side, &hosts, label)?;
             let (statements, waiting) = (HashMap::new(), Waiting::default());
-            Ok(Session { side, client, statements, waiting, backend: 0, life: Arc::default() })
+            Ok(Session { side, client, statements, waiting, backend: 0, is_standby: false, life: Arc::default() })
         };
         let mut session = open()?;
         pooler::refuse(&mut session, &hosts, open)?;
         session.set_up(origin)?;
-        session.backend = session.query_one("ask for the process id", "select pg_backend_pid()", &[])?.get(0);
+        let row = session.query_one("ask for the process id", sql::WHO_ANSWERS, &[])?;
+        (session.backend, session.is_standby) = (row.get(0), row.get(1));
         Ok(session)
     }
 
@@ -241,6 +243,11 @@ impl Session {
         }
     }
 
+    /// Whether the server was a standby when the session began.
+    pub fn is_standby(&self) -> bool {
+        self.is_standby
+    }
+
     pub fn backend_pid(&self) -> i32 {
         self.backend
     }
@@ -290,7 +297,7 @@ impl Session {
 
     fn error(&self, operation: &str, error: &postgres::Error) -> Error {
         match error.as_db_error() {
-            Some(server) => refusal::from_server(self.side, operation, server),
+            Some(server) => refusal::from_server(self.side, operation, server).of_standby(self.is_standby),
             None if self.close_reason().is_some() => self.closed(operation),
             None => refusal::too_much(self.side, operation, error).unwrap_or_else(|| {
                 Error::new(Kind::Connection, Some(self.side), operation, error).with_hint(WENT_AWAY)
