@@ -82,9 +82,12 @@ fn a_table_that_was_attached_with_rows_in_it_is_named() {
          alter table r attach partition empty for values from (20) to (30);
          insert into r values (1, 5), (2, 16), (3, 25)",
     );
-    let _daemon = pair.start();
+    let mut daemon = pair.start();
     pair.run_on_slave("alter table r attach partition filled for values from (10) to (30)");
     wait_until("the logged rows arrive", || pair.on_slave("select count(*) from r") == ["3"]);
+    daemon
+        .wait_log("WARNING: master: public.filled had rows when it was attached to public.r: they are not in the log");
+    assert!(!daemon.log().contains("public.empty") && !daemon.log().contains("public.own"), "{}", daemon.log());
     let found = faults(&pair, "");
     assert_finds(
         &found,

@@ -98,6 +98,14 @@ pub const SKIP_HELD: &str = "with given_up as (delete from public.replica_held w
      insert into public.replica_skipped (master, id, txid, relation, event, old, new, sql, error, reason) \
      select master, id, txid, relation, event, old, new, sql, error, $3 from given_up order by place";
 
+/// The partitions that were attached after their root got the trigger.
+pub const ATTACHED: &str = include_str!("../../sql/query/attached.sql");
+
+/// Another text whenever a partition is attached or detached.
+pub const INHERITS: &str = "select count(*) || ' ' || coalesce(sum(xmin::text::bigint), 0) from pg_inherits";
+
+pub const BEGIN_LOOK: &str = "BEGIN; SET LOCAL lock_timeout = '100ms'";
+
 /// The unlogged tables of a server that was started after $1.
 pub const EMPTIED: &str = include_str!("../../sql/query/emptied.sql");
 
