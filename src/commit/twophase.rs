@@ -52,6 +52,9 @@ use crate::replay::replayer::Replayer;
 use crate::server::checks::Findings;
 use crate::server::session::Session;
 
+/// SQLSTATE of COMMIT PREPARED for a transaction that is not there.
+const UNKNOWN_GID: &str = "42704";
+
 mod quarantine;
 mod one_message;
 mod part;
@@ -346,5 +349,18 @@ fn moved() -> Error {
 
 fn finish(session: &mut Session, command: &str, number: BatchNumber, gid: &str) -> Result<()> {
     let operation = format!("{} batch {number}", command.to_lowercase());
-    session.message(&operation, &format!("{command} {}", quote_literal(gid))).map(drop)
+    let finished = session.message(&operation, &format!("{command} {}", quote_literal(gid)));
+    finished.map(drop).map_err(|error| if error.is_transient() { error } else { unsettled(error) })
+}
+
+/// What is prepared has been replayed. So whatever a server refuses now, no change is to blame, and recovery goes on from there.
+fn unsettled(error: Error) -> Error {
+    let detail = match error.code() {
+        Some(UNKNOWN_GID) => "it is not prepared there any more: somebody has committed it or rolled it back by hand",
+        _ => error.detail(),
+    };
+    Error::new(Kind::Contention, error.side(), error.operation(), detail).with_hint(
+        "nothing is lost: the daemon connects again, sees in the last batch of both servers what became of it, and settles or \
+         replays the rest. Leave transactions named pyreplica:... to the daemon",
+    )
 }

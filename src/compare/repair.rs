@@ -50,6 +50,7 @@ pub fn prepare(slave: &mut Session, plan: &ComparePlan) -> Result<()> {
     }
     let detail = "the role may not set session_replication_role, and the slave's triggers must not run for this";
     Err(Error::new(Kind::Setup, Some(Side::Slave), "repair rows", detail)
+        .of_standby(slave.is_standby())
         .with_hint("GRANT SET ON PARAMETER session_replication_role TO ...; (from PostgreSQL 15), or use a superuser"))
 }
 

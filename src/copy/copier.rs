@@ -137,13 +137,9 @@ fn without_daemon(
     notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     if options.schema {
         let sides = (&mut pair.master, &mut pair.slave);
-        report(CopyEvent::Note(schema::create(
-            config,
-            sides,
-            &tables,
-            (!options.tables.is_empty(), options.no_owner),
-            control,
-        )?));
+        let parts = (!options.tables.is_empty(), options.no_owner);
+        let notes = schema::create(config, sides, &tables, parts, control)?;
+        notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     }
     copied::create(&mut pair.slave)?;
     let scope = choose_scope(options, &mut pair, tables)?;

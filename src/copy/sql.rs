@@ -19,6 +19,12 @@ pub const MISSING_ROLES: &str = "select array(select r from unnest($1::text[]) r
      where not exists (select from pg_roles where rolname = r)), \
      (select rolsuper from pg_roles where rolname = current_user)";
 
+pub static TABLESPACES: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/tablespaces.sql")));
+
+/// The tablespaces of $1 that there are not, or that this role may not create anything in.
+pub const MISSING_TABLESPACES: &str = "select array(select r from unnest($1::text[]) r where not exists \
+     (select from pg_tablespace where spcname = r and has_tablespace_privilege(oid, 'create')))";
+
 pub const WITH_PARTITIONS: &str = include_str!("../../sql/query/partitions.sql");
 
 pub const NOT_VALID: &str = include_str!("../../sql/query/not_valid.sql");

@@ -13,7 +13,7 @@ mod sequences;
 mod server;
 mod tables;
 
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ON_PRIMARY, Result, is_for_primary};
 use crate::base::names::Side;
 use crate::commit::twophase::pair_key;
 use crate::config::settings::Config;
@@ -97,6 +97,10 @@ pub fn diagnose(
         if pair::examine(&mut report, master, slave) {
             sequences::examine(&mut report, config, master, slave);
         }
+    }
+    for standby in [&master, &slave].into_iter().flatten().filter(|session| session.is_standby()) {
+        let findings = report.findings.iter_mut().filter(|finding| finding.side == Some(standby.side()));
+        findings.for_each(Finding::move_to_primary);
     }
     report.findings
 }
@@ -185,6 +189,14 @@ impl Finding {
     fn fix(&mut self, statement: impl Into<String>) -> &mut Finding {
         self.fixes.push(statement.into());
         self
+    }
+
+    /// Says of statements that a standby does not run where they are to be run.
+    fn move_to_primary(&mut self) {
+        if self.fixes.iter().chain(&self.advice).any(|text| is_for_primary(text)) {
+            let alone = ON_PRIMARY.trim_matches(['(', ')']).to_string();
+            self.advice = Some(self.advice.take().map_or(alone, |advice| format!("{advice} {ON_PRIMARY}")));
+        }
     }
 
     fn advise(&mut self, advice: impl Into<String>) -> &mut Finding {

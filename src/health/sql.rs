@@ -18,7 +18,6 @@ pub const DOCTOR_TRIGGERS: &str = include_str!("../../sql/query/doctor/triggers.
 pub const DOCTOR_LOCKS: &str = include_str!("../../sql/query/doctor/locks.sql");
 pub const DOCTOR_NOT_REPLICATED: &str = include_str!("../../sql/query/doctor/not_replicated.sql");
 pub const DOCTOR_UNLOGGED: &str = include_str!("../../sql/query/doctor/unlogged.sql");
-pub const DOCTOR_ATTACHED: &str = include_str!("../../sql/query/doctor/attached.sql");
 pub const DOCTOR_SLAVE: &str = include_str!("../../sql/query/doctor/slave.sql");
 pub static DOCTOR_CATALOG: LazyLock<String> =
     LazyLock::new(|| with_own(include_str!("../../sql/query/doctor/catalog.sql")));

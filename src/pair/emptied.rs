@@ -22,7 +22,7 @@ pub fn find(pair: &mut Pair, field: &str) -> Result<Vec<String>> {
     let mut told = Vec::new();
     for row in on_master.iter().filter(|row| row.get("captured")) {
         let relation: &str = row.get("relation");
-        if !has_rows(master, relation, row.get("readable"))? && has_rows(slave, relation, true)? {
+        if !may_have_rows(master, relation)? && may_have_rows(slave, relation)? {
             told.push(text(Side::Master, relation, row.get("started")));
         }
     }
@@ -36,19 +36,23 @@ pub fn find(pair: &mut Pair, field: &str) -> Result<Vec<String>> {
     };
     for row in on_slave.iter().filter(|row| captured.contains(row.get::<_, &str>("relation"))) {
         let relation: &str = row.get("relation");
-        if !has_rows(slave, relation, row.get("readable"))? && has_rows(master, relation, true)? {
+        if !may_have_rows(slave, relation)? && may_have_rows(master, relation)? {
             told.push(text(Side::Slave, relation, row.get("started")));
         }
     }
     Ok(told)
 }
 
-/// Whether the table has rows. On the master the role may not be allowed to read it: then it may have some.
-fn has_rows(session: &mut Session, relation: &str, is_readable: bool) -> Result<bool> {
-    if !is_readable {
-        return Ok(false);
+/// False if the table is certainly empty. A role that may not read it can only see that its files are: a crash leaves them so.
+fn may_have_rows(session: &mut Session, relation: &str) -> Result<bool> {
+    let operation = "look for rows";
+    let found = session.query(operation, sql::HAS_PAGES, &[&relation])?;
+    let Some(row) = found.first().filter(|row| row.get("has_pages")) else { return Ok(false) };
+    if !row.get::<_, bool>("readable") {
+        return Ok(true);
     }
-    match session.text_rows("look for rows", &format!("SELECT EXISTS (SELECT FROM {relation})")) {
+    let only = if row.get("is_partitioned") { "" } else { "ONLY " };
+    match session.text_rows(operation, &format!("SELECT EXISTS (SELECT FROM {only}{relation})")) {
         Ok(rows) => Ok(rows.into_iter().flatten().flatten().next().as_deref() == Some("t")),
         Err(error) if error.is_transient() => Err(error),
         Err(_) => Ok(true),

@@ -100,7 +100,7 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
             pair.recover()?;
         }
         let is_done = housekeeping.run(config, &mut pair, replayed_at.elapsed() >= QUIET)?;
-        housekeeping.take_warning().into_iter().for_each(|warning| progress(Milestone::Warning(warning)));
+        housekeeping.take_warnings().into_iter().for_each(|warning| progress(Milestone::Warning(warning)));
         if is_done {
             let since = Instant::now();
             let flags = until_flags(&mut pair, replayed_at);

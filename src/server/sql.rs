@@ -36,6 +36,9 @@ pub const IDENTITY: &str = "select (select system_identifier from pg_control_sys
      current_setting('server_version_num')::int, pg_is_in_recovery() \
      from pg_database where datname = current_database()";
 
+/// The server's process for this session, and whether it is a standby's.
+pub const WHO_ANSWERS: &str = "select pg_backend_pid(), pg_is_in_recovery()";
+
 /// The log's oid, which distinguishes an installation from a later one in the same database. The second column is null
 /// if an earlier version made the log.
 pub const LOG: &str = "select to_regclass('public.replica_log')::oid, (select attrelid from pg_attribute \

@@ -1,7 +1,7 @@
 //! Which tables can be compared, by which key and columns, and why others cannot.
 
 use super::in_progress::PendingChanges;
-use crate::base::error::{Error, Kind, Result};
+use crate::base::error::{Error, Kind, ON_PRIMARY, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
 use crate::compare::digest::{DigestSource, Hash, KeyColumn};
 use crate::compare::sql;
@@ -130,10 +130,9 @@ fn table_plan(
         return left_out(LeftOutKind::ByDesign, why.into());
     }
     if !table.get::<_, bool>("known") {
-        return left_out(
-            LeftOutKind::ByDesign,
-            "its changes are logged under a name that pyreplica does not know: SELECT py_log_create_tg(...)".into(),
-        );
+        let what = "its changes are logged under a name that pyreplica does not know: SELECT py_log_create_tg(...)";
+        let place = if master.is_standby() { format!(" {ON_PRIMARY}") } else { String::new() };
+        return left_out(LeftOutKind::ByDesign, format!("{what}{place}"));
     }
     let filters: Vec<String> = table.get("filters");
     if let Some(event) = filters.iter().find(|event| *event != "INSERT") {
