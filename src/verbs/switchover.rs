@@ -92,7 +92,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     } else {
         output::print(&text(&outcome, options.dry_run))?;
     }
-    Ok(if outcome.notes.is_empty() { ExitCode::Success } else { ExitCode::Warned })
+    Ok(if outcome.notes.is_empty() || outcome.was_finished { ExitCode::Success } else { ExitCode::Warned })
 }
 
 fn text(outcome: &Outcome, is_dry: bool) -> String {
