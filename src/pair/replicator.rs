@@ -98,6 +98,8 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
         if recovered_at.elapsed() >= patience {
             recovered_at = Instant::now();
             pair.recover()?;
+            // It may have settled a switchover.
+            refuse_if_switched(config, &mut pair)?;
         }
         let is_done = housekeeping.run(config, &mut pair, replayed_at.elapsed() >= QUIET)?;
         housekeeping.take_warnings().into_iter().for_each(|warning| progress(Milestone::Warning(warning)));
