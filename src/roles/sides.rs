@@ -38,8 +38,8 @@ pub struct Sides {
     pub key: String,
     /// The tables that are replicated, as the log names them.
     pub tables: Vec<String>,
-    /// Whether the daemon may take the replica role, on the master and on the slave. Otherwise the fence lets its role pass, and the
-    /// triggers that log are disabled on the slave, where replayed changes would fire them.
+    /// Whether the daemon may take the replica role, on the master and on the slave. Otherwise the fence lets its role pass where it
+    /// replays, and the triggers that log are disabled on the slave, where replayed changes would fire them.
     pub replica_role: (bool, bool),
 }
 
