@@ -19,9 +19,13 @@ SECTION = "switchover"
 AFTER_SECONDS = 2
 # How long a command may take.
 COMMAND_SECONDS = 120
+# How often Slony-I's LOCK SET is tried for one exchange.
+TRIES = 50
 
 
 class Pyreplica(peers.Pyreplica):
+    deadlocks = 0
+
     def setup(self, tables):
         self.config = self.servers.folder / "pyreplica.conf.d" / "BENCH.conf"
         triggers.pyreplica(self.servers, DATABASE, tables)
@@ -44,8 +48,7 @@ class Slony(trigger_peers.Slony):
     """Its subscribers refuse writers too, but nothing tells libpq which host is the origin: the clients try them in turn."""
 
     def setup(self, tables):
-        self.origin = 1
-        self.daemons = []
+        self.origin, self.deadlocks = 1, 0
         adds = "".join(f"set add table (set id=1, origin=1, id={number}, fully qualified name='public.{table}');\n"
                        for number, table in enumerate(tables, 1))
         sequences = [f"{table}_{column}_seq" for table in tables for column in ("id", "number")]
@@ -73,12 +76,24 @@ class Slony(trigger_peers.Slony):
     def exchange(self):
         """As its manual says: LOCK SET, and MOVE SET when the subscriber has it all."""
         origin, other = self.origin, 3 - self.origin
+        self.lock(origin)
         triggers.slonik(self.preamble + f"""
-            lock set (id=1, origin={origin});
+            sync (id={origin});
             wait for event (origin={origin}, confirmed={other}, wait on={origin}, timeout={COMMAND_SECONDS});
             move set (id=1, old origin={origin}, new origin={other});
             wait for event (origin={origin}, confirmed={other}, wait on={origin}, timeout={COMMAND_SECONDS});""")
         self.origin = other
+
+    def lock(self, origin):
+        """It locks one table after the other, so that it and writers of several tables wait for each other: again, then."""
+        for _ in range(TRIES):
+            try:
+                return triggers.slonik(self.preamble + f"lock set (id=1, origin={origin});")
+            except RuntimeError as error:
+                if "deadlock" not in str(error) and "blocked by process" not in str(error):
+                    raise
+                self.deadlocks += 1
+        raise RuntimeError(f"LOCK SET has met a deadlock {TRIES} times")
 
 
 PEERS = {"pyreplica": Pyreplica, "slony": Slony}
@@ -115,6 +130,8 @@ def measure_peer(servers, sizes, samples, name):
             daemon.must_run()
     records, seconds = end_writers(servers, writers), time.time() - start
     report(add, records, exchanges, start, seconds)
+    if peer.deadlocks:
+        add("deadlocks of the command", "attempts", peer.deadlocks)
     judge(servers, add, records, tables, peer)
 
 
