@@ -42,6 +42,7 @@ mod odd_tables;
 mod one_message;
 mod one_phase;
 mod order;
+mod own_role;
 mod pairs;
 mod pause;
 mod policy;
