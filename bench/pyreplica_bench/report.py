@@ -160,12 +160,14 @@ def switchover(samples):
                          ("command", "s"), ("errors", "each"))),
                      errors or "none", *(f"{sum(values(peer, case, 'transactions')):,}" for case in ("lost", "done twice"))])
     count = max((len(values(peer, "command", "s")) for peer in peers), default=0)
+    deadlocks = "".join(f"\n{name_of(peer)}'s command met {sum(found):,} deadlocks with the clients in all, and was tried again.\n"
+                        for peer in peers if (found := values(peer, "deadlocks of the command", "attempts")))
     return (f"The roles are exchanged there and back again, {count} times, while clients write at a steady rate and repeat what"
             " fails in a\nnew session. *Longest*: of all transactions of all clients that ended during one exchange or in the two"
             " seconds after it,\nfrom the first attempt to the commit; *without*: between two exchanges. Each is the median of the"
             " exchanges, and in brackets\nthe least and the greatest.\n\n"
             + table(["", "transactions/s", "p50, ms", "longest without, ms", "longest, ms", "the command says, ms", "command, s",
-                     "errors each time", "errors in all, by SQLSTATE", "lost", "done twice"], rows))
+                     "errors each time", "errors in all, by SQLSTATE", "lost", "done twice"], rows) + deadlocks)
 
 
 def scatter(values):
