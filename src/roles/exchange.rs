@@ -29,7 +29,6 @@ use crate::process::failpoint;
 use crate::roles::sides::Sides;
 use crate::roles::sql;
 use crate::server::checks;
-use crate::server::connect;
 use crate::server::fence::{self, Fenced};
 use crate::server::role::{self, place};
 use crate::server::session::{Session, ToSql};
@@ -59,6 +58,8 @@ pub struct Exchange<'a> {
     pub others: Vec<OtherSlave>,
     /// The old master has its half already: a switchover was interrupted between the two commits.
     pub is_half_done: bool,
+    /// A session of its own on the old master, for the lock that keeps others from settling what this prepares.
+    pub guard: Session,
 }
 
 /// The first "batch" of the new direction.
@@ -108,9 +109,7 @@ impl Exchange<'_> {
 
     fn both_halves(&mut self, dry: bool) -> Result<()> {
         // A daemon must not take for dead what this verb has prepared.
-        let label = format!("{} switchover guard", self.sides.config.name);
-        let mut guard = connect::connect(Side::Master, &self.sides.config.master, &label)?;
-        guard.message("keep others from settling", commit_sql::HOLD_SWITCHOVER)?;
+        self.guard.message("keep others from settling", commit_sql::HOLD_SWITCHOVER)?;
         self.refuse_if_changed()?;
         let two_phase = self.sides.config.two_phase && !self.is_half_done;
         let last = if self.is_half_done { None } else { Some(self.last_batch()?) };

@@ -118,17 +118,20 @@ pub fn run(
         Some(pair) => pair.clone(),
         None => sides.master.query_one("name the pair", sql::NAME_PAIR, &[])?.get(0),
     };
+    // A connection takes a while, and writers are not to wait for that.
+    let label = format!("{} switchover guard", sides.config.name);
+    let mut spare = connect::connect(Side::Master, &sides.config.master, &label)?;
     report("locking the tables: writers wait from now on, readers go on")?;
     let since = locked(&mut sides, &tables, options, control)?;
     let deadline = since + options.wait;
     let held = sides
         .refuse_new_tables(&tables)
-        .and_then(|()| under_lock(&mut sides, &taken, options, deadline, control, &mut outcome));
+        .and_then(|()| under_lock(&mut sides, &mut spare, &taken, options, deadline, control, &mut outcome));
     let others = held.inspect_err(|_| {
         sides.master.roll_back();
     })?;
     let epoch = outcome.epoch;
-    let exchange = Exchange { sides: &mut sides, tables: &tables, epoch, pair, others, is_half_done };
+    let exchange = Exchange { sides: &mut sides, tables: &tables, epoch, pair, others, is_half_done, guard: spare };
     exchange.run(options.dry_run)?;
     outcome.waited = since.elapsed();
     if options.dry_run {
@@ -251,6 +254,7 @@ fn locked(sides: &mut Sides, tables: &[Fenced], options: &Options, control: &Con
 /// What is done while writers wait, before the two transactions.
 fn under_lock(
     sides: &mut Sides,
+    spare: &mut Session,
     taken: &[String],
     options: &Options,
     deadline: Instant,
@@ -266,7 +270,7 @@ fn under_lock(
     }
     failpoint::reached("switch drained");
     if !options.dry_run {
-        carry_sequences(sides, outcome)?;
+        carry_sequences(sides, spare, outcome)?;
     }
     let left = || deadline.saturating_duration_since(Instant::now());
     if let Some(command) = &options.on_fenced {
@@ -328,11 +332,10 @@ fn too_late(what: &str) -> Error {
 }
 
 /// Sets the slave's sequences to where the master's are. Nobody takes numbers for rows meanwhile, since all writers wait.
-fn carry_sequences(sides: &mut Sides, outcome: &mut Outcome) -> Result<()> {
-    let label = format!("{} switchover sequences", sides.config.name);
-    // The master's session is in a transaction, and sequences obey none.
-    let mut master = connect::connect(Side::Master, &sides.config.master, &label)?;
-    let done = set_exactly(&mut master, &mut sides.slave, None, Occasion::Switchover)?;
+///
+/// `master` is another session than that with the locks, which is in a transaction: sequences obey none.
+fn carry_sequences(sides: &mut Sides, master: &mut Session, outcome: &mut Outcome) -> Result<()> {
+    let done = set_exactly(master, &mut sides.slave, None, Occasion::Switchover)?;
     outcome.sequences = (done.same + done.set.len()) as u64;
     let mut reasons: Vec<String> = done.not_set.iter().map(|(why, _)| why.to_string()).collect();
     reasons.sort_unstable();

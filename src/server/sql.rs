@@ -100,7 +100,7 @@ pub const DAEMON: &str = include_str!("../../sql/query/status/daemon.sql");
 
 pub const ROLES_INSTALL: &str = include_str!("../../sql/roles-install.sql");
 
-pub const HAS_ROLES: &str = "select to_regclass('public.replica_role') is not null";
+pub const HAS_ROLES: &str = include_str!("../../sql/query/has_roles.sql");
 
 /// What this database says about the pairs with a field, the latest first.
 pub const ROLES: &str = "select role, pair, epoch, peer, peer_at, since::timestamptz(0)::text as since, token \
