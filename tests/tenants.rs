@@ -506,3 +506,33 @@ fn the_code_of_a_tenant_on_the_slave_has_no_other_rights_than_his_if_his_role_re
     assert_says(&stopped.output, &["permission denied for schema other"]);
     pair.run_on_slave(&format!("revoke set on parameter session_replication_role from {role}"));
 }
+
+/// Who may create tables in public says nothing about who is the master, stops no daemon, and gets no trigger of his on our table.
+#[test]
+fn a_table_of_roles_that_a_tenant_has_made_counts_for_nothing() {
+    let tenant = Tenant::new("create table ten.t (id int primary key)");
+    let (pair, role) = (&tenant.pair, &tenant.role);
+    tenant.logged_tables(&["t"]);
+    for run in [Pair::run, Pair::run_on_slave] {
+        run(pair, &format!("grant create on schema public to {role}"));
+    }
+    let squat =
+        "create table public.replica_role (field name, peer text, pair text, role text, epoch bigint, peer_at text,
+                     batch bigint, token text, since timestamptz default now());
+                 grant select on public.replica_role to public;
+                 insert into public.replica_role values ('replicated', 'x', 'p', 'moved', 9, 'host=evil');
+                 insert into public.replica_role values ('replicated', 'x', 'p', 'slave', 9, 'host=evil')";
+    tenant.does(squat);
+    tenant.does_on_slave(squat);
+    tenant.does("insert into ten.t values (1)");
+    pair.once();
+    assert_eq!(pair.on_slave("select id from ten.t"), ["1"]);
+    assert!(!pair.verb(&["status"]).output.contains("evil"));
+    let refused = pair.verb(&["protect"]);
+    assert!(!refused.status.success());
+    assert_says(&refused.output, &[&format!("replica_role of {role}"), "Drop it"]);
+    assert!(pair.on_slave("select 1 from pg_trigger where tgname = '!replica_fence'").is_empty());
+    tenant.does_on_slave("drop table public.replica_role; create function public.py_log_fence() returns trigger language plpgsql as 'begin end'");
+    let refused = pair.verb(&["protect"]);
+    assert_says(&refused.output, &[&format!("py_log_fence() of {role}"), "Drop it"]);
+}
