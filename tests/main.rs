@@ -38,6 +38,7 @@ mod masters;
 mod memory;
 mod metrics;
 mod names;
+mod no_key;
 mod odd_tables;
 mod one_message;
 mod one_phase;

@@ -132,7 +132,7 @@ fn left_behind(master: &mut Session) -> Result<Option<Obstacle>> {
     Ok((!tables.is_empty()).then(|| {
         Obstacle::new(
             format!("not replicated, so they would be left behind: {}", list(&tables)),
-            "give each a primary key and its trigger (pyreplica install), and copy it (pyreplica copy --table); or copy them by \
+            "give each a primary key or a REPLICA IDENTITY, and its trigger (pyreplica install), and copy it (pyreplica copy --table); or copy them by \
              hand afterwards",
         )
         .that_may_be_left()
