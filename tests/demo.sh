@@ -186,10 +186,10 @@ damage_and_repair() {
     verb status "$rundir/demo.conf"
 }
 
-# One line a table: name, rows, digest of all rows in the order of the key.
+# One line a table: name, rows, digest of all rows in the order of the key, or of the rows themselves.
 digests() {
-    for table in accounts:aid branches:bid history:id tellers:tid; do
-        name=pgbench_${table%:*} key=${table#*:}
+    for table in accounts:aid branches:bid history:t::text tellers:tid; do
+        name=pgbench_${table%%:*} key=${table#*:}
         "$1" -F ' ' -c "select '$name', count(*), md5(string_agg(md5(t::text), '' order by $key)) from $name t" demo
     done
 }

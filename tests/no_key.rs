@@ -1,7 +1,8 @@
 //! Tables without a primary key: REPLICA IDENTITY USING INDEX, whose columns are the key, and FULL, where the whole old row says
 //! which row is meant.
 
-use crate::harness::{Pair, drains, drains_at_once, run};
+use crate::harness::{Pair, drains, drains_at_once, psql, run};
+use std::process::Command;
 use std::thread;
 
 /// Any type, also some without an operator for equality, which no key could have.
@@ -535,4 +536,41 @@ fn casts_and_operators_that_the_owner_of_a_type_has_made_are_not_called() {
     pair.once();
     compared(&pair, &["repair"]);
     drains(&pair);
+}
+
+/// Then each change is replayed by itself.
+#[test]
+fn rows_are_found_where_a_trigger_of_the_slave_sees_each_change() {
+    let pair = pair_with(T);
+    pair.run_on_slave(
+        "create table seen (n bigint generated always as identity, op text);
+         create function see() returns trigger language plpgsql as
+             'begin insert into public.seen (op) values (tg_op); return null; end';
+         create trigger see after insert or update or delete on t for each row execute function see();
+         alter table t enable always trigger see",
+    );
+    pair.run("insert into t select i / 5, 'x', null from generate_series(1, 100) i");
+    pair.run("update t set c = 'y' where a < 4; delete from t where ctid in (select max(ctid) from t group by a)");
+    pair.run("delete from t where a = 7; insert into t values (1, 'x', null)");
+    pair.once();
+    assert_eq!(
+        pair.on_slave("select op || count(*) from seen group by op order by op"),
+        ["DELETE25", "INSERT101", "UPDATE19"]
+    );
+    let sql = "select row(a, b, c)::text from t order by 1";
+    assert_eq!(pair.on_master(sql), pair.on_slave(sql));
+}
+
+#[test]
+fn without_any_identity_the_hint_names_both_statements() {
+    let pair = Pair::new();
+    pair.run("create schema \"S\"; create table \"S\".keyless (a int)");
+    let mut command = Command::new(psql());
+    let output = command.args(["-XAt", "-c", "select py_log_create_tg('S', 'keyless')", &pair.master_dsn]).output();
+    let output = output.expect("psql runs");
+    let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(said, "table keyless has no pk constraint (couldn't be replicated)!\n");
+    for statement in ["USING INDEX ...;", "FULL;"] {
+        assert!(told.contains(&format!("ALTER TABLE \"S\".keyless REPLICA IDENTITY {statement}")), "{told}");
+    }
 }

@@ -453,3 +453,17 @@ fn a_role_that_only_looks_runs_status_doctor_and_compare() {
         assert_eq!(client.batch_execute(sql).unwrap_err().code().map(|code| code.code()), Some("42501"), "{sql}");
     }
 }
+
+#[test]
+fn rows_that_no_key_finds_are_found_with_these_rights() {
+    let pair = Restricted::new("create table t (a int, b json); alter table t replica identity full");
+    pair.run("insert into t select i / 3, '{}' from generate_series(1, 60) i");
+    pair.falls_back_quietly();
+    pair.run("delete from t where ctid in (select max(ctid) from t group by a); update t set b = null where a > 9");
+    pair.falls_back_quietly();
+    if pair.allow_replica_role() {
+        pair.run("delete from t where ctid in (select max(ctid) from t group by a); update t set a = -a");
+        assert_eq!(pair.once().count("Looking closer"), 0);
+        pair.assert_equal();
+    }
+}

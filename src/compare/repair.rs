@@ -106,12 +106,11 @@ pub fn values(
         .collect())
 }
 
+/// A row: the names of its columns and their values.
+pub type NamedValues = Vec<(String, Option<String>)>;
+
 /// For the operator, where no key names a row: the values of each.
-pub fn whole_rows(
-    servers: &mut Servers,
-    plan: &ComparePlan,
-    differences: &[Difference],
-) -> Result<Vec<Vec<(String, Option<String>)>>> {
+pub fn whole_rows(servers: &mut Servers, plan: &ComparePlan, differences: &[Difference]) -> Result<Vec<NamedValues>> {
     let keys = keys(differences);
     let (from_master, from_slave) =
         servers.ask_both("look at rows", &plan.master.values(&keys), &plan.slave.values(&keys))?;

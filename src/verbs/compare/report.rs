@@ -4,7 +4,7 @@ use crate::base::error::{Error, ExitCode};
 use crate::base::names::quote_ident;
 use crate::base::shown::shown;
 use crate::compare::comparison::{ComparePlan, Counts, Difference, DifferenceKind, LeftOutKind, LeftOutTable};
-use crate::compare::repair::ColumnDifference;
+use crate::compare::repair::{ColumnDifference, NamedValues};
 use crate::process::output::{Json, TextTable, json};
 
 /// Longer values are cut, in the text for people and in the JSON. The databases have the whole values.
@@ -36,7 +36,7 @@ pub struct Shown {
     pub row: Difference,
     pub values: Vec<ColumnDifference>,
     /// The values of the row, if no key names it.
-    pub whole: Vec<(String, Option<String>)>,
+    pub whole: NamedValues,
 }
 
 /// What repair has done to the rows that differ.
