@@ -10,6 +10,8 @@
 #   bench/run.sh --rounds 1 --no-fsync        fewer rounds, no waiting for the disk; into target/bench/
 #   bench/run.sh --report samples.json...     no measuring: the report of earlier runs anew; into target/bench/
 #   --out DIR                                 where to write to
+#
+# PYREPLICA=path names the binary, or else a release build is made.
 set -eu
 cd "$(dirname "$0")/.."
 . tests/lib.sh
@@ -76,6 +78,10 @@ install_packages() {
 }
 
 build() {
+    if [ -n "${PYREPLICA:-}" ]; then
+        cp "$PYREPLICA" "$rundir/"
+        return
+    fi
     echo "building pyreplica"
     cargo build --release --quiet
     cp target/x86_64-unknown-linux-gnu/release/pyreplica "$rundir/"

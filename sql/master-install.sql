@@ -865,9 +865,10 @@ begin
 end
 $computed$;
 
--- Returns the columns that tell a large row from all others: the primary key that the table has now, and the columns that
--- the arguments of the trigger name, which were the primary key or were named by hand. NULL if two rows may have the same
--- values there, for the time of a transaction if the constraint is deferrable; with "whole" it does not matter.
+-- Returns the columns that tell a large row from all others: the primary key that the table has now, the index of its
+-- REPLICA IDENTITY, and the columns that the arguments of the trigger name, which were the key or were named by hand. NULL if
+-- two rows may have the same values there, for the time of a transaction if the constraint is deferrable; or if the table
+-- has REPLICA IDENTITY FULL, which wants old rows whole. With "whole" neither matters.
 create or replace function pyreplica.logged_key(relation pg_catalog.oid, named pg_catalog.text[], whole boolean)
     returns pg_catalog.text[] language plpgsql stable
 as $logged_key$
@@ -876,16 +877,21 @@ declare
         select a.attnum from pg_catalog.pg_attribute a
          where a.attrelid operator(pg_catalog.=) relation and a.attnum operator(pg_catalog.>) 0::pg_catalog.int2
            and not a.attisdropped
-           and (a.attname::pg_catalog.text operator(pg_catalog.=) any (named) or exists (
-               select from pg_catalog.pg_index i
-                where i.indrelid operator(pg_catalog.=) relation and i.indisprimary
-                  and a.attnum operator(pg_catalog.=) any ((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts operator(pg_catalog.-) 1::pg_catalog.int2]))));
+           and (a.attname::pg_catalog.text operator(pg_catalog.=) any (named) or a.attnum operator(pg_catalog.=) any (array(
+               select pg_catalog.unnest((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts operator(pg_catalog.-) 1::pg_catalog.int2])
+                 from pg_catalog.pg_index i
+                where i.indrelid operator(pg_catalog.=) relation and (i.indisprimary or i.indisreplident)))));
 begin
-    if not coalesce(whole, false) and not exists (
+    if not coalesce(whole, false) and (exists (
+        select from pg_catalog.pg_class c
+         where c.oid operator(pg_catalog.=) relation
+           and case when c.relispartition then (select r.relreplident from pg_catalog.pg_class r
+                                                 where r.oid operator(pg_catalog.=) pg_catalog.pg_partition_root(relation)::pg_catalog.oid)
+                    else c.relreplident end operator(pg_catalog.=) 'f'::pg_catalog."char") or not exists (
         select from pg_catalog.pg_index i
          where i.indrelid operator(pg_catalog.=) relation and i.indisunique and i.indimmediate and i.indisvalid
            and i.indpred is null and i.indexprs is null
-           and (i.indkey::pg_catalog.int2[])[0:i.indnkeyatts operator(pg_catalog.-) 1::pg_catalog.int2] operator(pg_catalog.<@) keys) then
+           and (i.indkey::pg_catalog.int2[])[0:i.indnkeyatts operator(pg_catalog.-) 1::pg_catalog.int2] operator(pg_catalog.<@) keys)) then
         return null;
     end if;
     return array(select a.attname::pg_catalog.text from pg_catalog.pg_attribute a
@@ -1494,15 +1500,17 @@ $py_log_columns$;
 end
 $install$;
 
--- The columns of the primary key of a table, in its order. NULL if it has none.
+-- The columns of the key of a table, in its order: those of the index that REPLICA IDENTITY USING INDEX names, or of the
+-- primary key. NULL if it has neither.
 create or replace function public.py_log_key(relation regclass) returns text[] language sql stable
     set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_key$
     select array_agg(a.attname::text order by k.n)
-      from pg_index i
+      from (select i.indrelid, i.indkey, i.indnkeyatts from pg_index i
+             where i.indrelid = relation and (i.indisprimary or i.indisreplident)
+             order by i.indisreplident desc limit 1) i
       cross join unnest(i.indkey) with ordinality k(attnum, n)
       join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
-     where i.indrelid = relation and i.indisprimary
 $py_log_key$;
 
 create or replace view public.replica_log_sql as
@@ -1609,8 +1617,11 @@ as $py_log_create_tg$
 declare
     -- A partition is replicated through its root, so partitions that are created later need no call.
     root constant regclass := coalesce(pg_partition_root(relation), relation);
-    target regclass := case when public.py_log_key(root) is null then relation else root end;
+    target regclass := case when public.py_log_key(root) is null and (select relreplident <> 'f' from pg_class where oid = root)
+                            then relation else root end;
     keys constant text[] := public.py_log_key(target);
+    -- Without a key the whole row identifies it, if somebody has said so.
+    full_row constant boolean := keys is null and (select relreplident = 'f' from pg_class where oid = target);
     arguments text;
     obstacle constant text := case
         when exists (select from pg_depend where classid = 'pg_class'::regclass and objid = relation and deptype = 'e')
@@ -1626,7 +1637,7 @@ declare
                              to_regclass('public.py_log_ddl'), to_regclass('public.py_log_ddl_setting'),
                              to_regclass('public.py_log_ddl_table'))
              then 'is pyreplica''s own'
-        when keys is null then 'has no pk constraint'
+        when keys is null and not full_row then 'has no pk constraint'
         when target <> root and exists (
             select from pg_partition_ancestors(target) a join pg_trigger t on t.tgrelid = a.relid
              where a.relid <> target and t.tgparentid = 0 and t.tgqual is null and t.tgtype & 1 = 1
@@ -1661,6 +1672,12 @@ begin
     elsif level not in ('row', 'statement') then
         raise exception 'there is no level %', level
             using errcode = 'invalid_parameter_value', hint = 'Changes are logged by row or by statement.';
+    end if;
+    if obstacle = 'has no pk constraint' then
+        raise notice 'nothing identifies a row of table %', shown
+            using hint = format('Without a primary key: ALTER TABLE %s REPLICA IDENTITY USING INDEX ...; for a unique index whose '
+                                'columns are NOT NULL, or ALTER TABLE %1$s REPLICA IDENTITY FULL; if the whole row identifies it. '
+                                'Then call py_log_create_tg again.', root);
     end if;
     if obstacle is not null then
         return format('table %s %s (couldn''t be replicated)!', shown, obstacle);
@@ -1715,7 +1732,7 @@ begin
     end if;
     perform pyreplica.register(target);
     perform public.py_log_warn_before(target, shown);
-    return format('created trigger on %s (%s)', shown, array_to_string(keys, ',')) || case
+    return format('created trigger on %s (%s)', shown, coalesce(array_to_string(keys, ','), 'replica identity full')) || case
         when exists (select from pg_class where relpersistence = 'u'
                         and (oid = target or relkind = 'r' and oid in (select relid from pg_partition_tree(target))))
         then '; it is unlogged: a crash of this server empties it, which nothing logs' else '' end;
@@ -2048,7 +2065,7 @@ end
 $check_transform$;
 
 -- Refuses transforms of key columns, because the slave finds a row by its key. The arguments of a trigger that was made
--- by hand name its key.
+-- by hand name its key. Where the whole row identifies it, old values are transformed too, as the new ones once were.
 create or replace function public.py_log_refuse_key(relation regclass, keys text[], fields text[] default null)
     returns void language plpgsql security definer set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_refuse_key$
@@ -2060,13 +2077,17 @@ declare
           cross join regexp_matches(encode(t.tgargs, 'hex'), '((?:[1-9a-f].|0[1-9a-f])*)00', 'g') with ordinality x (m, n)
          where n > 1 and t.tgrelid = relation and t.tgfoid = to_regproc('public.py_log_replica')
            and t.tgname !~ '^!replica_');
+    primary_key constant text[] := array(
+        select a.attname::text from pg_index i
+          join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+         where i.indrelid = relation and i.indisprimary);
 begin
     for field in
         select unnest(fields) union
         select t.field from public.py_log_transform t
          where fields is null and relation in (select pyreplica.tables(t.relname))
     loop
-        if field = any (keys || by_hand) then
+        if field = any (keys || by_hand || primary_key) then
             raise exception 'column % is part of the key of table %', quote_ident(field), relation
                 using errcode = 'invalid_column_reference',
                       hint = 'The key finds the row on the slave; it can''t be transformed or left out.';

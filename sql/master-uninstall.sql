@@ -3,7 +3,8 @@
 --
 --     psql somedb -f master-uninstall.sql
 
-begin;
+-- The sessions of a database that was the master may be read-only by default.
+begin read write;
 
 set local client_min_messages = warning;
 set local search_path = pg_catalog, pg_temp;

@@ -7,7 +7,8 @@
 --
 -- DROP FUNCTION py_log_fence() CASCADE; DROP TABLE replica_role; removes it all.
 
-begin;
+-- A slave's sessions are read-only by default.
+begin read write;
 
 set local client_min_messages = warning;
 set local search_path = pg_catalog, pg_temp;
@@ -65,12 +66,13 @@ create table if not exists public.replica_role (
 );
 
 -- Raises an error in the session of whoever writes to a fenced table. A daemon does not meet it, since it writes in the replica
--- role. If it may not take that role, the second argument of the trigger names the daemon's own. The first says where the
--- master is.
+-- role. If it may not take that role, the second argument of the trigger names the daemon's own, which may be the
+-- application's too: so it passes only in a session that says whose changes it replays. The first argument says where the master
+-- is.
 create or replace function public.py_log_fence() returns trigger language plpgsql set search_path = pg_catalog, pg_temp
 as $py_log_fence$
 begin
-    if session_user = tg_argv[1] then
+    if session_user = tg_argv[1] and coalesce(current_setting('pyreplica.origin', true), '') <> '' then
         return null;
     end if;
     raise exception 'cannot write to %: this database is a slave of pyreplica, and not the master', tg_relid::regclass

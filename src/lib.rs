@@ -19,6 +19,8 @@ pub(crate) mod replay;
 pub(crate) mod commit;
 /// Are both sides equal? Make them so.
 pub(crate) mod compare;
+/// Sequences, which no trigger logs.
+pub(crate) mod sequences;
 /// One pair: connect, recover, listen, replay, wait.
 pub(crate) mod pair;
 /// The initial copy.
@@ -43,6 +45,8 @@ pub mod for_tests {
     pub use crate::commit::recovery::GidFamily;
     pub use crate::commit::twophase::Step;
     pub use crate::config::dsn::Dsn;
+    pub use crate::sequences::decision::Why;
+    pub use crate::sequences::setting::{Occasion, set_exactly};
     pub use crate::server::checks::origin;
     pub use crate::server::connect::connect;
     pub use crate::server::session::Session;

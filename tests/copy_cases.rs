@@ -1,7 +1,7 @@
 //! `pyreplica copy` beyond the plain case: what it refuses, one table alone, the schema, filters, encodings.
 
 use crate::harness::copying::{copy, paused, try_copy};
-use crate::harness::{Finished, OwnCluster, Pair, psql, shared, wait_until};
+use crate::harness::{Finished, OwnCluster, Pair, Server, psql, shared, wait_until};
 use std::process::Command;
 use std::time::Duration;
 
@@ -215,6 +215,47 @@ fn the_schema_comes_along() {
     assert_eq!(pair.on_slave("select to_regnamespace('pyreplica') is null"), ["t"]);
     let again = copy(&pair, &["--schema", "--truncate"]);
     assert!(again.output.contains("the schema is left as it is"), "{}", again.output);
+}
+
+/// Symptom: an error of pg_restore ended the copy if the slave lacked a tablespace. pg_dump ignores --no-tablespaces in its own format.
+#[test]
+fn tablespaces_come_along_or_are_named() {
+    let (master, slave) = (OwnCluster::start("master", "", &[]), OwnCluster::start("slave", "", &[]));
+    if master.server().major_version().min(slave.server().major_version()) < 15 {
+        eprintln!("skipped: this server has no tablespaces in place");
+        return;
+    }
+    let create = |server: &Server, name: &str| {
+        let create = format!("create tablespace {name} location ''");
+        let mut admin = server.connect("postgres");
+        admin.batch_execute("set allow_in_place_tablespaces = on").unwrap();
+        admin.batch_execute(&create).unwrap();
+    };
+    ["fast", "\"Slow one\""].iter().for_each(|name| create(master.server(), name));
+    create(slave.server(), "fast");
+    let where_it_is = "select spcname from pg_class c join pg_tablespace s on s.oid = c.reltablespace
+                        where relname in ('t', 'u', 'u_a_idx') order by relname";
+    for lacks in [true, false] {
+        let pair = Pair::on(master.server(), slave.server());
+        pair.run(
+            "create table t (id int primary key) tablespace fast; create table u (id int primary key, a int);
+             create index on u (a) tablespace \"Slow one\"",
+        );
+        pair.create_triggers();
+        pair.run("insert into t values (1)");
+        if !lacks {
+            create(slave.server(), "\"Slow one\"");
+        }
+        let Some(copied) = copy_with_schema(&pair, &["--schema"]) else { return };
+        let told = copied
+            .output
+            .contains("the slave lacks tablespaces, or DSN1's role may not use them: \"Slow one\" (of public.u).");
+        assert_eq!(told, lacks, "{}", copied.output);
+        assert_eq!(copied.count("lacks tablespaces"), usize::from(lacks));
+        let expected: &[&str] = if lacks { &[] } else { &["fast", "Slow one"] };
+        assert_eq!(pair.on_slave(where_it_is), expected);
+        pair.assert_equal();
+    }
 }
 
 #[test]

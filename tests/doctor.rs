@@ -306,3 +306,46 @@ fn the_same_database_on_both_sides_and_a_bad_config_file_are_failures() {
     assert_eq!(finished.code(), 9);
     assert!(finished.output.contains("/nonexistent/x.conf: there is no such file"), "{}", finished.output);
 }
+
+/// Symptom: doctor and compare gave statements for a standby, which refuses to run them; status failed there.
+#[test]
+fn statements_for_a_standby_are_said_to_be_for_its_primary() {
+    let (mut master, mut slave) = (OwnCluster::start("master", "", &[]), OwnCluster::start("slave", "", &[]));
+    if !master.can_back_up() || !slave.can_back_up() {
+        eprintln!("skipped: there is no pg_basebackup");
+        return;
+    }
+    let mut pair = Pair::on(master.server(), slave.server()).with_a_table();
+    pair.exec_both("create role reader login");
+    pair.run("select py_log_grant_monitor('reader')");
+    pair.run("insert into t values (1, 'x')");
+    pair.once();
+    for cluster in [&mut master, &mut slave] {
+        cluster.back_up("backup");
+        cluster.become_standby("backup");
+    }
+    let status = pair.verb(&["status"]);
+    assert!(status.output.contains("no daemon is connected") && !status.output.contains("cannot"), "{}", status.output);
+    assert_eq!(pair.verb(&["compare"]).code(), 0);
+    let paused = pair.verb(&["pause"]).output;
+    assert!(paused.contains("read-only standby"), "{paused}");
+
+    for dsn in [&mut pair.master_dsn, &mut pair.slave_dsn] {
+        *dsn = dsn.replace("user=postgres", "user=reader");
+    }
+    let place = "on its primary: this server is a standby";
+    let found = faults(&pair, "");
+    assert_finds(&found, "failure", "master", "recovery", "standby");
+    let writes = |text: &String| text.contains("GRANT ");
+    let grants: Vec<&Check> =
+        found.iter().filter(|check| check.fixes.iter().any(writes) || writes(&check.hint)).collect();
+    assert!(
+        grants.iter().any(|check| check.side == "master") && grants.iter().any(|check| check.side == "slave"),
+        "{grants:#?}"
+    );
+    assert!(grants.iter().all(|check| check.hint.contains(place)), "{grants:#?}");
+    let settings = checks(&doctor(&pair, "", &["--json"])).into_iter().filter(|check| check.subject == "durability");
+    assert!(settings.into_iter().all(|check| !check.hint.contains(place)));
+    let compared = pair.verb(&["compare"]).output;
+    assert!(compared.contains(&format!("GRANT SELECT ON public.t TO ...; ({place})")), "{compared}");
+}

@@ -3,6 +3,7 @@
 //! and reconnects. What the server works on, and a missing synchronous standby, it waits for.
 
 use crate::harness::{Daemon, OwnCluster, Pair, Server, Still, wait_until};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -38,9 +39,22 @@ fn wait_ended(server: &Server, pid: u32) {
     wait_until("the former process ends", || client.query(&there, &[]).unwrap().is_empty());
 }
 
+/// Both servers by their Unix sockets.
+fn by_sockets(mut pair: Pair) -> Pair {
+    let dsn = |server: &Server, database: String| {
+        format!("host={} port={} user=postgres dbname={database}", server.dir().display(), server.port())
+    };
+    pair.master_dsn = dsn(pair.master_server(), pair.master_db());
+    pair.slave_dsn = dsn(pair.slave_server(), pair.slave_db());
+    pair
+}
+
 /// Started, and waiting for the first change.
 fn start_idle(pair: &Pair) -> Daemon {
-    let mut daemon = pair.start_with(CONFIG);
+    started(pair.start_with(CONFIG))
+}
+
+fn started(mut daemon: Daemon) -> Daemon {
     daemon.wait_log("Waiting for 'NOTIFY'");
     daemon
 }
@@ -55,8 +69,18 @@ fn goes_on(pair: &Pair, row: i32) {
 
 #[test]
 fn a_process_that_does_not_read_loses_its_connection_and_the_pair_goes_on_without_it() {
-    let pair = Pair::new().with_a_table();
-    let mut daemon = start_idle(&pair);
+    loses_its_connection(&Pair::new().with_a_table());
+}
+
+/// Symptom: nothing could close such a connection, so the pair waited until somebody let the process go on.
+#[test]
+fn a_process_behind_a_unix_socket_loses_its_connection_too() {
+    loses_its_connection(&by_sockets(Pair::new().with_a_table()));
+}
+
+#[track_caller]
+fn loses_its_connection(pair: &Pair) {
+    let mut daemon = start_idle(pair);
     let mut row = 0;
     let sides = [
         (pair.slave_server(), "", "slave"),
@@ -64,18 +88,18 @@ fn a_process_that_does_not_read_loses_its_connection_and_the_pair_goes_on_withou
         (pair.master_server(), " listener", "master"),
     ];
     for (server, suffix, side) in sides {
-        let pid = process(server, &pair, suffix);
+        let pid = process(server, pair, suffix);
         let hung = Still::make(pid);
         row += 1;
         pair.run(&format!("insert into t values ({row}, 'while it hangs')"));
         wait_closed(&daemon, side, &format!("server process {pid} does not read what it was sent"));
         // Everything arrives while the process still hangs.
         row += 1;
-        goes_on(&pair, row);
+        goes_on(pair, row);
         hung.go_on();
         wait_ended(server, pid);
         row += 1;
-        goes_on(&pair, row);
+        goes_on(pair, row);
         wait_until("status shows no failure", || pair.verb_by_file("status", "", &[]).status.success());
     }
     assert!(daemon.terminate().success());
@@ -136,13 +160,17 @@ fn a_server_to_which_a_second_connection_gets_no_answer_either_loses_the_first()
     assert!(daemon.terminate().success());
 }
 
-/// The daemon cannot close such a connection. It reports the process, and the server ends it as soon as it goes on.
+/// Without TCP the daemon cannot close such a connection. It reports the process, and the server ends it as soon as it goes on.
 #[test]
-fn a_process_behind_a_unix_socket_is_reported_and_replaced_when_it_goes_on() {
-    let mut pair = Pair::new().with_a_table();
-    let (server, database) = (pair.slave_server(), pair.slave_db());
-    pair.slave_dsn = format!("host={} port={} user=postgres dbname={database}", server.dir().display(), server.port());
-    let mut daemon = start_idle(&pair);
+fn a_process_behind_a_unix_socket_is_reported_and_replaced_when_it_goes_on_where_loopback_is_down() {
+    let apart = ["unshare", "--net"];
+    if !Command::new(apart[0]).args([apart[1], "true"]).status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no network namespaces here");
+        return;
+    }
+    let pair = by_sockets(Pair::new().with_a_table());
+    let mut daemon = started(pair.start_behind(&apart.map(String::from), CONFIG));
+    assert_eq!(daemon.log().matches("cannot connect to itself by TCP").count(), 1);
     let pid = process(pair.slave_server(), &pair, "");
     let hung = Still::make(pid);
     pair.run("insert into t values (1, 'while it hangs')");

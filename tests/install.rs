@@ -137,11 +137,18 @@ fn the_binary_installs_too_and_leaves_alone_what_is_there() {
     let dsn = database.server().dsn(&database.name).replace("user=postgres", &format!("user={owner}"));
     // In the order of schemas and names; partitions come with their root.
     let nokey = "table nokey has no pk constraint (couldn't be replicated)!\n";
-    let first =
-        format!("{nokey}created trigger on p (id)\ncreated trigger on tt (id1,id2)\ncreated trigger on Odd (Key)\n");
-    let second = format!("p has its trigger (id)\ntt has its trigger (id1,id2)\nOdd has its trigger (Key)\n{nokey}");
+    let hint = "hint: without a primary key, ALTER TABLE ... REPLICA IDENTITY USING INDEX ...; names a unique index whose columns \
+                identify a row (they must be NOT NULL), and ALTER TABLE ... REPLICA IDENTITY FULL; says that the whole row does. \
+                Then run pyreplica install again\n";
+    let first = format!(
+        "{nokey}created trigger on p (id)\ncreated trigger on tt (id1,id2)\ncreated trigger on Odd (Key)\n{hint}"
+    );
+    let second =
+        format!("p has its trigger (id)\ntt has its trigger (id1,id2)\nOdd has its trigger (Key)\n{nokey}{hint}");
     // A trigger that is not as it should be is created again.
-    let changed = second.replace("tt has its trigger (id1,id2)\n", "") + "created trigger on tt (id2,id1)\n";
+    let changed = second
+        .replace("tt has its trigger (id1,id2)\n", "")
+        .replace(hint, &format!("created trigger on tt (id2,id1)\n{hint}"));
     let triggers = "select string_agg(oid::text, ' ' order by oid) from pg_trigger where tgname ~ '^!replica'";
     let mut before = Vec::new();
     for (turn, expected) in [("first", first), ("second", second), ("third", changed)] {

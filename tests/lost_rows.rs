@@ -46,6 +46,26 @@ fn unlogged_tables_are_named_when_they_get_the_trigger_by_doctor_and_after_a_cra
     pair.assert_equal();
 }
 
+/// Symptom: the daemon called a table empty that its role may not read. What such a role can see is the size of the table's files.
+#[test]
+fn a_table_that_the_daemon_may_not_read_is_called_empty_only_after_a_crash() {
+    let (mut master, slave) = (OwnCluster::start("master", "", &[]), OwnCluster::start("slave", "", &[]));
+    let mut pair = Pair::on(master.server(), slave.server());
+    pair.exec_both("create unlogged table u (id int primary key); create unlogged table none (id int primary key)");
+    pair.create_triggers();
+    pair.run("create role watcher login; select py_log_grant('watcher'); insert into u values (1), (2)");
+    pair.master_dsn = pair.master_dsn.replace("user=postgres", "user=watcher");
+    pair.once();
+    master.stop_fast();
+    master.start_again();
+    assert_eq!(pair.once().count("is unlogged"), 0);
+    master.stop_immediate();
+    master.start_again();
+    let finished = pair.once();
+    assert_eq!(finished.count("public.u is unlogged, and empty on the master"), 1, "{}", finished.output);
+    assert_eq!(finished.count("is unlogged"), 1, "{}", finished.output);
+}
+
 /// Symptom: the slave lacked the rows of a table that was attached as a partition, and nothing said so.
 #[test]
 fn a_table_that_was_attached_with_rows_in_it_is_named() {
@@ -62,9 +82,12 @@ fn a_table_that_was_attached_with_rows_in_it_is_named() {
          alter table r attach partition empty for values from (20) to (30);
          insert into r values (1, 5), (2, 16), (3, 25)",
     );
-    let _daemon = pair.start();
+    let mut daemon = pair.start();
     pair.run_on_slave("alter table r attach partition filled for values from (10) to (30)");
     wait_until("the logged rows arrive", || pair.on_slave("select count(*) from r") == ["3"]);
+    daemon
+        .wait_log("WARNING: master: public.filled had rows when it was attached to public.r: they are not in the log");
+    assert!(!daemon.log().contains("public.empty") && !daemon.log().contains("public.own"), "{}", daemon.log());
     let found = faults(&pair, "");
     assert_finds(
         &found,

@@ -4,7 +4,7 @@
 //! Whatever is prepared on the slave writes `prepared` where a replay would write `replayed`, so the row tells which of
 //! the two became of a change.
 
-use crate::harness::{Pair, acquainted_pair};
+use crate::harness::{Pair, acquainted_pair, wait_until};
 use postgres::Client;
 use pyreplica::for_tests::{BatchNumber, GidFamily, Side, origin};
 
@@ -202,6 +202,40 @@ fn nothing_prepared_leaves_everything_to_the_replay() {
     assert!(!output.contains("Recovering"), "{output}");
     assert_eq!(slave_rows(&pair), ["1 replayed"]);
     pair.assert_equal();
+}
+
+// == Settled by hand while the daemon is about to do so ==
+
+/// Symptom: the daemon said that it cannot replay the transaction, which the slave might have got already; with
+/// ON_ERROR=quarantine it would have put that one aside.
+#[test]
+fn a_batch_that_somebody_has_settled_by_hand_is_told_as_such_and_replayed_once() {
+    for by_master in [true, false] {
+        for command in ["commit", "rollback"] {
+            let pair = acquainted_pair();
+            let mut daemon = pair.start_in("ON_ERROR=quarantine", &[("PYREPLICA_PAUSE_AT", "prepared")]);
+            // A free statement that could be replayed twice, unlike a row.
+            pair.run(
+                "insert into t values (1, 'x'); insert into replica_log (sql) values ('update counter set n = n + 1')",
+            );
+            daemon.wait_paused();
+            let (mut client, side) = if by_master { (pair.master(), "master") } else { (pair.slave(), "slave") };
+            let here = "select gid from pg_prepared_xacts where database = current_database()";
+            let gid: String = client.query_one(here, &[]).unwrap().get(0);
+            client.batch_execute(&format!("{command} prepared '{gid}'")).unwrap();
+            daemon.resume();
+            pair.wait_caught_up();
+            wait_until("the slave has it", || pair.on_slave("select n from counter") == ["1"]);
+            let log = daemon.log();
+            let told = format!("ERROR: {side}: cannot commit prepared batch ");
+            let lines: Vec<&str> = log.lines().filter(|line| line.contains("ERROR: ")).collect();
+            assert!(lines.len() == 1 && lines[0].contains(&told) && lines[0].contains("by hand"), "{log}");
+            assert_eq!(slave_rows(&pair), ["1 x"]);
+            assert_eq!(pair.on_slave("select count(*) from replica_held"), ["0"]);
+            assert_settled(&pair);
+            assert!(daemon.terminate().success());
+        }
+    }
 }
 
 // == Other people's transactions ==

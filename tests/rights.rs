@@ -72,6 +72,7 @@ impl Restricted {
         pair.exec_both(schema);
         pair.create_triggers();
         pair.run(&documented("SELECT py_log_grant", &role));
+        pair.run(&documented("GRANT SELECT ON ALL SEQUENCES", &role));
         pair.run_on_slave(&documented("GRANT USAGE", &role));
         for dsn in [&mut pair.master_dsn, &mut pair.slave_dsn] {
             *dsn = dsn.replace("user=postgres", &format!("user={}", role.name));
@@ -145,6 +146,22 @@ fn with_the_right_to_the_replica_role_nothing_of_the_slaves_own_runs() {
     assert_eq!(finished.count(ANNOUNCEMENT) + finished.count("Possible conflict"), 0, "{}", finished.output);
     pair.assert_equal();
     assert_eq!(pair.logged(), 0);
+}
+
+#[test]
+fn sequences_follow_and_no_grant_is_one_too_many() {
+    let pair = Restricted::new(
+        "create table t (id serial primary key); create table i (id int generated always as identity primary key)",
+    );
+    pair.run("insert into t default values; insert into i default values");
+    let finished = pair.once();
+    assert!(!finished.output.contains("do not follow"), "{}", finished.output);
+    assert_eq!(pair.on_slave("select t_id_seq.is_called and i_id_seq.is_called from t_id_seq, i_id_seq"), ["t"]);
+    let found = harness::looking::faults(&pair, "");
+    assert!(
+        !found.iter().any(|check| ["grants", "rights", "sequences"].contains(&check.subject.as_str())),
+        "{found:#?}"
+    );
 }
 
 #[test]
@@ -434,5 +451,19 @@ fn a_role_that_only_looks_runs_status_doctor_and_compare() {
         "insert into py_log_filter values ('t', 'INSERT', 'true')",
     ] {
         assert_eq!(client.batch_execute(sql).unwrap_err().code().map(|code| code.code()), Some("42501"), "{sql}");
+    }
+}
+
+#[test]
+fn rows_that_no_key_finds_are_found_with_these_rights() {
+    let pair = Restricted::new("create table t (a int, b json); alter table t replica identity full");
+    pair.run("insert into t select i / 3, '{}' from generate_series(1, 60) i");
+    pair.falls_back_quietly();
+    pair.run("delete from t where ctid in (select max(ctid) from t group by a); update t set b = null where a > 9");
+    pair.falls_back_quietly();
+    if pair.allow_replica_role() {
+        pair.run("delete from t where ctid in (select max(ctid) from t group by a); update t set a = -a");
+        assert_eq!(pair.once().count("Looking closer"), 0);
+        pair.assert_equal();
     }
 }

@@ -424,3 +424,115 @@ fn owners_and_privileges_come_along_with_the_schema_or_it_is_refused() {
     pair.run_on_slave(&format!("drop owned by {other}; drop role {other}"));
     pair.run_on_slave(&format!("create schema ten authorization {role}"));
 }
+
+// == The slave ==
+
+/// What the code of a table's owner on the slave can do beyond his rights: write a table of another owner, what pyreplica has put
+/// aside, or be another role. It tries that in a trigger, in a check and in the expression of an index.
+const INTRUDER: &str = "create function ten.reach() returns void language plpgsql as $$ begin
+         begin reset role; reset session authorization; exception when others then null; end;
+         begin insert into public.trapped select current_user where current_user <> 'ROLE'; exception when others then null; end;
+         begin insert into other.secret values (session_user) on conflict do nothing;
+         exception when insufficient_privilege then null; end;
+         begin insert into public.replica_held (master, id, txid, relation, event, why) values ('m', 1, '1', 'r', 'S', 'paused')
+                   on conflict do nothing;
+               insert into public.trapped values ('held');
+         exception when insufficient_privilege then null; end;
+     end $$;
+     create function ten.by_trigger() returns trigger language plpgsql as $$ begin perform ten.reach(); return new; end $$;
+     create trigger t before insert on ten.goods for each row execute function ten.by_trigger();
+     alter table ten.goods enable always trigger t;
+     create function ten.by_check(int) returns bool language plpgsql as $$ begin perform ten.reach(); return true; end $$;
+     alter table ten.goods add check (ten.by_check(price));
+     create function ten.by_index(int) returns int language plpgsql immutable as $$ begin perform ten.reach(); return 1; end $$;
+     create index on ten.goods (ten.by_index(price))";
+
+/// docs/security.md, "Holding owners apart on the slave".
+#[test]
+fn the_code_of_a_tenant_on_the_slave_has_no_other_rights_than_his_if_his_role_replays() {
+    let tenant = Tenant::new(GOODS);
+    let (pair, role) = (&tenant.pair, &tenant.role);
+    if pair.version() < 15 {
+        eprintln!("skipped: this server has no GRANT SET ON PARAMETER");
+        return;
+    }
+    pair.exec_both("create schema other; create table other.secret (who text primary key)");
+    tenant.logged_tables(&["goods"]);
+    pair.run("select py_log_create_tg('other', 'secret')");
+    tenant.does_on_slave(&INTRUDER.replace("ROLE", role));
+    tenant.does("insert into ten.goods values (1, 1, 'a')");
+    pair.once();
+    // It does work against a role that may write more.
+    assert_eq!(pair.on_slave("select distinct who from public.trapped order by who"), ["held", "postgres"]);
+    assert_eq!(pair.on_slave("select who from other.secret"), ["postgres"]);
+
+    pair.run_on_slave("delete from public.trapped; delete from other.secret; delete from replica_held");
+    let page = include_str!("../docs/security.md");
+    for text in ["TO tenant;", "own_progress"] {
+        let mut blocks = page.split("```sql\n").filter_map(|part| part.split("```").next());
+        let block = blocks.find(|block| block.contains(text)).expect("docs/security.md has the statements");
+        pair.run_on_slave(&block.replace("tenant", role));
+    }
+    pair.on_master(&format!("select py_log_add_slave('{role}')"));
+    let dsn = pair.slave_dsn.replace("user=postgres", &format!("user={role}"));
+    tenant.does(
+        "insert into ten.goods values (2, 2, 'b'); update ten.goods set note = 'c'; delete from ten.goods where id = 1;
+         insert into ten.goods select i, i, 'many' from generate_series(100, 700) i",
+    );
+    let lines = format!("SLAVE_FIELD={role}\nDSN1={dsn}");
+    let said = pair.once_with(&lines);
+    assert_says(&said, &["pause, quarantine and the record of conflicts do not work"]);
+    assert_eq!(pair.on_slave("select count(*) from ten.goods"), ["602"]);
+    pair.assert_equal();
+    assert!(pair.on_slave("select who from other.secret").is_empty());
+    tenant.assert_nothing_was_trapped();
+
+    // The rows of other pairs.
+    let mut owner = pair.slave();
+    owner.batch_execute(&format!("set session authorization {role}")).unwrap();
+    for write in [
+        "update replica_progress set batch = batch",
+        "insert into replica_progress (master, batch, position) values ('x', 1, '')",
+    ] {
+        let refused = format!("{:?}", owner.batch_execute(write).unwrap_err());
+        assert!(refused.contains("for another role"), "{refused}");
+    }
+    drop(owner);
+
+    // What belongs to somebody else is for another pair.
+    pair.run("insert into other.secret values ('x')");
+    let stopped = pair.try_once_by_file(&lines);
+    assert_eq!(stopped.code(), 6, "{}", stopped.output);
+    assert_says(&stopped.output, &["permission denied for schema other"]);
+    pair.run_on_slave(&format!("revoke set on parameter session_replication_role from {role}"));
+}
+
+/// Who may create tables in public says nothing about who is the master, stops no daemon, and gets no trigger of his on our table.
+#[test]
+fn a_table_of_roles_that_a_tenant_has_made_counts_for_nothing() {
+    let tenant = Tenant::new("create table ten.t (id int primary key)");
+    let (pair, role) = (&tenant.pair, &tenant.role);
+    tenant.logged_tables(&["t"]);
+    for run in [Pair::run, Pair::run_on_slave] {
+        run(pair, &format!("grant create on schema public to {role}"));
+    }
+    let squat =
+        "create table public.replica_role (field name, peer text, pair text, role text, epoch bigint, peer_at text,
+                     batch bigint, token text, since timestamptz default now());
+                 grant select on public.replica_role to public;
+                 insert into public.replica_role values ('replicated', 'x', 'p', 'moved', 9, 'host=evil');
+                 insert into public.replica_role values ('replicated', 'x', 'p', 'slave', 9, 'host=evil')";
+    tenant.does(squat);
+    tenant.does_on_slave(squat);
+    tenant.does("insert into ten.t values (1)");
+    pair.once();
+    assert_eq!(pair.on_slave("select id from ten.t"), ["1"]);
+    assert!(!pair.verb(&["status"]).output.contains("evil"));
+    let refused = pair.verb(&["protect"]);
+    assert!(!refused.status.success());
+    assert_says(&refused.output, &[&format!("replica_role of {role}"), "Drop it"]);
+    assert!(pair.on_slave("select 1 from pg_trigger where tgname = '!replica_fence'").is_empty());
+    tenant.does_on_slave("drop table public.replica_role; create function public.py_log_fence() returns trigger language plpgsql as 'begin end'");
+    let refused = pair.verb(&["protect"]);
+    assert_says(&refused.output, &[&format!("py_log_fence() of {role}"), "Drop it"]);
+}

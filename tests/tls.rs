@@ -4,6 +4,7 @@
 use crate::harness::secure::Outcome::{Encrypted, Plain, Refused};
 use crate::harness::secure::{Outcome, assert_says, connect, outcome, refusal, start_cluster, with_defaults, world};
 use crate::harness::{Authority, Certificate, Contents, Forwarder, ORDINARY, Pair, restrict, shared, wait_until};
+use pyreplica::for_tests::Dsn;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -89,6 +90,9 @@ fn a_socket_needs_no_tls_in_any_mode() {
         world.port()
     ));
     assert_eq!(outcome(&dsn), Plain);
+    assert_cancels(&dsn);
+    let nowhere = refusal(&dsn.with("port", "1"));
+    assert!(nowhere.detail().contains("error connecting to server: No such file"), "{nowhere}");
 }
 
 /// PostgreSQL 17 and later: both sides name the protocol, so that no server of another one takes the place of PostgreSQL.
@@ -279,7 +283,14 @@ fn a_cancel_request_is_as_encrypted_as_its_session() {
     let forwarder = Forwarder::to(world.port());
     let root = world.root();
     let dsn = world.dsn(&format!("sslmode=verify-full sslrootcert={root} port={}", forwarder.port()));
-    let mut session = connect(&dsn).unwrap();
+    assert_cancels(&dsn);
+    let greetings = forwarder.greetings();
+    assert!(greetings.len() >= 2 && greetings.iter().all(|greeting| *greeting == TLS_REQUEST), "{greetings:?}");
+}
+
+#[track_caller]
+fn assert_cancels(dsn: &Dsn) {
+    let mut session = connect(dsn).unwrap();
     let cancel = session.canceller();
     let waiting = std::thread::spawn(move || session.text_rows("wait", "select pg_sleep(600)").unwrap_err());
     wait_until("the statement is cancelled", || {
@@ -287,8 +298,6 @@ fn a_cancel_request_is_as_encrypted_as_its_session() {
         waiting.is_finished()
     });
     assert_eq!(waiting.join().unwrap().code(), Some("57014"));
-    let greetings = forwarder.greetings();
-    assert!(greetings.len() >= 2 && greetings.iter().all(|greeting| *greeting == TLS_REQUEST), "{greetings:?}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 """RESULTS.md and the plots, from samples."""
 
+import statistics
+
 from . import plots, targets
 from .capture import OPERATIONS
 from .samples import figure
@@ -143,6 +145,35 @@ def scale(samples):
             " time.\n\n" + table(["", "changes/s", "peak MiB", "open: changes/s", "open: peak MiB"], rows))
 
 
+def switchover(samples):
+    peers = found_peers(samples, "switchover")
+    values = lambda peer, case, unit: samples.all_of("switchover", case, peer, unit)
+    rows = []
+    for peer in peers:
+        counts = [entry for entry in samples.values if (entry["section"], entry["peer"]) == ("switchover", peer)]
+        errors = ", ".join(f"{entry['value']:,} {entry['unit'].removeprefix('SQLSTATE ')}" for entry in counts
+                           if entry["unit"].startswith("SQLSTATE "))
+        rows.append([name_of(peer), figure(samples.median("switchover", "load", peer, "transactions/s")),
+                     figure(samples.median("switchover", "usual wait", peer, "ms p50")),
+                     *(scatter(values(peer, case, unit)) for case, unit in (
+                         ("longest wait without", "ms"), ("longest wait", "ms"), ("wait that the command tells", "ms"),
+                         ("command", "s"), ("errors", "each"))),
+                     errors or "none", *(f"{sum(values(peer, case, 'transactions')):,}" for case in ("lost", "done twice"))])
+    count = max((len(values(peer, "command", "s")) for peer in peers), default=0)
+    deadlocks = "".join(f"\n{name_of(peer)}'s command met {sum(found):,} deadlocks with the clients in all, and was tried again.\n"
+                        for peer in peers if (found := values(peer, "deadlocks of the command", "attempts")))
+    return (f"The roles are exchanged there and back again, {count} times, while clients write at a steady rate and repeat what"
+            " fails in a\nnew session. *Longest*: of all transactions of all clients that ended during one exchange or in the two"
+            " seconds after it,\nfrom the first attempt to the commit; *without*: between two exchanges. Each is the median of the"
+            " exchanges, and in brackets\nthe least and the greatest.\n\n"
+            + table(["", "transactions/s", "p50, ms", "longest without, ms", "longest, ms", "the command says, ms", "command, s",
+                     "errors each time", "errors in all, by SQLSTATE", "lost", "done twice"], rows) + deadlocks)
+
+
+def scatter(values):
+    return f"{figure(statistics.median(values))} ({figure(min(values))} to {figure(max(values))})" if values else "-"
+
+
 def failures(samples):
     lines = dict.fromkeys(f"- {name_of(failure['peer'])}, {failure['section']}: {failure['why']}\n"
                           for failure in samples.failures)
@@ -202,4 +233,5 @@ SECTIONS = [
     ("Latency", ["latency"], latency, "latency.svg"),
     ("Scale", ["scale"], scale, "scale.svg"),
     ("Idle", ["idle"], idle, None),
+    ("Switchover", ["switchover"], switchover, None),
 ]

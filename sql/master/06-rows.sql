@@ -102,9 +102,10 @@ begin
 end
 $computed$;
 
--- Returns the columns that tell a large row from all others: the primary key that the table has now, and the columns that
--- the arguments of the trigger name, which were the primary key or were named by hand. NULL if two rows may have the same
--- values there, for the time of a transaction if the constraint is deferrable; with "whole" it does not matter.
+-- Returns the columns that tell a large row from all others: the primary key that the table has now, the index of its
+-- REPLICA IDENTITY, and the columns that the arguments of the trigger name, which were the key or were named by hand. NULL if
+-- two rows may have the same values there, for the time of a transaction if the constraint is deferrable; or if the table
+-- has REPLICA IDENTITY FULL, which wants old rows whole. With "whole" neither matters.
 create or replace function pyreplica.logged_key(relation pg_catalog.oid, named pg_catalog.text[], whole boolean)
     returns pg_catalog.text[] language plpgsql stable
 as $logged_key$
@@ -113,16 +114,21 @@ declare
         select a.attnum from pg_catalog.pg_attribute a
          where a.attrelid operator(pg_catalog.=) relation and a.attnum operator(pg_catalog.>) 0::pg_catalog.int2
            and not a.attisdropped
-           and (a.attname::pg_catalog.text operator(pg_catalog.=) any (named) or exists (
-               select from pg_catalog.pg_index i
-                where i.indrelid operator(pg_catalog.=) relation and i.indisprimary
-                  and a.attnum operator(pg_catalog.=) any ((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts operator(pg_catalog.-) 1::pg_catalog.int2]))));
+           and (a.attname::pg_catalog.text operator(pg_catalog.=) any (named) or a.attnum operator(pg_catalog.=) any (array(
+               select pg_catalog.unnest((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts operator(pg_catalog.-) 1::pg_catalog.int2])
+                 from pg_catalog.pg_index i
+                where i.indrelid operator(pg_catalog.=) relation and (i.indisprimary or i.indisreplident)))));
 begin
-    if not coalesce(whole, false) and not exists (
+    if not coalesce(whole, false) and (exists (
+        select from pg_catalog.pg_class c
+         where c.oid operator(pg_catalog.=) relation
+           and case when c.relispartition then (select r.relreplident from pg_catalog.pg_class r
+                                                 where r.oid operator(pg_catalog.=) pg_catalog.pg_partition_root(relation)::pg_catalog.oid)
+                    else c.relreplident end operator(pg_catalog.=) 'f'::pg_catalog."char") or not exists (
         select from pg_catalog.pg_index i
          where i.indrelid operator(pg_catalog.=) relation and i.indisunique and i.indimmediate and i.indisvalid
            and i.indpred is null and i.indexprs is null
-           and (i.indkey::pg_catalog.int2[])[0:i.indnkeyatts operator(pg_catalog.-) 1::pg_catalog.int2] operator(pg_catalog.<@) keys) then
+           and (i.indkey::pg_catalog.int2[])[0:i.indnkeyatts operator(pg_catalog.-) 1::pg_catalog.int2] operator(pg_catalog.<@) keys)) then
         return null;
     end if;
     return array(select a.attname::pg_catalog.text from pg_catalog.pg_attribute a

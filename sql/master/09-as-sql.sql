@@ -64,15 +64,17 @@ $py_log_columns$;
 end
 $install$;
 
--- The columns of the primary key of a table, in its order. NULL if it has none.
+-- The columns of the key of a table, in its order: those of the index that REPLICA IDENTITY USING INDEX names, or of the
+-- primary key. NULL if it has neither.
 create or replace function public.py_log_key(relation regclass) returns text[] language sql stable
     set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_key$
     select array_agg(a.attname::text order by k.n)
-      from pg_index i
+      from (select i.indrelid, i.indkey, i.indnkeyatts from pg_index i
+             where i.indrelid = relation and (i.indisprimary or i.indisreplident)
+             order by i.indisreplident desc limit 1) i
       cross join unnest(i.indkey) with ordinality k(attnum, n)
       join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
-     where i.indrelid = relation and i.indisprimary
 $py_log_key$;
 
 create or replace view public.replica_log_sql as

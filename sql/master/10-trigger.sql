@@ -14,8 +14,11 @@ as $py_log_create_tg$
 declare
     -- A partition is replicated through its root, so partitions that are created later need no call.
     root constant regclass := coalesce(pg_partition_root(relation), relation);
-    target regclass := case when public.py_log_key(root) is null then relation else root end;
+    target regclass := case when public.py_log_key(root) is null and (select relreplident <> 'f' from pg_class where oid = root)
+                            then relation else root end;
     keys constant text[] := public.py_log_key(target);
+    -- Without a key the whole row identifies it, if somebody has said so.
+    full_row constant boolean := keys is null and (select relreplident = 'f' from pg_class where oid = target);
     arguments text;
     obstacle constant text := case
         when exists (select from pg_depend where classid = 'pg_class'::regclass and objid = relation and deptype = 'e')
@@ -31,7 +34,7 @@ declare
                              to_regclass('public.py_log_ddl'), to_regclass('public.py_log_ddl_setting'),
                              to_regclass('public.py_log_ddl_table'))
              then 'is pyreplica''s own'
-        when keys is null then 'has no pk constraint'
+        when keys is null and not full_row then 'has no pk constraint'
         when target <> root and exists (
             select from pg_partition_ancestors(target) a join pg_trigger t on t.tgrelid = a.relid
              where a.relid <> target and t.tgparentid = 0 and t.tgqual is null and t.tgtype & 1 = 1
@@ -66,6 +69,12 @@ begin
     elsif level not in ('row', 'statement') then
         raise exception 'there is no level %', level
             using errcode = 'invalid_parameter_value', hint = 'Changes are logged by row or by statement.';
+    end if;
+    if obstacle = 'has no pk constraint' then
+        raise notice 'nothing identifies a row of table %', shown
+            using hint = format('Without a primary key: ALTER TABLE %s REPLICA IDENTITY USING INDEX ...; for a unique index whose '
+                                'columns are NOT NULL, or ALTER TABLE %1$s REPLICA IDENTITY FULL; if the whole row identifies it. '
+                                'Then call py_log_create_tg again.', root);
     end if;
     if obstacle is not null then
         return format('table %s %s (couldn''t be replicated)!', shown, obstacle);
@@ -120,7 +129,7 @@ begin
     end if;
     perform pyreplica.register(target);
     perform public.py_log_warn_before(target, shown);
-    return format('created trigger on %s (%s)', shown, array_to_string(keys, ',')) || case
+    return format('created trigger on %s (%s)', shown, coalesce(array_to_string(keys, ','), 'replica identity full')) || case
         when exists (select from pg_class where relpersistence = 'u'
                         and (oid = target or relkind = 'r' and oid in (select relid from pg_partition_tree(target))))
         then '; it is unlogged: a crash of this server empties it, which nothing logs' else '' end;

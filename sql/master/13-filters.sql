@@ -142,7 +142,7 @@ end
 $check_transform$;
 
 -- Refuses transforms of key columns, because the slave finds a row by its key. The arguments of a trigger that was made
--- by hand name its key.
+-- by hand name its key. Where the whole row identifies it, old values are transformed too, as the new ones once were.
 create or replace function public.py_log_refuse_key(relation regclass, keys text[], fields text[] default null)
     returns void language plpgsql security definer set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_refuse_key$
@@ -154,13 +154,17 @@ declare
           cross join regexp_matches(encode(t.tgargs, 'hex'), '((?:[1-9a-f].|0[1-9a-f])*)00', 'g') with ordinality x (m, n)
          where n > 1 and t.tgrelid = relation and t.tgfoid = to_regproc('public.py_log_replica')
            and t.tgname !~ '^!replica_');
+    primary_key constant text[] := array(
+        select a.attname::text from pg_index i
+          join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+         where i.indrelid = relation and i.indisprimary);
 begin
     for field in
         select unnest(fields) union
         select t.field from public.py_log_transform t
          where fields is null and relation in (select pyreplica.tables(t.relname))
     loop
-        if field = any (keys || by_hand) then
+        if field = any (keys || by_hand || primary_key) then
             raise exception 'column % is part of the key of table %', quote_ident(field), relation
                 using errcode = 'invalid_column_reference',
                       hint = 'The key finds the row on the slave; it can''t be transformed or left out.';

@@ -1,7 +1,7 @@
 -- Tables as they are on one side, to compare them with the tables of the other side.
 --   $1  text[]  quoted and qualified names
 select r.name as relation, c.relkind = 'p' as partitioned, a.names, a.base_types, a.full_types, a.generated,
-       a.identity_always, a.collations, a.operators, a.nested_domains, u."unique"
+       a.identity_always, a.collations, a.operators, a.nested_domains, a.castable, u."unique"
   from unnest($1::text[]) r (name)
   join pg_class c on c.oid = to_regclass(r.name) and c.relkind in ('r', 'p')
   cross join lateral (
@@ -15,6 +15,10 @@ select r.name as relation, c.relkind = 'p' as partitioned, a.names, a.base_types
              coalesce(array_agg(case when o.collisdeterministic then format('%I.%I', s.nspname, o.collname)
                                      when o.oid is not null then '' end order by a.attnum), '{}') as collations,
              coalesce(array_agg(b.nested and b.holds_domain order by a.attnum), '{}') as nested_domains,
+             -- A text can be cast to the type by nothing but the type's own input function, and that calls no function of users.
+             coalesce(array_agg(not (b.nested and b.holds_domain) and not exists (
+                          select from pg_cast where castsource = 'text'::regtype and casttarget in (a.atttypid, b.id))
+                      order by a.attnum), '{}') as castable,
              -- The schema of the type's own operators. The queries name it, because another role may have created an
              -- operator or a function that matches better in a schema of the search path. NULL: PostgreSQL's own.
              coalesce(array_agg((select quote_ident(n.nspname)

@@ -1,11 +1,10 @@
 -- The unlogged tables of a server that was started after a certain time. If it had crashed, they are empty. A partition is listed as its
 -- root. Whether pyreplica's trigger is on the table is known on the master only.
 --   $1  text  the time
-select distinct format('%I.%I', n.nspname, r.relname) as relation, r.oid as number,
+select distinct format('%I.%I', n.nspname, r.relname) as relation,
        exists (select from pg_trigger t join pg_proc p on p.oid = t.tgfoid join pg_namespace f on f.oid = p.pronamespace
                 where t.tgrelid = c.oid and t.tgtype & 1 = 1 and t.tgenabled <> 'D'
                   and (f.nspname, p.proname) in (('public', 'py_log_replica'), ('pyreplica', 'by_partition'))) as captured,
-       coalesce(has_table_privilege(r.oid, 'select') and has_schema_privilege(n.oid, 'usage'), false) as readable,
        pg_postmaster_start_time()::timestamptz(0)::text as started
   from pg_class c
   join pg_class r on r.oid = coalesce(pg_partition_root(c.oid), c.oid)

@@ -1,7 +1,8 @@
 -- The application's tables, and whether each has the triggers that py_log_create_tg would create. Partitions are left out.
 -- "array['replica_log']" stands for the names of all that is pyreplica's own in public.
 select n.nspname::text as schema, c.relname::text as name, format('%I.%I', n.nspname, c.relname) as relation, k.columns as key,
-       k.columns is not null
+       k.columns is null and c.relreplident <> 'f' as lacks_key,
+       (k.columns is not null or c.relreplident = 'f')
        and exists (select from pg_trigger t
                     where t.tgrelid = c.oid and t.tgparentid = 0 and t.tgtype = 29 and t.tgenabled in ('O', 'A') and t.tgargs = a.args
                       and (t.tgqual is null or s.by_statement)

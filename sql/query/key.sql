@@ -1,6 +1,7 @@
--- The columns that identify a row of a table on the master: the primary key, and the arguments of a trigger made by hand.
+-- The columns that identify a row of a table on the master: the primary key, the index of the REPLICA IDENTITY, and the arguments of
+-- a trigger made by hand.
 --   $1  text[]  quoted and qualified names
-select r.name as relation, k.names as key,
+select r.name as relation, k.names as key, d.names as identity,
        -- Whether changes may be replayed under this name.
        public.py_log_knows(r.name, null::oid) as known,
        -- Columns that are computed only when a query reads them. The log has NULL in their place.
@@ -20,6 +21,12 @@ select r.name as relation, k.names as key,
         cross join unnest(i.indkey) with ordinality k (attnum, n)
         join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
        where i.indrelid = c.oid and i.indisprimary) k on true
+  left join lateral (
+      select array_agg(a.attname::text order by k.n) as names
+        from pg_index i
+        cross join unnest(i.indkey) with ordinality k (attnum, n)
+        join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
+       where i.indrelid = c.oid and i.indisreplident and not i.indisprimary) d on true
   left join lateral (
       select t.tgargs from pg_trigger t
         join pg_proc p on p.oid = t.tgfoid and p.proname = 'py_log_replica'

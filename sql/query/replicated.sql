@@ -1,8 +1,9 @@
--- The tables of a master: whether their changes are logged, which columns identify a row, and which filters and transforms
+-- The tables of a master: whether their changes are logged, which columns identify a row (none: the whole row), and which filters and transforms
 -- make the slave's table differ.
 -- A table that its owner has renamed is not known by that name.
 -- "array['replica_log']" stands for the names of all that is pyreplica's own in public.
 select r.name as relation, l.logged, l.logged and public.py_log_knows(r.name, c.oid) as known, coalesce(h.arguments, k.names) as key,
+       c.relreplident = 'f' as full_row,
        coalesce((select array_agg(distinct f.event order by f.event) from public.py_log_filter f
                   where f.relname in (c.relname::text, r.name)), '{}') as filters,
        coalesce((select array_agg(distinct t.field order by t.field) from public.py_log_transform t
@@ -19,10 +20,11 @@ select r.name as relation, l.logged, l.logged and public.py_log_knows(r.name, c.
                         and t.tgparentid = 0 and t.tgenabled <> 'D' and t.tgtype & 1 = 1) as logged) l
   left join lateral (
       select array_agg(a.attname::text order by k.n) as names
-        from pg_index i
+        from (select i.indrelid, i.indkey, i.indnkeyatts from pg_index i
+               where i.indrelid = c.oid and (i.indisprimary or i.indisreplident)
+               order by i.indisprimary desc limit 1) i
         cross join unnest(i.indkey) with ordinality k (attnum, n)
-        join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
-       where i.indrelid = c.oid and i.indisprimary) k on true
+        join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts) k on true
   left join lateral (
       -- A trigger made by hand. Each of its arguments ends in a zero byte; the first argument is the table's name.
       select (select array_agg(convert_from(decode(m[1], 'hex'), getdatabaseencoding()) order by n)

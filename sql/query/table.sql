@@ -2,9 +2,9 @@
 -- "array['replica_log']" stands for the names of all that is pyreplica's own in public: nothing is replayed there.
 --   $1  text[]  quoted and qualified names
 select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as name, c.relkind = 'p' as partitioned,
-       a.names, a.base_types, a.full_types, a.operators, a.array_types, a.generated, a.identity_always, k.names as key,
+       a.names, a.base_types, a.full_types, a.operators, a.array_types, a.generated, a.identity_always, a.plain, a.brief, k.names as key,
        c.relispartition as partition,
-       d.deferrable, q."unique", coalesce(a.castable, false) and not w.watched as setwise, b.by_name
+       d.deferrable, q."unique", y.indexed, coalesce(a.castable, false) and not w.watched as setwise, b.by_name
   from unnest($1::text[]) r (name)
   join pg_class c on c.oid = to_regclass(r.name) and c.relkind in ('r', 'p')
   join pg_namespace n on n.oid = c.relnamespace and n.nspname <> 'pyreplica'
@@ -31,6 +31,8 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
                                    where k.opcintype = b.oid and k.opcdefault
                                      and k.opcmethod = (select oid from pg_am where amname = 'btree')) end
                        order by a.attnum) as operators,
+             -- PostgreSQL's own types whose equal texts are equal values; and those of them whose values are always short.
+             array_agg(s.plain order by a.attnum) as plain, array_agg(s.plain and (b.typlen > 0 or b.typname = 'numeric') order by a.attnum) as brief,
              array_agg(a.attgenerated <> '' order by a.attnum) as generated,
              array_agg(a.attidentity = 'a' order by a.attnum) as identity_always
         from pg_attribute a
@@ -47,7 +49,11 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
         -- separator than a comma.
         cross join lateral (
             select b.typarray <> 0 and b.typdelim = ',' and (b.typelem = 0 or b.typlen <> -1) and b.typcategory <> 'C'
-                       as simple) s
+                       as simple,
+                   b.typnamespace = 'pg_catalog'::regnamespace and b.typtype = 'b' and b.typelem = 0 and b.typname !~ '^reg'
+                       and exists (select from pg_opclass k where k.opcintype in (b.oid, case when b.typname = 'varchar' then 'text'::regtype end)
+                                      and k.opcdefault and k.opcmethod = (select oid from pg_am where amname = 'btree')
+                                      and k.opcnamespace = 'pg_catalog'::regnamespace) as plain) s
        where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) a
   left join lateral (
       select array_agg(a.attname::text order by k.n) as names
@@ -73,6 +79,12 @@ select r.name as relation, c.oid, n.nspname::text as schema, c.relname::text as 
                where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indimmediate
                  and i.indpred is null and i.indexprs is null
                group by i.indexrelid) u) q on true
+  cross join lateral (
+      -- The first columns of its indexes.
+      select array(select distinct a.attname::text from pg_index i
+                     join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+                     join pg_class x on x.oid = i.indexrelid and x.relam = (select oid from pg_am where amname = 'btree')
+                    where i.indrelid = c.oid and i.indisvalid and i.indpred is null order by 1) as indexed) y
   cross join lateral (
       -- Whether the table has triggers or rules, other than those that log, that fire in the replica role too.
       select exists (select from pg_trigger t where t.tgrelid = any (p.all) and t.tgenabled in ('A', 'R')

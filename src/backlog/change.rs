@@ -63,6 +63,16 @@ impl Change {
         self.old.bytes() + self.new.bytes()
     }
 
+    /// Whether the log holds the row that this change finds with all its columns. An UPDATE of a large row is logged with the
+    /// key and the changed columns only, and a filter may leave the key alone of the old row.
+    pub fn has_whole_old_row(&self) -> bool {
+        match self.event {
+            Event::Delete => true,
+            Event::Update => self.old.len() == self.new.len(),
+            Event::Insert | Event::Truncate | Event::Statement => false,
+        }
+    }
+
     /// Removes a column that neither side has any more.
     pub fn leave_out(&mut self, column: &str) {
         for row in [&mut self.old, &mut self.new] {

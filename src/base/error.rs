@@ -57,6 +57,15 @@ pub enum ExitCode {
     Interrupted = 130,
 }
 
+pub const ON_PRIMARY: &str = "(on its primary: this server is a standby)";
+
+/// Whether a hint or a statement is one that a standby refuses to run. ALTER SYSTEM is not, for example.
+pub fn is_for_primary(text: &str) -> bool {
+    let writes = ["GRANT ", "REVOKE ", "CREATE ", "DROP ", "UPDATE ", "DELETE ", "py_log_", ".sql"];
+    let alters = text.match_indices("ALTER ").any(|(at, word)| !text[at + word.len()..].starts_with("SYSTEM"));
+    (alters || writes.iter().any(|word| text.contains(word))) && !text.contains(ON_PRIMARY)
+}
+
 /// An error with everything that an operator needs. `Display` prints one line without a full stop and without the hint.
 /// The parts are boxed so that a `Result` stays small when nothing goes wrong.
 #[derive(Debug)]
@@ -72,6 +81,7 @@ struct Parts {
     code: Option<String>,
     change: Option<(LogId, Txid)>,
     is_premature: bool,
+    is_of_standby: bool,
 }
 
 impl Error {
@@ -87,12 +97,24 @@ impl Error {
             code: None,
             change: None,
             is_premature: false,
+            is_of_standby: false,
         }))
     }
 
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(shown(&hint.into()).into_owned());
+        let is_standby = self.0.is_of_standby;
+        self.of_standby(is_standby)
+    }
+
+    /// Statements that its hint has cannot be run on a standby.
+    #[must_use]
+    pub fn of_standby(mut self, is_standby: bool) -> Self {
+        self.0.is_of_standby = is_standby;
+        if let Some(hint) = self.0.hint.as_mut().filter(|hint| is_standby && is_for_primary(hint)) {
+            *hint = format!("{hint} {ON_PRIMARY}");
+        }
         self
     }
 

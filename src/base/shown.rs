@@ -7,12 +7,23 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+/// So many are named in one line.
+const MAX_LISTED: usize = 10;
+
 /// Whether a terminal, an editor or a mail reader does something else with a character than to draw it: control characters, those
 /// that set the direction of writing, other separators of lines, and those that cannot be seen.
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// The first of many, for one line.
+pub fn listed(texts: &[String]) -> String {
+    match texts.len().checked_sub(MAX_LISTED) {
+        None | Some(0) => texts.join(", "),
+        Some(more) => format!("{}, and {more} more", texts[..MAX_LISTED].join(", ")),
+    }
 }
 
 /// For a place within a line.

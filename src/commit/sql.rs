@@ -62,8 +62,10 @@ pub struct ProgressRow<'a> {
     pub history: Option<&'a str>,
 }
 
-/// A switchover holds this lock from before its first PREPARE until its last commit: nobody else settles what it prepares.
+/// A switchover holds this lock from before its first PREPARE until its last commit: nobody else settles what it prepares. If it is
+/// stopped in between, the server takes the lock from it.
 pub const HOLD_SWITCHOVER: &str = "begin; set local lock_timeout = '5s'; \
+     set local idle_in_transaction_session_timeout = '5s'; \
      lock table public.replica_slave in share update exclusive mode";
 
 /// Returns when no switchover is in progress.

@@ -52,6 +52,9 @@ use crate::replay::replayer::Replayer;
 use crate::server::checks::Findings;
 use crate::server::session::Session;
 
+/// SQLSTATE of COMMIT PREPARED for a transaction that is not there.
+const UNKNOWN_GID: &str = "42704";
+
 mod quarantine;
 mod one_message;
 mod part;
@@ -75,6 +78,8 @@ pub struct Pair {
     pub key: String,
     /// The epoch of the master's roles when this pair was connected.
     pub epoch: i64,
+    /// The same of the slave, if a switchover was interrupted: when it is finished, only the slave's changes.
+    pub slave_epoch: Option<i64>,
     /// The slave is a master too, so other slaves may need the replayed changes.
     pub feeds_others: bool,
     pub control: Control,
@@ -117,6 +122,7 @@ impl Pair {
             prefetcher: None,
             key: pair_key(findings.origin, &field),
             epoch: 0,
+            slave_epoch: None,
             feeds_others,
             control: control.clone(),
             slave_identity: findings.slave_identity.clone(),
@@ -129,6 +135,10 @@ impl Pair {
             name,
             field,
         }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Logs a warning, and keeps it for `take_conflicts`.
@@ -339,5 +349,18 @@ fn moved() -> Error {
 
 fn finish(session: &mut Session, command: &str, number: BatchNumber, gid: &str) -> Result<()> {
     let operation = format!("{} batch {number}", command.to_lowercase());
-    session.message(&operation, &format!("{command} {}", quote_literal(gid))).map(drop)
+    let finished = session.message(&operation, &format!("{command} {}", quote_literal(gid)));
+    finished.map(drop).map_err(|error| if error.is_transient() { error } else { unsettled(error) })
+}
+
+/// What is prepared has been replayed. So whatever a server refuses now, no change is to blame, and recovery goes on from there.
+fn unsettled(error: Error) -> Error {
+    let detail = match error.code() {
+        Some(UNKNOWN_GID) => "it is not prepared there any more: somebody has committed it or rolled it back by hand",
+        _ => error.detail(),
+    };
+    Error::new(Kind::Contention, error.side(), error.operation(), detail).with_hint(
+        "nothing is lost: the daemon connects again, sees in the last batch of both servers what became of it, and settles or \
+         replays the rest. Leave transactions named pyreplica:... to the daemon",
+    )
 }

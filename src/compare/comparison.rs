@@ -26,6 +26,7 @@
 mod plan;
 mod prepared;
 mod in_progress;
+mod whole_rows;
 
 use crate::base::error::Result;
 use crate::compare::digest::{DigestSource, Key, Range};
@@ -72,6 +73,8 @@ pub enum DifferenceKind {
 pub struct Difference {
     pub key: Key,
     pub kind: DifferenceKind,
+    /// More than one only where equal rows are counted.
+    pub rows: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,7 +108,11 @@ pub fn compare(
 ) -> Result<Counts> {
     let mut comparison =
         Comparison { servers, plan, wait_limit, on_differences, candidates: Vec::new(), counts: Counts::default() };
-    comparison.compare_ranges()?;
+    if plan.master.is_by_digest {
+        comparison.compare_whole_rows()?;
+    } else {
+        comparison.compare_ranges()?;
+    }
     comparison.decide()?;
     Ok(comparison.counts)
 }
@@ -128,7 +135,7 @@ struct RowState {
 
 enum Verdict {
     Equal,
-    Differs(DifferenceKind),
+    Differs(DifferenceKind, u64),
     /// A change of the row is pending.
     Pending,
     /// A change of the row is held: it does not arrive until the hold or the quarantine ends.
@@ -242,7 +249,7 @@ impl Comparison<'_, '_> {
             for (key, verdict) in undecided.into_iter().zip(verdicts) {
                 match verdict {
                     Verdict::Equal => {}
-                    Verdict::Differs(kind) => found.push(Difference { key, kind }),
+                    Verdict::Differs(kind, rows) => found.push(Difference { key, kind, rows }),
                     Verdict::Pending => pending.push(key),
                     Verdict::Held => self.counts.pending += 1,
                     Verdict::Changing => again.push(key),
@@ -312,11 +319,16 @@ impl Comparison<'_, '_> {
             } else if master_before.version.is_some() && master_before.version == master_after.version
                 || slave_after.version.is_some() && slave_after.version == slave_before.version
             {
-                Verdict::Differs(match (&master_before.digest, &slave_after.digest) {
+                let (here, there) = (&slave_after.digest, &master_before.digest);
+                if plan.master.is_by_digest {
+                    return whole_rows::verdict(there.as_ref(), here.as_ref());
+                }
+                let kind = match (there, here) {
                     (Some(_), None) => DifferenceKind::Missing,
                     (None, _) => DifferenceKind::Extra,
                     _ => DifferenceKind::Different,
-                })
+                };
+                Verdict::Differs(kind, 1)
             } else {
                 Verdict::Changing
             }
@@ -339,7 +351,7 @@ impl Comparison<'_, '_> {
                 DifferenceKind::Missing => &mut self.counts.missing,
                 DifferenceKind::Extra => &mut self.counts.extra,
                 DifferenceKind::Different => &mut self.counts.different,
-            } += 1;
+            } += difference.rows;
         }
         (self.on_differences)(self.servers, found)
     }

@@ -42,11 +42,15 @@ pub struct Range {
 
 #[derive(Clone, Debug)]
 pub struct DigestSource {
+    /// No key tells the rows apart. A row's digest is its key, and what is compared is how many rows have it.
+    pub is_by_digest: bool,
     /// Quoted and qualified, with ONLY where the table can have children that are tables of their own.
     pub target: String,
     pub key: Vec<KeyColumn>,
     /// The columns that are compared.
     pub columns: Vec<String>,
+    /// The types of these columns, if a text may be cast to each: no function but the type's own for input is called for that.
+    pub types: Option<Vec<String>>,
     pub hash: Hash,
     /// Which rows are compared: a condition on "t".
     pub condition: Option<String>,
@@ -96,6 +100,13 @@ impl DigestSource {
     /// Selects (number of the key, digest, version) of the rows that exist. A row's version changes when the row is
     /// written.
     pub fn look_up(&self, keys: &[Key]) -> String {
+        if self.is_by_digest {
+            return format!(
+                "SELECT c.n, count(*), string_agg(t.tableoid::text || ' ' || t.ctid::text || ' ' || t.xmin::text, ' ' \
+                 ORDER BY t.tableoid, t.ctid) FROM {} GROUP BY c.n",
+                self.rows_of(keys)
+            );
+        }
         format!(
             "SELECT c.n, {}, t.tableoid::text || ' ' || t.ctid::text || ' ' || t.xmin::text FROM {}",
             self.hash(),
@@ -103,9 +114,16 @@ impl DigestSource {
         )
     }
 
-    /// Selects (number of the key, value, value, ...) of the rows that exist.
+    /// Selects (number of the key, value, value, ...) of the rows that exist. Where the digest is the key, the number of its
+    /// rows comes before the values.
     pub fn values(&self, keys: &[Key]) -> String {
         let columns: String = self.columns.iter().map(|name| format!(", t.{}", quote_ident(name))).collect();
+        if self.is_by_digest {
+            let rows = self.rows_of(keys);
+            return format!(
+                "SELECT DISTINCT ON (c.n) c.n, count(*) OVER (PARTITION BY c.n){columns} FROM {rows} ORDER BY c.n"
+            );
+        }
         format!("SELECT c.n{columns} FROM {}", self.rows_of(keys))
     }
 
@@ -134,12 +152,48 @@ impl DigestSource {
         terms.join(" AND ")
     }
 
+    /// Selects (group, number of rows, sum of their digests) for groups of digests that begin with the same bits.
+    pub fn groups(&self, bits: u32) -> String {
+        format!("SELECT x.h >> {}, count(*), sum(x.h) FROM {} GROUP BY 1", 64 - bits, self.all_digests())
+    }
+
+    /// Selects (digest, number of rows) of some of these groups.
+    pub fn digests(&self, bits: u32, groups: &[String]) -> String {
+        let groups = groups.join(", ");
+        format!(
+            "SELECT x.h, count(*) FROM {} WHERE x.h >> {} IN ({groups}) GROUP BY x.h",
+            self.all_digests(),
+            64 - bits
+        )
+    }
+
+    fn all_digests(&self) -> String {
+        format!("(SELECT {} AS h FROM {} AS t{}) x", self.hash(), self.target, self.where_clause(&Range::default()))
+    }
+
+    /// The statement that deletes so many of the rows with each of these digests.
+    pub fn delete_some(&self, surplus: &[(&Key, i64)]) -> String {
+        let rows: Vec<String> =
+            surplus.iter().map(|(key, count)| format!("({}, {count})", self.literal(0, &key[0]))).collect();
+        format!(
+            "DELETE FROM {0} WHERE (tableoid, ctid) IN (SELECT z.tab, z.at FROM (SELECT t.tableoid AS tab, t.ctid AS at, c.surplus, \
+             row_number() OVER (PARTITION BY c.h) AS n FROM (VALUES {1}) c (h, surplus) JOIN {0} AS t ON {2} = c.h) z \
+             WHERE z.n <= z.surplus)",
+            self.target,
+            rows.join(", "),
+            self.hash()
+        )
+    }
+
     fn rows_of(&self, keys: &[Key]) -> String {
+        let own = |column: &KeyColumn| {
+            if self.is_by_digest { self.hash() } else { format!("t.{}", quote_ident(&column.name)) }
+        };
         let terms: Vec<String> = self
             .key
             .iter()
             .enumerate()
-            .map(|(n, column)| format!("t.{} {} c.k{n}", quote_ident(&column.name), column.operator("=")))
+            .map(|(n, column)| format!("{} {} c.k{n}", own(column), column.operator("=")))
             .collect();
         format!(
             "{} JOIN {} AS t ON {}{}",
@@ -152,6 +206,11 @@ impl DigestSource {
 
     fn hash(&self) -> String {
         let columns: Vec<String> = self.columns.iter().map(|name| format!("t.{}", quote_ident(name))).collect();
+        self.hash_of(&columns)
+    }
+
+    /// The digest of a row of these values.
+    pub fn hash_of(&self, columns: &[String]) -> String {
         let row = format!("ROW({})::text", columns.join(", "));
         match self.hash {
             Hash::Fast => format!("hashtextextended({row} COLLATE \"C\", 0)"),
@@ -210,6 +269,12 @@ impl DigestSource {
 }
 
 impl KeyColumn {
+    /// A digest in the place of a key.
+    pub fn digest() -> KeyColumn {
+        let (name, base_type, operators) = ("row".into(), "bigint".into(), "pg_catalog".into());
+        KeyColumn { name, base_type, operators, by_bytes: false }
+    }
+
     /// An operator of the type. The session searches PostgreSQL's own schema only.
     pub fn operator(&self, operator: &str) -> String {
         if self.operators == "pg_catalog" {
@@ -236,6 +301,8 @@ mod tests {
             by_bytes,
         };
         DigestSource {
+            is_by_digest: false,
+            types: None,
             target: "ONLY \"public\".\"t\"".into(),
             key: vec![column("id", "integer", false), column("Name", "text", true)],
             columns: vec!["id".into(), "Name".into(), "v".into()],

@@ -50,6 +50,7 @@ pub fn prepare(slave: &mut Session, plan: &ComparePlan) -> Result<()> {
     }
     let detail = "the role may not set session_replication_role, and the slave's triggers must not run for this";
     Err(Error::new(Kind::Setup, Some(Side::Slave), "repair rows", detail)
+        .of_standby(slave.is_standby())
         .with_hint("GRANT SET ON PARAMETER session_replication_role TO ...; (from PostgreSQL 15), or use a superuser"))
 }
 
@@ -103,6 +104,19 @@ pub fn values(
         .zip(from_slave)
         .map(|(from_master, from_slave)| differing(&plan.master, from_master, from_slave))
         .collect())
+}
+
+/// A row: the names of its columns and their values.
+pub type NamedValues = Vec<(String, Option<String>)>;
+
+/// For the operator, where no key names a row: the values of each.
+pub fn whole_rows(servers: &mut Servers, plan: &ComparePlan, differences: &[Difference]) -> Result<Vec<NamedValues>> {
+    let keys = keys(differences);
+    let (from_master, from_slave) =
+        servers.ask_both("look at rows", &plan.master.values(&keys), &plan.slave.values(&keys))?;
+    let rows = by_key(from_master, &keys).into_iter().zip(by_key(from_slave, &keys));
+    let named = |row: TextRow| plan.master.columns.iter().cloned().zip(row.into_iter().skip(1)).collect();
+    Ok(rows.map(|(from_master, from_slave)| from_master.or(from_slave).map(named).unwrap_or_default()).collect())
 }
 
 /// One column in which a row differs.
@@ -184,8 +198,16 @@ fn under_lock(
     // values.
     let all = work.iter().flat_map(|(_, statements)| statements.clone());
     let (first, then): (Vec<String>, Vec<String>) = all.partition(|sql| sql.starts_with("DELETE"));
+    let first = if plan.slave.is_by_digest && !first.is_empty() {
+        // Each of them would take a scan of the table.
+        let surplus = |n: &usize| surplus(from_master[*n].as_ref(), from_slave[*n].as_ref());
+        let fewer = work.iter().map(|(n, _)| (&keys[*n], -surplus(n))).filter(|(_, surplus)| *surplus > 0);
+        vec![plan.slave.delete_some(&fewer.collect::<Vec<_>>())]
+    } else {
+        first
+    };
     match attempt(servers.slave(), &[first, then].concat())? {
-        None => repaired.written = work.len() as u64,
+        None => repaired.written = work.iter().map(|(n, _)| differences[*n].rows).sum(),
         Some(error) if replace => {
             repaired.refused = work.iter().map(|(n, _)| differences[*n].clone()).collect();
             repaired.refusal = Some(error);
@@ -193,7 +215,7 @@ fn under_lock(
         Some(_) => {
             for (n, statements) in work {
                 match attempt(servers.slave(), &statements)? {
-                    None => repaired.written += 1,
+                    None => repaired.written += differences[n].rows,
                     Some(error) => {
                         repaired.refused.push(differences[n].clone());
                         repaired.refusal = Some(error);
@@ -226,6 +248,13 @@ fn repair_statements(
     from_slave: Option<&TextRow>,
     replace: bool,
 ) -> Vec<String> {
+    if plan.slave.is_by_digest {
+        return match (surplus(from_master, from_slave), from_master) {
+            (missing @ 1.., Some(from_master)) => vec![insert(plan, &from_master[1..]); missing as usize],
+            (fewer @ ..=-1, _) => vec![plan.slave.delete_some(&[(key, -fewer)])],
+            _ => Vec::new(),
+        };
+    }
     let target = &plan.slave.target;
     let delete = || format!("DELETE FROM {target} WHERE {}", plan.slave.key_condition(key));
     let changed = |from_master: &TextRow, from_slave: &TextRow| -> Vec<usize> {
@@ -253,7 +282,13 @@ fn repair_statements(
     }
 }
 
-fn insert(plan: &ComparePlan, row: &TextRow) -> String {
+/// How many rows with this digest the master has more than the slave. Their numbers come before the values.
+fn surplus(from_master: Option<&TextRow>, from_slave: Option<&TextRow>) -> i64 {
+    let number = |row: Option<&TextRow>| row.and_then(|row| row.first()?.as_deref()?.parse::<i64>().ok()).unwrap_or(0);
+    number(from_master) - number(from_slave)
+}
+
+fn insert(plan: &ComparePlan, row: &[Option<String>]) -> String {
     let target = plan.slave.target.strip_prefix("ONLY ").unwrap_or(&plan.slave.target);
     let columns: Vec<String> = plan.slave.columns.iter().map(|name| quote_ident(name)).collect();
     let values: Vec<String> = row.iter().map(literal).collect();

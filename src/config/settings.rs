@@ -32,6 +32,9 @@ pub const DEFAULT_RETENTION: Duration = Duration::from_secs(86_400);
 /// The size of the log, in bytes, above which the daemon warns. Usually a slave is not replaying then.
 pub const DEFAULT_LOG_WARNING: u64 = 1024 * MEBIBYTE;
 
+/// Often enough for a read copy, and seldom enough to cost nothing.
+pub const DEFAULT_SEQUENCES: Duration = Duration::from_secs(10);
+
 /// Enough rows to examine conflicts; they usually take some tens of megabytes at most.
 pub const DEFAULT_CONFLICTS_KEPT: u64 = 100_000;
 
@@ -64,6 +67,7 @@ const MAIN_KEYS: &[&str] = &[
     "ON_ERROR",
     "CONFLICT",
     "CONFLICTS_KEPT",
+    "SEQUENCES",
 ];
 
 /// What the daemon does with a transaction that has a change that cannot be replayed.
@@ -108,6 +112,8 @@ pub struct Config {
     pub conflicts: ConflictPolicies,
     /// How many rows `replica_conflict` keeps. With zero none are written.
     pub conflicts_kept: u64,
+    /// How often the slave's sequences follow those of the master at most. None: never.
+    pub sequences: Option<Duration>,
     pub smtp: Option<Smtp>,
     /// The address at which the daemon serves metrics over HTTP.
     pub metrics: Option<SocketAddr>,
@@ -156,6 +162,7 @@ impl Config {
                 None => ConflictPolicies::default(),
             },
             conflicts_kept: main.number("CONFLICTS_KEPT", 0..=1 << 40)?.unwrap_or(DEFAULT_CONFLICTS_KEPT),
+            sequences: main.pause("SEQUENCES", TIMEOUT_SECONDS, DEFAULT_SEQUENCES)?,
             smtp: Smtp::from_section(&Section { name: "SMTP", entries: &entries })?,
             metrics: main.address("METRICS")?,
         })
@@ -191,6 +198,7 @@ impl Config {
             on_error: OnError::Stop,
             conflicts: ConflictPolicies::default(),
             conflicts_kept: DEFAULT_CONFLICTS_KEPT,
+            sequences: Some(DEFAULT_SEQUENCES),
             smtp: None,
             metrics: None,
         }
@@ -294,11 +302,22 @@ TO_ADDRS=hostmaster@somewhere.com;dbadmin@somewhere.com
         assert_eq!(error(&format!("{SHORT}DEBUG_LEVEL=4")), "5: DEBUG_LEVEL: must be 0 to 3");
         assert_eq!(error(&format!("{SHORT}DEBUG_LEVEL=x")), "5: DEBUG_LEVEL: must be 0 to 3");
         assert_eq!(error(&format!("{SHORT}TIMEOUT=0")), "5: TIMEOUT: must be 1 to 86400");
+        assert_eq!(error(&format!("{SHORT}SEQUENCES=never")), "5: SEQUENCES: must be off, or 1 to 86400");
         assert_eq!(
             error(&format!("{SHORT}METRICS=localhost:9187")),
             "5: METRICS: must be an IP address and a port, as in 127.0.0.1:9187"
         );
         assert_eq!(error(&format!("{SHORT}KEEPALIVE=maybe")), "5: KEEPALIVE: must be true or false");
+    }
+
+    #[test]
+    fn sequences_follow_every_so_often_or_not_at_all() {
+        let every =
+            |line: &str| Config::parse(&format!("{SHORT}{line}")).unwrap().sequences.map(|every| every.as_secs());
+        assert_eq!(
+            [every(""), every("SEQUENCES=60"), every("SEQUENCES=Off"), every("SEQUENCES=0")],
+            [Some(10), Some(60), None, None]
+        );
     }
 
     #[test]

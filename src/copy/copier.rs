@@ -28,11 +28,12 @@ use crate::backlog::sql as backlog_sql;
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, LogId, Side};
+use crate::base::shown::listed;
 use crate::commit::sql as commit_sql;
 use crate::commit::twophase::{Pair, draw_batch};
 use crate::config::settings::Config;
 use crate::copy::not_valid;
-use crate::copy::plan::{self, Captured, CopyPlan, ServerInfo, listed};
+use crate::copy::plan::{self, Captured, CopyPlan, ServerInfo};
 use crate::copy::schema;
 use crate::copy::sql;
 use crate::pair::connecting::{self, Purpose};
@@ -136,13 +137,9 @@ fn without_daemon(
     notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     if options.schema {
         let sides = (&mut pair.master, &mut pair.slave);
-        report(CopyEvent::Note(schema::create(
-            config,
-            sides,
-            &tables,
-            (!options.tables.is_empty(), options.no_owner),
-            control,
-        )?));
+        let parts = (!options.tables.is_empty(), options.no_owner);
+        let notes = schema::create(config, sides, &tables, parts, control)?;
+        notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     }
     copied::create(&mut pair.slave)?;
     let scope = choose_scope(options, &mut pair, tables)?;

@@ -6,12 +6,10 @@
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
+use crate::base::shown::listed;
 use crate::copy::sql;
 use crate::server::session::{Row, Session};
 use std::collections::HashMap;
-
-/// So many are named in one line.
-const MAX_LISTED: usize = 10;
 
 /// A table of the master whose changes are logged.
 #[derive(Clone, Debug)]
@@ -142,14 +140,6 @@ pub fn make(
         "give the slave's tables the master's columns"
     };
     Err(Error::new(Kind::Setup, Some(Side::Slave), "copy", listed(&problems)).with_hint(hint))
-}
-
-/// The first of many, for one line.
-pub fn listed(texts: &[String]) -> String {
-    match texts.len().checked_sub(MAX_LISTED) {
-        None | Some(0) => texts.join(", "),
-        Some(more) => format!("{}, and {more} more", texts[..MAX_LISTED].join(", ")),
-    }
 }
 
 fn why_left_out(table: &Captured) -> String {

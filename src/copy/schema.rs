@@ -10,10 +10,11 @@
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident};
+use crate::base::shown::listed;
 use crate::config::dsn::Dsn;
 use crate::config::settings::Config;
 use crate::copy::not_valid;
-use crate::copy::plan::{Captured, listed};
+use crate::copy::plan::Captured;
 use crate::copy::sql;
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
@@ -57,13 +58,13 @@ pub fn create(
     tables: &[Captured],
     (parts, no_owner): (bool, bool),
     control: &Control,
-) -> Result<String> {
+) -> Result<Vec<String>> {
     let relations: Vec<&str> = tables.iter().map(|table| table.relation.as_str()).collect();
     let existing = slave.query("look at the tables", sql::TARGET, &[&relations])?;
     let existing: Vec<String> = existing.iter().map(|row| row.get("relation")).collect();
     let missing: Vec<&Captured> = tables.iter().filter(|table| !existing.contains(&table.relation)).collect();
     if missing.is_empty() {
-        return Ok("the slave has all tables already: the schema is left as it is".to_string());
+        return Ok(vec!["the slave has all tables already: the schema is left as it is".to_string()]);
     }
     if !parts && !existing.is_empty() {
         let detail = format!("the slave has some of the tables already: {}", listed(&existing));
@@ -72,6 +73,8 @@ pub fn create(
     }
     let without_owners: &[&str] =
         if !has_owners(master, slave, no_owner)? { &["--no-owner", "--no-privileges"] } else { &[] };
+    let missing: Vec<&str> = missing.iter().map(|table| table.relation.as_str()).collect();
+    let lacks_tablespaces = without_tablespaces(master, slave, parts.then_some(&missing))?;
     let version: i32 = master.query_one("look at the server", server_sql::IDENTITY, &[])?.get(3);
     let programs = find(version as u32 / 10_000)?;
     let not_valid = not_valid::read(master)?;
@@ -85,11 +88,10 @@ pub fn create(
     let (dump, list, chosen) = (scratch.0.join("schema"), scratch.0.join("list"), scratch.0.join("chosen"));
 
     let mut command = Command::new(&programs.dump);
-    command.args(["--format=custom", "--schema-only", "--no-tablespaces"]);
+    command.args(["--format=custom", "--schema-only"]);
     command.args(without_owners);
     command.args(["--no-publications", "--no-subscriptions", "--exclude-schema=pyreplica"]);
     if parts {
-        let missing: Vec<&str> = missing.iter().map(|table| table.relation.as_str()).collect();
         let names = master.query("look for partitions", sql::WITH_PARTITIONS, &[&missing])?;
         command.args(names.iter().map(|row| format!("--table={}", row.get::<_, &str>(0))));
     }
@@ -107,13 +109,35 @@ pub fn create(
 
     let mut command = Command::new(&programs.restore);
     command.args(["--exit-on-error", "--single-transaction"]).args(without_owners);
+    command.args(lacks_tablespaces.as_ref().map(|_| "--no-tablespaces"));
     command.arg("--use-list").arg(&chosen).arg(&dump);
     run(Side::Slave, "write the schema", command, Some(&config.slave), control, &scratch)?;
     let belongs = if without_owners.is_empty() { "with" } else { "without" };
-    Ok(format!(
+    let created = format!(
         "created the schema: {objects} objects, by pg_dump {}, {belongs} owners and privileges",
         programs.version
-    ))
+    );
+    Ok([Some(created), lacks_tablespaces].into_iter().flatten().collect())
+}
+
+/// None if the slave has all tablespaces that are needed. Otherwise what to do about those that it lacks. `only`: these tables, not all.
+fn without_tablespaces(master: &mut Session, slave: &mut Session, only: Option<&Vec<&str>>) -> Result<Option<String>> {
+    let operation = "look at the tablespaces";
+    let rows = master.query(operation, &sql::TABLESPACES, &[&only])?;
+    let needed: Vec<(&str, Vec<String>)> = rows.iter().map(|row| (row.get("name"), row.get("relations"))).collect();
+    let names: Vec<&str> = needed.iter().map(|(name, _)| *name).collect();
+    let missing: Vec<String> = slave.query_one(operation, sql::MISSING_TABLESPACES, &[&names])?.get(0);
+    let told = needed.iter().filter(|(name, _)| missing.iter().any(|lacking| lacking == name));
+    let told: Vec<String> =
+        told.map(|(name, relations)| format!("{} (of {})", quote_ident(name), listed(relations))).collect();
+    Ok((!told.is_empty()).then(|| {
+        format!(
+            "the slave lacks tablespaces, or DSN1's role may not use them: {}. So all tables and indexes are in the slave's default \
+             tablespace. hint: if they are to be elsewhere: CREATE TABLESPACE there, GRANT CREATE ON TABLESPACE to DSN1's role, and \
+             ALTER TABLE, INDEX or MATERIALIZED VIEW ... SET TABLESPACE, best while the tables are empty",
+            told.join(", ")
+        )
+    }))
 }
 
 fn create_role(role: &str) -> String {

@@ -8,15 +8,6 @@ pub const CAPTURED: &str = include_str!("../../sql/query/captured.sql");
 pub static UNLOGGED: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/unlogged.sql")));
 pub const SOURCE: &str = include_str!("../../sql/query/source.sql");
 pub const TARGET: &str = include_str!("../../sql/query/target.sql");
-pub static SEQUENCES: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/sequences.sql")));
-
-/// The last number that a sequence has given, or null, by the sequence's own number. It keeps the sequence from being renamed
-/// or dropped until the transaction ends.
-pub const LAST_VALUE: &str = "select pg_sequence_last_value($1::oid)";
-
-/// Whether a sequence has this name.
-pub const IS_NAMED: &str = "select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-     where c.oid = $1::oid and c.relkind = 'S' and quote_ident(n.nspname) || '.' || quote_ident(c.relname) = $2)";
 
 pub static OWN_OBJECTS: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/own.sql")));
 /// The roles that a schema with owners and privileges needs.
@@ -27,6 +18,12 @@ pub static OWNERS: LazyLock<String> =
 pub const MISSING_ROLES: &str = "select array(select r from unnest($1::text[]) r \
      where not exists (select from pg_roles where rolname = r)), \
      (select rolsuper from pg_roles where rolname = current_user)";
+
+pub static TABLESPACES: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/tablespaces.sql")));
+
+/// The tablespaces of $1 that there are not, or that this role may not create anything in.
+pub const MISSING_TABLESPACES: &str = "select array(select r from unnest($1::text[]) r where not exists \
+     (select from pg_tablespace where spcname = r and has_tablespace_privilege(oid, 'create')))";
 
 pub const WITH_PARTITIONS: &str = include_str!("../../sql/query/partitions.sql");
 

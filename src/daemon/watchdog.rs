@@ -18,8 +18,8 @@
 //! interferes, it waits twice as long the next time. A closed connection is to the pair like one that was cut: recovery settles what
 //! the server may still do (`twophase.rs`).
 //!
-//! A connection by a Unix socket cannot be closed, since the postgres crate has no place for a stream of ours there: the watchdog only
-//! reports, and asks the server to terminate the process.
+//! Where this process has no TCP on its loopback, the postgres crate keeps a Unix socket to itself, and nobody can close it. Then the
+//! watchdog only reports, and asks the server to terminate the process.
 
 use crate::base::control::{Control, Watched};
 use crate::base::error::{Error, Kind, Result};
@@ -289,8 +289,7 @@ impl Suspect {
     }
 }
 
-const STOPPED: &str = "is the process stopped, or its storage hung? After some time the daemon closes the connection, if it is by TCP, \
-     and reconnects. If the process holds locks, replication has to wait for it: let it go on, or restart that server";
+const STOPPED: &str = "is the process stopped, or its storage hung? After some time the daemon closes the connection and reconnects. If the process holds locks, replication has to wait for it: let it go on, or restart that server";
 
 /// What the server says about a session.
 fn look(session: &mut Session, backend: i32) -> Result<State> {
@@ -310,7 +309,7 @@ fn look(session: &mut Session, backend: i32) -> Result<State> {
         ),
         ("active", Some("Client"), Some(event)) => trouble(
             format!("the server waits for the daemon ({event})"),
-            "do all messages get through the network? After some time the daemon closes the connection, if it is by TCP, and reconnects",
+            "do all messages get through the network? After some time the daemon closes the connection and reconnects",
             true,
         ),
         // Waits for locks have a limit of their own.
@@ -323,7 +322,7 @@ fn look(session: &mut Session, backend: i32) -> Result<State> {
 fn no_answer(error: &Error) -> Trouble {
     Trouble {
         what: format!("and a second connection fails: {}", error.detail()),
-        hint: "is the server hung? After some time the daemon closes the connection, if it is by TCP, and reconnects",
+        hint: "is the server hung? After some time the daemon closes the connection and reconnects",
         may_close: error.kind() == Kind::Connection && error.code().is_none(),
     }
 }

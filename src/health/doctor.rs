@@ -9,10 +9,11 @@ mod in_doubt;
 mod lost_rows;
 mod pair;
 mod roles;
+mod sequences;
 mod server;
 mod tables;
 
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ON_PRIMARY, Result, is_for_primary};
 use crate::base::names::Side;
 use crate::commit::twophase::pair_key;
 use crate::config::settings::Config;
@@ -93,7 +94,13 @@ pub fn diagnose(
     tables::examine(&mut report, log.is_some(), master.as_mut(), slave.as_mut());
     roles::examine(&mut report, config, source, roles, master.as_mut(), slave.as_mut());
     if let (Some(master), Some(slave)) = (&mut master, &mut slave) {
-        pair::examine(&mut report, master, slave);
+        if pair::examine(&mut report, master, slave) {
+            sequences::examine(&mut report, config, master, slave);
+        }
+    }
+    for standby in [&master, &slave].into_iter().flatten().filter(|session| session.is_standby()) {
+        let findings = report.findings.iter_mut().filter(|finding| finding.side == Some(standby.side()));
+        findings.for_each(Finding::move_to_primary);
     }
     report.findings
 }
@@ -182,6 +189,14 @@ impl Finding {
     fn fix(&mut self, statement: impl Into<String>) -> &mut Finding {
         self.fixes.push(statement.into());
         self
+    }
+
+    /// Says of statements that a standby does not run where they are to be run.
+    fn move_to_primary(&mut self) {
+        if self.fixes.iter().chain(&self.advice).any(|text| is_for_primary(text)) {
+            let alone = ON_PRIMARY.trim_matches(['(', ')']).to_string();
+            self.advice = Some(self.advice.take().map_or(alone, |advice| format!("{advice} {ON_PRIMARY}")));
+        }
     }
 
     fn advise(&mut self, advice: impl Into<String>) -> &mut Finding {

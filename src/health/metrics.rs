@@ -176,5 +176,5 @@ fn no_answer() -> Answer {
 
 fn look(config: &Config) -> PairStatus {
     let BothSides { master, slave, config, roles } = connect_pair::open(config, "metrics", &Control::default());
-    status::look(&config, "with its config file", roles, master, slave)
+    status::look(&config, "with its config file", roles, (master, slave), false)
 }

@@ -19,12 +19,9 @@ pub const DOCTOR_SCHEMA_CHANGES: &str = include_str!("../../sql/query/doctor/sch
 pub const DOCTOR_LOCKS: &str = include_str!("../../sql/query/doctor/locks.sql");
 pub const DOCTOR_NOT_REPLICATED: &str = include_str!("../../sql/query/doctor/not_replicated.sql");
 pub const DOCTOR_UNLOGGED: &str = include_str!("../../sql/query/doctor/unlogged.sql");
-pub const DOCTOR_ATTACHED: &str = include_str!("../../sql/query/doctor/attached.sql");
 pub const DOCTOR_SLAVE: &str = include_str!("../../sql/query/doctor/slave.sql");
 pub static DOCTOR_CATALOG: LazyLock<String> =
     LazyLock::new(|| with_own(include_str!("../../sql/query/doctor/catalog.sql")));
-pub static DOCTOR_SEQUENCES: LazyLock<String> =
-    LazyLock::new(|| with_own(include_str!("../../sql/query/doctor/sequences.sql")));
 
 /// The last batch, and when it was committed.
 pub const LAST_BATCH: &str =
@@ -36,8 +33,6 @@ pub const PROGRESS: &str = "select batch, last, extract(epoch from ts)::float8 a
 
 pub const WAITS: &str = include_str!("../../sql/query/status/waits.sql");
 pub const OPEN_TRANSACTIONS: &str = include_str!("../../sql/query/status/open.sql");
-
-pub const SEQUENCE_NAMES: &str = "select format('%I.%I', schemaname, sequencename) from pg_sequences";
 
 pub const ROLE_AND_VERSION: &str = "select current_user::text, current_setting('server_version_num')::int";
 

@@ -18,6 +18,7 @@ use crate::commit::twophase::pair_key;
 use crate::config::settings::Config;
 use crate::health::sql;
 use crate::pair::copied::{self, Unfinished};
+use crate::sequences::comparison::{self, Comparison};
 use crate::server::checks;
 use crate::server::role::{self, Roles, State};
 use crate::server::session::Session;
@@ -57,6 +58,8 @@ pub struct PairStatus {
     pub is_copying: bool,
     /// A copy of all tables that must be finished before a daemon replicates.
     pub copy: Option<Unfinished>,
+    /// None if they do not follow, or were not looked at.
+    pub sequences: Option<Comparison>,
     pub problems: Vec<Problem>,
 }
 
@@ -130,13 +133,14 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
-/// Reads the state of a pair. `source` names it on a command line.
+/// Reads the state of a pair. `source` names it on a command line. Reading thousands of sequences takes tenths of a second:
+/// `with_sequences` says whether that is wanted.
 pub fn look(
     config: &Config,
     source: &str,
     roles: Option<Roles>,
-    master: Result<Session>,
-    slave: Result<Session>,
+    (master, slave): (Result<Session>, Result<Session>),
+    with_sequences: bool,
 ) -> PairStatus {
     let (name, field) = (config.name.clone(), config.slave_field.clone());
     let master_at = role::place(&config.master);
@@ -167,6 +171,9 @@ pub fn look(
     if let (Some(origin), Some(slave)) = (origin, &mut slave) {
         let asked = status.ask_slave(&pair_key(origin, &config.slave_field), slave);
         asked.unwrap_or_else(|error| status.add_failure(&error));
+    }
+    if let (Some(master), Some(slave), true) = (&mut master, &mut slave, with_sequences && config.sequences.is_some()) {
+        status.sequences = comparison::compare(master, slave).ok();
     }
     status.find_problems(config, source);
     status
@@ -269,7 +276,7 @@ impl PairStatus {
     /// Do both servers mean the same last batch? A daemon at work has made sure of it, and its rows move.
     fn compare_batches(&mut self, key: &str, master: &mut Session, slave: &mut Session) -> Result<()> {
         // A former master is told by its role, and a repair is the wrong way out.
-        if self.roles.as_ref().is_some_and(|roles| roles.state == State::Former) {
+        if self.roles.as_ref().is_some_and(|roles| matches!(roles.state, State::Former | State::Lost)) {
             return Ok(());
         }
         let is_settled = self.in_doubt.as_ref().is_some_and(|doubt| doubt.batches == 0);

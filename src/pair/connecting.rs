@@ -14,7 +14,7 @@ use crate::replay::hold::Holds;
 use crate::server::checks::{Findings, check, take_replica_role};
 use crate::server::connect;
 use crate::server::role::{self, Roles, State};
-use crate::server::session::{Row, Session};
+use crate::server::session::Session;
 use crate::server::sql as server_sql;
 use std::time::Duration;
 
@@ -39,21 +39,8 @@ pub fn connect_for_replay(config: &Config, control: &Control) -> Result<Pair> {
     let later_snapshots =
         copied::later_snapshots(&mut pair.slave, &pair.key, pair.log.progress.position().base.as_ref())?;
     pair.log.pass_over(&later_snapshots);
-    warn_of_emptied(config, &mut pair)?;
+    emptied::find(&mut pair, &config.slave_field)?.into_iter().for_each(|what| pair.warn(what));
     Ok(pair)
-}
-
-/// Warns of unlogged tables that a crash has emptied since the last batch.
-fn warn_of_emptied(config: &Config, pair: &mut Pair) -> Result<()> {
-    let first = |rows: Vec<Row>| rows.first().map(|row| row.get::<_, String>(0));
-    let operation = "look for unlogged tables";
-    let on_master = first(pair.master.query(operation, sql::LAST_BATCH_ON_MASTER, &[&config.slave_field])?);
-    let on_slave = first(pair.slave.query(operation, sql::LAST_BATCH_ON_SLAVE, &[&pair.key])?);
-    let Some((on_master, on_slave)) = on_master.zip(on_slave) else { return Ok(()) };
-    for what in emptied::find(&mut pair.master, &mut pair.slave, (&on_master, &on_slave))? {
-        pair.warn(what);
-    }
-    Ok(())
 }
 
 /// Connects to both sides, checks them, locks the pair against other daemons, and settles transactions in doubt.
@@ -112,6 +99,9 @@ pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<P
     // What was prepared may have been a switchover.
     refuse_if_switched(config, &mut pair)?;
     if roles.state == State::Between {
+        pair.slave_epoch = Some(role::epoch(&mut pair.slave, &config.slave_field)?);
+        // It may have been finished meanwhile, also by what was settled above.
+        who_is_master(config, control, purpose, &mut pair.master, &mut pair.slave)?;
         pair.warn(BETWEEN.to_string());
     }
     if pair.feeds_others {
@@ -141,6 +131,9 @@ fn who_is_master(
         control.set_reversed(!control.is_reversed());
         return Err(switched("the other database is the master"));
     }
+    if let (State::Lost, Some((text, hint))) = (roles.state, roles.trouble(&role::place(&config.master))) {
+        return Err(Error::new(Kind::Apart, Some(Side::Master), "replicate", text).with_hint(hint));
+    }
     // A copy of everything replaces what a former master has.
     if roles.state == State::Former && purpose != Purpose::FillAll {
         return Err(former::fence(config, &roles, &here, (slave, &there)));
@@ -150,9 +143,14 @@ fn who_is_master(
 
 /// An error if the roles have changed since the pair was connected.
 pub fn refuse_if_switched(config: &Config, pair: &mut Pair) -> Result<()> {
-    match role::epoch(&mut pair.master, &config.slave_field)? == pair.epoch {
-        true => Ok(()),
-        false => Err(switched("the roles have changed")),
+    let field = &config.slave_field;
+    let mut has_changed = role::epoch(&mut pair.master, field)? != pair.epoch;
+    if let Some(epoch) = pair.slave_epoch {
+        has_changed |= role::epoch(&mut pair.slave, field)? != epoch;
+    }
+    match has_changed {
+        true => Err(switched("the roles have changed")),
+        false => Ok(()),
     }
 }
 

@@ -4,19 +4,25 @@
 
 use crate::base::error::Result;
 use crate::base::names::Side;
+use crate::commit::twophase::Pair;
 use crate::pair::sql;
-use crate::server::session::Session;
+use crate::server::session::{Row, Session};
 use std::collections::HashSet;
 
 /// A text for each table that is empty on the server that was restarted since the last batch, and has rows on the other
-/// side. `since`: when the last batch was committed, on each side.
-pub fn find(master: &mut Session, slave: &mut Session, since: (&str, &str)) -> Result<Vec<String>> {
-    let on_master = master.query("look for unlogged tables", sql::EMPTIED, &[&since.0])?;
-    let on_slave = slave.query("look for unlogged tables", sql::EMPTIED, &[&since.1])?;
+/// side.
+pub fn find(pair: &mut Pair, field: &str) -> Result<Vec<String>> {
+    let (operation, Pair { master, slave, key, .. }) = ("look for unlogged tables", pair);
+    let first = |rows: Vec<Row>| rows.first().map(|row| row.get::<_, String>(0));
+    let on_master = first(master.query(operation, sql::LAST_BATCH_ON_MASTER, &[&field])?);
+    let on_slave = first(slave.query(operation, sql::LAST_BATCH_ON_SLAVE, &[&*key])?);
+    let Some((on_master, on_slave)) = on_master.zip(on_slave) else { return Ok(Vec::new()) };
+    let on_master = master.query(operation, sql::EMPTIED, &[&on_master])?;
+    let on_slave = slave.query(operation, sql::EMPTIED, &[&on_slave])?;
     let mut told = Vec::new();
     for row in on_master.iter().filter(|row| row.get("captured")) {
         let relation: &str = row.get("relation");
-        if !has_rows(master, relation, row.get("readable"))? && has_rows(slave, relation, true)? {
+        if !may_have_rows(master, relation)? && may_have_rows(slave, relation)? {
             told.push(text(Side::Master, relation, row.get("started")));
         }
     }
@@ -24,25 +30,29 @@ pub fn find(master: &mut Session, slave: &mut Session, since: (&str, &str)) -> R
     let captured: HashSet<String> = match names.is_empty() {
         true => HashSet::new(),
         false => {
-            let rows = master.query("look for unlogged tables", sql::ARE_CAPTURED, &[&names])?;
+            let rows = master.query(operation, sql::ARE_CAPTURED, &[&names])?;
             rows.iter().map(|row| row.get(0)).collect()
         }
     };
     for row in on_slave.iter().filter(|row| captured.contains(row.get::<_, &str>("relation"))) {
         let relation: &str = row.get("relation");
-        if !has_rows(slave, relation, row.get("readable"))? && has_rows(master, relation, true)? {
+        if !may_have_rows(slave, relation)? && may_have_rows(master, relation)? {
             told.push(text(Side::Slave, relation, row.get("started")));
         }
     }
     Ok(told)
 }
 
-/// Whether the table has rows. On the master the role may not be allowed to read it: then it may have some.
-fn has_rows(session: &mut Session, relation: &str, is_readable: bool) -> Result<bool> {
-    if !is_readable {
-        return Ok(false);
+/// False if the table is certainly empty. A role that may not read it can only see that its files are: a crash leaves them so.
+fn may_have_rows(session: &mut Session, relation: &str) -> Result<bool> {
+    let operation = "look for rows";
+    let found = session.query(operation, sql::HAS_PAGES, &[&relation])?;
+    let Some(row) = found.first().filter(|row| row.get("has_pages")) else { return Ok(false) };
+    if !row.get::<_, bool>("readable") {
+        return Ok(true);
     }
-    match session.text_rows("look for rows", &format!("SELECT EXISTS (SELECT FROM {relation})")) {
+    let only = if row.get("is_partitioned") { "" } else { "ONLY " };
+    match session.text_rows(operation, &format!("SELECT EXISTS (SELECT FROM {only}{relation})")) {
         Ok(rows) => Ok(rows.into_iter().flatten().flatten().next().as_deref() == Some("t")),
         Err(error) if error.is_transient() => Err(error),
         Err(_) => Ok(true),

@@ -1,9 +1,10 @@
 //! What a pair does besides replaying: it sets the flags of the changes that it has replayed. Once a minute it deletes what
-//! every slave has replayed some time ago, and checks the size of the log.
+//! every slave has replayed some time ago, and checks the size of the log, and whether a table with rows was attached as a partition.
 
 use crate::base::error::Result;
 use crate::commit::twophase::Pair;
 use crate::config::settings::Config;
+use crate::pair::attached::Watch;
 use crate::pair::sql;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,8 @@ const SHRUNK_PERCENT: u64 = 80;
 pub struct Housekeeping {
     last: Option<Instant>,
     warned: bool,
-    warning: Option<String>,
+    warnings: Vec<String>,
+    partitions: Watch,
 }
 
 impl Housekeeping {
@@ -42,12 +44,20 @@ impl Housekeeping {
         self.last = Some(Instant::now());
         delete_old_conflicts(config, pair)?;
         self.check_log_size(config, pair)?;
+        for attached in self.partitions.look(&mut pair.master)? {
+            self.warn(config, format!("master: {}. hint: {}", attached.text(), attached.advice));
+        }
         Ok(true)
     }
 
-    /// A warning for the operator, which has been logged already.
-    pub fn take_warning(&mut self) -> Option<String> {
-        self.warning.take()
+    /// Warnings for the operator, which have been logged already.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    fn warn(&mut self, config: &Config, warning: String) {
+        log::warn!(target: &config.name, "{warning}");
+        self.warnings.push(warning);
     }
 
     fn check_log_size(&mut self, config: &Config, pair: &mut Pair) -> Result<()> {
@@ -68,8 +78,7 @@ impl Housekeeping {
              remove the slave: SELECT py_log_remove_slave('...')",
             size >> 20
         );
-        log::warn!(target: &config.name, "{warning}");
-        self.warning = Some(warning);
+        self.warn(config, warning);
         Ok(())
     }
 }

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `sql` | statements of a running pair |
 //! | `pace` | how long to pause between two looks under a steady load |
-//! | `housekeeping` | flags, old rows, the size of the log |
+//! | `attached` | tables that had rows when they were attached as partitions |
+//! | `housekeeping` | flags, old rows, the size of the log, attached partitions |
 //! | `copied` | what an initial copy has loaded, and what is still missing |
 //! | `emptied` | unlogged tables that a crash has emptied |
 //! | `release` | puts tables on hold, and replays held changes |
@@ -18,6 +19,7 @@
 
 pub mod sql;
 pub mod pace;
+pub mod attached;
 pub mod housekeeping;
 pub mod copied;
 pub mod emptied;

@@ -15,10 +15,14 @@ use crate::pair::listener::{FIRST_PAUSE, Listener};
 use crate::pair::pace::Pace;
 use crate::pair::sql;
 use crate::process::failpoint;
+use crate::sequences::follower::Follower;
 use std::time::{Duration, Instant};
 
 /// Under a load without end, housekeeping gets its turn after so long.
 const LONGEST_DRAIN: Duration = Duration::from_secs(10);
+
+/// A daemon that is woken for nothing looks for prepared transactions, if it has not done so for this long.
+const IDLE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Flags are set when nothing has been replayed for so long.
 const QUIET: Duration = Duration::from_secs(1);
@@ -50,10 +54,11 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
     let mut housekeeping = Housekeeping::default();
     let (mut quiet_since, mut replayed_at, mut recovered_at) = (Instant::now(), Instant::now(), Instant::now());
     let mut pace = Pace::default();
+    let mut sequences = Follower::new(&config.name, config.sequences, config.timeout);
     let mut pause = None;
     while !control.is_stopping() {
         let was_paused = pause.is_some();
-        let drained = match drain(config, &mut pair, &mut pace, progress) {
+        let drained = match drain(config, &mut pair, (&mut pace, &mut sequences), progress) {
             Err(error) if error.kind() == Kind::Paused => {
                 pause = Some(error.detail().to_string());
                 0
@@ -80,25 +85,35 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
         }
         if pause.is_none() {
             progress(Milestone::Drained);
+            follow(&mut pair, &mut sequences, progress)?;
         }
         if pair.replayer.take_largest() >= LARGE_BYTES {
             // The old sessions end first: one of them shows itself as the slave's daemon.
             drop(pair);
             pair = connect_for_replay(config, control)?;
         }
-        // A transaction of an earlier connection may be prepared late, also while the pair is never idle.
-        if recovered_at.elapsed() >= config.timeout {
+        // A transaction of an earlier connection may be prepared late, also while the pair is never idle. And somebody may have woken
+        // the daemon because a switchover was interrupted.
+        let patience = if drained == 0 { config.timeout.min(IDLE_PATIENCE) } else { config.timeout };
+        if recovered_at.elapsed() >= patience {
             recovered_at = Instant::now();
             pair.recover()?;
+            // It may have settled a switchover.
+            refuse_if_switched(config, &mut pair)?;
         }
         let is_done = housekeeping.run(config, &mut pair, replayed_at.elapsed() >= QUIET)?;
-        housekeeping.take_warning().into_iter().for_each(|warning| progress(Milestone::Warning(warning)));
+        housekeeping.take_warnings().into_iter().for_each(|warning| progress(Milestone::Warning(warning)));
         if is_done {
             let since = Instant::now();
             let flags = until_flags(&mut pair, replayed_at);
-            wait_for_work(config, &mut pair, listener.as_mut(), &mut quiet_since, pause.is_some(), flags)?;
+            let at_most = flags.into_iter().chain(sequences.until_due().filter(|_| pause.is_none())).min();
+            wait_for_work(config, &mut pair, listener.as_mut(), &mut quiet_since, pause.is_some(), at_most)?;
             pace.slept(since.elapsed());
         }
+    }
+    // Who stops the daemon may want to use the slave.
+    if let Err(error) = sequences.finish(&mut pair.master, &mut pair.slave) {
+        log::debug!(target: &config.name, "{error}");
     }
     Ok(())
 }
@@ -115,7 +130,9 @@ pub fn once(config: &Config, control: &Control) -> Result<u64> {
         }
     };
     let config = &config;
-    let changes = drain(config, &mut pair, &mut Pace::default(), &mut |_| ())?;
+    let mut sequences = Follower::new(&config.name, config.sequences, config.timeout);
+    let changes = drain(config, &mut pair, (&mut Pace::default(), &mut sequences), &mut |_| ())?;
+    sequences.finish(&mut pair.master, &mut pair.slave)?.into_iter().for_each(|warning| pair.warn(warning));
     let mut housekeeping = Housekeeping::default();
     while !housekeeping.run(config, &mut pair, true)? && !control.is_stopping() {}
     Ok(changes)
@@ -124,7 +141,8 @@ pub fn once(config: &Config, control: &Control) -> Result<u64> {
 /// Replays everything that is pending, without looking at the roles.
 pub fn drain_as(config: &Config, control: &Control, purpose: Purpose) -> Result<u64> {
     let mut pair = connect(config, control, purpose)?;
-    drain(config, &mut pair, &mut Pace::default(), &mut |_| ())
+    let mut sequences = Follower::new(&config.name, None, config.timeout);
+    drain(config, &mut pair, (&mut Pace::default(), &mut sequences), &mut |_| ())
 }
 
 /// Waits until there may be something to replay, and sends keepalives meanwhile.
@@ -203,7 +221,12 @@ fn has_pending(pair: &mut Pair) -> Result<bool> {
 }
 
 /// Replays everything that a look at the log finds, and looks again until it finds nothing.
-fn drain(config: &Config, pair: &mut Pair, pace: &mut Pace, progress: &mut dyn FnMut(Milestone)) -> Result<u64> {
+fn drain(
+    config: &Config,
+    pair: &mut Pair,
+    (pace, sequences): (&mut Pace, &mut Follower),
+    progress: &mut dyn FnMut(Milestone),
+) -> Result<u64> {
     let (mut total, started) = (0, Instant::now());
     loop {
         let mut backlog = pair.log.look(&mut pair.master)?;
@@ -242,6 +265,8 @@ fn drain(config: &Config, pair: &mut Pair, pace: &mut Pace, progress: &mut dyn F
             pair.flags.keep_up(&mut pair.master, &mut pair.log.progress, replayed)?;
             transactions += batch.len();
             drained += replayed;
+            sequences.replayed();
+            follow(pair, sequences, progress)?;
         }
         pair.log.drained(&backlog);
         total += drained;
@@ -260,6 +285,15 @@ fn drain(config: &Config, pair: &mut Pair, pace: &mut Pace, progress: &mut dyn F
             return Ok(total);
         }
     }
+}
+
+/// Sets the slave's sequences, if it is time to.
+fn follow(pair: &mut Pair, sequences: &mut Follower, progress: &mut dyn FnMut(Milestone)) -> Result<()> {
+    for warning in sequences.follow(&mut pair.master, &mut pair.slave)? {
+        log::warn!(target: pair.name(), "{warning}");
+        progress(Milestone::Warning(warning));
+    }
+    Ok(())
 }
 
 /// Lets the prefetcher read this batch and the next ones while the slave executes, if that is worth a session.

@@ -98,6 +98,14 @@ pub const SKIP_HELD: &str = "with given_up as (delete from public.replica_held w
      insert into public.replica_skipped (master, id, txid, relation, event, old, new, sql, error, reason) \
      select master, id, txid, relation, event, old, new, sql, error, $3 from given_up order by place";
 
+/// The partitions that were attached after their root got the trigger.
+pub const ATTACHED: &str = include_str!("../../sql/query/attached.sql");
+
+/// Another text whenever a partition is attached or detached.
+pub const INHERITS: &str = "select count(*) || ' ' || coalesce(sum(xmin::text::bigint), 0) from pg_inherits";
+
+pub const BEGIN_LOOK: &str = "BEGIN; SET LOCAL lock_timeout = '100ms'";
+
 /// The unlogged tables of a server that was started after $1.
 pub const EMPTIED: &str = include_str!("../../sql/query/emptied.sql");
 
@@ -108,6 +116,13 @@ pub const ARE_CAPTURED: &str = "select r.name from unnest($1::text[]) r (name) \
      where exists (select from pg_trigger t join pg_proc p on p.oid = t.tgfoid join pg_namespace f on f.oid = p.pronamespace \
          where t.tgrelid = c.oid and t.tgtype & 1 = 1 and t.tgenabled <> 'D' \
          and (f.nspname, p.proname) in (('public', 'py_log_replica'), ('pyreplica', 'by_partition')))";
+
+/// Whether a table's files hold anything, which everybody may ask, and whether the role may read the table.
+pub const HAS_PAGES: &str = "select exists (select from (select c.oid union select relid from pg_partition_tree(c.oid)) p (relid) \
+         where pg_relation_size(p.relid) > 0) as has_pages, \
+         coalesce(has_table_privilege(c.oid, 'select') and has_schema_privilege(n.oid, 'usage'), false) as readable, \
+         c.relkind = 'p' as is_partitioned from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+     where n.nspname = (parse_ident($1))[1]::name and c.relname = (parse_ident($1))[2]::name";
 
 /// When the last batch was committed, by a server's own clock.
 pub const LAST_BATCH_ON_MASTER: &str = "select ts::text from public.replica_slave where field = $1::text::name";

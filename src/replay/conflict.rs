@@ -78,7 +78,11 @@ pub fn replay_one(
 
 fn try_one(slave: &mut Session, case: &Case, shape: &Shape) -> Result<Option<ConflictRecord>> {
     let Case { table, change, name, policies } = *case;
-    if change.event == Event::Delete && policies.watches_deletes(&change.relation) {
+    // A row that is found by all its values does not differ.
+    if change.event == Event::Delete
+        && policies.watches_deletes(&change.relation)
+        && !table.is_found_by_whole_row(change)
+    {
         return case.delete_compared(slave, shape);
     }
     match (execute_alone(slave, name, shape, table, change)?, change.event) {
@@ -116,6 +120,9 @@ fn most_similar(candidates: &[Candidate]) -> Option<&Candidate> {
 
 /// Locks the rows that have the change's key, and reads the logged and the present value of every logged column.
 fn candidates(slave: &mut Session, table: &Table, change: &Change) -> Result<Vec<Candidate>> {
+    if table.is_found_by_whole_row(change) {
+        return Ok(Vec::new());
+    }
     let (key, row) = match change.event {
         // The existing row that has the key of the new one.
         Event::Insert => (0, &change.new),
@@ -228,7 +235,10 @@ pub fn mismatch_error(change: &Change, table: &Table, mismatch: &Mismatch) -> Er
         ),
         Mismatch::NoKey => (
             format!("nothing identifies a row of {}", table.shown),
-            format!("give {} a primary key, the same on both sides", table.shown),
+            format!(
+                "give {} a primary key, the same on both sides, or REPLICA IDENTITY FULL on the master",
+                table.shown
+            ),
         ),
     };
     let operation = format!("replay change {} of transaction {}", change.id, change.txid);

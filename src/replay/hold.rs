@@ -6,8 +6,9 @@
 //! changes cannot be replayed and the operator has set ON_ERROR=quarantine: then all of it is held, and so is, as a whole,
 //! every later transaction that touches one of its rows. A change that depends on one which has not been replayed would be
 //! replayed wrongly; a change that touches no such row commutes with it (`order.rs`). A row is identified by its key;
-//! `keys.rs` says by what else one change may depend on another. A TRUNCATE touches all rows of its table, and so does any
-//! change of a table without key. It is unknown what a free statement touches, so no dependency is found for it.
+//! `keys.rs` says by what else one change may depend on another. Where no key tells rows apart, its values take the place of
+//! the key. A TRUNCATE touches all rows of its table. It is unknown what a free statement touches, so no dependency is found
+//! for it.
 //!
 //! Every batch reads what is on hold in its first message, which it has to send anyway, and the lock of that SELECT lasts
 //! to the end of the batch. So a session that changes what is on hold under an exclusive lock knows that every later batch

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `sql` | statements about the slave's tables and about held changes |
 //! | `table` | one table of the slave: its columns, its key |
+//! | `whole_row` | finds rows by the values of all their columns |
 //! | `statements` | one change as SQL |
 //! | `sets` | many changes of one shape as one statement |
 //! | `net_effect` | reduces a run of changes to their net effect on each row |
@@ -17,6 +18,7 @@
 
 pub mod sql;
 pub mod table;
+pub mod whole_row;
 pub mod statements;
 pub mod sets;
 pub mod net_effect;

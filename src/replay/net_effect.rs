@@ -17,6 +17,9 @@ use crate::replay::table::Table;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use whole_rows::WholeRows;
+
+mod whole_rows;
 
 /// Effects of one shape: one statement.
 #[derive(Debug)]
@@ -40,12 +43,12 @@ pub struct TableEffect<'a> {
 /// replays all changes of the other tables one after the other. Changes of two tables may be replayed in any order: in the
 /// replica role no constraint connects two tables.
 pub fn effect<'a>(changes: &'a [Change], table: impl Fn(&Change) -> Option<&'a Table>) -> (Vec<TableEffect<'a>>, bool) {
-    let mut tables: Vec<(&str, Option<Effects<'a>>)> = Vec::new();
+    let mut tables: Vec<(&str, Option<AnyEffects<'a>>)> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
     for changes in changes.chunk_by(|a, b| a.relation == b.relation) {
         let relation = changes[0].relation.as_str();
         let place = *places.entry(relation).or_insert_with(|| {
-            let effects = table(&changes[0]).and_then(|table| table.set_key.map(|key| Effects::new(table, key)));
+            let effects = table(&changes[0]).and_then(|table| AnyEffects::new(table, &changes[0]));
             tables.push((relation, effects));
             tables.len() - 1
         });
@@ -57,8 +60,46 @@ pub fn effect<'a>(changes: &'a [Change], table: impl Fn(&Change) -> Option<&'a T
     let is_whole = tables.iter().all(|(_, effects)| effects.is_some());
     let all = tables.into_iter().filter_map(|(relation, effects)| Some((relation, effects?)));
     let effects =
-        all.map(|(relation, effects)| TableEffect { table: effects.table, relation, groups: effects.groups() });
+        all.map(|(relation, effects)| TableEffect { table: effects.table(), relation, groups: effects.groups() });
     (effects.collect(), is_whole)
+}
+
+/// The effects on one table, whose rows are found by a key, or by all their values.
+enum AnyEffects<'a> {
+    ByKey(Effects<'a>),
+    ByWholeRow(&'a Table, WholeRows<'a>),
+}
+
+impl<'a> AnyEffects<'a> {
+    /// `None` if the changes of the table are replayed one after the other; so the first one says.
+    fn new(table: &'a Table, change: &Change) -> Option<AnyEffects<'a>> {
+        let row = if change.event == Event::Insert { &change.new } else { &change.old };
+        if table.allows_sets && table.is_keyless(row) {
+            return Some(AnyEffects::ByWholeRow(table, WholeRows::new(table)));
+        }
+        table.set_key.map(|key| AnyEffects::ByKey(Effects::new(table, key)))
+    }
+
+    fn table(&self) -> &'a Table {
+        match self {
+            AnyEffects::ByKey(effects) => effects.table,
+            AnyEffects::ByWholeRow(table, _) => table,
+        }
+    }
+
+    fn add(&mut self, change: &'a Change) -> Option<()> {
+        match self {
+            AnyEffects::ByKey(effects) => effects.add(change),
+            AnyEffects::ByWholeRow(_, rows) => rows.add(change),
+        }
+    }
+
+    fn groups(self) -> Vec<Group<'a>> {
+        match self {
+            AnyEffects::ByKey(effects) => effects.groups(),
+            AnyEffects::ByWholeRow(_, rows) => rows.groups(),
+        }
+    }
 }
 
 /// What has happened to one row so far.
@@ -191,7 +232,7 @@ impl<'a> Effects<'a> {
         let (table, key) = (self.table.number, self.key);
         for Effect { key: values, deleted, state } in self.effects {
             let mut emit = |stage: usize, event, written: RowValues<'a>, old_values: RowValues<'a>| {
-                stages[stage].add(SetShape::of(table, key, event), written, &values, old_values);
+                stages[stage].add(SetShape::of(table, Some(key), event), written, &values, old_values);
             };
             if let Some(old_values) = deleted {
                 emit(1, Event::Delete, RowValues::new(), old_values);

@@ -4,6 +4,7 @@
 use crate::backlog::change::Event;
 use crate::base::names::{quote_ident, quote_literal};
 use crate::replay::table::Table;
+use crate::replay::whole_row::{self, Value, Wanted};
 
 /// A row's values, each with the position of its column.
 pub type RowValues<'a> = Vec<(u16, Option<&'a str>)>;
@@ -15,8 +16,8 @@ const MIN_ROWS_FOR_SINGLE_VALUES: usize = 100;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SetShape {
     table: u32,
-    /// The number of the table's key that finds the rows.
-    key: u16,
+    /// The number of the table's key that finds the rows. None: they are found by all values of `guards`.
+    key: Option<u16>,
     pub event: Event,
     /// Columns that are written.
     pub written: Vec<u16>,
@@ -24,21 +25,41 @@ pub struct SetShape {
     pub guards: Vec<u16>,
     /// The numbers of the parameters that are single values.
     single_values: Vec<usize>,
+    /// If no key finds the rows: the columns by which they are looked up before they are compared. None of the values is NULL.
+    probes: Vec<u16>,
 }
 
 impl SetShape {
-    pub fn of(table: u32, key: u16, event: Event) -> SetShape {
-        SetShape { table, key, event, written: Vec::new(), guards: Vec::new(), single_values: Vec::new() }
+    pub fn of(table: u32, key: Option<u16>, event: Event) -> SetShape {
+        let (written, guards, probes) = Default::default();
+        SetShape { table, key, event, written, guards, single_values: Vec::new(), probes }
+    }
+
+    /// The settings with which the statement has to be planned, and those after it.
+    pub fn planning(&self, table: &Table) -> Option<(&'static str, &'static str)> {
+        let is_found_whole = self.key.is_none() && self.event != Event::Insert;
+        let settings = if self.index_column(table).is_some() { whole_row::BY_INDEX } else { whole_row::BY_SCAN };
+        is_found_whole.then_some((settings, whole_row::AS_BEFORE))
+    }
+
+    fn index_column(&self, table: &Table) -> Option<u16> {
+        table.indexed.iter().find(|p| self.probes.contains(p)).copied()
     }
 
     /// The shape for these rows: if `UPDATE t SET state = 'done', changed = now()` writes the same values to many rows,
     /// each of them is sent once.
     pub fn with_single_values(&self, table: &Table, rows: &[Vec<Option<&str>>]) -> SetShape {
         let mut shape = self.clone();
+        if self.key.is_none() && self.event != Event::Insert {
+            let places = self.guards.iter().zip(self.written.len()..);
+            let is_usable =
+                |(p, n): &(&u16, usize)| table.column(**p).is_probe && rows.iter().all(|row| row[*n].is_some());
+            shape.probes = places.filter(is_usable).map(|(p, _)| *p).collect();
+        }
         if rows.len() >= MIN_ROWS_FOR_SINGLE_VALUES {
             // The key, and the first column of an INSERT, stay arrays: they tell how many rows there are.
             let (first, count) =
-                if self.event == Event::Insert { (0, 1) } else { (self.written.len(), self.key(table).len()) };
+                if self.event == Event::Insert { (0, 1) } else { (self.written.len(), self.key(table).len().max(1)) };
             let is_single_value = |place: &usize| rows.iter().all(|row| row[*place] == rows[0][*place]);
             let places = (0..rows[0].len()).filter(|place| !(first..first + count).contains(place));
             shape.single_values = places.filter(is_single_value).collect();
@@ -47,7 +68,10 @@ impl SetShape {
     }
 
     fn key<'a>(&'a self, table: &'a Table) -> &'a [u16] {
-        if self.event == Event::Insert { &[] } else { &table.keys[usize::from(self.key)] }
+        match self.key {
+            Some(key) if self.event != Event::Insert => &table.keys[usize::from(key)],
+            _ => &[],
+        }
     }
 
     /// The columns in the order of the parameters.
@@ -74,6 +98,7 @@ impl SetShape {
                     columns.join(", ")
                 )
             }
+            _ if self.key.is_none() => self.by_whole_rows(table, from),
             Event::Delete => format!("DELETE FROM {} AS t USING {from} WHERE {}", table.target, self.condition(table)),
             _ => {
                 let set = self.written.iter().zip(1..);
@@ -85,6 +110,25 @@ impl SetShape {
             }
         };
         format!("PREPARE {name} ({}) AS {body}", types.join(", "))
+    }
+
+    fn by_whole_rows(&self, table: &Table, from: String) -> String {
+        let values = |columns: &[u16], first: usize| -> Vec<Value> {
+            columns.iter().zip(first..).map(|(p, n)| (*p, self.value(table, *p, n))).collect()
+        };
+        let first = self.written.len() + 1;
+        let by_index = self.index_column(table).and_then(|p| {
+            let place = first + self.guards.iter().position(|known| *known == p)?;
+            let (column, single) = (table.column(p), self.is_single_value(place - 1));
+            let (name, full_type) = (quote_ident(&column.name), &column.full_type);
+            Some(match single {
+                true => format!("s.{name} OPERATOR(pg_catalog.=) ${place}::{full_type}"),
+                false => format!("s.{name} OPERATOR(pg_catalog.=) ANY (${place}::{full_type}[])"),
+            })
+        });
+        let (compared, written) = (values(&self.guards, first), values(&self.written, 1));
+        let wanted = Wanted { from, compared: &compared, probes: &self.probes, by_index, written: &written };
+        whole_row::set_statement(table, &wanted, self.event == Event::Delete)
     }
 
     /// The COPY that writes the same rows as the INSERT, and takes the slave less time per row.
@@ -236,6 +280,7 @@ mod tests {
             is_cast,
             generated: false,
             identity_always: false,
+            is_probe: false,
         }
     }
 
@@ -243,7 +288,7 @@ mod tests {
     fn a_set_is_one_statement_over_arrays() {
         let columns = vec![column("id", "integer", false), column("a", "varchar", false), column("b", "box", true)];
         let table = Table::new(3, String::new(), ("public", "test"), false, columns, &[vec!["id".into()]]);
-        let mut shape = SetShape::of(3, 0, Event::Update);
+        let mut shape = SetShape::of(3, Some(0), Event::Update);
         (shape.written, shape.guards) = (vec![1, 2], vec![1]);
         assert_eq!(
             shape.prepare("p", &table),
@@ -263,7 +308,7 @@ mod tests {
     fn what_is_the_same_in_many_rows_is_one_value() {
         let columns = vec![column("id", "bit", false), column("a", "text", false), column("b", "box", true)];
         let table = Table::new(3, String::new(), ("public", "test"), false, columns, &[vec!["id".into()]]);
-        let mut shape = SetShape::of(3, 0, Event::Update);
+        let mut shape = SetShape::of(3, Some(0), Event::Update);
         (shape.written, shape.guards) = (vec![1, 2], vec![1, 2]);
         let row = |old| vec![None, Some("it's"), Some("1"), old, Some("(1,2)")];
         let mut rows = vec![row(Some("x")); MIN_ROWS_FOR_SINGLE_VALUES];

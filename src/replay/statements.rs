@@ -5,6 +5,7 @@ use crate::backlog::row::Row;
 use crate::base::names::{quote_ident, quote_literal};
 use crate::base::shown::shown_sql;
 use crate::replay::table::{Mismatch, Table};
+use crate::replay::whole_row;
 use std::cell::Cell;
 
 /// What distinguishes one prepared statement from another. Changes of one shape differ in their values only.
@@ -16,7 +17,9 @@ pub struct Shape {
     written: Vec<u16>,
     /// The number of the table's key that finds the row.
     key: u16,
-    /// The key's columns that are NULL, which a key that was named by hand may be.
+    /// The columns whose values find the row, if no key does.
+    compared: Option<Vec<u16>>,
+    /// Those of the columns that find the row that are NULL, which a key that was named by hand may be.
     nulls: Vec<u16>,
     /// Whether an UPDATE compares the old values.
     guarded: bool,
@@ -30,12 +33,27 @@ impl Shape {
     /// master.
     pub fn of(change: &Change, table: &Table, guarded: bool) -> Result<Shape, Mismatch> {
         let written = if change.event == Event::Delete { Vec::new() } else { table.written(change)? };
-        let key = if change.event == Event::Insert { 0 } else { table.key(change)? };
+        let key = match (change.event, table.key(change)) {
+            (Event::Insert, _) => 0,
+            (_, Ok(key)) => key,
+            (_, Err(_)) if table.is_found_by_whole_row(change) => {
+                return Ok(Shape::of_whole_row(change, table, written));
+            }
+            (_, Err(mismatch)) => return Err(mismatch),
+        };
         // A filter on UPDATE may withhold some UPDATEs of a row. The next one that passes is logged without old values and
         // sets every column.
         let guarded = guarded && written.iter().all(|p| change.old.has(&table.column(*p).name));
         let nulls = if change.event == Event::Insert { Vec::new() } else { table.nulls_in_key(change, key) };
-        Ok(Shape { table: table.number, event: change.event, written, key, nulls, guarded })
+        Ok(Shape { table: table.number, event: change.event, written, key, compared: None, nulls, guarded })
+    }
+
+    fn of_whole_row(change: &Change, table: &Table, written: Vec<u16>) -> Shape {
+        let compared = table.compared(&change.old);
+        let is_null = |p: &&u16| change.old.get(&table.column(**p).name) == Some(None);
+        let nulls = compared.iter().filter(is_null).copied().collect();
+        let (table, event) = (table.number, change.event);
+        Shape { table, event, written, key: 0, compared: Some(compared), nulls, guarded: false }
     }
 
     /// Whether this is an UPDATE that changes only columns which the slave computes itself.
@@ -45,8 +63,8 @@ impl Shape {
 
     /// The columns whose old values an UPDATE compares. The key's columns are not among them, since they find the row.
     fn guards<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = u16> + 'a {
-        let key = &table.keys[usize::from(self.key)];
-        self.written.iter().copied().filter(move |position| self.guarded && !key.contains(position))
+        let is_key = |position: &u16| table.keys[usize::from(self.key)].contains(position);
+        self.written.iter().copied().filter(move |position| self.guarded && !is_key(position))
     }
 
     /// Whether an UPDATE has to delete the row and insert it again: it changes an identity column that is GENERATED ALWAYS.
@@ -138,6 +156,10 @@ impl Shape {
     }
 
     fn condition(&self, table: &Table, parameters: &mut Parameters) -> String {
+        if let Some(compared) = &self.compared {
+            let values = compared.iter().map(|p| (*p, parameters.add(&table.column(*p).base_type)));
+            return whole_row::condition(table, &values.collect::<Vec<_>>(), |p| self.nulls.contains(&p));
+        }
         let key = table.keys[usize::from(self.key)].iter();
         let mut terms: Vec<String> = key
             .map(|position| {
@@ -170,7 +192,9 @@ impl Shape {
             push_value(message, row.get(&table.column(position).name).flatten());
         };
         self.written.iter().for_each(|p| push(&change.new, *p));
-        if self.event != Event::Insert {
+        if let Some(compared) = &self.compared {
+            compared.iter().for_each(|p| push(&change.old, *p));
+        } else if self.event != Event::Insert {
             let key = table.keys[usize::from(self.key)].iter().filter(|p| !self.nulls.contains(p));
             key.for_each(|p| push(&change.old, *p));
         }

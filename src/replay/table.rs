@@ -24,6 +24,10 @@ pub struct Table {
     /// The key by which sets of changes can be replayed: a unique index guarantees that it finds at most one row, and no
     /// trigger or rule of the slave sees single changes.
     pub set_key: Option<u16>,
+    /// Changes may be replayed as sets, if a key or the whole row finds the rows.
+    pub allows_sets: bool,
+    /// The first columns of the table's indexes, among those by which rows may be looked up.
+    pub indexed: Vec<u16>,
     /// An UPDATE compares the whole old row and writes the whole new row, as far as the log holds them. For newest(): the
     /// row that wins has to win with all its values.
     pub whole_rows: bool,
@@ -43,6 +47,8 @@ pub struct Table {
     /// The columns of this table that foreign keys refer to, likewise.
     pub referred: Vec<Vec<u16>>,
     positions: HashMap<String, u16>,
+    /// So many of the keys are the table's own; those that `add_key_for` has added come after them.
+    own_keys: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -60,6 +66,9 @@ pub struct Column {
     pub is_cast: bool,
     pub generated: bool,
     pub identity_always: bool,
+    /// Rows may be looked up by this column's value before whole rows are compared: equal texts are equal values of this type,
+    /// which is PostgreSQL's own, and comparing them costs little or can use an index.
+    pub is_probe: bool,
 }
 
 /// A foreign key.
@@ -103,7 +112,7 @@ impl Table {
         let qualified = format!("{}.{}", quote_ident(schema), quote_ident(name));
         let positions: HashMap<String, u16> =
             columns.iter().enumerate().map(|(n, column)| (column.name.clone(), n as u16)).collect();
-        let keys = keys
+        let keys: Vec<Vec<u16>> = keys
             .iter()
             .filter_map(|key| key.iter().map(|name| positions.get(name).copied()).collect::<Option<Vec<u16>>>())
             .filter(|key| !key.is_empty())
@@ -114,8 +123,11 @@ impl Table {
             target: if partitioned { qualified.clone() } else { format!("ONLY {qualified}") },
             shown: if schema == "public" { quote_ident(name) } else { qualified },
             columns,
+            own_keys: keys.len(),
             keys,
             set_key: None,
+            allows_sets: false,
+            indexed: Vec::new(),
             whole_rows: false,
             by_name: false,
             only_truncated: false,
@@ -159,6 +171,7 @@ impl Table {
         // A deferrable constraint is checked change by change.
         if self.deferrable.is_empty() {
             self.set_key = self.keys.iter().position(is_unique).map(|n| n as u16);
+            self.allows_sets = true;
         }
     }
 
@@ -211,8 +224,33 @@ impl Table {
 
     /// The key that finds the row of an UPDATE or DELETE, as its number in `keys`.
     pub fn key(&self, change: &Change) -> Result<u16, Mismatch> {
-        let fits = |key: &Vec<u16>| key.iter().all(|p| change.old.has(&self.column(*p).name));
-        self.keys.iter().position(fits).map(|n| n as u16).ok_or(Mismatch::NoKey)
+        let usable = if change.has_whole_old_row() { self.own_keys } else { self.keys.len() };
+        let fits = |key: &Vec<u16>| self.has_values_of(key, &change.old);
+        self.keys[..usable].iter().position(fits).map(|n| n as u16).ok_or(Mismatch::NoKey)
+    }
+
+    fn has_values_of(&self, key: &[u16], row: &Row) -> bool {
+        key.iter().all(|p| row.has(&self.column(*p).name))
+    }
+
+    /// Whether this row is one that no key of the table finds.
+    pub fn is_keyless(&self, row: &Row) -> bool {
+        !self.keys[..self.own_keys].iter().any(|key| self.has_values_of(key, row))
+    }
+
+    /// Whether the row of an UPDATE or DELETE is found by the values of all its columns: no key of the table finds it, and the
+    /// log holds the whole row. So it is with REPLICA IDENTITY FULL. Of several such rows the change is meant for any one.
+    pub fn is_found_by_whole_row(&self, change: &Change) -> bool {
+        change.has_whole_old_row()
+            && self.is_keyless(&change.old)
+            && change.old.names().iter().all(|name| self.has(name))
+    }
+
+    /// The columns by which whole rows are compared: the slave has the value of the others from somewhere else.
+    pub fn compared(&self, row: &Row) -> Vec<u16> {
+        let mut positions = self.positions_in(row);
+        positions.retain(|p| !self.column(*p).generated && !self.not_logged.contains(&self.column(*p).name));
+        positions
     }
 
     /// The columns of this key that are NULL in the old row of a change.
@@ -221,11 +259,11 @@ impl Table {
         self.keys[usize::from(key)].iter().filter(is_null).copied().collect()
     }
 
-    /// Has the change find its row by all that the log holds of the old row, if it holds none of the table's keys: the
-    /// primary key may be another one than when the change was logged.
+    /// Has the change find its row by all that the log holds of the old row, if that is not the whole row and holds none of
+    /// the table's keys: the primary key may be another one than when the change was logged.
     pub fn add_key_for(&mut self, change: &Change) {
         let is_row = matches!(change.event, Event::Update | Event::Delete);
-        if !is_row || self.keys.len() == MAX_KEYS || self.key(change).is_ok() {
+        if !is_row || self.keys.len() == MAX_KEYS || change.has_whole_old_row() || self.key(change).is_ok() {
             return;
         }
         let is_usable =

@@ -250,11 +250,13 @@ impl TableCache {
             let relation: &str = row.get("relation");
             let master_key = keys.iter().find(|key| key.get::<_, &str>("relation") == relation);
             // If a trigger was created by hand, its arguments name the key. Otherwise the slave's primary key finds the row
-            // by an index; if the log does not hold the columns of that key, the master's primary key does.
+            // by an index; if the log does not hold the columns of that key, the master's primary key does, or the index of
+            // its REPLICA IDENTITY.
             let candidates: Vec<Vec<String>> = [
                 master_key.and_then(|key| key.get("arguments")),
                 row.get("key"),
                 master_key.and_then(|key| key.get("key")),
+                master_key.and_then(|key| key.get("identity")),
             ]
             .into_iter()
             .flatten()

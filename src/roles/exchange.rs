@@ -29,11 +29,14 @@ use crate::process::failpoint;
 use crate::roles::sides::Sides;
 use crate::roles::sql;
 use crate::server::checks;
-use crate::server::connect;
 use crate::server::fence::{self, Fenced};
 use crate::server::role::{self, place};
 use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
+
+/// SQLSTATEs of a prepared transaction that has ended, and of a statement that was cancelled.
+const IS_GONE: &str = "42704";
+const CANCELLED: &str = "57014";
 
 /// A slave of the old master, for the new one.
 pub struct OtherSlave {
@@ -55,6 +58,8 @@ pub struct Exchange<'a> {
     pub others: Vec<OtherSlave>,
     /// The old master has its half already: a switchover was interrupted between the two commits.
     pub is_half_done: bool,
+    /// A session of its own on the old master, for the lock that keeps others from settling what this prepares.
+    pub guard: Session,
 }
 
 /// The first "batch" of the new direction.
@@ -78,7 +83,12 @@ impl OtherSlave {
         Ok(others.collect())
     }
 
-    /// Whether anything is pending for it, or in doubt: then its row is locked.
+    pub fn has_daemon(&self, master: &mut Session) -> Result<bool> {
+        let rows = master.query("look for the daemon", server_sql::DAEMON, &[&self.field])?;
+        Ok(rows.iter().any(|row| row.get("replicates")))
+    }
+
+    /// Whether anything is pending for it.
     pub fn is_behind(&self, master: &mut Session) -> Result<bool> {
         Ok(!master.query("look what is pending", &backlog_sql::waiting(&self.field), &[&self.field])?.is_empty())
     }
@@ -99,9 +109,7 @@ impl Exchange<'_> {
 
     fn both_halves(&mut self, dry: bool) -> Result<()> {
         // A daemon must not take for dead what this verb has prepared.
-        let label = format!("{} switchover guard", self.sides.config.name);
-        let mut guard = connect::connect(Side::Master, &self.sides.config.master, &label)?;
-        guard.message("keep others from settling", commit_sql::HOLD_SWITCHOVER)?;
+        self.guard.message("keep others from settling", commit_sql::HOLD_SWITCHOVER)?;
         self.refuse_if_changed()?;
         let two_phase = self.sides.config.two_phase && !self.is_half_done;
         let last = if self.is_half_done { None } else { Some(self.last_batch()?) };
@@ -119,28 +127,44 @@ impl Exchange<'_> {
     fn commit_both(&mut self, batch: &BatchId, dry: bool) -> Result<()> {
         let gids = GidFamily::new(&self.sides.config.name, &self.sides.config.slave_field, self.sides.origin);
         let gid = |side| quote_literal(&gids.gid(side, batch.number, &batch.token));
-        let Sides { master, slave, .. } = &mut *self.sides;
-        slave.message("prepare the new master", &format!("PREPARE TRANSACTION {}", gid(Side::Slave)))?;
-        failpoint::reached("switch slave prepared");
-        let prepared = match dry {
-            true => master.message("roll back", "ROLLBACK"),
-            false => master.message("prepare the old master", &format!("PREPARE TRANSACTION {}", gid(Side::Master))),
-        };
-        match prepared {
-            Ok(_) if !dry => {}
-            // It has answered, so it has not prepared anything. Otherwise recovery finds out.
-            Err(error) if error.code().is_none() => return Err(error),
-            other => {
-                slave.message("roll back", &format!("ROLLBACK PREPARED {}", gid(Side::Slave)))?;
-                return other.map(drop);
-            }
+        let (old, new) = (gid(Side::Master), gid(Side::Slave));
+        let epoch = self.epoch;
+        let Sides { master, slave, config, .. } = &mut *self.sides;
+        if dry {
+            // One after the other: what a crash leaves prepared on both sides is committed by whoever finds it.
+            prepare_and_roll_back(master, &old)?;
+            return prepare_and_roll_back(slave, &new);
         }
+        master.message("prepare the old master's half", &format!("PREPARE TRANSACTION {old}"))?;
+        failpoint::reached("switch old prepared");
+        let prepared = slave.message("prepare the new master's half", &format!("PREPARE TRANSACTION {new}"));
         failpoint::reached("switch prepared");
-        master.message("commit the old master's half", &format!("COMMIT PREPARED {}", gid(Side::Master)))?;
+        // A server that has answered has prepared, or it has not. Otherwise recovery finds out.
+        if let Err(error) = prepared {
+            if let Err(error) = master.message("roll back", &format!("ROLLBACK PREPARED {old}")) {
+                log::warn!(target: "pyreplica", "{error}");
+            }
+            return Err(error);
+        }
+        let field = &config.slave_field;
+        if let Err(error) = commit_prepared(master, &old, field, epoch) {
+            // Without an answer nobody knows, and recovery finds out. An answer says that it is not committed.
+            if error.code().is_some() {
+                let rolled_back = master.message("roll back", &format!("ROLLBACK PREPARED {old}"));
+                rolled_back.err().filter(|error| error.code() != Some(IS_GONE)).map_or(Ok(()), Err)?;
+                let rolled_back = slave.message("roll back", &format!("ROLLBACK PREPARED {new}"));
+                rolled_back.err().filter(|error| error.code() != Some(IS_GONE)).map_or(Ok(()), Err)?;
+            }
+            return Err(error);
+        }
         failpoint::reached("switch old committed");
-        let committed = slave.message("commit the new master's half", &format!("COMMIT PREPARED {}", gid(Side::Slave)));
+        let mut committed = commit_prepared(slave, &new, field, epoch);
+        if committed.as_ref().is_err_and(|error| error.code() == Some(CANCELLED)) {
+            // It is too late to stop.
+            committed = commit_prepared(slave, &new, field, epoch);
+        }
         failpoint::reached("switch committed");
-        committed.map(drop).map_err(half_done)
+        committed.map_err(half_done)
     }
 
     fn commit_one_by_one(&mut self, dry: bool) -> Result<()> {
@@ -296,6 +320,25 @@ fn note(master: &mut Session, field: &String, identity: &str, slave: &str, posit
     master.execute("begin a history", backlog_sql::BEGIN_HISTORY, &[field, &why, &row.life])?;
     let noted = backlog_sql::Noted { field, identity, slave, announced: None, position };
     master.text_rows("note the position", &backlog_sql::note_position(&noted, row.position.batch, None)).map(drop)
+}
+
+fn prepare_and_roll_back(session: &mut Session, gid: &str) -> Result<()> {
+    session.message("prepare this half", &format!("PREPARE TRANSACTION {gid}"))?;
+    session.message("roll this half back", &format!("ROLLBACK PREPARED {gid}")).map(drop)
+}
+
+/// Commits one half. If it is gone, somebody has settled it, because the verb was stopped for too long: the role says how.
+fn commit_prepared(session: &mut Session, gid: &str, field: &str, epoch: i64) -> Result<()> {
+    match session.message("commit this half", &format!("COMMIT PREPARED {gid}")) {
+        Err(error) if error.code() == Some(IS_GONE) => {
+            match role::epoch(session, field)? >= epoch {
+                true => Ok(()),
+                false => Err(error
+                    .with_hint("a daemon has rolled the exchange back, because it took too long. Run the verb again")),
+            }
+        }
+        done => done.map(drop),
+    }
 }
 
 /// The old master is a slave already.

@@ -204,7 +204,7 @@ impl Failback {
             pair_sql::SET_ROLE,
             &[field, master, &pair, &"slave", &self.roles.epoch, &there, known],
         )?;
-        self.master.message("wake the daemon", pair_sql::NOTIFY).map(drop)
+        self.master.message("wake the daemon", pair_sql::NOTIFY_RETRY).map(drop)
     }
 
     pub fn epoch(&self) -> i64 {

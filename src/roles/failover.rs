@@ -26,6 +26,9 @@ use crate::server::role::{self, Role, Roles, Said, State, place};
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
 
+/// How many numbers a sequence leaves out.
+const GAP: i64 = 1_000;
+
 /// What was done, and what is certain.
 pub struct Outcome {
     pub epoch: i64,
@@ -65,16 +68,21 @@ pub fn run(
     report: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Outcome> {
     let BothSides { master, slave, config, roles } = connect_pair::open(config, "failover", control);
-    let mut slave = slave?;
     let field = config.slave_field.clone();
+    let (mut slave, master) = match (master, slave) {
+        // The side that answers may have been made the master already.
+        (Ok(mut master), Err(away)) => {
+            refuse_master(&role::said(&mut master, &field)?, None)?;
+            return Err(away);
+        }
+        (master, slave) => (slave?, master),
+    };
     let said = role::said(&mut slave, &field)?;
     refuse_master(&said, roles.as_ref())?;
     let mut master = away_or_forced(master, force)?;
     checks::progress_table(&mut slave)?;
     let last = last(&mut slave, &field)?;
     fence::install(&mut slave)?;
-    let mut notes = Vec::new();
-    install(&mut slave, &config, control, report, &mut notes)?;
     let known = said.rows.iter().find(|row| row.role != Role::Moved && row.peer == last.identity);
     let epoch = known.map_or(1, |row| row.epoch) + 1;
     let pair = match known {
@@ -97,9 +105,12 @@ pub fn run(
     let known = said.rows.iter().find(|row| row.role != Role::Moved && row.peer == last.identity);
     let (epoch, pair) = known.map_or((epoch, pair), |row| (row.epoch.max(epoch), row.pair.clone()));
     failpoint::reached("failover settled");
+    // After that: what was in doubt held locks of its tables.
+    let mut notes = Vec::new();
+    install(&mut slave, &config, control, report, &mut notes)?;
     let sequences = move_sequences(&mut slave, &mut notes)?;
     take_over(&mut slave, &config, &last, epoch, &pair)?;
-    if let Err(error) = slave.message("wake the replicas", pair_sql::NOTIFY) {
+    if let Err(error) = slave.message("wake the daemon", pair_sql::NOTIFY_RETRY) {
         notes.push(error.to_string());
     }
     Ok(Outcome {
@@ -208,17 +219,17 @@ fn settle(slave: &mut Session, field: &str, last: &Last) -> Result<bool> {
     Ok(found)
 }
 
-/// Moves each sequence on to the outermost value of the columns that use it.
+/// Moves each sequence on beyond the outermost value of the columns that use it, and beyond where it is, by a gap: the old master
+/// has given further numbers to rows that it has not sent.
 fn move_sequences(slave: &mut Session, notes: &mut Vec<String>) -> Result<u64> {
     slave.refuse_views()?;
     let mut moved = 0;
     for row in slave.query("look at the sequences", sql::LAST_VALUES, &[])? {
-        let (sequence, falls, query): (String, bool, String) =
-            (row.get("sequence"), row.get("falls"), row.get("query"));
+        let (sequence, query): (String, String) = (row.get("sequence"), row.get("query"));
         let outermost = slave.text_rows("look at the largest value", &query).and_then(|rows| {
             let value = rows.into_iter().flatten().flatten().next().and_then(|value| value.parse::<i64>().ok());
             match value {
-                Some(value) => slave.query("move the sequence on", sql::MOVE_ON, &[&sequence, &value, &falls]),
+                Some(value) => slave.query("move the sequence on", sql::MOVE_ON, &[&sequence, &value, &GAP]),
                 None => Ok(Vec::new()),
             }
         });

@@ -52,6 +52,10 @@ pub fn install_log(master: &mut Session, control: &Control, report: &mut dyn FnM
     warnings.iter().try_for_each(|warning| report(warning))
 }
 
+const NO_KEY: &str = "hint: without a primary key, ALTER TABLE ... REPLICA IDENTITY USING INDEX ...; names a unique index whose \
+     columns identify a row (they must be NOT NULL), and ALTER TABLE ... REPLICA IDENTITY FULL; says that the whole row does. \
+     Then run pyreplica install again";
+
 /// Creates the triggers of the tables that lack them and are wanted. `disabled`: leaves them so.
 pub fn create_triggers(
     master: &mut Session,
@@ -61,14 +65,17 @@ pub fn create_triggers(
     report: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<()> {
     let mut todo: Vec<(String, String)> = Vec::new();
+    let mut lacks_key = false;
     for row in master.query("look at the tables", &sql::TO_INSTALL, &[])? {
         let (schema, name): (String, String) = (row.get("schema"), row.get("name"));
         if !is_wanted(row.get("relation")) {
             continue;
         }
+        lacks_key |= row.get::<_, bool>("lacks_key");
         if row.get("is_done") {
-            let key: Vec<String> = row.get("key");
-            report(&format!("{name} has its trigger ({})", key.join(",")))?;
+            let key: Option<Vec<String>> = row.get("key");
+            let key = key.map_or("replica identity full".to_string(), |key| key.join(","));
+            report(&format!("{name} has its trigger ({key})"))?;
         } else {
             todo.push((schema, name));
         }
@@ -108,6 +115,9 @@ pub fn create_triggers(
         if attempt < TRIES {
             wait(control)?;
         }
+    }
+    if lacks_key {
+        report(NO_KEY)?;
     }
     failed.extend(todo.into_iter().map(|(_, name)| name));
     if failed.is_empty() {

@@ -18,6 +18,8 @@ const LONGEST_TRY: Duration = Duration::from_millis(800);
 /// Writers work between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
 
+const LOG: &str = "public.replica_log";
+
 /// SQLSTATEs of a lock that was not granted in time, of a statement that took too long, and of a deadlock.
 const NOT_YET: [&str; 3] = ["55P03", "57014", "40P01"];
 
@@ -29,9 +31,10 @@ pub fn lock(master: &mut Session, tables: &[String], wait: Duration, control: &C
     }
     let list: String = tables.iter().map(|table| format!("ONLY {table}")).collect::<Vec<_>>().join(", ");
     let end = Instant::now() + wait;
+    // The log is locked at last, when writers wait already.
     let quiet = format!(
         "BEGIN; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = {}; \
-         LOCK TABLE {list} IN SHARE UPDATE EXCLUSIVE MODE; SET LOCAL statement_timeout = 0",
+         LOCK TABLE {list}, {LOG} IN SHARE UPDATE EXCLUSIVE MODE; SET LOCAL statement_timeout = 0",
         wait.as_millis().max(1)
     );
     if let Err(error) = master.message("lock the tables", &quiet) {
@@ -39,6 +42,7 @@ pub fn lock(master: &mut Session, tables: &[String], wait: Duration, control: &C
             Some(code) if NOT_YET.contains(&code) => {
                 control.check()?;
                 master.roll_back();
+                let tables = &[tables, &[LOG.to_string()]].concat();
                 blocked(master, tables, "vacuum, create indexes or change tables")?
             }
             _ => error,
@@ -67,6 +71,36 @@ pub fn lock(master: &mut Session, tables: &[String], wait: Duration, control: &C
         control.check()?;
         length = (length * 2).min(LONGEST_TRY);
     }
+}
+
+/// Does something that needs such a lock for a moment, in transactions of its own. It is tried for a moment only, too, and again
+/// until `wait` has passed. `tables` are those of which one is locked.
+pub fn briefly(
+    master: &mut Session,
+    tables: &[String],
+    wait: Duration,
+    control: &Control,
+    attempt: &mut dyn FnMut(&mut Session) -> Result<()>,
+) -> Result<()> {
+    let end = Instant::now() + wait;
+    let former: String = master.query_one("set the session up", sql::LOCK_BRIEFLY, &[])?.get(0);
+    let done = loop {
+        match attempt(master) {
+            Err(error) if error.code().is_some_and(|code| NOT_YET.contains(&code)) => {
+                master.roll_back();
+                if Instant::now() + PAUSE >= end {
+                    break Err(blocked(master, tables, "write to the tables")?);
+                }
+                control.pause(PAUSE);
+                control.check()?;
+            }
+            done => break done,
+        }
+    };
+    if done.is_ok() {
+        master.query("set the session up", sql::LOCK_TIMEOUT, &[&former])?;
+    }
+    done
 }
 
 /// The error that names who is in the way.

@@ -5,8 +5,8 @@
 //! | `sql` | statements about locks, objects and roles |
 //! | `install` | prepares a database to be a master |
 //! | `hook` | runs a command of the operator's |
-//! | `sides` | the two databases of a pair, and what each has to know to exchange its role |
 //! | `lock` | keeps writers waiting, readers not |
+//! | `sides` | the two databases of a pair, and what each has to know to exchange its role |
 //! | `exchange` | the two transactions that exchange the roles, as a batch |
 //! | `obstacles` | what keeps a slave from becoming the master |
 //! | `switchover` | all of it, in order |
@@ -19,8 +19,8 @@
 pub mod sql;
 pub mod install;
 pub mod hook;
-pub mod sides;
 pub mod lock;
+pub mod sides;
 pub mod exchange;
 pub mod obstacles;
 pub mod switchover;

@@ -60,7 +60,15 @@ pub fn before(sides: &mut Sides, config: &Config, source: &str, control: &Contro
 }
 
 /// After it: can the present master be the slave of the other side? And does a trigger log each table there?
-pub fn after(sides: &mut Sides, config: &Config, source: &str, control: &Control) -> Result<Vec<Obstacle>> {
+///
+/// If the old master has its half of the exchange already, its last batch is one that the new one does not know yet.
+pub fn after(
+    sides: &mut Sides,
+    config: &Config,
+    source: &str,
+    is_half_done: bool,
+    control: &Control,
+) -> Result<Vec<Obstacle>> {
     let mut found = Vec::new();
     let missing = sides.without_trigger()?;
     if !missing.is_empty() {
@@ -72,7 +80,10 @@ pub fn after(sides: &mut Sides, config: &Config, source: &str, control: &Control
     let label = format!("{} switchover check", config.name);
     let master = connect::connect(Side::Master, &turned.master, &label);
     let slave = connect::connect(Side::Slave, &turned.slave, &label);
-    let findings = diagnose(&turned, source, None, master, slave);
+    let mut findings = diagnose(&turned, source, None, master, slave);
+    // The exchange enables the triggers.
+    findings.retain(|finding| finding.subject != "disabled triggers");
+    findings.retain(|finding| !(is_half_done && finding.subject == "last batch"));
     control.check()?;
     for mut obstacle in failures(findings) {
         obstacle.text = format!("after the exchange, when the sides are the other way round: {}", obstacle.text);
@@ -81,19 +92,21 @@ pub fn after(sides: &mut Sides, config: &Config, source: &str, control: &Control
     Ok(found)
 }
 
-/// A slave of the master that is not to be the new one: it is named, or taken along if nothing is pending for it.
-pub fn others(master: &mut Session, field: &String, take: bool, found: &mut Vec<Obstacle>) -> Result<Vec<OtherSlave>> {
-    let mut others = OtherSlave::all(master, field)?;
-    for other in &mut others {
-        other.is_taken = take;
-        if take && other.is_behind(master)? {
+/// Other slaves that are to be taken along, and have not replayed everything: the lock would wait for them.
+pub fn late_slaves(master: &mut Session, others: &[OtherSlave]) -> Result<Vec<Obstacle>> {
+    let mut found = Vec::new();
+    for other in others {
+        if other.is_behind(master)? && !other.has_daemon(master)? {
             found.push(Obstacle::new(
-                format!("changes are pending for the slave {}, which is to be taken along", other.field),
+                format!(
+                    "changes are pending for the slave {}, which is to be taken along, and no daemon replicates it",
+                    other.field
+                ),
                 "start its daemon, or leave out --take-slaves",
             ));
         }
     }
-    Ok(others)
+    Ok(found)
 }
 
 fn failures(findings: Vec<Finding>) -> Vec<Obstacle> {
@@ -119,7 +132,7 @@ fn left_behind(master: &mut Session) -> Result<Option<Obstacle>> {
     Ok((!tables.is_empty()).then(|| {
         Obstacle::new(
             format!("not replicated, so they would be left behind: {}", list(&tables)),
-            "give each a primary key and its trigger (pyreplica install), and copy it (pyreplica copy --table); or copy them by \
+            "give each a primary key or a REPLICA IDENTITY, and its trigger (pyreplica install), and copy it (pyreplica copy --table); or copy them by \
              hand afterwards",
         )
         .that_may_be_left()
@@ -159,7 +172,9 @@ fn lacking(master: &mut Session, slave: &mut Session) -> Result<Option<Obstacle>
         Ok(rows.iter().map(|row| (row.get("kind"), row.get("name"))).collect())
     };
     let (here, there) = (objects(master)?, objects(slave)?);
-    let missing: Vec<String> = here.difference(&there).map(|(kind, name)| format!("{kind} {name}")).collect();
+    let mut missing: Vec<String> = here.difference(&there).map(|(kind, name)| format!("{kind} {name}")).collect();
+    // The log needs it, and is installed with it.
+    missing.retain(|object| object != "extension hstore");
     Ok((!missing.is_empty()).then(|| {
         let mut obstacle = Obstacle::new(
             format!("the slave lacks {} objects of the master: {}", missing.len(), list(&missing)),

@@ -3,18 +3,25 @@
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_literal};
+use crate::commit::prepared::prepared;
+use crate::commit::recovery::GidFamily;
 use crate::commit::twophase::pair_key;
 use crate::config::settings::Config;
 use crate::pair::sql as pair_sql;
 use crate::roles::install;
+use crate::roles::lock;
 use crate::roles::sql;
 use crate::server::checks;
 use crate::server::connect;
 use crate::server::connect_pair::{self, BothSides};
 use crate::server::fence::{self, Fenced};
-use crate::server::role::{self, Roles};
+use crate::server::role::{self, Roles, State};
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
+use std::time::{Duration, Instant};
+
+/// How long a daemon may take to settle what is prepared.
+const SETTLEMENT: Duration = Duration::from_secs(15);
 
 /// The sessions are for the verb alone: it holds the master's locks in one.
 pub struct Sides {
@@ -31,8 +38,8 @@ pub struct Sides {
     pub key: String,
     /// The tables that are replicated, as the log names them.
     pub tables: Vec<String>,
-    /// Whether the daemon may take the replica role, on the master and on the slave. Otherwise the fence lets its role pass, and the
-    /// triggers that log are disabled on the slave, where replayed changes would fire them.
+    /// Whether the daemon may take the replica role, on the master and on the slave. Otherwise the fence lets its role pass where it
+    /// replays, and the triggers that log are disabled on the slave, where replayed changes would fire them.
     pub replica_role: (bool, bool),
 }
 
@@ -41,13 +48,16 @@ impl Sides {
         let BothSides { master, slave, config, roles } = connect_pair::open(config, verb, control);
         let (mut master, mut slave) = (master?, slave?);
         let roles = roles.unwrap_or_else(Roles::original);
+        let trouble = roles.trouble(&role::place(&config.master)).filter(|_| roles.state != State::Between);
+        if let Some((text, hint)) = trouble {
+            return Err(Error::new(Kind::Apart, Some(Side::Slave), "exchange the roles", text).with_hint(hint));
+        }
         let (master_identity, origin) = checks::identity_and_origin(&mut master)?;
         let slave_identity = slave.query_one("look at the server", server_sql::IDENTITY, &[])?.get(0);
         if master_identity == slave_identity {
             return Err(checks::same_database());
         }
-        let rows = master.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
-        let tables: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let tables = with_trigger(&mut master)?;
         let replica_role = (checks::may_take_replica_role(&mut master)?, checks::may_take_replica_role(&mut slave)?);
         let key = pair_key(origin, &config.slave_field);
         Ok(Sides { config, master, slave, roles, master_identity, slave_identity, origin, key, tables, replica_role })
@@ -55,19 +65,36 @@ impl Sides {
 
     /// Makes all that can be made before the lock, on both sides: the tables of both, the triggers that log on the slave, the fence
     /// on the master. It changes nothing for the applications. Returns the fence's tables on the master.
-    pub fn prepare(&mut self, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<Vec<Fenced>> {
+    /// `taken` are the fields of other slaves that the new master gets. Where others lock a table, it is tried again for `wait`.
+    pub fn prepare(
+        &mut self,
+        taken: &[String],
+        wait: Duration,
+        control: &Control,
+        report: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Vec<Fenced>> {
         fence::install(&mut self.master)?;
         fence::install(&mut self.slave)?;
         checks::progress_table(&mut self.master)?;
-        self.prepare_log(control, report)?;
-        let tables = fence::look(&mut self.master, &self.tables)?;
+        self.prepare_log(taken, control, report)?;
         let passes = fence::passes(&mut self.master)?;
-        fence::prepare(&mut self.master, &tables, &role::place(&self.config.slave), &passes)?;
-        fence::look(&mut self.master, &self.tables)
+        let (names, there) = (&self.tables, role::place(&self.config.slave));
+        let tables = fence::look(&mut self.master, names)?;
+        let with_partitions: Vec<String> = tables.into_iter().map(|table| table.relation).collect();
+        lock::briefly(&mut self.master, &with_partitions, wait, control, &mut |master| {
+            let tables = fence::look(master, names)?;
+            fence::prepare(master, &tables, &there, &passes)
+        })?;
+        fence::look(&mut self.master, names)
     }
 
     /// Makes the slave able to be a master: its log, and the triggers of all tables that are replicated.
-    fn prepare_log(&mut self, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+    fn prepare_log(
+        &mut self,
+        taken: &[String],
+        control: &Control,
+        report: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<()> {
         let mut quiet = |line: &str| {
             log::debug!(target: "pyreplica", "{line}");
             Ok(())
@@ -79,8 +106,10 @@ impl Sides {
         }
         let field = &self.config.slave_field;
         let fields = slave.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
-        if !fields.iter().any(|row| row.get::<_, &str>(0) == field) {
-            slave.query("add the slave", sql::ADD_SLAVE, &[field])?;
+        for field in [field].into_iter().chain(taken) {
+            if !fields.iter().any(|row| row.get::<_, &str>(0) == field) {
+                slave.query("add the slave", sql::ADD_SLAVE, &[field])?;
+            }
         }
         if !slave.query("look at the rights", server_sql::MISSING_RIGHTS, &[])?.is_empty() {
             slave.query("grant the daemon's rights", sql::GRANT_DAEMON, &[]).map(drop)?;
@@ -93,14 +122,50 @@ impl Sides {
 
     /// The tables of the master that no trigger logs on the slave.
     pub fn without_trigger(&mut self) -> Result<Vec<String>> {
-        let rows = self.slave.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
-        let there: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let there = with_trigger(&mut self.slave)?;
         Ok(self.tables.iter().filter(|table| !there.contains(table)).cloned().collect())
     }
 
-    /// Whether a daemon is connected for this pair.
-    pub fn has_daemon(&mut self) -> Result<bool> {
-        let rows = self.master.query("look for the daemon", server_sql::DAEMON, &[&self.config.slave_field])?;
+    /// An error if tables or partitions have come since the fence was prepared: nothing would keep writers off these.
+    pub fn refuse_new_tables(&mut self, prepared: &[Fenced]) -> Result<()> {
+        let names = with_trigger(&mut self.master)?;
+        let mut now = fence::look(&mut self.master, &names)?;
+        now.retain(|table| table.is_named && !prepared.iter().any(|known| known.relation == table.relation));
+        let Some(new) = now.first() else { return Ok(()) };
+        let detail = format!("{} has come while the exchange was prepared", new.relation);
+        Err(Error::new(Kind::Contention, Some(Side::Master), "exchange the roles", detail)
+            .with_hint("nothing was changed. Run the verb again"))
+    }
+
+    /// Has the daemon settle what a verb that has died may have left prepared, and waits for that.
+    pub fn await_settlement(&mut self, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+        // A batch of the daemon's own is committed in a moment.
+        let (first, end) = (self.own_prepared()?, Instant::now() + SETTLEMENT);
+        let mut is_told = false;
+        while Instant::now() < end && self.own_prepared()?.iter().any(|gid| first.contains(gid)) {
+            if !is_told {
+                report("transactions of this pair are prepared: waiting until the daemon has settled them")?;
+                is_told = true;
+            }
+            self.master.message("wake the daemon", pair_sql::NOTIFY)?;
+            control.pause(Duration::from_millis(500));
+            control.check()?;
+        }
+        Ok(())
+    }
+
+    /// The names of the pair's prepared transactions on both sides.
+    fn own_prepared(&mut self) -> Result<Vec<String>> {
+        let family = GidFamily::new(&self.config.name, &self.config.slave_field, self.origin);
+        let mut found = prepared(&mut self.master)?;
+        found.extend(prepared(&mut self.slave)?);
+        let own = found.into_iter().filter(|found| found.batch_of(&family).is_some());
+        Ok(own.map(|found| found.gid).collect())
+    }
+
+    /// Whether a daemon is connected for the slave of this field.
+    pub fn has_daemon(&mut self, field: &String) -> Result<bool> {
+        let rows = self.master.query("look for the daemon", server_sql::DAEMON, &[field])?;
         Ok(rows.iter().any(|row| row.get("replicates")))
     }
 
@@ -122,4 +187,9 @@ impl Sides {
             quote_literal(field)
         )))
     }
+}
+
+fn with_trigger(session: &mut Session) -> Result<Vec<String>> {
+    let rows = session.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

@@ -20,6 +20,11 @@ pub const CREATE_TRIGGERS: &str = "select public.py_log_create_tg($1::text, $2::
 /// Sets the search path of pyreplica's sessions again, in a session that has reset it.
 pub const OWN_SESSION_PATH: &str = "set search_path = pg_catalog, pg_temp";
 
+/// Others wait behind a session that waits for a lock. Returns the setting before.
+pub const LOCK_BRIEFLY: &str = "select current_setting('lock_timeout'), set_config('lock_timeout', '100ms', false)";
+
+pub const LOCK_TIMEOUT: &str = "select set_config('lock_timeout', $1, false)";
+
 pub const BLOCKERS: &str = include_str!("../../sql/query/roles/blockers.sql");
 
 pub static OBJECTS: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/roles/objects.sql")));
@@ -68,11 +73,9 @@ pub fn lost(field: &str) -> String {
 
 pub const LAST_VALUES: &str = include_str!("../../sql/query/roles/last_values.sql");
 
-/// Moves a sequence on to a value, unless it is there or further: $1 the sequence, $2 the value, $3 whether it falls.
-pub const MOVE_ON: &str = "select setval($1::text::regclass, $2) from pg_sequence s \
-     where s.seqrelid = $1::text::regclass and $2 between s.seqmin and s.seqmax \
-       and case when $3 then coalesce(pg_sequence_last_value(s.seqrelid) > $2, true) \
-                else coalesce(pg_sequence_last_value(s.seqrelid) < $2, true) end";
+/// Moves a sequence on: $1 the sequence, $2 the outermost value of its column, $3 how many numbers to leave out, unless its end is
+/// nearer.
+pub const MOVE_ON: &str = include_str!("../../sql/query/roles/move_on.sql");
 
 /// What the slave has replayed last for a field: one row for each master.
 pub const LAST_REPLAYED: &str = "select master, batch, token, identity, position, ts::timestamptz(0)::text as ts \

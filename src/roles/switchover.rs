@@ -17,14 +17,17 @@ use crate::config::settings::Config;
 use crate::pair::replicator;
 use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
-use crate::roles::exchange::Exchange;
+use crate::roles::exchange::{Exchange, OtherSlave};
 use crate::roles::hook;
 use crate::roles::lock;
 use crate::roles::obstacles::{self, Obstacle};
 use crate::roles::sides::Sides;
 use crate::roles::sql;
+use crate::sequences::setting::{Occasion, set_exactly};
+use crate::server::connect;
 use crate::server::fence::Fenced;
 use crate::server::role::{State, place};
+use crate::server::session::Session;
 use std::time::{Duration, Instant};
 
 /// How often the verb looks whether everything has been replayed.
@@ -98,34 +101,37 @@ pub fn run(
     sides.refuse_other_use()?;
     let mut found = if is_half_done { Vec::new() } else { obstacles::before(&mut sides, config, source, control)? };
     let field = sides.config.slave_field.clone();
-    let others = obstacles::others(&mut sides.master, &field, options.take_slaves, &mut found)?;
+    let mut taken = OtherSlave::all(&mut sides.master, &field)?;
+    taken.retain(|_| options.take_slaves);
+    found.extend(obstacles::late_slaves(&mut sides.master, &taken)?);
+    let taken: Vec<String> = taken.into_iter().map(|other| other.field).collect();
     refuse(found, options, &mut outcome)?;
-    catch_up(&mut sides, options, control, report)?;
-    let tables = sides.prepare(control, report)?;
-    let found = obstacles::after(&mut sides, config, source, control)?;
+    catch_up(&mut sides, &taken, options, control, report)?;
+    let tables = sides.prepare(&taken, options.wait, control, report)?;
+    let found = obstacles::after(&mut sides, config, source, is_half_done, control)?;
     refuse(found, options, &mut outcome)?;
     if options.verify {
         report("comparing all tables")?;
         outcome.rows_compared = Some(verify(config, options, control)?);
     }
-    for other in &others {
-        let list = if other.is_taken { &mut outcome.taken } else { &mut outcome.left };
-        list.push(other.field.clone());
-    }
     let pair = match &sides.roles.pair {
         Some(pair) => pair.clone(),
         None => sides.master.query_one("name the pair", sql::NAME_PAIR, &[])?.get(0),
     };
+    // A connection takes a while, and writers are not to wait for that.
+    let label = format!("{} switchover guard", sides.config.name);
+    let mut spare = connect::connect(Side::Master, &sides.config.master, &label)?;
     report("locking the tables: writers wait from now on, readers go on")?;
     let since = locked(&mut sides, &tables, options, control)?;
     let deadline = since + options.wait;
-    let held = under_lock(&mut sides, options, deadline, control, &mut outcome);
-    if let Err(error) = held {
+    let held = sides
+        .refuse_new_tables(&tables)
+        .and_then(|()| under_lock(&mut sides, &mut spare, &taken, options, deadline, control, &mut outcome));
+    let others = held.inspect_err(|_| {
         sides.master.roll_back();
-        return Err(error);
-    }
+    })?;
     let epoch = outcome.epoch;
-    let exchange = Exchange { sides: &mut sides, tables: &tables, epoch, pair, others, is_half_done };
+    let exchange = Exchange { sides: &mut sides, tables: &tables, epoch, pair, others, is_half_done, guard: spare };
     exchange.run(options.dry_run)?;
     outcome.waited = since.elapsed();
     if options.dry_run {
@@ -143,14 +149,10 @@ fn settle(
     control: &Control,
     report: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Option<Outcome>> {
-    if sides.roles.state == State::Former {
-        let detail =
-            "one of the two databases was the master before a failover, and may have changes that the other lacks";
-        return Err(Error::new(Kind::Apart, Some(Side::Slave), "exchange the roles", detail)
-            .with_hint("run pyreplica failback first: it makes that database the slave"));
-    }
     let before = (sides.roles.epoch, sides.roles.is_reversed, sides.roles.state);
-    if !sides.has_daemon()? {
+    if sides.has_daemon(&config.slave_field)? {
+        sides.await_settlement(control, report)?;
+    } else {
         report("no daemon is connected: replaying what is pending")?;
         match replicator::once(config, control) {
             Err(error) if error.kind() == Kind::Busy => {}
@@ -187,7 +189,7 @@ fn refuse(found: Vec<Obstacle>, options: &Options, outcome: &mut Outcome) -> Res
         .into_iter()
         .map(|obstacle| match obstacle.help.is_empty() {
             true => obstacle.text,
-            false => format!("{} ({})", obstacle.text, obstacle.help.join(" ")),
+            false => format!("{} ({})", obstacle.text, obstacle.help.join("; ")),
         })
         .collect();
     let hint = match may_be_left {
@@ -197,9 +199,11 @@ fn refuse(found: Vec<Obstacle>, options: &Options, outcome: &mut Outcome) -> Res
     Err(Error::new(Kind::Setup, None, "exchange the roles", texts.join("; ")).with_hint(hint))
 }
 
-/// Waits, while clients go on, until the slave is so near that little is left to be replayed under the lock.
+/// Waits, while clients go on, until the slave is so near that little is left to be replayed under the lock; and those that are
+/// taken along.
 fn catch_up(
     sides: &mut Sides,
+    taken: &[String],
     options: &Options,
     control: &Control,
     report: &mut dyn FnMut(&str) -> Result<()>,
@@ -207,7 +211,10 @@ fn catch_up(
     let end = Instant::now() + options.wait.max(Duration::from_secs(1));
     let mut is_told = false;
     loop {
-        let behind = lag(sides)?;
+        let mut behind = Duration::ZERO;
+        for field in [&sides.config.slave_field].into_iter().chain(taken) {
+            behind = behind.max(lag(&mut sides.master, field)?);
+        }
         if behind <= options.wait / 4 {
             return Ok(());
         }
@@ -226,12 +233,11 @@ fn catch_up(
 }
 
 /// The age of the oldest change that waits.
-fn lag(sides: &mut Sides) -> Result<Duration> {
-    let field = &sides.config.slave_field;
+fn lag(master: &mut Session, field: &String) -> Result<Duration> {
     let waiting = backlog_sql::waiting(field);
     let query =
         format!("select coalesce((select extract(epoch from now() - ts::timestamptz) from ({waiting}) w), 0)::float8");
-    let seconds: f64 = sides.master.query_one("look how far the slave is behind", &query, &[field])?.get(0);
+    let seconds: f64 = master.query_one("look how far the slave is behind", &query, &[field])?.get(0);
     Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
@@ -248,13 +254,24 @@ fn locked(sides: &mut Sides, tables: &[Fenced], options: &Options, control: &Con
 /// What is done while writers wait, before the two transactions.
 fn under_lock(
     sides: &mut Sides,
+    spare: &mut Session,
+    taken: &[String],
     options: &Options,
     deadline: Instant,
     control: &Control,
     outcome: &mut Outcome,
-) -> Result<()> {
-    drain(sides, deadline, control)?;
+) -> Result<Vec<OtherSlave>> {
+    drain(sides, taken, deadline, control)?;
+    let mut others = OtherSlave::all(&mut sides.master, &sides.config.slave_field)?;
+    for other in &mut others {
+        other.is_taken = taken.contains(&other.field);
+        let list = if other.is_taken { &mut outcome.taken } else { &mut outcome.left };
+        list.push(other.field.clone());
+    }
     failpoint::reached("switch drained");
+    if !options.dry_run {
+        carry_sequences(sides, spare, outcome)?;
+    }
     let left = || deadline.saturating_duration_since(Instant::now());
     if let Some(command) = &options.on_fenced {
         hook::run("--on-fenced", command, &variables(sides, outcome), left(), control)?;
@@ -263,23 +280,28 @@ fn under_lock(
     if left().is_zero() {
         return Err(too_late("prepare the exchange"));
     }
-    Ok(())
+    Ok(others)
 }
 
-/// Waits until the daemon has replayed everything. Without one the verb replays it itself. Nobody adds to the log meanwhile: not by the
-/// tables, which are locked, nor by hand.
-fn drain(sides: &mut Sides, deadline: Instant, control: &Control) -> Result<()> {
-    if !sides.has_daemon()? {
+/// Waits until the daemon has replayed everything, and those of the slaves that are taken along. Without one the verb replays it
+/// itself. Nobody adds to the log meanwhile: not by the tables, which are locked, nor by hand.
+fn drain(sides: &mut Sides, taken: &[String], deadline: Instant, control: &Control) -> Result<()> {
+    let field = sides.config.slave_field.clone();
+    if !sides.has_daemon(&field)? {
         match replicator::once(&sides.config, control) {
             Err(error) if error.kind() == Kind::Busy => {}
             done => drop(done?),
         }
     }
-    let field = sides.config.slave_field.clone();
+    let fields: Vec<&String> = [&field].into_iter().chain(taken).collect();
     let mut is_last = false;
     loop {
-        let rows = sides.master.query("look what is pending", &backlog_sql::waiting(&field), &[&field])?;
-        match rows.is_empty() {
+        let mut is_done = true;
+        for field in &fields {
+            let rows = sides.master.query("look what is pending", &backlog_sql::waiting(field), &[field])?;
+            is_done &= rows.is_empty();
+        }
+        match is_done {
             true if is_last => return Ok(()),
             true => {
                 let lock = "SET LOCAL lock_timeout = '1s'; LOCK TABLE public.replica_log, public.replica_role \
@@ -307,6 +329,23 @@ fn too_late(what: &str) -> Error {
         what,
         "it was not done within the time that writers may wait (--wait)",
     )
+}
+
+/// Sets the slave's sequences to where the master's are. Nobody takes numbers for rows meanwhile, since all writers wait.
+///
+/// `master` is another session than that with the locks, which is in a transaction: sequences obey none.
+fn carry_sequences(sides: &mut Sides, master: &mut Session, outcome: &mut Outcome) -> Result<()> {
+    let done = set_exactly(master, &mut sides.slave, None, Occasion::Switchover)?;
+    outcome.sequences = (done.same + done.set.len()) as u64;
+    let mut reasons: Vec<String> = done.not_set.iter().map(|(why, _)| why.to_string()).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    for reason in reasons {
+        let of_it = done.not_set.iter().filter(|(why, _)| why.to_string() == reason);
+        let names: Vec<&str> = of_it.map(|(_, name)| name.as_str()).collect();
+        outcome.notes.push(format!("{} sequences were not set, since {reason}: {}", names.len(), names.join(", ")));
+    }
+    Ok(())
 }
 
 /// Compares all tables while clients and the daemon go on. Returns the number of rows.

@@ -84,7 +84,7 @@ pub fn refuse_untrusted_tables(session: &mut Session) -> Result<()> {
     let Some(row) = rows.into_iter().next() else { return Ok(()) };
     let (name, owner): (String, String) = (row.get("name"), row.get("owner"));
     let detail = format!("public.{name} belongs to {owner}, who is not known to have installed pyreplica");
-    Err(setup(Some(session.side()), "use pyreplica's tables", &detail).with_hint(format!(
+    Err(setup(Some(session.side()), "use pyreplica's tables", &detail).of_standby(session.is_standby()).with_hint(format!(
         "if it is not pyreplica's table, DROP or rename it, and run the script again; if it is: ALTER TABLE public.{name} \
          OWNER TO ... the owner of the database"
     )))
@@ -113,14 +113,13 @@ pub fn may_take_replica_role(session: &mut Session) -> Result<bool> {
 pub fn log_oid(master: &mut Session) -> Result<u32> {
     let row = master.query_one("look for the log", sql::LOG, &[])?;
     let (log, slaves): (Option<u32>, Option<u32>) = (row.get(0), row.get(1));
+    let missing = |what| setup(Some(Side::Master), "read the log", what).of_standby(master.is_standby());
     match (log, slaves) {
         (Some(log), Some(_)) => Ok(log),
-        (None, _) => Err(setup(Some(Side::Master), "read the log", "there is no table replica_log")
+        (None, _) => Err(missing("there is no table replica_log")
             .with_hint("install it with: psql ... -f sql/master-install.sql, or: pyreplica install DSN0")),
-        (_, None) => {
-            Err(setup(Some(Side::Master), "read the log", "replica_log was made by another version of pyreplica")
-                .with_hint("run this version's sql/master-install.sql there, or: pyreplica install DSN0"))
-        }
+        (_, None) => Err(missing("replica_log was made by another version of pyreplica")
+            .with_hint("run this version's sql/master-install.sql there, or: pyreplica install DSN0")),
     }
 }
 

@@ -44,7 +44,7 @@ pub fn look(session: &mut Session, relations: &[String]) -> Result<Vec<Fenced>> 
 /// Makes the table of roles and the fence's function.
 pub fn install(session: &mut Session) -> Result<()> {
     session.script("install the fence", sql::ROLES_INSTALL).map_err(|error| match error.code() {
-        Some("42501") => error.with_hint(
+        Some("42501") if error.hint().is_none() => error.with_hint(
             "run sql/roles-install.sql there as the owner of the database, or use the owner's connection string",
         ),
         _ => error,

@@ -74,6 +74,8 @@ pub enum State {
     Settled,
     /// A switchover was interrupted between its two commits. The direction is that from before it.
     Between,
+    /// What should be the master knows nothing of it, although its slave has replicated from it: it was restored.
+    Lost,
     /// What should be the slave was the master before a failover, and may have changes that the master lacks.
     Former,
 }
@@ -97,11 +99,10 @@ pub fn said(session: &mut Session, field: &str) -> Result<Said> {
     }
     let rows = session.query("look at the roles", sql::ROLES, &[&field])?;
     let is_slave = rows.iter().any(|row| row.get::<_, &str>("role") == "slave");
-    let replayed_at: Option<String> =
-        match is_slave && session.query_one("look at the roles", sql::MAY_READ_PROGRESS, &[])?.get(0) {
-            true => session.query_one("look at the roles", sql::REPLAYED_AT, &[&field])?.get(0),
-            false => None,
-        };
+    let replayed = match is_slave && session.query_one("look at the roles", sql::MAY_READ_PROGRESS, &[])?.get(0) {
+        true => session.query("look at the roles", sql::REPLAYED_SINCE, &[&field])?,
+        false => Vec::new(),
+    };
     let rows = rows.iter().map(|row| RoleRow {
         role: match row.get("role") {
             "master" => Role::Master,
@@ -115,7 +116,7 @@ pub fn said(session: &mut Session, field: &str) -> Result<Said> {
         peer_at: row.get("peer_at"),
         since: row.get("since"),
         token: row.get("token"),
-        has_replayed: replayed_at.as_deref() > Some(row.get("exactly")),
+        has_replayed: replayed.iter().any(|peer| peer.get::<_, &str>(0) == row.get::<_, &str>("peer")),
     });
     Ok(Said { identity, rows: rows.collect() })
 }
@@ -123,6 +124,14 @@ pub fn said(session: &mut Session, field: &str) -> Result<Said> {
 /// Whether the database has the table.
 pub fn has_roles(session: &mut Session) -> Result<bool> {
     Ok(session.query_one("look for the roles", sql::HAS_ROLES, &[])?.get(0))
+}
+
+/// Whether this database has become the slave of another one by an exchange of roles.
+pub fn is_slave_of(session: &mut Session, identity: &str) -> Result<bool> {
+    match has_roles(session)? {
+        true => Ok(session.query_one("look at the roles", sql::IS_SLAVE_OF, &[&identity])?.get(0)),
+        false => Ok(false),
+    }
 }
 
 /// Changes when the roles do. Cheap, for a daemon that has nothing to replay.
@@ -160,7 +169,9 @@ pub fn decide(first: &Said, second: &Said) -> Result<Roles> {
     };
     let role = |row: Option<&RoleRow>| row.map(|row| (row.role, row.epoch));
     Ok(match (role(here), role(there)) {
-        (Some((Role::Master, ours)), Some((Role::Master, theirs))) if ours == theirs => return Err(two_masters(ours)),
+        (Some((Role::Master, ours)), Some((Role::Master, theirs))) if ours == theirs => {
+            return Err(two_masters(ours, here, there));
+        }
         (Some((Role::Master, ours)), Some((Role::Master, theirs))) => roles(ours < theirs, State::Former),
         (Some((Role::Master, _)), Some((Role::Former, _)) | None) => roles(false, State::Former),
         (Some((Role::Former, _)) | None, Some((Role::Master, _))) => roles(true, State::Former),
@@ -170,13 +181,11 @@ pub fn decide(first: &Said, second: &Said) -> Result<Roles> {
         (Some((Role::Slave, ours)), Some((Role::Slave, theirs))) if ours != theirs && !newest.has_replayed => {
             roles(ours < theirs, State::Between)
         }
-        (Some((Role::Slave, ours)), Some((Role::Slave, theirs))) if ours != theirs => {
-            roles(ours > theirs, State::Settled)
-        }
+        (Some((Role::Slave, ours)), Some((Role::Slave, theirs))) if ours != theirs => roles(ours > theirs, State::Lost),
         (Some((Role::Slave, _)), None) if !newest.has_replayed => roles(false, State::Between),
         (None, Some((Role::Slave, _))) if !newest.has_replayed => roles(true, State::Between),
-        (Some((Role::Slave | Role::Former, _)), None) => roles(true, State::Settled),
-        (None, Some(_)) => roles(false, State::Settled),
+        (Some((Role::Slave, _)), None) => roles(true, State::Lost),
+        (None, Some((Role::Slave, _))) => roles(false, State::Lost),
         (ours, theirs) => return Err(no_master(ours, theirs)),
     })
 }
@@ -228,8 +237,13 @@ fn refuse_other_master(first: &Said, second: &Said) -> Result<()> {
     Err(Error::new(Kind::Apart, Some(Side::Slave), "tell who is the master", detail).with_hint(hint))
 }
 
-fn two_masters(epoch: i64) -> Error {
-    let detail = format!("both databases say that they are the master, in epoch {epoch}");
+fn two_masters(epoch: i64, first: Option<&RoleRow>, second: Option<&RoleRow>) -> Error {
+    let since = |row: Option<&RoleRow>| row.map_or(String::new(), |row| row.since.clone());
+    let detail = format!(
+        "both databases say that they are the master, in epoch {epoch}: that of DSN0 since {}, that of DSN1 since {}",
+        since(first),
+        since(second)
+    );
     Error::new(Kind::Apart, None, "tell who is the master", detail).with_hint(
         "nothing was changed. Decide which one is right, and on the other one: UPDATE replica_role SET role = 'former'; then \
          pyreplica failback",
@@ -248,6 +262,32 @@ fn no_master(ours: Option<(Role, i64)>, theirs: Option<(Role, i64)>) -> Error {
 }
 
 impl Roles {
+    /// What keeps the pair from replicating, and what to do. `master_at`: where the master is.
+    pub fn trouble(&self, master_at: &str) -> Option<(String, &'static str)> {
+        let since = self.since.as_deref().unwrap_or_default();
+        match self.state {
+            State::Settled => None,
+            State::Between => Some((
+                format!(
+                    "a switchover was interrupted: {master_at} is fenced, and the other side is not the master yet"
+                ),
+                "run pyreplica switchover again, which finishes it",
+            )),
+            State::Former => Some((
+                format!("the master is {master_at}; the other side was the master before, and replicates nothing"),
+                "pyreplica failback shows what it has that the master lacks, and makes it the slave",
+            )),
+            State::Lost => Some((
+                format!(
+                    "{master_at} became the master at {since}, and knows nothing of it: it was restored from a backup from before. \
+                     What was changed there since is on the slave"
+                ),
+                "nothing was changed. pyreplica failover --force makes the slave the master, and then failback makes this database \
+                 its slave",
+            )),
+        }
+    }
+
     pub fn original() -> Roles {
         Roles { is_reversed: false, epoch: 0, pair: None, since: None, state: State::Settled }
     }
@@ -319,7 +359,7 @@ mod tests {
         let mut first = said("a", &[(Role::Slave, 2, "b")]);
         first.rows[0].has_replayed = true;
         let roles = decide(&first, &said("b", &[])).unwrap();
-        assert_eq!((roles.is_reversed, roles.state), (true, State::Settled));
+        assert_eq!((roles.is_reversed, roles.state), (true, State::Lost));
     }
 
     #[test]

@@ -4,10 +4,12 @@
 mod guard;
 mod line;
 mod client;
+mod hosts;
 mod patience;
 mod pooler;
 mod refusal;
 mod settings;
+mod socket;
 mod stream;
 mod xid8;
 
@@ -17,12 +19,8 @@ use crate::base::names::Side;
 use crate::config::dsn::Dsn;
 use crate::server::libpq;
 use crate::server::sql;
-use crate::server::tls::{self, Tls, Use};
-use client::{Client, Failure, counts};
-use guard::Limits;
-use line::Line;
-use postgres::config::{SslMode, SslNegotiation};
-use postgres::{Config, SimpleQueryMessage, Statement};
+use client::{Client, counts};
+use postgres::{SimpleQueryMessage, Statement};
 use std::collections::HashMap;
 use std::panic;
 use std::sync::Arc;
@@ -32,9 +30,6 @@ use std::time::Duration;
 pub use postgres::Row;
 pub use postgres::types::ToSql;
 pub use xid8::Xid8;
-
-/// SQLSTATE of a server that is starting up or shutting down. Another host of the list may be ready.
-const STARTING_UP: &str = "57P03";
 
 /// A row of a simple query, as text: one value for each column.
 pub type TextRow = Vec<Option<String>>;
@@ -46,6 +41,7 @@ pub struct Session {
     waiting: Waiting,
     /// The server's process for this session.
     backend: i32,
+    is_standby: bool,
     life: Arc<()>,
 }
 
@@ -55,14 +51,15 @@ impl Session {
     pub fn connect(side: Side, dsn: &Dsn, label: &str, origin: &str) -> Result<Session> {
         let hosts = libpq::complete(dsn)?;
         let open = || {
-            let client = connect_any(side, &hosts, label)?;
+            let client = hosts::connect_any(side, &hosts, label)?;
             let (statements, waiting) = (HashMap::new(), Waiting::default());
-            Ok(Session { side, client, statements, waiting, backend: 0, life: Arc::default() })
+            Ok(Session { side, client, statements, waiting, backend: 0, is_standby: false, life: Arc::default() })
         };
         let mut session = open()?;
         pooler::refuse(&mut session, &hosts, open)?;
         session.set_up(origin)?;
-        session.backend = session.query_one("ask for the process id", "select pg_backend_pid()", &[])?.get(0);
+        let row = session.query_one("ask for the process id", sql::WHO_ANSWERS, &[])?;
+        (session.backend, session.is_standby) = (row.get(0), row.get(1));
         Ok(session)
     }
 
@@ -246,12 +243,16 @@ impl Session {
         }
     }
 
+    /// Whether the server was a standby when the session began.
+    pub fn is_standby(&self) -> bool {
+        self.is_standby
+    }
+
     pub fn backend_pid(&self) -> i32 {
         self.backend
     }
 
-    /// Closes the connection, unless it is a Unix socket, if the server does not answer in time. For questions that a server at
-    /// work answers at once.
+    /// Closes the connection if the server does not answer in time. For questions that a server at work answers at once.
     pub fn limit_waits(&mut self, limit: Duration) {
         self.client.set_limit(limit);
     }
@@ -296,7 +297,7 @@ impl Session {
 
     fn error(&self, operation: &str, error: &postgres::Error) -> Error {
         match error.as_db_error() {
-            Some(server) => refusal::from_server(self.side, operation, server),
+            Some(server) => refusal::from_server(self.side, operation, server).of_standby(self.is_standby),
             None if self.close_reason().is_some() => self.closed(operation),
             None => refusal::too_much(self.side, operation, error).unwrap_or_else(|| {
                 Error::new(Kind::Connection, Some(self.side), operation, error).with_hint(WENT_AWAY)
@@ -307,90 +308,3 @@ impl Session {
 
 const WENT_AWAY: &str =
     "is the server still running, and is the network up? the server's log says why the session ended";
-
-/// Tries the hosts in order, as libpq does. It tries the next one if a server cannot be reached, but not if the server
-/// refuses the login.
-fn connect_any(side: Side, hosts: &[Dsn], label: &str) -> Result<Client> {
-    let mut failed: Option<Error> = None;
-    for dsn in hosts {
-        let error = match connect_host(side, dsn, label) {
-            Ok(client) => return Ok(client),
-            Err(error) => error,
-        };
-        let is_final = error.kind() == Kind::Config || error.code().is_some_and(|code| code != STARTING_UP);
-        let error = match failed {
-            Some(before) => refusal::both(&before, error, &format!("at {}", refusal::place(dsn))),
-            None => error,
-        };
-        if is_final {
-            return Err(error);
-        }
-        failed = Some(error);
-    }
-    Err(failed.expect("a completed connection string has a host"))
-}
-
-/// Tries every address of the host, each with its own time limit.
-fn connect_host(side: Side, dsn: &Dsn, label: &str) -> Result<Client> {
-    let tls = Tls::of(side, dsn)?;
-    let (mut config, limit) = settings::of(side, dsn, label)?;
-    // The line asks for TLS itself, or does without.
-    match tls::is_socket(dsn) {
-        true => config.ssl_mode(SslMode::Disable),
-        false => config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct),
-    };
-    let refused = |failure| refusal::no_connection(side, dsn, &failure);
-    let addresses = match dsn.get("host") {
-        Some(host) if dsn.get("hostaddr").is_none() && !host.starts_with('/') => {
-            client::resolve(host).map_err(refused)?
-        }
-        _ => Vec::new(),
-    };
-    if addresses.is_empty() {
-        return connect_address(side, dsn, (&config, limit), &tls);
-    }
-    let mut failed = None;
-    for address in addresses {
-        let mut config = config.clone();
-        config.hostaddr(address);
-        match connect_address(side, dsn, (&config, limit), &tls) {
-            Err(error) if error.code().is_none_or(|code| code == STARTING_UP) => failed = Some(error),
-            settled => return settled,
-        }
-    }
-    Err(failed.expect("there is an address"))
-}
-
-/// Makes the attempts that sslmode asks for. It makes the second one only if that may help.
-fn connect_address(side: Side, dsn: &Dsn, (config, limit): (&Config, Duration), tls: &Tls) -> Result<Client> {
-    let mut failed: Option<Error> = None;
-    for attempt in tls.attempts {
-        // The caller gives up first, and says so.
-        let limit = limit.saturating_mul(2);
-        let (limits, patience) = (Arc::new(Limits::new(limit)), Arc::default());
-        let line = Line { tls: tls.connector.clone(), use_of_tls: *attempt, limit, limits, patience };
-        let failure = match Client::connect(config, line) {
-            Ok(client) => return Ok(client),
-            Err(failure) => failure,
-        };
-        let may_retry = match &failure {
-            Failure::Refused(error) => {
-                let is_about_tls = tls::diagnose(error).is_some();
-                let refuses_login = error.code().is_some_and(|code| code.code().starts_with("28"));
-                is_about_tls || (refuses_login && (*attempt == Use::Never || tls.has_seen_certificate()))
-            }
-            Failure::Unresolved(_) => false,
-        };
-        let error = refusal::no_connection(side, dsn, &failure);
-        let way = if *attempt == Use::Never { "without TLS" } else { "with TLS" };
-        let error = match failed {
-            Some(before) => refusal::both(&before, error, way),
-            None => error,
-        };
-        if !may_retry {
-            return Err(error);
-        }
-        failed = Some(error);
-    }
-    Err(failed.expect("every mode makes an attempt"))
-}

@@ -36,6 +36,9 @@ pub const IDENTITY: &str = "select (select system_identifier from pg_control_sys
      current_setting('server_version_num')::int, pg_is_in_recovery() \
      from pg_database where datname = current_database()";
 
+/// The server's process for this session, and whether it is a standby's.
+pub const WHO_ANSWERS: &str = "select pg_backend_pid(), pg_is_in_recovery()";
+
 /// The log's oid, which distinguishes an installation from a later one in the same database. The second column is null
 /// if an earlier version made the log.
 pub const LOG: &str = "select to_regclass('public.replica_log')::oid, (select attrelid from pg_attribute \
@@ -97,19 +100,21 @@ pub const DAEMON: &str = include_str!("../../sql/query/status/daemon.sql");
 
 pub const ROLES_INSTALL: &str = include_str!("../../sql/roles-install.sql");
 
-pub const HAS_ROLES: &str = "select to_regclass('public.replica_role') is not null";
+pub const HAS_ROLES: &str = include_str!("../../sql/query/has_roles.sql");
 
 /// What this database says about the pairs with a field, the latest first.
-pub const ROLES: &str = "select role, pair, epoch, peer, peer_at, since::timestamptz(0)::text as since, token, \
-     to_char(since at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') as exactly \
+pub const ROLES: &str = "select role, pair, epoch, peer, peer_at, since::timestamptz(0)::text as since, token \
      from public.replica_role where field = $1::text::name order by epoch desc";
+
+pub const IS_SLAVE_OF: &str = "select exists (select from public.replica_role where peer = $1 and role = 'slave')";
 
 pub const MAY_READ_PROGRESS: &str =
     "select coalesce(has_table_privilege(to_regclass('public.replica_progress')::oid, 'select'), false)";
 
-/// When the slave has replayed the last batch of a field.
-pub const REPLAYED_AT: &str = "select to_char(max(ts) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') \
-     from public.replica_progress where right(master, -17) = $1";
+/// The masters from which a batch has come since this became their slave. Their row of progress was written with the role.
+pub const REPLAYED_SINCE: &str = "select r.peer from public.replica_role r \
+     where r.field = $1::text::name and r.role = 'slave' \
+       and exists (select from public.replica_progress p where p.identity = r.peer and p.ts > r.since)";
 
 /// The greatest epoch of a database, in any row with this field. It changes when the roles do.
 pub const EPOCH: &str = "select coalesce(max(epoch), 0) from public.replica_role where field = $1::text::name";

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use verifier::Verifier;
 
-pub use connector::{Connector, TlsStream, endpoint};
+pub use connector::{Connector, endpoint};
 pub use diagnosis::{TlsFailure, diagnose};
 
 /// How one attempt to connect uses TLS.

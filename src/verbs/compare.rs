@@ -155,8 +155,14 @@ fn compare_table(servers: &mut Servers, plan: &ComparePlan, settings: &Settings)
     let counts = compare(servers, plan, settings.patience, &mut |both, found| {
         let room = (settings.shown as usize).saturating_sub(shown.len()).min(found.len());
         if room > 0 {
+            if plan.master.is_by_digest {
+                let rows = repair::whole_rows(both, plan, &found[..room])?;
+                let rows = found.into_iter().zip(rows);
+                shown.extend(rows.map(|(row, whole)| Shown { row, values: Vec::new(), whole }));
+                return Ok(());
+            }
             let values = repair::values(both, plan, &found[..room])?;
-            shown.extend(found.into_iter().zip(values).map(|(row, values)| Shown { row, values }));
+            shown.extend(found.into_iter().zip(values).map(|(row, values)| Shown { row, values, whole: Vec::new() }));
         }
         Ok(())
     });

@@ -45,10 +45,10 @@ usage:
 It refuses while the master answers: pyreplica switchover loses nothing then.
 It does not find out by itself whether a master is dead. It commits what the
 slave has prepared, takes its fence down, creates the triggers that log, moves
-the sequences on to the values in their columns, and says what the slave has.
-What the master had committed after that is not lost, if its disk is not: when
-it is back, the daemon and every verb fence it at once, and pyreplica failback
-shows what it has.
+the sequences on beyond the values in their columns, and says what it has. What
+the master had committed after that is not lost, if its disk is not: when it is
+back, the daemon and every verb fence it at once, and pyreplica failback shows
+what it has.
 
 options:
   --force       go on although the master answers; if it can be fenced, it is

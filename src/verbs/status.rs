@@ -99,7 +99,7 @@ fn look(call: &Call, loaded: &LoadedConfigs, control: &Control) -> Result<Vec<Pa
     for config in &loaded.configs {
         let BothSides { master, slave, config: directed, roles } = connect_pair::open(config, "status", control);
         control.check()?;
-        pairs.push(status::look(&directed, &call.words_for(config), roles, master, slave));
+        pairs.push(status::look(&directed, &call.words_for(config), roles, (master, slave), true));
     }
     control.check().map(|()| pairs)
 }

@@ -92,7 +92,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     } else {
         output::print(&text(&outcome, options.dry_run))?;
     }
-    Ok(if outcome.notes.is_empty() { ExitCode::Success } else { ExitCode::Warned })
+    Ok(if outcome.notes.is_empty() || outcome.was_finished { ExitCode::Success } else { ExitCode::Warned })
 }
 
 fn text(outcome: &Outcome, is_dry: bool) -> String {
@@ -100,8 +100,8 @@ fn text(outcome: &Outcome, is_dry: bool) -> String {
     let waited = outcome.waited.as_secs_f64();
     if is_dry {
         lines.push(format!(
-            "everything would work: {} tables, {} sequences. Writers waited {waited:.3} s; it was rolled back",
-            outcome.tables, outcome.sequences
+            "everything would work: {} tables. Writers waited {waited:.3} s; it was rolled back",
+            outcome.tables
         ));
     } else {
         lines.push(format!(

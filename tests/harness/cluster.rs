@@ -312,6 +312,12 @@ impl OwnCluster {
         self.command(&format!("promote {name}"));
     }
 
+    /// A standby that was made from the backup takes the server's place, and is not promoted.
+    #[track_caller]
+    pub fn become_standby(&mut self, name: &str) {
+        self.command(&format!("standby {name}"));
+    }
+
     /// The server is stopped, and a standby that has got everything is promoted in its place.
     #[track_caller]
     pub fn take_over(&mut self, name: &str) {

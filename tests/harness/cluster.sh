@@ -9,7 +9,7 @@
 # BIN is where initdb and pg_ctl are, CONF are lines for postgresql.conf. Answers "ready DIR PORT", then obeys one line
 # at a time, each answered by "done" or "failed": "start", "stop MODE", "backup NAME" (a base backup), "restore NAME" (it takes
 # the server's place, on the same timeline), "promote NAME" (it is promoted in the server's place) and "takeover NAME" (the same
-# after it has got all WAL of the server). PostgreSQL refuses to run as root, so this
+# after it has got all WAL of the server) and "standby NAME" (it takes the server's place as a standby). PostgreSQL refuses to run as root, so this
 # script does too; the callers hand its text to `sh -c`, because the other user may not be able to read the file.
 set -u
 bin=$1 label=$2 conf=$3
@@ -110,6 +110,10 @@ while read -r command mode; do
         promote)
             "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1
             replace "$mode" && promote && echo "done" || echo "failed"
+            ;;
+        standby)
+            "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1
+            replace "$mode" && touch "$dir/data/standby.signal" && start && echo "done" || echo "failed"
             ;;
         takeover)
             "$bin/pg_ctl" -D "$dir/data" -m fast -w stop >/dev/null 2>&1

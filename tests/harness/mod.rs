@@ -18,6 +18,7 @@ mod pair;
 mod road;
 pub mod secure;
 mod smtp;
+pub mod switching;
 mod words;
 
 pub use certificates::{Authority, Certificate, Contents, ORDINARY, restrict};

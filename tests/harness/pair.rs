@@ -219,6 +219,13 @@ impl Pair {
         run(&self.next_log(), &[&[verb, path(&file)], more].concat(), &[])
     }
 
+    /// Starts a verb by a config file with further lines, as a process in the test's hand.
+    #[track_caller]
+    pub fn start_verb(&self, verb: &str, lines: &str, more: &[&str], env: &[(&str, &str)]) -> Daemon {
+        let file = self.config_file(lines);
+        Daemon::spawn(&self.next_log(), &[&[verb, path(&file)], more].concat(), env)
+    }
+
     /// A verb that must succeed; what it printed.
     #[track_caller]
     pub fn done(&self, words: &[&str]) -> String {
@@ -318,6 +325,12 @@ impl Pair {
     pub fn assert_equal(&self) {
         let found = differences(&mut self.master(), &mut self.slave());
         assert!(found.is_empty(), "master and slave differ:\n{found}");
+    }
+
+    /// The same question for who waits for it.
+    #[track_caller]
+    pub fn is_equal(&self) -> bool {
+        differences(&mut self.master(), &mut self.slave()).is_empty()
     }
 
     /// The slave holds what the master does not: for tests that look before the replay.

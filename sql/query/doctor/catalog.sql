@@ -1,10 +1,10 @@
 -- Every table that could be replicated, as it is on one side. Partitions are left out, because their root is listed; so are
--- pyreplica's own tables.
+-- pyreplica's own tables. The key is the primary key, or the index of the REPLICA IDENTITY.
 -- "array['replica_log']" stands for the names of all that is pyreplica's own in public.
 select n.nspname::text as schema, c.relname::text as name, format('%I.%I', n.nspname, c.relname) as relation,
-       k.names as key, u.names as candidate, a.names, a.types, a.plain, a.notnull, a.generated,
+       k.names as key, u.names as candidate, u.index as candidate_index, a.names, a.types, a.plain, a.notnull, a.generated,
        a.expressions, a.identity, a.filled, a.loose, q.sets as "unique",
-       coalesce(g.logged, false) as logged, coalesce(g.by_hand, false) as by_hand
+       coalesce(g.logged, false) as logged, coalesce(g.by_hand, false) as by_hand, c.relreplident = 'f' as full_row
   from pg_class c
   join pg_namespace n on n.oid = c.relnamespace
   cross join lateral (
@@ -26,10 +26,11 @@ select n.nspname::text as schema, c.relname::text as name, format('%I.%I', n.nsp
        where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) a
   left join lateral (
       select array_agg(a.attname::text order by k.n) as names
-        from pg_index i
+        from (select i.indrelid, i.indkey, i.indnkeyatts from pg_index i
+               where i.indrelid = c.oid and (i.indisprimary or i.indisreplident)
+               order by i.indisprimary desc limit 1) i
         cross join unnest(i.indkey) with ordinality k (attnum, n)
-        join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts
-       where i.indrelid = c.oid and i.indisprimary) k on true
+        join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts) k on true
   left join lateral (
       -- The columns of each unique index.
       select array_agg(u.names) as sets
@@ -48,8 +49,8 @@ select n.nspname::text as schema, c.relname::text as name, format('%I.%I', n.nsp
        where t.tgrelid = c.oid and t.tgtype & 1 = 1
       having count(*) > 0) g on true
   left join lateral (
-      -- Columns that could be the primary key.
-      select array_agg(a.attname::text order by k.n) as names
+      -- Columns that could be the primary key, and their index.
+      select array_agg(a.attname::text order by k.n) as names, quote_ident((select x.relname from pg_class x where x.oid = i.indexrelid)) as index
         from pg_index i
         cross join unnest(i.indkey) with ordinality k (attnum, n)
         join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum and k.n <= i.indnkeyatts

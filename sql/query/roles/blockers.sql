@@ -9,7 +9,9 @@ select l.pid, coalesce(x.gid, '') as gid, coalesce(a.backend_type, 'prepared tra
   join pg_class c on c.oid = l.relation and l.relation = any ($1)
   join pg_namespace n on n.oid = c.relnamespace
   left join pg_stat_activity a on a.pid = l.pid
-  left join pg_prepared_xacts x on l.virtualtransaction = '-1/' || x.transaction
+  left join pg_locks own on l.pid is null and own.pid is null and own.locktype = 'transactionid' and own.mode = 'ExclusiveLock'
+   and own.virtualtransaction = l.virtualtransaction
+  left join pg_prepared_xacts x on x.transaction = own.transactionid
  where l.locktype = 'relation' and l.database = (select oid from pg_database where datname = current_database())
    and l.mode not in ('AccessShareLock', 'RowShareLock') and l.pid is distinct from pg_backend_pid()
  group by 1, 2, 3, 4, 5, 6, 7

@@ -1,6 +1,6 @@
 -- Each sequence of this database that gives values to a column, and the query for the column's outermost value, in the direction
 -- in which the sequence counts.
-select format('%I.%I', n.nspname, c.relname) as sequence, q.seqincrement < 0 as falls, q.seqmin, q.seqmax,
+select format('%I.%I', n.nspname, c.relname) as sequence,
        format('select %s(%I)::text from %I.%I', case when q.seqincrement < 0 then 'pg_catalog.min' else 'pg_catalog.max' end,
               a.attname, tn.nspname, t.relname) as query
   from pg_sequence q

@@ -33,6 +33,8 @@ struct Log {
     /// The expression for a value of a logged row: "$row" stands for "old" or "new", "$name" for the column's name as a
     /// literal.
     value: String,
+    /// The condition that such a row lacks a column: "$names" stands for their array.
+    lacks: String,
 }
 
 impl PendingChanges {
@@ -56,7 +58,8 @@ impl PendingChanges {
         let has_held: bool = slave.query_one("look for held changes", replay_sql::HAS_HELD, &[])?.get(0);
         let has_log: bool = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);
         let slave = if has_log { slave_log(slave, &master_identity)? } else { None };
-        let master = Log { waiting, value: hstore_value(master)? };
+        let (value, lacks) = in_hstore(master)?;
+        let master = Log { waiting, value, lacks };
         let held = has_held.then(|| held_log(&pair_key(origin, &config.slave_field)));
         Ok(PendingChanges { master, slave, held, master_identity, field: config.slave_field.clone() })
     }
@@ -109,15 +112,41 @@ impl Log {
         let relation = quote_literal(table);
         // Older rows may have each name in quotes.
         let quoted = quote_literal(&fully_quoted(table));
+        let value = |row: &str, name: &str| self.value.replace("$row", row).replace("$name", &quote_literal(name));
+        let own = format!("l.relation IN ({relation}, {quoted})");
+        let mut any_row = String::new();
+        if source.is_by_digest {
+            // A row from before a column was added has another digest now.
+            let names: Vec<String> = source.columns.iter().map(|name| quote_literal(name)).collect();
+            let names = format!("ARRAY[{}]::text[]", names.join(", "));
+            let lacks = |row: &str| self.lacks.replace("$row", row).replace("$names", &names);
+            any_row = match &source.types {
+                None => format!(" UNION SELECT -1 FROM waiting l WHERE {own}"),
+                Some(_) => format!(
+                    " UNION SELECT -1 FROM waiting l WHERE {own} AND (l.event IN ('U', 'D') AND {} OR l.event IN ('I', 'U') AND {})",
+                    lacks("old"),
+                    lacks("new")
+                ),
+            };
+        }
+        let digest = |row: &str| match &source.types {
+            None => "NULL::bigint AS k0".to_string(),
+            Some(types) => {
+                let values = source.columns.iter().zip(types);
+                let values: Vec<String> =
+                    values.map(|(name, sql_type)| format!("({})::{sql_type}", value(row, name))).collect();
+                format!("{} AS k0", source.hash_of(&values))
+            }
+        };
         let columns = |row: &str| {
+            if source.is_by_digest {
+                return digest(row);
+            }
             let values: Vec<String> = source
                 .key
                 .iter()
                 .enumerate()
-                .map(|(n, column)| {
-                    let value = self.value.replace("$row", row).replace("$name", &quote_literal(&column.name));
-                    format!("({value})::{} AS k{n}", column.base_type)
-                })
+                .map(|(n, column)| format!("({})::{} AS k{n}", value(row, &column.name), column.base_type))
                 .collect();
             values.join(", ")
         };
@@ -125,10 +154,10 @@ impl Log {
         let joins: Vec<String> = keys_of.map(|(n, column)| format!("p.k{n} {} c.k{n}", column.operator("="))).collect();
         let sql = format!(
             "{} SELECT DISTINCT c.n FROM {} JOIN ( \
-             SELECT {} FROM waiting l WHERE l.relation IN ({relation}, {quoted}) AND l.event IN ('U', 'D') UNION ALL \
-             SELECT {} FROM waiting l WHERE l.relation IN ({relation}, {quoted}) AND l.event IN ('I', 'U')) p ON {} \
+             SELECT {} FROM waiting l WHERE {own} AND l.event IN ('U', 'D') UNION ALL \
+             SELECT {} FROM waiting l WHERE {own} AND l.event IN ('I', 'U')) p ON {} \
              UNION SELECT -1 FROM waiting l WHERE l.event = 'S' OR l.event = 'T' AND to_regclass(l.relation) IN \
-             (SELECT to_regclass({relation}) UNION SELECT relid FROM pg_partition_tree(to_regclass({relation})))",
+             (SELECT to_regclass({relation}) UNION SELECT relid FROM pg_partition_tree(to_regclass({relation}))){any_row}",
             self.waiting,
             source.key_list(keys),
             columns("old"),
@@ -171,12 +200,15 @@ fn slave_log(slave: &mut Session, master_identity: &str) -> Result<Option<Log>> 
         passed_by(fields.iter()),
         quote_literal(master_identity)
     );
-    Ok(Some(Log { waiting, value: hstore_value(slave)? }))
+    let (value, lacks) = in_hstore(slave)?;
+    Ok(Some(Log { waiting, value, lacks }))
 }
 
-fn hstore_value(session: &mut Session) -> Result<String> {
+/// The expressions for a value of an hstore, and for whether it lacks columns.
+fn in_hstore(session: &mut Session) -> Result<(String, String)> {
     let schema: String = session.query_one("look for hstore", server_sql::HSTORE_SCHEMA, &[])?.get(0);
-    Ok(format!("l.$row OPERATOR({}.->) $name", quote_ident(&schema)))
+    let schema = quote_ident(&schema);
+    Ok((format!("l.$row OPERATOR({schema}.->) $name"), format!("NOT l.$row OPERATOR({schema}.?&) $names")))
 }
 
 /// Rows are arrays in this table: name, value, name, value.
@@ -187,5 +219,5 @@ fn held_log(pair: &str) -> Log {
         quote_literal(pair)
     );
     let value = "SELECT l.$row[i + 1] FROM generate_series(1, cardinality(l.$row), 2) i WHERE l.$row[i] = $name";
-    Log { waiting, value: value.into() }
+    Log { waiting, value: value.into(), lacks: "NOT l.$row @> $names".into() }
 }

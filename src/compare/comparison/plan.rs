@@ -1,7 +1,7 @@
 //! Which tables can be compared, by which key and columns, and why others cannot.
 
 use super::in_progress::PendingChanges;
-use crate::base::error::{Error, Kind, Result};
+use crate::base::error::{Error, Kind, ON_PRIMARY, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
 use crate::compare::digest::{DigestSource, Hash, KeyColumn};
 use crate::compare::sql;
@@ -125,22 +125,26 @@ fn table_plan(
     let left_out = |kind, reason: String| Ok(TablePlan::LeftOut(LeftOutTable { table: name.clone(), reason, kind }));
     let key: Option<Vec<String>> = table.get("key");
     if !table.get::<_, bool>("logged") {
-        let why =
-            if key.is_none() { "no primary key, so its changes are not logged" } else { "its changes are not logged" };
+        let why = if key.is_none() && !table.get::<_, bool>("full_row") {
+            "no primary key, so its changes are not logged"
+        } else {
+            "its changes are not logged"
+        };
         return left_out(LeftOutKind::ByDesign, why.into());
     }
     if !table.get::<_, bool>("known") {
-        return left_out(
-            LeftOutKind::ByDesign,
-            "its changes are logged under a name that pyreplica does not know: SELECT py_log_create_tg(...)".into(),
-        );
+        let what = "its changes are logged under a name that pyreplica does not know: SELECT py_log_create_tg(...)";
+        let place = if master.is_standby() { format!(" {ON_PRIMARY}") } else { String::new() };
+        return left_out(LeftOutKind::ByDesign, format!("{what}{place}"));
     }
     let filters: Vec<String> = table.get("filters");
     if let Some(event) = filters.iter().find(|event| *event != "INSERT") {
         return left_out(LeftOutKind::ByDesign, format!("a filter withholds some of its {event}s"));
     }
     let Some(sides) = sides else { return left_out(LeftOutKind::NotOnSlave, "the slave does not have it".into()) };
-    let Some(key) = key else { return left_out(LeftOutKind::NoKey, "nothing identifies a row".into()) };
+    let Some(key) = key else {
+        return plan(pair, master, slave, table, &sides, None).map(|plan| TablePlan::Compare(Box::new(plan)));
+    };
     for (side, row) in [(Side::Master, sides.master), (Side::Slave, sides.slave)] {
         let unique: Vec<String> = row.get::<_, Option<Vec<String>>>("unique").unwrap_or_default();
         let is_unique = |names: &String| names.split('\u{1}').all(|name| key.iter().any(|column| column == name));
@@ -162,7 +166,7 @@ fn table_plan(
             );
         }
     }
-    plan(pair, master, slave, table, &sides, key).map(|plan| TablePlan::Compare(Box::new(plan)))
+    plan(pair, master, slave, table, &sides, Some(key)).map(|plan| TablePlan::Compare(Box::new(plan)))
 }
 
 fn plan(
@@ -171,7 +175,7 @@ fn plan(
     slave: &mut Session,
     table: &Row,
     sides: &Sides,
-    key: Vec<String>,
+    key: Option<Vec<String>>,
 ) -> Result<ComparePlan> {
     let name: String = table.get("relation");
     let transforms: Vec<String> = table.get("transforms");
@@ -205,13 +209,21 @@ fn plan(
         let relname = quote_literal(table.get("name"));
         format!("pyreplica.admit({relname}, {}, t.tableoid, 'INSERT', t, t) IS NOT NULL", quote_literal(&name))
     });
+    // Without a key the digest of the row takes its place.
+    let is_by_digest = key.is_none();
+    let key = key.unwrap_or_default();
     let by_bytes = key
         .iter()
         .map(|column| Ok(pair.sorting(master, sides.master, column)? != pair.sorting(slave, sides.slave, column)?))
         .collect::<Result<Vec<bool>>>()?;
-    let (master_key, slave_key) =
+    let (mut master_key, mut slave_key) =
         with_common_types(key_columns(sides.master, &key, &by_bytes), key_columns(sides.slave, &key, &by_bytes));
+    if is_by_digest {
+        (master_key, slave_key) = (vec![KeyColumn::digest()], vec![KeyColumn::digest()]);
+    }
     let source = |row: &Row, columns_of_key, condition| DigestSource {
+        is_by_digest,
+        types: types_of(row, &columns),
         target: target(row),
         key: columns_of_key,
         columns: columns.clone(),
@@ -276,6 +288,14 @@ fn hash(master: &mut Session, slave: &mut Session) -> Result<Hash> {
 
 fn position(table: &Row, column: &str) -> Option<usize> {
     table.get::<_, Vec<String>>("names").iter().position(|name| name == column)
+}
+
+/// The types of columns, if the text of a logged row may be cast to each.
+fn types_of(table: &Row, columns: &[String]) -> Option<Vec<String>> {
+    let types: Vec<String> = table.get("base_types");
+    let castable: Vec<bool> = table.get("castable");
+    let sql_type = |name: &String| position(table, name).filter(|p| castable[*p]).map(|p| types[p].clone());
+    columns.iter().map(sql_type).collect()
 }
 
 fn target(table: &Row) -> String {

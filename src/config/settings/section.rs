@@ -6,6 +6,7 @@ use crate::config::dsn::Dsn;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 /// Whether a pair may have this name. Names appear in log lines, thread names and names of prepared transactions.
 pub(super) fn is_printable(name: &str) -> bool {
@@ -69,6 +70,22 @@ impl Section<'_> {
         match entry.value.parse() {
             Ok(number) if range.contains(&number) => Ok(Some(number)),
             _ => Err(self.error(key, format!("must be {} to {}", range.start(), range.end()))),
+        }
+    }
+
+    /// A number of seconds, or "off", which is 0 as well.
+    pub(super) fn pause(
+        &self,
+        key: &str,
+        range: RangeInclusive<u64>,
+        default: Duration,
+    ) -> Result<Option<Duration>, ConfigError> {
+        let Some(entry) = self.find(key) else { return Ok(Some(default)) };
+        match entry.value.parse() {
+            Ok(0) => Ok(None),
+            Ok(seconds) if range.contains(&seconds) => Ok(Some(Duration::from_secs(seconds))),
+            _ if entry.value.eq_ignore_ascii_case("off") => Ok(None),
+            _ => Err(self.error(key, format!("must be off, or {} to {}", range.start(), range.end()))),
         }
     }
 

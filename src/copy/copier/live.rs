@@ -50,7 +50,8 @@ pub(super) fn run(
     notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     if options.schema {
         let sides = (&mut release.master, &mut release.slave);
-        report(CopyEvent::Note(schema::create(config, sides, &tables, (true, options.no_owner), control)?));
+        let notes = schema::create(config, sides, &tables, (true, options.no_owner), control)?;
+        notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     }
     copied::create(&mut release.slave)?;
     if copied::read(&mut release.slave, &key)?.iter().any(Copied::is_of_unfinished_copy) {

@@ -3,8 +3,9 @@
 
 use super::{Diagnosis, Level};
 use crate::base::error::Result;
-use crate::base::names::{Side, quote_literal};
+use crate::base::names::Side;
 use crate::health::sql;
+use crate::pair::attached;
 use crate::server::session::Session;
 
 const ATTACHED: &str = "attached partitions";
@@ -21,25 +22,13 @@ pub(super) fn examine(report: &mut Diagnosis, session: &mut Session, tables: (&[
 }
 
 fn attached(report: &mut Diagnosis, master: &mut Session) -> Result<()> {
-    let rows = master.query("look at the partitions", sql::DOCTOR_ATTACHED, &[])?;
-    let before = report.findings.len();
-    for row in &rows {
-        let (relation, root): (&str, &str) = (row.get("relation"), row.get("root"));
-        let Some(look) = row.get::<_, Option<&str>>("look") else { continue };
-        if master.text_rows("look for rows", &format!("select 1 where exists ({look})"))?.is_empty() {
-            continue;
-        }
-        let text = format!("{relation} had rows when it was attached to {root}: they are not in the log");
-        let (schema, name): (&str, &str) = (row.get("schema"), row.get("name"));
-        report.add(Level::Warning, Some(Side::Master), ATTACHED, text).advise(format!(
-            "attach the slave's table too, if it has one with these rows. Then compare, and repair: pyreplica repair \
-                 --table {root}; this warning ends with SELECT public.py_log_create_tg({}, {});",
-            quote_literal(schema),
-            quote_literal(name)
-        ));
-    }
-    if report.findings.len() == before {
+    let found = attached::find(master)?;
+    let mut filled = found.iter().filter(|attached| attached.had_rows()).peekable();
+    if filled.peek().is_none() {
         report.add(Level::Ok, Some(Side::Master), ATTACHED, "none had rows when it was attached");
+    }
+    for attached in filled {
+        report.add(Level::Warning, Some(Side::Master), ATTACHED, attached.text()).advise(&attached.advice);
     }
     Ok(())
 }

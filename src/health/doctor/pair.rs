@@ -1,12 +1,9 @@
-//! Compares the two servers: encoding, locale, clocks, sequences.
+//! Compares the two servers: encoding, locale, clocks.
 
 use super::{Diagnosis, Level};
 use crate::base::error::Result;
-use crate::base::names::quote_literal;
 use crate::health::sql;
 use crate::server::session::Session;
-use crate::server::sql as server_sql;
-use std::collections::HashMap;
 use std::time::Instant;
 
 /// From this difference of the clocks on, in seconds, the lag in seconds is not accurate.
@@ -15,18 +12,21 @@ const CLOCK_NOTE: f64 = 1.0;
 /// From this difference on, one of the clocks is wrong.
 const CLOCK_WARNING: f64 = 60.0;
 
-pub(super) fn examine(report: &mut Diagnosis, master: &mut Session, slave: &mut Session) {
+/// False if it makes no sense to compare more.
+pub(super) fn examine(report: &mut Diagnosis, master: &mut Session, slave: &mut Session) -> bool {
     let ask = |session: &mut Session| -> Result<(String, String, String)> {
         let row = session.query_one("look at the database", sql::DATABASE, &[])?;
         Ok((row.get("identity"), row.get("encoding"), row.get("locale")))
     };
     let both = ask(master).and_then(|on_master| Ok((on_master, ask(slave)?)));
-    let Some(((identity, encoding, locale), there)) = report.ok_or_warning(None, "databases", both) else { return };
+    let Some(((identity, encoding, locale), there)) = report.ok_or_warning(None, "databases", both) else {
+        return false;
+    };
     if identity == there.0 {
         report
             .add(Level::Failure, None, "databases", "DSN0 and DSN1 are the same database")
             .advise("DSN0 is the master, DSN1 the slave: name two databases");
-        return;
+        return false;
     }
     encodings(report, &encoding, &there.1);
     if locale == there.2 {
@@ -52,7 +52,7 @@ pub(super) fn examine(report: &mut Diagnosis, master: &mut Session, slave: &mut 
             finding.advise("synchronize the clocks of both machines with NTP");
         }
     }
-    sequences(report, master, slave);
+    true
 }
 
 fn encodings(report: &mut Diagnosis, master: &str, slave: &str) {
@@ -81,37 +81,4 @@ fn clocks(master: &mut Session, slave: &mut Session) -> Result<(f64, f64)> {
     };
     let (on_master, on_slave) = (ask(master)?, ask(slave)?);
     Ok((on_slave.0 - on_master.0, on_slave.1 + on_master.1))
-}
-
-/// Sequences are not replicated. The operator must know that before the slave takes over from the master.
-fn sequences(report: &mut Diagnosis, master: &mut Session, slave: &mut Session) {
-    let ask = |session: &mut Session| -> Result<Vec<(String, i64, bool)>> {
-        let rows = session.query("look at the sequences", &sql::DOCTOR_SEQUENCES, &[])?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
-    };
-    // If the slave is also a master, its sequences have other values by design.
-    let is_master =
-        slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[]).map(|row| row.get::<_, bool>(0));
-    let Some(false) = report.ok_or_warning(None, "sequences", is_master) else { return };
-    let both = ask(master).and_then(|on_master| Ok((on_master, ask(slave)?)));
-    let Some((on_master, on_slave)) = report.ok_or_warning(None, "sequences", both) else { return };
-    let there: HashMap<&str, i64> = on_slave.iter().map(|(name, value, _)| (name.as_str(), *value)).collect();
-    let names = slave.query("look at the sequences", sql::SEQUENCE_NAMES, &[]);
-    let Some(names) = report.ok_or_warning(None, "sequences", names) else { return };
-    let known: Vec<String> = names.iter().map(|row| row.get(0)).collect();
-    let behind = on_master.iter().filter(|(name, value, rises)| {
-        known.contains(name)
-            && there.get(name.as_str()).is_none_or(|there| if *rises { there < value } else { there > value })
-    });
-    let behind: Vec<_> = behind.collect();
-    if behind.is_empty() {
-        report.add(Level::Ok, Some(slave.side()), "sequences", "none is behind the master's");
-        return;
-    }
-    let text = format!("sequences are not replicated; behind the master's: {}", behind.len());
-    let finding = report.add(Level::Note, Some(slave.side()), "sequences", text);
-    for (name, value, _) in behind {
-        finding.fix(format!("SELECT pg_catalog.setval({}, {value});", quote_literal(name)));
-    }
-    finding.advise("run this before the slave takes over from the master");
 }

@@ -22,7 +22,7 @@ pub(super) fn examine(
     slave: Option<&mut Session>,
 ) {
     if let Some(roles) = roles {
-        direction(report, config, source, roles);
+        direction(report, config, roles);
     }
     let (Some(master), Some(slave)) = (master, slave) else { return };
     let looked = look(master, slave);
@@ -58,31 +58,13 @@ pub(super) fn examine(
     }
 }
 
-fn direction(report: &mut Diagnosis, config: &Config, source: &str, roles: &Roles) {
+fn direction(report: &mut Diagnosis, config: &Config, roles: &Roles) {
     let place = role::place(&config.master);
-    let since = roles.since.as_deref().unwrap_or_default();
-    match roles.state {
-        State::Settled if roles.epoch > 0 => {
-            let text = format!("in epoch {}, since {since}, the master is {place}", roles.epoch);
-            report.add(Level::Ok, None, "roles", text);
-        }
-        State::Settled => {}
-        State::Between => {
-            let text = format!(
-                "a switchover was interrupted: {place} is fenced already, and the other side is not the master yet"
-            );
-            report
-                .add(Level::Failure, None, "roles", text)
-                .advise(format!("pyreplica switchover {source} finishes it"));
-        }
-        State::Former => {
-            let text = format!(
-                "since {since} the master is {place}; the other side was the master before, and replicates nothing"
-            );
-            report
-                .add(Level::Failure, None, "roles", text)
-                .advise(format!("pyreplica failback {source} makes it the slave"));
-        }
+    if let Some((text, advice)) = roles.trouble(&place) {
+        report.add(Level::Failure, None, "roles", text).advise(advice);
+    } else if roles.epoch > 0 {
+        let since = roles.since.as_deref().unwrap_or_default();
+        report.add(Level::Ok, None, "roles", format!("in epoch {}, since {since}, the master is {place}", roles.epoch));
     }
 }
 

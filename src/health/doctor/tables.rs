@@ -18,6 +18,10 @@ struct Table {
     key: Vec<String>,
     /// Columns that could become the primary key.
     candidate: Vec<String>,
+    /// Their index.
+    candidate_index: Option<String>,
+    /// REPLICA IDENTITY FULL: without a key the whole row identifies it.
+    is_full: bool,
     columns: Vec<Column>,
     /// The columns of each unique index, with `SEPARATOR` between them.
     unique: Vec<String>,
@@ -102,7 +106,7 @@ fn logging(report: &mut Diagnosis, has_log: bool, on_master: Option<&Catalog>, o
     let side = Some(Side::Master);
     let mut is_fine = true;
     for (place, table) in
-        on_master.iter().filter(|(_, table)| !table.is_logged || (table.key.is_empty() && !table.trigger_names_key))
+        on_master.iter().filter(|(_, table)| !table.is_logged || (table.lacks_identity() && !table.trigger_names_key))
     {
         // If the slave does not have the table either, perhaps it should not be replicated.
         let level = match on_slave {
@@ -116,16 +120,29 @@ fn logging(report: &mut Diagnosis, has_log: bool, on_master: Option<&Catalog>, o
             if ["row", "statement"].contains(&table.name.as_str()) { ", 'row'" } else { "" }
         );
         let Table { relation, .. } = table;
-        if table.key.is_empty() {
+        if table.lacks_identity() && table.is_logged {
+            is_fine = false;
+            let text = format!(
+                "{relation} has lost its key or its REPLICA IDENTITY: its changes are still logged, as whole rows, but a new \
+                 trigger would be refused"
+            );
+            let fix = format!("ALTER TABLE {relation} REPLICA IDENTITY FULL;");
+            report.add(level, side, "keys", text).fix(fix).advise("or give it a primary key, on both sides");
+        } else if table.lacks_identity() {
             is_fine = false;
             let text = format!("{relation} has no primary key: its changes are not replicated");
             let finding = report.add(level, side, "keys", text);
+            let index = table.candidate_index.as_deref().unwrap_or("...");
+            let without = format!(
+                "ALTER TABLE {relation} REPLICA IDENTITY USING INDEX {index}; if a unique index of NOT NULL columns identifies a \
+                 row, ALTER TABLE {relation} REPLICA IDENTITY FULL; if only the whole row does"
+            );
             if table.candidate.is_empty() {
-                finding.advise(format!("give it one, on both sides, and then the trigger: {create}"));
+                finding.advise(format!("give it one, on both sides; or {without}; and then the trigger: {create}"));
             } else {
                 finding.fix(format!("ALTER TABLE {relation} ADD PRIMARY KEY ({});", list(&table.candidate)));
                 finding.fixes.extend(has_log.then_some(create));
-                finding.advise("add the key on the slave too");
+                finding.advise(format!("add the key on the slave too; instead of a key: {without}"));
             }
         } else if has_log {
             is_fine = false;
@@ -257,6 +274,13 @@ fn compare(report: &mut Diagnosis, table: &Table, other: &Table, is_left_out: im
     }
 }
 
+impl Table {
+    /// Whether nothing says which row is which, so that py_log_create_tg makes no trigger.
+    fn lacks_identity(&self) -> bool {
+        self.key.is_empty() && !self.is_full
+    }
+}
+
 /// The definition of a column in CREATE TABLE.
 fn definition(column: &Column) -> String {
     let mut text = format!("{} {}", quote_ident(&column.name), column.sql_type);
@@ -303,6 +327,8 @@ fn table(row: &Row) -> Table {
         relation: row.get("relation"),
         key: texts("key"),
         candidate: texts("candidate"),
+        candidate_index: row.get("candidate_index"),
+        is_full: row.get("full_row"),
         columns: columns.collect(),
         unique: texts("unique"),
         is_logged: row.get("logged"),

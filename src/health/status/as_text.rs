@@ -1,8 +1,9 @@
 //! Prints the state of pairs as a table for people and as JSON for programs.
 
 use super::{Count, PairStatus};
-use crate::base::shown::shown;
+use crate::base::shown::{listed, shown};
 use crate::process::output::{Json, TextTable, json};
+use crate::sequences::comparison::Comparison;
 use std::collections::HashMap;
 
 /// A line for each pair, and below it the problems. `rates` has the changes per second of each pair.
@@ -54,6 +55,9 @@ pub fn as_table(pairs: &[PairStatus], rates: &HashMap<String, f64>) -> String {
                 format!("{}: in epoch {}, since {since}, the master is {}", pair.name, roles.epoch, pair.master_at);
             text += &format!("\n{}\n", shown(&line));
         }
+        if let Some(line) = pair.sequences.as_ref().and_then(sequences) {
+            text += &format!("\n{}\n", shown(&format!("{}: {line}", pair.name)));
+        }
         if let Some((at, why)) = &pair.history {
             text += &format!("\n{}\n", shown(&format!("{}: at {at}: {why}", pair.name)));
         }
@@ -63,6 +67,27 @@ pub fn as_table(pairs: &[PairStatus], rates: &HashMap<String, f64>) -> String {
         }
     }
     text
+}
+
+/// Those that do not follow, or not yet.
+fn sequences(compared: &Comparison) -> Option<String> {
+    if compared.behind.is_empty() && compared.not_following.is_empty() {
+        return None;
+    }
+    let mut line = format!("sequences: {} follow, {} are behind", compared.following, compared.behind.len());
+    for (why, names) in &compared.not_following {
+        line += &format!("; {}: {why} ({})", names.len(), listed(names));
+    }
+    Some(line)
+}
+
+fn sequences_as_json(compared: &Comparison) -> Json {
+    let behind: Vec<&str> = compared.behind.iter().map(|(name, _)| name.as_str()).collect();
+    let not = compared.not_following.iter();
+    let not: Vec<Json> = not.map(|(why, names)| json!({ "why": why.to_string(), "names": names })).collect();
+    json!({
+        "following": compared.following, "behind": behind, "not_following": not, "slave_is_master": compared.is_fed_back,
+    })
 }
 
 pub fn as_json(pair: &PairStatus, rate: Option<f64>) -> Json {
@@ -112,6 +137,7 @@ pub fn as_json(pair: &PairStatus, rate: Option<f64>) -> Json {
         "unfinished_copy": pair.copy.as_ref().map(|copy| {
             json!({ "tables": copy.tables, "loaded": copy.loaded, "since": copy.since })
         }),
+        "sequences": pair.sequences.as_ref().map(sequences_as_json),
         "problems": problems,
     })
 }

@@ -78,7 +78,9 @@ pub(super) fn of(master: &mut Session, field: &str) -> Result<Lag> {
     if !columns.iter().any(|row| row.get::<_, &str>(0) == field) {
         let what = format!("replica_log has no column for SLAVE_FIELD={field}");
         let hint = format!("on the master: SELECT py_log_add_slave({});", quote_literal(field));
-        return Err(Error::new(Kind::Setup, Some(Side::Master), "read the log", what).with_hint(hint));
+        return Err(Error::new(Kind::Setup, Some(Side::Master), "read the log", what)
+            .of_standby(master.is_standby())
+            .with_hint(hint));
     }
     let row = master.query_one("look how far the slave is", &sql::lag(field), &[&field, &LOOK_ROWS])?;
     let (changes, count) = count(&row);

@@ -2,7 +2,6 @@
 
 use super::{Lag, LastError, PairStatus, Problem, Wait};
 use crate::config::settings::Config;
-use crate::server::role::State;
 use std::time::Duration;
 
 /// A running daemon commits a prepared batch within milliseconds. A batch that is older than this is stuck.
@@ -30,7 +29,7 @@ impl PairStatus {
         let failing = self.error.as_ref().filter(|error| error.recovered.is_none());
         let found = [
             failing.map(failure),
-            self.roles(source),
+            self.roles(),
             self.absence(failing, source),
             self.idleness(failing, source),
             self.batches_in_doubt(source),
@@ -46,25 +45,10 @@ impl PairStatus {
         self.problems.extend(found);
     }
 
-    fn roles(&self, source: &str) -> Option<Problem> {
-        let (text, hint) = match self.roles.as_ref()?.state {
-            State::Settled => return None,
-            State::Between => (
-                format!(
-                    "a switchover was interrupted: {} is fenced, and the other side is not the master yet",
-                    self.master_at
-                ),
-                format!("run pyreplica switchover {source} again, which finishes it"),
-            ),
-            State::Former => (
-                format!(
-                    "the master is {}; the other side was the master before, and replicates nothing",
-                    self.master_at
-                ),
-                format!("pyreplica failback {source} shows what it has that the master lacks, and makes it the slave"),
-            ),
-        };
-        Some(Problem { is_failure: true, text, hint: Some(hint) })
+    fn roles(&self) -> Option<Problem> {
+        let (text, hint) = self.roles.as_ref()?.trouble(&self.master_at)?;
+        let hint = Some(hint.to_string());
+        Some(Problem { is_failure: true, text, hint })
     }
 
     /// Reports that no daemon is connected. Between two failing attempts it is not connected either, so a recent

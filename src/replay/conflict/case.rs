@@ -85,7 +85,7 @@ impl Case<'_> {
                 if self.change.event == Event::Delete { Conflict::DeleteMissing } else { Conflict::UpdateMissing };
             return self.missing(conflict).map(Some);
         };
-        if candidates.iter().filter(|candidate| is_equal(candidate)).count() > 1 && self.is_partial() {
+        if candidates.iter().filter(|candidate| is_equal(candidate)).count() > 1 && !self.change.has_whole_old_row() {
             let what = "several rows of the slave are what the log holds of the row";
             return Err(self.conflict_error(what).with_hint(TELL_APART));
         }
@@ -268,11 +268,6 @@ impl Case<'_> {
         }
         let sql = format!("UPDATE {} SET {} WHERE {}", table.target, set.join(", "), found.location);
         Ok(slave.message("replay", &sql)?.last() == Some(&1))
-    }
-
-    /// Whether the log holds only some columns of the old row.
-    fn is_partial(&self) -> bool {
-        self.table.columns.iter().any(|column| !column.generated && !self.change.old.has(&column.name))
     }
 }
 

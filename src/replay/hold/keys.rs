@@ -78,9 +78,37 @@ pub(super) fn dependencies(change: &Change, table: Option<&Table>) -> Dependenci
 
 type Values = Vec<Option<String>>;
 
-/// The row's key before the change and after it. None if the log does not hold them.
+/// The types of which equal values have equal texts in all sessions, whatever time zone and the like these have set.
+const STEADY_TYPES: [&str; 10] = [
+    "boolean",
+    "smallint",
+    "integer",
+    "bigint",
+    "numeric",
+    "text",
+    "character varying",
+    "uuid",
+    "date",
+    "timestamp without time zone",
+];
+
+/// The row's key before the change and after it. None if the log does not hold them. Where a row is found by all its values, they
+/// are the key, but for those that another session may write otherwise: then rows that are equal without them depend on each other
+/// too.
 fn rows(change: &Change, table: &Table) -> Option<BTreeSet<Values>> {
-    let key = table.keys.first()?;
+    let is_steady = |p: &u16| {
+        let column = table.column(*p);
+        !column.generated && STEADY_TYPES.contains(&column.base_type.as_str())
+    };
+    let row = if change.event == Event::Insert { &change.new } else { &change.old };
+    let key = match table.keys.first() {
+        Some(key) if !table.is_keyless(row) => key.clone(),
+        _ if change.event != Event::Insert && !change.has_whole_old_row() => return None,
+        _ => table.positions_in(row).into_iter().filter(is_steady).collect(),
+    };
+    if key.is_empty() {
+        return None;
+    }
     let value = |row: &Row, other: Option<&Row>| -> Option<Values> {
         let column = |p: &u16| {
             let name = &table.column(*p).name;
@@ -193,6 +221,7 @@ mod tests {
             is_cast: false,
             generated: false,
             identity_always: false,
+            is_probe: false,
         };
         let key = [vec![columns[0].to_string()]];
         Table::new(1, String::new(), ("public", "t"), false, columns.iter().map(column).collect(), &key)

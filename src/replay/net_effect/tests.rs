@@ -13,6 +13,7 @@ fn table() -> Table {
         is_cast: false,
         generated: name == "n",
         identity_always: false,
+        is_probe: false,
     };
     let columns = ["a", "b", "c", "n"].map(column).to_vec();
     let mut table = Table::new(1, String::new(), ("public", "t"), false, columns, &[vec!["a".into()]]);

@@ -4,7 +4,7 @@
 //! function that sends something else to the slave calls `flush` first, so all changes are replayed in order.
 
 use super::message::{AnyShape, Message};
-use super::{Replayer, log_change};
+use super::{MIN_CHANGES_FOR_SETS, Replayer, log_change};
 use crate::backlog::change::{Change, Event};
 use crate::base::error::Result;
 use crate::replay::net_effect::{self, Group, TableEffect};
@@ -41,13 +41,31 @@ impl Replayer {
     /// Sends the composed message, if there is one. Everything else that is sent to the slave has to come after that.
     pub fn flush(&mut self, slave: &mut Session) -> Result<()> {
         let Some(sets) = self.composed.take() else { return Ok(()) };
-        let left = if self.send(slave, &sets.message)? {
-            self.log_replayed(&sets);
-            sets.remaining()
-        } else {
-            sets.changes.iter().collect()
-        };
-        self.in_messages(slave, &left)
+        self.send_sets(slave, sets)
+    }
+
+    fn send_sets(&mut self, slave: &mut Session, sets: Sets) -> Result<()> {
+        if !self.send(slave, &sets.message)? {
+            return self.look_closer(slave, sets.changes);
+        }
+        self.log_replayed(&sets);
+        self.in_messages(slave, &sets.remaining())
+    }
+
+    /// Replays changes that the slave has refused as sets. To find a row by all its values may take a scan of the table, for a
+    /// set as for a single row. So such changes are sent as two smaller sets, until the few are found that do not fit.
+    fn look_closer(&mut self, slave: &mut Session, mut changes: Vec<Change>) -> Result<()> {
+        let is_slow = |change: &Change| self.cache.get(change).is_ok_and(|table| table.is_found_by_whole_row(change));
+        if (changes.len() as u64) < MIN_CHANGES_FOR_SETS || !changes.iter().any(is_slow) {
+            return self.in_messages(slave, &changes.iter().collect::<Vec<_>>());
+        }
+        let second = changes.split_off(changes.len() / 2);
+        for half in [changes, second] {
+            self.limit_prepared(slave)?;
+            let sets = self.compose_sets(half);
+            self.send_sets(slave, sets)?;
+        }
+        Ok(())
     }
 
     /// Replays the net effect of the changes of those tables where this is possible, and the other changes in messages.
@@ -57,7 +75,7 @@ impl Replayer {
         let next = match self.composed.take() {
             None => self.compose_sets(changes),
             Some(sets) if !self.prepare(slave, &sets.message)? => {
-                self.in_messages(slave, &sets.changes.iter().collect::<Vec<_>>())?;
+                self.look_closer(slave, sets.changes)?;
                 self.compose_sets(changes)
             }
             Some(sets) => {
@@ -71,7 +89,7 @@ impl Replayer {
                     next
                 } else {
                     self.statements.discard(&next.message);
-                    self.in_messages(slave, &sets.changes.iter().collect::<Vec<_>>())?;
+                    self.look_closer(slave, sets.changes)?;
                     self.compose_sets(next.changes)
                 }
             }
@@ -108,8 +126,11 @@ impl Replayer {
                     let shape = shape.with_single_values(table, rows);
                     let name =
                         self.statements.name(AnyShape::Set(shape.clone()), &mut message, |n| shape.prepare(n, table));
+                    let (planning, after) = shape.planning(table).unzip();
+                    planning.iter().for_each(|settings| message.push(settings));
                     shape.execute(&name, rows, &mut message.text);
                     message.expect(if *rows_exist { rows.len() as u64 } else { 0 });
+                    after.iter().for_each(|settings| message.push(settings));
                 }
             }
         }

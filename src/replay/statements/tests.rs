@@ -29,6 +29,7 @@ fn table() -> Table {
         is_cast: false,
         generated: name == "twice",
         identity_always: name == "serial",
+        is_probe: false,
     };
     let columns = vec![
         column("id1", "integer", "integer"),

@@ -11,6 +11,9 @@ pub(super) fn add_constraints(table: &mut Table, row: &Row) {
     if row.get("setwise") {
         table.allow_sets(&unique);
     }
+    let indexed: Vec<String> = row.get("indexed");
+    let positions = indexed.iter().filter_map(|name| table.position(name));
+    table.indexed = positions.filter(|p| table.column(*p).is_probe).collect();
 }
 
 /// Lists of names. The query returns each list as one text.
@@ -27,6 +30,9 @@ pub(super) fn columns(row: &Row) -> Vec<Column> {
     let identity: Option<Vec<bool>> = row.get("identity_always");
     let array_types: Option<Vec<Option<String>>> = row.get("array_types");
     let operators: Option<Vec<Option<String>>> = row.get("operators");
+    let (plain, brief): (Option<Vec<bool>>, Option<Vec<bool>>) = (row.get("plain"), row.get("brief"));
+    let indexed: Vec<String> = row.get("indexed");
+    let mut kinds = plain.unwrap_or_default().into_iter().zip(brief.unwrap_or_default());
     let names = names.unwrap_or_default().into_iter();
     let types = base_types.unwrap_or_default().into_iter().zip(full_types.unwrap_or_default());
     let flags = generated.unwrap_or_default().into_iter().zip(identity.unwrap_or_default());
@@ -36,6 +42,7 @@ pub(super) fn columns(row: &Row) -> Vec<Column> {
         .zip(array_types.unwrap_or_default())
         .zip(flags)
         .map(|(((name, ((base_type, full_type), operators)), array_type), (generated, identity_always))| Column {
+            is_probe: kinds.next().is_some_and(|(plain, brief)| brief || plain && indexed.contains(&name)),
             name,
             operators,
             base_type,

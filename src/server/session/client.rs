@@ -2,6 +2,7 @@
 
 use super::guard::{ANSWER, LONGEST_TEXT, Limits};
 use super::line::Line;
+use super::socket::Unreachable;
 use crate::base::control::Closer;
 use fallible_iterator::FallibleIterator;
 use postgres::types::ToSql;
@@ -57,7 +58,7 @@ impl Client {
         self.line.limits.end_connecting();
     }
 
-    /// What closes this connection from another thread. For a Unix socket there is nothing, since it has no stream of ours.
+    /// What closes this connection from another thread. None if the crate has kept a Unix socket to itself.
     pub(super) fn closer(&self) -> Option<&Closer> {
         let patience = &self.line.patience;
         patience.is_heeded().then_some(&patience.closer)
@@ -151,6 +152,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Refused(error) => match error.source() {
+                Some(source) if source.is::<Unreachable>() => write!(f, "{source}"),
                 Some(source) if !error.to_string().ends_with(&source.to_string()) => write!(f, "{error}: {source}"),
                 _ => write!(f, "{error}"),
             },

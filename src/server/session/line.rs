@@ -2,10 +2,11 @@
 //!
 //! The postgres crate asks for TLS itself, except with TLS from the first byte on. So every TCP connection is opened in that
 //! mode: then the crate hands its socket to this file, which asks for TLS or does without, and returns a guarded stream.
-//! For a Unix socket the crate has no such mode. But there the server belongs to this machine.
+//! A Unix socket takes the place of a TCP connection (`socket.rs`).
 
 use super::guard::{Guard, Limits};
 use super::patience::{Clock, Patience};
+use super::socket;
 use crate::server::tls::{self, Connector, Use};
 use postgres::Socket;
 use postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
@@ -26,7 +27,7 @@ const REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 /// How much is read at once.
 const CHUNK: usize = 16 << 10;
 
-/// How to connect by TCP.
+/// How to connect.
 #[derive(Clone)]
 pub(super) struct Line {
     pub(super) tls: Connector,
@@ -35,7 +36,14 @@ pub(super) struct Line {
     pub(super) limit: Duration,
     pub(super) limits: Arc<Limits>,
     pub(super) patience: Arc<Patience>,
+    /// Takes the place of the TCP connection.
+    pub(super) socket: Option<Arc<socket::Socket>>,
 }
+
+/// What bytes come and go through.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 pub(super) struct Opening {
     line: Line,
@@ -43,18 +51,15 @@ pub(super) struct Opening {
 }
 
 pub(super) struct Stream {
-    inner: Inner,
+    wire: Box<dyn Wire>,
+    /// What a login by TLS can be bound to.
+    endpoint: Option<Vec<u8>>,
     guard: Guard,
     clock: Clock,
     chunk: Box<[u8]>,
     /// What has been read into the chunk and not been passed on.
     begin: usize,
     end: usize,
-}
-
-enum Inner {
-    Clear(Socket),
-    Encrypted(Box<tls::TlsStream<Socket>>),
 }
 
 impl MakeTlsConnect<Socket> for Line {
@@ -76,24 +81,28 @@ impl TlsConnect<Socket> for Opening {
         Box::pin(async move {
             let Opening { line, host } = self;
             let opened = tokio::time::timeout(line.limit, open(socket, &line, &host)).await;
-            let inner = opened.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))??;
+            let (wire, endpoint) =
+                opened.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))??;
             let chunk = vec![0; CHUNK].into_boxed_slice();
             let (guard, clock) = (Guard::new(line.limits), Clock::new(line.patience));
-            Ok(Stream { inner, guard, clock, chunk, begin: 0, end: 0 })
+            Ok(Stream { wire, endpoint, guard, clock, chunk, begin: 0, end: 0 })
         })
     }
 }
 
-async fn open(mut socket: Socket, line: &Line, host: &str) -> Result<Inner, Problem> {
+async fn open(mut socket: Socket, line: &Line, host: &str) -> Result<(Box<dyn Wire>, Option<Vec<u8>>), Problem> {
+    if let Some(other) = &line.socket {
+        return Ok((other.open(socket).await?, None));
+    }
     if line.use_of_tls == Use::Never {
-        return Ok(Inner::Clear(socket));
+        return Ok((Box::new(socket), None));
     }
     if !line.tls.is_direct() {
         socket.write_all(&REQUEST).await?;
         // One byte and no more: what follows in the clear must not be taken for something that came by TLS.
         match (socket.read_u8().await?, line.use_of_tls) {
             (b'S', _) => {}
-            (b'N', Use::IfOffered) => return Ok(Inner::Clear(socket)),
+            (b'N', Use::IfOffered) => return Ok((Box::new(socket), None)),
             (b'N', _) => return Err("server does not support TLS".into()),
             _ => return Err("it answered neither yes nor no to the question whether it supports TLS".into()),
         }
@@ -101,31 +110,27 @@ async fn open(mut socket: Socket, line: &Line, host: &str) -> Result<Inner, Prob
     let (connector, host) = line.tls.prepare(host)?;
     let encrypted = connector.connect(host, socket).await?;
     line.tls.check_protocol(&encrypted)?;
-    Ok(Inner::Encrypted(Box::new(encrypted)))
+    let endpoint = tls::endpoint(&encrypted);
+    Ok((Box::new(encrypted), endpoint))
 }
 
 impl TlsStream for Stream {
     fn channel_binding(&self) -> ChannelBinding {
-        match &self.inner {
-            Inner::Clear(_) => ChannelBinding::none(),
-            Inner::Encrypted(stream) => {
-                tls::endpoint(stream).map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
-            }
-        }
+        self.endpoint.clone().map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
     }
 }
 
 impl Stream {
     /// What is below, if the wait is not over.
-    fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<&mut Inner> {
+    fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<Pin<&mut dyn Wire>> {
         self.clock.look(cx)?;
-        Ok(&mut self.inner)
+        Ok(Pin::new(&mut *self.wire))
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Stream { inner, guard, clock, chunk, begin, end } = self.get_mut();
+        let Stream { wire, guard, clock, chunk, begin, end, .. } = self.get_mut();
         clock.look(cx)?;
         let before = out.filled().len();
         loop {
@@ -138,10 +143,7 @@ impl AsyncRead for Stream {
                 return Poll::Ready(Ok(()));
             }
             let mut read = ReadBuf::new(chunk);
-            ready!(match inner {
-                Inner::Clear(stream) => Pin::new(stream).poll_read(cx, &mut read),
-                Inner::Encrypted(stream) => Pin::new(stream).poll_read(cx, &mut read),
-            })?;
+            ready!(Pin::new(&mut *wire).poll_read(cx, &mut read))?;
             (*begin, *end) = (0, read.filled().len());
             guard.in_time()?;
             if *end == 0 {
@@ -153,23 +155,14 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut().in_time(cx)? {
-            Inner::Clear(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Inner::Encrypted(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
+        self.get_mut().in_time(cx)?.poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut().in_time(cx)? {
-            Inner::Clear(stream) => Pin::new(stream).poll_flush(cx),
-            Inner::Encrypted(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        self.get_mut().in_time(cx)?.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut().in_time(cx)? {
-            Inner::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
-            Inner::Encrypted(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        self.get_mut().in_time(cx)?.poll_shutdown(cx)
     }
 }

@@ -110,6 +110,7 @@ pub(super) fn from_server(side: Side, operation: &str, error: &DbError) -> Error
             Some("the server was stopped, or somebody ended the session: is the server running again?")
         }
         "57P03" => Some("the server is starting, stopping or recovering, see its log; the daemon tries again"),
+        "25006" => Some("that server is a standby, which is read-only: connect to its primary"),
         "28000" => Some("there is no such role, or pg_hba.conf of that server does not let it connect from here"),
         _ => error.hint(),
     };

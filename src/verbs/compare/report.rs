@@ -4,7 +4,7 @@ use crate::base::error::{Error, ExitCode};
 use crate::base::names::quote_ident;
 use crate::base::shown::shown;
 use crate::compare::comparison::{ComparePlan, Counts, Difference, DifferenceKind, LeftOutKind, LeftOutTable};
-use crate::compare::repair::ColumnDifference;
+use crate::compare::repair::{ColumnDifference, NamedValues};
 use crate::process::output::{Json, TextTable, json};
 
 /// Longer values are cut, in the text for people and in the JSON. The databases have the whole values.
@@ -35,6 +35,8 @@ pub struct TableResult {
 pub struct Shown {
     pub row: Difference,
     pub values: Vec<ColumnDifference>,
+    /// The values of the row, if no key names it.
+    pub whole: NamedValues,
 }
 
 /// What repair has done to the rows that differ.
@@ -170,9 +172,13 @@ impl TableResult {
     }
 
     fn difference(&self, shown: &Shown) -> Json {
+        let value = |value: &Option<String>| value.as_deref().map(|text| cut(text, LONGEST_VALUE));
+        if !shown.whole.is_empty() {
+            let row: Json = shown.whole.iter().map(|(name, text)| (name.as_str(), json!(value(text)))).collect();
+            return json!({ "row": row, "rows": shown.row.rows, "what": word(shown.row.kind), "columns": [] });
+        }
         let key: Json =
             self.key.iter().zip(&shown.row.key).map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let value = |value: &Option<String>| value.as_deref().map(|text| cut(text, LONGEST_VALUE));
         let columns: Vec<Json> = shown
             .values
             .iter()
@@ -183,13 +189,20 @@ impl TableResult {
 
     fn lines(&self, lines: &mut Vec<String>) {
         for shown in &self.shown {
-            let key: Vec<String> = (self.key.iter().zip(&shown.row.key))
-                .map(|(name, value)| format!("{}={}", quote_ident(name), cut(value, LONGEST_SHOWN)))
-                .collect();
             let text = |value: &Option<String>| match value {
                 Some(text) => format!("'{}'", cut(text, LONGEST_SHOWN)),
                 None => "NULL".to_string(),
             };
+            if !shown.whole.is_empty() {
+                let row = shown.whole.iter().map(|(name, value)| format!("{}={}", quote_ident(name), text(value)));
+                let row: Vec<String> = row.collect();
+                let times = if shown.row.rows > 1 { format!(" ({} rows)", shown.row.rows) } else { String::new() };
+                lines.push(format!("{} {} {}{times}", self.table, row.join(", "), word(shown.row.kind)));
+                continue;
+            }
+            let key: Vec<String> = (self.key.iter().zip(&shown.row.key))
+                .map(|(name, value)| format!("{}={}", quote_ident(name), cut(value, LONGEST_SHOWN)))
+                .collect();
             let columns: Vec<String> = shown
                 .values
                 .iter()
@@ -198,9 +211,9 @@ impl TableResult {
             let rest = if columns.is_empty() { String::new() } else { format!(": {}", columns.join("; ")) };
             lines.push(format!("{} {} {}{rest}", self.table, key.join(", "), word(shown.row.kind)));
         }
-        let differences = self.counts.differences();
-        if !self.shown.is_empty() && differences > self.shown.len() as u64 {
-            lines.push(format!("{} and {} more rows", self.table, differences - self.shown.len() as u64));
+        let (differences, shown) = (self.counts.differences(), self.shown.iter().map(|shown| shown.row.rows).sum());
+        if !self.shown.is_empty() && differences > shown {
+            lines.push(format!("{} and {} more rows", self.table, differences - shown));
         }
     }
 }

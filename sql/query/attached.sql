@@ -2,7 +2,8 @@
 -- then is not in the log. "look" is a query that finds a row from before. It looks at the first block only, which is where such rows
 -- are; a query of the whole table would take too long.
 select format('%I.%I', n.nspname, c.relname) as relation, format('%I.%I', m.nspname, r.relname) as root, r.relname::text as name,
-       m.nspname::text as schema,
+       m.nspname::text as schema, coalesce(pg_relation_size(l.oid), 0) > 0 as has_pages,
+       i.xmin::text as attached_by,
        case when has_table_privilege(l.oid, 'select') and has_schema_privilege(l.relnamespace, 'usage') then
            format('select from only %I.%I x where x.ctid = any (array(select format(''(0,%%s)'', g)::tid from generate_series(1, 300) g)) '
                   'and age(x.xmin) > age(''%s''::xid)', k.nspname, l.relname, i.xmin) end as look

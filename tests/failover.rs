@@ -1,0 +1,320 @@
+//! The master dies: the slave becomes the master. It comes back: it is fenced on sight, shows what it had committed and never sent,
+//! and becomes the slave. And the fence on an ordinary slave.
+
+use crate::harness::looking::{assert_finds, checks, doctor};
+use crate::harness::{Daemon, Finished, OwnCluster, Pair, assert_says, wait_until};
+use postgres::Client;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+const MODES: [&str; 2] = ["", "TWO_PHASE=false"];
+
+const TABLES: &str = "create table t (id int primary key, a text, n serial);
+     create table part (id int, k int, primary key (id, k)) partition by list (k);
+     create table part1 partition of part for values in (1)";
+
+/// The master has a server of its own, which a test may stop.
+struct Servers {
+    master: OwnCluster,
+    slave: OwnCluster,
+}
+
+impl Servers {
+    fn start() -> Servers {
+        let [master, slave] = ["master", "slave"].map(|label| OwnCluster::start(label, "", &[]));
+        Servers { master, slave }
+    }
+
+    fn pair(&self) -> Pair {
+        let pair = Pair::on(self.master.server(), self.slave.server());
+        pair.exec_both(TABLES);
+        pair.create_triggers();
+        pair.run("select py_log_create_tg('part')");
+        pair
+    }
+}
+
+/// A session that may write, as far as its own setting goes.
+fn session(mut client: Client) -> Client {
+    client.batch_execute("set default_transaction_read_only = off").unwrap();
+    client
+}
+
+#[track_caller]
+fn refuses(client: Client, sql: &str) {
+    let error = session(client).batch_execute(sql).expect_err(sql);
+    let said = error.as_db_error().unwrap_or_else(|| panic!("{error:?}"));
+    assert_eq!(said.code().code(), "25006", "{said:?}");
+}
+
+#[track_caller]
+fn done(pair: &Pair, verb: &str, lines: &str, more: &[&str]) -> String {
+    let finished = pair.verb_by_file(verb, lines, more);
+    assert!(finished.status.success(), "{verb} {more:?}: {}\n{}", finished.status, finished.output);
+    finished.output
+}
+
+#[track_caller]
+fn faulty(finished: &Finished, words: &[&str]) {
+    assert_eq!(finished.code(), 9, "{}", finished.output);
+    assert_says(&finished.output, words);
+}
+
+/// After the roles have settled: DSN1 is the master, changes made there arrive, and nothing is prepared.
+#[track_caller]
+fn goes_on(pair: &Pair, lines: &str) {
+    let mut daemon = pair.start_with(lines);
+    session(pair.slave())
+        .batch_execute("insert into t values (9999, 'after'); insert into part values (9999, 1)")
+        .unwrap();
+    wait_until("the new master's changes arrive", || pair.on_master("select a from t where id = 9999") == ["after"]);
+    wait_until("both are equal", || pair.verb_by_file("compare", lines, &[]).status.success());
+    daemon.terminate();
+    pair.assert_equal();
+    pair.assert_no_prepared();
+    refuses(pair.master(), "insert into t values (7, 'not here')");
+}
+
+/// Three ways to decide about what the old master had committed and never sent.
+#[test]
+fn what_is_lost_is_what_was_pending_and_each_way_back_ends_equal() {
+    for lines in MODES {
+        let mut servers = Servers::start();
+        for way in ["--replay-lost", "--keep-lost", "--discard-lost"] {
+            let pair = servers.pair();
+            pair.run("insert into t select g, 'sent' from generate_series(1, 20) g; insert into part values (1, 1)");
+            pair.once_with(lines);
+            pair.run("insert into t values (101, 'lost ''1'''); update t set a = 'lost 2' where id = 1");
+            pair.run("delete from t where id = 2; update part set id = 2");
+            let pending = pair.pending();
+            servers.master.stop_immediate();
+
+            let output = done(&pair, "failover", lines, &[]);
+            assert_says(&output, &["in epoch 2", "failback"]);
+            assert_eq!(pair.on_slave("insert into t(id, a) values (201, 'new') returning n > 20"), ["t"]);
+            let again = pair.verb_by_file("failover", lines, &[]);
+            assert_says(&again.output, &["is the master already"]);
+
+            servers.master.start_again();
+            let mut daemon = pair.start_with(lines);
+            daemon.wait_log("this database was the master before epoch 2");
+            daemon.terminate();
+            refuses(pair.master(), "insert into t values (301, 'old')");
+            refuses(pair.master(), "truncate part1");
+            faulty(&pair.verb_by_file("status", lines, &[]), &["was the master before", "failback"]);
+            let undecided = pair.verb_by_file("failback", lines, &[]);
+            faulty(&undecided, &[&format!("had committed {pending} changes"), "lost ''1''", "--discard-lost"]);
+
+            let file = pair.dir().join("lost.sql");
+            let more = match way {
+                "--keep-lost" => vec![way, file.to_str().unwrap()],
+                _ => vec![way],
+            };
+            assert_says(&done(&pair, "failback", lines, &more), &["is the slave now"]);
+            goes_on(&pair, lines);
+            let has = |id: i32| pair.on_slave(&format!("select a from t where id = {id}"));
+            match way {
+                "--replay-lost" => {
+                    assert_eq!((has(101), has(1), has(2)), (vec!["lost '1'".into()], vec!["lost 2".into()], vec![]));
+                    assert_eq!(pair.on_slave("select id from part order by id"), ["2", "9999"]);
+                }
+                _ => assert_eq!((has(101), has(1), has(2)), (vec![], vec!["sent".into()], vec!["sent".into()])),
+            }
+            if way == "--keep-lost" {
+                let text = std::fs::read_to_string(&file).unwrap();
+                assert_eq!(text.matches("BEGIN;").count(), 2, "{text}");
+                session(pair.slave()).batch_execute(&text).unwrap();
+                assert_eq!(has(1), ["lost 2"]);
+                let refused = pair.verb_by_file("failback", lines, &["--keep-lost", file.to_str().unwrap()]);
+                assert_says(&refused.output, &["neither database is a former master"]);
+            }
+        }
+    }
+}
+
+/// The daemon and the master die in the middle of a batch. The slave's half is committed by the failover, the master's by the failback.
+#[test]
+fn a_batch_in_doubt_is_settled_on_both_sides_by_what_the_slave_has() {
+    let mut servers = Servers::start();
+    for step in ["replayed", "prepared", "master-committed"] {
+        let pair = servers.pair();
+        pair.run("insert into t select g, 'sent' from generate_series(1, 5) g");
+        pair.once();
+        pair.run("insert into t values (50, 'in doubt')");
+        let mut daemon = pair.start_in("", &[("PYREPLICA_PAUSE_AT", step)]);
+        daemon.wait_paused();
+        daemon.kill9();
+        let sessions = format!("select 1 from pg_stat_activity where application_name = 'pyreplica {}'", pair.name);
+        wait_until("its sessions have ended", || pair.on_slave(&sessions).is_empty());
+        servers.master.stop_immediate();
+        let output = done(&pair, "failover", "", &[]);
+        let was_prepared = step != "replayed";
+        assert_eq!(output.contains("it was in doubt"), was_prepared, "{step}: {output}");
+        assert_eq!(pair.on_slave("select a from t where id = 50").len(), usize::from(was_prepared), "{step}");
+        servers.master.start_again();
+        let failback = pair.verb_by_file("failback", "", &[]);
+        match was_prepared {
+            true => assert!(failback.status.success(), "{step}: {}", failback.output),
+            false => {
+                faulty(&failback, &["had committed 1 changes"]);
+                done(&pair, "failback", "", &["--replay-lost"]);
+            }
+        }
+        goes_on(&pair, "");
+    }
+}
+
+#[test]
+fn a_failover_that_is_killed_is_run_again() {
+    let mut servers = Servers::start();
+    for step in ["failover fenced", "failover settled", "failover noted"] {
+        let pair = servers.pair();
+        pair.run("insert into t select g, 'sent' from generate_series(1, 5) g");
+        pair.once();
+        servers.master.stop_immediate();
+        let file = pair.config_file("");
+        let mut verb = Daemon::spawn(
+            &pair.dir().join("verb.log"),
+            &["failover", file.to_str().unwrap()],
+            &[("PYREPLICA_PAUSE_AT", step)],
+        );
+        verb.wait_paused();
+        verb.kill9();
+        done(&pair, "failover", "", &[]);
+        servers.master.start_again();
+        done(&pair, "failback", "", &[]);
+        goes_on(&pair, "");
+    }
+}
+
+#[test]
+fn a_master_that_answers_is_not_failed_over_unless_it_is_forced_and_fenced() {
+    let servers = Servers::start();
+    let pair = servers.pair();
+    let never = pair.verb_by_file("failover", "", &["--force"]);
+    assert_says(&never.output, &["never replayed anything"]);
+    pair.run("insert into t values (1, 'sent')");
+    pair.once();
+    pair.run("insert into t values (2, 'lost')");
+    let refused = pair.verb_by_file("failover", "", &[]);
+    assert_eq!(refused.code(), 4, "{}", refused.output);
+    assert_says(&refused.output, &["it answers", "switchover"]);
+    assert_eq!(pair.on_slave("select to_regclass('replica_role') is null"), ["t"], "nothing was changed");
+    assert_says(&done(&pair, "failover", "", &["--force"]), &["It is fenced"]);
+    refuses(pair.master(), "delete from t");
+    session(pair.slave()).batch_execute("insert into t values (3, 'new')").unwrap();
+    faulty(&pair.verb_by_file("failback", "", &[]), &["had committed 1 changes"]);
+    done(&pair, "failback", "", &["--replay-lost"]);
+    goes_on(&pair, "");
+    done(&pair, "switchover", "", &[]);
+    assert_eq!(pair.on_master("insert into t values (4, 'back') returning a"), ["back"]);
+    pair.once();
+    pair.assert_equal();
+}
+
+/// Under load: every change that the slave lacks is listed, and no other.
+#[test]
+fn under_load_exactly_what_the_slave_lacks_is_listed() {
+    let mut servers = Servers::start();
+    let pair = servers.pair();
+    let mut daemon = pair.start();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for writer in 0..4 {
+            let (pair, stop) = (&pair, &stop);
+            scope.spawn(move || {
+                let mut client = pair.master();
+                for n in 0.. {
+                    let sql = format!("insert into t values ({}, 'w{writer}')", writer * 1_000_000 + n);
+                    if stop.load(Ordering::SeqCst) || client.batch_execute(&sql).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        // A failed wait must not leave the writers running.
+        let loaded = (0..600).any(|_| {
+            thread::sleep(std::time::Duration::from_millis(100));
+            pair.on_slave("select count(*) > 300 from t") == ["t"]
+        });
+        daemon.kill9();
+        thread::sleep(std::time::Duration::from_millis(300));
+        servers.master.stop_immediate();
+        stop.store(true, Ordering::SeqCst);
+        assert!(loaded, "there was no load");
+    });
+    done(&pair, "failover", "", &[]);
+    servers.master.start_again();
+    let lacking: usize = {
+        let rows = |client: &mut Client| -> Vec<i32> {
+            client.query("select id from t order by id", &[]).unwrap().iter().map(|row| row.get(0)).collect()
+        };
+        let there = rows(&mut pair.slave());
+        rows(&mut pair.master()).iter().filter(|id| there.binary_search(id).is_err()).count()
+    };
+    assert!(lacking > 0);
+    faulty(&pair.verb_by_file("failback", "", &[]), &[&format!("had committed {lacking} changes")]);
+    done(&pair, "failback", "", &["--replay-lost"]);
+    goes_on(&pair, "");
+}
+
+/// The old master's machine is gone for good: an empty database takes its place.
+#[test]
+fn an_empty_database_in_the_place_of_the_old_master_is_filled_by_copy() {
+    let mut servers = Servers::start();
+    let mut pair = servers.pair();
+    pair.run("insert into t select g, 'sent' from generate_series(1, 5) g");
+    pair.once();
+    servers.master.stop_immediate();
+    done(&pair, "failover", "", &[]);
+    servers.master.start_again();
+    let fresh = Pair::on(servers.master.server(), servers.slave.server());
+    fresh.exec_both(TABLES);
+    pair.master_dsn = fresh.master_dsn.clone();
+    let refused = pair.try_once_by_file("");
+    faulty(&refused, &["DSN1 is the master of another database", "UPDATE replica_role SET peer"]);
+    let hint = refused.output.lines().find(|line| line.contains("UPDATE replica_role")).unwrap();
+    let start = hint.find("UPDATE").unwrap();
+    let update = &hint[start..hint.find(" on DSN1").unwrap()];
+    pair.run_on_slave(update);
+    done(&pair, "copy", "", &[]);
+    let mut daemon = pair.start();
+    pair.run_on_slave("insert into t values (77, 'new')");
+    let mut filled = servers.master.server().connect(&fresh.master_db());
+    wait_until("the new slave follows", || {
+        filled.query("select 1 from t where id in (1, 77)", &[]).unwrap().len() == 2
+    });
+    daemon.terminate();
+}
+
+#[test]
+fn a_protected_slave_refuses_everybody_but_the_daemon() {
+    let pair = Pair::new();
+    pair.exec_both(TABLES);
+    pair.create_triggers();
+    pair.run("select py_log_create_tg('part')");
+    assert_finds(&checks(&doctor(&pair, "", &["--json"])), "note", "slave", "fence", "can write to the slave's tables");
+    assert_says(&done(&pair, "protect", "", &[]), &["3 tables", "3 of them since now"]);
+    for sql in [
+        "insert into t values (1)",
+        "update t set a = ''",
+        "delete from t",
+        "truncate t",
+        "insert into part1 values (1, 1)",
+        "insert into part values (1, 1)",
+        "copy t from '/dev/null'",
+    ] {
+        refuses(pair.slave(), sql);
+    }
+    pair.run("insert into t values (1, 'one'); insert into part values (1, 1); truncate part; update t set a = 'two'");
+    pair.once();
+    pair.assert_equal();
+    assert_finds(&checks(&doctor(&pair, "", &["--json"])), "ok", "slave", "fence", "nobody but the daemon");
+    // A partition that is new is open until the verb runs again.
+    pair.exec_both("create table part2 partition of part for values in (2)");
+    assert_finds(&checks(&doctor(&pair, "", &["--json"])), "warning", "slave", "fence", "public.part2");
+    assert_says(&done(&pair, "protect", "", &[]), &["4 tables", "1 of them since now"]);
+    refuses(pair.slave(), "insert into part2 values (2, 2)");
+    assert_says(&done(&pair, "unprotect", "", &[]), &["4 tables"]);
+    pair.run_on_slave("insert into part2 values (2, 2)");
+}

@@ -1,0 +1,58 @@
+//! The roles of a pair are exchanged by the owner of the tables, who is no superuser and may not take the replica role. So it is
+//! on PostgreSQL 13 and 14, whoever grants what. The application connects as the same role.
+
+use crate::harness::{self, Database};
+use std::path::Path;
+
+/// Two databases of one owner.
+struct Owned {
+    // Before the master, which removes the role.
+    slave: Database,
+    master: Database,
+    owner: String,
+}
+
+impl Owned {
+    fn new() -> Owned {
+        let mut master = Database::new();
+        let owner = master.owner();
+        let slave = Database::new();
+        slave.run(&format!("alter database {} owner to {owner}", slave.name));
+        for database in [&master, &slave] {
+            database.run(&format!("grant create on schema public to {owner}"));
+            database.run_as(&owner, "create table t (id int primary key, a text)");
+        }
+        Owned { slave, master, owner }
+    }
+
+    #[track_caller]
+    fn verb(&self, words: &[&str]) {
+        let dsns = [&self.master, &self.slave].map(|database| {
+            database.server().dsn(&database.name).replace("user=postgres", &format!("user={}", self.owner))
+        });
+        let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&self.master.name);
+        let finished = harness::run(&log, &[words, &[dsns[0].as_str(), &dsns[1]]].concat(), &[]);
+        assert!(finished.status.success(), "pyreplica {words:?}: {}\n{}", finished.status, finished.output);
+        std::fs::remove_file(&log).unwrap();
+    }
+}
+
+/// The fence let the daemon's role pass, so an open session of the application went on writing to the old master, where nothing logs
+/// any more. And the way back was refused, because the triggers that log are disabled there meanwhile.
+#[test]
+fn an_open_session_of_the_same_role_is_fenced_and_the_way_back_is_open() {
+    let owned = Owned::new();
+    owned.verb(&["copy", "--install"]);
+    owned.verb(&["--once"]);
+    let mut open = owned.master.connect_as(&owned.owner);
+    open.batch_execute("insert into t values (1, 'before')").unwrap();
+    owned.verb(&["switchover"]);
+    let error = open.batch_execute("insert into t values (2, 'nowhere else')").expect_err("the fence is up");
+    assert_eq!(error.code().map(|code| code.code()), Some("25006"), "{error:?}");
+    owned.slave.run_as(&owned.owner, "insert into t values (3, 'on the new master')");
+    owned.verb(&["switchover"]);
+    open.batch_execute("insert into t values (4, 'on the old one again')").unwrap();
+    owned.verb(&["--once"]);
+    owned.verb(&["compare"]);
+    assert_eq!(owned.slave.column("select id from t order by id"), ["1", "3", "4"]);
+}

@@ -1,0 +1,127 @@
+//! Clients that never stop, while the roles are exchanged again and again: nothing that a client saw committed is gone, nothing
+//! is there twice, and at no moment do both sides accept a write.
+
+use crate::harness::switching::{MODES, switched, wait_equal};
+use crate::harness::{End, Pair, wait_until};
+use postgres::config::TargetSessionAttrs;
+use postgres::{Client, NoTls};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+const CLIENTS: usize = 4;
+/// With two-phase commit and without.
+const SWITCHES: [usize; 2] = [6, 2];
+const ACCOUNTS: usize = 20;
+
+/// A transaction moves money, and notes an id of the client's, the database that took it, and that database's epoch. A
+/// database that is not the master has none, and the column takes no NULL.
+const TABLES: &str = "create table account (id int primary key, amount int not null);
+     insert into account select i, 1000 from generate_series(0, 19) i;
+     create table journal (id text primary key, taken_by text not null, epoch bigint not null, at timestamptz not null)";
+
+const NOTE: &str = "insert into journal select $1, current_database()::text, \
+     (select epoch from replica_role where role = 'master'), clock_timestamp()";
+
+/// Connects as libpq does with both hosts and target_session_attrs=read-write.
+fn connect(pair: &Pair) -> Option<Client> {
+    [&pair.master_dsn, &pair.slave_dsn].into_iter().find_map(|dsn| {
+        let mut config: postgres::Config = dsn.parse().expect("a connection string");
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite).connect(NoTls).ok()
+    })
+}
+
+fn transfer(client: &mut Client, id: &str, from: i32, to: i32) -> Result<(), postgres::Error> {
+    let mut transaction = client.transaction()?;
+    // In one order, so that clients do not deadlock.
+    let (low, high) = (from.min(to), from.max(to));
+    let sign = if from < to { -1 } else { 1 };
+    transaction.execute("update account set amount = amount + $2 where id = $1", &[&low, &(sign * 7)])?;
+    transaction.execute("update account set amount = amount - $2 where id = $1", &[&high, &(sign * 7)])?;
+    transaction.execute(NOTE, &[&id])?;
+    transaction.commit()
+}
+
+/// Works until it is told to stop. Returns the ids that it saw committed.
+fn work(pair: &Pair, number: usize, end: &AtomicBool, count: &AtomicUsize) -> Vec<String> {
+    let (mut session, mut seen, mut is_unsure) = (None, Vec::new(), false);
+    while !end.load(Ordering::SeqCst) || is_unsure {
+        let Some(client) = session.as_mut() else {
+            session = connect(pair);
+            continue;
+        };
+        let turn = seen.len();
+        let id = format!("{number}-{turn}");
+        if is_unsure {
+            match client.query("select from journal where id = $1", &[&id]) {
+                Ok(rows) if !rows.is_empty() => {
+                    seen.push(id);
+                    is_unsure = false;
+                }
+                Ok(_) => is_unsure = false,
+                Err(_) => session = None,
+            }
+            continue;
+        }
+        let (from, to) = ((number * 7 + turn) % ACCOUNTS, (number * 3 + turn * 11 + 1) % ACCOUNTS);
+        if from == to {
+            // Nothing to move: only the note.
+            match client.execute(NOTE, &[&id]) {
+                Ok(_) => seen.push(id),
+                Err(_) => (session, is_unsure) = (None, true),
+            }
+        } else {
+            match transfer(client, &id, from as i32, to as i32) {
+                Ok(()) => seen.push(id),
+                Err(_) => (session, is_unsure) = (None, true),
+            }
+        }
+        count.fetch_add(1, Ordering::SeqCst);
+    }
+    seen
+}
+
+#[test]
+fn clients_that_never_stop_lose_nothing_and_do_nothing_twice() {
+    for (mode, switches) in MODES.into_iter().zip(SWITCHES) {
+        let pair = Pair::new();
+        pair.exec_both(TABLES);
+        pair.create_triggers();
+        pair.run("update account set amount = amount");
+        pair.once_with(mode);
+        // The table of roles is there from now on.
+        switched(&pair, mode, &[]);
+        let mut daemon = pair.start_with(mode);
+        let (end, count) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let seen: Vec<String> = thread::scope(|scope| {
+            let _end = End(&end);
+            let clients: Vec<_> = (0..CLIENTS)
+                .map(|number| {
+                    let (pair, end, count) = (&pair, &end, &count);
+                    scope.spawn(move || work(pair, number, end, count))
+                })
+                .collect();
+            for _ in 0..switches {
+                let before = count.load(Ordering::SeqCst);
+                wait_until("clients work", || count.load(Ordering::SeqCst) > before + 10 * CLIENTS);
+                eprintln!("{}", switched(&pair, mode, &[]));
+            }
+            let before = count.load(Ordering::SeqCst);
+            wait_until("clients work", || count.load(Ordering::SeqCst) > before + 10 * CLIENTS);
+            end.store(true, Ordering::SeqCst);
+            clients.into_iter().flat_map(|client| client.join().expect("a client")).collect()
+        });
+        wait_equal(&pair);
+        assert!(daemon.terminate().success());
+        assert_eq!(pair.on_slave("select sum(amount) from account"), ["20000"]);
+        let mut there = pair.on_slave("select id from journal order by id collate \"C\"");
+        let mut seen = seen;
+        seen.sort_unstable();
+        there.sort_unstable();
+        assert_eq!(seen, there, "what clients saw committed is what is there");
+        let epochs = "select epoch || ' ' || count(distinct taken_by) from journal group by epoch order by epoch";
+        let expected: Vec<String> = (2..2 + switches + 1).map(|epoch| format!("{epoch} 1")).collect();
+        assert_eq!(pair.on_slave(epochs), expected);
+        let overlap = "select a.epoch from journal a join journal b on b.epoch < a.epoch and b.at >= a.at limit 5";
+        assert!(pair.on_slave(overlap).is_empty(), "two databases took writes at the same time");
+    }
+}
