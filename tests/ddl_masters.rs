@@ -412,3 +412,25 @@ fn a_tenants_table_of_the_name_of_the_rules_is_refused() {
     install(&pair);
     pair.run(&format!("drop owned by {role}; drop role {role}"));
 }
+
+/// Where schema changes travel they have to do so in both directions, and what the roles need does not travel.
+#[test]
+fn a_switchover_wants_the_event_triggers_on_both_sides_and_sends_no_fence() {
+    let pair = Pair::new().with_a_table();
+    let install = |dsn: &str| {
+        let finished = crate::harness::run(&pair.dir().join("install.log"), &["install", "--ddl", dsn], &[]);
+        assert!(finished.status.success(), "{}", finished.output);
+    };
+    install(&pair.master_dsn);
+    pair.run("create table made (id int primary key)");
+    pair.once();
+    let refused = pair.verb(&["switchover"]);
+    assert!(refused.output.contains("event trigger"), "{}", refused.output);
+    install(&pair.slave_dsn);
+    pair.done(&["switchover"]);
+    let there = "select count(*) from pg_trigger where tgname = '!replica_fence'";
+    assert_eq!((pair.on_master(there), pair.on_slave(there)), (vec!["2".to_string()], vec!["0".to_string()]));
+    pair.run_on_slave("create table after (id int primary key); insert into after values (1)");
+    pair.once();
+    assert_eq!(pair.on_master("select id from after"), ["1"]);
+}

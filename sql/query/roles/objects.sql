@@ -39,3 +39,7 @@ select 'index', regexp_replace(pg_get_indexdef(i.indexrelid), '^CREATE (UNIQUE )
  where r.relkind in ('r', 'p') and not r.relispartition and i.indisvalid
 union all
 select 'policy', format('%I on %s', p.polname, r.name) from pg_policy p join named r on r.oid = p.polrelid
+union all
+-- Also those with which schema changes travel.
+select 'event trigger', quote_ident(evtname) from pg_event_trigger
+ where oid not in (select objid from member where classid = 'pg_event_trigger'::regclass)
