@@ -56,7 +56,7 @@ fn help_and_version_go_to_stdout_and_succeed() {
     let help = run(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     assert!(stdout(&help).contains("example:") && stdout(&help).contains("exit codes"));
-    assert!(stdout(&run(&["install", "--help"])).contains("pyreplica install DSN"));
+    assert!(stdout(&run(&["install", "--help"])).contains("pyreplica install [--ddl] DSN"));
     assert_eq!(stdout(&run(&["--version"])), format!("pyreplica {}\n", env!("CARGO_PKG_VERSION")));
 }
 

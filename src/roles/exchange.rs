@@ -111,9 +111,11 @@ impl Exchange<'_> {
         // A daemon must not take for dead what this verb has prepared.
         self.guard.message("keep others from settling", commit_sql::HOLD_SWITCHOVER)?;
         self.refuse_if_changed()?;
-        let two_phase = self.sides.config.two_phase && !self.is_half_done;
-        let last = if self.is_half_done { None } else { Some(self.last_batch()?) };
-        let last = last.filter(|_| two_phase);
+        let position = self.agreed_position()?;
+        let last = match self.sides.config.two_phase && !self.is_half_done {
+            true => Some(self.last_batch(position)?),
+            false => None,
+        };
         let first = self.on_slave(last.as_ref())?;
         failpoint::reached("switch slave noted");
         self.on_master(&first, last.as_ref())?;
@@ -189,25 +191,30 @@ impl Exchange<'_> {
             .with_hint("nothing was changed. pyreplica status shows who is the master"))
     }
 
-    /// Number and token of the old direction's last batch, and its position.
-    fn last_batch(&mut self) -> Result<(BatchId, Position)> {
+    /// Where the slave is, if both servers mean the same last batch. A slave that was restored lacks something, whatever the master's
+    /// row says.
+    fn agreed_position(&mut self) -> Result<Position> {
         let Sides { master, slave, key, config, .. } = &mut *self.sides;
         let field = &config.slave_field;
         let Some((there, here)) = agreement::look(master, slave, key, field)? else {
             return Err(never_replicated());
         };
         match standing(&there, here.as_ref()) {
-            Standing::Agreed if here.is_some() => {}
-            Standing::Agreed => return Err(never_replicated()),
-            apart if apart.is_refused() => return Err(agreement::refusal(apart, &there, here.as_ref())),
+            Standing::Agreed if here.is_some() => Ok(there.position),
+            Standing::Agreed => Err(never_replicated()),
+            apart if apart.is_refused() => Err(agreement::refusal(apart, &there, here.as_ref())),
             _ => {
                 let detail = "the two databases do not have the same last batch at this moment";
-                return Err(Error::new(Kind::Contention, None, "exchange the roles", detail)
-                    .with_hint("start the daemon, which settles it, or run the verb again"));
+                Err(Error::new(Kind::Contention, None, "exchange the roles", detail)
+                    .with_hint("start the daemon, which settles it, or run the verb again"))
             }
         }
-        let batch = draw_batch(master)?;
-        let position = Position { batch: batch.number, token: Some(batch.token.clone()), ..there.position };
+    }
+
+    /// Number and token of the old direction's last batch, and its position.
+    fn last_batch(&mut self, position: Position) -> Result<(BatchId, Position)> {
+        let batch = draw_batch(&mut self.sides.master)?;
+        let position = Position { batch: batch.number, token: Some(batch.token.clone()), ..position };
         Ok((batch, position))
     }
 

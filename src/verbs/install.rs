@@ -19,10 +19,10 @@ usage:
 
 It creates the table replica_log and what belongs to it in that database, and a
 trigger on every table that has a primary key or a REPLICA IDENTITY. It lists
-the others and does not change them. It may be run again at any time, for example after new
-tables have been created; tables that have their trigger are left alone. If
-sessions hold a table's lock, it tries again for a while. The owner of the
-database may run it; it needs no superuser.
+the others and does not change them. It may be run again at any time, for
+example after new tables have been created; tables that have their trigger are
+left alone. If sessions hold a table's lock, it tries again for a while. The
+owner of the database may run it; it needs no superuser.
 
 options:
   --ddl  schema changes travel to the slaves too, from now on. The role must be
