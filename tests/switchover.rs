@@ -104,12 +104,14 @@ fn the_old_master_refuses_every_way_to_write() {
         "delete from p2",
         "truncate p2",
         "truncate p",
-        "merge into t using (values (1)) v (id) on v.id = t.id when matched then delete",
         "with gone as (delete from t returning *) select count(*) from gone",
         "update only t set a = ''",
         "copy t from program 'echo 300'",
     ] {
         refuses(&pair, 0, sql);
+    }
+    if pair.version() >= 15 {
+        refuses(&pair, 0, "merge into t using (values (1)) v (id) on v.id = t.id when matched then delete");
     }
     // Who has not asked to write gets PostgreSQL's own error, which sends clients with several hosts to the other one.
     let error = pair.master().batch_execute("delete from t").unwrap_err();
