@@ -371,7 +371,13 @@ fn verify(config: &Config, options: &Options, control: &Control) -> Result<u64> 
 
 /// Wakes the daemon, and runs the operator's command. The exchange is done, so a failure is only told.
 fn announce(sides: &mut Sides, options: &Options, control: &Control, outcome: &mut Outcome) {
-    if let Err(error) = sides.master.message("wake the daemon", pair_sql::NOTIFY) {
+    // It works in the old direction, or it waits for its next try, because this verb has replayed in its place.
+    let woken = [
+        sides.master.message("wake the daemon", pair_sql::NOTIFY),
+        sides.master.message("wake the daemon", pair_sql::NOTIFY_RETRY),
+        sides.slave.message("wake the daemon", pair_sql::NOTIFY_RETRY),
+    ];
+    if let Some(error) = woken.into_iter().find_map(Result::err) {
         outcome.notes.push(format!("the daemon was not woken: {error}"));
     }
     if let Some(command) = &options.on_switched {
