@@ -36,8 +36,7 @@ pub fn fence(config: &Config, roles: &Roles, in_force: &Said, (former, its): (&m
 /// Fences the replicated tables of a former master. Returns how many there are.
 pub fn put_up(config: &Config, roles: &Roles, in_force: &Said, former: &mut Session, its: &Said) -> Result<usize> {
     fence::install(former)?;
-    let rows = former.query("look at the replicated tables", sql::WITH_TRIGGER, &[])?;
-    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let names = fence::replicated(former)?;
     let master_at = role::place(&config.master);
     let tables = fence::look(former, &names)?;
     let passes = fence::passes(former)?;

@@ -128,13 +128,6 @@ pub const HAS_PAGES: &str = "select exists (select from (select c.oid union sele
 pub const LAST_BATCH_ON_MASTER: &str = "select ts::text from public.replica_slave where field = $1::text::name";
 pub const LAST_BATCH_ON_SLAVE: &str = "select ts::text from public.replica_progress where master = $1";
 
-/// The tables whose changes this database has logged as a master.
-pub const WITH_TRIGGER: &str = "select distinct format('%I.%I', n.nspname, c.relname) from pg_trigger t \
-     join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace \
-     where t.tgfoid in (select p.oid from pg_proc p join pg_namespace f on f.oid = p.pronamespace \
-                         where (f.nspname, p.proname) in (('public', 'py_log_replica'), ('pyreplica', 'by_partition'))) \
-       and t.tgtype & 1 = 1 and t.tgparentid = 0 order by 1";
-
 /// Notes this database's role: field, other database, pair, role, epoch, where clients find the other one, and which other
 /// database the row named before.
 pub const SET_ROLE: &str = "with former as (delete from public.replica_role where field = $1::text::name and peer = $7 and peer <> $2) \

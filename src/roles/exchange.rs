@@ -15,17 +15,18 @@
 //! The old master's locks are held until its commit, also by the prepared transaction, so at no moment do both accept a write.
 //! Without two-phase commit the old master commits first. A crash in between leaves no master; `switchover` finishes it.
 
-use crate::backlog::master_row::{MasterRow, parse};
+use crate::backlog::master_row::MasterRow;
 use crate::backlog::position::Position;
 use crate::backlog::sql as backlog_sql;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::names::{BatchId, BatchNumber, LogId, Side, quote_literal};
+use crate::base::names::{BatchId, BatchNumber, Side, quote_literal};
 use crate::commit::agreement::{self, Standing, standing};
 use crate::commit::recovery::GidFamily;
 use crate::commit::sql as commit_sql;
 use crate::commit::twophase::{draw_batch, pair_key};
 use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
+use crate::roles::direction;
 use crate::roles::sides::Sides;
 use crate::roles::sql;
 use crate::server::checks;
@@ -33,6 +34,9 @@ use crate::server::fence::{self, Fenced};
 use crate::server::role::{self, place};
 use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
+
+/// Why the history of a slave's positions begins anew.
+const EXCHANGED: &str = "the roles were exchanged: this database became the master";
 
 /// SQLSTATEs of a prepared transaction that has ended, and of a statement that was cancelled.
 const IS_GONE: &str = "42704";
@@ -239,25 +243,13 @@ impl Exchange<'_> {
             &[field, master_identity, &pair, &"master", &epoch, &place(&config.master), master_identity],
         )?;
         slave.execute("note the slaves", sql::NOT_MOVED, &[field])?;
-        let batch = draw_batch(slave)?;
-        let row = slave.query_one("take a snapshot", sql::NOW, &[])?;
-        let position = Position {
-            batch: batch.number,
-            token: Some(batch.token),
-            base: Some(parse(row.get(0))?),
-            current: None,
-            last: None,
-            highest: LogId(row.get(1)),
-            floor: LogId(0),
-        };
-        // A crash must not give the numbers of finished transactions in the snapshot to others: what follows has a later number.
-        slave.message("set a savepoint", "SAVEPOINT later")?;
-        note(slave, field, slave_identity, master_identity, &position)?;
+        let position = direction::begin(slave, field, slave_identity, master_identity, EXCHANGED)?;
         for other in self.others.iter().filter(|other| other.is_taken) {
             let position =
                 Position { batch: BatchNumber(other.batch), token: Some(other.token.clone()), ..position.clone() };
             slave.execute("register the slave", server_sql::SLAVE_ROW, &[&other.field])?;
-            note(slave, &other.field, slave_identity, other.database.as_deref().unwrap_or_default(), &position)?;
+            let database = other.database.as_deref().unwrap_or_default();
+            direction::note(slave, &other.field, slave_identity, database, &position, EXCHANGED)?;
             slave.execute("note the slaves", sql::NOT_MOVED, &[&other.field])?;
         }
         let history: Option<String> = slave.query_one("look at the history", sql::HISTORY, &[field])?.get(0);
@@ -271,7 +263,6 @@ impl Exchange<'_> {
             };
             slave.message("note the batch", &commit_sql::note_progress(key, there.position.token.as_deref(), &row))?;
         }
-        slave.message("end the savepoint", "RELEASE later")?;
         let (_, origin) = checks::identity_and_origin(slave)?;
         Ok(First { key: pair_key(origin, field), position, history })
     }
@@ -318,15 +309,6 @@ impl Exchange<'_> {
         }
         Ok(())
     }
-}
-
-/// Writes a slave's position, which begins a history.
-fn note(master: &mut Session, field: &String, identity: &str, slave: &str, position: &Position) -> Result<()> {
-    let row = MasterRow::read(master, field)?;
-    let why = "the roles were exchanged: this database became the master";
-    master.execute("begin a history", backlog_sql::BEGIN_HISTORY, &[field, &why, &row.life])?;
-    let noted = backlog_sql::Noted { field, identity, slave, announced: None, position };
-    master.text_rows("note the position", &backlog_sql::note_position(&noted, row.position.batch, None)).map(drop)
 }
 
 fn prepare_and_roll_back(session: &mut Session, gid: &str) -> Result<()> {

@@ -4,19 +4,17 @@
 //! batch it has last, so that `failback` can settle what the old master has prepared. Nothing here decides that a master is dead: if
 //! it answers, the verb refuses.
 
-use crate::backlog::master_row::{MasterRow, parse};
 use crate::backlog::position::Position;
-use crate::backlog::sql as backlog_sql;
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::names::{BatchNumber, LogId, Side, quote_literal};
+use crate::base::names::{BatchNumber, Side, quote_literal};
 use crate::commit::prepared::prepared;
 use crate::commit::recovery::Gid;
-use crate::commit::twophase::draw_batch;
 use crate::config::settings::Config;
 use crate::pair::former;
 use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
+use crate::roles::direction;
 use crate::roles::install;
 use crate::roles::sql;
 use crate::server::checks;
@@ -182,20 +180,7 @@ fn install(
     notes: &mut Vec<String>,
 ) -> Result<()> {
     let mut quiet = |_: &str| Ok(());
-    if checks::log_oid(slave).is_err() {
-        report("installing the log on the new master")?;
-        install::install_log(slave, control, &mut quiet)?;
-    }
-    let field = &config.slave_field;
-    let fields = slave.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
-    if !fields.iter().any(|row| row.get::<_, &str>(0) == field) {
-        slave.query("add the slave", sql::ADD_SLAVE, &[field])?;
-    }
-    if !slave.query("look at the rights", server_sql::MISSING_RIGHTS, &[])?.is_empty() {
-        slave.query("grant the daemon's rights", sql::GRANT_DAEMON, &[])?;
-    }
-    slave.execute("register the slave", server_sql::SLAVE_ROW, &[field])?;
-    slave.message("set the session up", "SET lock_timeout = '1s'")?;
+    install::prepare_log(slave, &[&config.slave_field], "installing the log on the new master", control, report)?;
     // A table without a trigger is better than no master.
     if let Err(error) = install::create_triggers(slave, &|_| true, false, control, &mut quiet) {
         control.check()?;
@@ -247,12 +232,10 @@ fn move_sequences(slave: &mut Session, notes: &mut Vec<String>) -> Result<u64> {
 fn take_over(slave: &mut Session, config: &Config, last: &Last, epoch: i64, pair: &str) -> Result<()> {
     let field = &config.slave_field;
     let identity: String = slave.query_one("look at the server", server_sql::IDENTITY, &[])?.get(0);
-    let rows = slave.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
-    let tables: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let tables = fence::replicated(slave)?;
     let mut statements = fence::down(&fence::look(slave, &[])?);
     statements += &fence::switch_triggers(slave, &tables, true)?;
     statements += &fence::read_only(slave, false)?.unwrap_or_default();
-    let batch = draw_batch(slave)?;
     slave.transaction("BEGIN; SET LOCAL lock_timeout = '5s'", |slave| {
         if !statements.is_empty() {
             slave.message("take the fence down", &statements)?;
@@ -264,29 +247,9 @@ fn take_over(slave: &mut Session, config: &Config, last: &Last, epoch: i64, pair
             &[field, &last.identity, &pair, &"master", &epoch, &there, &none],
         )?;
         slave.execute("note the last batch", sql::SET_LAST, &[field, &last.identity, &last.batch, &last.token])?;
-        let row = MasterRow::read(slave, field)?;
-        let why = "a failover made this database the master";
-        slave.execute("begin a history", backlog_sql::BEGIN_HISTORY, &[field, &why, &row.life])?;
+        direction::begin(slave, field, &identity, &last.identity, "a failover made this database the master")?;
         // The old master may have the batches of former epochs, and more besides. So none of them is a position to go back to.
         slave.execute("forget the histories", sql::FORGET_HISTORIES, &[field])?;
-        let now = slave.query_one("take a snapshot", sql::NOW, &[])?;
-        let position = Position {
-            batch: batch.number,
-            token: Some(batch.token),
-            base: Some(parse(now.get(0))?),
-            current: None,
-            last: None,
-            highest: LogId(now.get(1)),
-            floor: LogId(0),
-        };
-        let noted = backlog_sql::Noted {
-            field,
-            identity: &identity,
-            slave: &last.identity,
-            announced: None,
-            position: &position,
-        };
-        slave.text_rows("note the position", &backlog_sql::note_position(&noted, row.position.batch, None))?;
         failpoint::reached("failover noted");
         Ok(())
     })

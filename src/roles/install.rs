@@ -5,9 +5,11 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident};
 use crate::config::dsn::Dsn;
 use crate::roles::sql;
+use crate::server::checks;
 use crate::server::connect;
 use crate::server::fence;
 use crate::server::session::Session;
+use crate::server::sql as server_sql;
 use std::time::Duration;
 
 /// Others wait behind this session, at most so long.
@@ -55,6 +57,36 @@ pub fn install_log(master: &mut Session, control: &Control, report: &mut dyn FnM
 const NO_KEY: &str = "hint: without a primary key, ALTER TABLE ... REPLICA IDENTITY USING INDEX ...; names a unique index whose \
      columns identify a row (they must be NOT NULL), and ALTER TABLE ... REPLICA IDENTITY FULL; says that the whole row does. \
      Then run pyreplica install again";
+
+/// Gives a database what a master has, as far as it lacks it: the log, in which the first of these fields belongs to the pair and all
+/// are columns, and the rights of the role. `announcement` is reported if the log has to be installed. Locks are then waited for
+/// for a moment only.
+pub fn prepare_log(
+    session: &mut Session,
+    fields: &[&String],
+    announcement: &str,
+    control: &Control,
+    report: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<()> {
+    if checks::log_oid(session).is_err() {
+        report(announcement)?;
+        install_log(session, control, &mut |line| {
+            log::debug!(target: "pyreplica", "{line}");
+            Ok(())
+        })?;
+    }
+    let known = session.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
+    for field in fields {
+        if !known.iter().any(|row| row.get::<_, &str>(0) == *field) {
+            session.query("add the slave", sql::ADD_SLAVE, &[*field])?;
+        }
+    }
+    if !session.query("look at the rights", server_sql::MISSING_RIGHTS, &[])?.is_empty() {
+        session.query("grant the daemon's rights", sql::GRANT_DAEMON, &[])?;
+    }
+    session.execute("register the slave", server_sql::SLAVE_ROW, &[fields[0]])?;
+    session.message("set the session up", SHORT_LOCK_TIMEOUT).map(drop)
+}
 
 /// Creates the triggers of the tables that lack them and are wanted. `disabled`: leaves them so.
 pub fn create_triggers(

@@ -7,6 +7,7 @@
 //! | `hook` | runs a command of the operator's |
 //! | `lock` | keeps writers waiting, readers not |
 //! | `sides` | the two databases of a pair, and what each has to know to exchange its role |
+//! | `direction` | what a database writes when it becomes the master |
 //! | `exchange` | the two transactions that exchange the roles, as a batch |
 //! | `obstacles` | what keeps a slave from becoming the master |
 //! | `switchover` | all of it, in order |
@@ -21,6 +22,7 @@ pub mod install;
 pub mod hook;
 pub mod lock;
 pub mod sides;
+pub mod direction;
 pub mod exchange;
 pub mod obstacles;
 pub mod switchover;

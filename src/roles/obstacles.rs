@@ -3,6 +3,7 @@
 use crate::base::control::Control;
 use crate::base::error::Result;
 use crate::base::names::{Side, quote_ident};
+use crate::base::shown::listed;
 use crate::compare::sql as compare_sql;
 use crate::config::settings::Config;
 use crate::health::doctor::{Finding, Level, diagnose};
@@ -13,9 +14,6 @@ use crate::server::connect;
 use crate::server::connect_pair::{self, BothSides};
 use crate::server::session::Session;
 use std::collections::BTreeSet;
-
-/// So many names are shown of a list.
-const SHOWN: usize = 10;
 
 /// What doctor says about a daemon, or about replication in progress, is no obstacle: the exchange waits for what is pending.
 const NO_OBSTACLE: [&str; 6] = ["daemon", "last error", "sequences", "log", "fence", "roles"];
@@ -73,7 +71,7 @@ pub fn after(
     let missing = sides.without_trigger()?;
     if !missing.is_empty() {
         let help = missing.iter().map(|table| format!("on the slave: SELECT py_log_create_tg('{table}');")).collect();
-        let text = format!("on the slave no trigger logs {}", list(&missing));
+        let text = format!("on the slave no trigger logs {}", listed(&missing));
         found.push(Obstacle { text, help, may_be_left: false });
     }
     let turned = sides.config.directed(true);
@@ -131,7 +129,7 @@ fn left_behind(master: &mut Session) -> Result<Option<Obstacle>> {
         rows.iter().filter(|row| !row.get::<_, bool>("logged")).map(|row| row.get("relation")).collect();
     Ok((!tables.is_empty()).then(|| {
         Obstacle::new(
-            format!("not replicated, so they would be left behind: {}", list(&tables)),
+            format!("not replicated, so they would be left behind: {}", listed(&tables)),
             "give each a primary key or a REPLICA IDENTITY, and its trigger (pyreplica install), and copy it (pyreplica copy --table); or copy them by \
              hand afterwards",
         )
@@ -144,7 +142,7 @@ fn filtered(master: &mut Session) -> Result<Option<Obstacle>> {
     let tables: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     Ok((!tables.is_empty()).then(|| {
         Obstacle::new(
-            format!("filters or transforms withhold data from the slave: {}", list(&tables)),
+            format!("filters or transforms withhold data from the slave: {}", listed(&tables)),
             "a slave without all rows and values can't be the master: remove them from py_log_filter and py_log_transform, and \
              make these tables equal (pyreplica repair --table)",
         )
@@ -177,7 +175,7 @@ fn lacking(master: &mut Session, slave: &mut Session) -> Result<Option<Obstacle>
     missing.retain(|object| object != "extension hstore");
     Ok((!missing.is_empty()).then(|| {
         let mut obstacle = Obstacle::new(
-            format!("the slave lacks {} objects of the master: {}", missing.len(), list(&missing)),
+            format!("the slave lacks {} objects of the master: {}", missing.len(), listed(&missing)),
             "create them there; pg_dump --schema-only of the master has the statements",
         )
         .that_may_be_left();
@@ -187,10 +185,4 @@ fn lacking(master: &mut Session, slave: &mut Session) -> Result<Option<Obstacle>
         );
         obstacle
     }))
-}
-
-fn list(names: &[String]) -> String {
-    let more = names.len().saturating_sub(SHOWN);
-    let shown = names[..names.len() - more].join(", ");
-    if more == 0 { shown } else { format!("{shown} and {more} more") }
 }

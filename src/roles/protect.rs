@@ -3,7 +3,6 @@
 use crate::base::control::Control;
 use crate::base::error::Result;
 use crate::config::settings::Config;
-use crate::pair::sql as pair_sql;
 use crate::server::connect_pair::{self, BothSides};
 use crate::server::fence;
 use crate::server::role::{Roles, place};
@@ -21,8 +20,7 @@ pub struct Outcome {
 pub fn protect(config: &Config, control: &Control) -> Result<Outcome> {
     let BothSides { master, slave, config, .. } = connect_pair::open(config, "protect", control);
     let (mut master, mut slave) = (master?, slave?);
-    let rows = master.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
-    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let names = fence::replicated(&mut master)?;
     fence::install(&mut slave)?;
     let before = fence::look(&mut slave, &names)?;
     let passes = fence::passes(&mut slave)?;

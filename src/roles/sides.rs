@@ -57,7 +57,7 @@ impl Sides {
         if master_identity == slave_identity {
             return Err(checks::same_database());
         }
-        let tables = with_trigger(&mut master)?;
+        let tables = fence::replicated(&mut master)?;
         let replica_role = (checks::may_take_replica_role(&mut master)?, checks::may_take_replica_role(&mut slave)?);
         let key = pair_key(origin, &config.slave_field);
         Ok(Sides { config, master, slave, roles, master_identity, slave_identity, origin, key, tables, replica_role })
@@ -100,35 +100,21 @@ impl Sides {
             Ok(())
         };
         let mut slave = connect::connect(Side::Slave, &self.config.slave, &format!("{} install", self.config.name))?;
-        if checks::log_oid(&mut slave).is_err() {
-            report("installing the log on the slave")?;
-            install::install_log(&mut slave, control, &mut quiet)?;
-        }
-        let field = &self.config.slave_field;
-        let fields = slave.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
-        for field in [field].into_iter().chain(taken) {
-            if !fields.iter().any(|row| row.get::<_, &str>(0) == field) {
-                slave.query("add the slave", sql::ADD_SLAVE, &[field])?;
-            }
-        }
-        if !slave.query("look at the rights", server_sql::MISSING_RIGHTS, &[])?.is_empty() {
-            slave.query("grant the daemon's rights", sql::GRANT_DAEMON, &[]).map(drop)?;
-        }
-        slave.execute("register the slave", server_sql::SLAVE_ROW, &[field])?;
+        let fields: Vec<&String> = [&self.config.slave_field].into_iter().chain(taken).collect();
+        install::prepare_log(&mut slave, &fields, "installing the log on the slave", control, report)?;
         let wanted = |relation: &str| self.tables.iter().any(|table| table == relation);
-        slave.message("set the session up", "SET lock_timeout = '1s'")?;
         install::create_triggers(&mut slave, &wanted, !self.replica_role.1, control, &mut quiet)
     }
 
     /// The tables of the master that no trigger logs on the slave.
     pub fn without_trigger(&mut self) -> Result<Vec<String>> {
-        let there = with_trigger(&mut self.slave)?;
+        let there = fence::replicated(&mut self.slave)?;
         Ok(self.tables.iter().filter(|table| !there.contains(table)).cloned().collect())
     }
 
     /// An error if tables or partitions have come since the fence was prepared: nothing would keep writers off these.
     pub fn refuse_new_tables(&mut self, prepared: &[Fenced]) -> Result<()> {
-        let names = with_trigger(&mut self.master)?;
+        let names = fence::replicated(&mut self.master)?;
         let mut now = fence::look(&mut self.master, &names)?;
         now.retain(|table| table.is_named && !prepared.iter().any(|known| known.relation == table.relation));
         let Some(new) = now.first() else { return Ok(()) };
@@ -187,9 +173,4 @@ impl Sides {
             quote_literal(field)
         )))
     }
-}
-
-fn with_trigger(session: &mut Session) -> Result<Vec<String>> {
-    let rows = session.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

@@ -337,12 +337,7 @@ fn too_late(what: &str) -> Error {
 fn carry_sequences(sides: &mut Sides, master: &mut Session, outcome: &mut Outcome) -> Result<()> {
     let done = set_exactly(master, &mut sides.slave, None, Occasion::Switchover)?;
     outcome.sequences = (done.same + done.set.len()) as u64;
-    let mut reasons: Vec<String> = done.not_set.iter().map(|(why, _)| why.to_string()).collect();
-    reasons.sort_unstable();
-    reasons.dedup();
-    for reason in reasons {
-        let of_it = done.not_set.iter().filter(|(why, _)| why.to_string() == reason);
-        let names: Vec<&str> = of_it.map(|(_, name)| name.as_str()).collect();
+    for (reason, names) in done.by_reason() {
         outcome.notes.push(format!("{} sequences were not set, since {reason}: {}", names.len(), names.join(", ")));
     }
     Ok(())

@@ -7,7 +7,7 @@ use crate::sequences::sql;
 use crate::server::role;
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// What became of the sequences of the master, each by its name.
 #[derive(Debug, Default)]
@@ -20,6 +20,17 @@ pub struct Outcome {
     pub not_set: Vec<(Why, String)>,
     /// The words of the server that refused some.
     pub refusals: Vec<String>,
+}
+
+impl Outcome {
+    /// The names of those that were not set, by reason.
+    pub fn by_reason(&self) -> BTreeMap<Why, Vec<String>> {
+        let mut reasons: BTreeMap<Why, Vec<String>> = BTreeMap::new();
+        for (why, name) in &self.not_set {
+            reasons.entry(*why).or_default().push(name.clone());
+        }
+        reasons
+    }
 }
 
 /// Why all sequences are set at once.

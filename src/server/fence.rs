@@ -25,6 +25,12 @@ pub struct Fenced {
     arguments: Vec<String>,
 }
 
+/// The tables whose changes this database logs, or has logged as a master, qualified and quoted.
+pub fn replicated(session: &mut Session) -> Result<Vec<String>> {
+    let rows = session.query("look at the replicated tables", sql::WITH_TRIGGER, &[])?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// The state of the fence on these tables and their partitions.
 pub fn look(session: &mut Session, relations: &[String]) -> Result<Vec<Fenced>> {
     let rows = session.query("look at the fence", sql::FENCE, &[&relations])?;

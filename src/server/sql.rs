@@ -128,3 +128,10 @@ pub const OWNS_DATABASE: &str = "select datname::text, pg_has_role(datdba, 'usag
 
 /// The triggers of tables that log changes, and whether each is enabled.
 pub const TRIGGERS: &str = include_str!("../../sql/query/triggers.sql");
+
+/// The tables whose changes this database has logged as a master.
+pub const WITH_TRIGGER: &str = "select distinct format('%I.%I', n.nspname, c.relname) from pg_trigger t \
+     join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace \
+     where t.tgfoid in (select p.oid from pg_proc p join pg_namespace f on f.oid = p.pronamespace \
+                         where (f.nspname, p.proname) in (('public', 'py_log_replica'), ('pyreplica', 'by_partition'))) \
+       and t.tgtype & 1 = 1 and t.tgparentid = 0 order by 1";

@@ -3,7 +3,6 @@
 use super::CopyEvent;
 use crate::base::error::Result;
 use crate::base::shown::listed;
-use crate::sequences::decision::Why;
 use crate::sequences::setting::{Occasion, set_exactly};
 use crate::server::session::Session;
 
@@ -16,12 +15,7 @@ pub(super) fn set_all(
     report: &mut dyn FnMut(CopyEvent),
 ) -> Result<u64> {
     let outcome = set_exactly(master, slave, tables.as_deref(), Occasion::Copy)?;
-    let mut reasons: Vec<Why> = outcome.not_set.iter().map(|(why, _)| *why).collect();
-    reasons.sort();
-    reasons.dedup();
-    for reason in reasons {
-        let of_it = outcome.not_set.iter().filter(|(why, _)| *why == reason);
-        let names: Vec<String> = of_it.map(|(_, name)| name.clone()).collect();
+    for (reason, names) in outcome.by_reason() {
         report(CopyEvent::Note(format!("sequences that are not set: {}: {reason}", listed(&names))));
     }
     for refusal in outcome.refusals {

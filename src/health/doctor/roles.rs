@@ -3,15 +3,12 @@
 use super::{Diagnosis, Level};
 use crate::base::error::Result;
 use crate::base::names::Side;
+use crate::base::shown::listed;
 use crate::config::settings::Config;
-use crate::pair::sql as pair_sql;
 use crate::server::fence::{self, Fenced};
 use crate::server::role::{self, Roles, State};
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
-
-/// So many names are shown of a list.
-const SHOWN: usize = 10;
 
 pub(super) fn examine(
     report: &mut Diagnosis,
@@ -27,9 +24,9 @@ pub(super) fn examine(
     let (Some(master), Some(slave)) = (master, slave) else { return };
     let looked = look(master, slave);
     let Some((on_master, on_slave, has_log)) = report.ok_or_warning(None, "fence", looked) else { return };
-    let up: Vec<&str> = names(&on_master, |table| table.is_up);
+    let up = names(&on_master, |table| table.is_up);
     if !up.is_empty() && roles.is_none_or(|roles| roles.state == State::Settled) {
-        let text = format!("the master's tables refuse every write: {}", list(&up));
+        let text = format!("the master's tables refuse every write: {}", listed(&up));
         let finding = report.add(Level::Failure, Some(Side::Master), "fence", text);
         for table in &up {
             finding.fix(format!("ALTER TABLE ONLY {table} DISABLE TRIGGER \"!replica_fence\";"));
@@ -46,7 +43,7 @@ pub(super) fn examine(
             "nobody but the daemon can write to replicated tables",
         )),
         (false, false) => {
-            let text = format!("some tables can be written to, and others not: {}", list(&open));
+            let text = format!("some tables can be written to, and others not: {}", listed(&open));
             report.add(Level::Warning, Some(Side::Slave), "fence", text).advise(protect);
         }
         // A slave with a log of its own may be a master too, and written to on purpose.
@@ -70,18 +67,11 @@ fn direction(report: &mut Diagnosis, config: &Config, roles: &Roles) {
 
 /// The fence on both sides, and whether the slave has a log.
 fn look(master: &mut Session, slave: &mut Session) -> Result<(Vec<Fenced>, Vec<Fenced>, bool)> {
-    let rows = master.query("look at the replicated tables", pair_sql::WITH_TRIGGER, &[])?;
-    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let names = fence::replicated(master)?;
     let has_log = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);
     Ok((fence::look(master, &names)?, fence::look(slave, &names)?, has_log))
 }
 
-fn names(tables: &[Fenced], is_wanted: impl Fn(&Fenced) -> bool) -> Vec<&str> {
-    tables.iter().filter(|table| is_wanted(table)).map(|table| table.relation.as_str()).collect()
-}
-
-fn list(names: &[&str]) -> String {
-    let more = names.len().saturating_sub(SHOWN);
-    let shown = names[..names.len() - more].join(", ");
-    if more == 0 { shown } else { format!("{shown} and {more} more") }
+fn names(tables: &[Fenced], is_wanted: impl Fn(&Fenced) -> bool) -> Vec<String> {
+    tables.iter().filter(|table| is_wanted(table)).map(|table| table.relation.clone()).collect()
 }
