@@ -1,8 +1,8 @@
-//! Clients that never stop, while the roles are exchanged again and again: nothing that a client saw committed is gone, nothing
-//! is there twice, and at no moment do both sides accept a write.
+//! Clients that never stop, while the roles are exchanged again and again, and while the verb, the daemon and the servers die at
+//! its steps: nothing that a client saw committed is gone, nothing is there twice, and at no moment do both sides accept a write.
 
-use crate::harness::switching::{MODES, switched, wait_equal};
-use crate::harness::{End, Pair, wait_until};
+use crate::harness::switching::{MODES, master_said, switched, wait_equal};
+use crate::harness::{Daemon, End, OwnCluster, Pair, wait_until};
 use postgres::config::TargetSessionAttrs;
 use postgres::{Client, NoTls};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,8 +10,23 @@ use std::thread;
 
 const CLIENTS: usize = 4;
 /// With two-phase commit and without.
-const SWITCHES: [usize; 2] = [6, 2];
+const SWITCHES: [usize; 2] = [20, 8];
 const ACCOUNTS: usize = 20;
+
+/// Where something dies, in turn. There are five of each kind of turn, so that every fault comes to every step.
+const STEPS: [&str; 3] = ["switch drained", "switch noted", "switch old committed"];
+const TWO_PHASE_STEPS: [&str; 4] = ["switch drained", "switch old prepared", "switch prepared", "switch old committed"];
+
+/// What dies. Nothing: an exchange that goes through.
+#[derive(Clone, Copy)]
+enum Fault {
+    Nothing,
+    Verb,
+    Daemon,
+    Server(usize),
+}
+
+const FAULTS: [Fault; 5] = [Fault::Nothing, Fault::Verb, Fault::Daemon, Fault::Server(0), Fault::Server(1)];
 
 /// A transaction moves money, and notes an id of the client's, the database that took it, and that database's epoch. A
 /// database that is not the master has none, and the column takes no NULL.
@@ -80,10 +95,46 @@ fn work(pair: &Pair, number: usize, end: &AtomicBool, count: &AtomicUsize) -> Ve
     seen
 }
 
+/// One exchange, at one of whose steps something dies. Afterwards there is a master.
+fn exchange(pair: &Pair, clusters: &mut [OwnCluster; 2], mode: &str, turn: usize, daemon: &mut Daemon) {
+    let steps = if mode.is_empty() { TWO_PHASE_STEPS.as_slice() } else { STEPS.as_slice() };
+    let (step, fault) = (steps[turn % steps.len()], FAULTS[turn % FAULTS.len()]);
+    if matches!(fault, Fault::Nothing) {
+        switched(pair, mode, &[]);
+        return;
+    }
+    let mut verb = pair.start_verb("switchover", mode, &[], &[("PYREPLICA_PAUSE_AT", step)]);
+    verb.wait_paused();
+    match fault {
+        Fault::Nothing => {}
+        Fault::Verb => verb.kill9(),
+        Fault::Daemon => {
+            daemon.kill9();
+            *daemon = pair.start_with(mode);
+        }
+        Fault::Server(side) => {
+            clusters[side].stop_immediate();
+            verb.resume();
+            verb.wait_exit();
+            clusters[side].start_again();
+        }
+    }
+    if matches!(fault, Fault::Daemon) {
+        verb.resume();
+        verb.wait_exit();
+    }
+    if !mode.is_empty() && master_said(pair).is_none() {
+        // Without two-phase commit only the verb finishes what was interrupted between its commits.
+        switched(pair, mode, &[]);
+    }
+}
+
 #[test]
 fn clients_that_never_stop_lose_nothing_and_do_nothing_twice() {
     for (mode, switches) in MODES.into_iter().zip(SWITCHES) {
-        let pair = Pair::new();
+        let [master, slave] = ["master", "slave"].map(|label| thread::spawn(|| OwnCluster::start(label, "", &[])));
+        let mut clusters = [master, slave].map(|starting| starting.join().expect("it starts"));
+        let pair = Pair::on(clusters[0].server(), clusters[1].server());
         pair.exec_both(TABLES);
         pair.create_triggers();
         pair.run("update account set amount = amount");
@@ -100,13 +151,16 @@ fn clients_that_never_stop_lose_nothing_and_do_nothing_twice() {
                     scope.spawn(move || work(pair, number, end, count))
                 })
                 .collect();
-            for _ in 0..switches {
+            let work_goes_on = || {
                 let before = count.load(Ordering::SeqCst);
                 wait_until("clients work", || count.load(Ordering::SeqCst) > before + 10 * CLIENTS);
-                eprintln!("{}", switched(&pair, mode, &[]));
+            };
+            for turn in 0..switches {
+                work_goes_on();
+                eprintln!("-- {mode} {turn}");
+                exchange(&pair, &mut clusters, mode, turn, &mut daemon);
             }
-            let before = count.load(Ordering::SeqCst);
-            wait_until("clients work", || count.load(Ordering::SeqCst) > before + 10 * CLIENTS);
+            work_goes_on();
             end.store(true, Ordering::SeqCst);
             clients.into_iter().flat_map(|client| client.join().expect("a client")).collect()
         });
@@ -119,8 +173,9 @@ fn clients_that_never_stop_lose_nothing_and_do_nothing_twice() {
         there.sort_unstable();
         assert_eq!(seen, there, "what clients saw committed is what is there");
         let epochs = "select epoch || ' ' || count(distinct taken_by) from journal group by epoch order by epoch";
-        let expected: Vec<String> = (2..2 + switches + 1).map(|epoch| format!("{epoch} 1")).collect();
-        assert_eq!(pair.on_slave(epochs), expected);
+        let epochs = pair.on_slave(epochs);
+        assert!(epochs.len() > switches / 2, "{epochs:?}");
+        assert!(epochs.iter().all(|epoch| epoch.ends_with(" 1")), "{epochs:?}");
         let overlap = "with e as (select epoch, min(at) as first, max(at) as last from journal group by epoch)
                        select a.epoch from e a join e b on b.epoch < a.epoch and b.last >= a.first";
         assert!(pair.on_slave(overlap).is_empty(), "two databases took writes at the same time");
