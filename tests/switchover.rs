@@ -2,7 +2,8 @@
 //! and replicates afterwards.
 
 use crate::harness::switching::{MODES, assert_fenced, master_of, refuses, run_on, session, switched, wait_equal};
-use crate::harness::{Pair, assert_says, wait_until};
+use crate::harness::{MailServer, Pair, assert_says, wait_until};
+use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -53,6 +54,36 @@ fn there_and_back_again_with_a_daemon_and_its_config_file() {
         daemon.wait_log_times("The roles were exchanged", 3);
         assert!(daemon.terminate().success());
     }
+}
+
+/// The verb by JSON, the log and a mail of the daemon, and the status: who is the master, and in which epoch.
+#[test]
+fn an_exchange_is_told_to_people_and_programs() {
+    let pair = pair("");
+    let server = MailServer::start(pair.dir(), &[]);
+    let lines = format!(
+        "[SMTP]\nSERVER=127.0.0.1:{}\nFROM_ADDR=pyreplica@example.com\nTO_ADDRS=dba@example.com\nWARNING_SUBJECT=Warning\n",
+        server.port()
+    );
+    let mut daemon = pair.start_with(&lines);
+    let output = switched(&pair, "", &["--json"]);
+    let document = &output[output.find("{\n").expect("a document")..];
+    let said = serde_json::Deserializer::from_str(document).into_iter::<Value>().next().expect("one").expect("JSON");
+    assert_eq!((&said["switched"], &said["epoch"]), (&Value::from(true), &Value::from(2)), "{said}");
+    assert!(said["new_master"].as_str().is_some_and(|at| at.contains(&pair.slave_db())), "{said}");
+    let mail = server.wait_for("Warning").body;
+    let expected = format!("dbname={} -> ", pair.slave_db());
+    assert!(mail.contains("The roles were exchanged: replicating ") && mail.contains(&expected), "{mail}");
+    wait_equal(&pair);
+    let status = pair.verb_by_file("status", "", &["--json"]);
+    let status: Value = serde_json::from_str(&status.output).expect("one document");
+    let (first, db) = (&status["pairs"][0], pair.slave_db());
+    assert_eq!(first["epoch"], 2, "{status}");
+    assert!(first["master"].as_str().is_some_and(|at| at.contains(&db)), "{status}");
+    assert!(first["roles_since"].is_string(), "{status}");
+    let text = pair.verb_by_file("status", "", &[]).output;
+    assert_says(&text, &["in epoch 2, since ", "the master is ", &format!("dbname={db}")]);
+    assert!(daemon.terminate().success());
 }
 
 #[test]

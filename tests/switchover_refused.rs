@@ -2,6 +2,7 @@
 
 use crate::harness::switching::{assert_fenced, master_of, run_on, session, state, switch, switched, wait_equal};
 use crate::harness::{Finished, OwnCluster, Pair, Still, acquainted_pair, assert_says, wait_until};
+use std::process::Command;
 use std::thread;
 
 /// It is refused with these words, nobody's role has changed, and the master takes writes.
@@ -212,7 +213,15 @@ fn a_hook_decides_as_long_as_writers_wait() {
         &["--on-fenced", "echo hook says no; exit 3"],
         &["hook says no", "--on-fenced", "exit status: 3"],
     );
-    refused(&pair, "", &["--wait", "2", "--on-fenced", "exec sleep 1000"], &["it did not end within", "sleep 1000"]);
+    // What the shell has started ends too, and does nothing later.
+    let late = pair.dir().join("late");
+    let hanging = format!("(sleep 3; touch {}) & sleep 1000", late.display());
+    refused(&pair, "", &["--wait", "2", "--on-fenced", &hanging], &["it did not end within", "sleep 1000"]);
+    wait_until("the rest of the command is gone", || {
+        let commands = Command::new("ps").args(["-eo", "args"]).output().expect("ps runs").stdout;
+        !String::from_utf8_lossy(&commands).contains(late.to_str().expect("a name"))
+    });
+    assert!(!late.exists());
     let shown = pair.dir().join("shown");
     let command = format!("echo \"$PYREPLICA_PAIR $PYREPLICA_EPOCH $PYREPLICA_NEW_MASTER\" >> {}", shown.display());
     let finished = switch(&pair, "", &["--on-fenced", &command, "--on-switched", &format!("{command}; exit 7")]);
