@@ -53,7 +53,7 @@ drop function if exists public.py_log_create_tg(text), public.py_log_create_tg(t
     public.py_log_create_tg(text, text, text), public.py_log_create_tg(regclass, text, text),
     public.py_log_create_tgs(text, text, name[]), public.py_log_create_tgs(text, text),
     public.py_log_create_tg(regclass, text), public.py_log_warn_before(regclass, text), public.py_log_warn_before(regclass),
-     public.py_log_key(regclass), public.py_log_knows(text, oid), public.py_log_refuse_key(regclass, text[], text[]), public.py_log_statement(), public.py_log_add_slave(text),
+     public.py_log_key(regclass), public.py_log_knows(text, oid), public.py_log_forget(), public.py_log_refuse_key(regclass, text[], text[]), public.py_log_statement(), public.py_log_add_slave(text),
     public.py_log_remove_slave(text), public.py_log_interleave(regclass, int, int),
     public.py_log_interleave(text, int, int), public.py_log_grant(name), public.py_log_grant(text), public.py_log_grant_monitor(text), public.py_log_can_wake(text),
     public.py_log_is_replayed(bigint, xid8, pg_snapshot, pg_snapshot, bigint);

@@ -253,6 +253,64 @@ impl Drop for Tenant {
     }
 }
 
+/// A thousand schema changes in a row, most of which take something away again.
+#[test]
+fn a_thousand_migrations_leave_nothing_behind() {
+    let pair = pair();
+    pair.run("create table kept (id int primary key)");
+    let mut daemon = pair.start();
+    let left = |side: &str| {
+        let ask = "select (select count(*) from pg_class where relkind in ('r', 'i', 'S', 'v')) || ' relations, '
+            || (select count(*) from pg_proc) || ' functions, ' || (select count(*) from pg_trigger) || ' triggers, '
+            || (select count(*) from pg_type) || ' types, ' || (select count(*) from pg_depend) || ' dependencies, '
+            || (select count(*) from pg_prepared_xacts where database = current_database())
+            || ' prepared'";
+        if side == "master" { pair.on_master(ask) } else { pair.on_slave(ask) }
+    };
+    pair.run("insert into kept values (0); create table x (id int primary key); drop table x");
+    pair.wait_caught_up();
+    let before = [left("master"), left("slave")];
+    thread::scope(|scope| {
+        for client in 0..4 {
+            let pair = &pair;
+            scope.spawn(move || {
+                let mut session = pair.master();
+                for n in 0..25 {
+                    let t = format!("t{client}_{n}");
+                    for statement in [
+                        format!("create table {t} (id int primary key, a text)"),
+                        format!("insert into {t} select i, 'x' from generate_series(1, 3) i"),
+                        format!("alter table {t} add b int default 7"),
+                        format!("begin; alter table {t} rename a to c; update {t} set c = 'y' where id = 2; commit"),
+                        format!("create index on {t} (b)"),
+                        format!("create view v_{t} as select * from {t}"),
+                        format!("do $$ begin execute 'alter table {t} add d timestamptz default now()'; end $$"),
+                        format!("begin; savepoint s; alter table {t} drop b cascade; rollback to s; commit"),
+                        format!("create function f_{t}() returns int language sql as 'select 1'"),
+                        format!("drop function f_{t}()"),
+                        format!("drop view v_{t}"),
+                        format!("drop table {t}"),
+                    ] {
+                        session.batch_execute(&statement).unwrap_or_else(|e| panic!("{e:?}: {statement}"));
+                    }
+                }
+            });
+        }
+    });
+    pair.run("insert into kept values (1)");
+    pair.wait_caught_up();
+    pair.assert_equal();
+    assert_same_schema(&pair);
+    assert_eq!([left("master"), left("slave")], before);
+    assert_eq!(pair.on_master("select count(*) from py_log_ddl_table"), ["0"]);
+    // The names of dropped tables stay as long as the log has their changes.
+    assert_eq!(pair.on_master("select count(*) from replica_table"), ["102"]);
+    assert!(daemon.terminate().success());
+    pair.drain_with("RETENTION=0\n");
+    assert_eq!(pair.on_master("select name from replica_table"), ["public.kept"]);
+    assert!(!daemon.log().contains("does not travel"), "{}", daemon.log());
+}
+
 #[test]
 fn what_a_tenant_makes_does_not_travel() {
     let tenant = Tenant::new();

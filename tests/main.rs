@@ -15,7 +15,7 @@ mod copy_cases;
 mod crash_sweep;
 mod ddl;
 mod ddl_cases;
-mod ddl_django;
+mod ddl_frameworks;
 mod ddl_masters;
 mod disconnect;
 mod doctor;

@@ -1,7 +1,7 @@
 //! Tables without a primary key: REPLICA IDENTITY USING INDEX, whose columns are the key, and FULL, where the whole old row says
 //! which row is meant.
 
-use crate::harness::{Pair, drains, drains_at_once, psql, run};
+use crate::harness::{Pair, assert_says, drains, drains_at_once, psql, run};
 use std::process::Command;
 use std::thread;
 
@@ -431,6 +431,16 @@ fn doctor_and_install_know_the_replica_identity() {
     assert!(said.contains("t has its trigger (replica identity full)\nu has its trigger (a)"), "{said}");
     let said = pair.verb(&["doctor", "--brief"]).output;
     assert!(!said.contains("public.t ") && !said.contains("public.u "), "{said}");
+    pair.run("insert into py_log_filter (relname, event, condition) values ('t', 'UPDATE', 'new.a > 5'), ('t', 'INSERT', 'new.a > 0')");
+    assert_says(&pair.verb(&["doctor", "--brief"]).output, &["public.t has no key, and a filter on UPDATE: "]);
+    pair.run("delete from py_log_filter where event = 'UPDATE'");
+    pair.run_on_slave("insert into t select i % 7, 'b' || i, null from generate_series(1, 20000) i; analyze t");
+    let said = pair.verb(&["doctor"]).output;
+    assert_says(&said, &["public.t has no key and no index that helps", "reads all of its 20000 rows"]);
+    assert_says(&said, &["CREATE INDEX ON public.t (b);"]);
+    pair.run_on_slave("create index on t (b)");
+    let said = pair.verb(&["doctor"]).output;
+    assert!(!said.contains("no index that helps") && !said.contains("and a filter on"), "{said}");
     pair.exec_both("alter table t replica identity default");
     assert!(pair.verb(&["doctor"]).output.contains("public.t has lost its key or its REPLICA IDENTITY"));
 }

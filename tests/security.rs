@@ -182,7 +182,7 @@ fn installing_again_takes_back_what_others_were_granted_and_says_so() {
     // Another's grant depends on that of the owner.
     database.run_as(&tenant, &format!("grant select on replica_log to {monitor}"));
     let of_daemon = rights(&database, &daemon);
-    assert_eq!(of_daemon.len(), 23, "{of_daemon:?}");
+    assert_eq!(of_daemon.len(), 24, "{of_daemon:?}");
     let said = database.psql(&owner, Feed::File, INSTALL).text;
     for line in [
         format!("WARNING:  SELECT is no longer granted to {monitor} on public.replica_slave"),
@@ -398,7 +398,7 @@ fn overloads(first: &str, rest: &str) -> String {
              b text;
          begin
              foreach name in array array['py_log_grant', 'py_log_add_slave', 'py_log_remove_slave', 'py_log_create_tg',
-                                         'py_log_can_wake', 'py_log_interleave', 'py_log_sql', 'py_log_key'] loop
+                                         'py_log_can_wake', 'py_log_forget', 'py_log_interleave', 'py_log_sql', 'py_log_key'] loop
                  foreach a in array array[{first}] loop
                      foreach b in array array[{rest}] loop
                          begin
@@ -460,6 +460,7 @@ fn a_call_as_the_documentation_shows_it_means_ours_whatever_others_have_made() {
             "py_log_interleave(pg_get_serial_sequence('t', 'id'), 2, 3)",
             "py_log_interleave('t_id_seq'::regclass, 3, 3)",
             "py_log_can_wake('replicated')",
+            "py_log_forget()",
         ];
         calls.iter().for_each(|call| database.run_as(user, &format!("select {call}")));
         // README.md and docs/upgrade.md.

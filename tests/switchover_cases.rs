@@ -306,7 +306,7 @@ impl Owned {
             ] {
                 admin.batch_execute(&sql).unwrap();
             }
-            if may_replicate {
+            if may_replicate && server.major_version() >= 15 {
                 admin.batch_execute(&format!("grant set on parameter session_replication_role to {role}")).unwrap();
             }
             let partitioned = "create table p (id int primary key) partition by range (id);
@@ -346,8 +346,9 @@ fn an_owner_that_is_no_superuser_can_do_it() {
             );
             wait_equal(pair);
             // What was replayed is not logged once more.
-            let sent_back =
-                "select count(*) from replica_log where ts::timestamptz > (select max(since) from replica_role)";
+            // (Before PostgreSQL 15 only a superuser can disable the trigger of a partition. What that logs has an origin.)
+            let sent_back = "select count(*) from replica_log where ts::timestamptz > (select max(since) from replica_role)
+                                and (relation = 'public.t' or current_setting('server_version_num')::int >= 150000 or origin is null)";
             let count = if old == 0 { pair.on_master(sent_back) } else { pair.on_slave(sent_back) };
             assert_eq!(count, ["0"], "may take the replica role: {may_replicate}");
         }

@@ -49,7 +49,7 @@ as $own$
                'public.py_log_replica()', 'public.py_log_statement()', 'public.py_log_can_wake(text)',
                case when to_regtype('public.replica_log') is not null then 'public.py_log_sql(public.replica_log)' end,
                'public.py_log_is_replayed(bigint, xid8, pg_snapshot, pg_snapshot, bigint)',
-               'public.py_log_knows(text, oid)', 'public.py_log_columns(text, @hs@.hstore)', 'public.py_log_key(regclass)',
+               'public.py_log_knows(text, oid)', 'public.py_log_forget()', 'public.py_log_columns(text, @hs@.hstore)', 'public.py_log_key(regclass)',
                'public.py_log_create_tg(text)', 'public.py_log_create_tg(text, text)', 'public.py_log_create_tg(text, text, text)',
                'public.py_log_create_tg(regclass, text, text)', 'public.py_log_create_tgs(text, text, name[])',
                'public.py_log_warn_before(regclass, text)', 'public.py_log_refuse_key(regclass, text[], text[])',

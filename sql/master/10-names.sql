@@ -14,20 +14,34 @@ $is_trusted$;
 
 -- The names under which the slaves get changes, each with the table that had it when the triggers were created. The owner
 -- of a table may give it any name. So the daemon replays the changes of no other name: otherwise he could write to every
--- table of the slave that the master lacks. Former names stay, for changes that are still to be replayed.
+-- table of the slave that the master lacks. Former names stay, for changes that are still to be replayed. "gone" says since when
+-- there is no such table any more.
 create table if not exists public.replica_table (
     name text primary key,
     relation regclass,
-    ts timestamptz not null default now()
+    ts timestamptz not null default now(),
+    gone timestamptz
 );
+alter table public.replica_table add column if not exists gone timestamptz;
 
 create or replace function pyreplica.register(relation regclass) returns void language sql
     set search_path = pg_catalog, pg_temp
 as $register$
     insert into public.replica_table (name, relation) values (pyreplica.logged_name(relation), relation)
-        on conflict (name) do update set relation = excluded.relation, ts = now()
+        on conflict (name) do update set relation = excluded.relation, ts = now(), gone = null
         where replica_table.relation is distinct from excluded.relation
 $register$;
+
+-- Forgets the names of dropped tables, of which the log has no change any more: all its rows are of later transactions.
+create or replace function public.py_log_forget() returns void language sql security definer
+    set search_path = pg_catalog, pg_temp
+as $py_log_forget$
+    update public.replica_table t set gone = now()
+     where t.gone is null and not exists (select from pg_class c where c.oid = coalesce(t.relation, to_regclass(t.name)));
+    delete from public.replica_table t
+     where t.gone < coalesce((select l.ts from public.replica_log l order by l.id limit 1), 'infinity')
+       and not exists (select from pg_class c where c.oid = t.relation);
+$py_log_forget$;
 
 -- Says whether a name is in that table, and if a table is given, whether it is this table's name. The first look at a table
 -- adds its name if its owner is trusted anyway: with superusers, the owners of the log, of the database and of the schema

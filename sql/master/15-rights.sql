@@ -31,7 +31,7 @@ begin
     execute format('grant select on public.replica_log_sql, public.replica_replayed to %I', role);
     execute format('grant select, insert on public.replica_skipped to %I', role);
     execute format('grant usage on sequence public.replica_batch_seq to %I', role);
-    execute format('grant execute on function public.py_log_can_wake(text) to %I', role);
+    execute format('grant execute on function public.py_log_can_wake(text), public.py_log_forget() to %I', role);
     return format('%s may read and mark the log', quote_ident(role));
 end
 $py_log_grant$;

@@ -23,3 +23,6 @@ select format('GRANT USAGE ON SEQUENCE public.replica_batch_seq TO %I;', current
 union all
 select format('GRANT EXECUTE ON FUNCTION public.py_log_can_wake(text) TO %I;', current_user)
  where not has_function_privilege('public.py_log_can_wake(text)', 'execute')
+union all
+select format('GRANT EXECUTE ON FUNCTION public.py_log_forget() TO %I;', current_user)
+ where not has_function_privilege('public.py_log_forget()', 'execute')

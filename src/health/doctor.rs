@@ -11,6 +11,7 @@ mod pair;
 mod roles;
 mod sequences;
 mod server;
+mod whole_rows;
 mod tables;
 
 use crate::base::error::{Error, ON_PRIMARY, Result, is_for_primary};

@@ -18,6 +18,7 @@ pub const DOCTOR_TRIGGERS: &str = include_str!("../../sql/query/doctor/triggers.
 pub const DOCTOR_SCHEMA_CHANGES: &str = include_str!("../../sql/query/doctor/schema_changes.sql");
 pub const DOCTOR_LOCKS: &str = include_str!("../../sql/query/doctor/locks.sql");
 pub const DOCTOR_NOT_REPLICATED: &str = include_str!("../../sql/query/doctor/not_replicated.sql");
+pub const DOCTOR_WHOLE_ROWS: &str = include_str!("../../sql/query/doctor/whole_rows.sql");
 pub const DOCTOR_UNLOGGED: &str = include_str!("../../sql/query/doctor/unlogged.sql");
 pub const DOCTOR_SLAVE: &str = include_str!("../../sql/query/doctor/slave.sql");
 pub static DOCTOR_CATALOG: LazyLock<String> =
@@ -46,6 +47,10 @@ pub const DATABASE: &str = "select (select system_identifier from pg_control_sys
 
 /// The columns that transforms leave out.
 pub const LEFT_OUT: &str = "select relname, field from public.py_log_transform where expression is null";
+
+/// The filters that keep changes of a row from a slave that has the row.
+pub const CHANGE_FILTERS: &str = "select distinct relname::text, event::text from public.py_log_filter \
+     where event in ('UPDATE', 'DELETE') order by 1, 2";
 
 /// Whether the slave has tables of conflicts and of held changes, and the role may read them. Older versions have none.
 pub const MAY_SEE_HELD: &str = "select \

@@ -42,6 +42,7 @@ impl Housekeeping {
             return Ok(false);
         }
         self.last = Some(Instant::now());
+        pair.master.query_one("forget the names of dropped tables", sql::FORGET_NAMES, &[])?;
         delete_old_conflicts(config, pair)?;
         self.check_log_size(config, pair)?;
         for attached in self.partitions.look(&mut pair.master)? {

@@ -22,6 +22,9 @@ pub const UNLOCK_SLEEP: &str = "select pg_advisory_unlock(1887007335, hashtext($
 
 pub const KEEPALIVE: &str = "select now()::text";
 
+/// Forgets the names of tables that are gone.
+pub const FORGET_NAMES: &str = "select public.py_log_forget()";
+
 pub const LOG_SIZE: &str = "select pg_total_relation_size('public.replica_log')";
 
 /// With asynchronous commit, a crash could lose this side's commit after the other side has committed.

@@ -43,7 +43,7 @@ pub const WHO_ANSWERS: &str = "select pg_backend_pid(), pg_is_in_recovery()";
 /// if an earlier version made the log.
 pub const LOG: &str = "select to_regclass('public.replica_log')::oid, (select attrelid from pg_attribute \
      where attrelid = to_regclass('public.replica_slave') and attname = 'token' \
-       and to_regprocedure('public.py_log_knows(text,oid)') is not null)";
+       and to_regprocedure('public.py_log_forget()') is not null)";
 
 /// The columns that belong to slaves.
 pub const SLAVE_FIELDS: &str = "select attname::text from pg_attribute \

@@ -29,7 +29,7 @@ with log as (
            and p.proname in ('py_log_replica', 'py_log_statement', 'py_log_can_wake', 'py_log_sql', 'py_log_columns',
                              'py_log_key', 'py_log_create_tg', 'py_log_create_tgs', 'py_log_warn_before',
                              'py_log_refuse_key', 'py_log_add_slave', 'py_log_remove_slave', 'py_log_interleave',
-                             'py_log_grant', 'py_log_grant_monitor', 'py_log_is_replayed', 'py_log_knows')
+                             'py_log_grant', 'py_log_grant_monitor', 'py_log_is_replayed', 'py_log_knows', 'py_log_forget')
     union all
     select 'schema', n.nspname::text, n.nspname, n.nspowner, n.nspacl, null, true from pg_namespace n where n.nspname = 'pyreplica'
 ), trusted as (
@@ -93,7 +93,7 @@ select case when w.reads then 'note' when w.relname in ('replica_progress', 'rep
  where not (w.reads and (w.grantee in (select grantee from monitors) or w.relname = 'replica_role'))
    and not (w.grantee in (select grantee from daemons)
             and (w.relname in ('replica_slave', 'replica_history', 'replica_purged', 'replica_error', 'replica_skipped',
-                               'replica_log_sql', 'replica_replayed', 'replica_batch_seq', 'py_log_can_wake')
+                               'replica_log_sql', 'replica_replayed', 'replica_batch_seq', 'py_log_can_wake', 'py_log_forget')
                  or w.relname = 'replica_log' and (
                         w.privilege in ('SELECT', 'DELETE')
                         or w.privilege like 'UPDATE (%' and exists (

@@ -1,5 +1,6 @@
 //! Checks that the master's tables are logged, and that the slave's tables can take the logged changes.
 
+use super::whole_rows::{self, WholeRow};
 use super::{Diagnosis, Level, lost_rows};
 use crate::base::error::Result;
 use crate::base::names::{Side, quote_ident, quote_literal};
@@ -73,6 +74,10 @@ pub(super) fn examine(
         for session in [master.as_deref_mut(), Some(&mut *slave)].into_iter().flatten() {
             lost_rows::examine(report, session, (&schemas, &names));
         }
+        let whole = logged().filter(|table| table.key.is_empty() && !table.trigger_names_key);
+        let whole: Vec<WholeRow> =
+            whole.map(|Table { schema, name, relation, .. }| WholeRow { schema, name, relation }).collect();
+        whole_rows::examine(report, &whole, master.as_deref_mut(), Some(&mut *slave));
     }
     let (Some(on_master), Some(on_slave)) = (on_master, on_slave) else { return };
     // If the role may not read which columns are left out, the findings include such columns too.
