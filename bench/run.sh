@@ -91,7 +91,7 @@ build() {
 gather() {
     cp -R bench/pyreplica_bench bench/sql tests/harness/cluster.sh "$rundir/"
     mkdir "$rundir/product" "$rundir/out"
-    cp sql/master-install.sql "$rundir/product/"
+    cp sql/master-install.sql sql/master-install-ddl.sql "$rundir/product/"
     git log -1 --format=%h >"$rundir/commit" 2>/dev/null || echo unknown >"$rundir/commit"
     chown -R postgres "$rundir"
 }

@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from . import capture, clusters, processes, replay, report, scale, sizes, switchover, triggers
+from . import capture, clusters, processes, replay, report, scale, schema_changes, sizes, switchover, triggers
 from .samples import Samples
 
-SECTIONS = ("capture", "tpcb", "replay", "latency", "idle", "scale", "switchover")
+SECTIONS = ("capture", "tpcb", "replay", "latency", "idle", "scale", "switchover", "ddl")
 # What --only says, by the parts of the replay's round.
 PARTS = {"replay": ["bulk", "backlog"], "latency": ["latency"], "idle": ["idle"]}
 
@@ -90,6 +90,8 @@ def run_sections(servers, chosen, samples, options):
         ("scale", "scale" in options.only and "pyreplica" in peers, lambda: scale.measure(servers, chosen, samples)),
         ("switchover", switching and "switchover" in options.only,
          lambda: switchover.measure(servers, chosen, samples, switching)),
+        ("ddl", "ddl" in options.only and "pyreplica" in peers,
+         lambda: schema_changes.measure(servers, chosen, samples)),
     ]
     for section, is_wanted, step in steps:
         if is_wanted:

@@ -2,7 +2,7 @@
 
 import statistics
 
-from . import plots, targets
+from . import plots, schema_changes, targets
 from .capture import OPERATIONS
 from .samples import figure
 from .scale import OPEN
@@ -170,6 +170,15 @@ def switchover(samples):
                      "errors each time", "errors in all, by SQLSTATE", "lost", "done twice"], rows) + deadlocks)
 
 
+def ddl(samples):
+    cases = list(dict.fromkeys(sample["case"] for sample in samples.values if sample["section"] == schema_changes.SECTION))
+    cpu = lambda case, kind: samples.median(schema_changes.SECTION, case, kind, targets.CPU)
+    rows = [[case, figure(cpu(case, "none")), figure(cpu(case, "pyreplica")), figure(cpu(case, schema_changes.WITH)),
+             times(targets.ratio(cpu(case, schema_changes.WITH), cpu(case, "pyreplica")))] for case in cases]
+    return ("CPU time of the backend for each statement, in us, with `master-install-ddl.sql` and without. *Times*: the last column"
+            " over the one before.\n\n" + table(["", "no pyreplica", "pyreplica", "and schema changes", "times"], rows))
+
+
 def scatter(values):
     return f"{figure(statistics.median(values))} ({figure(min(values))} to {figure(max(values))})" if values else "-"
 
@@ -234,4 +243,5 @@ SECTIONS = [
     ("Scale", ["scale"], scale, "scale.svg"),
     ("Idle", ["idle"], idle, None),
     ("Switchover", ["switchover"], switchover, None),
+    ("Schema changes", [schema_changes.SECTION], ddl, None),
 ]
