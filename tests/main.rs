@@ -68,6 +68,7 @@ mod sequences;
 mod sets;
 mod settings;
 mod slaves;
+mod some_tables;
 mod statement;
 mod status;
 mod stuck;

@@ -500,10 +500,17 @@ fn the_code_of_a_tenant_on_the_slave_has_no_other_rights_than_his_if_his_role_re
     drop(owner);
 
     // What belongs to somebody else is for another pair.
+    pair.on_master("select py_log_add_slave('postgres')");
     pair.run("insert into other.secret values ('x')");
     let stopped = pair.try_once_by_file(&lines);
     assert_eq!(stopped.code(), 6, "{}", stopped.output);
     assert_says(&stopped.output, &["permission denied for schema other"]);
+    pair.once_with(&format!("{lines}\nTABLES=ten.*"));
+    assert!(pair.on_slave("select who from other.secret").is_empty());
+    pair.run_on_slave("delete from ten.goods; drop function ten.reach() cascade");
+    pair.once_with("SLAVE_FIELD=postgres\nTABLES=other.*");
+    assert_eq!(pair.on_slave("select who from other.secret"), ["x"]);
+    assert!(pair.on_slave("select from ten.goods").is_empty());
     pair.run_on_slave(&format!("revoke set on parameter session_replication_role from {role}"));
 }
 

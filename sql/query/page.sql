@@ -8,6 +8,7 @@
 --   $5  text     the transaction
 --   $6  bigint   its last id
 --   $7  integer  a row is small up to this many bytes
+--   $8  text     a regular expression for the names of the tables to replicate (TABLES), or NULL for all
 select p.id, p.txid, p.size, p.skip, p.flagged, p.relation, p.origin,
        case when p.size <= $7 and not p.skip then p.event::text end as event,
        case when p.size <= $7 and not p.skip then public.hstore_send(p.old) end as old,
@@ -21,7 +22,8 @@ select p.id, p.txid, p.size, p.skip, p.flagged, p.relation, p.origin,
              coalesce(pg_column_size(l.old), 0) + coalesce(pg_column_size(l.new), 0)
                  + coalesce(pg_column_size(l.sql), 0) as size,
              l.replicated as flagged,
-             coalesce(l.replicated, true) or coalesce(l.username = $2, false) or coalesce(l.origin = $3, false) as skip
+             coalesce(l.replicated, true) or coalesce(l.username = $2, false) or coalesce(l.origin = $3, false)
+                     or coalesce(l.relation !~ $8, $8 is not null) as skip
         from public.replica_log l
        where l.id > $1 and l.id <= $6
          and l.txid = $5::text::xid8

@@ -13,6 +13,7 @@
 --   $9  text[]    transactions to leave out
 --   $10 bigint    return the payload if there are at most this many rows
 --   $11 bigint    and they have at most this many bytes
+--   $12 text      a regular expression for the names of the tables to replicate (TABLES), or NULL for all
 with s as materialized (
     select t.*,
            -- Only late transactions that have ended by now make the query begin at a lower id.
@@ -30,7 +31,8 @@ p as materialized (
                      + coalesce(pg_column_size(l.sql), 0) as size,
                  l.replicated as flagged,
                  coalesce(l.replicated, true) or coalesce(l.username = $2, false)
-                     or coalesce(l.origin = $3, false) as skip
+                     or coalesce(l.origin = $3, false)
+                     or coalesce(l.relation !~ $12, $12 is not null) as skip
             from public.replica_log l
            where l.id > s.above and (l.id > $1 or l.txid = any (s.late))
              and pg_visible_in_snapshot(l.txid, s.now)

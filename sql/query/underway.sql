@@ -2,6 +2,7 @@
 -- column. The parameters below are replaced by literals, because the rest of the query has keys of any type.
 --   $field      the slave's column
 --   $skip_user  SKIP_USER, or NULL
+--   $tables     a regular expression for the names of the tables to replicate (TABLES), or NULL for all
 --   $slave      the slave database's identity
 with s as materialized (
     select coalesce(max(floor), 0) as floor, max(last) as last, (array_agg(base))[1] as base, (array_agg(current))[1] as current
@@ -15,5 +16,6 @@ waiting as materialized (
       from s join public.replica_log l on l.id > s.floor
      where not coalesce(l.replicated, true)
        and not coalesce(l.username = $skip_user::name, false) and not coalesce(l.origin = $slave, false)
+       and not coalesce(l.relation !~ $tables, $tables is not null)
        and not (public.py_log_is_replayed(l.id, l.txid, s.base, s.current, s.last)
                 and l.txid not in (select txid from beyond)))

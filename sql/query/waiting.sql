@@ -6,17 +6,18 @@
 --   $3  text    the slave database's identity
 --   $4  bigint  read this many rows of the log
 --   $5  bigint  return this many
+--   $6  text    a regular expression for the names of the tables to replicate (TABLES), or NULL for all
 select w.id, w.txid::text::bigint as txid, w.event::text as event, w.username::text as username, w.ts::text as ts,
        left(public.py_log_sql(w.whole), 2000) as sql, count(*) over () as waiting, w.size, w.reached
   from (select l.whole, l.id, l.txid, l.event, l.username, l.ts, max(l.id) over t as last, count(*) over t as size,
                count(*) over () as reached, coalesce(l.replicated, true) or coalesce(l.username = $2, false)
-                   or coalesce(l.origin = $3, false) as skip,
+                   or coalesce(l.origin = $3, false) or coalesce(l.relation !~ $6, $6 is not null) as skip,
                s.last as passed, s.base, s.current
           from (select s.base, s.current, s.last, coalesce(s.floor, 0) as floor
                   from (select $1::text::name as field) f left join public.replica_slave s using (field)
                 offset 0) s
           cross join lateral (
-              select l as whole, l.id, l.txid, l.event, l.username, l.origin, l.ts, l.replicated
+              select l as whole, l.id, l.txid, l.event, l.relation, l.username, l.origin, l.ts, l.replicated
                 from public.replica_log l
                where l.id > s.floor and not coalesce(pg_visible_in_snapshot(l.txid, s.base), false)
                order by l.id

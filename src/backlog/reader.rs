@@ -73,6 +73,8 @@ pub struct LogReader {
     queries: Arc<ReadQueries>,
     skipped: String,
     skip_user: Option<String>,
+    /// TABLES, as a regular expression.
+    tables: Option<String>,
     slave_identity: String,
     /// Rows come in hstore's binary form.
     is_packed: bool,
@@ -100,6 +102,7 @@ impl LogReader {
             skipped: sql::note_flagged(&config.slave_field, hstore_schema),
             queries: Arc::new(ReadQueries::new(&config.slave_field, hstore_schema, is_packed)),
             skip_user: config.skip_user.clone(),
+            tables: config.tables.pattern(),
             slave_identity: slave_identity.to_string(),
             is_packed,
             escapes: false,
@@ -168,8 +171,9 @@ impl LogReader {
         (apart, little): (&[String], i64),
     ) -> Result<(String, Vec<LogEntry>)> {
         let (snapshot, base) = (snapshot.map(Snapshot::as_str), base.map(Snapshot::as_str));
-        let (skip_user, slave_identity) = (self.skip_user.clone(), self.slave_identity.clone());
-        let parameters: [&(dyn session::ToSql + Sync); 11] = [
+        let (skip_user, slave_identity, tables) =
+            (self.skip_user.clone(), self.slave_identity.clone(), self.tables.clone());
+        let parameters: [&(dyn session::ToSql + Sync); 12] = [
             &above.0,
             &skip_user,
             &slave_identity,
@@ -181,6 +185,7 @@ impl LogReader {
             &apart,
             &little,
             &LITTLE_BYTES,
+            &tables,
         ];
         let (mut shown, mut entries, mut damaged) = (None, Vec::new(), None);
         let queries = self.queries.clone();
@@ -215,6 +220,7 @@ impl LogReader {
                     &txid.to_string(),
                     &last.0,
                     &small,
+                    &self.tables,
                 ],
             )
         };

@@ -7,6 +7,7 @@
 //! Commas separate the rules. A rule may name a table, a kind of conflict, both or neither, and then says what to do.
 //! The last rule that matches wins.
 
+use crate::config::names::{Word, parts, words};
 use std::fmt;
 
 /// The kinds of conflict. The names are those of PostgreSQL 18 where it has one.
@@ -112,14 +113,6 @@ impl fmt::Display for Conflict {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Word {
-    /// An identifier, in lower case unless it was quoted, as in SQL. The flag says whether it was quoted.
-    Name(String, bool),
-    /// One of `.,()`.
-    Mark(char),
-}
-
 impl Rule {
     fn parse(words: &[Word]) -> Result<Rule, String> {
         let (front, action) = match words {
@@ -153,45 +146,6 @@ impl Rule {
         };
         Ok(Rule { table, conflict, action })
     }
-}
-
-/// Schema and name of a table, from its name in the log.
-fn parts(relation: &str) -> Option<(String, String)> {
-    match words(relation).ok()?.as_slice() {
-        [Word::Name(schema, _), Word::Mark('.'), Word::Name(name, _)] => Some((schema.clone(), name.clone())),
-        _ => None,
-    }
-}
-
-fn words(text: &str) -> Result<Vec<Word>, String> {
-    let mut words = Vec::new();
-    let mut rest = text.chars().peekable();
-    while let Some(c) = rest.next() {
-        match c {
-            c if c.is_whitespace() => {}
-            '.' | ',' | '(' | ')' => words.push(Word::Mark(c)),
-            '"' => {
-                let mut name = String::new();
-                loop {
-                    match rest.next() {
-                        Some('"') if rest.next_if_eq(&'"').is_some() => name.push('"'),
-                        Some('"') => break,
-                        Some(c) => name.push(c),
-                        None => return Err("a name in double quotes has no end".to_string()),
-                    }
-                }
-                words.push(Word::Name(name, true));
-            }
-            c => {
-                let mut name = String::from(c.to_ascii_lowercase());
-                while let Some(c) = rest.next_if(|c| !c.is_whitespace() && !".,()\"".contains(*c)) {
-                    name.push(c.to_ascii_lowercase());
-                }
-                words.push(Word::Name(name, false));
-            }
-        }
-    }
-    Ok(words)
 }
 
 #[cfg(test)]

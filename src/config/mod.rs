@@ -3,6 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | `dsn` | a connection string, as libpq writes it |
+//! | `names` | names of tables, as SQL has them |
+//! | `tables` | TABLES: which tables a pair replicates |
 //! | `conflict_policy` | CONFLICT: which side wins, for each table and kind of conflict |
 //! | `settings` | all settings of a pair, read from `key=value` text |
 //! | `files` | finds and reads the config files |
@@ -11,6 +13,8 @@
 //! Slony-I keeps its settings in slonik scripts and in tables, PgQ in `.ini` files like these.
 
 pub mod dsn;
+mod names;
+pub mod tables;
 pub mod conflict_policy;
 pub mod settings;
 pub mod files;

@@ -8,6 +8,7 @@ pub use smtp::{Protection, Smtp};
 
 use crate::config::conflict_policy::ConflictPolicies;
 use crate::config::dsn::Dsn;
+use crate::config::tables::Tables;
 use section::{Section, is_printable};
 use std::fmt;
 use std::net::SocketAddr;
@@ -57,6 +58,7 @@ const MAIN_KEYS: &[&str] = &[
     "SLAVE_FIELD",
     "KEEPALIVE",
     "DEBUG_LEVEL",
+    "TABLES",
     "TIMEOUT",
     "POLL",
     "TWO_PHASE",
@@ -88,6 +90,8 @@ pub struct Config {
     pub slave: Dsn,
     /// In a multi-master setup: changes of this database user are marked as replayed without being replayed.
     pub skip_user: Option<String>,
+    /// The tables that the pair replicates. Changes of others are marked as replayed without being replayed.
+    pub tables: Tables,
     /// In a multi-slave setup: the boolean column of `replica_log` that belongs to this slave.
     pub slave_field: String,
     /// Whether the daemon sends a trivial query to both servers at every timeout.
@@ -141,6 +145,10 @@ impl Config {
             master: main.dsn("DSN0")?,
             slave: main.dsn("DSN1")?,
             skip_user: main.text("SKIP_USER"),
+            tables: match main.text("TABLES") {
+                Some(names) => Tables::parse(&names).map_err(|what| main.error("TABLES", what))?,
+                None => Tables::default(),
+            },
             slave_field: main.text("SLAVE_FIELD").unwrap_or_else(|| DEFAULT_SLAVE_FIELD.to_string()),
             keepalive: main.switch("KEEPALIVE")?.unwrap_or(false),
             debug_level: main.number("DEBUG_LEVEL", DEBUG_LEVELS)?.unwrap_or(DEFAULT_DEBUG_LEVEL),
@@ -186,6 +194,7 @@ impl Config {
             master,
             slave,
             skip_user: None,
+            tables: Tables::default(),
             slave_field: DEFAULT_SLAVE_FIELD.to_string(),
             keepalive: true,
             debug_level: DEFAULT_DEBUG_LEVEL,

@@ -133,11 +133,11 @@ fn without_daemon(
     checks::show_copy(&mut pair.master, &config.slave_field)?;
     pair.slave.query("set the session up", pair_sql::COMMIT_DURABLY, &[])?;
     pair.master.query("set the session up", pair_sql::COMMIT_DURABLY, &[])?;
-    let (tables, notes) = plan::choose(&mut pair.master, &options.tables)?;
+    let (tables, notes) = plan::choose(&mut pair.master, &config.tables, &options.tables)?;
     notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     if options.schema {
         let sides = (&mut pair.master, &mut pair.slave);
-        let parts = (!options.tables.is_empty(), options.no_owner);
+        let parts = (!options.tables.is_empty() || config.tables.is_limited(), options.no_owner);
         let notes = schema::create(config, sides, &tables, parts, control)?;
         notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     }
@@ -167,7 +167,8 @@ fn without_daemon(
     let snapshot = snapshot_session.snapshot.as_str();
     failpoint::reached("copy-loaded");
     add_checks(options, (&mut pair.master, &mut pair.slave), report)?;
-    let relations = if scope.is_whole { None } else { Some(plans.iter().map(|plan| plan.relation.clone()).collect()) };
+    let are_all = scope.is_whole && !config.tables.is_limited();
+    let relations = if are_all { None } else { Some(plans.iter().map(|plan| plan.relation.clone()).collect()) };
     let sequences = sequences::set_all(&mut pair.master, &mut pair.slave, relations, report)?;
     if scope.is_whole {
         write_position(&mut pair, &scope)?;

@@ -7,6 +7,7 @@
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
 use crate::base::shown::listed;
+use crate::config::tables::Tables;
 use crate::copy::sql;
 use crate::server::session::{Row, Session};
 use std::collections::HashMap;
@@ -67,8 +68,8 @@ impl Captured {
     }
 }
 
-/// The tables to copy: all that are logged, or those among them that the operator names. And notes for the operator.
-pub fn choose(master: &mut Session, wanted: &[String]) -> Result<(Vec<Captured>, Vec<String>)> {
+/// The tables to copy: all of the pair's that are logged, or those among them that the operator names. And notes for the operator.
+pub fn choose(master: &mut Session, pairs: &Tables, wanted: &[String]) -> Result<(Vec<Captured>, Vec<String>)> {
     let rows = master.query("look for logged tables", sql::CAPTURED, &[])?;
     let all: Vec<Captured> = rows
         .iter()
@@ -80,6 +81,7 @@ pub fn choose(master: &mut Session, wanted: &[String]) -> Result<(Vec<Captured>,
             is_conditional: row.get("conditional"),
             is_known: row.get("known"),
         })
+        .filter(|table| pairs.has(&table.relation))
         .collect();
     let chosen = if wanted.is_empty() { all } else { named(&all, wanted)? };
     if chosen.is_empty() {
@@ -89,7 +91,7 @@ pub fn choose(master: &mut Session, wanted: &[String]) -> Result<(Vec<Captured>,
             "copy",
             "no table has the trigger that logs its changes",
         )
-        .with_hint("create the triggers first: pyreplica install DSN0"));
+        .with_hint("create the triggers first: pyreplica install DSN0; if TABLES is set, look at the names there"));
     }
     let (left_out, copied): (Vec<Captured>, Vec<Captured>) =
         chosen.into_iter().partition(|table| table.is_conditional || !table.is_known);
@@ -97,7 +99,7 @@ pub fn choose(master: &mut Session, wanted: &[String]) -> Result<(Vec<Captured>,
     if copied.is_empty() {
         return Err(Error::new(Kind::Setup, Some(Side::Master), "copy", notes.join("; ")));
     }
-    if wanted.is_empty() {
+    if wanted.is_empty() && !pairs.is_limited() {
         let rows = master.query("look for tables that are not logged", &sql::UNLOGGED, &[])?;
         let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         if !names.is_empty() {

@@ -92,7 +92,7 @@ pub fn diagnose(
     if let (Some(origin), Some(slave)) = (log, &mut slave) {
         copy::examine(&mut report, &pair_key(origin, &config.slave_field), source, worker, slave);
     }
-    tables::examine(&mut report, log.is_some(), master.as_mut(), slave.as_mut());
+    tables::examine(&mut report, &config.tables, log.is_some(), master.as_mut(), slave.as_mut());
     roles::examine(&mut report, config, source, roles, master.as_mut(), slave.as_mut());
     if let (Some(master), Some(slave)) = (&mut master, &mut slave) {
         if pair::examine(&mut report, master, slave) {

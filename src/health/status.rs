@@ -173,7 +173,7 @@ pub fn look(
         asked.unwrap_or_else(|error| status.add_failure(&error));
     }
     if let (Some(master), Some(slave), true) = (&mut master, &mut slave, with_sequences && config.sequences.is_some()) {
-        status.sequences = comparison::compare(master, slave).ok();
+        status.sequences = comparison::compare(master, slave, &config.tables).ok();
     }
     status.find_problems(config, source);
     status

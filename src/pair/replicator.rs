@@ -54,7 +54,7 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
     let mut housekeeping = Housekeeping::default();
     let (mut quiet_since, mut replayed_at, mut recovered_at) = (Instant::now(), Instant::now(), Instant::now());
     let mut pace = Pace::default();
-    let mut sequences = Follower::new(&config.name, config.sequences, config.timeout);
+    let mut sequences = Follower::new(config, config.sequences);
     let mut pause = None;
     while !control.is_stopping() {
         let was_paused = pause.is_some();
@@ -130,7 +130,7 @@ pub fn once(config: &Config, control: &Control) -> Result<u64> {
         }
     };
     let config = &config;
-    let mut sequences = Follower::new(&config.name, config.sequences, config.timeout);
+    let mut sequences = Follower::new(config, config.sequences);
     let changes = drain(config, &mut pair, (&mut Pace::default(), &mut sequences), &mut |_| ())?;
     sequences.finish(&mut pair.master, &mut pair.slave)?.into_iter().for_each(|warning| pair.warn(warning));
     let mut housekeeping = Housekeeping::default();
@@ -141,7 +141,7 @@ pub fn once(config: &Config, control: &Control) -> Result<u64> {
 /// Replays everything that is pending, without looking at the roles.
 pub fn drain_as(config: &Config, control: &Control, purpose: Purpose) -> Result<u64> {
     let mut pair = connect(config, control, purpose)?;
-    let mut sequences = Follower::new(&config.name, None, config.timeout);
+    let mut sequences = Follower::new(config, None);
     drain(config, &mut pair, (&mut Pace::default(), &mut sequences), &mut |_| ())
 }
 

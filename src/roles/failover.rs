@@ -65,6 +65,11 @@ pub fn run(
     control: &Control,
     report: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Outcome> {
+    if config.tables.is_limited() {
+        let why = "TABLES is set: the slave has some of the master's tables only";
+        return Err(Error::new(Kind::Setup, None, "make the slave the master", why)
+            .with_hint("a failover is for a pair that replicates all tables"));
+    }
     let BothSides { master, slave, config, roles } = connect_pair::open(config, "failover", control);
     let field = config.slave_field.clone();
     let (mut slave, master) = match (master, slave) {

@@ -46,6 +46,12 @@ pub fn before(sides: &mut Sides, config: &Config, source: &str, control: &Contro
             "an exchange of roles is for a pair with one master",
         ));
     }
+    if sides.config.tables.is_limited() {
+        found.push(Obstacle::new(
+            "TABLES is set: this pair replicates some tables only, and all others would be left behind",
+            "an exchange of roles is for a pair that replicates all tables",
+        ));
+    }
     let BothSides { master, slave, config: directed, roles } = connect_pair::open(config, "switchover check", control);
     found.extend(failures(diagnose(&directed, source, roles.as_ref(), master, slave)));
     control.check()?;

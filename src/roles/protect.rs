@@ -20,7 +20,8 @@ pub struct Outcome {
 pub fn protect(config: &Config, control: &Control) -> Result<Outcome> {
     let BothSides { master, slave, config, .. } = connect_pair::open(config, "protect", control);
     let (mut master, mut slave) = (master?, slave?);
-    let names = fence::replicated(&mut master)?;
+    let mut names = fence::replicated(&mut master)?;
+    names.retain(|name| config.tables.has(name));
     fence::install(&mut slave)?;
     let before = fence::look(&mut slave, &names)?;
     let passes = fence::passes(&mut slave)?;

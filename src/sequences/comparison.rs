@@ -1,6 +1,7 @@
 //! How far the sequences of the slave are, for status and doctor. It sets nothing.
 
 use crate::base::error::Result;
+use crate::config::tables::Tables;
 use crate::sequences::decision::{Decision, Rules, Why};
 use crate::sequences::sequence::{Place, Which, read};
 use crate::sequences::setting::{decisions, has_log, is_fed_back};
@@ -18,12 +19,13 @@ pub struct Comparison {
     pub is_fed_back: bool,
 }
 
-pub fn compare(master: &mut Session, slave: &mut Session) -> Result<Comparison> {
+/// `tables`: those that the pair replicates.
+pub fn compare(master: &mut Session, slave: &mut Session, tables: &Tables) -> Result<Comparison> {
     let mut comparison = Comparison { is_fed_back: is_fed_back(master, slave)?, ..Comparison::default() };
     if comparison.is_fed_back {
         return Ok(comparison);
     }
-    let on_master = read(master, Which::default(), |_| true)?;
+    let on_master = read(master, Which::default(), |sequence| sequence.is_of(tables))?;
     let rules = Rules { slave_has_log: has_log(slave)?, ..Rules::default() };
     for (sequence, _, decision) in decisions(master, slave, &on_master, rules)? {
         let name = sequence.name.clone();

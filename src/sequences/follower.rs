@@ -12,6 +12,7 @@
 
 use crate::base::error::{Error, Result};
 use crate::base::shown::listed;
+use crate::config::settings::Config;
 use crate::sequences::decision::{Rules, Why};
 use crate::sequences::known::Known;
 use crate::sequences::sequence::is_of_the_session;
@@ -50,16 +51,17 @@ pub struct Follower {
 }
 
 impl Follower {
-    pub fn new(name: &str, every: Option<Duration>, timeout: Duration) -> Follower {
+    /// `every`: how often at most; None if they do not follow.
+    pub fn new(config: &Config, every: Option<Duration>) -> Follower {
         Follower {
-            name: name.to_string(),
+            name: config.name.clone(),
             every,
-            timeout,
+            timeout: config.timeout,
             is_due: true,
             looked_at: None,
             took: Duration::ZERO,
             retried_at: None,
-            known: Known::default(),
+            known: Known::new(&config.tables),
             told: HashSet::new(),
             is_fed_back: false,
             failures: 0,

@@ -3,6 +3,7 @@
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
+use crate::config::tables::Tables;
 use crate::sequences::sequence::{PAGE, Sequence, Which, is_of_the_session, read};
 use crate::sequences::sql;
 use crate::server::session::Session;
@@ -13,8 +14,9 @@ const MOVED: &str = "look for sequences that have moved";
 /// Whoever may create sequences must not fill the daemon's memory. So many take some 50 MB.
 const MOST: i64 = 100_000;
 
-#[derive(Default)]
 pub struct Known {
+    /// The tables that the pair replicates.
+    tables: Tables,
     /// How each was when it was last dealt with, by its number. One that is to be dealt with again has no place.
     sequences: HashMap<u32, Sequence>,
     /// The state of the catalog before all were read. None if all are to be read again.
@@ -22,6 +24,10 @@ pub struct Known {
 }
 
 impl Known {
+    pub fn new(tables: &Tables) -> Known {
+        Known { tables: tables.clone(), sequences: HashMap::new(), catalog: None }
+    }
+
     /// Those that are not as they were.
     pub fn moved(&mut self, master: &mut Session) -> Result<Vec<Sequence>> {
         let row = master.transaction(&sql::begin(false), |master| master.query_one(MOVED, sql::CATALOG, &[]))?;
@@ -42,8 +48,11 @@ impl Known {
                 Err(_) => {}
             }
         }
-        let (mut there, sequences) = (HashSet::new(), &self.sequences);
+        let (mut there, sequences, tables) = (HashSet::new(), &self.sequences, &self.tables);
         let moved = read(master, Which::default(), |sequence| {
+            if !sequence.is_of(tables) {
+                return false;
+            }
             there.insert(sequence.oid);
             sequences.get(&sequence.oid).is_none_or(|known| !known.is_as(sequence))
         })?;

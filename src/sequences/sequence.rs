@@ -1,6 +1,7 @@
 //! The sequences of one side, read page by page.
 
 use crate::base::error::{Error, Kind, Result};
+use crate::config::tables::Tables;
 use crate::sequences::sql;
 use crate::server::session::{Row, Session, ToSql};
 use std::collections::HashMap;
@@ -51,6 +52,11 @@ pub struct Column {
 }
 
 impl Sequence {
+    /// Whether a pair that is limited to some tables cares for it: by its own name or schema, or by the table of its column.
+    pub fn is_of(&self, tables: &Tables) -> bool {
+        tables.has(&self.name) || self.column.as_ref().is_some_and(|column| tables.has(&column.table))
+    }
+
     /// Nothing has changed but perhaps the place of one that has given no number yet.
     pub fn is_as(&self, other: &Sequence) -> bool {
         let place = other.place;

@@ -104,8 +104,9 @@ impl Found {
     fn of(config: &Config, limit: i64, control: &Control) -> Result<Found> {
         let mut release = Release::open(config, "pending", control)?;
         let queries = SkipQueries::new(&config.slave_field, &release.hstore_schema);
-        let parameters: [&(dyn ToSql + Sync); 5] =
-            [&config.slave_field, &config.skip_user, &release.slave_identity, &MAX_READ, &limit];
+        let tables = config.tables.pattern();
+        let parameters: [&(dyn ToSql + Sync); 6] =
+            [&config.slave_field, &config.skip_user, &release.slave_identity, &MAX_READ, &limit, &tables];
         let rows = match release.master.query("look at what waits", &queries.waiting, &parameters) {
             Err(error) if error.is_of_encoding() => {
                 release.master.query("look at what waits", &queries.waiting_escaped, &parameters)?

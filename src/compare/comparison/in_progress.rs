@@ -49,11 +49,13 @@ impl PendingChanges {
         let origin = checks::origin(&master_identity, checks::log_oid(master)?);
         checks::slave_fields(config, master)?;
         let skip_user = config.skip_user.as_deref().map_or("NULL".to_string(), quote_literal);
+        let tables = config.tables.pattern().map_or("NULL::text".to_string(), |pattern| quote_literal(&pattern));
         let own = quote_ident(&config.slave_field);
         let waiting = sql::PENDING
             .replace("l.replicated", &format!("l.{own}"))
             .replace("$field", &quote_literal(&config.slave_field))
             .replace("$skip_user", &skip_user)
+            .replace("$tables", &tables)
             .replace("$slave", &quote_literal(&slave_identity));
         let has_held: bool = slave.query_one("look for held changes", replay_sql::HAS_HELD, &[])?.get(0);
         let has_log: bool = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);

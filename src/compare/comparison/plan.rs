@@ -84,11 +84,12 @@ pub fn plans(config: &Config, master: &mut Session, slave: &mut Session, wanted:
         sorted: HashMap::new(),
     };
     let mut tables = master.query("look at the tables", &sql::REPLICATED, &[]).map_err(add_grant_hint)?;
+    tables.retain(|row| config.tables.has(row.get("relation")));
     if !wanted.is_empty() {
         for name in wanted {
             if !tables.iter().any(|row| is_called(row, name)) {
                 return Err(Error::new(Kind::Setup, Some(Side::Master), format!("find table {name}"), "there is none")
-                    .with_hint("name it as table, or as schema.table"));
+                    .with_hint("name it as table, or as schema.table; if TABLES is set, it must be one of these"));
             }
         }
         tables.retain(|row| wanted.iter().any(|name| is_called(row, name)));

@@ -46,7 +46,7 @@ pub(super) fn run(
     let mut release = Release::open(config, "copy", control)?;
     checks::show_copy(&mut release.master, &config.slave_field)?;
     let key = release.pair.clone();
-    let (tables, notes) = plan::choose(&mut release.master, &options.tables)?;
+    let (tables, notes) = plan::choose(&mut release.master, &config.tables, &options.tables)?;
     notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     if options.schema {
         let sides = (&mut release.master, &mut release.slave);

@@ -22,7 +22,7 @@ pub(super) fn examine(
         direction(report, config, roles);
     }
     let (Some(master), Some(slave)) = (master, slave) else { return };
-    let looked = look(master, slave);
+    let looked = look(config, master, slave);
     let Some((on_master, on_slave, has_log)) = report.ok_or_warning(None, "fence", looked) else { return };
     let up = names(&on_master, |table| table.is_up);
     if !up.is_empty() && roles.is_none_or(|roles| roles.state == State::Settled) {
@@ -66,8 +66,9 @@ fn direction(report: &mut Diagnosis, config: &Config, roles: &Roles) {
 }
 
 /// The fence on both sides, and whether the slave has a log.
-fn look(master: &mut Session, slave: &mut Session) -> Result<(Vec<Fenced>, Vec<Fenced>, bool)> {
-    let names = fence::replicated(master)?;
+fn look(config: &Config, master: &mut Session, slave: &mut Session) -> Result<(Vec<Fenced>, Vec<Fenced>, bool)> {
+    let mut names = fence::replicated(master)?;
+    names.retain(|name| config.tables.has(name));
     let has_log = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);
     Ok((fence::look(master, &names)?, fence::look(slave, &names)?, has_log))
 }

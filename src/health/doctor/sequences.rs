@@ -12,7 +12,7 @@ use crate::server::session::Session;
 const SUBJECT: &str = "sequences";
 
 pub(super) fn examine(report: &mut Diagnosis, config: &Config, master: &mut Session, slave: &mut Session) {
-    let compared = compare(master, slave);
+    let compared = compare(master, slave, &config.tables);
     let Some(compared) = report.ok_or_warning(None, SUBJECT, compared) else { return };
     let side = Some(Side::Slave);
     if compared.is_fed_back {

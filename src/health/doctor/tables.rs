@@ -4,6 +4,7 @@ use super::whole_rows::{self, WholeRow};
 use super::{Diagnosis, Level, lost_rows};
 use crate::base::error::Result;
 use crate::base::names::{Side, quote_ident, quote_literal};
+use crate::config::tables::Tables;
 use crate::health::sql;
 use crate::server::checks;
 use crate::server::session::{Row, Session};
@@ -48,15 +49,17 @@ struct Column {
 
 type Catalog = BTreeMap<(String, String), Table>;
 
-/// `has_log` says whether the log is installed on the master.
+/// `tables`: those that the pair replicates; `has_log` says whether the log is installed on the master.
 pub(super) fn examine(
     report: &mut Diagnosis,
+    tables: &Tables,
     has_log: bool,
     mut master: Option<&mut Session>,
     slave: Option<&mut Session>,
 ) {
     let on_master = master.as_mut().and_then(|master| {
-        let asked = catalog(master);
+        let asked = catalog(master)
+            .map(|catalog| catalog.into_iter().filter(|(_, table)| tables.has(&table.relation)).collect::<Catalog>());
         report.ok_or_warning(Some(Side::Master), "tables", asked)
     });
     let Some(slave) = slave else {
