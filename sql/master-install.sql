@@ -1570,8 +1570,9 @@ as $py_log_knows$
 declare
     found oid;
 begin
+    -- A name from the catalog has the collation "C", for which the index would not do.
     if exists (select from public.replica_table t
-                where t.name = $1 and ($2 is null or t.relation = $2 or t.relation is null)) then
+                where t.name = $1 collate "default" and ($2 is null or t.relation = $2 or t.relation is null)) then
         return true;
     end if;
     found := (
@@ -1625,8 +1626,9 @@ drop function if exists public.py_log_create_tg(regclass, text), public.py_log_c
 
 -- Creates the triggers on one table, or on the partitioned table that it is a partition of, and returns one line that
 -- says so. level: row or statement. NULL keeps the level that the table has, or is row.
+-- A session that makes triggers on thousands of tables plans its queries while pg_trigger is small, where it would not use an index.
 create or replace function public.py_log_create_tg(relation regclass, shown text, level text) returns text language plpgsql
-    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set enable_seqscan = off
 as $py_log_create_tg$
 declare
     -- A partition is replicated through its root, so partitions that are created later need no call.
@@ -1672,7 +1674,7 @@ declare
     always constant boolean := exists (
         select from pg_trigger where tgrelid = target and tgname in ('!replica_tg', trigger) and tgenabled = 'A');
     -- The transition tables of a partition or a parent hold other rows than those that changed in the table itself.
-    family constant boolean := by_partition or exists (select from pg_inherits where target in (inhrelid, inhparent));
+    family constant boolean := by_partition or exists (select from pg_inherits where inhrelid = target or inhparent = target);
     setting constant text := format('pyreplica.running_%s', replace(gen_random_uuid()::text, '-', ''));
     condition text := '';
     event text;
@@ -1709,7 +1711,7 @@ begin
                 or t.tgfoid = copied
                 or t.tgqual is null and t.tgfoid = 'public.py_log_replica()'::regprocedure)
            and t.tgparentid = 0
-           and (t.tgrelid = target or t.tgrelid in (select relid from pg_partition_tree(target)))
+           and t.tgrelid = any (array(select target::oid union select relid from pg_partition_tree(target)))
     loop
         execute former;
     end loop;
@@ -1747,8 +1749,8 @@ begin
     perform pyreplica.register(target);
     perform public.py_log_warn_before(target, shown);
     return format('created trigger on %s (%s)', shown, coalesce(array_to_string(keys, ','), 'replica identity full')) || case
-        when exists (select from pg_class where relpersistence = 'u'
-                        and (oid = target or relkind = 'r' and oid in (select relid from pg_partition_tree(target))))
+        when exists (select from pg_class where relpersistence = 'u' and (oid = target or relkind = 'r')
+                        and oid = any (array(select target::oid union select relid from pg_partition_tree(target))))
         then '; it is unlogged: a crash of this server empties it, which nothing logs' else '' end;
 end
 $py_log_create_tg$;

@@ -38,6 +38,7 @@ mod libpq;
 mod locks;
 mod lost_rows;
 mod mail;
+mod many_tables;
 mod masters;
 mod memory;
 mod metrics;

@@ -52,8 +52,9 @@ as $py_log_knows$
 declare
     found oid;
 begin
+    -- A name from the catalog has the collation "C", for which the index would not do.
     if exists (select from public.replica_table t
-                where t.name = $1 and ($2 is null or t.relation = $2 or t.relation is null)) then
+                where t.name = $1 collate "default" and ($2 is null or t.relation = $2 or t.relation is null)) then
         return true;
     end if;
     found := (

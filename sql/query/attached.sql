@@ -17,7 +17,7 @@ select format('%I.%I', n.nspname, c.relname) as relation, format('%I.%I', m.nspn
   join pg_class c on c.oid = e.relid
   join pg_namespace n on n.oid = c.relnamespace
   join pg_type y on y.oid = c.reltype
-  join pg_class l on l.relkind = 'r' and l.oid in (select relid from pg_partition_tree(c.oid))
+  join pg_class l on l.relkind = 'r' and l.oid = any (array(select relid::oid from pg_partition_tree(c.oid)))
   join pg_namespace k on k.oid = l.relnamespace
  where t.tgparentid = 0 and t.tgtype & 1 = 1 and i.xmin <> y.xmin and age(i.xmin) < age(t.xmin)
  order by 1

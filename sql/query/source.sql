@@ -12,7 +12,7 @@ select r.name as relation, greatest(t.rows, 0)::bigint as rows, t.bytes, a.names
   cross join lateral (
       select sum(p.reltuples) as rows, coalesce(sum(pg_table_size(p.oid)), 0)::bigint as bytes
         from pg_class p
-       where p.oid = c.oid or c.relkind = 'p' and p.oid in (select relid from pg_partition_tree(c.oid) where isleaf)) t
+       where p.oid = any (array(select c.oid union all select relid from pg_partition_tree(c.oid) where isleaf))) t
   cross join lateral (
       select coalesce(array_agg(a.attname::text order by a.attnum), '{}') as names,
              coalesce(array_agg(a.atttypid::bigint order by a.attnum), '{}') as type_oids,

@@ -3,7 +3,7 @@
 select r.name as relation, c.relkind = 'p' as partitioned, a.names, a.type_oids, a.modifiers, a.generated,
        -- Whether there are triggers, of the application or of a foreign key. They run unless the session is in the replica role.
        exists (select from pg_trigger t
-                where t.tgrelid in (select c.oid union select relid from pg_partition_tree(c.oid)) and t.tgenabled = 'O'
+                where t.tgrelid = any (array(select c.oid union select relid from pg_partition_tree(c.oid))) and t.tgenabled = 'O'
                   and t.tgname !~ '^!replica_') as watched
   from unnest($1::text[]) r (name)
   join pg_class c on c.oid = to_regclass(r.name) and c.relkind in ('r', 'p')

@@ -7,9 +7,8 @@ select quote_ident(n.nspname) || '.' || quote_ident(c.relname)
    and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pyreplica')
    and (n.nspname <> 'public' or c.relname <> all (array['replica_log']))
    and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
-   and not exists (select from pg_trigger t
-                    where t.tgfoid in (select p.oid from pg_proc p join pg_namespace f on f.oid = p.pronamespace
-                                            where (f.nspname, p.proname) in (('public', 'py_log_replica'), ('pyreplica', 'by_partition')))
-                      and t.tgtype & 1 = 1
-                      and t.tgrelid in (select c.oid union select relid from pg_partition_tree(c.oid)))
+   and c.oid not in (select coalesce(pg_partition_root(t.tgrelid)::oid, t.tgrelid) from pg_trigger t
+                      where t.tgfoid in (select p.oid from pg_proc p join pg_namespace f on f.oid = p.pronamespace
+                                          where (f.nspname, p.proname) in (('public', 'py_log_replica'), ('pyreplica', 'by_partition')))
+                        and t.tgtype & 1 = 1)
  order by 1

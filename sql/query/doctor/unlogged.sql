@@ -9,7 +9,7 @@ select 'warning' as level, 'unlogged tables' as subject,
   join pg_namespace n on n.nspname = r.schema
   join pg_class c on c.relnamespace = n.oid and c.relname = r.name
   join pg_class p on p.relpersistence = 'u' and p.relkind = 'r'
-                 and (p.oid = c.oid or p.oid in (select relid from pg_partition_tree(c.oid)))
+                 and p.oid = any (array(select c.oid union all select relid from pg_partition_tree(c.oid)))
   join pg_namespace s on s.oid = p.relnamespace
  cross join lateral (select format('%I.%I', s.nspname, p.relname) as name) x
  order by x.name

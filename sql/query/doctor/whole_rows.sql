@@ -13,7 +13,7 @@ select 'note' as level, 'whole rows' as subject,
  cross join lateral (
      select coalesce(sum(l.reltuples) filter (where l.reltuples > 0), 0)::bigint as rows
        from pg_class l
-      where l.relkind = 'r' and (l.oid = c.oid or l.oid in (select p.relid from pg_partition_tree(c.oid) p))) s
+      where l.relkind = 'r' and l.oid = any (array(select c.oid union select p.relid from pg_partition_tree(c.oid) p))) s
  -- Columns of PostgreSQL's own types that a btree index orders.
  cross join lateral (
      select array_agg(a.attnum) as numbers
