@@ -19,7 +19,7 @@ use crate::config::settings::Config;
 use crate::daemon::outbox::Outbox;
 use crate::daemon::report;
 use crate::daemon::watchdog;
-use crate::health::metrics::Served;
+use crate::health::metrics::{Served, Wanted};
 use crate::pair::connecting::SWITCHED_PAUSE;
 use crate::pair::listener::RetryWait;
 use crate::pair::replicator::{self, Milestone};
@@ -27,7 +27,7 @@ use crate::process::logger::{self, OWN_TARGET};
 use crate::process::signals::{Signal, Signals};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -71,7 +71,7 @@ pub fn run(mut loaded: LoadedConfigs, mode: Mode, reload: Option<Reload>) -> Res
     watch_signals(sender.clone()).map_err(|e| Error::new(Kind::Internal, None, "watch for signals", e))?;
     let task: Task = match mode {
         Mode::Once => {
-            loaded.configs.iter_mut().for_each(|config| config.smtp = None);
+            loaded.configs.iter_mut().for_each(|config| (config.smtp, config.metrics) = (None, None));
             Arc::new(|config, control, _| drain_once(config, control))
         }
         Mode::UntilItWorks | Mode::Forever => Arc::new(move |config, control, outbox| {
@@ -79,11 +79,7 @@ pub fn run(mut loaded: LoadedConfigs, mode: Mode, reload: Option<Reload>) -> Res
             keep_running(config, control, outbox, mode == Mode::UntilItWorks, &report::record, replicator::run)
         }),
     };
-    let mut served = Served::default();
-    if mode != Mode::Once {
-        served.serve(loaded.configs.iter());
-    }
-    Ok(supervise(loaded, &task, &sender, &events, reload.as_ref(), &mut served))
+    Ok(supervise(loaded, &task, &sender, &events, reload.as_ref()))
 }
 
 /// What a pair's thread does from beginning to end.
@@ -102,14 +98,15 @@ struct Pair {
 }
 
 impl Pair {
-    /// The settings with which it runs from now on. None if it ends.
-    fn next_config(&self) -> Option<&Config> {
-        match &self.plan {
-            _ if self.has_ended => None,
-            Plan::Run => Some(&self.config),
-            Plan::Restart(config) => Some(config),
-            Plan::End => None,
-        }
+    /// What is to be served about it from now on. None if it ends.
+    fn wanted(&self) -> Option<Wanted<'_>> {
+        let config = match &self.plan {
+            _ if self.has_ended => return None,
+            Plan::Run => &self.config,
+            Plan::Restart(config) => config,
+            Plan::End => return None,
+        };
+        Some(Wanted { config, source: source(config, self.file.as_deref()) })
     }
 }
 
@@ -154,12 +151,13 @@ fn supervise(
     sender: &Sender<Event>,
     events: &Receiver<Event>,
     reload: Option<&Reload>,
-    served: &mut Served,
 ) -> Vec<Failure> {
     let mut files = loaded.files.into_iter();
     let numbered = loaded.configs.into_iter().enumerate();
     let mut pairs: Vec<Pair> =
         numbered.map(|(number, config)| start(number, config, files.next(), task, sender)).collect();
+    let mut served = Served::default();
+    served.serve(pairs.iter().filter_map(Pair::wanted));
     let mut mail_threads = pairs.iter().filter(|pair| pair.outbox.sends_mails()).count();
     let mut failures = Vec::new();
     let mut stage = Stage::Running;
@@ -173,7 +171,7 @@ fn supervise(
             (Some(Event::Reload), Stage::Running) => {
                 if let Some(reload) = reload {
                     mail_threads += reload::apply(&mut pairs, reload(), task, sender);
-                    served.serve(pairs.iter().filter_map(Pair::next_config));
+                    served.serve(pairs.iter().filter_map(Pair::wanted));
                 }
             }
             // The process is ending anyway.
@@ -202,6 +200,11 @@ fn supervise(
     }
     send_remaining_mails(&pairs, mail_threads, events);
     failures
+}
+
+/// Names the pair on a command line.
+fn source(config: &Config, file: Option<&Path>) -> String {
+    file.map_or_else(|| format!("'{}' '{}'", config.master, config.slave), |file| file.display().to_string())
 }
 
 fn end(pair: &mut Pair, failure: Option<&Failure>, stage: &Stage) {

@@ -5,6 +5,7 @@
 //! | `sql` | statements of doctor and status |
 //! | `doctor` | checks what replication needs, and gives the statements that fix it |
 //! | `status` | lag, last error, transactions in doubt, held changes |
+//! | `observer` | looks at a pair now and then, and keeps what its databases said last |
 //! | `metrics` | the same over HTTP, for Prometheus |
 //!
 //! PostgreSQL: `pg_stat_subscription` and `pg_stat_subscription_stats`. Slony-I: `sl_status`.
@@ -12,4 +13,5 @@
 pub mod sql;
 pub mod doctor;
 pub mod status;
+pub mod observer;
 pub mod metrics;

@@ -61,6 +61,8 @@ pub struct PairStatus {
     /// None if they do not follow, or were not looked at.
     pub sequences: Option<Comparison>,
     pub problems: Vec<Problem>,
+    /// On which sides a question has failed.
+    failed: Vec<Option<Side>>,
 }
 
 /// The session that holds the slave's lock on the master.
@@ -139,7 +141,7 @@ pub fn look(
     config: &Config,
     source: &str,
     roles: Option<Roles>,
-    (master, slave): (Result<Session>, Result<Session>),
+    (master, slave): (&mut Result<Session>, &mut Result<Session>),
     with_sequences: bool,
 ) -> PairStatus {
     let (name, field) = (config.name.clone(), config.slave_field.clone());
@@ -155,8 +157,8 @@ pub fn look(
         }
         None => None,
     };
-    let mut sessions: Vec<&mut Session> = [&mut master, &mut slave].into_iter().flatten().collect();
-    match in_doubt(config, origin, &mut sessions) {
+    let sessions = [&mut master, &mut slave].into_iter().flatten();
+    match in_doubt(config, origin, sessions) {
         Ok(in_doubt) if origin.is_some() || in_doubt.batches > 0 => status.in_doubt = Some(in_doubt),
         Ok(_) => {}
         Err(error) => status.add_failure(&error),
@@ -180,6 +182,12 @@ pub fn look(
 }
 
 impl PairStatus {
+    /// Of a pair that cannot be asked.
+    pub fn unknown(config: &Config, problem: Problem) -> PairStatus {
+        let (name, field) = (config.name.clone(), config.slave_field.clone());
+        PairStatus { name, field, problems: vec![problem], ..PairStatus::default() }
+    }
+
     /// The state in one word.
     pub fn state(&self) -> &'static str {
         let is_failing = self.error.as_ref().is_some_and(|error| error.recovered.is_none());
@@ -203,25 +211,31 @@ impl PairStatus {
         self.daemon.is_some() && !self.problems.iter().any(|problem| problem.is_failure)
     }
 
-    fn opened(&mut self, side: usize, session: Result<Session>) -> Option<Session> {
-        let opened = session.and_then(|mut session| {
+    fn opened<'a>(&mut self, side: usize, session: &'a mut Result<Session>) -> Option<&'a mut Session> {
+        let set_up = |session: &mut Session| {
             session.message("set the session up", sql::READ_ONLY)?;
-            session.message("set the session up", backlog_sql::READ_BY_INDEX)?;
-            Ok(session)
-        });
-        match opened {
-            Ok(session) => {
-                self.reached[side] = true;
-                Some(session)
-            }
-            Err(error) => {
-                self.add_failure(&error);
-                None
-            }
+            session.message("set the session up", backlog_sql::READ_BY_INDEX).map(drop)
+        };
+        match session {
+            Ok(session) => match set_up(session) {
+                Ok(()) => {
+                    self.reached[side] = true;
+                    return Some(session);
+                }
+                Err(error) => self.add_failure(&error),
+            },
+            Err(error) => self.add_failure(error),
         }
+        None
+    }
+
+    /// Whether a question to this side has failed.
+    pub fn has_failed_on(&self, side: Side) -> bool {
+        self.failed.iter().any(|failed| failed.is_none_or(|failed| failed == side))
     }
 
     fn add_failure(&mut self, error: &Error) {
+        self.failed.push(error.side());
         self.problems.push(Problem {
             is_failure: true,
             text: error.to_string(),
@@ -333,7 +347,11 @@ fn last_error(master: &mut Session, field: &str) -> Result<Option<LastError>> {
 
 /// The batches of this pair that are in doubt. Without the log's origin, which only the master knows, it includes every
 /// transaction that may be one.
-fn in_doubt(config: &Config, origin: Option<u64>, sessions: &mut [&mut Session]) -> Result<InDoubt> {
+fn in_doubt<'a, 's: 'a>(
+    config: &Config,
+    origin: Option<u64>,
+    sessions: impl Iterator<Item = &'a mut &'s mut Session>,
+) -> Result<InDoubt> {
     let field = &config.slave_field;
     let family = origin.map(|origin| GidFamily::new(&config.name, field, origin));
     let mut numbers: BTreeSet<BatchNumber> = BTreeSet::new();

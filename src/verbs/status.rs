@@ -97,9 +97,10 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
 fn look(call: &Call, loaded: &LoadedConfigs, control: &Control) -> Result<Vec<PairStatus>> {
     let mut pairs = Vec::new();
     for config in &loaded.configs {
-        let BothSides { master, slave, config: directed, roles } = connect_pair::open(config, "status", control);
+        let BothSides { mut master, mut slave, config: directed, roles } =
+            connect_pair::open(config, "status", control);
         control.check()?;
-        pairs.push(status::look(&directed, &call.words_for(config), roles, (master, slave), true));
+        pairs.push(status::look(&directed, &call.words_for(config), roles, (&mut master, &mut slave), true));
     }
     control.check().map(|()| pairs)
 }
@@ -144,7 +145,7 @@ fn measure_rates(loaded: &LoadedConfigs, pairs: &[PairStatus], control: &Control
 fn show(call: &Call, loaded: &LoadedConfigs, pairs: &[PairStatus], rates: &HashMap<String, f64>) -> Result<()> {
     if call.has("--prometheus") {
         loaded.errors.iter().for_each(|error| output::complain(&format!("pyreplica: {error}\n")));
-        return output::print(&status::exposition(pairs));
+        return output::print(&status::exposition(&pairs.iter().collect::<Vec<_>>()));
     }
     if call.has("--json") {
         let documents: Vec<Json> =

@@ -24,7 +24,7 @@ fn supervised(task: Task, stops: usize, apart: Duration) -> (Vec<Failure>, Durat
     });
     let start = Instant::now();
     let loaded = LoadedConfigs { configs: vec![config("a"), config("b")], ..LoadedConfigs::default() };
-    (supervise(loaded, &task, &sender, &events, None, &mut Served::default()), start.elapsed())
+    (supervise(loaded, &task, &sender, &events, None), start.elapsed())
 }
 
 const SOON: Duration = Duration::from_millis(20);

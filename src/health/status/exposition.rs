@@ -76,7 +76,7 @@ const METRICS: &[Metric] = &[
 ];
 
 /// One sample for each pair and metric. The format requires all samples of a metric together.
-pub fn exposition(pairs: &[PairStatus]) -> String {
+pub fn exposition(pairs: &[&PairStatus]) -> String {
     let mut text = String::new();
     for Metric { name, kind, help, measure } in METRICS {
         text += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
@@ -123,7 +123,7 @@ mod tests {
             field: "replicated".to_string(),
             ..PairStatus::default()
         };
-        let text = exposition(&[pair("a \"b\" \\"), pair("c")]);
+        let text = exposition(&[&pair("a \"b\" \\"), &pair("c")]);
         assert_eq!(text.matches("# TYPE pyreplica_up gauge\n").count(), 1);
         assert!(text.contains("pyreplica_up{pair=\"a \\\"b\\\" \\\\\",field=\"replicated\"} 0\n"), "{text}");
         assert!(text.contains("pyreplica_reachable{pair=\"c\",field=\"replicated\",side=\"slave\"} 0\n"), "{text}");
