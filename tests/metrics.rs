@@ -1,18 +1,14 @@
 //! METRICS: what the daemon serves by HTTP, and that no client can hurt replication.
 
+use crate::harness::http::{ask, free_port, get, sample};
 use crate::harness::{self, Daemon, End, Pair, Still, wait_until};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const TABLE: &str = "create table t (id int primary key, a text)";
-
-/// A port that nobody has at the moment.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 struct Served {
     pair: Pair,
@@ -42,22 +38,12 @@ impl Served {
     }
 
     fn get(&self, path: &str) -> String {
-        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
+        get(self.port, path)
     }
 
     fn ask(&self, request: &str) -> String {
         ask(self.port, request)
     }
-}
-
-/// The whole answer, with its head.
-fn ask(port: u16, request: &str) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(harness::PATIENCE)).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
 }
 
 /// Two pairs in one process, at one address.
@@ -84,11 +70,11 @@ impl Several {
 
     /// What a scrape says of each pair. None if nothing.
     fn up(&self) -> [Option<bool>; 2] {
-        let answer = ask(self.port, "GET /metrics HTTP/1.1\r\n\r\n");
+        let answer = get(self.port, "/metrics");
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         [0, 1].map(|index| {
-            let sample = format!("\npyreplica_up{{pair=\"{}\",field=\"replicated\"}} ", self.pairs[index].name);
-            answer.split_once(&sample).map(|(_, value)| value.starts_with('1'))
+            let up = format!("pyreplica_up{{pair=\"{}\",field=\"replicated\"}}", self.pairs[index].name);
+            sample(&answer, &up).map(|up| up == 1.0)
         })
     }
 
@@ -133,6 +119,34 @@ fn metrics_and_health_follow_the_pair() {
     served.pair.run_on_slave("delete from t where id = 2");
     wait_until("the end of it is shown", || served.get("/health").starts_with("HTTP/1.1 200 "));
     assert!(served.daemon.terminate().success());
+}
+
+/// Counters begin at zero with the process, and only grow.
+#[test]
+fn the_daemon_counts_what_it_replays_its_errors_and_conflicts() {
+    let served = Served::start();
+    let labels = format!("{{pair=\"{}\",field=\"replicated\"}}", served.pair.name);
+    let count = |name: &str| sample(&served.get("/metrics"), &format!("pyreplica_{name}_total{labels}")).unwrap();
+    served.pair.run("insert into t select n, 'a' from generate_series(1, 30) n");
+    wait_until("they are counted", || count("changes_replayed") == 30.0);
+    assert_eq!((count("errors"), count("conflicts")), (0.0, 0.0));
+    served.pair.run_on_slave("update t set a = 'other' where id <= 2");
+    served.pair.run("update t set a = 'new' where id <= 3");
+    wait_until("conflicts are counted", || (count("changes_replayed"), count("conflicts")) == (33.0, 2.0));
+    served.pair.run_on_slave("insert into t values (50, 'in the way')");
+    served.pair.run("insert into t values (50, 'a')");
+    wait_until("errors are counted", || count("errors") > 1.0);
+    served.pair.run_on_slave("delete from t where id = 50");
+    wait_until("the change is counted once", || count("changes_replayed") == 34.0);
+    let scrape = served.get("/metrics");
+    assert_eq!(
+        sample(&scrape, &format!("pyreplica_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))),
+        Some(1.0)
+    );
+    for name in ["cpu_seconds_total", "resident_memory_bytes", "open_fds", "max_fds", "start_time_seconds"] {
+        let value = sample(&scrape, &format!("process_{name}"));
+        assert!(value.is_some_and(|value| value > 0.0) || cfg!(not(target_os = "linux")), "{name}: {value:?}");
+    }
 }
 
 #[test]

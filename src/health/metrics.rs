@@ -7,9 +7,10 @@
 mod clients;
 
 use crate::base::shown::shown;
+use crate::base::tally::Tally;
 use crate::config::settings::Config;
+use crate::health::exposition::{ByDaemon, Measured, exposition, of_process};
 use crate::health::observer::{Observer, Seen};
-use crate::health::status;
 use crate::process::logger::OWN_TARGET;
 use clients::Answer;
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ type Pairs = Arc<Mutex<Arc<Vec<Arc<Observer>>>>>;
 pub struct Wanted<'a> {
     pub config: &'a Config,
     pub source: String,
+    pub tally: &'a Arc<Tally>,
 }
 
 impl Served {
@@ -79,9 +81,9 @@ impl Served {
 
 /// An observer for each pair. Those that observe a pair with these settings already go on.
 fn observers(wanted: Vec<Wanted>, known: &[Arc<Observer>]) -> Vec<Arc<Observer>> {
-    let observer = |Wanted { config, source }: Wanted| match known.iter().find(|known| known.is_of(config, &source)) {
-        Some(known) => known.clone(),
-        None => Arc::new(Observer::start(config, source)),
+    let observer = |Wanted { config, source, tally }: Wanted| {
+        let known = known.iter().find(|known| known.is_of(config, &source, tally)).cloned();
+        known.unwrap_or_else(|| Arc::new(Observer::start(config, source, tally.clone())))
     };
     wanted.into_iter().map(observer).collect()
 }
@@ -98,8 +100,12 @@ fn answer(pairs: &Pairs, method: &str, path: &str) -> Answer {
 
 fn metrics(pairs: &Pairs) -> Answer {
     let seen = ask(pairs);
-    let states: Vec<_> = seen.iter().map(|seen| &*seen.status).collect();
-    Answer { status: "200 OK", body: status::exposition(&states) }
+    let measured = seen.iter().map(|Seen { status, tally, answered }| Measured {
+        status,
+        by_daemon: Some(ByDaemon { tally: tally.clone(), answered: *answered }),
+    });
+    let body = exposition(&measured.collect::<Vec<_>>()) + &of_process();
+    Answer { status: "200 OK", body }
 }
 
 fn health(pairs: &Pairs) -> Answer {

@@ -4,6 +4,7 @@
 //! time. The thread keeps its two sessions from one look to the next. Without a question it looks now and then, so that
 //! the sessions stay open. A pair has one thread and two sessions, whatever its servers do, and both end when nobody observes it any more.
 
+use crate::base::tally::Tally;
 use crate::config::settings::Config;
 use crate::health::status::{self, PairStatus, Problem};
 use crate::process::logger::OWN_TARGET;
@@ -35,6 +36,8 @@ const VERB: &str = "metrics";
 /// What somebody who asks gets to know.
 pub struct Seen {
     pub status: Arc<PairStatus>,
+    /// What the pair has done.
+    pub tally: Arc<Tally>,
     /// When the databases have answered last, if they ever have.
     pub answered: Option<SystemTime>,
 }
@@ -46,6 +49,7 @@ struct Observed {
     config: Config,
     /// Names the pair on a command line.
     source: String,
+    tally: Arc<Tally>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -67,19 +71,19 @@ struct Look {
 
 impl Observer {
     /// Starts the thread.
-    pub fn start(config: &Config, source: String) -> Observer {
-        let (state, changed) = (Mutex::default(), Condvar::new());
-        let observed = Arc::new(Observed { config: config.clone(), source, state, changed });
-        let shared = observed.clone();
+    pub fn start(config: &Config, source: String, tally: Arc<Tally>) -> Observer {
+        let (config, state, changed) = (config.clone(), Mutex::default(), Condvar::new());
         let name = format!("{} {VERB}", config.name);
+        let observed = Arc::new(Observed { config, source, tally, state, changed });
+        let shared = observed.clone();
         if let Err(e) = thread::Builder::new().name(name).spawn(move || shared.run()) {
-            log::warn!(target: OWN_TARGET, "no metrics of {}: cannot start a thread: {e}", config.name);
+            log::warn!(target: OWN_TARGET, "no metrics of {}: cannot start a thread: {e}", observed.config.name);
         }
         Observer(observed)
     }
 
-    pub fn is_of(&self, config: &Config, source: &str) -> bool {
-        self.0.config == *config && self.0.source == source
+    pub fn is_of(&self, config: &Config, source: &str, tally: &Arc<Tally>) -> bool {
+        self.0.config == *config && self.0.source == source && Arc::ptr_eq(&self.0.tally, tally)
     }
 
     /// Asks for a look, if there has not been one just now.
@@ -105,7 +109,7 @@ impl Observer {
         let answered = state.latest.as_ref().map(|look| look.answered);
         let known = state.latest.as_ref().filter(|look| look.ended + KNOWN_TIME >= Instant::now());
         let status = known.map_or_else(|| Arc::new(self.0.no_answer(since)), |look| look.status.clone());
-        Seen { status, answered }
+        Seen { status, tally: self.0.tally.clone(), answered }
     }
 }
 

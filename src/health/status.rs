@@ -3,7 +3,6 @@
 //! The databases cannot know why the daemon fails. The daemon records that in `replica_error` on the master
 //! (`report.rs`).
 
-mod exposition;
 mod problems;
 mod lag;
 mod as_text;
@@ -27,7 +26,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub use as_text::{as_json, as_table};
-pub use exposition::exposition;
 pub use lag::{Count, Lag, Progress, progress};
 
 /// The state of one pair. A field is None if there is no such thing, or if it could not be read.
@@ -50,6 +48,8 @@ pub struct PairStatus {
     pub history: Option<(String, String)>,
     pub in_doubt: Option<InDoubt>,
     pub records: SlaveRecords,
+    /// LOG_WARNING, in bytes.
+    pub log_warning: u64,
     /// What a server has waited for, instead of working for the daemon.
     pub waits: Vec<Wait>,
     /// Whether it is known if a daemon is connected.
@@ -146,7 +146,8 @@ pub fn look(
 ) -> PairStatus {
     let (name, field) = (config.name.clone(), config.slave_field.clone());
     let master_at = role::place(&config.master);
-    let mut status = PairStatus { name, field, roles, master_at, ..PairStatus::default() };
+    let log_warning = config.log_warning;
+    let mut status = PairStatus { name, field, roles, master_at, log_warning, ..PairStatus::default() };
     let mut master = status.opened(0, master);
     let mut slave = status.opened(1, slave);
     let origin = match master.as_mut().map(|master| status.ask_master(config, master)) {
@@ -190,7 +191,7 @@ impl PairStatus {
 
     /// The state in one word.
     pub fn state(&self) -> &'static str {
-        let is_failing = self.error.as_ref().is_some_and(|error| error.recovered.is_none());
+        let is_failing = self.is_failing();
         match (self.reached[0] && self.knows_daemon, &self.daemon) {
             (false, _) => "unknown",
             _ if self.records.is_paused => "paused",
@@ -199,6 +200,11 @@ impl PairStatus {
             (true, _) if is_failing => "failing",
             (true, _) => "stopped",
         }
+    }
+
+    /// Whether the daemon's last attempt failed.
+    pub fn is_failing(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| error.recovered.is_none())
     }
 
     /// Whether DSN1 is the master.

@@ -265,6 +265,7 @@ fn drain(
             pair.flags.keep_up(&mut pair.master, &mut pair.log.progress, replayed)?;
             transactions += batch.len();
             drained += replayed;
+            pair.control.tally().add_replayed(replayed);
             sequences.replayed();
             follow(pair, sequences, progress)?;
         }

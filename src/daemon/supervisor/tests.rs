@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::dsn::Dsn;
+use crate::pair::replicator::Milestone;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn config(name: &str) -> Config {
