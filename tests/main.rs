@@ -41,6 +41,7 @@ mod mail;
 mod masters;
 mod memory;
 mod metrics;
+mod monitoring;
 mod names;
 mod no_key;
 mod odd_tables;

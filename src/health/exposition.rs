@@ -2,32 +2,42 @@
 
 use crate::base::shown::shown;
 use crate::base::tally::Tally;
+use crate::health::doctor::{Finding, Level};
 use crate::health::status::PairStatus;
 use crate::process::usage::{Usage, usage};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A pair, and what only the daemon knows of it.
 pub struct Measured<'a> {
     pub status: &'a PairStatus,
-    pub by_daemon: Option<ByDaemon>,
+    pub by_daemon: Option<&'a ByDaemon>,
 }
 
 pub struct ByDaemon {
     pub tally: Arc<Tally>,
     /// When the databases have answered last.
     pub answered: Option<SystemTime>,
+    pub checked: Option<Arc<Checked>>,
 }
 
-type Measure = fn(&Measured) -> Vec<(&'static str, f64)>;
+/// What doctor has found, and when.
+pub struct Checked {
+    pub at: SystemTime,
+    pub findings: Vec<Finding>,
+}
+
+/// The further labels, as they are printed, and the value.
+type Value = (String, f64);
+
+type Measure = fn(&Measured) -> Vec<Value>;
 
 struct Metric {
     name: &'static str,
     kind: &'static str,
     help: &'static str,
-    /// The further label, if it has one.
-    label: &'static str,
-    /// The values for one pair: none if unknown, one, or one for each value of the further label.
+    /// The values for one pair: none if unknown, one, or one for each value of further labels.
     measure: Measure,
 }
 
@@ -35,8 +45,8 @@ const METRICS: &[Metric] = &[
     gauge("pyreplica_up", "Whether a daemon is connected and replication does not fail", |v| {
         one(flag(v.status.state() == "replicating"))
     }),
-    labelled("pyreplica_reachable", "Whether the side could be reached", "side", |v| {
-        vec![("master", flag(v.status.reached[0])), ("slave", flag(v.status.reached[1]))]
+    gauge("pyreplica_reachable", "Whether the side could be reached", |v| {
+        vec![side("master", v.status.reached[0]), side("slave", v.status.reached[1])]
     }),
     gauge("pyreplica_answer_timestamp_seconds", "When the databases were last asked", |v| {
         optional(v.by_daemon.as_ref().and_then(|known| known.answered).map(since_1970))
@@ -77,9 +87,17 @@ const METRICS: &[Metric] = &[
     gauge("pyreplica_failing_since_timestamp_seconds", "When it began to fail; absent if it does not", |v| {
         optional(v.status.error.as_ref().filter(|_| v.status.is_failing()).map(|e| e.since_epoch))
     }),
-    labelled("pyreplica_problems", "What status finds wrong, by its level", "level", |v| {
+    gauge("pyreplica_problems", "What status finds wrong, by its level", |v| {
         let failures = v.status.problems.iter().filter(|problem| problem.is_failure).count();
-        vec![("failure", failures as f64), ("warning", (v.status.problems.len() - failures) as f64)]
+        let value = |level, number: usize| (format!("level=\"{level}\""), number as f64);
+        vec![value("failure", failures), value("warning", v.status.problems.len() - failures)]
+    }),
+    gauge("pyreplica_doctor_findings", "What doctor finds wrong, by its check and level; absent if nothing", |v| {
+        found(v.by_daemon.as_ref().and_then(|known| known.checked.as_deref()))
+    }),
+    gauge("pyreplica_doctor_timestamp_seconds", "When doctor has checked the pair", |v| {
+        let checked = v.by_daemon.as_ref().and_then(|known| known.checked.as_ref());
+        optional(checked.map(|checked| since_1970(checked.at)))
     }),
     gauge("pyreplica_in_doubt_batches", "Batches that are prepared and not yet committed", |v| {
         optional(v.status.in_doubt.as_ref().map(|in_doubt| in_doubt.batches as f64))
@@ -107,9 +125,9 @@ const METRICS: &[Metric] = &[
     gauge("pyreplica_copying", "Whether a copy to the slave is in progress", |v| {
         optional(v.status.lag.as_ref().map(|_| flag(v.status.is_copying)))
     }),
-    labelled("pyreplica_role", "Whether the side that the config file calls DSN0 or DSN1 is the master", "side", |v| {
+    gauge("pyreplica_role", "Whether the side that the config file calls DSN0 or DSN1 is the master", |v| {
         match &v.status.roles {
-            Some(roles) => vec![("DSN0", flag(!roles.is_reversed)), ("DSN1", flag(roles.is_reversed))],
+            Some(roles) => vec![side("DSN0", !roles.is_reversed), side("DSN1", roles.is_reversed)],
             None => Vec::new(),
         }
     }),
@@ -124,11 +142,11 @@ const METRICS: &[Metric] = &[
 /// One sample for each pair and metric. The format requires all samples of a metric together.
 pub fn exposition(pairs: &[Measured]) -> String {
     let mut text = String::new();
-    for Metric { name, kind, help, label, measure } in METRICS {
+    for Metric { name, kind, help, measure } in METRICS {
         text += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
         for pair in pairs {
-            for (value_of_label, value) in measure(pair) {
-                let more = if label.is_empty() { String::new() } else { format!(",{label}=\"{value_of_label}\"") };
+            for (labels, value) in measure(pair) {
+                let more = if labels.is_empty() { labels } else { format!(",{labels}") };
                 let (pair, field) = (escaped(&pair.status.name), escaped(&pair.status.field));
                 text += &format!("{name}{{pair=\"{pair}\",field=\"{field}\"{more}}} {value}\n");
             }
@@ -160,22 +178,35 @@ pub fn of_process() -> String {
 }
 
 const fn gauge(name: &'static str, help: &'static str, measure: Measure) -> Metric {
-    Metric { name, kind: "gauge", help, label: "", measure }
-}
-
-const fn labelled(name: &'static str, help: &'static str, label: &'static str, measure: Measure) -> Metric {
-    Metric { name, kind: "gauge", help, label, measure }
+    Metric { name, kind: "gauge", help, measure }
 }
 
 const fn counter(name: &'static str, help: &'static str, measure: Measure) -> Metric {
-    Metric { name, kind: "counter", help, label: "", measure }
+    Metric { name, kind: "counter", help, measure }
 }
 
-fn one(value: f64) -> Vec<(&'static str, f64)> {
-    vec![("", value)]
+fn one(value: f64) -> Vec<Value> {
+    vec![(String::new(), value)]
 }
 
-fn optional(value: Option<f64>) -> Vec<(&'static str, f64)> {
+fn side(name: &str, is_so: bool) -> Value {
+    (format!("side=\"{name}\""), flag(is_so))
+}
+
+/// How many warnings and failures each check has found.
+fn found(checked: Option<&Checked>) -> Vec<Value> {
+    let mut counted = BTreeMap::new();
+    let findings = checked.iter().flat_map(|checked| &checked.findings);
+    for finding in findings.filter(|finding| finding.level >= Level::Warning) {
+        *counted.entry((finding.level, &finding.subject)).or_insert(0) += 1;
+    }
+    let value = |((level, check), number): ((Level, &String), u32)| {
+        (format!("check=\"{}\",level=\"{level}\"", escaped(check)), f64::from(number))
+    };
+    counted.into_iter().map(value).collect()
+}
+
+fn optional(value: Option<f64>) -> Vec<Value> {
     value.map_or(Vec::new(), one)
 }
 

@@ -9,7 +9,8 @@ mod clients;
 use crate::base::shown::shown;
 use crate::base::tally::Tally;
 use crate::config::settings::Config;
-use crate::health::exposition::{ByDaemon, Measured, exposition, of_process};
+use crate::health::exposition::{Measured, exposition, of_process};
+use crate::health::observer::pool::Pool;
 use crate::health::observer::{Observer, Seen};
 use crate::process::logger::OWN_TARGET;
 use clients::Answer;
@@ -24,7 +25,10 @@ const DATABASE_TIME: Duration = Duration::from_millis(4500);
 
 /// The addresses that are served, and the pairs of each.
 #[derive(Default)]
-pub struct Served(BTreeMap<SocketAddr, Pairs>);
+pub struct Served {
+    addresses: BTreeMap<SocketAddr, Pairs>,
+    pool: Pool,
+}
 
 /// Replaced when the config files have been read again.
 type Pairs = Arc<Mutex<Arc<Vec<Arc<Observer>>>>>;
@@ -40,17 +44,18 @@ impl Served {
     /// Serves each address that a config file names, for the pairs that name it. An address that no file names any more
     /// has no pairs. If an address cannot be served, that is logged, and replication goes on.
     pub fn serve<'a>(&mut self, pairs: impl Iterator<Item = Wanted<'a>>) {
-        let mut wanted: BTreeMap<SocketAddr, Vec<Wanted>> = self.0.keys().map(|known| (*known, Vec::new())).collect();
+        let mut wanted: BTreeMap<SocketAddr, Vec<Wanted>> =
+            self.addresses.keys().map(|known| (*known, Vec::new())).collect();
         for pair in pairs {
             if let Some(address) = pair.config.metrics {
                 wanted.entry(address).or_default().push(pair);
             }
         }
         for (address, pairs) in wanted {
-            match self.0.get(&address) {
+            match self.addresses.get(&address) {
                 Some(known) => {
                     let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                    *known = Arc::new(observers(pairs, &known));
+                    *known = Arc::new(observers(pairs, &known, &self.pool));
                 }
                 None => self.start(address, pairs),
             }
@@ -67,8 +72,8 @@ impl Served {
         match started {
             Ok(_) => {
                 log::info!(target: OWN_TARGET, "Serving http://{address}/metrics and /health");
-                *pairs.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(observers(wanted, &[]));
-                self.0.insert(address, pairs);
+                *pairs.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(observers(wanted, &[], &self.pool));
+                self.addresses.insert(address, pairs);
             }
             Err(e) => log::warn!(
                 target: OWN_TARGET,
@@ -80,10 +85,13 @@ impl Served {
 }
 
 /// An observer for each pair. Those that observe a pair with these settings already go on.
-fn observers(wanted: Vec<Wanted>, known: &[Arc<Observer>]) -> Vec<Arc<Observer>> {
+fn observers(wanted: Vec<Wanted>, known: &[Arc<Observer>], pool: &Pool) -> Vec<Arc<Observer>> {
     let observer = |Wanted { config, source, tally }: Wanted| {
-        let known = known.iter().find(|known| known.is_of(config, &source, tally)).cloned();
-        known.unwrap_or_else(|| Arc::new(Observer::start(config, source, tally.clone())))
+        if let Some(known) = known.iter().find(|known| known.is_of(config, &source, tally)) {
+            return known.clone();
+        }
+        let former = known.iter().find(|known| known.is_like(config)).map(Arc::as_ref);
+        Arc::new(Observer::start(config, source, tally.clone(), pool, former))
     };
     wanted.into_iter().map(observer).collect()
 }
@@ -100,10 +108,7 @@ fn answer(pairs: &Pairs, method: &str, path: &str) -> Answer {
 
 fn metrics(pairs: &Pairs) -> Answer {
     let seen = ask(pairs);
-    let measured = seen.iter().map(|Seen { status, tally, answered }| Measured {
-        status,
-        by_daemon: Some(ByDaemon { tally: tally.clone(), answered: *answered }),
-    });
+    let measured = seen.iter().map(|seen| Measured { status: &seen.status, by_daemon: Some(&seen.by_daemon) });
     let body = exposition(&measured.collect::<Vec<_>>()) + &of_process();
     Answer { status: "200 OK", body }
 }
