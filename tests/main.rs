@@ -49,6 +49,7 @@ mod one_message;
 mod one_phase;
 mod order;
 mod own_role;
+mod page;
 mod pairs;
 mod pause;
 mod policy;

@@ -1,5 +1,5 @@
-//! Serves the state of the pairs over HTTP: `/metrics` for Prometheus, and `/health` for programs that restart
-//! services.
+//! Serves the state of the pairs over HTTP: `/metrics` for Prometheus, `/health` for programs that restart services, and `/` for
+//! people.
 //!
 //! `clients.rs` deals with the clients, so that a slow or malicious one disturbs neither replication nor other clients. The pairs'
 //! observers ask the databases, each by itself. Who asks gets an answer in time, with what is known of each pair by then.
@@ -12,8 +12,9 @@ use crate::config::settings::Config;
 use crate::health::exposition::{Measured, exposition, of_process};
 use crate::health::observer::pool::Pool;
 use crate::health::observer::{Observer, Seen};
+use crate::health::page::page;
 use crate::process::logger::OWN_TARGET;
-use clients::Answer;
+use clients::{Answer, Kind};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,7 +72,7 @@ impl Served {
         });
         match started {
             Ok(_) => {
-                log::info!(target: OWN_TARGET, "Serving http://{address}/metrics and /health");
+                log::info!(target: OWN_TARGET, "Serving http://{address}/, /metrics and /health");
                 *pairs.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(observers(wanted, &[], &self.pool));
                 self.addresses.insert(address, pairs);
             }
@@ -100,9 +101,9 @@ fn answer(pairs: &Pairs, method: &str, path: &str) -> Answer {
     match (method, path) {
         ("GET" | "HEAD", "/metrics") => metrics(pairs),
         ("GET" | "HEAD", "/health") => health(pairs),
-        ("GET" | "HEAD", "/") => Answer { status: "200 OK", body: "pyreplica: /metrics, /health\n".to_string() },
-        ("GET" | "HEAD", _) => Answer { status: "404 Not Found", body: "try /metrics or /health\n".to_string() },
-        _ => Answer { status: "405 Method Not Allowed", body: "only GET and HEAD are allowed\n".to_string() },
+        ("GET" | "HEAD", "/") => Answer { status: "200 OK", kind: Kind::Page, body: page(&ask(pairs)) },
+        ("GET" | "HEAD", _) => Answer::text("404 Not Found", "try /, /metrics or /health\n".to_string()),
+        _ => Answer::text("405 Method Not Allowed", "only GET and HEAD are allowed\n".to_string()),
     }
 }
 
@@ -110,7 +111,7 @@ fn metrics(pairs: &Pairs) -> Answer {
     let seen = ask(pairs);
     let measured = seen.iter().map(|seen| Measured { status: &seen.status, by_daemon: Some(&seen.by_daemon) });
     let body = exposition(&measured.collect::<Vec<_>>()) + &of_process();
-    Answer { status: "200 OK", body }
+    Answer::text("200 OK", body)
 }
 
 fn health(pairs: &Pairs) -> Answer {
@@ -124,7 +125,7 @@ fn health(pairs: &Pairs) -> Answer {
         }
     }
     let is_healthy = seen.iter().all(|seen| seen.status.is_healthy());
-    Answer { status: if is_healthy { "200 OK" } else { "503 Service Unavailable" }, body }
+    Answer::text(if is_healthy { "200 OK" } else { "503 Service Unavailable" }, body)
 }
 
 /// Asks about all pairs at the same time, and waits for them in turn, all within one time.

@@ -7,6 +7,7 @@
 //! | `status` | lag, last error, transactions in doubt, held changes |
 //! | `exposition` | the same as metrics for Prometheus |
 //! | `observer` | looks at a pair now and then, and keeps what its databases said last |
+//! | `page` | all that as a page for people |
 //! | `metrics` | serves all that over HTTP |
 //!
 //! PostgreSQL: `pg_stat_subscription` and `pg_stat_subscription_stats`. Slony-I: `sl_status`.
@@ -16,4 +17,5 @@ pub mod doctor;
 pub mod status;
 pub mod exposition;
 pub mod observer;
+pub mod page;
 pub mod metrics;

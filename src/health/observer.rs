@@ -19,6 +19,7 @@ use crate::server::connect;
 use crate::server::connect_pair::{self, BothSides, Kept, Opened};
 use crate::server::session::Session;
 use pool::Pool;
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -50,8 +51,8 @@ const KNOWN_TIME: Duration = Duration::from_secs(20);
 const CHECK_TIMES: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(65)];
 
 /// So much of what doctor finds is kept, and of each text.
-const MOST_FINDINGS: usize = 200;
-const LONGEST_TEXT: usize = 4000;
+const MOST_FINDINGS: usize = 100;
+const LONGEST_TEXT: usize = 2000;
 
 const VERB: &str = "metrics";
 const DOCTOR: &str = "doctor";
@@ -63,6 +64,12 @@ pub struct Seen {
     /// The master and the slave.
     pub sides: [String; 2],
     pub history: Vec<Sample>,
+}
+
+impl Look {
+    fn sample(&self) -> Sample {
+        Sample { at: self.ended, lag: self.status.lag.as_ref().map(|lag| lag.seconds) }
+    }
 }
 
 /// How far the slave was behind.
@@ -164,7 +171,7 @@ impl Observer {
             status,
             by_daemon: ByDaemon { tally: self.0.tally.clone(), answered, checked: state.checked.clone() },
             sides: state.latest.as_ref().map_or_else(of_file, |look| look.sides.clone()),
-            history: state.history.iter().copied().collect(),
+            history: state.history.iter().copied().chain(state.latest.as_ref().map(Look::sample)).collect(),
         }
     }
 }
@@ -218,6 +225,7 @@ impl Observed {
         let mut state = self.lock();
         state.is_checking = false;
         if let Ok(mut findings) = checked {
+            findings.sort_by_key(|finding| Reverse(finding.level));
             findings.truncate(MOST_FINDINGS);
             findings.iter_mut().for_each(|finding| finding.cut(LONGEST_TEXT));
             state.checked = Some(Arc::new(Checked { at: SystemTime::now(), findings }));
@@ -265,13 +273,13 @@ impl Observed {
 
 impl State {
     fn note(&mut self, status: PairStatus, sides: [String; 2]) {
-        let now = Instant::now();
-        if self.history.back().is_none_or(|last| last.at + INTERVAL <= now) {
+        let look = Look { ended: Instant::now(), sides, answered: SystemTime::now(), status: Arc::new(status) };
+        if self.history.back().is_none_or(|last| last.at + INTERVAL <= look.ended) {
             if self.history.len() >= SAMPLES {
                 self.history.pop_front();
             }
-            self.history.push_back(Sample { at: now, lag: status.lag.as_ref().map(|lag| lag.seconds) });
+            self.history.push_back(look.sample());
         }
-        self.latest = Some(Look { ended: now, sides, answered: SystemTime::now(), status: Arc::new(status) });
+        self.latest = Some(look);
     }
 }

@@ -3,6 +3,7 @@
 //! Every client is let in at once. If there is no room, a client that has not got its answer yet has to go: the oldest one of
 //! the machine that has the most. So clients that are slow, or say nothing, keep nobody waiting, however many they are.
 
+use crate::health::page::SECURITY_POLICY;
 use crate::process::logger::OWN_TARGET;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
@@ -24,7 +25,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) struct Answer {
     pub status: &'static str,
+    pub kind: Kind,
     pub body: String,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    /// As Prometheus wants it, and fit for anybody else.
+    Text,
+    Page,
+}
+
+impl Answer {
+    pub(super) fn text(status: &'static str, body: String) -> Answer {
+        Answer { status, kind: Kind::Text, body }
+    }
 }
 
 /// A client that is being served.
@@ -110,11 +125,15 @@ fn answer_client(mut stream: TcpStream, place: &Place, answer: &dyn Fn(&str, &st
     let mut words = request.split([' ', '\r', '\n']);
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     place.set_waiting(true);
-    let Answer { status, body } = answer(method, target.split('?').next().unwrap_or_default());
+    let Answer { status, kind, body } = answer(method, target.split('?').next().unwrap_or_default());
     place.set_waiting(false);
+    let kind = match kind {
+        Kind::Text => "text/plain; version=0.0.4; charset=utf-8".to_string(),
+        Kind::Page => format!("text/html; charset=utf-8\r\nContent-Security-Policy: {SECURITY_POLICY}"),
+    };
     let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nX-Content-Type-Options: nosniff\r\n\
+         Cache-Control: no-store\r\nConnection: close\r\n\r\n",
         body.len()
     );
     let body = if method == "HEAD" { "" } else { &body };
