@@ -56,7 +56,7 @@ pub struct Finding {
 }
 
 /// So many statements of a finding are kept where memory counts.
-const MOST_FIXES: usize = 20;
+const MOST_FIXES: usize = 5;
 
 /// The findings so far.
 #[derive(Default)]

@@ -52,6 +52,8 @@ pub struct PairStatus {
     pub log_warning: u64,
     /// What a server has waited for, instead of working for the daemon.
     pub waits: Vec<Wait>,
+    /// A daemon waits for its next try.
+    pub daemon_waits: bool,
     /// Whether it is known if a daemon is connected.
     pub knows_daemon: bool,
     /// A copy to the slave is in progress.
@@ -196,8 +198,8 @@ impl PairStatus {
             (false, _) => "unknown",
             _ if self.records.is_paused => "paused",
             (true, None) if self.is_copying => "copying",
-            (true, Some(_)) if !is_failing => "replicating",
-            (true, _) if is_failing => "failing",
+            (true, Some(_)) if !is_failing && self.reached[1] => "replicating",
+            (true, daemon) if is_failing || daemon.is_some() || self.daemon_waits => "failing",
             (true, _) => "stopped",
         }
     }
@@ -258,6 +260,10 @@ impl PairStatus {
             .iter()
             .find(|row| row.get("replicates") && !row.get::<_, bool>("copies"))
             .map(|row| Daemon { pid: row.get("pid"), client: row.get("client") });
+        if self.daemon.is_none() {
+            self.daemon_waits =
+                master.query_one("look for a daemon that waits", sql::WAITING_DAEMON, &[&config.name])?.get(0);
+        }
         self.is_copying = rows.iter().any(|row| row.get("copies"));
         self.knows_daemon = true;
         self.lag = Some(lag::of(master, field)?);
