@@ -150,10 +150,15 @@ fn the_daemon_counts_what_it_replays_its_errors_and_conflicts() {
 }
 
 #[test]
-fn what_is_no_request_for_anything_is_answered_briefly() {
+fn what_is_no_request_for_anything_or_for_somebody_else_is_answered_briefly() {
     let served = Served::start();
     assert!(served.get("/nothing").starts_with("HTTP/1.1 404 "));
     assert!(served.get("/").starts_with("HTTP/1.1 200 "));
+    // A page of a stranger whose name leads here.
+    for (host, code) in [("stranger.example:80", 421), ("127.0.0.1:80", 200), ("[::1]:80", 200), ("LOCALHOST", 200)] {
+        let answer = served.ask(&format!("GET /health?x HTTP/1.1\r\nhost: {host}\r\n\r\n"));
+        assert_eq!(answer.starts_with("HTTP/1.1 421 "), code == 421, "{host}: {answer}");
+    }
     assert!(served.ask("POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
     let head = served.ask("HEAD /metrics HTTP/1.1\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");

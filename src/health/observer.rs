@@ -156,7 +156,7 @@ impl Observer {
     /// Waits until a look has ended that was in progress at `since` or began later, but not longer than `until`.
     pub fn answer(&self, since: Instant, until: Instant) -> Seen {
         let mut state = self.0.lock();
-        while !state.latest.as_ref().is_some_and(|look| look.ended + FRESH_TIME >= since) {
+        while state.latest.as_ref().is_none_or(|look| look.ended + FRESH_TIME < since) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

@@ -22,7 +22,7 @@ pub fn ask(port: u16, request: &str) -> String {
 
 #[track_caller]
 pub fn get(port: u16, path: &str) -> String {
-    ask(port, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
+    ask(port, &format!("GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n"))
 }
 
 /// The value of a metric, by its name and all its labels, or without labels.
