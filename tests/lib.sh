@@ -94,6 +94,7 @@ need_promtool() {
     PROMTOOL=$(command -v promtool || echo "$PWD/target/promtool")
     if [ ! -x "$PROMTOOL" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "fetching promtool from the distribution"
+        mkdir -p target
         fetched=$(mktemp -d)
         (cd "$fetched" && apt-get -qq update && apt-get -qq download prometheus && dpkg-deb --extract prometheus_*.deb .) \
             >"$fetched/log" 2>&1 && cp "$fetched/usr/bin/promtool" "$PROMTOOL"

@@ -78,6 +78,16 @@ impl Several {
         })
     }
 
+    /// The server processes of the sessions that look at a pair.
+    fn sessions(&self, index: usize) -> Vec<String> {
+        let pair = &self.pairs[index];
+        let named = format!(
+            "select pid::text from pg_stat_activity where application_name = 'pyreplica {} metrics'",
+            pair.name
+        );
+        [pair.on_master(&named), pair.on_slave(&named)].concat()
+    }
+
     fn file(&self, index: usize) -> [PathBuf; 2] {
         let file = self.directory.join(format!("{}.conf", self.pairs[index].name));
         [file.with_extension("away"), file]
@@ -254,6 +264,7 @@ fn a_server_that_hangs_is_told_in_every_scrape_and_hides_no_other_pair() {
         }
         forwarder.thaw();
         wait_until("both are up again", || several.up() == [Some(true), Some(true)]);
+        wait_until("no session is left over", || several.sessions(0).len() == 2);
     }
 }
 
@@ -261,10 +272,7 @@ fn a_server_that_hangs_is_told_in_every_scrape_and_hides_no_other_pair() {
 fn the_sessions_are_kept_and_replaced_and_end_with_the_pair() {
     let several = Several::start([Pair::new().with_a_table(), Pair::new().with_a_table()]);
     wait_until("both are up", || several.up() == [Some(true), Some(true)]);
-    let pair = &several.pairs[0];
-    let named =
-        format!("select pid::text from pg_stat_activity where application_name = 'pyreplica {} metrics'", pair.name);
-    let sessions = || [pair.on_master(&named), pair.on_slave(&named)].concat();
+    let sessions = || several.sessions(0);
     let before = sessions();
     assert_eq!(before.len(), 2, "one on each side");
     assert_eq!(several.up(), [Some(true), Some(true)]);
@@ -277,6 +285,23 @@ fn the_sessions_are_kept_and_replaced_and_end_with_the_pair() {
     several.remove(0);
     wait_until("the pair is not served any more", || several.up() == [None, Some(true)]);
     wait_until("its sessions have ended", || sessions().is_empty());
+}
+
+#[test]
+fn a_pair_that_restarts_with_other_settings_goes_on_counting() {
+    let mut several = Several::start([Pair::new().with_a_table(), Pair::new()]);
+    let (port, name) = (several.port, several.pairs[0].name.clone());
+    let series = format!("pyreplica_changes_replayed_total{{pair=\"{name}\",field=\"replicated\"}}");
+    let counted = || sample(&get(port, "/metrics"), &series);
+    several.pairs[0].run("insert into t values (1, 'one')");
+    wait_until("one change", || counted() == Some(1.0));
+    let [_, file] = several.file(0);
+    let text = std::fs::read_to_string(&file).unwrap() + "\nKEEPALIVE=true\n";
+    std::fs::write(&file, text).unwrap();
+    several.daemon.signal("HUP");
+    several.daemon.wait_log("Restarting: the config file has changed");
+    several.pairs[0].run("insert into t values (2, 'two')");
+    wait_until("two changes", || counted() == Some(2.0));
 }
 
 #[test]

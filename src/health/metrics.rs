@@ -64,16 +64,17 @@ impl Served {
     }
 
     fn start(&mut self, address: SocketAddr, wanted: Vec<Wanted>) {
-        let pairs = Pairs::default();
-        let shared = pairs.clone();
+        let pool = &self.pool;
         let started = TcpListener::bind(address).and_then(|listener| {
+            // Before the first client comes: no pair would be no failure.
+            let pairs = Arc::new(Mutex::new(Arc::new(observers(wanted, &[], pool))));
+            let shared: Pairs = pairs.clone();
             let body = move || clients::serve(&listener, move |method, path| answer(&shared, method, path));
-            thread::Builder::new().name("metrics".into()).spawn(body)
+            thread::Builder::new().name("metrics".into()).spawn(body).map(|_| pairs)
         });
         match started {
-            Ok(_) => {
+            Ok(pairs) => {
                 log::info!(target: OWN_TARGET, "Serving http://{address}/, /metrics and /health");
-                *pairs.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(observers(wanted, &[], &self.pool));
                 self.addresses.insert(address, pairs);
             }
             Err(e) => log::warn!(
