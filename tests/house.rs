@@ -35,6 +35,7 @@ const WITH_THREADS: &[&str] = &[
     "compare::servers",
     "pair",
     "copy",
+    "health::observer",
     "health::metrics",
     "daemon",
     "verbs",

@@ -89,6 +89,20 @@ need_mail_server() {
         need_packages python3-aiosmtpd
 }
 
+# promtool, out of the distribution's Prometheus and without that; without it the rules of monitoring/ are tested less. Sets PROMTOOL.
+need_promtool() {
+    PROMTOOL=$(command -v promtool || echo "$PWD/target/promtool")
+    if [ ! -x "$PROMTOOL" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "fetching promtool from the distribution"
+        mkdir -p target
+        fetched=$(mktemp -d)
+        (cd "$fetched" && apt-get -qq update && apt-get -qq download prometheus && dpkg-deb --extract prometheus_*.deb .) \
+            >"$fetched/log" 2>&1 && cp "$fetched/usr/bin/promtool" "$PROMTOOL"
+        rm -rf "$fetched"
+    fi
+    if [ -x "$PROMTOOL" ]; then export PROMTOOL; else unset PROMTOOL; echo "promtool does not check the rules"; fi
+}
+
 # Prints where the tests' clusters go: into memory where there is plenty. A server that is killed loses nothing there, and
 # copying a database, which every test does twice, takes a third of the time.
 cluster_home() {

@@ -32,6 +32,7 @@ need_python
 need_pooler
 need_openssl
 need_mail_server
+need_promtool
 
 : "${CLUSTER_HOME:=$(cluster_home)}"
 export CLUSTER_HOME

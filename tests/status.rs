@@ -189,13 +189,15 @@ fn a_slave_that_is_down_is_told_with_what_waits_and_since_when() {
     let mut own = OwnCluster::start("down", "", &[]);
     let usual = Pair::new();
     let pair = Pair::on(usual.master_server(), own.server()).with_a_table();
-    let mut daemon = pair.start();
+    let mut daemon = pair.start_with("TIMEOUT=86400");
     pair.run("insert into t values (1, 'one')");
     pair.wait_caught_up();
     own.stop_fast();
-    pair.run("insert into t values (2, 'two')");
+    // Nothing is to be replayed. Status notices by itself, and so does the daemon.
+    assert_eq!(status(&pair)["state"], "failing");
     daemon.wait_log("Trying again");
-    wait_until("status tells the failure", || status(&pair)["state"] == "failing");
+    wait_until("the daemon has recorded it", || status(&pair)["error"]["recovered"].is_null());
+    pair.run("insert into t values (2, 'two')");
     let words = ["slave: cannot connect to ", "hint: is the server running there"];
     assert_explained(
         &pair,
@@ -210,6 +212,10 @@ fn a_slave_that_is_down_is_told_with_what_waits_and_since_when() {
     let finished = pair.verb_by_file("status", "", &[]);
     assert_eq!(finished.code(), 0, "{}", finished.output);
     assert!(finished.output.contains(": failed from "), "{}", finished.output);
+    // After a day nobody needs to be told.
+    pair.run("update replica_error set recovered = recovered - interval '25 hours'");
+    assert!(!pair.verb_by_file("status", "", &[]).output.contains(": failed from "));
+    assert!(status(&pair)["error"].is_null());
 }
 
 #[test]
@@ -347,17 +353,31 @@ fn status_says_what_a_server_waits_for() {
     pair.assert_equal();
 }
 
-/// Symptom: "no daemon replicates this pair now", and the advice to start it, while the daemon paused between two tries.
+/// Symptom: "no daemon replicates this pair now", and the advice to start it, while the daemon paused between two tries. One that is
+/// gone looked the same for five minutes.
 #[test]
-fn between_two_tries_doctor_says_that_the_daemon_tries_again() {
+fn between_two_tries_a_daemon_is_known_to_wait_and_one_that_is_gone_is_not() {
     let pair = Pair::new().with_a_table();
     pair.run_on_slave("drop table t");
     let mut daemon = pair.start();
     pair.run("insert into t values (1, 'a')");
     daemon.wait_log("cannot replay");
-    wait_until("it pauses", || {
+    let found = || {
         let checks = checks(&doctor(&pair, "", &["--json"]));
-        let found = checks.iter().find(|check| check.subject == "daemon").expect("a finding about the daemon");
-        found.level == "note" && found.text.starts_with("not connected at this moment: its last try failed")
+        checks.into_iter().find(|check| check.subject == "daemon").expect("a finding about the daemon")
+    };
+    wait_until("it pauses", || {
+        let found = found();
+        found.level == "note" && found.text.starts_with("it waits for its next try")
     });
+    wait_until("status knows it too", || status(&pair)["daemon_waits"] == true);
+    // What it has recorded grows old; it is there all the same.
+    pair.run("update replica_error set last = last - interval '1 hour'");
+    let problems = || status(&pair)["problems"].to_string();
+    wait_until("nobody is told to start it", || {
+        !problems().contains("start it") && status(&pair)["daemon_waits"] == true
+    });
+    daemon.kill9();
+    wait_until("its end is told", || problems().contains("none has tried since") && problems().contains("start it"));
+    wait_until("doctor tells it too", || found().text.starts_with("no daemon replicates this pair now"));
 }

@@ -1,6 +1,7 @@
 //! The master becomes the slave and the slave the master, and back again, while clients work: what each side accepts, refuses
 //! and replicates afterwards.
 
+use crate::harness::http::{free_port, get, sample};
 use crate::harness::switching::{MODES, assert_fenced, master_of, refuses, run_on, session, switched, wait_equal};
 use crate::harness::{MailServer, Pair, assert_says, wait_until};
 use serde_json::Value;
@@ -37,7 +38,8 @@ fn write(pair: &Pair, side: usize) {
 fn there_and_back_again_with_a_daemon_and_its_config_file() {
     for mode in MODES {
         let pair = pair(mode);
-        let mut daemon = pair.start_with(mode);
+        let port = free_port();
+        let mut daemon = pair.start_with(&format!("{mode}\nMETRICS=127.0.0.1:{port}"));
         daemon.wait_log("Encoding for this");
         for (turn, old) in [0, 1, 0].into_iter().enumerate() {
             let new = 1 - old;
@@ -50,6 +52,14 @@ fn there_and_back_again_with_a_daemon_and_its_config_file() {
             refuses(&pair, old, "insert into t values (-1, 'refused')");
             write(&pair, new);
             wait_equal(&pair);
+            let labels = format!("{{pair=\"{}\",field=\"replicated\"", pair.name);
+            wait_until("the metrics follow", || {
+                let scrape = get(port, "/metrics");
+                let value = |name: &str, more: &str| sample(&scrape, &format!("pyreplica_{name}{labels}{more}}}"));
+                let roles = [0, 1].map(|side| value("role", &format!(",side=\"DSN{side}\"")));
+                let wanted = [0, 1].map(|side| Some(if side == new { 1.0 } else { 0.0 }));
+                roles == wanted && value("epoch", "") == Some((turn + 2) as f64) && value("up", "") == Some(1.0)
+            });
         }
         daemon.wait_log_times("The roles were exchanged", 3);
         assert!(daemon.terminate().success());

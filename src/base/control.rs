@@ -3,6 +3,7 @@
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
+use crate::base::tally::Tally;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -115,6 +116,7 @@ struct Shared {
     watched: Mutex<Vec<Watched>>,
     abandoned: Mutex<Vec<i32>>,
     reversed: AtomicBool,
+    tally: Arc<Tally>,
 }
 
 /// Why a wait ended.
@@ -127,6 +129,13 @@ pub enum Woken {
 
 impl Default for Control {
     fn default() -> Self {
+        Control::counting(Arc::default())
+    }
+}
+
+impl Control {
+    /// What the pair does is added to this tally.
+    pub fn counting(tally: Arc<Tally>) -> Control {
         let (wake, inbox) = sync_channel(1);
         let shared = Shared {
             stopping: AtomicBool::new(false),
@@ -136,12 +145,16 @@ impl Default for Control {
             watched: Mutex::default(),
             abandoned: Mutex::default(),
             reversed: AtomicBool::new(false),
+            tally,
         };
         Control { shared: Arc::new(shared) }
     }
-}
 
-impl Control {
+    /// What the pair has done.
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.shared.tally
+    }
+
     /// Asks the pair to finish or roll back its current batch and to end.
     pub fn stop(&self) {
         self.shared.stopping.store(true, Ordering::SeqCst);

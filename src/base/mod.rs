@@ -7,6 +7,7 @@
 //! | `shown` | how text of others is shown, so that it does nothing else |
 //! | `backoff` | how long to wait before the next attempt |
 //! | `error` | what failed, on which side, why, and what to do now; the exit codes |
+//! | `tally` | what a pair has done, in numbers |
 //! | `control` | stop or wake a pair, cancel the statements that the servers run for it |
 //!
 //! In PostgreSQL: `error` carries what SQLSTATE, DETAIL and HINT carry; a `Control` does what a latch does.
@@ -15,4 +16,5 @@ pub mod names;
 pub mod shown;
 pub mod backoff;
 pub mod error;
+pub mod tally;
 pub mod control;

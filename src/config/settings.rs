@@ -313,8 +313,8 @@ TO_ADDRS=hostmaster@somewhere.com;dbadmin@somewhere.com
         assert_eq!(error(&format!("{SHORT}TIMEOUT=0")), "5: TIMEOUT: must be 1 to 86400");
         assert_eq!(error(&format!("{SHORT}SEQUENCES=never")), "5: SEQUENCES: must be off, or 1 to 86400");
         assert_eq!(
-            error(&format!("{SHORT}METRICS=localhost:9187")),
-            "5: METRICS: must be an IP address and a port, as in 127.0.0.1:9187"
+            error(&format!("{SHORT}METRICS=localhost:15187")),
+            "5: METRICS: must be an IP address and a port, as in 127.0.0.1:15187"
         );
         assert_eq!(error(&format!("{SHORT}KEEPALIVE=maybe")), "5: KEEPALIVE: must be true or false");
     }

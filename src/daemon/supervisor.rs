@@ -11,29 +11,29 @@
 //! Each pair with an `[SMTP]` section has a second thread that sends its mails. At the end of the process it has
 //! `MAIL_TIME` for the mails that are left.
 
-use crate::base::backoff;
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::tally::Tally;
 use crate::config::files::LoadedConfigs;
 use crate::config::settings::Config;
 use crate::daemon::outbox::Outbox;
 use crate::daemon::report;
 use crate::daemon::watchdog;
-use crate::health::metrics::Served;
-use crate::pair::connecting::SWITCHED_PAUSE;
-use crate::pair::listener::RetryWait;
-use crate::pair::replicator::{self, Milestone};
+use crate::health::metrics::{Served, Wanted};
+use crate::pair::replicator;
 use crate::process::logger::{self, OWN_TARGET};
 use crate::process::signals::{Signal, Signals};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
+use tries::{is_due_to_stop, keep_running, without_panic};
 
 mod reload;
+mod tries;
 
 /// How long the pairs may take to finish their batch after the first signal.
 const FINISH_TIME: Duration = Duration::from_secs(1);
@@ -71,7 +71,7 @@ pub fn run(mut loaded: LoadedConfigs, mode: Mode, reload: Option<Reload>) -> Res
     watch_signals(sender.clone()).map_err(|e| Error::new(Kind::Internal, None, "watch for signals", e))?;
     let task: Task = match mode {
         Mode::Once => {
-            loaded.configs.iter_mut().for_each(|config| config.smtp = None);
+            loaded.configs.iter_mut().for_each(|config| (config.smtp, config.metrics) = (None, None));
             Arc::new(|config, control, _| drain_once(config, control))
         }
         Mode::UntilItWorks | Mode::Forever => Arc::new(move |config, control, outbox| {
@@ -79,11 +79,7 @@ pub fn run(mut loaded: LoadedConfigs, mode: Mode, reload: Option<Reload>) -> Res
             keep_running(config, control, outbox, mode == Mode::UntilItWorks, &report::record, replicator::run)
         }),
     };
-    let mut served = Served::default();
-    if mode != Mode::Once {
-        served.serve(loaded.configs.iter());
-    }
-    Ok(supervise(loaded, &task, &sender, &events, reload.as_ref(), &mut served))
+    Ok(supervise(loaded, &task, &sender, &events, reload.as_ref()))
 }
 
 /// What a pair's thread does from beginning to end.
@@ -102,14 +98,15 @@ struct Pair {
 }
 
 impl Pair {
-    /// The settings with which it runs from now on. None if it ends.
-    fn next_config(&self) -> Option<&Config> {
-        match &self.plan {
-            _ if self.has_ended => None,
-            Plan::Run => Some(&self.config),
-            Plan::Restart(config) => Some(config),
-            Plan::End => None,
-        }
+    /// What is to be served about it from now on. None if it ends.
+    fn wanted(&self) -> Option<Wanted<'_>> {
+        let config = match &self.plan {
+            _ if self.has_ended => return None,
+            Plan::Run => &self.config,
+            Plan::Restart(config) => config,
+            Plan::End => return None,
+        };
+        Some(Wanted { config, source: source(config, self.file.as_deref()), tally: self.control.tally() })
     }
 }
 
@@ -154,12 +151,13 @@ fn supervise(
     sender: &Sender<Event>,
     events: &Receiver<Event>,
     reload: Option<&Reload>,
-    served: &mut Served,
 ) -> Vec<Failure> {
     let mut files = loaded.files.into_iter();
     let numbered = loaded.configs.into_iter().enumerate();
     let mut pairs: Vec<Pair> =
-        numbered.map(|(number, config)| start(number, config, files.next(), task, sender)).collect();
+        numbered.map(|(number, config)| start(number, config, files.next(), Arc::default(), task, sender)).collect();
+    let mut served = Served::default();
+    served.serve(pairs.iter().filter_map(Pair::wanted));
     let mut mail_threads = pairs.iter().filter(|pair| pair.outbox.sends_mails()).count();
     let mut failures = Vec::new();
     let mut stage = Stage::Running;
@@ -173,7 +171,7 @@ fn supervise(
             (Some(Event::Reload), Stage::Running) => {
                 if let Some(reload) = reload {
                     mail_threads += reload::apply(&mut pairs, reload(), task, sender);
-                    served.serve(pairs.iter().filter_map(Pair::next_config));
+                    served.serve(pairs.iter().filter_map(Pair::wanted));
                 }
             }
             // The process is ending anyway.
@@ -202,6 +200,11 @@ fn supervise(
     }
     send_remaining_mails(&pairs, mail_threads, events);
     failures
+}
+
+/// Names the pair on a command line.
+fn source(config: &Config, file: Option<&Path>) -> String {
+    file.map_or_else(|| format!("'{}' '{}'", config.master, config.slave), |file| file.display().to_string())
 }
 
 fn end(pair: &mut Pair, failure: Option<&Failure>, stage: &Stage) {
@@ -256,9 +259,17 @@ fn next_event(events: &Receiver<Event>, stage: &Stage) -> Option<Event> {
     }
 }
 
-fn start(number: usize, config: Config, file: Option<PathBuf>, task: &Task, sender: &Sender<Event>) -> Pair {
+/// Starts the thread of a pair. With the tally of a former one it goes on counting.
+fn start(
+    number: usize,
+    config: Config,
+    file: Option<PathBuf>,
+    tally: Arc<Tally>,
+    task: &Task,
+    sender: &Sender<Event>,
+) -> Pair {
     let kept = config.clone();
-    let (control, outbox) = (Control::default(), Outbox::new(&config));
+    let (control, outbox) = (Control::counting(tally), Outbox::new(&config));
     if outbox.sends_mails() {
         start_mail_thread(&config.name, &outbox, sender.clone());
     }
@@ -309,88 +320,6 @@ fn drain_once(config: &Config, control: &Control) -> Result<()> {
     let changes = outcome?;
     log::info!(target: &config.name, "{changes} changes replayed");
     Ok(())
-}
-
-/// Runs one pair until it is stopped, and tries again after each failure. With `give_up` it returns if its first
-/// connection fails. `record` records on the master a failure, or that the failure is over.
-fn keep_running(
-    config: &Config,
-    control: &Control,
-    outbox: &Outbox,
-    give_up: bool,
-    record: &dyn Fn(&Config, Option<&Error>),
-    run: impl Fn(&Config, &Control, &mut dyn FnMut(Milestone)) -> Result<()>,
-) -> Result<()> {
-    outbox.started();
-    let mut has_worked = false;
-    // A former process may have recorded a failure.
-    let mut has_failed = true;
-    let mut attempt = 0;
-    let mut retry_wait = RetryWait::default();
-    let mut was_reversed = control.is_reversed();
-    loop {
-        let mut progress = |step| match step {
-            Milestone::Connected => has_worked = true,
-            // `Connected` does not reset `attempt`: the pauses must grow for a change that fails every time.
-            Milestone::Drained => {
-                attempt = 0;
-                retry_wait.reset();
-                if std::mem::take(&mut has_failed) {
-                    record(&config.directed(control.is_reversed()), None);
-                }
-                outbox.drained();
-            }
-            Milestone::Conflict(text) => outbox.conflict(&text),
-            Milestone::Warning(text) => outbox.warn(&text),
-        };
-        let Err(error) = without_panic(|| run(config, control, &mut progress)) else {
-            return Ok(());
-        };
-        if is_due_to_stop(&error, control, &config.name) {
-            return Ok(());
-        }
-        if error.kind() == Kind::Switched {
-            if std::mem::replace(&mut was_reversed, control.is_reversed()) != was_reversed && has_worked {
-                outbox.switched(&config.directed(control.is_reversed()));
-            }
-            retry_wait.reset();
-            if control.pause(SWITCHED_PAUSE) {
-                return Ok(());
-            }
-            continue;
-        }
-        has_failed = true;
-        let directed = &config.directed(control.is_reversed());
-        record(directed, Some(&error));
-        if give_up && !has_worked {
-            return Err(error);
-        }
-        logger::error(&config.name, &error);
-        outbox.failed(&error);
-        let pause = backoff::pause(attempt);
-        attempt = attempt.saturating_add(1);
-        if retry_wait.wait(directed, control, pause, !report::is_master_away(&error)) {
-            return Ok(());
-        }
-    }
-}
-
-/// Turns a panic into an error, so that a bug in one pair does not end the other pairs.
-fn without_panic(work: impl FnOnce() -> Result<()>) -> Result<()> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        let detail = "the thread panicked; the log line before says where";
-        Err(Error::new(Kind::Internal, None, "go on", detail).with_hint("please report this line and the one before"))
-    })
-}
-
-/// Whether a request to stop has caused the error. After such a request that is assumed of every error, for example
-/// that of a cancelled statement.
-fn is_due_to_stop(error: &Error, control: &Control, name: &str) -> bool {
-    if !control.is_stopping() && error.kind() != Kind::Stopped {
-        return false;
-    }
-    log::debug!(target: name, "Stopped: {error}");
-    true
 }
 
 #[cfg(test)]

@@ -55,6 +55,9 @@ pub struct Finding {
     pub advice: Option<String>,
 }
 
+/// So many statements of a finding are kept where memory counts.
+const MOST_FIXES: usize = 5;
+
 /// The findings so far.
 #[derive(Default)]
 pub struct Diagnosis {
@@ -187,6 +190,20 @@ impl Diagnosis {
 }
 
 impl Finding {
+    /// Cuts what is long. A statement that would be cut is left out.
+    pub fn cut(&mut self, longest: usize) {
+        let cut = |text: &mut String| {
+            if let Some((end, _)) = text.char_indices().nth(longest) {
+                text.truncate(end);
+                text.push_str(" ...");
+            }
+        };
+        cut(&mut self.text);
+        self.advice.iter_mut().for_each(cut);
+        self.fixes.retain(|fix| fix.len() <= longest);
+        self.fixes.truncate(MOST_FIXES);
+    }
+
     fn fix(&mut self, statement: impl Into<String>) -> &mut Finding {
         self.fixes.push(statement.into());
         self

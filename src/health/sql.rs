@@ -32,6 +32,7 @@ pub const LAST_BATCH: &str =
 pub const PROGRESS: &str = "select batch, last, extract(epoch from ts)::float8 as committed_at \
      from public.replica_slave where field = $1::text::name";
 
+pub const WAITING_DAEMON: &str = include_str!("../../sql/query/status/waiting_daemon.sql");
 pub const WAITS: &str = include_str!("../../sql/query/status/waits.sql");
 pub const OPEN_TRANSACTIONS: &str = include_str!("../../sql/query/status/open.sql");
 

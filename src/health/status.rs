@@ -3,7 +3,6 @@
 //! The databases cannot know why the daemon fails. The daemon records that in `replica_error` on the master
 //! (`report.rs`).
 
-mod exposition;
 mod problems;
 mod lag;
 mod as_text;
@@ -27,7 +26,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub use as_text::{as_json, as_table};
-pub use exposition::exposition;
 pub use lag::{Count, Lag, Progress, progress};
 
 /// The state of one pair. A field is None if there is no such thing, or if it could not be read.
@@ -50,8 +48,12 @@ pub struct PairStatus {
     pub history: Option<(String, String)>,
     pub in_doubt: Option<InDoubt>,
     pub records: SlaveRecords,
+    /// LOG_WARNING, in bytes.
+    pub log_warning: u64,
     /// What a server has waited for, instead of working for the daemon.
     pub waits: Vec<Wait>,
+    /// A daemon waits for its next try.
+    pub daemon_waits: bool,
     /// Whether it is known if a daemon is connected.
     pub knows_daemon: bool,
     /// A copy to the slave is in progress.
@@ -61,6 +63,8 @@ pub struct PairStatus {
     /// None if they do not follow, or were not looked at.
     pub sequences: Option<Comparison>,
     pub problems: Vec<Problem>,
+    /// On which sides a question has failed.
+    failed: Vec<Option<Side>>,
 }
 
 /// The session that holds the slave's lock on the master.
@@ -139,12 +143,13 @@ pub fn look(
     config: &Config,
     source: &str,
     roles: Option<Roles>,
-    (master, slave): (Result<Session>, Result<Session>),
+    (master, slave): (&mut Result<Session>, &mut Result<Session>),
     with_sequences: bool,
 ) -> PairStatus {
     let (name, field) = (config.name.clone(), config.slave_field.clone());
     let master_at = role::place(&config.master);
-    let mut status = PairStatus { name, field, roles, master_at, ..PairStatus::default() };
+    let log_warning = config.log_warning;
+    let mut status = PairStatus { name, field, roles, master_at, log_warning, ..PairStatus::default() };
     let mut master = status.opened(0, master);
     let mut slave = status.opened(1, slave);
     let origin = match master.as_mut().map(|master| status.ask_master(config, master)) {
@@ -155,8 +160,8 @@ pub fn look(
         }
         None => None,
     };
-    let mut sessions: Vec<&mut Session> = [&mut master, &mut slave].into_iter().flatten().collect();
-    match in_doubt(config, origin, &mut sessions) {
+    let sessions = [&mut master, &mut slave].into_iter().flatten();
+    match in_doubt(config, origin, sessions) {
         Ok(in_doubt) if origin.is_some() || in_doubt.batches > 0 => status.in_doubt = Some(in_doubt),
         Ok(_) => {}
         Err(error) => status.add_failure(&error),
@@ -180,17 +185,28 @@ pub fn look(
 }
 
 impl PairStatus {
+    /// Of a pair that cannot be asked.
+    pub fn unknown(config: &Config, problem: Problem) -> PairStatus {
+        let (name, field) = (config.name.clone(), config.slave_field.clone());
+        PairStatus { name, field, problems: vec![problem], ..PairStatus::default() }
+    }
+
     /// The state in one word.
     pub fn state(&self) -> &'static str {
-        let is_failing = self.error.as_ref().is_some_and(|error| error.recovered.is_none());
+        let is_failing = self.is_failing();
         match (self.reached[0] && self.knows_daemon, &self.daemon) {
             (false, _) => "unknown",
             _ if self.records.is_paused => "paused",
             (true, None) if self.is_copying => "copying",
-            (true, Some(_)) if !is_failing => "replicating",
-            (true, _) if is_failing => "failing",
+            (true, Some(_)) if !is_failing && self.reached[1] => "replicating",
+            (true, daemon) if is_failing || daemon.is_some() || self.daemon_waits => "failing",
             (true, _) => "stopped",
         }
+    }
+
+    /// Whether the daemon's last attempt failed.
+    pub fn is_failing(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| error.recovered.is_none())
     }
 
     /// Whether DSN1 is the master.
@@ -203,25 +219,31 @@ impl PairStatus {
         self.daemon.is_some() && !self.problems.iter().any(|problem| problem.is_failure)
     }
 
-    fn opened(&mut self, side: usize, session: Result<Session>) -> Option<Session> {
-        let opened = session.and_then(|mut session| {
+    fn opened<'a>(&mut self, side: usize, session: &'a mut Result<Session>) -> Option<&'a mut Session> {
+        let set_up = |session: &mut Session| {
             session.message("set the session up", sql::READ_ONLY)?;
-            session.message("set the session up", backlog_sql::READ_BY_INDEX)?;
-            Ok(session)
-        });
-        match opened {
-            Ok(session) => {
-                self.reached[side] = true;
-                Some(session)
-            }
-            Err(error) => {
-                self.add_failure(&error);
-                None
-            }
+            session.message("set the session up", backlog_sql::READ_BY_INDEX).map(drop)
+        };
+        match session {
+            Ok(session) => match set_up(session) {
+                Ok(()) => {
+                    self.reached[side] = true;
+                    return Some(session);
+                }
+                Err(error) => self.add_failure(&error),
+            },
+            Err(error) => self.add_failure(error),
         }
+        None
+    }
+
+    /// Whether a question to this side has failed.
+    pub fn has_failed_on(&self, side: Side) -> bool {
+        self.failed.iter().any(|failed| failed.is_none_or(|failed| failed == side))
     }
 
     fn add_failure(&mut self, error: &Error) {
+        self.failed.push(error.side());
         self.problems.push(Problem {
             is_failure: true,
             text: error.to_string(),
@@ -238,6 +260,10 @@ impl PairStatus {
             .iter()
             .find(|row| row.get("replicates") && !row.get::<_, bool>("copies"))
             .map(|row| Daemon { pid: row.get("pid"), client: row.get("client") });
+        if self.daemon.is_none() {
+            self.daemon_waits =
+                master.query_one("look for a daemon that waits", sql::WAITING_DAEMON, &[&config.name])?.get(0);
+        }
         self.is_copying = rows.iter().any(|row| row.get("copies"));
         self.knows_daemon = true;
         self.lag = Some(lag::of(master, field)?);
@@ -333,7 +359,11 @@ fn last_error(master: &mut Session, field: &str) -> Result<Option<LastError>> {
 
 /// The batches of this pair that are in doubt. Without the log's origin, which only the master knows, it includes every
 /// transaction that may be one.
-fn in_doubt(config: &Config, origin: Option<u64>, sessions: &mut [&mut Session]) -> Result<InDoubt> {
+fn in_doubt<'a, 's: 'a>(
+    config: &Config,
+    origin: Option<u64>,
+    sessions: impl Iterator<Item = &'a mut &'s mut Session>,
+) -> Result<InDoubt> {
     let field = &config.slave_field;
     let family = origin.map(|origin| GidFamily::new(&config.name, field, origin));
     let mut numbers: BTreeSet<BatchNumber> = BTreeSet::new();

@@ -47,7 +47,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 const MIN_PAUSE_TO_LISTEN: Duration = Duration::from_secs(1);
 
 /// How often each of the two threads checks whether the other one still runs. This sends nothing to the server.
-const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A thread with a session of its own on the master, which holds the lock and receives notifications.
 pub struct Listener {
@@ -109,15 +109,15 @@ impl Listener {
     /// sleeps.
     pub fn try_lock(&mut self, control: &Control) -> Result<bool> {
         self.order(Order::Lock)?;
-        Ok(matches!(self.answer(control)?, Answer::Locked))
+        Ok(matches!(self.answer(control, &mut || Ok(()))?, Answer::Locked))
     }
 
     /// Waits for a signal, or until the time is over, with the lock or without it. The thread releases the lock before it
     /// executes the next order. Without the lock, only two kinds of signals arrive: those meant for other slaves, and those
-    /// that tell of a change of `replica_hold`.
-    pub fn sleep(&self, control: &Control, limit: Duration) -> Result<Woken> {
+    /// that tell of a change of `replica_hold`. Now and then it calls `look`, whose error ends the wait.
+    pub fn sleep(&self, control: &Control, limit: Duration, look: &mut dyn FnMut() -> Result<()>) -> Result<Woken> {
         self.order(Order::Sleep(limit))?;
-        match self.answer(control)? {
+        match self.answer(control, look)? {
             Answer::Woken(why) => Ok(why),
             Answer::Locked | Answer::Refused => Err(internal("the listener gave a wrong answer")),
         }
@@ -148,14 +148,14 @@ impl Listener {
     }
 
     /// Waits for the answer to the last order. A stop ends the wait.
-    fn answer(&self, control: &Control) -> Result<Answer> {
+    fn answer(&self, control: &Control, look: &mut dyn FnMut() -> Result<()>) -> Result<Answer> {
         loop {
             if control.wait(CHECK_INTERVAL) == Woken::Stopping {
                 return Ok(Answer::Woken(Woken::Stopping));
             }
             match self.answers.try_recv() {
                 Ok(answer) => return answer,
-                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Empty) => look()?,
                 Err(TryRecvError::Disconnected) => return Err(internal("the listener has ended")),
             }
         }
@@ -180,7 +180,7 @@ impl RetryWait {
             self.listener = listener.inspect_err(|error| log::debug!(target: &config.name, "{error}")).ok();
         }
         log::info!(target: &config.name, "Trying again in {:.1} s", length.as_secs_f64());
-        let woken = self.listener.as_ref().map(|listener| listener.sleep(control, length));
+        let woken = self.listener.as_ref().map(|listener| listener.sleep(control, length, &mut || Ok(())));
         match woken {
             Some(Ok(Woken::Stopping)) => true,
             Some(Ok(Woken::TimedOut)) => false,

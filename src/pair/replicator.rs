@@ -11,11 +11,12 @@ use crate::config::settings::Config;
 use crate::pair::batches::{batch_of, replay_and_grow};
 use crate::pair::connecting::{Purpose, SWITCHED_PAUSE, connect, connect_for_replay, refuse_if_switched};
 use crate::pair::housekeeping::Housekeeping;
-use crate::pair::listener::{FIRST_PAUSE, Listener};
+use crate::pair::listener::{CHECK_INTERVAL, FIRST_PAUSE, Listener};
 use crate::pair::pace::Pace;
 use crate::pair::sql;
 use crate::process::failpoint;
 use crate::sequences::follower::Follower;
+use crate::server::session::Session;
 use std::time::{Duration, Instant};
 
 /// Under a load without end, housekeeping gets its turn after so long.
@@ -158,13 +159,15 @@ fn wait_for_work(
     let woken = match (listener, config.poll) {
         // The end of a pause is always signalled, and changes need not wake the daemon. So it waits without the lock, and
         // no transaction has to send a NOTIFY.
-        (Some(listener), _) if is_paused => listener.sleep(&pair.control, config.timeout)?,
+        (Some(listener), _) if is_paused => {
+            listener.sleep(&pair.control, config.timeout, &mut || is_there(&mut pair.slave))?
+        }
         (Some(listener), _) => sleep(config, pair, listener, flags)?,
         (None, poll) => {
             log::trace!(target: name, "Waiting to poll");
             pair.prefetcher = None;
             let length = poll.unwrap_or(config.timeout);
-            pair.control.wait(flags.map_or(length, |flags| flags.min(length)))
+            poll_later(pair, flags.map_or(length, |flags| flags.min(length)))?
         }
     };
     if woken == Woken::TimedOut && quiet_since.elapsed() >= config.timeout {
@@ -197,11 +200,32 @@ fn sleep(config: &Config, pair: &mut Pair, listener: &mut Listener, flags: Optio
     failpoint::reached("looked");
     log::trace!(target: name, "Waiting for 'NOTIFY'");
     pair.prefetcher = None;
-    let woken = listener.sleep(&pair.control, flags.map_or(config.timeout, |flags| flags.min(config.timeout)))?;
+    let length = flags.map_or(config.timeout, |flags| flags.min(config.timeout));
+    let woken = listener.sleep(&pair.control, length, &mut || is_there(&mut pair.slave))?;
     if woken == Woken::Notified {
         log::trace!(target: name, "Got NOTIFY");
     }
     Ok(woken)
+}
+
+/// Waits until it is time for the next look.
+fn poll_later(pair: &mut Pair, length: Duration) -> Result<Woken> {
+    let end = Instant::now() + length;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let woken = pair.control.wait(left.min(CHECK_INTERVAL));
+        if woken != Woken::TimedOut || left <= CHECK_INTERVAL {
+            return Ok(woken);
+        }
+        is_there(&mut pair.master)?;
+        is_there(&mut pair.slave)?;
+    }
+}
+
+/// An error if the server has closed the connection. A server that is shut down does that, and nothing else would tell of it
+/// before the next change. This sends nothing. Only who waits gets to know what has arrived, however short the wait.
+fn is_there(session: &mut Session) -> Result<()> {
+    session.wait_for_notification(Duration::from_millis(1)).map(drop)
 }
 
 /// When it is time to set flags, if there are some to be set and it is not time yet.
@@ -265,6 +289,7 @@ fn drain(
             pair.flags.keep_up(&mut pair.master, &mut pair.log.progress, replayed)?;
             transactions += batch.len();
             drained += replayed;
+            pair.control.tally().add_replayed(replayed);
             sequences.replayed();
             follow(pair, sequences, progress)?;
         }

@@ -5,6 +5,7 @@
 //! | `signals` | SIGTERM, SIGINT and SIGHUP, or Ctrl-C on Windows |
 //! | `logger` | writes log lines, in the format of the Python original |
 //! | `output` | tables, JSON and progress lines of the verbs |
+//! | `usage` | what the process uses of the machine |
 //! | `user` | `--user`: the process drops root's rights |
 //! | `failpoint` | lets a test stop the process at a named point; does nothing in production |
 //! | `foreground` | runs a verb so that Ctrl-C ends it |
@@ -14,6 +15,7 @@
 pub mod signals;
 pub mod logger;
 pub mod output;
+pub mod usage;
 pub mod user;
 pub mod failpoint;
 pub mod foreground;

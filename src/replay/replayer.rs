@@ -93,6 +93,8 @@ pub struct Replayer {
     conflicts: Vec<String>,
     /// How many more there were than are kept.
     unreported: u64,
+    /// How many conflicts this batch has met.
+    met: u64,
     /// Errors of filters and transforms: for each text the first change and how many changes there were.
     remarks: BTreeMap<String, (LogId, u64)>,
     unchecked: Unchecked,
@@ -120,6 +122,7 @@ impl Replayer {
             current_origin: origin.to_string(),
             conflicts: Vec::new(),
             unreported: 0,
+            met: 0,
             remarks: BTreeMap::new(),
             unchecked: Unchecked::default(),
             largest: 0,
@@ -145,7 +148,7 @@ impl Replayer {
         self.savepoint = None;
         self.current_origin.clone_from(&self.origin);
         self.conflicts.clear();
-        self.unreported = 0;
+        (self.unreported, self.met) = (0, 0);
         self.remarks.clear();
         self.unchecked.clear();
     }
@@ -174,6 +177,11 @@ impl Replayer {
         }
         self.unreported = 0;
         messages
+    }
+
+    /// How many conflicts the batch has met, whether they are warned of or not.
+    pub fn take_met(&mut self) -> u64 {
+        std::mem::take(&mut self.met)
     }
 
     /// Replays these changes, in this order. The error names the change that failed, if a single one did. The last changes

@@ -9,10 +9,12 @@ use crate::server::session::Session;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 /// An attempt whose caller has stopped waiting. The server may still answer.
 struct Pending {
     what: String,
+    label: String,
     outcome: Receiver<Result<Session>>,
 }
 
@@ -22,11 +24,16 @@ static PENDING: Mutex<Vec<Pending>> = Mutex::new(Vec::new());
 
 /// Opens a session on one side. `label` distinguishes the sessions in `pg_stat_activity`.
 pub fn connect(side: Side, dsn: &Dsn, label: &str) -> Result<Session> {
-    let limit = Session::time_to_connect(side, dsn)?;
+    connect_within(Duration::MAX, side, dsn, label)
+}
+
+/// The same for a caller who has only so much time. An attempt that takes longer goes on, and the next call waits for it.
+pub fn connect_within(limit: Duration, side: Side, dsn: &Dsn, label: &str) -> Result<Session> {
+    let limit = limit.min(Session::time_to_connect(side, dsn)?);
     let what = format!("{side} {label} {dsn}");
     let attempt = match take_pending(&what) {
         Some(attempt) => attempt,
-        None => Pending { outcome: start(side, dsn.clone(), label.to_string())?, what },
+        None => Pending { outcome: start(side, dsn.clone(), label.to_string())?, what, label: label.to_string() },
     };
     match attempt.outcome.recv_timeout(limit) {
         Ok(outcome) => outcome,
@@ -39,6 +46,11 @@ pub fn connect(side: Side, dsn: &Dsn, label: &str) -> Result<Session> {
             ))
         }
     }
+}
+
+/// Nobody asks for sessions with this label any more: those that are still to come end.
+pub fn give_up(label: &str) {
+    pending().retain(|attempt| attempt.label != label);
 }
 
 fn start(side: Side, dsn: Dsn, label: String) -> Result<Receiver<Result<Session>>> {

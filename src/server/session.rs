@@ -252,6 +252,11 @@ impl Session {
         self.backend
     }
 
+    /// Whether the connection is known to be lost. It may be lost without that.
+    pub fn is_lost(&self) -> bool {
+        self.client.is_closed()
+    }
+
     /// Closes the connection if the server does not answer in time. For questions that a server at work answers at once.
     pub fn limit_waits(&mut self, limit: Duration) {
         self.client.set_limit(limit);

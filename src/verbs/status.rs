@@ -5,6 +5,7 @@ use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::names::Side;
 use crate::config::files::LoadedConfigs;
 use crate::config::settings::Config;
+use crate::health::exposition::{Measured, exposition};
 use crate::health::status::{self, PairStatus, Progress};
 use crate::process::output::{self, Json, json};
 use crate::server::connect;
@@ -97,9 +98,10 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
 fn look(call: &Call, loaded: &LoadedConfigs, control: &Control) -> Result<Vec<PairStatus>> {
     let mut pairs = Vec::new();
     for config in &loaded.configs {
-        let BothSides { master, slave, config: directed, roles } = connect_pair::open(config, "status", control);
+        let BothSides { mut master, mut slave, config: directed, roles } =
+            connect_pair::open(config, "status", control);
         control.check()?;
-        pairs.push(status::look(&directed, &call.words_for(config), roles, (master, slave), true));
+        pairs.push(status::look(&directed, &call.words_for(config), roles, (&mut master, &mut slave), true));
     }
     control.check().map(|()| pairs)
 }
@@ -144,7 +146,8 @@ fn measure_rates(loaded: &LoadedConfigs, pairs: &[PairStatus], control: &Control
 fn show(call: &Call, loaded: &LoadedConfigs, pairs: &[PairStatus], rates: &HashMap<String, f64>) -> Result<()> {
     if call.has("--prometheus") {
         loaded.errors.iter().for_each(|error| output::complain(&format!("pyreplica: {error}\n")));
-        return output::print(&status::exposition(pairs));
+        let measured: Vec<Measured> = pairs.iter().map(|status| Measured { status, by_daemon: None }).collect();
+        return output::print(&exposition(&measured));
     }
     if call.has("--json") {
         let documents: Vec<Json> =

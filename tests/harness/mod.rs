@@ -12,6 +12,7 @@ pub mod copying;
 mod daemon;
 mod database;
 mod forwarder;
+pub mod http;
 pub mod looking;
 mod network;
 mod pair;

@@ -98,6 +98,7 @@ impl Pair {
             self.replayer.be_careful(false);
         }
         outcome?;
+        self.control.tally().add_conflicts(self.replayer.take_met());
         for conflict in self.replayer.take_conflicts() {
             log::warn!(target: &self.name, "{conflict}");
             self.conflicts.push(conflict);

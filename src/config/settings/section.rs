@@ -93,7 +93,7 @@ impl Section<'_> {
     /// listen on an address that the operator did not choose.
     pub(super) fn address(&self, key: &str) -> Result<Option<SocketAddr>, ConfigError> {
         let parsed = self.find(key).map(|entry| entry.value.parse());
-        parsed.transpose().map_err(|_| self.error(key, "must be an IP address and a port, as in 127.0.0.1:9187"))
+        parsed.transpose().map_err(|_| self.error(key, "must be an IP address and a port, as in 127.0.0.1:15187"))
     }
 
     pub(super) fn error(&self, key: &str, what: impl Into<String>) -> ConfigError {

@@ -10,6 +10,7 @@ use crate::process::logger::{self, OWN_TARGET};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
 
@@ -41,7 +42,7 @@ pub(super) fn apply(pairs: &mut Vec<Pair>, loaded: LoadedConfigs, task: &Task, s
         let runs = |pair: &Pair| !pair.has_ended && pair.file.as_deref() == Some(&*file);
         if !pairs.iter().any(runs) {
             log::info!(target: &config.name, "Starting: {}", file.display());
-            let pair = start(pairs.len(), config, Some(file), task, sender);
+            let pair = start(pairs.len(), config, Some(file), Arc::default(), task, sender);
             started += usize::from(pair.outbox.sends_mails());
             pairs.push(pair);
         }
@@ -59,7 +60,7 @@ pub(super) fn restart(pairs: &mut [Pair], number: usize, stage: &Stage, task: &T
     pair.outbox.close();
     let Plan::Restart(config) = plan else { return false };
     let file = pair.file.take();
-    *pair = start(number, *config, file, task, sender);
+    *pair = start(number, *config, file, pair.control.tally().clone(), task, sender);
     pair.outbox.sends_mails()
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::dsn::Dsn;
+use crate::pair::replicator::Milestone;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn config(name: &str) -> Config {
@@ -24,7 +25,7 @@ fn supervised(task: Task, stops: usize, apart: Duration) -> (Vec<Failure>, Durat
     });
     let start = Instant::now();
     let loaded = LoadedConfigs { configs: vec![config("a"), config("b")], ..LoadedConfigs::default() };
-    (supervise(loaded, &task, &sender, &events, None, &mut Served::default()), start.elapsed())
+    (supervise(loaded, &task, &sender, &events, None), start.elapsed())
 }
 
 const SOON: Duration = Duration::from_millis(20);

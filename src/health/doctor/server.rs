@@ -10,8 +10,8 @@ use crate::server::checks;
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
 
-/// A daemon that fails tries again after a minute at most, and a try may take some time.
-const RETRY_PATIENCE: f64 = 300.0;
+/// A daemon that waits for its next try is seen. For a moment before and after it is not.
+const RETRY_PATIENCE: f64 = 10.0;
 
 /// The newest major version that pyreplica was tested with.
 const NEWEST_VERSION: i32 = 18;
@@ -135,8 +135,12 @@ pub(super) fn examine_daemon(report: &mut Diagnosis, config: &Config, source: &s
     let batch = master.query("read the last batch", sql::LAST_BATCH, &[field]);
     let Some(rows) = report.ok_or_warning(side, "daemon", batch) else { return Worker::None };
     let last = rows.first().filter(|row| BatchNumber(row.get(0)) > BatchNumber(0));
-    if let Some(idle) = failed_ago(field, master).filter(|idle| *idle < RETRY_PATIENCE) {
-        let text = format!("not connected at this moment: its last try failed {idle:.0} s ago, and it tries again");
+    let waiting = master.query_one("look for a daemon that waits", sql::WAITING_DAEMON, &[&config.name]);
+    let waits = report.ok_or_warning(side, "daemon", waiting).is_some_and(|row| row.get(0));
+    let failed = failed_ago(field, master).filter(|idle| waits || *idle < RETRY_PATIENCE);
+    if waits || failed.is_some() {
+        let ago = failed.map_or(String::new(), |idle| format!(": its last try failed {idle:.0} s ago"));
+        let text = format!("{}{ago}", if waits { "it waits for its next try" } else { "not connected at this moment" });
         report.add(Level::Note, side, "daemon", text).advise("\"last error\" says why it fails");
         return Worker::None;
     }

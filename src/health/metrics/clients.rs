@@ -3,6 +3,7 @@
 //! Every client is let in at once. If there is no room, a client that has not got its answer yet has to go: the oldest one of
 //! the machine that has the most. So clients that are slow, or say nothing, keep nobody waiting, however many they are.
 
+use crate::health::page::SECURITY_POLICY;
 use crate::process::logger::OWN_TARGET;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
@@ -24,7 +25,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) struct Answer {
     pub status: &'static str,
+    pub kind: Kind,
     pub body: String,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    /// As Prometheus wants it, and fit for anybody else.
+    Text,
+    Page,
+}
+
+impl Answer {
+    pub(super) fn text(status: &'static str, body: String) -> Answer {
+        Answer { status, kind: Kind::Text, body }
+    }
 }
 
 /// A client that is being served.
@@ -40,7 +55,11 @@ struct Client {
 struct Clients(Arc<Mutex<Vec<Client>>>);
 
 /// Serves clients for ever. `answer` gets the method and the path.
+///
+/// A loopback address is often all that keeps strangers out. But a browser on this machine may have been told by a stranger's page that
+/// the name of that page has this address now. So there the name in the request must be this machine's.
 pub(super) fn serve(listener: &TcpListener, answer: impl Fn(&str, &str) -> Answer + Send + Sync + 'static) {
+    let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let (clients, answer) = (Clients::default(), Arc::new(answer));
     let mut number = 0;
     loop {
@@ -56,7 +75,7 @@ pub(super) fn serve(listener: &TcpListener, answer: impl Fn(&str, &str) -> Answe
         // An error means that the client has gone, or that there is no room for it. It gets no answer.
         let Ok(place) = clients.enter(number, from.ip(), &stream) else { continue };
         let answer = answer.clone();
-        let body = move || drop(answer_client(stream, &place, answer.as_ref()));
+        let body = move || drop(answer_client(stream, &place, is_local, answer.as_ref()));
         if let Err(e) = thread::Builder::new().name("metrics client".into()).spawn(body) {
             log::debug!(target: OWN_TARGET, "cannot serve a connection for metrics: {e}");
         }
@@ -105,20 +124,44 @@ impl Drop for Place {
     }
 }
 
-fn answer_client(mut stream: TcpStream, place: &Place, answer: &dyn Fn(&str, &str) -> Answer) -> io::Result<()> {
+fn answer_client(
+    mut stream: TcpStream,
+    place: &Place,
+    is_local: bool,
+    answer: &dyn Fn(&str, &str) -> Answer,
+) -> io::Result<()> {
     let request = read_request(&mut stream)?;
     let mut words = request.split([' ', '\r', '\n']);
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     place.set_waiting(true);
-    let Answer { status, body } = answer(method, target.split('?').next().unwrap_or_default());
+    let Answer { status, kind, body } = match is_local && !is_for_local(&request) {
+        true => Answer::text("421 Misdirected Request", "ask by an IP address or as localhost\n".to_string()),
+        false => answer(method, target.split('?').next().unwrap_or_default()),
+    };
     place.set_waiting(false);
+    let kind = match kind {
+        Kind::Text => "text/plain; version=0.0.4; charset=utf-8".to_string(),
+        Kind::Page => format!("text/html; charset=utf-8\r\nContent-Security-Policy: {SECURITY_POLICY}"),
+    };
     let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nX-Content-Type-Options: nosniff\r\n\
+         Cache-Control: no-store\r\nConnection: close\r\n\r\n",
         body.len()
     );
     let body = if method == "HEAD" { "" } else { &body };
     write(&mut stream, format!("{head}{body}").as_bytes())
+}
+
+/// Whether the client has asked by an IP address or as localhost, or has not said.
+fn is_for_local(request: &str) -> bool {
+    let mut fields = request.lines().filter_map(|line| line.split_once(':'));
+    let Some((_, host)) = fields.find(|(name, _)| name.eq_ignore_ascii_case("host")) else { return true };
+    let host = host.trim();
+    let name = match host.strip_prefix('[') {
+        Some(address) => address.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
 /// Reads the request up to the empty line. An error if it does not arrive in time.

@@ -120,6 +120,7 @@ pub fn as_json(pair: &PairStatus, rate: Option<f64>) -> Json {
         "master_reached": pair.reached[0],
         "slave_reached": pair.reached[1],
         "daemon_connected": pair.daemon.is_some(),
+        "daemon_waits": pair.daemon_waits,
         "lag": lag,
         "rate": rate,
         "error": error,

@@ -11,8 +11,9 @@ const IN_DOUBT_PATIENCE: Duration = Duration::from_secs(60);
 pub(super) const WAIT_PATIENCE: Duration = Duration::from_secs(5);
 const LONG_WAIT: Duration = Duration::from_secs(60);
 
-/// A daemon tries again after a minute at most. During a long attempt it is connected.
-const ATTEMPT_PATIENCE: Duration = Duration::from_secs(300);
+/// A daemon tries again after a minute at most, and is seen while it tries and while it waits. Only before the first tries and for a
+/// moment between the two it is not, nor if the master has no connection left for one that waits.
+const ATTEMPT_PATIENCE: Duration = Duration::from_secs(120);
 
 /// A daemon that has replayed nothing for this long although changes wait is replaying a large transaction, or is
 /// stuck.
@@ -54,7 +55,7 @@ impl PairStatus {
     /// Reports that no daemon is connected. Between two failing attempts it is not connected either, so a recent
     /// attempt is enough.
     fn absence(&self, failing: Option<&LastError>, source: &str) -> Option<Problem> {
-        if !self.reached[0] || !self.knows_daemon || self.daemon.is_some() || self.is_copying {
+        if !self.reached[0] || !self.knows_daemon || self.daemon.is_some() || self.daemon_waits || self.is_copying {
             return None;
         }
         let start = format!("is it running? start it: pyreplica {source}");

@@ -63,6 +63,7 @@ impl Replayer {
         if self.records_conflicts {
             self.holds.record(slave, &records)?;
         }
+        self.met += records.len() as u64;
         for record in records {
             if record.is_warning {
                 self.report(record.text);
