@@ -252,3 +252,19 @@ fn without_keepalive_the_timeout_only_looks_at_the_log() {
     assert!(daemon.terminate().success());
     assert!(!daemon.log().contains("Keepalive0"), "{}", daemon.log());
 }
+
+// == Open files ==
+
+#[test]
+fn a_soft_limit_of_open_files_is_raised_and_a_hard_one_is_named() {
+    let pair = Pair::new().with_a_table();
+    pair.run("insert into t (id) values (1)");
+    let limited = |limit: &str| ["sh", "-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")].map(str::to_string);
+    let mut daemon = pair.start_behind(&limited("-S -n 16"), "");
+    pair.wait_caught_up();
+    daemon.terminate();
+    let mut daemon = pair.start_behind(&limited("-n 16"), "");
+    daemon.wait_log("this process may have 16 open files");
+    daemon.wait_log("let it have more open files: LimitNOFILE= in the unit");
+    assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
+}

@@ -22,6 +22,7 @@ use crate::daemon::watchdog;
 use crate::health::metrics::{Served, Wanted};
 use crate::pair::replicator;
 use crate::process::logger::{self, OWN_TARGET};
+use crate::process::open_files;
 use crate::process::signals::{Signal, Signals};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -69,6 +70,15 @@ pub type Reload = Box<dyn Fn() -> LoadedConfigs>;
 pub fn run(mut loaded: LoadedConfigs, mode: Mode, reload: Option<Reload>) -> Result<Vec<Failure>> {
     let (sender, events) = channel();
     watch_signals(sender.clone()).map_err(|e| Error::new(Kind::Internal, None, "watch for signals", e))?;
+    let needed = open_files::needed(loaded.configs.len());
+    if let Some(limit) = open_files::raise().filter(|limit| *limit < needed) {
+        log::warn!(
+            target: OWN_TARGET,
+            "this process may have {limit} open files, and its {} pairs need up to {needed}. hint: LimitNOFILE= in the unit, \
+             ulimit -n in the shell that starts it",
+            loaded.configs.len()
+        );
+    }
     let task: Task = match mode {
         Mode::Once => {
             loaded.configs.iter_mut().for_each(|config| (config.smtp, config.metrics) = (None, None));

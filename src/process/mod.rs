@@ -6,6 +6,7 @@
 //! | `logger` | writes log lines, in the format of the Python original |
 //! | `output` | tables, JSON and progress lines of the verbs |
 //! | `usage` | what the process uses of the machine |
+//! | `open_files` | how many files may be open, which limits the number of connections |
 //! | `user` | `--user`: the process drops root's rights |
 //! | `failpoint` | lets a test stop the process at a named point; does nothing in production |
 //! | `foreground` | runs a verb so that Ctrl-C ends it |
@@ -16,6 +17,7 @@ pub mod signals;
 pub mod logger;
 pub mod output;
 pub mod usage;
+pub mod open_files;
 pub mod user;
 pub mod failpoint;
 pub mod foreground;

@@ -4,6 +4,7 @@
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
 use crate::config::dsn::Dsn;
+use crate::process::open_files;
 use crate::server::checks::refuse_untrusted_tables;
 use crate::server::session::Session;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -57,6 +58,7 @@ fn start(side: Side, dsn: Dsn, label: String) -> Result<Receiver<Result<Session>
     let (sender, outcome) = channel();
     // If the caller has stopped waiting and does not come back, dropping the result ends the session.
     let open = move || {
+        open_files::suffice().map_err(|error| too_many(side, &dsn, &error))?;
         let mut session = Session::connect(side, &dsn, &label, "")?;
         refuse_untrusted_tables(&mut session)?;
         session.end_connecting();
@@ -65,6 +67,11 @@ fn start(side: Side, dsn: Dsn, label: String) -> Result<Receiver<Result<Session>
     let attempt = move || drop(sender.send(open()));
     thread::Builder::new().name("connect".into()).spawn(attempt).map_err(internal)?;
     Ok(outcome)
+}
+
+fn too_many(side: Side, dsn: &Dsn, error: &std::io::Error) -> Error {
+    Error::new(Kind::Connection, Some(side), format!("connect to {dsn}"), format!("this process: {error}"))
+        .with_hint("let it have more open files: LimitNOFILE= in the unit, ulimit -n in the shell that starts it")
 }
 
 fn take_pending(what: &str) -> Option<Pending> {
