@@ -11,15 +11,20 @@
 # Description:       Replicates one pair of databases for each *.conf file in
 #                    /etc/pyreplica, all of them in one process.
 ### END INIT INFO
+# The next line is for systemd, which then knows whether the process lives.
+# pidfile: /run/pyreplica.pid
 
 # Copy it to /etc/init.d/pyreplica. It needs the binary, the user and at least
 # one config file. /etc/default/pyreplica may set the variables below, which are
 # in capitals, to other values.
+#
+# With systemd, copy pyreplica.service to /etc/systemd/system too: this script
+# then asks systemd to start and stop that.
 
 set -e
 
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-DAEMON=/usr/local/bin/pyreplica
+DAEMON=$(command -v pyreplica || echo /usr/local/bin/pyreplica)
 CONFIG=/etc/pyreplica
 RUN_AS=pyreplica
 LOG=/var/log/pyreplica.log
@@ -27,6 +32,11 @@ PIDFILE=/run/pyreplica.pid
 
 if [ -r /etc/default/pyreplica ]; then
     . /etc/default/pyreplica
+fi
+
+# Where systemd runs, this calls systemctl and ends here.
+if [ -r /lib/lsb/init-functions ]; then
+    . /lib/lsb/init-functions
 fi
 
 say() {

@@ -68,6 +68,7 @@ mod rights;
 mod schema_changes;
 mod security;
 mod sequences;
+mod service;
 mod sets;
 mod settings;
 mod slaves;

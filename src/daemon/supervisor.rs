@@ -23,9 +23,10 @@ use crate::health::metrics::{Served, Wanted};
 use crate::pair::replicator;
 use crate::process::logger::{self, OWN_TARGET};
 use crate::process::open_files;
+use crate::process::service;
 use crate::process::signals::{Signal, Signals};
+use standing::{Announcer, Standing};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -33,7 +34,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tries::{is_due_to_stop, keep_running, without_panic};
 
+mod mails;
 mod reload;
+mod standing;
 mod tries;
 
 /// How long the pairs may take to finish their batch after the first signal.
@@ -84,10 +87,18 @@ pub fn run(mut loaded: LoadedConfigs, mode: Mode, reload: Option<Reload>) -> Res
             loaded.configs.iter_mut().for_each(|config| (config.smtp, config.metrics) = (None, None));
             Arc::new(|config, control, _| drain_once(config, control))
         }
-        Mode::UntilItWorks | Mode::Forever => Arc::new(move |config, control, outbox| {
-            watchdog::start(config, control, outbox, report::record);
-            keep_running(config, control, outbox, mode == Mode::UntilItWorks, &report::record, replicator::run)
-        }),
+        Mode::UntilItWorks | Mode::Forever => {
+            let sender = sender.clone();
+            Arc::new(move |config, control, outbox| {
+                watchdog::start(config, control, outbox, report::record);
+                let record = |directed: &Config, error: Option<&Error>| {
+                    let standing = if error.is_some() { Standing::Failing } else { Standing::Replicating };
+                    drop(sender.send(Event::Standing(config.name.clone(), standing)));
+                    report::record(directed, error);
+                };
+                keep_running(config, control, outbox, mode == Mode::UntilItWorks, &record, replicator::run)
+            })
+        }
     };
     Ok(supervise(loaded, &task, &sender, &events, reload.as_ref()))
 }
@@ -105,6 +116,7 @@ struct Pair {
     file: Option<PathBuf>,
     /// What to do with it, according to the last reload.
     plan: Plan,
+    standing: Standing,
 }
 
 impl Pair {
@@ -130,6 +142,8 @@ enum Plan {
 enum Event {
     /// The thread of the pair with this number has ended.
     Ended(usize, Option<Failure>),
+    /// How the pair of this name is doing.
+    Standing(String, Standing),
     /// A thread that sends mails has ended.
     MailThreadEnded,
     Stop,
@@ -162,6 +176,7 @@ fn supervise(
     events: &Receiver<Event>,
     reload: Option<&Reload>,
 ) -> Vec<Failure> {
+    let bad_files = loaded.errors.len();
     let mut files = loaded.files.into_iter();
     let numbered = loaded.configs.into_iter().enumerate();
     let mut pairs: Vec<Pair> =
@@ -171,6 +186,7 @@ fn supervise(
     let mut mail_threads = pairs.iter().filter(|pair| pair.outbox.sends_mails()).count();
     let mut failures = Vec::new();
     let mut stage = Stage::Running;
+    let mut announcer = Announcer::ready(&pairs, bad_files);
     while pairs.iter().any(|pair| !pair.has_ended) {
         match (next_event(events, &stage), &stage) {
             (Some(Event::Ended(number, failure)), _) => {
@@ -179,11 +195,17 @@ fn supervise(
                 mail_threads += usize::from(reload::restart(&mut pairs, number, &stage, task, sender));
             }
             (Some(Event::Reload), Stage::Running) => {
+                service::reloading();
+                let mut bad_files = announcer.bad_files();
                 if let Some(reload) = reload {
-                    mail_threads += reload::apply(&mut pairs, reload(), task, sender);
+                    let loaded = reload();
+                    bad_files = loaded.errors.len();
+                    mail_threads += reload::apply(&mut pairs, loaded, task, sender);
                     served.serve(pairs.iter().filter_map(Pair::wanted));
                 }
+                announcer.ready_again(&pairs, bad_files);
             }
+            (Some(Event::Standing(name, standing)), _) => standing::note(&mut pairs, &name, standing),
             // The process is ending anyway.
             (Some(Event::Reload), _) => {}
             // A reload has closed the thread's outbox. Or the thread has panicked or could not start; then the pair
@@ -191,6 +213,7 @@ fn supervise(
             (Some(Event::MailThreadEnded), _) => mail_threads -= 1,
             (Some(Event::Stop), Stage::Running) => {
                 log::info!(target: OWN_TARGET, "Stopping");
+                service::stopping();
                 pairs.iter().for_each(|pair| pair.control.stop());
                 stage = Stage::Finishing { until: Instant::now() + FINISH_TIME };
             }
@@ -207,8 +230,11 @@ fn supervise(
                 stage = Stage::Cancelled { until: Instant::now() + CANCEL_TIME };
             }
         }
+        if matches!(stage, Stage::Running) {
+            announcer.update(&pairs);
+        }
     }
-    send_remaining_mails(&pairs, mail_threads, events);
+    mails::send_remaining(&pairs, mail_threads, events);
     failures
 }
 
@@ -235,22 +261,6 @@ fn report_late_pairs(pairs: &[Pair]) {
     log::warn!(target: OWN_TARGET, "{} of the pairs did not end in time: ending without them", late.clone().count());
     for pair in late {
         pair.outbox.stopped("replication was stopped by a signal, in the middle of a batch that did not end in time");
-    }
-}
-
-/// Waits until the mail threads have sent the mails that are left, at most `MAIL_TIME`.
-fn send_remaining_mails(pairs: &[Pair], mut mail_threads: usize, events: &Receiver<Event>) {
-    pairs.iter().for_each(|pair| pair.outbox.close());
-    let until = Instant::now() + MAIL_TIME;
-    while mail_threads > 0 {
-        match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(Event::MailThreadEnded) => mail_threads -= 1,
-            Ok(Event::Ended(..) | Event::Reload) => {}
-            Ok(Event::Stop) | Err(_) => {
-                log::warn!(target: OWN_TARGET, "the mail server did not take all mails in time: ending without them");
-                return;
-            }
-        }
     }
 }
 
@@ -281,7 +291,7 @@ fn start(
     let kept = config.clone();
     let (control, outbox) = (Control::counting(tally), Outbox::new(&config));
     if outbox.sends_mails() {
-        start_mail_thread(&config.name, &outbox, sender.clone());
+        mails::start(&config.name, &outbox, sender.clone());
     }
     let (name, task, ended) = (config.name.clone(), task.clone(), sender.clone());
     let (for_thread, mails) = (control.clone(), outbox.clone());
@@ -298,21 +308,7 @@ fn start(
         let error = Error::new(Kind::Internal, None, "start a thread", e);
         drop(sender.send(Event::Ended(number, Some(Failure { name, error }))));
     }
-    Pair { control, outbox, has_ended: false, config: kept, file, plan: Plan::Run }
-}
-
-/// Starts the thread that sends a pair's mails, so that the pair never waits for the mail server.
-fn start_mail_thread(name: &str, outbox: &Outbox, sender: Sender<Event>) {
-    let (outbox, ended) = (outbox.clone(), sender.clone());
-    let body = move || {
-        // The log has the panic already. The pair goes on without mails.
-        let _ = catch_unwind(AssertUnwindSafe(|| outbox.deliver()));
-        drop(ended.send(Event::MailThreadEnded));
-    };
-    if let Err(e) = thread::Builder::new().name(format!("{name} mail")).spawn(body) {
-        log::warn!(target: name, "no mails: cannot start a thread: {e}");
-        drop(sender.send(Event::MailThreadEnded));
-    }
+    Pair { control, outbox, has_ended: false, config: kept, file, plan: Plan::Run, standing: Standing::Starting }
 }
 
 /// Cancels the pair's statements, on a thread of its own: a request to a server that the network has lost takes too

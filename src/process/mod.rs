@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `signals` | SIGTERM, SIGINT and SIGHUP, or Ctrl-C on Windows |
 //! | `logger` | writes log lines, in the format of the Python original |
+//! | `service` | tells systemd that the daemon is ready, and how it is doing |
 //! | `output` | tables, JSON and progress lines of the verbs |
 //! | `usage` | what the process uses of the machine |
 //! | `open_files` | how many files may be open, which limits the number of connections |
@@ -15,6 +16,7 @@
 
 pub mod signals;
 pub mod logger;
+pub mod service;
 pub mod output;
 pub mod usage;
 pub mod open_files;
