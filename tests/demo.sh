@@ -21,9 +21,10 @@ watch=
 
 main() {
     need_rust
+    say "two throwaway PostgreSQL servers; pyreplica copies the database of one to the other, and then each change, while"
+    say "clients write; somebody damages the copy, and it is compared and repaired. All of it goes away at the end."
     need_server
-    say "building pyreplica: some 130 crates, which takes a few minutes the first time"
-    cargo build --release --quiet
+    build --release
     rundir=$(mktemp -d)
     trap clean_up EXIT
     trap 'exit 130' INT

@@ -11,6 +11,17 @@ need_rust() {
     return 1
 }
 
+# build ARGUMENT...: cargo build, which says what it does: the first time it takes minutes.
+build() {
+    echo "== building pyreplica (cargo build $*): some 130 crates, a few minutes the first time, on two cores perhaps five"
+    # Cargo's own progress line where somebody looks; elsewhere it would be a line for each crate.
+    if [ -t 2 ]; then
+        cargo build "$@"
+    else
+        cargo build --quiet "$@"
+    fi
+}
+
 # Prints the directory of the server's programs: PG_BIN if set, else the newest that is installed.
 find_server() {
     for directory in ${PG_BIN:+"$PG_BIN"} $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -Vr) \

@@ -27,6 +27,7 @@ done
 [ -n "$ended" ] || set -- "$@" --
 
 need_rust
+echo "== tests on throwaway PostgreSQL servers, with the real program; first both are built, which takes minutes the first time"
 need_server
 need_python
 need_pooler

@@ -12,7 +12,7 @@ fi
 
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
-cp -R Cargo.toml Cargo.lock src sql "$copy"
+cp -R Cargo.toml Cargo.lock CHANGELOG.md build.rs sample.conf src sql "$copy"
 sed -i -e 's/^\[target\..cfg(windows).\.dependencies\]$/[target."cfg(all())".dependencies]/' \
     -e 's/^\[target\..cfg(unix).\.dependencies\]$/[target."cfg(any())".dependencies]/' "$copy/Cargo.toml"
 find "$copy/src" -name '*.rs' -exec sed -i -e 's/cfg!(windows)/true/g' -e 's/cfg(windows)/cfg(all())/g' \

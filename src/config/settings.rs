@@ -15,6 +15,9 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+/// A config file that explains every key.
+pub const SAMPLE: &str = include_str!("../../sample.conf");
+
 /// How long the daemon waits for a notification before it looks at the log anyway, as in the original.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -346,11 +349,10 @@ TO_ADDRS=hostmaster@somewhere.com;dbadmin@somewhere.com
 
     #[test]
     fn the_sample_file_is_valid_and_documents_every_key() {
-        let sample = include_str!("../../sample.conf");
-        let config = Config::parse(sample).unwrap();
+        let config = Config::parse(SAMPLE).unwrap();
         assert!(config.smtp.is_none());
 
-        let enabled: String = sample
+        let enabled: String = SAMPLE
             .lines()
             .map(|line| match line.strip_prefix('#') {
                 Some(rest) if rest.starts_with(|c: char| c.is_ascii_uppercase()) => format!("{rest}\n"),

@@ -2,7 +2,7 @@
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::shown::{is_hidden, shown, shown_lines};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 pub use serde_json::{Value as Json, json};
@@ -93,6 +93,15 @@ fn json_text(document: &Json) -> String {
         }
     }
     escaped
+}
+
+/// Asks a question that is answered by y or n, at a terminal.
+pub fn ask(question: &str) -> Result<bool> {
+    print(question)?;
+    let mut answer = String::new();
+    let read = io::stdin().lock().read_line(&mut answer);
+    read.map_err(|e| Error::new(Kind::Stopped, None, "read the answer", e))?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
 /// Writes lines to stderr as `print` does to stdout, and ignores errors of that.

@@ -13,7 +13,7 @@ use crate::server::sql as server_sql;
 use std::time::Duration;
 
 /// Others wait behind this session, at most so long.
-const SHORT_LOCK_TIMEOUT: &str = "SET lock_timeout = '1s'";
+pub const SHORT_LOCK_TIMEOUT: &str = "SET lock_timeout = '1s'";
 
 /// How often a lock is tried, and how long to let others work in between.
 const TRIES: u32 = 20;
@@ -40,18 +40,33 @@ pub fn install(dsn: &Dsn, ddl: bool, control: &Control, report: &mut dyn FnMut(&
 pub fn install_log(master: &mut Session, control: &Control, report: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
     // The script then creates hstore in the schema in which the operator's own session would create it.
     master.message("set the session up", &format!("RESET search_path; {SHORT_LOCK_TIMEOUT}"))?;
-    let mut tries = 1;
-    while let Err(error) = master.script("install the log and its trigger", sql::MASTER_INSTALL) {
-        if error.kind() != Kind::Contention || control.is_stopping() || tries == TRIES {
-            return Err(error);
-        }
-        report(&format!("waiting for a lock of the log or of pyreplica's other objects: {}", error.detail()))?;
-        wait(control)?;
-        tries += 1;
-    }
+    let of = "the log or of pyreplica's other objects";
+    run_script(master, "install the log and its trigger", sql::MASTER_INSTALL, of, control, report)?;
     master.message("set the session up", sql::OWN_SESSION_PATH)?;
     let warnings: Vec<String> = master.query_one("read the warnings of the script", sql::WARNINGS, &[])?.get(0);
     warnings.iter().try_for_each(|warning| report(warning))
+}
+
+/// Runs a script that is a transaction, and tries again for a while if it does not get a lock `of` something. The session has
+/// `SHORT_LOCK_TIMEOUT`.
+pub fn run_script(
+    session: &mut Session,
+    what: &str,
+    script: &str,
+    of: &str,
+    control: &Control,
+    report: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<()> {
+    let mut tries = 1;
+    while let Err(error) = session.script(what, script) {
+        if error.kind() != Kind::Contention || control.is_stopping() || tries == TRIES {
+            return Err(error);
+        }
+        report(&format!("waiting for a lock of {of}: {}", error.detail()))?;
+        wait(control)?;
+        tries += 1;
+    }
+    Ok(())
 }
 
 const NO_KEY: &str = "hint: without a primary key, ALTER TABLE ... REPLICA IDENTITY USING INDEX ...; names a unique index whose \

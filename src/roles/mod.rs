@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `sql` | statements about locks, objects and roles |
 //! | `install` | prepares a database to be a master |
+//! | `uninstall` | takes away what makes a database a master or a slave |
 //! | `hook` | runs a command of the operator's |
 //! | `lock` | keeps writers waiting, readers not |
 //! | `sides` | the two databases of a pair, and what each has to know to exchange its role |
@@ -19,6 +20,7 @@
 
 pub mod sql;
 pub mod install;
+pub mod uninstall;
 pub mod hook;
 pub mod lock;
 pub mod sides;

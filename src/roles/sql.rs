@@ -8,6 +8,20 @@ pub const MASTER_INSTALL: &str = include_str!("../../sql/master-install.sql");
 
 pub const MASTER_INSTALL_DDL: &str = include_str!("../../sql/master-install-ddl.sql");
 
+pub const MASTER_UNINSTALL: &str = include_str!("../../sql/master-uninstall.sql");
+
+pub const SLAVE_UNINSTALL: &str = include_str!("../../sql/slave-uninstall.sql");
+
+pub static UNINSTALL_OBJECTS: LazyLock<String> =
+    LazyLock::new(|| with_own(include_str!("../../sql/query/uninstall/objects.sql")));
+
+pub const UNINSTALL_SESSIONS: &str = include_str!("../../sql/query/uninstall/sessions.sql");
+
+/// How many changes the log holds, at most $1 and one more.
+pub const COUNT_LOG: &str = "select count(*) from (select from public.replica_log limit $1::bigint + 1) x";
+
+pub const HAS_FORMER_LOG: &str = "select to_regclass('public.replica_log_former') is not null";
+
 /// The warnings of the first script.
 pub const WARNINGS: &str = "select array(select jsonb_array_elements_text(coalesce(nullif(current_setting('pyreplica.told', true), ''), '[]')::jsonb))";
 

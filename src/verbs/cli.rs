@@ -1,6 +1,9 @@
 //! Parses the command line, a verb with its options or the pairs to replicate, and runs it.
 
+mod completion;
 mod help;
+mod man;
+mod text;
 
 use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::shown::shown;
@@ -18,17 +21,19 @@ use crate::verbs::failover;
 use crate::verbs::install;
 use crate::verbs::pause;
 use crate::verbs::pending;
+use crate::verbs::printed;
 use crate::verbs::protect;
 use crate::verbs::retry;
 use crate::verbs::skip;
 use crate::verbs::status;
 use crate::verbs::switchover;
+use crate::verbs::uninstall;
 use crate::verbs::verb::{self, Call, Opt, PairSource, Value, Verb, usage};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// All verbs, in the order of the help. Replication itself has no verb.
-static VERBS: [&Verb; 16] = [
+static VERBS: [&Verb; 21] = [
     &install::VERB,
     &copy::VERB,
     &doctor::VERB,
@@ -45,6 +50,11 @@ static VERBS: [&Verb; 16] = [
     &failover::FAILBACK,
     &protect::PROTECT,
     &protect::UNPROTECT,
+    &uninstall::VERB,
+    &printed::SAMPLE_VERB,
+    &printed::SQL_VERB,
+    &man::VERB,
+    &completion::VERB,
 ];
 
 static REPLICATION: [Opt; 4] = [
@@ -53,6 +63,9 @@ static REPLICATION: [Opt; 4] = [
     Opt { name: "--user", value: Value::Text("a user name") },
     Opt { name: "--debug", value: Value::Number(*DEBUG_LEVELS.start() as u64..=*DEBUG_LEVELS.end() as u64) },
 ];
+
+/// What build.rs knows of this build, after the version.
+const VERSION: &str = concat!("pyreplica ", env!("CARGO_PKG_VERSION"), env!("PYREPLICA_BUILD"), "\n");
 
 /// What the operator wants.
 #[derive(Debug, PartialEq, Eq)]
@@ -105,7 +118,7 @@ pub fn parse(arguments: Vec<OsString>, variable: impl Fn(&str) -> Option<String>
 pub fn run(command: Command) -> ExitCode {
     match command {
         Command::Help(text) => print(text),
-        Command::Version => print(concat!("pyreplica ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Version => print(VERSION),
         Command::Run(verb, call) => match foreground::run(move |control| (verb.run)(&call, control)) {
             Ok(code) => code,
             // The operator has pressed Ctrl-C or closed the pipe, so there is nothing to report.
@@ -168,7 +181,7 @@ fn replicate(source: PairSource, options: &Options) -> ExitCode {
             let configs = vec![Config::for_pair(master, slave)];
             run_pairs(LoadedConfigs { configs, ..LoadedConfigs::default() }, mode, options, None)
         }
-        PairSource::Master(_) => unreachable!("only verbs take a master alone"),
+        PairSource::Database(_) | PairSource::Topic(_) => unreachable!("only verbs take these"),
         PairSource::Files(paths) => {
             let mode = if options.once { Mode::Once } else { Mode::Forever };
             let loaded = files::load(&paths);

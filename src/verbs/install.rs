@@ -7,7 +7,7 @@ use crate::process::output;
 use crate::roles::install::install;
 use crate::verbs::verb::{Call, Opt, PairSource, Value, Verb, Words};
 
-pub const VERB: Verb = Verb { name: "install", help: HELP, options: OPTIONS, words: Words::Master, run };
+pub const VERB: Verb = Verb { name: "install", help: HELP, options: OPTIONS, words: Words::Database, run };
 
 const OPTIONS: &[Opt] = &[Opt { name: "--ddl", value: Value::None }];
 
@@ -34,7 +34,7 @@ example:
 ";
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
-    let PairSource::Master(dsn) = &call.source else { unreachable!("the command line was checked") };
+    let PairSource::Database(dsn) = &call.source else { unreachable!("the command line was checked") };
     install(dsn, call.has("--ddl"), control, &mut |line| output::print(&format!("{}\n", shown(line))))?;
     Ok(ExitCode::Success)
 }

@@ -9,7 +9,9 @@
 //! | `pause`, `pending`, `skip`, `retry` | put tables on hold; show, skip or retry changes that cannot be replayed |
 //! | `switchover`, `failover` | change who is the master; `failover` also has `failback` |
 //! | `protect` | keeps writers off a slave; it also has `unprotect` |
-//! | `cli` | parses the command line and runs the verb or the daemon |
+//! | `uninstall` | takes pyreplica away from a database |
+//! | `printed` | prints `sample.conf` and the SQL scripts |
+//! | `cli` | parses the command line and runs the verb or the daemon; makes the manual and completions from the help |
 //!
 //! Slony-I has slonik for this, PgQ its admin scripts.
 
@@ -27,4 +29,6 @@ pub mod retry;
 pub mod switchover;
 pub mod failover;
 pub mod protect;
+pub mod uninstall;
+pub mod printed;
 pub mod cli;

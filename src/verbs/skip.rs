@@ -16,7 +16,7 @@ use crate::server::session::Row;
 use crate::verbs::sql;
 use crate::verbs::sql::SkipQueries;
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words, usage};
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, IsTerminal};
 
 pub const VERB: Verb = Verb {
     name: "skip",
@@ -230,9 +230,5 @@ fn confirm(chosen: &[Chosen]) -> Result<bool> {
     for change in chosen {
         table.row([&change.id.to_string(), &change.txid.to_string(), &shown_sql(&change.sql).into_owned()]);
     }
-    output::print(&format!("{}Skip these {} changes? They will not be replayed. [y/N] ", table.text(), chosen.len()))?;
-    let mut answer = String::new();
-    let read = io::stdin().lock().read_line(&mut answer);
-    read.map_err(|e| Error::new(Kind::Stopped, None, "read the answer", e))?;
-    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    output::ask(&format!("{}Skip these {} changes? They will not be replayed. [y/N] ", table.text(), chosen.len()))
 }

@@ -42,8 +42,10 @@ pub enum Words {
     Pairs,
     /// Any number of change ids, then the same as for `Pairs`.
     ChangesAndPairs,
-    /// The connection string of a master.
-    Master,
+    /// One connection string.
+    Database,
+    /// One of these words, or none.
+    Topic(&'static [&'static str]),
 }
 
 #[derive(Debug)]
@@ -71,9 +73,14 @@ pub enum Value {
 /// Where the pairs come from.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PairSource {
-    Pair { master: Dsn, slave: Dsn },
+    Pair {
+        master: Dsn,
+        slave: Dsn,
+    },
     Files(Vec<PathBuf>),
-    Master(Dsn),
+    Database(Dsn),
+    /// None: the verb asks no database.
+    Topic(Option<&'static str>),
 }
 
 /// One call of a verb, with checked options.
@@ -121,9 +128,17 @@ impl Verb {
         words.drain(..changes.len());
         let source = match self.words {
             Words::Pairs | Words::ChangesAndPairs => find_source(words, variable),
-            Words::Master => match &words[..] {
-                [dsn] => parse_dsn(dsn, Side::Master).map(PairSource::Master),
-                _ => Err(usage(format!("{} needs one connection string, the master's", self.name))),
+            Words::Database => match &words[..] {
+                [dsn] => parse_dsn(dsn, None).map(PairSource::Database),
+                _ => Err(usage(format!("{} needs one connection string", self.name))),
+            },
+            Words::Topic(topics) => match &words[..] {
+                [] => Ok(PairSource::Topic(None)),
+                [word] if topics.iter().any(|topic| word == topic) => {
+                    Ok(PairSource::Topic(topics.iter().copied().find(|topic| word == topic)))
+                }
+                _ if topics.is_empty() => Err(usage(format!("{} takes no further words", self.name))),
+                _ => Err(usage(format!("{} knows these: {}", self.name, topics.join(", ")))),
             },
         };
         Ok(Some(Call { source: source.map_err(hint)?, changes, options: split.options }))
@@ -176,7 +191,7 @@ impl Call {
                 ..LoadedConfigs::default()
             },
             PairSource::Files(paths) => files::load(paths),
-            PairSource::Master(_) => LoadedConfigs::default(),
+            PairSource::Database(_) | PairSource::Topic(_) => LoadedConfigs::default(),
         }
     }
 
@@ -199,7 +214,7 @@ impl Call {
         match &self.source {
             PairSource::Files(paths) if paths.len() == 1 => paths[0].display().to_string(),
             PairSource::Files(_) => format!("the config file of {}", config.name),
-            PairSource::Pair { .. } | PairSource::Master(_) => format!("'{}' '{}'", config.master, config.slave),
+            _ => format!("'{}' '{}'", config.master, config.slave),
         }
     }
 
@@ -283,11 +298,11 @@ fn checked(name: &str, kind: &Value, given: Option<OsString>) -> Result<OsString
 }
 
 fn pair(master: &OsStr, slave: &OsStr) -> Result<PairSource> {
-    Ok(PairSource::Pair { master: parse_dsn(master, Side::Master)?, slave: parse_dsn(slave, Side::Slave)? })
+    Ok(PairSource::Pair { master: parse_dsn(master, Some(Side::Master))?, slave: parse_dsn(slave, Some(Side::Slave))? })
 }
 
-fn parse_dsn(word: &OsStr, side: Side) -> Result<Dsn> {
-    let wrong = |why: &str| Error::new(Kind::Config, Some(side), "understand the connection string", why);
+fn parse_dsn(word: &OsStr, side: Option<Side>) -> Result<Dsn> {
+    let wrong = |why: &str| Error::new(Kind::Config, side, "understand the connection string", why);
     let text = word.to_str().ok_or_else(|| wrong("it is not UTF-8 text"))?;
     Dsn::parse(text).map_err(|e| wrong(&e.to_string()))
 }

@@ -29,6 +29,11 @@ verbs:
   pyreplica failback PAIR          make the former master the slave
   pyreplica protect [PAIRS]        let nobody but the daemon write to a slave
   pyreplica unprotect [PAIRS]      end that
+  pyreplica uninstall DSN          take pyreplica away from a database
+  pyreplica sample                 print a config file that explains every key
+  pyreplica sql [SCRIPT]           print an SQL script
+  pyreplica man [PAGE]             print a page of the manual
+  pyreplica completion [SHELL]     print what completes command lines
   pyreplica help [VERB]            explain a verb
 
 PAIRS are named as for replication: FILE.conf, DIR, DSN0 DSN1 or nothing. The
@@ -42,7 +47,7 @@ options of replication:
                 2 the statements too, 3 very verbose (default: DEBUG_LEVEL
                 of the config file, or 2)
   -h, --help    print this
-  -V, --version print the version
+  -V, --version print the version, the commit and the compiler
 
 A DSN is a connection string as for psql: 'dbname=shop host=db user=joe' or
 postgresql://joe@db/shop. What it leaves out comes from PGHOST, PGPASSWORD and
