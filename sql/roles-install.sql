@@ -5,7 +5,7 @@
 -- The verbs switchover, failover and protect run this by themselves. May be run again at any time. It changes nothing until
 -- one of them puts up the fence: the trigger !replica_fence on each replicated table.
 --
--- DROP FUNCTION py_log_fence() CASCADE; DROP TABLE replica_role; removes it all.
+-- slave-uninstall.sql takes it away.
 
 -- A slave's sessions are read-only by default.
 begin read write;

@@ -10,7 +10,7 @@
 --     GRANT SELECT, INSERT, UPDATE, DELETE
 --         ON replica_progress, replica_hold, replica_held, replica_conflict, replica_skipped TO somerole;
 --
--- DROP TABLE replica_progress, replica_hold, replica_held, replica_conflict, replica_skipped removes it all.
+-- slave-uninstall.sql takes it away.
 
 begin;
 

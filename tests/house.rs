@@ -281,6 +281,17 @@ fn the_scripts_of_the_master_are_made_from_their_parts() {
 }
 
 #[test]
+fn the_changelogs_begin_with_the_version() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| fs::read_to_string(root.join(file)).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    let headings = read("CHANGELOG.md");
+    let headings: Vec<&str> = headings.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    assert!(headings[0] == "Unreleased" && headings[1].starts_with(&format!("{version} (20")), "{headings:?}");
+    assert!(read("debian/changelog").starts_with(&format!("pyreplica ({version}) ")));
+}
+
+#[test]
 fn the_list_of_our_own_tables_is_complete() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |file: &str| fs::read_to_string(root.join(file)).unwrap();

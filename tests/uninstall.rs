@@ -57,7 +57,7 @@ fn nothing_of_pyreplica_is_left_on_either_side_and_all_else_is() {
         assert_eq!(finished.code(), 0, "{}", finished.output);
         assert_says(
             &finished.output,
-            &["triggers\n", "public.replica_log", "schemas: pyreplica", "removed\nleft as they are"],
+            &["  triggers: ", "public.replica_log", "schemas: 1 (pyreplica)", "removed\nleft as they are"],
         );
         assert_eq!(ask(OURS), [""; 0], "{}", finished.output);
         assert_eq!(ask("select t::text from t"), ["(1,one)"]);

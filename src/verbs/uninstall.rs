@@ -88,14 +88,14 @@ fn describe(found: &Found) -> String {
             continue;
         }
         let is_short = matches!(kind, "table" | "schema" | "event trigger");
-        let list = if is_short { format!(": {}", names.join(", ")) } else { String::new() };
-        lines += &shown(&format!("  {} {kind}s{list}", names.len()));
+        let list = if is_short { format!(" ({})", names.join(", ")) } else { String::new() };
+        lines += &shown(&format!("  {kind}s: {}{list}", names.len()));
         lines.push('\n');
     }
     if !found.slaves.is_empty() {
         let more = if found.changes > COUNTED { "more than " } else { "" };
         let changes = found.changes.min(COUNTED);
-        lines += &shown(&format!("  {more}{changes} changes in the log; its slaves: {}", found.slaves.join(", ")));
+        lines += &shown(&format!("  changes in the log: {more}{changes}; its slaves: {}", found.slaves.join(", ")));
         lines.push('\n');
     }
     lines
