@@ -311,6 +311,21 @@ fn the_list_of_our_own_tables_is_complete() {
     }
 }
 
+/// Uninstalling looks whose they are before it drops them.
+#[test]
+fn the_list_of_our_own_functions_is_complete() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| fs::read_to_string(root.join(file)).unwrap();
+    let list = read("sql/query/uninstall/objects.sql");
+    let scripts = ["sql/master-install.sql", "sql/master-install-ddl.sql", "sql/roles-install.sql"].map(read).concat();
+    let made = scripts.lines().filter_map(|line| line.strip_prefix("create or replace function public."));
+    let names: Vec<&str> = made.map(|rest| rest.split('(').next().unwrap()).collect();
+    assert!(names.len() > 9, "{names:?}");
+    for name in names {
+        assert!(list.contains(&format!("'{name}'")), "sql/query/uninstall/objects.sql does not list {name}");
+    }
+}
+
 #[test]
 fn every_file_of_tests_is_a_module_of_main_rs() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");

@@ -12,7 +12,7 @@ with x (kind, name, owner) as (
       from pg_proc p
      where p.pronamespace = 'public'::regnamespace
        and p.proname in ('py_log_replica', 'py_log_sql', 'py_log_create_tg', 'py_log_create_tgs', 'py_log_warn_before', 'py_log_key',
-                         'py_log_knows', 'py_log_refuse_key', 'py_log_statement', 'py_log_add_slave', 'py_log_remove_slave',
+                         'py_log_knows', 'py_log_forget', 'py_log_refuse_key', 'py_log_statement', 'py_log_add_slave', 'py_log_remove_slave',
                          'py_log_interleave', 'py_log_grant', 'py_log_grant_monitor', 'py_log_can_wake', 'py_log_is_replayed',
                          'py_log_columns', 'py_log_fence')
     union all
