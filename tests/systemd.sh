@@ -121,10 +121,11 @@ if [ -z "${BINARY:-}" ]; then
     build --release --locked
     BINARY=${CARGO_TARGET_DIR:-target}/x86_64-unknown-linux-gnu/release/pyreplica
 fi
-make_chroot "${1:-bookworm}" systemd systemd-sysv adduser
+# lsb functions and update-rc.d, which Debian 13 may do without.
+make_chroot "${1:-bookworm}" systemd systemd-sysv adduser init-system-helpers sysvinit-utils
 cp "$BINARY" "$root/usr/local/bin/pyreplica"
 cp pyreplica.service "$root/etc/systemd/system/"
-cp pyreplica.sh "$root/etc/init.d/pyreplica"
+install -D pyreplica.sh "$root/etc/init.d/pyreplica"
 write_checks
 echo "== systemd, with the unit and the init script"
 boot
