@@ -43,6 +43,9 @@ pub const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// changes of other transactions wait at most this long.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
+/// How long the thread reads what has arrived while the daemon is busy.
+const READ_TIME: Duration = Duration::from_millis(1);
+
 /// During shorter pauses between two tries the daemon does not listen: they are over before an operator has fixed anything.
 const MIN_PAUSE_TO_LISTEN: Duration = Duration::from_secs(1);
 
@@ -223,10 +226,7 @@ impl ListenerThread {
                 Ok(Order::Unlock) => self.unlock().map(|()| None),
                 // If a session does not read its notifications, the server's queue of notifications fills up, and NOTIFY
                 // fails for all sessions.
-                Err(RecvTimeoutError::Timeout) => self.session.forget_notifications().map(|came| {
-                    self.was_signalled |= came;
-                    None
-                }),
+                Err(RecvTimeoutError::Timeout) => self.read().map(|()| None),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let is_over = outcome.is_err();
@@ -249,10 +249,14 @@ impl ListenerThread {
         }
     }
 
+    /// Only a wait reads from the connection; what it has read is dropped then.
+    fn read(&mut self) -> Result<()> {
+        self.was_signalled |= self.session.wait_for_notification(READ_TIME)?;
+        self.was_signalled |= self.session.forget_notifications()?;
+        Ok(())
+    }
+
     fn lock(&mut self) -> Result<Answer> {
-        // These notifications tell of commits that the next look at the log sees.
-        self.session.forget_notifications()?;
-        self.was_signalled = false;
         if !self.trigger_knows_slave {
             let asked =
                 self.session.query_one("check that the trigger tries the lock", sql::CAN_WAKE, &[&self.field])?;
@@ -260,6 +264,9 @@ impl ListenerThread {
         }
         self.has_lock = self.trigger_knows_slave
             && self.session.query_one("take the sleep lock", sql::LOCK_SLEEP, &[&self.field])?.get(0);
+        // What has arrived with the answer tells of commits that the next look at the log sees.
+        self.session.forget_notifications()?;
+        self.was_signalled = false;
         Ok(if self.has_lock { Answer::Locked } else { Answer::Refused })
     }
 

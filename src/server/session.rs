@@ -215,7 +215,7 @@ impl Session {
         }
     }
 
-    /// Reads and drops the notifications that have arrived, without waiting. True if there were any.
+    /// Drops the notifications that came with the last answer or wait, and reads nothing from the connection. True if there were any.
     pub fn forget_notifications(&mut self) -> Result<bool> {
         let forgotten = self.client().forget_notifications();
         let came = forgotten.map_err(|error| self.error("read notifications", &error))?;
