@@ -463,7 +463,7 @@ fn rows_that_violate_a_check_that_is_not_valid_are_copied_before_the_check() {
     pair.create_triggers();
     pair.run_on_slave("drop schema public cascade; create schema public");
     let Some(finished) = copy_with_schema(&pair, &["--schema"]) else { return };
-    assert!(finished.output.contains("added 2 checks that are NOT VALID, after the rows"), "{}", finished.output);
+    assert_eq!(finished.count("onflict"), 0, "{}", finished.output);
     pair.assert_equal();
     let checks = "select string_agg(conname || convalidated, ' ' order by conname) from pg_constraint
                    where contype = 'c' and conname ~ 'n pos|small|t_n'";

@@ -20,6 +20,7 @@
 
 mod live;
 mod load;
+mod making;
 mod sequences;
 
 use crate::backlog::position::Position;
@@ -32,9 +33,8 @@ use crate::base::shown::listed;
 use crate::commit::sql as commit_sql;
 use crate::commit::twophase::{Pair, draw_batch};
 use crate::config::settings::Config;
-use crate::copy::not_valid;
 use crate::copy::plan::{self, Captured, CopyPlan, ServerInfo};
-use crate::copy::schema;
+use crate::copy::schema::{self, Wish};
 use crate::copy::sql;
 use crate::pair::connecting::{self, Purpose};
 use crate::pair::copied::{self, Copied, State};
@@ -46,8 +46,10 @@ use crate::server::checks;
 use crate::server::connect;
 use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
+use making::Task;
 
 pub use load::{CopyProgress, LoadedTable};
+pub use making::Making;
 
 /// What the operator wants.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +72,8 @@ pub enum CopyEvent<'a> {
     Note(String),
     Progress(&'a CopyProgress),
     LoadedTable(&'a LoadedTable),
+    /// Indexes and the like are being made.
+    Making(&'a Making),
     /// The copy waits for the daemon, which has to pass so many changes of the table first.
     Waiting(&'a str, u64),
 }
@@ -90,6 +94,8 @@ struct Scope {
     is_whole: bool,
     todo: Vec<Captured>,
     kept: Vec<Copied>,
+    /// Tables of a copy of single tables that was interrupted when they were loaded.
+    begun: Vec<String>,
     /// Tables of an earlier run that are of no use any more.
     forgotten: Vec<String>,
     /// The number that the copy has in the slave's row on the master.
@@ -135,22 +141,31 @@ fn without_daemon(
     pair.master.query("set the session up", pair_sql::COMMIT_DURABLY, &[])?;
     let (tables, notes) = plan::choose(&mut pair.master, &config.tables, &options.tables)?;
     notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
+    copied::create(&mut pair.slave)?;
+    let scope = choose_scope(options, &mut pair, tables.clone())?;
+    let mut snapshot_session = SnapshotSession::open(config, &scope.todo)?;
     if options.schema {
-        let sides = (&mut pair.master, &mut pair.slave);
-        let parts = (!options.tables.is_empty() || config.tables.is_limited(), options.no_owner);
-        let notes = schema::create(config, sides, &tables, parts, control)?;
+        let wish = Wish {
+            tables: &tables,
+            key: &scope.key,
+            parts: !scope.is_whole || config.tables.is_limited(),
+            is_whole: scope.is_whole,
+            no_owner: options.no_owner,
+            snapshot: Some(&snapshot_session.exported),
+        };
+        let notes = schema::create(config, (&mut pair.master, &mut pair.slave), &wish, control)?;
         notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     }
-    copied::create(&mut pair.slave)?;
-    let scope = choose_scope(options, &mut pair, tables)?;
+    let rest = Task { config, key: &scope.key, jobs: options.jobs, control };
+    rest.before_rows(&mut pair.slave, report)?;
     let held = match scope.is_whole {
         true => Vec::new(),
         false => live::on_hold(&mut pair.slave, &scope.key, &scope.todo)?,
     };
-    let mut snapshot_session = SnapshotSession::open(config, &scope.todo)?;
     let servers = server_info(&mut pair.master, &mut pair.slave)?;
     let plans = plan::make(&mut snapshot_session.session, &mut pair.slave, &scope.todo, &servers)?;
-    check_slave(options, &mut pair.slave, &plans, &held)?;
+    let begun = [held.as_slice(), &scope.begun].concat();
+    check_slave(options, &mut pair.slave, &plans, &begun)?;
     register(options, &mut pair, &scope, &plans)?;
     failpoint::reached("copy-registered");
     let load_options = load::LoadOptions {
@@ -160,18 +175,24 @@ fn without_daemon(
         snapshot: &snapshot_session.snapshot,
         backend: snapshot_session.backend,
         jobs: options.jobs,
-        delete_first: (options.truncate || !held.is_empty()) && !scope.is_whole,
-        done: if scope.is_whole { "loaded" } else { "passing" },
+        delete_first: (options.truncate || !begun.is_empty()) && !scope.is_whole,
+        // Until the rest of the schema is there too, no daemon may replicate.
+        done: "loaded",
     };
     let loaded = load::all(&load_options, snapshot_session.session, &plans, control, report)?;
     let snapshot = snapshot_session.snapshot.as_str();
     failpoint::reached("copy-loaded");
-    add_checks(options, (&mut pair.master, &mut pair.slave), report)?;
+    let tables: Vec<&str> = plans.iter().map(|plan| plan.relation.as_str()).collect();
+    let kept = scope.kept.iter().map(|table| table.relation.as_str());
+    rest.after_rows(&mut pair.slave, &tables.into_iter().chain(kept).collect::<Vec<&str>>(), report)?;
+    control.set_cancellers(vec![pair.master.canceller(), pair.slave.canceller()]);
     let are_all = scope.is_whole && !config.tables.is_limited();
     let relations = if are_all { None } else { Some(plans.iter().map(|plan| plan.relation.clone()).collect()) };
     let sequences = sequences::set_all(&mut pair.master, &mut pair.slave, relations, report)?;
     if scope.is_whole {
         write_position(&mut pair, &scope)?;
+    } else {
+        pair.slave.execute("end the copy", sql::PASS_COPIES, &[&scope.key])?;
     }
     for relation in held {
         Release::open(config, "copy", control)?.resume_table(&relation, Some(snapshot), &mut |_| ())?;
@@ -179,19 +200,6 @@ fn without_daemon(
     // A daemon that could not start because of this session's lock waits for its next try: this wakes it.
     pair.master.message("let the daemon go on", sql::END_COPY)?;
     Ok(CopyResult { loaded, kept: scope.kept, sequences, is_live: false })
-}
-
-/// Adds the checks that the schema has come without.
-fn add_checks(
-    options: &CopyOptions,
-    (master, slave): (&mut Session, &mut Session),
-    report: &mut dyn FnMut(CopyEvent),
-) -> Result<()> {
-    let added = if options.schema { not_valid::add(master, slave)? } else { 0 };
-    if added > 0 {
-        report(CopyEvent::Note(format!("added {added} checks that are NOT VALID, after the rows")));
-    }
-    Ok(())
 }
 
 /// Decides which tables to load, by what an earlier run has left.
@@ -207,12 +215,13 @@ fn choose_scope(options: &CopyOptions, pair: &mut Pair, tables: Vec<Captured>) -
             ));
         }
         let (kept, forgotten) = (Vec::new(), Vec::new());
-        return Ok(Scope { key, is_whole: false, todo: tables, kept, forgotten, batch });
+        let begun = former.into_iter().filter(|table| table.state == State::Loaded).map(|table| table.relation);
+        return Ok(Scope { key, is_whole: false, todo: tables, kept, begun: begun.collect(), forgotten, batch });
     }
     let Some(begun) = unfinished.map(|table| table.batch) else {
         let batch = draw_batch(&mut pair.master)?.number;
         let forgotten = former.into_iter().map(|table| table.relation).collect();
-        return Ok(Scope { key, is_whole: true, todo: tables, kept: Vec::new(), forgotten, batch });
+        return Ok(Scope { key, is_whole: true, todo: tables, kept: Vec::new(), begun: Vec::new(), forgotten, batch });
     };
     if begun != batch {
         let detail = "the slave's position has moved since the copy was interrupted";
@@ -225,7 +234,7 @@ fn choose_scope(options: &CopyOptions, pair: &mut Pair, tables: Vec<Captured>) -
     let is_missing = |table: &Captured| !kept.iter().any(|other| other.relation == table.relation);
     let todo = tables.into_iter().filter(is_missing).collect();
     let forgotten = gone.into_iter().map(|table| table.relation).collect();
-    Ok(Scope { key, is_whole: true, todo, kept, forgotten, batch })
+    Ok(Scope { key, is_whole: true, todo, kept, begun: Vec::new(), forgotten, batch })
 }
 
 fn unfinished_copy_error(hint: &str) -> Error {

@@ -27,8 +27,26 @@ pub const MISSING_TABLESPACES: &str = "select array(select r from unnest($1::tex
 
 pub const WITH_PARTITIONS: &str = include_str!("../../sql/query/partitions.sql");
 
-pub const NOT_VALID: &str = include_str!("../../sql/query/not_valid.sql");
-pub const LACKS_CHECK: &str = include_str!("../../sql/query/lacks_check.sql");
+/// What of the schema is made after the rows.
+pub const POST_DATA: &str = include_str!("../../sql/query/post_data.sql");
+
+pub const REMAINING: &str = "select place, stage, name, relations, alone, size, statement \
+     from public.replica_copy_schema where master = $1 order by place";
+pub const FORGET_REMAINING: &str = "delete from public.replica_copy_schema where master = $1 and place >= $2";
+pub const HIGHEST_REMAINING: &str = "select coalesce(max(place), -1) from public.replica_copy_schema where master = $1";
+pub const NOTE_REMAINING: &str = "insert into public.replica_copy_schema \
+     (master, place, stage, name, relations, alone, size, statement) values ($1, $2, $3, $4, $5, $6, $7, $8)";
+pub const END_REMAINING: &str = "delete from public.replica_copy_schema where master = $1 and place = $2";
+
+/// As pg_restore has it, whose statements qualify every name.
+pub const NO_SEARCH_PATH: &str = "set search_path = ''";
+
+/// PostgreSQL's own value is too small to sort the keys of a large table. What somebody has set stays.
+pub const MORE_MEMORY: &str = "select set_config(name, '256MB', false) from pg_settings \
+     where name = 'maintenance_work_mem' and source = 'default'";
+
+/// The materialized views that hold rows, quoted and qualified, each after those that it reads.
+pub const MATERIALIZED: &str = include_str!("../../sql/query/materialized.sql");
 
 pub const END_COPY: &str = "select pg_advisory_unlock_all(); notify replica_retry";
 

@@ -2,8 +2,8 @@
 
 use crate::base::control::Control;
 use crate::base::error::{ExitCode, Result};
-use crate::base::shown::shown;
-use crate::copy::copier::{self, CopyEvent, CopyOptions, CopyProgress, CopyResult, LoadedTable};
+use crate::base::shown::{listed, shown};
+use crate::copy::copier::{self, CopyEvent, CopyOptions, CopyProgress, CopyResult, LoadedTable, Making};
 use crate::process::output::{self, ProgressLine, json};
 use crate::roles::failback::Failback;
 use crate::roles::install::install;
@@ -85,6 +85,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
             notes.push(note);
         }
         CopyEvent::Progress(board) => progress.show(|| line(board)),
+        CopyEvent::Making(making) => progress.show(|| making_line(making)),
         CopyEvent::Waiting(table, changes) => progress
             .show(|| format!("{table} is loaded; waiting until the daemon has replayed {changes} of its changes")),
         CopyEvent::LoadedTable(table) => {
@@ -176,6 +177,16 @@ fn line(board: &CopyProgress) -> String {
         grouped(board.rows),
         amount(board.bytes),
         amount((board.bytes as f64 / seconds.max(0.001)) as u64)
+    )
+}
+
+fn making_line(making: &Making) -> String {
+    format!(
+        "indexes and the like: {} of {} made, {} so far; now {}",
+        making.done,
+        making.total,
+        clock(making.elapsed),
+        listed(&making.names)
     )
 }
 

@@ -10,7 +10,7 @@
 
 use super::load::{self, LoadOptions};
 use super::{
-    CopyEvent, CopyOptions, CopyResult, SnapshotSession, add_checks, check_slave, sequences, server_info,
+    CopyEvent, CopyOptions, CopyResult, SnapshotSession, Task, check_slave, sequences, server_info,
     unfinished_copy_error,
 };
 use crate::base::control::Control;
@@ -19,7 +19,7 @@ use crate::base::names::{Side, fully_quoted, quote_literal};
 use crate::commit::sql as commit_sql;
 use crate::config::settings::Config;
 use crate::copy::plan::{self, Captured};
-use crate::copy::schema;
+use crate::copy::schema::{self, Wish};
 use crate::copy::sql;
 use crate::pair::copied::{self, Copied};
 use crate::pair::release::Release;
@@ -50,13 +50,23 @@ pub(super) fn run(
     notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     if options.schema {
         let sides = (&mut release.master, &mut release.slave);
-        let notes = schema::create(config, sides, &tables, (true, options.no_owner), control)?;
+        let wish = Wish {
+            tables: &tables,
+            key: &key,
+            parts: true,
+            is_whole: false,
+            no_owner: options.no_owner,
+            snapshot: None,
+        };
+        let notes = schema::create(config, sides, &wish, control)?;
         notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     }
     copied::create(&mut release.slave)?;
     if copied::read(&mut release.slave, &key)?.iter().any(Copied::is_of_unfinished_copy) {
         return Err(unfinished_copy_error("wait for its end, or run it again without --table if it was interrupted"));
     }
+    let rest = Task { config, key: &key, jobs: options.jobs, control };
+    rest.before_rows(&mut release.slave, report)?;
     let former = on_hold(&mut release.slave, &key, &tables)?;
     let servers = server_info(&mut release.master, &mut release.slave)?;
     // This comes before the hold, so that a table which cannot be copied stays as it is.
@@ -87,10 +97,10 @@ pub(super) fn run(
         done: "passing",
     };
     let loaded = load::all(&load_options, snapshot_session.session, &plans, control, report)?;
+    failpoint::reached("copy-loaded");
+    rest.after_rows(&mut release.slave, &relations, report)?;
     control.set_cancellers(vec![release.master.canceller(), release.slave.canceller()]);
     let snapshot = snapshot_session.snapshot.as_str();
-    failpoint::reached("copy-loaded");
-    add_checks(options, (&mut release.master, &mut release.slave), report)?;
     for plan in &plans {
         wait_for_daemon(config, &mut release, &plan.relation, snapshot, control, report)?;
         let mut replayed_so_far = 0;
