@@ -21,6 +21,7 @@
 mod live;
 mod load;
 mod making;
+mod parts;
 mod sequences;
 
 use crate::backlog::position::Position;
@@ -94,7 +95,7 @@ struct Scope {
     is_whole: bool,
     todo: Vec<Captured>,
     kept: Vec<Copied>,
-    /// Tables of a copy of single tables that was interrupted when they were loaded.
+    /// Tables into which an interrupted copy has loaded some rows.
     begun: Vec<String>,
     /// Tables of an earlier run that are of no use any more.
     forgotten: Vec<String>,
@@ -176,6 +177,7 @@ fn without_daemon(
         backend: snapshot_session.backend,
         jobs: options.jobs,
         delete_first: (options.truncate || !begun.is_empty()) && !scope.is_whole,
+        divides: scope.is_whole,
         // Until the rest of the schema is there too, no daemon may replicate.
         done: "loaded",
     };
@@ -230,11 +232,13 @@ fn choose_scope(options: &CopyOptions, pair: &mut Pair, tables: Vec<Captured>) -
     }
     let is_captured = |table: &Copied| tables.iter().any(|other| other.relation == table.relation);
     let (kept, gone): (Vec<Copied>, Vec<Copied>) = former.into_iter().partition(is_captured);
+    let is_begun = |table: &&Copied| table.state == State::Wanted && table.snapshot.is_some();
+    let begun = kept.iter().filter(is_begun).map(|table| table.relation.clone()).collect();
     let kept: Vec<Copied> = kept.into_iter().filter(|table| table.state == State::Loaded).collect();
     let is_missing = |table: &Captured| !kept.iter().any(|other| other.relation == table.relation);
     let todo = tables.into_iter().filter(is_missing).collect();
     let forgotten = gone.into_iter().map(|table| table.relation).collect();
-    Ok(Scope { key, is_whole: true, todo, kept, begun: Vec::new(), forgotten, batch })
+    Ok(Scope { key, is_whole: true, todo, kept, begun, forgotten, batch })
 }
 
 fn unfinished_copy_error(hint: &str) -> Error {
@@ -317,15 +321,16 @@ fn register(options: &CopyOptions, pair: &mut Pair, scope: &Scope, plans: &[Copy
             sql::WANT_COPY,
             &[&scope.key, &wanted, &scope.is_whole, &scope.batch.0, &"wanted"],
         )?;
-        if options.truncate && scope.is_whole {
-            empty_tables(slave, plans)?;
+        if scope.is_whole {
+            let is_meant = |plan: &&CopyPlan| options.truncate || scope.begun.contains(&plan.relation);
+            empty_tables(slave, plans.iter().filter(is_meant))?;
         }
         Ok(())
     })
 }
 
-fn empty_tables(slave: &mut Session, plans: &[CopyPlan]) -> Result<()> {
-    let targets: Vec<&str> = plans.iter().map(|plan| plan.target.as_str()).collect();
+fn empty_tables<'a>(slave: &mut Session, plans: impl Iterator<Item = &'a CopyPlan>) -> Result<()> {
+    let targets: Vec<&str> = plans.map(|plan| plan.target.as_str()).collect();
     if targets.is_empty() {
         return Ok(());
     }

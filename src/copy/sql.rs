@@ -58,6 +58,13 @@ pub const WANT_COPY: &str = "insert into public.replica_copy (master, relation, 
 /// Waits for an earlier load of the table whose transaction has not ended yet.
 pub const BEGIN_LOAD: &str = "select state from public.replica_copy where master = $1 and relation = $2 for update";
 
+/// The same for a part of a table, beside others.
+pub const BEGIN_PART: &str = "select state from public.replica_copy where master = $1 and relation = $2 for share";
+
+/// The tables are loaded in parts: if the copy is interrupted, they hold some of their rows.
+pub const BEGIN_PARTS: &str = "update public.replica_copy set snapshot = $3 where master = $1 and relation = any ($2) \
+     and state = 'wanted'";
+
 pub const END_LOAD: &str = "update public.replica_copy set state = $3, snapshot = $4, rows = $5, ts = now() \
      where master = $1 and relation = $2";
 

@@ -94,6 +94,7 @@ pub(super) fn run(
         backend: snapshot_session.backend,
         jobs: options.jobs,
         delete_first: options.truncate || !former.is_empty(),
+        divides: false,
         done: "passing",
     };
     let loaded = load::all(&load_options, snapshot_session.session, &plans, control, report)?;

@@ -8,7 +8,7 @@ use super::CopyEvent;
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
-use crate::base::shown::{listed, shown_sql};
+use crate::base::shown::shown_sql;
 use crate::config::settings::Config;
 use crate::copy::remaining::{self, Remaining, Stage};
 use crate::copy::sql;
@@ -238,7 +238,7 @@ fn analyze(slave: &mut Session, one: &Remaining) -> Made {
     match slave.message("make statistics", &one.statement) {
         Ok(_) => Ok(None),
         Err(error) if error.is_transient() => Err(error),
-        Err(error) => Ok(Some(format!("no {}: {}", listed(&[one.name.clone()]), error.detail()))),
+        Err(error) => Ok(Some(format!("no {}: {}", one.name, error.detail()))),
     }
 }
 
