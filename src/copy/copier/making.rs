@@ -16,6 +16,7 @@ use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
 use crate::server::connect;
 use crate::server::session::Session;
+use std::cell::RefCell;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -43,6 +44,7 @@ pub(super) struct Task<'a> {
     pub key: &'a str,
     pub jobs: usize,
     pub control: &'a Control,
+    sessions: RefCell<Vec<Session>>,
 }
 
 struct Queue {
@@ -57,10 +59,25 @@ struct State {
     is_over: bool,
 }
 
+/// What a thread needs beside its session.
+struct Worker<'a> {
+    key: &'a str,
+    control: &'a Control,
+    queue: &'a Queue,
+    /// Each statement deletes its note.
+    are_noted: bool,
+    /// What comes later may need what comes before, so the first error is the end.
+    is_ordered: bool,
+}
+
 /// What became of one: a note for the operator, if there is something to say.
 type Made = Result<Option<String>>;
 
-impl Task<'_> {
+impl<'a> Task<'a> {
+    pub fn new(config: &'a Config, key: &'a str, jobs: usize, control: &'a Control) -> Task<'a> {
+        Task { config, key, jobs, control, sessions: RefCell::default() }
+    }
+
     /// Makes what has to be there before the rows.
     pub fn before_rows(&self, slave: &mut Session, report: &mut dyn FnMut(CopyEvent)) -> Result<()> {
         let mut remaining = remaining::read(slave, self.key)?;
@@ -115,17 +132,24 @@ impl Task<'_> {
             // The sort keeps the order of the dump for the same table.
             remaining.sort_by_key(|one| std::cmp::Reverse(one.size));
         }
-        let sessions = (0..jobs.min(total)).map(|_| self.connect()).collect::<Result<Vec<Session>>>()?;
+        let mut sessions = self.sessions.take();
+        while sessions.len() < jobs.min(total) {
+            sessions.push(self.connect()?);
+        }
+        let unused = sessions.split_off(jobs.min(total));
         self.control.set_cancellers(sessions.iter().map(Session::canceller).collect());
         let queue =
             Queue { state: Mutex::new(State { waiting: remaining, ..State::default() }), changed: Condvar::new() };
         let (started, mut done, mut failed) = (Instant::now(), 0, None);
-        thread::scope(|scope| {
+        let used = thread::scope(|scope| {
             let (sender, reports) = channel();
-            for session in sessions {
-                let (queue, sender) = (&queue, sender.clone());
-                scope.spawn(move || self.work(session, queue, are_noted, jobs == 1, &sender));
-            }
+            let (key, control) = (self.key, self.control);
+            let start = |session| {
+                let worker = Worker { key, control, queue: &queue, are_noted, is_ordered: jobs == 1 };
+                let sender = sender.clone();
+                scope.spawn(move || worker.work(session, &sender))
+            };
+            let workers: Vec<_> = sessions.into_iter().map(start).collect();
             drop(sender);
             loop {
                 match reports.recv_timeout(PROGRESS_INTERVAL) {
@@ -141,7 +165,9 @@ impl Task<'_> {
                     Err(RecvTimeoutError::Disconnected) => break,
                 }
             }
+            workers.into_iter().filter_map(|worker| worker.join().ok().flatten()).collect::<Vec<Session>>()
         });
+        self.sessions.replace(unused.into_iter().chain(used).collect());
         match failed {
             _ if self.control.is_stopping() => {
                 Err(Error::new(Kind::Stopped, Some(Side::Slave), "complete the schema", "stopped by a signal"))
@@ -161,21 +187,24 @@ impl Task<'_> {
         slave.query("set the session up", sql::MORE_MEMORY, &[])?;
         Ok(slave)
     }
+}
 
-    /// `is_ordered`: what comes later may need what comes before, so the first error is the end.
-    fn work(&self, mut slave: Session, queue: &Queue, are_noted: bool, is_ordered: bool, reports: &Sender<Made>) {
-        while let Some(one) = queue.take(self.control) {
-            let made = match are_noted {
+impl Worker<'_> {
+    /// Returns the session, for other work, unless the worker has failed.
+    fn work(&self, mut slave: Session, reports: &Sender<Made>) -> Option<Session> {
+        while let Some(one) = self.queue.take(self.control) {
+            let made = match self.are_noted {
                 true => self.make_one(&mut slave, &one),
                 false => analyze(&mut slave, &one),
             };
-            let is_lost = made.as_ref().is_err_and(|error| error.is_transient() || is_ordered);
-            queue.end(&one, is_lost);
+            let is_lost = made.as_ref().is_err_and(|error| error.is_transient() || self.is_ordered);
+            self.queue.end(&one, is_lost);
             // This fails only if the main thread has panicked.
             if reports.send(made).is_err() || is_lost {
-                return;
+                return None;
             }
         }
+        Some(slave)
     }
 
     fn make_one(&self, slave: &mut Session, one: &Remaining) -> Made {

@@ -16,7 +16,7 @@ use std::time::Duration;
 const DIRECTORIES: [(&str, &str); 2] = [("/usr/lib/postgresql", "bin"), ("/usr", "pgsql-")];
 
 /// How often to check whether a program has ended.
-const POLL: Duration = Duration::from_millis(50);
+const POLL: Duration = Duration::from_millis(10);
 
 /// Lines of a program's error message that are shown.
 const MESSAGE_LINES: usize = 3;
@@ -41,13 +41,16 @@ pub(super) fn find(wanted: u32) -> Result<Programs> {
             directories.push(if is_version { entry.path().join("bin") } else { entry.path().join(part) });
         }
     }
-    let in_path = [PathBuf::new()];
-    let found = in_path.iter().chain(&directories).filter_map(|directory| {
+    let of = |directory: &PathBuf| {
         let (dump, restore) = (directory.join("pg_dump"), directory.join("pg_restore"));
         let version = version(&dump)?;
         version_fits(version, self::version(&restore)).then_some(Programs { dump, restore, version })
-    });
-    let found: Vec<Programs> = found.collect();
+    };
+    let mut found: Vec<Programs> = directories.iter().filter_map(of).collect();
+    // Debian's programs in the path are scripts that look for these, and take longer than these do.
+    if !found.iter().any(|programs| programs.version >= wanted) {
+        found.extend(of(&PathBuf::new()));
+    }
     let newest = found.iter().map(|programs| programs.version).max();
     let fit = found.into_iter().filter(|programs| programs.version >= wanted).min_by_key(|programs| programs.version);
     fit.ok_or_else(|| {
