@@ -472,3 +472,30 @@ fn rows_that_violate_a_check_that_is_not_valid_are_copied_before_the_check() {
     pair.once();
     pair.assert_equal();
 }
+
+#[test]
+fn what_is_in_no_table_is_copied_or_named() {
+    let pair = filled();
+    pair.run(
+        "set allow_system_table_mods = on; create table of_extension (id int); insert into of_extension values (1);
+         update pg_extension set extconfig = array['of_extension'::regclass::oid], extcondition = array['WHERE id > 0']
+          where extname = 'hstore';
+         select lo_from_bytea(777, decode(repeat('00ff5c0a', 600000), 'hex')), lo_from_bytea(778, ''), lo_from_bytea(779, 'other')",
+    );
+    pair.run_on_slave("select lo_from_bytea(779, 'mine')");
+    let said = copy(&pair, &[]);
+    for words in [
+        "3 large objects are copied only with --large-objects",
+        "public.of_extension belongs to an extension",
+        "'COPY (SELECT * FROM public.of_extension WHERE id > 0) TO STDOUT'",
+    ] {
+        assert!(said.output.contains(words), "{}", said.output);
+    }
+    let said = copy(&pair, &["--large-objects", "--truncate"]);
+    assert!(said.output.contains("copied 2 large objects; 1 were on the slave already"), "{}", said.output);
+    let content =
+        "select oid || ' ' || md5(lo_get(oid)) from pg_largeobject_metadata where oid in (777, 778) order by oid";
+    assert_eq!(pair.on_slave(content), pair.on_master(content));
+    assert_eq!(pair.on_slave("select lo_get(779) = 'mine'"), ["t"]);
+    assert_refused(&pair, &["--large-objects", "--table", "t"], 2, &["--large-objects are for a copy of all tables"]);
+}

@@ -102,6 +102,34 @@ fn a_copy_that_is_killed_while_it_makes_indexes_goes_on_with_the_rest() {
     pair.assert_equal();
 }
 
+/// Also if the process is killed between the drop and the end.
+#[test]
+fn indexes_of_a_filled_schema_are_dropped_for_the_load_and_made_again() {
+    let pair = Pair::new();
+    pair.exec_both(SCHEMA.trim());
+    pair.run(ROWS);
+    pair.create_triggers();
+    pair.run("drop trigger \"!replica_tg\" on not_copied");
+    pair.run_on_slave("insert into not_copied values (1)");
+    let before = pair.on_slave(CATALOG);
+    let refused = try_copy(&pair, &["--defer-indexes", "--table", "child"]);
+    assert_eq!(refused.code(), 2, "{}", refused.output);
+    for step in ["copy-loading:2", "copy-made:3"] {
+        let mut dying = paused(&pair, &["--defer-indexes", "--restart", "--truncate"], step);
+        // Of a partition's, and what a view depends on, nothing is dropped.
+        let left = "select count(*) from pg_index where indrelid in ('child'::regclass, 'alone'::regclass, 'itself'::regclass)";
+        assert!(pair.on_slave(left)[0].parse::<u32>().unwrap() < 4, "{:?}", pair.on_slave(left));
+        assert_eq!(pair.on_slave("select count(*) from pg_constraint where conname = 'parent_pkey'"), ["1"]);
+        dying.kill9();
+        assert!(pair.try_once().output.contains("a copy to this slave is unfinished"));
+    }
+    let said = copy(&pair, &[]);
+    assert_says(&said.output, &["indexes and constraints, 3 foreign keys"]);
+    assert_eq!(pair.on_slave(CATALOG), before);
+    pair.once();
+    pair.assert_equal();
+}
+
 /// The tables of a copy that was interrupted are of two snapshots, and fit together when the daemon has caught up.
 #[test]
 fn a_foreign_key_that_does_not_fit_yet_is_named() {

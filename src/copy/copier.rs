@@ -18,10 +18,12 @@
 //! keeps the log, because the slave's position has not moved. The copy checks that: it writes a number to the slave's row
 //! on the master, and the number must still be there when the copy goes on and when it writes the position.
 
+mod large_objects;
 mod live;
 mod load;
 mod making;
 mod parts;
+mod registering;
 mod sequences;
 
 use crate::backlog::position::Position;
@@ -48,6 +50,7 @@ use crate::server::connect;
 use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
 use making::Task;
+use registering::{defer_indexes, register};
 
 pub use load::{CopyProgress, LoadedTable};
 pub use making::Making;
@@ -64,6 +67,10 @@ pub struct CopyOptions {
     pub restart: bool,
     /// Create the schema first.
     pub schema: bool,
+    /// Drop indexes and constraints before the rows, and make them again.
+    pub defer_indexes: bool,
+    /// Copy large objects too.
+    pub large_objects: bool,
     /// The schema without owners and privileges, although tenants of the master own some of it.
     pub no_owner: bool,
 }
@@ -117,6 +124,10 @@ pub fn run(
     control: &Control,
     report: &mut dyn FnMut(CopyEvent),
 ) -> Result<CopyResult> {
+    if (options.defer_indexes || options.large_objects) && !options.tables.is_empty() {
+        let detail = "--defer-indexes and --large-objects are for a copy of all tables, without --table";
+        return Err(Error::new(Kind::Usage, None, "copy", detail));
+    }
     let purpose = if options.tables.is_empty() { Purpose::FillAll } else { Purpose::FillTables };
     match connecting::connect(config, control, purpose) {
         Ok(pair) => without_daemon(config, options, pair, control, report),
@@ -157,7 +168,7 @@ fn without_daemon(
         let notes = schema::create(config, (&mut pair.master, &mut pair.slave), &wish, control)?;
         notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     }
-    let rest = Task { config, key: &scope.key, jobs: options.jobs, control };
+    let rest = Task::new(config, &scope.key, options.jobs, control);
     rest.before_rows(&mut pair.slave, report)?;
     let held = match scope.is_whole {
         true => Vec::new(),
@@ -168,7 +179,14 @@ fn without_daemon(
     let begun = [held.as_slice(), &scope.begun].concat();
     check_slave(options, &mut pair.slave, &plans, &begun)?;
     register(options, &mut pair, &scope, &plans)?;
+    if options.defer_indexes {
+        report(CopyEvent::Note(defer_indexes(&mut pair.slave, &scope.key, &plans)?));
+    }
     failpoint::reached("copy-registered");
+    if options.large_objects {
+        let master = &mut snapshot_session.session;
+        large_objects::copy_all(master, &mut pair.slave, options.no_owner, control, report)?;
+    }
     let load_options = load::LoadOptions {
         config,
         key: &scope.key,
@@ -304,46 +322,6 @@ fn check_slave(options: &CopyOptions, slave: &mut Session, plans: &[CopyPlan], b
     let verb = if full.len() == 1 { "is" } else { "are" };
     Err(Error::new(Kind::Setup, Some(Side::Slave), "copy", format!("{} {verb} not empty", listed(&full)))
         .with_hint("--truncate empties the slave's tables before they are loaded"))
-}
-
-/// Notes which tables are wanted, and empties them if the operator has asked for that. From here on no daemon replicates to
-/// the slave until all are loaded.
-fn register(options: &CopyOptions, pair: &mut Pair, scope: &Scope, plans: &[CopyPlan]) -> Result<()> {
-    // The position is written even if it stays the same: this transaction writes to disk after the snapshot (`copied.rs`).
-    let former = pair.log.progress.position().clone();
-    let position = Position { batch: scope.batch, ..former.clone() };
-    pair.log.progress.write(&mut pair.master, &position, former.batch)?;
-    let wanted: Vec<&str> = plans.iter().map(|plan| plan.relation.as_str()).collect();
-    pair.slave.transaction("BEGIN", |slave| {
-        slave.execute("note the copy", pair_sql::FORGET_COPIES, &[&scope.key, &scope.forgotten])?;
-        slave.execute(
-            "note the copy",
-            sql::WANT_COPY,
-            &[&scope.key, &wanted, &scope.is_whole, &scope.batch.0, &"wanted"],
-        )?;
-        if scope.is_whole {
-            let is_meant = |plan: &&CopyPlan| options.truncate || scope.begun.contains(&plan.relation);
-            empty_tables(slave, plans.iter().filter(is_meant))?;
-        }
-        Ok(())
-    })
-}
-
-fn empty_tables<'a>(slave: &mut Session, plans: impl Iterator<Item = &'a CopyPlan>) -> Result<()> {
-    let targets: Vec<&str> = plans.map(|plan| plan.target.as_str()).collect();
-    if targets.is_empty() {
-        return Ok(());
-    }
-    let truncate = format!("SAVEPOINT pyreplica_empty; TRUNCATE {}", targets.join(", "));
-    match slave.message("empty the tables", &truncate) {
-        // A table that is not copied has a foreign key to one of these.
-        Err(error) if error.code() == Some("0A000") => {
-            let deletes: Vec<String> = targets.iter().map(|target| format!("DELETE FROM {target}")).collect();
-            let delete = format!("ROLLBACK TO SAVEPOINT pyreplica_empty; {}", deletes.join("; "));
-            slave.message("empty the tables", &delete).map(drop)
-        }
-        other => other.map(drop),
-    }
 }
 
 /// All tables are loaded: the earliest snapshot becomes the slave's position.

@@ -118,6 +118,7 @@ pub fn choose(master: &mut Session, pairs: &Tables, wanted: &[String]) -> Result
         if !names.is_empty() {
             notes.push(format!("without a trigger, and so not copied: {}", listed(&names)));
         }
+        notes.extend(master.query("look for what else there is", sql::CONFIGURATION, &[])?.iter().map(not_copied));
     }
     Ok((copied, notes))
 }
@@ -155,6 +156,26 @@ pub fn make(
         "give the slave's tables the master's columns"
     };
     Err(Error::new(Kind::Setup, Some(Side::Slave), "copy", listed(&problems)).with_hint(hint))
+}
+
+/// What is not copied, and what to do about it.
+fn not_copied(row: &Row) -> String {
+    let (kind, name, rows): (&str, &str, &str) = (row.get("kind"), row.get("name"), row.get("rows"));
+    if kind == "objects" {
+        return format!(
+            "{name} large objects are copied only with --large-objects, and their changes are not replicated"
+        );
+    }
+    format!(
+        "{name} belongs to an extension, and its rows are not copied. hint: if the slave needs them: psql -c {} DSN0 | psql -c {} \
+         DSN1",
+        shell_quoted(&format!("COPY ({rows}) TO STDOUT")),
+        shell_quoted(&format!("COPY {name} FROM STDIN"))
+    )
+}
+
+fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 fn why_left_out(table: &Captured) -> String {

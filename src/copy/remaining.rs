@@ -58,6 +58,8 @@ pub struct Remaining {
     pub statement: String,
 }
 
+const OTHERS_DEPEND_ON_IT: &str = "2BP01";
+
 /// The letters of a name that is shown.
 const LONGEST_NAME: usize = 60;
 
@@ -150,6 +152,41 @@ pub fn write(slave: &mut Session, key: &str, remaining: &[Remaining], parts: boo
             )?;
         }
         Ok(first)
+    })
+}
+
+/// Drops the indexes and constraints of these tables, given with their sizes, and notes in the same transaction what makes them
+/// again. Returns how many. What something else depends on stays.
+pub fn defer(slave: &mut Session, key: &str, tables: &[&str], sizes: &[i64]) -> Result<u64> {
+    copied::create_schema_notes(slave)?;
+    let operation = "drop indexes";
+    let rows = slave.query("look at the indexes", sql::DROPPABLE, &[&tables, &sizes])?;
+    slave.transaction("BEGIN", |slave| {
+        let first = slave.query_one(operation, sql::HIGHEST_REMAINING, &[&key])?.get::<_, i64>(0) + 1;
+        let mut dropped = 0;
+        for (place, row) in (first..).zip(&rows) {
+            slave.message(operation, "SAVEPOINT pyreplica_index")?;
+            match slave.message(operation, row.get("dropping")) {
+                Ok(_) => dropped += 1,
+                Err(error) if error.code() == Some(OTHERS_DEPEND_ON_IT) => {
+                    slave.message(operation, "ROLLBACK TO SAVEPOINT pyreplica_index")?;
+                    continue;
+                }
+                Err(error) if error.code() == Some("42501") => {
+                    return Err(error.with_hint("--defer-indexes needs the owner of the tables"));
+                }
+                Err(error) => return Err(error),
+            }
+            let (stage, name, statement): (&str, &str, &str) = (row.get("stage"), row.get("name"), row.get("making"));
+            let (relations, alone, size): (Vec<&str>, bool, i64) =
+                (row.get("relations"), row.get("alone"), row.get("size"));
+            slave.execute(
+                operation,
+                sql::NOTE_REMAINING,
+                &[&key, &place, &stage, &name, &relations, &alone, &size, &statement],
+            )?;
+        }
+        Ok(dropped)
     })
 }
 

@@ -30,6 +30,19 @@ pub const WITH_PARTITIONS: &str = include_str!("../../sql/query/partitions.sql")
 /// What of the schema is made after the rows.
 pub const POST_DATA: &str = include_str!("../../sql/query/post_data.sql");
 
+/// What can be dropped before the rows, and made again.
+pub const DROPPABLE: &str = include_str!("../../sql/query/droppable.sql");
+
+pub const LARGE_OBJECTS: &str = "select m.oid, r.rolname::text as owner from pg_largeobject_metadata m \
+     join pg_roles r on r.oid = m.lomowner order by m.oid";
+pub const READ_LARGE_OBJECT: &str = "select lo_get($1::oid, $2::bigint, $3::int)";
+pub const CREATE_LARGE_OBJECT: &str = "select lo_from_bytea($1::oid, $2::bytea)";
+pub const WRITE_LARGE_OBJECT: &str = "select lo_put($1::oid, $2::bigint, $3::bytea)";
+pub const IS_SUPERUSER: &str = "select rolsuper from pg_roles where rolname = current_user";
+
+/// Tables of extensions that hold rows of the application, which a dump of the database would have.
+pub const CONFIGURATION: &str = include_str!("../../sql/query/configuration.sql");
+
 pub const REMAINING: &str = "select place, stage, name, relations, alone, size, statement \
      from public.replica_copy_schema where master = $1 order by place";
 pub const FORGET_REMAINING: &str = "delete from public.replica_copy_schema where master = $1 and place >= $2";

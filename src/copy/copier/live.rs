@@ -65,7 +65,7 @@ pub(super) fn run(
     if copied::read(&mut release.slave, &key)?.iter().any(Copied::is_of_unfinished_copy) {
         return Err(unfinished_copy_error("wait for its end, or run it again without --table if it was interrupted"));
     }
-    let rest = Task { config, key: &key, jobs: options.jobs, control };
+    let rest = Task::new(config, &key, options.jobs, control);
     rest.before_rows(&mut release.slave, report)?;
     let former = on_hold(&mut release.slave, &key, &tables)?;
     let servers = server_info(&mut release.master, &mut release.slave)?;
