@@ -304,6 +304,9 @@ fn from_two_servers_to_verified_replication_it_takes_three_commands() {
 #[test]
 fn a_large_table_is_loaded_in_parts_that_are_killed_anywhere() {
     let pair = Pair::new();
+    if pair.master_server().major_version() < 14 {
+        return;
+    }
     pair.exec_both("create table t (id int primary key, n int, filler text); create table u (id int primary key)");
     pair.create_triggers();
     pair.run(

@@ -1,8 +1,7 @@
 //! `pyreplica copy` beyond the plain case: what it refuses, one table alone, the schema, filters, encodings.
 
-use crate::harness::copying::{copy, paused, try_copy};
-use crate::harness::{Finished, OwnCluster, Pair, Server, psql, shared, wait_until};
-use std::process::Command;
+use crate::harness::copying::{can_dump, copy, paused, try_copy};
+use crate::harness::{Finished, OwnCluster, Pair, Server, shared, wait_until};
 use std::time::Duration;
 
 const TABLES: &str =
@@ -175,11 +174,7 @@ fn one_table_that_is_half_copied_is_not_replicated_to() {
 /// downloads come without client programs.
 #[track_caller]
 fn copy_with_schema(pair: &Pair, options: &[&str]) -> Option<Finished> {
-    let said = Command::new(psql()).arg("--version").output().expect("psql starts").stdout;
-    let said = String::from_utf8_lossy(&said).into_owned();
-    let digits = said.split_once("(PostgreSQL) ").expect("its version").1;
-    let clients: u32 = digits.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().expect("a number");
-    if clients >= pair.master_server().major_version() {
+    if can_dump(pair) {
         return Some(copy(pair, options));
     }
     assert_refused(pair, options, 3, &["pg_dump is of version", "install PostgreSQL's client programs"]);

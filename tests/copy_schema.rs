@@ -1,6 +1,6 @@
 //! `pyreplica copy --schema`: tables first, then rows, then indexes, constraints and all else, wherever it is interrupted.
 
-use crate::harness::copying::{copy, paused, try_copy};
+use crate::harness::copying::{can_dump, copy, paused, try_copy};
 use crate::harness::{Pair, assert_says};
 
 /// Something of everything that pg_dump makes after the rows.
@@ -58,20 +58,21 @@ fn with_schema() -> Pair {
     pair
 }
 
-/// This machine's programs may be too old for the master.
-fn has_programs(said: &str) -> bool {
-    !said.contains("install PostgreSQL's client programs")
-}
-
 #[track_caller]
 fn assert_same_schema(pair: &Pair) {
-    assert_eq!(pair.on_slave(CATALOG), pair.on_master(CATALOG));
+    // Another version may write the same otherwise.
+    if pair.master_server().major_version() == pair.slave_server().major_version() {
+        assert_eq!(pair.on_slave(CATALOG), pair.on_master(CATALOG));
+    }
     assert_eq!(pair.on_slave("select count(*) from replica_copy_schema"), ["0"]);
 }
 
 #[test]
 fn a_copy_that_is_killed_while_it_makes_indexes_goes_on_with_the_rest() {
     let pair = with_schema();
+    if !can_dump(&pair) {
+        return;
+    }
     let first = try_copy(&pair, &["--schema", "--table", "nosuch"]);
     assert_eq!(first.code(), 4);
     let mut dying = paused(&pair, &["--schema", "--jobs", "2"], "copy-registered");
@@ -92,7 +93,7 @@ fn a_copy_that_is_killed_while_it_makes_indexes_goes_on_with_the_rest() {
     // Somebody makes one by hand, which is no reason to stop.
     pair.run_on_slave("create statistics both_of on n, parent from child");
     let said = copy(&pair, &["--jobs", "2"]);
-    assert_says(&said.output, &["foreign keys and", "both_of", "is on the slave already, and is left as it is"]);
+    assert_says(&said.output, &["foreign keys: ", "both_of", "is on the slave already, and is left as it is"]);
     assert_same_schema(&pair);
     assert_eq!(pair.on_slave("select sum(sum) from sums"), pair.on_master("select sum(sum) from sums"));
     assert_eq!(pair.on_slave("select count from a_sum"), ["50"]);
@@ -124,7 +125,7 @@ fn indexes_of_a_filled_schema_are_dropped_for_the_load_and_made_again() {
         assert!(pair.try_once().output.contains("a copy to this slave is unfinished"));
     }
     let said = copy(&pair, &[]);
-    assert_says(&said.output, &["indexes and constraints, 3 foreign keys"]);
+    assert_says(&said.output, &["made indexes and constraints: ", "foreign keys: 3, other objects: 0, in "]);
     assert_eq!(pair.on_slave(CATALOG), before);
     pair.once();
     pair.assert_equal();
@@ -134,6 +135,9 @@ fn indexes_of_a_filled_schema_are_dropped_for_the_load_and_made_again() {
 #[test]
 fn a_foreign_key_that_does_not_fit_yet_is_named() {
     let pair = Pair::new();
+    if !can_dump(&pair) {
+        return;
+    }
     pair.run(
         "create table parent (id int primary key); create table child (id int primary key, parent int references parent, filler text);
          insert into parent values (1); insert into child values (1, 1, repeat('x', 100000))",
@@ -171,9 +175,8 @@ fn a_cast_of_a_tables_owner_does_not_run_with_the_operators_rights() {
          insert into ten.parent values (1); insert into ten.child values (1, '1'); reset role; delete from caught"
     ));
     pair.run("select py_log_create_tg('ten', 'parent'), py_log_create_tg('ten', 'child')");
-    let said = try_copy(&pair, &["--schema"]);
-    if has_programs(&said.output) {
-        assert!(said.status.success(), "{}", said.output);
+    if can_dump(&pair) {
+        copy(&pair, &["--schema"]);
         assert_eq!(pair.on_slave("select who from caught"), [""; 0]);
         assert_eq!(pair.on_slave("select convalidated from pg_constraint where contype = 'f'"), ["t"]);
         pair.once();

@@ -13,7 +13,8 @@ with filled as (
      where c.relkind in ('r', 'p')
 )
 select 'pg_class'::regclass::oid as catalog, i.indexrelid as oid, 'i' as kind, c.relname::text as name, array[t.name] as relations,
-       t.root, t.size, false as early
+       -- Its own size says best how long it takes to make.
+       t.root, pg_relation_size(i.indexrelid) as size, false as early
   from pg_index i
   join pg_class c on c.oid = i.indexrelid
   join tables t on t.oid = i.indrelid
@@ -22,7 +23,8 @@ union all
 -- type that is compared by an operator of PostgreSQL's own, no cast and no operator of others runs. All others are created while
 -- the tables are empty, and so are those of tables that are not filled: see "early".
 select 'pg_constraint'::regclass::oid, o.oid, o.contype::text, o.conname::text,
-       case when f.oid is null then array[t.name] else array[t.name, f.name] end, coalesce(f.root, t.root), t.size,
+       case when f.oid is null then array[t.name] else array[t.name, f.name] end, coalesce(f.root, t.root),
+       case when f.oid is null then pg_relation_size(o.conindid) else t.size end,
        o.contype = 'f' and (t.root not in (select oid from filled) or f.root not in (select oid from filled)
            or exists (select from unnest(o.conkey, o.confkey, o.conpfeqop) k (here, there, operator)
                         join pg_attribute x on x.attrelid = o.conrelid and x.attnum = k.here

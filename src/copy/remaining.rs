@@ -5,7 +5,7 @@
 //! | stage | what | how |
 //! |---|---|---|
 //! | `before` | foreign keys that cannot be checked later, and the indexes that they need | before the rows, one by one |
-//! | `index` | indexes, and constraints that are one | several at a time, the largest table's first |
+//! | `index` | indexes, and constraints that are one | several at a time, the largest first |
 //! | `attach` | indexes of partitions become parts of an index | one by one |
 //! | `reference` | foreign keys | several at a time |
 //! | `last` | all else, in the dump's order | one by one |
@@ -53,7 +53,7 @@ pub struct Remaining {
     pub relations: Vec<String>,
     /// Nothing else can be done with these tables meanwhile.
     pub is_alone: bool,
-    /// Of the table, in bytes.
+    /// Of the index, or the table, in bytes: what is large takes long.
     pub size: i64,
     pub statement: String,
 }
