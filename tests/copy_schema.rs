@@ -176,6 +176,13 @@ fn a_cast_of_a_tables_owner_does_not_run_with_the_operators_rights() {
     ));
     pair.run("select py_log_create_tg('ten', 'parent'), py_log_create_tg('ten', 'child')");
     if can_dump(&pair) {
+        // What stands in this table would run with the operator's rights.
+        pair.run_on_slave(include_str!("../sql/slave-copy.sql"));
+        pair.run_on_slave(&format!("grant insert on replica_copy_schema to {tenant}"));
+        let refused = try_copy(&pair, &["--schema"]);
+        assert_eq!(refused.code(), 5, "{}", refused.output);
+        assert_says(&refused.output, &[&tenant, "may write to public.replica_copy_schema", "REVOKE ALL ON"]);
+        pair.run_on_slave(&format!("revoke all on replica_copy_schema from {tenant}"));
         copy(&pair, &["--schema"]);
         assert_eq!(pair.on_slave("select who from caught"), [""; 0]);
         assert_eq!(pair.on_slave("select convalidated from pg_constraint where contype = 'f'"), ["t"]);

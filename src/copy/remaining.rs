@@ -14,8 +14,9 @@
 //! PostgreSQL checks a foreign key with the rights of who creates it, and casts and operators of a table's owner would run with
 //! these. So those foreign keys are created as long as there are no rows (`post_data.sql`).
 
-use crate::base::error::Result;
-use crate::base::shown::shown;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::names::Side;
+use crate::base::shown::{listed, shown};
 use crate::copy::script::Entry;
 use crate::copy::sql;
 use crate::pair::copied;
@@ -136,8 +137,9 @@ fn first_line(statement: &str) -> String {
 /// Returns the first one's place.
 pub fn write(slave: &mut Session, key: &str, remaining: &[Remaining], parts: bool) -> Result<i64> {
     copied::create_schema_notes(slave)?;
+    refuse_writers(slave)?;
     let operation = "note what of the schema is to be made";
-    slave.transaction("BEGIN", |slave| {
+    let written = slave.transaction("BEGIN", |slave| {
         if !parts {
             slave.execute(operation, sql::FORGET_REMAINING, &[&key, &0_i64])?;
         }
@@ -152,13 +154,22 @@ pub fn write(slave: &mut Session, key: &str, remaining: &[Remaining], parts: boo
             )?;
         }
         Ok(first)
-    })
+    });
+    written.map_err(with_rights)
+}
+
+fn with_rights(error: Error) -> Error {
+    match error.code() {
+        Some("42501") => error.with_hint("GRANT SELECT, INSERT, DELETE ON public.replica_copy_schema TO DSN1's role"),
+        _ => error,
+    }
 }
 
 /// Drops the indexes and constraints of these tables, given with their sizes, and notes in the same transaction what makes them
 /// again. Returns how many. What something else depends on stays.
 pub fn defer(slave: &mut Session, key: &str, tables: &[&str], sizes: &[i64]) -> Result<u64> {
     copied::create_schema_notes(slave)?;
+    refuse_writers(slave)?;
     let operation = "drop indexes";
     let rows = slave.query("look at the indexes", sql::DROPPABLE, &[&tables, &sizes])?;
     slave.transaction("BEGIN", |slave| {
@@ -201,6 +212,9 @@ pub fn read(slave: &mut Session, key: &str) -> Result<Vec<Remaining>> {
         return Ok(Vec::new());
     }
     let rows = slave.query("look what of the schema is to be made", sql::REMAINING, &[&key])?;
+    if !rows.is_empty() {
+        refuse_writers(slave)?;
+    }
     let remaining = rows.iter().map(|row| {
         let stage: &str = row.get("stage");
         Remaining {
@@ -214,6 +228,23 @@ pub fn read(slave: &mut Session, key: &str) -> Result<Vec<Remaining>> {
         }
     });
     Ok(remaining.collect())
+}
+
+/// What stands there runs with the rights of this role, so nobody else may write it.
+fn refuse_writers(slave: &mut Session) -> Result<()> {
+    let rows = slave.query("look who may write", sql::SCHEMA_NOTES_WRITERS, &[])?;
+    let writers: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    if writers.is_empty() {
+        return Ok(());
+    }
+    let detail = format!(
+        "{} may write to public.replica_copy_schema, and what stands there runs with the rights of DSN1's role",
+        listed(&writers)
+    );
+    Err(Error::new(Kind::Setup, Some(Side::Slave), "complete the schema", detail).with_hint(format!(
+        "REVOKE ALL ON public.replica_copy_schema FROM {}; and if there are rows in it, look who has written them",
+        writers.join(", ")
+    )))
 }
 
 fn name_of(stage: Stage) -> &'static str {

@@ -45,6 +45,12 @@ pub const CONFIGURATION: &str = include_str!("../../sql/query/configuration.sql"
 
 pub const REMAINING: &str = "select place, stage, name, relations, alone, size, statement \
      from public.replica_copy_schema where master = $1 order by place";
+/// Roles that may write to it, but its owner, superusers and this role.
+pub const SCHEMA_NOTES_WRITERS: &str = "select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end \
+     from pg_class c cross join lateral (select c.relacl as acl union all select attacl from pg_attribute \
+     where attrelid = c.oid) x cross join aclexplode(x.acl) a left join pg_roles r on r.oid = a.grantee \
+     where c.oid = to_regclass('public.replica_copy_schema') and a.privilege_type in ('INSERT', 'UPDATE', 'TRIGGER') \
+     and a.grantee <> c.relowner and not coalesce(r.rolsuper, false) and r.rolname is distinct from current_user order by 1";
 pub const FORGET_REMAINING: &str = "delete from public.replica_copy_schema where master = $1 and place >= $2";
 pub const HIGHEST_REMAINING: &str = "select coalesce(max(place), -1) from public.replica_copy_schema where master = $1";
 pub const NOTE_REMAINING: &str = "insert into public.replica_copy_schema \
