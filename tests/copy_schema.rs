@@ -75,8 +75,12 @@ fn a_copy_that_is_killed_while_it_makes_indexes_goes_on_with_the_rest() {
     }
     let first = try_copy(&pair, &["--schema", "--table", "nosuch"]);
     assert_eq!(first.code(), 4);
-    let mut dying = paused(&pair, &["--schema", "--jobs", "2"], "copy-registered");
+    let mut dying = paused(&pair, &["--schema", "--jobs", "2"], "copy-schema");
     dying.kill9();
+    let refused = pair.try_once();
+    assert_says(&refused.output, &["a copy to this slave is unfinished: 0 of 7 tables are there"]);
+    assert_eq!(pair.on_slave("select count(*) from pg_constraint where contype = 'f'"), ["0"]);
+    paused(&pair, &["--jobs", "2"], "copy-registered").kill9();
     assert!(dying.log().contains("created the schema"), "{}", dying.log());
     // Foreign keys of a table that is not copied were made before the rows, the others not.
     assert_eq!(pair.on_slave("select conname from pg_constraint where contype = 'f'"), ["refers_other_fkey"]);
@@ -190,4 +194,23 @@ fn a_cast_of_a_tables_owner_does_not_run_with_the_operators_rights() {
     }
     pair.run_on_slave(&format!("drop owned by {tenant} cascade; drop role {tenant}"));
     pair.run(&format!("drop owned by {tenant} cascade; drop role {tenant}"));
+}
+
+#[test]
+fn a_foreign_key_to_a_table_that_does_not_come_is_named() {
+    let pair = Pair::new();
+    if !can_dump(&pair) {
+        return;
+    }
+    pair.run(
+        "create table stays (id int primary key); insert into stays values (1);
+         create table comes (id int primary key, stays int references stays, itself int references comes);
+         insert into comes values (1, 1, 1); select py_log_create_tg('comes')",
+    );
+    let said = copy(&pair, &["--schema", "--table", "comes"]);
+    assert_says(&said.output, &["comes_stays_fkey is not created", "FOREIGN KEY (stays) REFERENCES public.stays(id);"]);
+    assert_eq!(pair.on_slave("select conname from pg_constraint where contype = 'f'"), ["comes_itself_fkey"]);
+    pair.run("insert into comes values (2, 1, 1)");
+    pair.once();
+    assert_eq!(pair.on_slave("select count(*) from comes"), ["2"]);
 }

@@ -50,7 +50,7 @@ use crate::server::connect;
 use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
 use making::Task;
-use registering::{defer_indexes, register};
+use registering::{announce, defer_indexes, register, write_batch};
 
 pub use load::{CopyProgress, LoadedTable};
 pub use making::Making;
@@ -156,18 +156,10 @@ fn without_daemon(
     copied::create(&mut pair.slave)?;
     let scope = choose_scope(options, &mut pair, tables.clone())?;
     let mut snapshot_session = SnapshotSession::open(config, &scope.todo)?;
-    if options.schema {
-        let wish = Wish {
-            tables: &tables,
-            key: &scope.key,
-            parts: !scope.is_whole || config.tables.is_limited(),
-            is_whole: scope.is_whole,
-            no_owner: options.no_owner,
-            snapshot: Some(&snapshot_session.exported),
-        };
-        let notes = schema::create(config, (&mut pair.master, &mut pair.slave), &wish, control)?;
-        notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
-    }
+    let is_announced = match options.schema {
+        true => create_schema((config, options, control), &mut pair, (&scope, &tables), &snapshot_session, report)?,
+        false => false,
+    };
     let rest = Task::new(config, &scope.key, options.jobs, control);
     rest.before_rows(&mut pair.slave, report)?;
     let held = match scope.is_whole {
@@ -178,7 +170,10 @@ fn without_daemon(
     let plans = plan::make(&mut snapshot_session.session, &mut pair.slave, &scope.todo, &servers)?;
     let begun = [held.as_slice(), &scope.begun].concat();
     check_slave(options, &mut pair.slave, &plans, &begun)?;
-    register(options, &mut pair, &scope, &plans)?;
+    if !is_announced {
+        write_batch(&mut pair, &scope)?;
+    }
+    register(options, &mut pair.slave, &scope, &plans)?;
     if options.defer_indexes {
         report(CopyEvent::Note(defer_indexes(&mut pair.slave, &scope.key, &plans)?));
     }
@@ -202,24 +197,63 @@ fn without_daemon(
     let loaded = load::all(&load_options, snapshot_session.session, &plans, control, report)?;
     let snapshot = snapshot_session.snapshot.as_str();
     failpoint::reached("copy-loaded");
-    let tables: Vec<&str> = plans.iter().map(|plan| plan.relation.as_str()).collect();
-    let kept = scope.kept.iter().map(|table| table.relation.as_str());
-    rest.after_rows(&mut pair.slave, &tables.into_iter().chain(kept).collect::<Vec<&str>>(), report)?;
-    control.set_cancellers(vec![pair.master.canceller(), pair.slave.canceller()]);
-    let are_all = scope.is_whole && !config.tables.is_limited();
-    let relations = if are_all { None } else { Some(plans.iter().map(|plan| plan.relation.clone()).collect()) };
-    let sequences = sequences::set_all(&mut pair.master, &mut pair.slave, relations, report)?;
-    if scope.is_whole {
-        write_position(&mut pair, &scope)?;
-    } else {
-        pair.slave.execute("end the copy", sql::PASS_COPIES, &[&scope.key])?;
-    }
+    let sequences = complete(&rest, &mut pair, &scope, &plans, report)?;
     for relation in held {
         Release::open(config, "copy", control)?.resume_table(&relation, Some(snapshot), &mut |_| ())?;
     }
     // A daemon that could not start because of this session's lock waits for its next try: this wakes it.
     pair.master.message("let the daemon go on", sql::END_COPY)?;
     Ok(CopyResult { loaded, kept: scope.kept, sequences, is_live: false })
+}
+
+/// Creates what the rows need, if the slave lacks the tables. Returns whether the copy is announced since.
+fn create_schema(
+    (config, options, control): (&Config, &CopyOptions, &Control),
+    pair: &mut Pair,
+    (scope, tables): (&Scope, &[Captured]),
+    snapshot_session: &SnapshotSession,
+    report: &mut dyn FnMut(CopyEvent),
+) -> Result<bool> {
+    let wish = Wish {
+        tables,
+        parts: !scope.is_whole || config.tables.is_limited(),
+        is_whole: scope.is_whole,
+        no_owner: options.no_owner,
+        snapshot: Some(&snapshot_session.exported),
+    };
+    let prepared = schema::prepare(config, (&mut pair.master, &mut pair.slave), &wish, control)?;
+    let is_announced = prepared.is_needed() && scope.is_whole;
+    if is_announced {
+        // No daemon may find the tables without their keys.
+        announce(pair, scope)?;
+    }
+    let notes = prepared.create(config, &mut pair.slave, &scope.key, control)?;
+    notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
+    failpoint::reached("copy-schema");
+    Ok(is_announced)
+}
+
+/// All rows are there: makes the rest of the schema, sets the sequences, and lets daemons start. Returns how many sequences.
+fn complete(
+    rest: &Task,
+    pair: &mut Pair,
+    scope: &Scope,
+    plans: &[CopyPlan],
+    report: &mut dyn FnMut(CopyEvent),
+) -> Result<u64> {
+    let tables = plans.iter().map(|plan| plan.relation.as_str());
+    let kept = scope.kept.iter().map(|table| table.relation.as_str());
+    rest.after_rows(&mut pair.slave, &tables.chain(kept).collect::<Vec<&str>>(), report)?;
+    rest.control.set_cancellers(vec![pair.master.canceller(), pair.slave.canceller()]);
+    let are_all = scope.is_whole && !rest.config.tables.is_limited();
+    let relations = if are_all { None } else { Some(plans.iter().map(|plan| plan.relation.clone()).collect()) };
+    let sequences = sequences::set_all(&mut pair.master, &mut pair.slave, relations, report)?;
+    if scope.is_whole {
+        write_position(pair, scope)?;
+    } else {
+        pair.slave.execute("end the copy", sql::PASS_COPIES, &[&scope.key])?;
+    }
+    Ok(sequences)
 }
 
 /// Decides which tables to load, by what an earlier run has left.

@@ -35,8 +35,6 @@ const LONGEST_LOCK_WAIT: &str = "--lock-wait-timeout=60000";
 /// What to create, and how.
 pub struct Wish<'a> {
     pub tables: &'a [Captured],
-    /// The pair, under which it is noted what is to be made later.
-    pub key: &'a str,
     /// Only these tables, not everything.
     pub parts: bool,
     /// They make up a copy of all of the pair's tables, and so are all at the same position.
@@ -58,19 +56,29 @@ struct Dump {
     options: Vec<&'static str>,
 }
 
-/// Creates the schema if the slave has none of the tables, and returns what was done.
-pub fn create(
+/// A schema that has been read, and nothing of it created.
+pub struct Prepared {
+    /// None if the slave has the tables already.
+    read: Option<(Dump, Vec<Remaining>)>,
+    has_owners: bool,
+    is_whole: bool,
+    notes: Vec<String>,
+}
+
+/// Reads the schema, if the slave has none of the tables. What stands in the way is said here.
+pub fn prepare(
     config: &Config,
     (master, slave): (&mut Session, &mut Session),
     wish: &Wish,
     control: &Control,
-) -> Result<Vec<String>> {
+) -> Result<Prepared> {
     let relations: Vec<&str> = wish.tables.iter().map(|table| table.relation.as_str()).collect();
     let existing = slave.query("look at the tables", sql::TARGET, &[&relations])?;
     let existing: Vec<String> = existing.iter().map(|row| row.get("relation")).collect();
     let missing: Vec<&Captured> = wish.tables.iter().filter(|table| !existing.contains(&table.relation)).collect();
     if missing.is_empty() {
-        return Ok(vec!["the slave has all tables already: the schema is left as it is".to_string()]);
+        let notes = vec!["the slave has all tables already: the schema is left as it is".to_string()];
+        return Ok(Prepared { read: None, has_owners: false, is_whole: wish.is_whole, notes });
     }
     if !wish.parts && !existing.is_empty() {
         let detail = format!("the slave has some of the tables already: {}", listed(&existing));
@@ -89,17 +97,30 @@ pub fn create(
     }
     let dump = Dump::read(config, master, wish, &missing, options, control)?;
     let remaining = dump.remaining(master, wish, &relations, control)?;
-    let first = remaining::write(slave, wish.key, &remaining, !wish.is_whole)?;
-    if let Err(error) = dump.create_tables(config, control) {
-        // If this fails too, the first error says more, and the next copy with --schema forgets it.
-        let _ = remaining::forget(slave, wish.key, first);
-        return Err(error);
+    let notes = lacks_tablespaces.into_iter().collect();
+    Ok(Prepared { read: Some((dump, remaining)), has_owners, is_whole: wish.is_whole, notes })
+}
+
+impl Prepared {
+    pub fn is_needed(&self) -> bool {
+        self.read.is_some()
     }
-    let belongs = if has_owners { "with" } else { "without" };
-    let (objects, version) = (dump.objects, dump.programs.version);
-    let created =
-        format!("created the schema: {objects} objects, by pg_dump {version}, {belongs} owners and privileges");
-    Ok([Some(created), lacks_tablespaces].into_iter().flatten().collect())
+
+    /// Creates what the rows need, and notes the rest. Returns what was done.
+    pub fn create(self, config: &Config, slave: &mut Session, key: &str, control: &Control) -> Result<Vec<String>> {
+        let Some((dump, remaining)) = self.read else { return Ok(self.notes) };
+        let first = remaining::write(slave, key, &remaining, !self.is_whole)?;
+        if let Err(error) = dump.create_tables(config, control) {
+            // If this fails too, the first error says more, and the next copy with --schema forgets it.
+            let _ = remaining::forget(slave, key, first);
+            return Err(error);
+        }
+        let belongs = if self.has_owners { "with" } else { "without" };
+        let (objects, version) = (dump.objects, dump.programs.version);
+        let created =
+            format!("created the schema: {objects} objects, by pg_dump {version}, {belongs} owners and privileges");
+        Ok([created].into_iter().chain(self.notes).collect())
+    }
 }
 
 impl Dump {

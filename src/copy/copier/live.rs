@@ -18,7 +18,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, fully_quoted, quote_literal};
 use crate::commit::sql as commit_sql;
 use crate::config::settings::Config;
-use crate::copy::plan::{self, Captured};
+use crate::copy::plan::{self, Captured, CopyPlan};
 use crate::copy::schema::{self, Wish};
 use crate::copy::sql;
 use crate::pair::copied::{self, Copied};
@@ -50,15 +50,9 @@ pub(super) fn run(
     notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     if options.schema {
         let sides = (&mut release.master, &mut release.slave);
-        let wish = Wish {
-            tables: &tables,
-            key: &key,
-            parts: true,
-            is_whole: false,
-            no_owner: options.no_owner,
-            snapshot: None,
-        };
-        let notes = schema::create(config, sides, &wish, control)?;
+        let wish = Wish { tables: &tables, parts: true, is_whole: false, no_owner: options.no_owner, snapshot: None };
+        let prepared = schema::prepare(config, sides, &wish, control)?;
+        let notes = prepared.create(config, &mut release.slave, &key, control)?;
         notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     }
     copied::create(&mut release.slave)?;
@@ -102,8 +96,23 @@ pub(super) fn run(
     rest.after_rows(&mut release.slave, &relations, report)?;
     control.set_cancellers(vec![release.master.canceller(), release.slave.canceller()]);
     let snapshot = snapshot_session.snapshot.as_str();
-    for plan in &plans {
-        wait_for_daemon(config, &mut release, &plan.relation, snapshot, control, report)?;
+    go_on(config, &mut release, &plans, snapshot, control, report)?;
+    let relations = plans.iter().map(|plan| plan.relation.clone()).collect();
+    let sequences = sequences::set_all(&mut release.master, &mut release.slave, Some(relations), report)?;
+    Ok(CopyResult { loaded, kept: Vec::new(), sequences, is_live: true })
+}
+
+/// Lets the daemon go on with each table, as soon as its position has passed what the snapshot shows.
+fn go_on(
+    config: &Config,
+    release: &mut Release,
+    plans: &[CopyPlan],
+    snapshot: &str,
+    control: &Control,
+    report: &mut dyn FnMut(CopyEvent),
+) -> Result<()> {
+    for plan in plans {
+        wait_for_daemon(config, release, &plan.relation, snapshot, control, report)?;
         let mut replayed_so_far = 0;
         let replayed =
             release.resume_table(&plan.relation, Some(snapshot), &mut |changes| replayed_so_far = changes)?;
@@ -112,9 +121,7 @@ pub(super) fn run(
             plan.relation
         )));
     }
-    let relations = plans.iter().map(|plan| plan.relation.clone()).collect();
-    let sequences = sequences::set_all(&mut release.master, &mut release.slave, Some(relations), report)?;
-    Ok(CopyResult { loaded, kept: Vec::new(), sequences, is_live: true })
+    Ok(())
 }
 
 /// The tables among these that an interrupted copy has left on hold. A paused table is not copied: the copy would end the

@@ -28,6 +28,9 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// There is an object of this name already: somebody has made it meanwhile.
 const IS_THERE: [&str; 3] = ["42P07", "42710", "42P16"];
 
+/// Only some tables come along, and this one refers to another.
+const LACKS_TABLE: [&str; 2] = ["42P01", "3F000"];
+
 const VIOLATES_FOREIGN_KEY: &str = "23503";
 
 /// What is made now.
@@ -216,6 +219,9 @@ impl Worker<'_> {
         let code = error.code().unwrap_or_default();
         let note = if one.stage == Stage::Refresh && !code.is_empty() && !self.control.is_stopping() {
             format!("{} stays empty: {}. hint: {};", one.name, error.detail(), one.statement)
+        } else if LACKS_TABLE.contains(&code) && matches!(one.stage, Stage::Before | Stage::Reference) {
+            let statement = shown_sql(&one.statement);
+            format!("{} is not created: {}. hint: when the table is there: {statement};", one.name, error.detail())
         } else if IS_THERE.contains(&code) {
             format!("{} is on the slave already, and is left as it is: {}", one.name, error.detail())
         } else if one.stage == Stage::Reference && code == VIOLATES_FOREIGN_KEY {
