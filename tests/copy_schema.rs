@@ -129,7 +129,7 @@ fn indexes_of_a_filled_schema_are_dropped_for_the_load_and_made_again() {
         assert!(pair.try_once().output.contains("a copy to this slave is unfinished"));
     }
     let said = copy(&pair, &[]);
-    assert_says(&said.output, &["made indexes and constraints: ", "foreign keys: 3, other objects: 0, in "]);
+    assert_says(&said.output, &["made indexes and constraints: ", "foreign keys: 3, the rest: 0, in "]);
     assert_eq!(pair.on_slave(CATALOG), before);
     pair.once();
     pair.assert_equal();

@@ -101,7 +101,7 @@ impl<'a> Task<'a> {
         let others = self.make(of(&[Stage::Last, Stage::Refresh]), 1, report)?;
         if !all.is_empty() {
             report(CopyEvent::Note(format!(
-                "made indexes and constraints: {indexes}, foreign keys: {references}, other objects: {}, in {:.1} s",
+                "made indexes and constraints: {indexes}, foreign keys: {references}, the rest: {}, in {:.1} s",
                 attached + others,
                 started.elapsed().as_secs_f64()
             )));
