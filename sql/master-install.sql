@@ -1648,7 +1648,8 @@ declare
              or relation in (to_regclass('public.replica_progress'), to_regclass('public.replica_log_former'),
                              to_regclass('public.replica_hold'), to_regclass('public.replica_held'),
                              to_regclass('public.replica_conflict'), to_regclass('public.replica_skipped'),
-                             to_regclass('public.replica_copy'), to_regclass('public.replica_history'),
+                             to_regclass('public.replica_copy'), to_regclass('public.replica_copy_schema'),
+                             to_regclass('public.replica_history'),
                              to_regclass('public.replica_purged'), 'public.replica_table'::regclass,
                              to_regclass('public.py_log_ddl'), to_regclass('public.py_log_ddl_setting'),
                              to_regclass('public.py_log_ddl_table'))

@@ -2,8 +2,8 @@
 --
 --     psql somedb -f slave-copy.sql
 --
--- `pyreplica copy` makes this table by itself; it is run by hand only if the role of DSN1 may not create tables in the
--- schema public. Then: GRANT SELECT, INSERT, UPDATE, DELETE ON replica_copy TO that role.
+-- `pyreplica copy` makes these tables by itself; it is run by hand only if the role of DSN1 may not create tables in the
+-- schema public. Then: GRANT SELECT, INSERT, UPDATE, DELETE ON replica_copy, replica_copy_schema TO that role.
 
 begin;
 
@@ -29,7 +29,7 @@ begin
               from pg_class c join pg_trigger t on t.tgrelid = c.oid and not t.tgisinternal join pg_proc p on p.oid = t.tgfoid
              where c.relnamespace = 'public'::regnamespace) x
       join pg_roles r on r.oid = x.owner
-     where x.relname in ('replica_copy')
+     where x.relname in ('replica_copy', 'replica_copy_schema')
        and not r.rolsuper and r.rolname <> current_user
        and x.owner not in (select datdba from pg_database where datname = current_database() union
                            select nspowner from pg_namespace where nspname = 'public')
@@ -49,7 +49,7 @@ begin
     perform set_config('pyreplica.former', array(
         select relname from pg_class
          where relnamespace = 'public'::regnamespace
-           and relname in ('replica_copy'))::text, true);
+           and relname in ('replica_copy', 'replica_copy_schema'))::text, true);
 end
 $check$;
 
@@ -80,6 +80,20 @@ create table if not exists public.replica_copy (
     primary key (master, relation)
 );
 
+-- What of a schema is made when the rows are there: indexes, constraints and more, one row each, written before the tables are
+-- created. A row goes in the transaction that runs its statement. Whoever may write here has DSN1's role run what he likes.
+create table if not exists public.replica_copy_schema (
+    master text not null,
+    place bigint not null,
+    stage text not null,
+    name text not null,
+    relations text[] not null,
+    alone boolean not null,
+    size bigint not null,
+    statement text not null,
+    primary key (master, place)
+);
+
 -- What stands in these tables is replayed, or decides what is. A table that is new has no rights yet but those that ALTER
 -- DEFAULT PRIVILEGES gives, often to the applications: they are taken from all roles, and so is what PUBLIC may do. A table
 -- that was here before keeps what roles were granted to read and write rows, for one of them is the daemon's; pyreplica
@@ -92,7 +106,7 @@ begin
         with ours as (
             select * from pg_class
              where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and pg_has_role(relowner, 'usage')
-               and relname in ('replica_copy')
+               and relname in ('replica_copy', 'replica_copy_schema')
         )
         select distinct format('revoke %s on %s from %s cascade',
                                case when a.grantee = 0 or c.is_new then 'all'

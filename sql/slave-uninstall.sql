@@ -27,7 +27,7 @@ begin
       from (select 'table ' || oid::regclass as name, relowner as owner from pg_class
              where relnamespace = 'public'::regnamespace
                and relname in ('replica_progress', 'replica_hold', 'replica_held', 'replica_conflict', 'replica_skipped',
-                               'replica_copy', 'replica_role')
+                               'replica_copy', 'replica_copy_schema', 'replica_role')
             union all
             select 'function ' || oid::regprocedure, proowner from pg_proc where oid = to_regprocedure('public.py_log_fence()')) x
       join pg_roles r on r.oid = x.owner
@@ -61,6 +61,6 @@ $writable$;
 -- With it go the triggers on all tables.
 drop function if exists public.py_log_fence() cascade;
 drop table if exists public.replica_progress, public.replica_hold, public.replica_held, public.replica_conflict,
-    public.replica_skipped, public.replica_copy, public.replica_role;
+    public.replica_skipped, public.replica_copy, public.replica_copy_schema, public.replica_role;
 
 commit;

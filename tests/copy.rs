@@ -299,3 +299,29 @@ fn from_two_servers_to_verified_replication_it_takes_three_commands() {
     assert_eq!(compared.code(), 0, "{}", compared.output);
     assert_eq!(pair.on_slave("select count(*) from account"), ["100"]);
 }
+
+/// A part that was committed before a crash would be there twice otherwise.
+#[test]
+fn a_large_table_is_loaded_in_parts_that_are_killed_anywhere() {
+    let pair = Pair::new();
+    if pair.master_server().major_version() < 14 {
+        return;
+    }
+    pair.exec_both("create table t (id int primary key, n int, filler text); create table u (id int primary key)");
+    pair.create_triggers();
+    pair.run(
+        "insert into t select i, i, repeat('x', 1000) from generate_series(1, 50000) i; insert into u values (1);
+         delete from t where id % 10 = 0; update t set n = -n where id % 100 = 1",
+    );
+    for step in ["copy-part", "copy-part:3"] {
+        let mut dying = paused(&pair, &["--jobs", "2", "--restart", "--truncate"], step);
+        pair.run("update t set n = n + 1 where id in (1, 49999); insert into t select max(id) + 1, 0, '' from t");
+        dying.kill9();
+        let again = copy(&pair, &["--jobs", "2"]);
+        assert!(again.output.contains("public.t: 45,00"), "{}", again.output);
+        assert_catches_up(&pair);
+    }
+    let parts = copy(&pair, &["--jobs", "3", "--truncate"]);
+    assert!(parts.output.contains("public.t: 45,002 rows"), "{}", parts.output);
+    assert_catches_up(&pair);
+}

@@ -12,6 +12,7 @@ mod compare;
 mod conflict;
 mod copy;
 mod copy_cases;
+mod copy_schema;
 mod crash_sweep;
 mod ddl;
 mod ddl_cases;

@@ -1,6 +1,9 @@
 -- What a copy needs to know about tables on the master. Types have their oid too: built-in types have the same oid everywhere.
 --   $1  text[]  quoted and qualified names
-select r.name as relation, greatest(t.rows, 0)::bigint as rows, t.bytes, a.names, a.type_oids, a.modifiers,
+select r.name as relation, greatest(t.rows, 0)::bigint as rows, t.bytes, a.names,
+       -- Of the table itself, if its rows can be read by ranges of their place: from PostgreSQL 14 on.
+       case when c.relkind = 'r' and current_setting('server_version_num')::int >= 140000
+            then pg_relation_size(c.oid) / current_setting('block_size')::int else 0 end as pages, a.type_oids, a.modifiers,
        a.plain, a.generated,
        -- Whether there are filters and transforms, and which columns are not sent at all.
        exists (select from public.py_log_filter f where f.event = 'INSERT' and f.relname in (c.relname, r.name)) as filtered,

@@ -18,8 +18,12 @@
 //! keeps the log, because the slave's position has not moved. The copy checks that: it writes a number to the slave's row
 //! on the master, and the number must still be there when the copy goes on and when it writes the position.
 
+mod large_objects;
 mod live;
 mod load;
+mod making;
+mod parts;
+mod registering;
 mod sequences;
 
 use crate::backlog::position::Position;
@@ -32,9 +36,8 @@ use crate::base::shown::listed;
 use crate::commit::sql as commit_sql;
 use crate::commit::twophase::{Pair, draw_batch};
 use crate::config::settings::Config;
-use crate::copy::not_valid;
 use crate::copy::plan::{self, Captured, CopyPlan, ServerInfo};
-use crate::copy::schema;
+use crate::copy::schema::{self, Wish};
 use crate::copy::sql;
 use crate::pair::connecting::{self, Purpose};
 use crate::pair::copied::{self, Copied, State};
@@ -46,8 +49,11 @@ use crate::server::checks;
 use crate::server::connect;
 use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
+use making::Task;
+use registering::{announce, defer_indexes, register, write_batch};
 
 pub use load::{CopyProgress, LoadedTable};
+pub use making::Making;
 
 /// What the operator wants.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +67,10 @@ pub struct CopyOptions {
     pub restart: bool,
     /// Create the schema first.
     pub schema: bool,
+    /// Drop indexes and constraints before the rows, and make them again.
+    pub defer_indexes: bool,
+    /// Copy large objects too.
+    pub large_objects: bool,
     /// The schema without owners and privileges, although tenants of the master own some of it.
     pub no_owner: bool,
 }
@@ -70,6 +80,8 @@ pub enum CopyEvent<'a> {
     Note(String),
     Progress(&'a CopyProgress),
     LoadedTable(&'a LoadedTable),
+    /// Indexes and the like are being made.
+    Making(&'a Making),
     /// The copy waits for the daemon, which has to pass so many changes of the table first.
     Waiting(&'a str, u64),
 }
@@ -90,6 +102,8 @@ struct Scope {
     is_whole: bool,
     todo: Vec<Captured>,
     kept: Vec<Copied>,
+    /// Tables into which an interrupted copy has loaded some rows.
+    begun: Vec<String>,
     /// Tables of an earlier run that are of no use any more.
     forgotten: Vec<String>,
     /// The number that the copy has in the slave's row on the master.
@@ -110,6 +124,10 @@ pub fn run(
     control: &Control,
     report: &mut dyn FnMut(CopyEvent),
 ) -> Result<CopyResult> {
+    if (options.defer_indexes || options.large_objects) && !options.tables.is_empty() {
+        let detail = "--defer-indexes and --large-objects are for a copy of all tables, without --table";
+        return Err(Error::new(Kind::Usage, None, "copy", detail));
+    }
     let purpose = if options.tables.is_empty() { Purpose::FillAll } else { Purpose::FillTables };
     match connecting::connect(config, control, purpose) {
         Ok(pair) => without_daemon(config, options, pair, control, report),
@@ -135,24 +153,35 @@ fn without_daemon(
     pair.master.query("set the session up", pair_sql::COMMIT_DURABLY, &[])?;
     let (tables, notes) = plan::choose(&mut pair.master, &config.tables, &options.tables)?;
     notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
-    if options.schema {
-        let sides = (&mut pair.master, &mut pair.slave);
-        let parts = (!options.tables.is_empty() || config.tables.is_limited(), options.no_owner);
-        let notes = schema::create(config, sides, &tables, parts, control)?;
-        notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
-    }
     copied::create(&mut pair.slave)?;
-    let scope = choose_scope(options, &mut pair, tables)?;
+    let scope = choose_scope(options, &mut pair, tables.clone())?;
+    let mut snapshot_session = SnapshotSession::open(config, &scope.todo)?;
+    let is_announced = match options.schema {
+        true => create_schema((config, options, control), &mut pair, (&scope, &tables), &snapshot_session, report)?,
+        false => false,
+    };
+    let rest = Task::new(config, &scope.key, options.jobs, control);
+    rest.before_rows(&mut pair.slave, report)?;
     let held = match scope.is_whole {
         true => Vec::new(),
         false => live::on_hold(&mut pair.slave, &scope.key, &scope.todo)?,
     };
-    let mut snapshot_session = SnapshotSession::open(config, &scope.todo)?;
     let servers = server_info(&mut pair.master, &mut pair.slave)?;
     let plans = plan::make(&mut snapshot_session.session, &mut pair.slave, &scope.todo, &servers)?;
-    check_slave(options, &mut pair.slave, &plans, &held)?;
-    register(options, &mut pair, &scope, &plans)?;
+    let begun = [held.as_slice(), &scope.begun].concat();
+    check_slave(options, &mut pair.slave, &plans, &begun)?;
+    if !is_announced {
+        write_batch(&mut pair, &scope)?;
+    }
+    register(options, &mut pair.slave, &scope, &plans)?;
+    if options.defer_indexes {
+        report(CopyEvent::Note(defer_indexes(&mut pair.slave, &scope.key, &plans)?));
+    }
     failpoint::reached("copy-registered");
+    if options.large_objects {
+        let master = &mut snapshot_session.session;
+        large_objects::copy_all(master, &mut pair.slave, options.no_owner, control, report)?;
+    }
     let load_options = load::LoadOptions {
         config,
         key: &scope.key,
@@ -160,19 +189,15 @@ fn without_daemon(
         snapshot: &snapshot_session.snapshot,
         backend: snapshot_session.backend,
         jobs: options.jobs,
-        delete_first: (options.truncate || !held.is_empty()) && !scope.is_whole,
-        done: if scope.is_whole { "loaded" } else { "passing" },
+        delete_first: (options.truncate || !begun.is_empty()) && !scope.is_whole,
+        divides: scope.is_whole,
+        // Until the rest of the schema is there too, no daemon may replicate.
+        done: "loaded",
     };
     let loaded = load::all(&load_options, snapshot_session.session, &plans, control, report)?;
     let snapshot = snapshot_session.snapshot.as_str();
     failpoint::reached("copy-loaded");
-    add_checks(options, (&mut pair.master, &mut pair.slave), report)?;
-    let are_all = scope.is_whole && !config.tables.is_limited();
-    let relations = if are_all { None } else { Some(plans.iter().map(|plan| plan.relation.clone()).collect()) };
-    let sequences = sequences::set_all(&mut pair.master, &mut pair.slave, relations, report)?;
-    if scope.is_whole {
-        write_position(&mut pair, &scope)?;
-    }
+    let sequences = complete(&rest, &mut pair, &scope, &plans, report)?;
     for relation in held {
         Release::open(config, "copy", control)?.resume_table(&relation, Some(snapshot), &mut |_| ())?;
     }
@@ -181,17 +206,54 @@ fn without_daemon(
     Ok(CopyResult { loaded, kept: scope.kept, sequences, is_live: false })
 }
 
-/// Adds the checks that the schema has come without.
-fn add_checks(
-    options: &CopyOptions,
-    (master, slave): (&mut Session, &mut Session),
+/// Creates what the rows need, if the slave lacks the tables. Returns whether the copy is announced since.
+fn create_schema(
+    (config, options, control): (&Config, &CopyOptions, &Control),
+    pair: &mut Pair,
+    (scope, tables): (&Scope, &[Captured]),
+    snapshot_session: &SnapshotSession,
     report: &mut dyn FnMut(CopyEvent),
-) -> Result<()> {
-    let added = if options.schema { not_valid::add(master, slave)? } else { 0 };
-    if added > 0 {
-        report(CopyEvent::Note(format!("added {added} checks that are NOT VALID, after the rows")));
+) -> Result<bool> {
+    let wish = Wish {
+        tables,
+        parts: !scope.is_whole || config.tables.is_limited(),
+        is_whole: scope.is_whole,
+        no_owner: options.no_owner,
+        snapshot: Some(&snapshot_session.exported),
+    };
+    let prepared = schema::prepare(config, (&mut pair.master, &mut pair.slave), &wish, control)?;
+    let is_announced = prepared.is_needed() && scope.is_whole;
+    if is_announced {
+        // No daemon may find the tables without their keys.
+        announce(pair, scope)?;
     }
-    Ok(())
+    let notes = prepared.create(config, &mut pair.slave, &scope.key, control)?;
+    notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
+    failpoint::reached("copy-schema");
+    Ok(is_announced)
+}
+
+/// All rows are there: makes the rest of the schema, sets the sequences, and lets daemons start. Returns how many sequences.
+fn complete(
+    rest: &Task,
+    pair: &mut Pair,
+    scope: &Scope,
+    plans: &[CopyPlan],
+    report: &mut dyn FnMut(CopyEvent),
+) -> Result<u64> {
+    let tables = plans.iter().map(|plan| plan.relation.as_str());
+    let kept = scope.kept.iter().map(|table| table.relation.as_str());
+    rest.after_rows(&mut pair.slave, &tables.chain(kept).collect::<Vec<&str>>(), report)?;
+    rest.control.set_cancellers(vec![pair.master.canceller(), pair.slave.canceller()]);
+    let are_all = scope.is_whole && !rest.config.tables.is_limited();
+    let relations = if are_all { None } else { Some(plans.iter().map(|plan| plan.relation.clone()).collect()) };
+    let sequences = sequences::set_all(&mut pair.master, &mut pair.slave, relations, report)?;
+    if scope.is_whole {
+        write_position(pair, scope)?;
+    } else {
+        pair.slave.execute("end the copy", sql::PASS_COPIES, &[&scope.key])?;
+    }
+    Ok(sequences)
 }
 
 /// Decides which tables to load, by what an earlier run has left.
@@ -207,12 +269,13 @@ fn choose_scope(options: &CopyOptions, pair: &mut Pair, tables: Vec<Captured>) -
             ));
         }
         let (kept, forgotten) = (Vec::new(), Vec::new());
-        return Ok(Scope { key, is_whole: false, todo: tables, kept, forgotten, batch });
+        let begun = former.into_iter().filter(|table| table.state == State::Loaded).map(|table| table.relation);
+        return Ok(Scope { key, is_whole: false, todo: tables, kept, begun: begun.collect(), forgotten, batch });
     }
     let Some(begun) = unfinished.map(|table| table.batch) else {
         let batch = draw_batch(&mut pair.master)?.number;
         let forgotten = former.into_iter().map(|table| table.relation).collect();
-        return Ok(Scope { key, is_whole: true, todo: tables, kept: Vec::new(), forgotten, batch });
+        return Ok(Scope { key, is_whole: true, todo: tables, kept: Vec::new(), begun: Vec::new(), forgotten, batch });
     };
     if begun != batch {
         let detail = "the slave's position has moved since the copy was interrupted";
@@ -221,11 +284,13 @@ fn choose_scope(options: &CopyOptions, pair: &mut Pair, tables: Vec<Captured>) -
     }
     let is_captured = |table: &Copied| tables.iter().any(|other| other.relation == table.relation);
     let (kept, gone): (Vec<Copied>, Vec<Copied>) = former.into_iter().partition(is_captured);
+    let is_begun = |table: &&Copied| table.state == State::Wanted && table.snapshot.is_some();
+    let begun = kept.iter().filter(is_begun).map(|table| table.relation.clone()).collect();
     let kept: Vec<Copied> = kept.into_iter().filter(|table| table.state == State::Loaded).collect();
     let is_missing = |table: &Captured| !kept.iter().any(|other| other.relation == table.relation);
     let todo = tables.into_iter().filter(is_missing).collect();
     let forgotten = gone.into_iter().map(|table| table.relation).collect();
-    Ok(Scope { key, is_whole: true, todo, kept, forgotten, batch })
+    Ok(Scope { key, is_whole: true, todo, kept, begun, forgotten, batch })
 }
 
 fn unfinished_copy_error(hint: &str) -> Error {
@@ -291,45 +356,6 @@ fn check_slave(options: &CopyOptions, slave: &mut Session, plans: &[CopyPlan], b
     let verb = if full.len() == 1 { "is" } else { "are" };
     Err(Error::new(Kind::Setup, Some(Side::Slave), "copy", format!("{} {verb} not empty", listed(&full)))
         .with_hint("--truncate empties the slave's tables before they are loaded"))
-}
-
-/// Notes which tables are wanted, and empties them if the operator has asked for that. From here on no daemon replicates to
-/// the slave until all are loaded.
-fn register(options: &CopyOptions, pair: &mut Pair, scope: &Scope, plans: &[CopyPlan]) -> Result<()> {
-    // The position is written even if it stays the same: this transaction writes to disk after the snapshot (`copied.rs`).
-    let former = pair.log.progress.position().clone();
-    let position = Position { batch: scope.batch, ..former.clone() };
-    pair.log.progress.write(&mut pair.master, &position, former.batch)?;
-    let wanted: Vec<&str> = plans.iter().map(|plan| plan.relation.as_str()).collect();
-    pair.slave.transaction("BEGIN", |slave| {
-        slave.execute("note the copy", pair_sql::FORGET_COPIES, &[&scope.key, &scope.forgotten])?;
-        slave.execute(
-            "note the copy",
-            sql::WANT_COPY,
-            &[&scope.key, &wanted, &scope.is_whole, &scope.batch.0, &"wanted"],
-        )?;
-        if options.truncate && scope.is_whole {
-            empty_tables(slave, plans)?;
-        }
-        Ok(())
-    })
-}
-
-fn empty_tables(slave: &mut Session, plans: &[CopyPlan]) -> Result<()> {
-    let targets: Vec<&str> = plans.iter().map(|plan| plan.target.as_str()).collect();
-    if targets.is_empty() {
-        return Ok(());
-    }
-    let truncate = format!("SAVEPOINT pyreplica_empty; TRUNCATE {}", targets.join(", "));
-    match slave.message("empty the tables", &truncate) {
-        // A table that is not copied has a foreign key to one of these.
-        Err(error) if error.code() == Some("0A000") => {
-            let deletes: Vec<String> = targets.iter().map(|target| format!("DELETE FROM {target}")).collect();
-            let delete = format!("ROLLBACK TO SAVEPOINT pyreplica_empty; {}", deletes.join("; "));
-            slave.message("empty the tables", &delete).map(drop)
-        }
-        other => other.map(drop),
-    }
 }
 
 /// All tables are loaded: the earliest snapshot becomes the slave's position.

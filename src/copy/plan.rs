@@ -37,6 +37,11 @@ pub struct CopyPlan {
     pub source: String,
     pub out: String,
     pub into: String,
+    /// The pages of the master's table, if its rows can be read in parts.
+    pub pages: Option<i64>,
+    /// The query for the rows of a part, without its range.
+    part: String,
+    format: String,
     pub is_binary: bool,
     /// The slave's table has triggers that fire without the replica role.
     pub is_watched: bool,
@@ -54,6 +59,14 @@ struct Column<'a> {
     modifier: i32,
     is_plain: bool,
     is_generated: bool,
+}
+
+impl CopyPlan {
+    /// The COPY that reads a range of pages. Whatever lies behind the end of the last range, it reads too.
+    pub fn out_of_pages(&self, from: i64, to: Option<i64>) -> String {
+        let end = to.map(|to| format!(" AND ctid < '({to},0)'")).unwrap_or_default();
+        format!("COPY ({} WHERE ctid >= '({from},0)'{end}) TO STDOUT WITH ({})", self.part, self.format)
+    }
 }
 
 impl Captured {
@@ -105,6 +118,7 @@ pub fn choose(master: &mut Session, pairs: &Tables, wanted: &[String]) -> Result
         if !names.is_empty() {
             notes.push(format!("without a trigger, and so not copied: {}", listed(&names)));
         }
+        notes.extend(master.query("look for what else there is", sql::CONFIGURATION, &[])?.iter().map(not_copied));
     }
     Ok((copied, notes))
 }
@@ -142,6 +156,26 @@ pub fn make(
         "give the slave's tables the master's columns"
     };
     Err(Error::new(Kind::Setup, Some(Side::Slave), "copy", listed(&problems)).with_hint(hint))
+}
+
+/// What is not copied, and what to do about it.
+fn not_copied(row: &Row) -> String {
+    let (kind, name, rows): (&str, &str, &str) = (row.get("kind"), row.get("name"), row.get("rows"));
+    if kind == "objects" {
+        return format!(
+            "{name} large objects are copied only with --large-objects, and their changes are not replicated"
+        );
+    }
+    format!(
+        "{name} belongs to an extension, and its rows are not copied. hint: if the slave needs them: psql -c {} DSN0 | psql -c {} \
+         DSN1",
+        shell_quoted(&format!("COPY ({rows}) TO STDOUT")),
+        shell_quoted(&format!("COPY {name} FROM STDIN"))
+    )
+}
+
+fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 fn why_left_out(table: &Captured) -> String {
@@ -215,8 +249,10 @@ fn plan(table: &Captured, source: &Row, target: &Row, servers: &ServerInfo) -> s
     let names = names.join(", ");
     let list = if names.is_empty() { String::new() } else { format!(" ({names})") };
     let qualified = table.quoted();
+    let is_filtered = is_transformed || source.get("filtered");
+    let pages: i64 = source.get("pages");
     let needs_query = names.is_empty() || table.is_partitioned || chosen.iter().any(|(column, _)| column.is_generated);
-    let rows = if is_transformed || source.get("filtered") {
+    let rows = if is_filtered {
         let value = |name| format!("s.pairs OPERATOR(pyreplica.->) {}", quote_literal(name));
         let values: Vec<String> = chosen.iter().map(|(column, _)| value(column.name)).collect();
         format!("({})", filtered_rows(table, &qualified, &names, is_transformed.then(|| values.join(", "))))
@@ -232,9 +268,12 @@ fn plan(table: &Captured, source: &Row, target: &Row, servers: &ServerInfo) -> s
         bytes: source.get::<_, i64>("bytes") as u64,
         source: table.locked(),
         is_binary,
+        pages: (pages > 0 && !is_filtered).then_some(pages),
+        part: format!("SELECT {names} FROM ONLY {qualified}"),
         out: format!("COPY {rows} TO STDOUT WITH ({format})"),
         into: format!("COPY {qualified}{list} FROM STDIN WITH ({format})"),
         is_watched: target.get("watched"),
+        format,
     })
 }
 

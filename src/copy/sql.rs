@@ -27,8 +27,45 @@ pub const MISSING_TABLESPACES: &str = "select array(select r from unnest($1::tex
 
 pub const WITH_PARTITIONS: &str = include_str!("../../sql/query/partitions.sql");
 
-pub const NOT_VALID: &str = include_str!("../../sql/query/not_valid.sql");
-pub const LACKS_CHECK: &str = include_str!("../../sql/query/lacks_check.sql");
+/// What of the schema is made after the rows.
+pub const POST_DATA: &str = include_str!("../../sql/query/post_data.sql");
+
+/// What can be dropped before the rows, and made again.
+pub const DROPPABLE: &str = include_str!("../../sql/query/droppable.sql");
+
+pub const LARGE_OBJECTS: &str = "select m.oid, r.rolname::text as owner from pg_largeobject_metadata m \
+     join pg_roles r on r.oid = m.lomowner order by m.oid";
+pub const READ_LARGE_OBJECT: &str = "select lo_get($1::oid, $2::bigint, $3::int)";
+pub const CREATE_LARGE_OBJECT: &str = "select lo_from_bytea($1::oid, $2::bytea)";
+pub const WRITE_LARGE_OBJECT: &str = "select lo_put($1::oid, $2::bigint, $3::bytea)";
+pub const IS_SUPERUSER: &str = "select rolsuper from pg_roles where rolname = current_user";
+
+/// Tables of extensions that hold rows of the application, which a dump of the database would have.
+pub const CONFIGURATION: &str = include_str!("../../sql/query/configuration.sql");
+
+pub const REMAINING: &str = "select place, stage, name, relations, alone, size, statement \
+     from public.replica_copy_schema where master = $1 order by place";
+/// Roles that may write to it, but its owner, superusers and this role.
+pub const SCHEMA_NOTES_WRITERS: &str = "select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end \
+     from pg_class c cross join lateral (select c.relacl as acl union all select attacl from pg_attribute \
+     where attrelid = c.oid) x cross join aclexplode(x.acl) a left join pg_roles r on r.oid = a.grantee \
+     where c.oid = to_regclass('public.replica_copy_schema') and a.privilege_type in ('INSERT', 'UPDATE', 'TRIGGER') \
+     and a.grantee <> c.relowner and not coalesce(r.rolsuper, false) and r.rolname is distinct from current_user order by 1";
+pub const FORGET_REMAINING: &str = "delete from public.replica_copy_schema where master = $1 and place >= $2";
+pub const HIGHEST_REMAINING: &str = "select coalesce(max(place), -1) from public.replica_copy_schema where master = $1";
+pub const NOTE_REMAINING: &str = "insert into public.replica_copy_schema \
+     (master, place, stage, name, relations, alone, size, statement) values ($1, $2, $3, $4, $5, $6, $7, $8)";
+pub const END_REMAINING: &str = "delete from public.replica_copy_schema where master = $1 and place = $2";
+
+/// As pg_restore has it, whose statements qualify every name.
+pub const NO_SEARCH_PATH: &str = "set search_path = ''";
+
+/// PostgreSQL's own value is too small to sort the keys of a large table. What somebody has set stays.
+pub const MORE_MEMORY: &str = "select set_config(name, '256MB', false) from pg_settings \
+     where name = 'maintenance_work_mem' and source = 'default'";
+
+/// The materialized views that hold rows, quoted and qualified, each after those that it reads.
+pub const MATERIALIZED: &str = include_str!("../../sql/query/materialized.sql");
 
 pub const END_COPY: &str = "select pg_advisory_unlock_all(); notify replica_retry";
 
@@ -39,6 +76,13 @@ pub const WANT_COPY: &str = "insert into public.replica_copy (master, relation, 
 
 /// Waits for an earlier load of the table whose transaction has not ended yet.
 pub const BEGIN_LOAD: &str = "select state from public.replica_copy where master = $1 and relation = $2 for update";
+
+/// The same for a part of a table, beside others.
+pub const BEGIN_PART: &str = "select state from public.replica_copy where master = $1 and relation = $2 for share";
+
+/// The tables are loaded in parts: if the copy is interrupted, they hold some of their rows.
+pub const BEGIN_PARTS: &str = "update public.replica_copy set snapshot = $3 where master = $1 and relation = any ($2) \
+     and state = 'wanted'";
 
 pub const END_LOAD: &str = "update public.replica_copy set state = $3, snapshot = $4, rows = $5, ts = now() \
      where master = $1 and relation = $2";

@@ -52,15 +52,27 @@ pub struct Unfinished {
     pub tables: u64,
     pub loaded: u64,
     pub since: String,
+    /// Indexes, constraints and more that are to be made when all tables are loaded.
+    pub remaining: u64,
 }
 
 impl Unfinished {
     /// The text for a copy that is running now.
     pub fn in_progress(&self) -> String {
         format!(
-            "a copy to this slave has been in progress since {}: {} of {} tables are there",
-            self.since, self.loaded, self.tables
+            "a copy to this slave has been in progress since {}: {} of {} tables are there{}",
+            self.since,
+            self.loaded,
+            self.tables,
+            self.missing()
         )
+    }
+
+    fn missing(&self) -> String {
+        match self.remaining {
+            0 => String::new(),
+            remaining => format!(", {remaining} indexes, constraints and the like are still to be made"),
+        }
     }
 
     /// What the operator can do about it.
@@ -76,8 +88,11 @@ impl fmt::Display for Unfinished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "a copy to this slave is unfinished since {}: {} of {} tables are there, and no daemon replicates to it",
-            self.since, self.loaded, self.tables
+            "a copy to this slave is unfinished since {}: {} of {} tables are there{}, and no daemon replicates to it",
+            self.since,
+            self.loaded,
+            self.tables,
+            self.missing()
         )
     }
 }
@@ -91,7 +106,14 @@ pub fn unfinished(slave: &mut Session, key: &str) -> Result<Option<Unfinished>> 
     let row = slave.query_one("look for a copy", sql::UNFINISHED_COPY, &[&key])?;
     let since: Option<String> = row.get("since");
     let count = |name| row.get::<_, i64>(name) as u64;
-    Ok(since.map(|since| Unfinished { tables: count("tables"), loaded: count("loaded"), since }))
+    let (tables, loaded) = (count("tables"), count("loaded"));
+    let Some(since) = since else { return Ok(None) };
+    let may_see: bool = slave.query_one("look for a copy", sql::MAY_SEE_SCHEMA_NOTES, &[])?.get(1);
+    let remaining = match may_see {
+        true => slave.query_one("look for a copy", sql::COUNT_SCHEMA_NOTES, &[&key])?.get::<_, i64>(0) as u64,
+        false => 0,
+    };
+    Ok(Some(Unfinished { tables, loaded, since, remaining }))
 }
 
 impl Copied {
@@ -108,7 +130,11 @@ pub fn later_snapshots(slave: &mut Session, key: &str, base: Option<&Snapshot>) 
     let wanted = copied.iter().filter(|table| table.state == State::Wanted).count();
     let loaded = copied.iter().filter(|table| table.state == State::Loaded).count();
     if wanted + loaded > 0 {
-        let detail = format!("a copy to this slave is unfinished: {loaded} of {} tables are there", wanted + loaded);
+        let mut detail =
+            format!("a copy to this slave is unfinished: {loaded} of {} tables are there", wanted + loaded);
+        if wanted == 0 {
+            detail += ", and the copy has not ended";
+        }
         return Err(Error::new(Kind::Setup, Some(Side::Slave), "replicate", detail)
             .with_hint("run pyreplica copy again: it goes on where it was interrupted"));
     }
@@ -158,7 +184,33 @@ pub fn create(slave: &mut Session) -> Result<()> {
     if slave.query_one("look for a copy", sql::HAS_COPY, &[])?.get(0) {
         return Ok(());
     }
-    slave.script("create the table replica_copy", sql::SLAVE_COPY).map_err(|error| {
+    run_script(slave)
+}
+
+/// Creates the table in which a copy notes what of the schema is to be made after the rows, unless it exists.
+pub fn create_schema_notes(slave: &mut Session) -> Result<()> {
+    if slave.query_one("look for a copy", sql::HAS_SCHEMA_NOTES, &[])?.get(0) {
+        return Ok(());
+    }
+    run_script(slave)
+}
+
+/// Whether there may be such notes. An error if there may be, and the role may not read them: what they name would be lost.
+pub fn has_schema_notes(slave: &mut Session) -> Result<bool> {
+    let row = slave.query_one("look for a copy", sql::MAY_SEE_SCHEMA_NOTES, &[])?;
+    let (has_rows, may_see): (bool, bool) = (row.get(0), row.get(1));
+    if has_rows && !may_see {
+        let detail =
+            "an earlier copy may have left indexes and constraints to be made, and this role may not see which";
+        return Err(Error::new(Kind::Setup, Some(Side::Slave), "look for a copy", detail).with_hint(
+            "run the copy as the owner of public.replica_copy_schema, or GRANT SELECT, DELETE on it to DSN1's role",
+        ));
+    }
+    Ok(has_rows)
+}
+
+fn run_script(slave: &mut Session) -> Result<()> {
+    slave.script("create the tables of the copy", sql::SLAVE_COPY).map_err(|error| {
         error.with_hint("run sql/slave-copy.sql on the slave as a role that may create tables in the schema public")
     })
 }

@@ -42,6 +42,15 @@ pub const MAY_SEE_COPY: &str =
 pub const UNFINISHED_COPY: &str = "select count(*) as tables, count(*) filter (where state = 'loaded') as loaded, \
      min(ts)::timestamptz(0)::text as since from public.replica_copy where master = $1 and state in ('wanted', 'loaded')";
 
+pub const HAS_SCHEMA_NOTES: &str = "select to_regclass('public.replica_copy_schema') is not null";
+
+/// Whether there may be rows in it, and whether this role may read them.
+pub const MAY_SEE_SCHEMA_NOTES: &str = "select coalesce(pg_relation_size(t) > 0, false), \
+     coalesce(has_table_privilege(t, 'select'), false) \
+     from (select to_regclass('public.replica_copy_schema')::oid) x (t)";
+
+pub const COUNT_SCHEMA_NOTES: &str = "select count(*) from public.replica_copy_schema where master = $1";
+
 pub const COPIED: &str = "select relation, state, whole, batch, snapshot, rows from public.replica_copy \
      where master = $1 order by relation";
 

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 /// What is pyreplica's own in the schema public, on either server: the one list. A test compares it with the scripts.
 const OWN: &str = "array['replica_log', 'replica_slave', 'replica_history', 'replica_purged', 'replica_table', 'replica_error', \
      'replica_skipped', 'py_log_filter', 'py_log_transform', 'py_log_ddl', 'py_log_ddl_setting', 'py_log_ddl_table', 'replica_log_former', 'replica_progress', 'replica_hold', \
-     'replica_held', 'replica_conflict', 'replica_copy', 'replica_role', 'replica_log_sql', 'replica_replayed', \
+     'replica_held', 'replica_conflict', 'replica_copy', 'replica_copy_schema', 'replica_role', 'replica_log_sql', 'replica_replayed', \
      'replica_log_id_seq', 'replica_batch_seq']";
 
 /// A query that says array['replica_log'] for the list above, so that it can be run by hand too.

@@ -2,8 +2,8 @@
 
 use crate::base::control::Control;
 use crate::base::error::{ExitCode, Result};
-use crate::base::shown::shown;
-use crate::copy::copier::{self, CopyEvent, CopyOptions, CopyProgress, CopyResult, LoadedTable};
+use crate::base::shown::{listed, shown};
+use crate::copy::copier::{self, CopyEvent, CopyOptions, CopyProgress, CopyResult, LoadedTable, Making};
 use crate::process::output::{self, ProgressLine, json};
 use crate::roles::failback::Failback;
 use crate::roles::install::install;
@@ -21,6 +21,8 @@ pub const VERB: Verb = Verb {
         Opt { name: "--install", value: Value::None },
         Opt { name: "--schema", value: Value::None },
         Opt { name: "--no-owner", value: Value::None },
+        Opt { name: "--defer-indexes", value: Value::None },
+        Opt { name: "--large-objects", value: Value::None },
         Opt { name: "--truncate", value: Value::None },
         Opt { name: "--restart", value: Value::None },
         JSON,
@@ -45,6 +47,8 @@ options:
   --install     prepare the master first, as pyreplica install does
   --schema      create the tables on the slave first, by pg_dump and pg_restore
   --no-owner    with --schema: let everything belong to DSN1's role, although other roles own some of it
+  --defer-indexes  drop the slave's indexes and constraints before the rows, and make them again afterwards
+  --large-objects  copy large objects too; their later changes are not replicated
   --table NAME  only this table, again or for the first time (repeatable)
   --truncate    empty the slave's tables first; otherwise they must be empty
   --restart     discard a copy that was interrupted, and start over
@@ -67,6 +71,8 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
         truncate: call.has("--truncate"),
         restart: call.has("--restart"),
         schema: call.has("--schema"),
+        large_objects: call.has("--large-objects"),
+        defer_indexes: call.has("--defer-indexes"),
         no_owner: call.has("--no-owner"),
     };
     let mut progress = ProgressLine::default();
@@ -85,6 +91,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
             notes.push(note);
         }
         CopyEvent::Progress(board) => progress.show(|| line(board)),
+        CopyEvent::Making(making) => progress.show(|| making_line(making)),
         CopyEvent::Waiting(table, changes) => progress
             .show(|| format!("{table} is loaded; waiting until the daemon has replayed {changes} of its changes")),
         CopyEvent::LoadedTable(table) => {
@@ -176,6 +183,16 @@ fn line(board: &CopyProgress) -> String {
         grouped(board.rows),
         amount(board.bytes),
         amount((board.bytes as f64 / seconds.max(0.001)) as u64)
+    )
+}
+
+fn making_line(making: &Making) -> String {
+    format!(
+        "indexes and the like: {} of {} made, {} so far; now {}",
+        making.done,
+        making.total,
+        clock(making.elapsed),
+        listed(&making.names)
     )
 }
 

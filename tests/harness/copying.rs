@@ -1,6 +1,7 @@
 //! Runs of `pyreplica copy`.
 
-use super::{Daemon, Finished, Pair};
+use super::{Daemon, Finished, Pair, psql};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Runs the copy to its end.
@@ -14,6 +15,16 @@ pub fn copy(pair: &Pair, options: &[&str]) -> Finished {
 #[track_caller]
 pub fn try_copy(pair: &Pair, options: &[&str]) -> Finished {
     pair.verb(&[&["copy"], options].concat())
+}
+
+/// Whether this machine's pg_dump is new enough for the master. The servers that `tests/versions.sh` downloads come without
+/// client programs.
+pub fn can_dump(pair: &Pair) -> bool {
+    let said = Command::new(psql()).arg("--version").output().expect("psql starts").stdout;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let digits = said.split_once("(PostgreSQL) ").expect("its version").1;
+    let clients: u32 = digits.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().expect("a number");
+    clients >= pair.master_server().major_version()
 }
 
 /// Starts a copy that stops itself at a step.

@@ -10,7 +10,7 @@
 
 use super::load::{self, LoadOptions};
 use super::{
-    CopyEvent, CopyOptions, CopyResult, SnapshotSession, add_checks, check_slave, sequences, server_info,
+    CopyEvent, CopyOptions, CopyResult, SnapshotSession, Task, check_slave, sequences, server_info,
     unfinished_copy_error,
 };
 use crate::base::control::Control;
@@ -18,8 +18,8 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, fully_quoted, quote_literal};
 use crate::commit::sql as commit_sql;
 use crate::config::settings::Config;
-use crate::copy::plan::{self, Captured};
-use crate::copy::schema;
+use crate::copy::plan::{self, Captured, CopyPlan};
+use crate::copy::schema::{self, Wish};
 use crate::copy::sql;
 use crate::pair::copied::{self, Copied};
 use crate::pair::release::Release;
@@ -50,13 +50,17 @@ pub(super) fn run(
     notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     if options.schema {
         let sides = (&mut release.master, &mut release.slave);
-        let notes = schema::create(config, sides, &tables, (true, options.no_owner), control)?;
+        let wish = Wish { tables: &tables, parts: true, is_whole: false, no_owner: options.no_owner, snapshot: None };
+        let prepared = schema::prepare(config, sides, &wish, control)?;
+        let notes = prepared.create(config, &mut release.slave, &key, control)?;
         notes.into_iter().for_each(|note| report(CopyEvent::Note(note)));
     }
     copied::create(&mut release.slave)?;
     if copied::read(&mut release.slave, &key)?.iter().any(Copied::is_of_unfinished_copy) {
         return Err(unfinished_copy_error("wait for its end, or run it again without --table if it was interrupted"));
     }
+    let rest = Task::new(config, &key, options.jobs, control);
+    rest.before_rows(&mut release.slave, report)?;
     let former = on_hold(&mut release.slave, &key, &tables)?;
     let servers = server_info(&mut release.master, &mut release.slave)?;
     // This comes before the hold, so that a table which cannot be copied stays as it is.
@@ -84,15 +88,31 @@ pub(super) fn run(
         backend: snapshot_session.backend,
         jobs: options.jobs,
         delete_first: options.truncate || !former.is_empty(),
+        divides: false,
         done: "passing",
     };
     let loaded = load::all(&load_options, snapshot_session.session, &plans, control, report)?;
+    failpoint::reached("copy-loaded");
+    rest.after_rows(&mut release.slave, &relations, report)?;
     control.set_cancellers(vec![release.master.canceller(), release.slave.canceller()]);
     let snapshot = snapshot_session.snapshot.as_str();
-    failpoint::reached("copy-loaded");
-    add_checks(options, (&mut release.master, &mut release.slave), report)?;
-    for plan in &plans {
-        wait_for_daemon(config, &mut release, &plan.relation, snapshot, control, report)?;
+    go_on(config, &mut release, &plans, snapshot, control, report)?;
+    let relations = plans.iter().map(|plan| plan.relation.clone()).collect();
+    let sequences = sequences::set_all(&mut release.master, &mut release.slave, Some(relations), report)?;
+    Ok(CopyResult { loaded, kept: Vec::new(), sequences, is_live: true })
+}
+
+/// Lets the daemon go on with each table, as soon as its position has passed what the snapshot shows.
+fn go_on(
+    config: &Config,
+    release: &mut Release,
+    plans: &[CopyPlan],
+    snapshot: &str,
+    control: &Control,
+    report: &mut dyn FnMut(CopyEvent),
+) -> Result<()> {
+    for plan in plans {
+        wait_for_daemon(config, release, &plan.relation, snapshot, control, report)?;
         let mut replayed_so_far = 0;
         let replayed =
             release.resume_table(&plan.relation, Some(snapshot), &mut |changes| replayed_so_far = changes)?;
@@ -101,9 +121,7 @@ pub(super) fn run(
             plan.relation
         )));
     }
-    let relations = plans.iter().map(|plan| plan.relation.clone()).collect();
-    let sequences = sequences::set_all(&mut release.master, &mut release.slave, Some(relations), report)?;
-    Ok(CopyResult { loaded, kept: Vec::new(), sequences, is_live: true })
+    Ok(())
 }
 
 /// The tables among these that an interrupted copy has left on hold. A paused table is not copied: the copy would end the

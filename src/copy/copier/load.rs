@@ -6,6 +6,7 @@
 //! the table is as the snapshot shows it.
 
 use super::CopyEvent;
+use super::parts::{Item, divide, note_divided};
 use crate::backlog::snapshot::Snapshot;
 use crate::base::control::{Canceller, Control};
 use crate::base::error::{Error, Kind, Result};
@@ -20,6 +21,7 @@ use crate::server::checks::take_replica_role;
 use crate::server::connect;
 use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -47,6 +49,8 @@ pub(super) struct LoadOptions<'a> {
     pub jobs: usize,
     /// Empty a table in the transaction that loads it.
     pub delete_first: bool,
+    /// Divide large tables.
+    pub divides: bool,
     /// The state that `replica_copy` gets for a table that has been loaded.
     pub done: &'static str,
 }
@@ -77,6 +81,10 @@ struct TableProgress {
     rows: AtomicU64,
     bytes: AtomicU64,
     is_done: AtomicBool,
+    /// The parts that are not loaded yet, the rows of the others, and when the first one began.
+    parts: AtomicUsize,
+    loaded: AtomicU64,
+    began: OnceLock<Instant>,
 }
 
 /// A worker's two sessions.
@@ -88,6 +96,7 @@ struct Worker {
 struct Shared<'a> {
     load_options: &'a LoadOptions<'a>,
     plans: &'a [CopyPlan],
+    items: Vec<Item>,
     progress: Vec<TableProgress>,
     next: AtomicUsize,
     control: &'a Control,
@@ -99,8 +108,8 @@ type Report = (usize, Result<LoadedTable>);
 
 /// A worker's role. A worker that could not lock a table leaves it, by a channel, to the one with the snapshot's session.
 enum Role {
-    SnapshotHolder(Receiver<usize>),
-    Other(Sender<usize>),
+    SnapshotHolder(Receiver<Item>),
+    Other(Sender<Item>),
 }
 
 /// Loads all tables. A table that fails does not keep the others from being loaded. `snapshot_session` has taken the
@@ -113,13 +122,18 @@ pub(super) fn all(
     report: &mut dyn FnMut(CopyEvent),
 ) -> Result<Vec<LoadedTable>> {
     let mut workers = vec![Worker::open(load_options, Some(snapshot_session))?];
-    for _ in 1..load_options.jobs.clamp(1, plans.len().max(1)) {
+    let items = divide(plans, if load_options.divides { load_options.jobs } else { 1 });
+    for _ in 1..load_options.jobs.clamp(1, items.len().max(1)) {
         workers.push(Worker::open(load_options, None)?);
     }
     control.set_cancellers(workers.iter().flat_map(Worker::cancellers).collect());
-    let progress = plans.iter().map(|_| TableProgress::default()).collect();
+    let progress: Vec<TableProgress> = plans.iter().map(|_| TableProgress::default()).collect();
+    for item in &items {
+        progress[item.table].parts.fetch_add(1, Ordering::Relaxed);
+    }
+    note_divided(&mut workers[0].slave, load_options.key, load_options.snapshot.as_str(), plans, &items)?;
     let drops_held = workers[0].slave.query_one("look for held changes", sql::MAY_DROP_HELD, &[])?.get(0);
-    let shared = Shared { load_options, plans, progress, next: AtomicUsize::new(0), control, drops_held };
+    let shared = Shared { load_options, plans, items, progress, next: AtomicUsize::new(0), control, drops_held };
     let started = Instant::now();
     let (mut loaded, mut failed): (Vec<LoadedTable>, Vec<(String, Error)>) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
@@ -194,43 +208,39 @@ impl Worker {
 
 impl Shared<'_> {
     fn work(&self, mut worker: Worker, role: Role, reports: &Sender<Report>) {
-        loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            if index >= self.plans.len() {
-                break;
-            }
-            if !self.load_or_leave(&mut worker, &role, index, reports) {
+        while let Some(item) = self.items.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            if !self.load_or_leave(&mut worker, &role, *item, reports) {
                 return;
             }
         }
         // This ends when no other worker runs any more.
         let Role::SnapshotHolder(left) = &role else { return };
-        for index in left {
-            if !self.load_or_leave(&mut worker, &role, index, reports) {
+        for item in left {
+            if !self.load_or_leave(&mut worker, &role, item, reports) {
                 return;
             }
         }
     }
 
     /// Loads a table, or leaves it to the session that holds the snapshot. Returns whether the worker can load another one.
-    fn load_or_leave(&self, worker: &mut Worker, role: &Role, index: usize, reports: &Sender<Report>) -> bool {
+    fn load_or_leave(&self, worker: &mut Worker, role: &Role, item: Item, reports: &Sender<Report>) -> bool {
         if self.control.is_stopping() {
             return false;
         }
-        let outcome = self.begin(worker, role, &self.plans[index]).and_then(|has_lock| match role {
+        let outcome = self.begin(worker, role, &self.plans[item.table]).and_then(|has_lock| match role {
             Role::Other(leave) if !has_lock => {
                 // This fails only if the receiver has ended, and then it has reported an error of its own.
-                let _ = leave.send(index);
+                let _ = leave.send(item);
                 Ok(None)
             }
-            _ => self.load(worker, index).map(Some),
+            _ => self.load(worker, item),
         });
         let goes_on = match &outcome {
             Ok(_) => worker.master.message("end a table", END_TABLE).is_ok(),
             Err(error) => !error.is_transient() && worker.recover().is_ok(),
         };
         // This fails only if the main thread has panicked.
-        let is_reported = outcome.transpose().is_none_or(|outcome| reports.send((index, outcome)).is_ok());
+        let is_reported = outcome.transpose().is_none_or(|outcome| reports.send((item.table, outcome)).is_ok());
         is_reported && goes_on
     }
 
@@ -256,11 +266,14 @@ impl Shared<'_> {
         Err(Error::new(Kind::Connection, Some(Side::Master), "copy", detail))
     }
 
-    fn load(&self, worker: &mut Worker, index: usize) -> Result<LoadedTable> {
-        let (load_options, plan, table_progress) = (self.load_options, &self.plans[index], &self.progress[index]);
-        let started = Instant::now();
+    /// Loads a table or a part of it. None if other parts are missing.
+    fn load(&self, worker: &mut Worker, item: Item) -> Result<Option<LoadedTable>> {
+        let (load_options, plan, table_progress) =
+            (self.load_options, &self.plans[item.table], &self.progress[item.table]);
+        let started = *table_progress.began.get_or_init(Instant::now);
         worker.slave.message("begin a transaction", "BEGIN")?;
-        let row = worker.slave.query_one("note the copy", sql::BEGIN_LOAD, &[&load_options.key, &plan.relation])?;
+        let begin = if item.pages.is_some() { sql::BEGIN_PART } else { sql::BEGIN_LOAD };
+        let row = worker.slave.query_one("note the copy", begin, &[&load_options.key, &plan.relation])?;
         if !matches!(row.get(0), "wanted" | "held") {
             let detail = format!("an earlier copy has just loaded {}", plan.relation);
             return Err(Error::new(Kind::Contention, Some(Side::Slave), "copy", detail).with_hint("run the copy again"));
@@ -269,32 +282,53 @@ impl Shared<'_> {
         if load_options.delete_first {
             worker.slave.message("empty the table", &format!("DELETE FROM {}", plan.target))?;
         }
-        let Worker { master, slave } = worker;
-        let rows = master.copy(&plan.out, slave, &plan.into, plan.is_binary, &mut |bytes| {
+        let mut rows = self.pour(worker, item)?;
+        worker.slave.message("set the session up", replay_sql::DAEMON_PATH)?;
+        if item.pages.is_some() {
+            worker.slave.message("commit", "COMMIT")?;
+            failpoint::reached("copy-part");
+            rows += table_progress.loaded.fetch_add(rows, Ordering::AcqRel);
+            if table_progress.parts.fetch_sub(1, Ordering::AcqRel) > 1 {
+                return Ok(None);
+            }
+            worker.slave.message("begin a transaction", "BEGIN")?;
+        }
+        self.note_loaded(&mut worker.slave, plan, rows)?;
+        table_progress.rows.store(rows, Ordering::Relaxed);
+        table_progress.is_done.store(true, Ordering::Relaxed);
+        let bytes = table_progress.bytes.load(Ordering::Relaxed);
+        Ok(Some(LoadedTable { relation: plan.relation.clone(), rows, bytes, took: started.elapsed() }))
+    }
+
+    fn pour(&self, Worker { master, slave }: &mut Worker, item: Item) -> Result<u64> {
+        let (plan, table_progress) = (&self.plans[item.table], &self.progress[item.table]);
+        let out = item.pages.map(|(from, to)| plan.out_of_pages(from, to));
+        master.copy(out.as_ref().unwrap_or(&plan.out), slave, &plan.into, plan.is_binary, &mut |bytes| {
             if table_progress.rows.fetch_add(1, Ordering::Relaxed) == 0 {
                 failpoint::reached("copy-loading");
             }
             table_progress.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
             if self.control.is_stopping() { Err(stopped()) } else { Ok(()) }
-        })?;
-        worker.slave.message("set the session up", replay_sql::DAEMON_PATH)?;
+        })
+    }
+
+    /// Notes that the table is loaded, in the transaction that is open, and commits it.
+    fn note_loaded(&self, slave: &mut Session, plan: &CopyPlan, rows: u64) -> Result<()> {
+        let load_options = self.load_options;
         let snapshot = load_options.snapshot.as_str();
-        worker.slave.execute(
+        slave.execute(
             "note the copy",
             sql::END_LOAD,
             &[&load_options.key, &plan.relation, &load_options.done, &snapshot, &(rows as i64)],
         )?;
         if self.drops_held {
             let parameters: [&(dyn ToSql + Sync); 3] = [&load_options.key, &plan.relation, &snapshot];
-            worker.slave.execute("drop what is held and copied", sql::DROP_HELD, &parameters)?;
+            slave.execute("drop what is held and copied", sql::DROP_HELD, &parameters)?;
         }
         failpoint::reached("copy-noted");
-        worker.slave.message("commit", "COMMIT")?;
+        slave.message("commit", "COMMIT")?;
         failpoint::reached("copy-table");
-        table_progress.rows.store(rows, Ordering::Relaxed);
-        table_progress.is_done.store(true, Ordering::Relaxed);
-        let bytes = table_progress.bytes.load(Ordering::Relaxed);
-        Ok(LoadedTable { relation: plan.relation.clone(), rows, bytes, took: started.elapsed() })
+        Ok(())
     }
 
     fn copy_progress(&self, started: Instant) -> CopyProgress {

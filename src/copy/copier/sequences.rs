@@ -3,6 +3,7 @@
 use super::CopyEvent;
 use crate::base::error::Result;
 use crate::base::shown::listed;
+use crate::sequences::decision::Why;
 use crate::sequences::setting::{Occasion, set_exactly};
 use crate::server::session::Session;
 
@@ -16,7 +17,11 @@ pub(super) fn set_all(
 ) -> Result<u64> {
     let outcome = set_exactly(master, slave, tables.as_deref(), Occasion::Copy)?;
     for (reason, names) in outcome.by_reason() {
-        report(CopyEvent::Note(format!("sequences that are not set: {}: {reason}", listed(&names))));
+        let hint = match reason {
+            Why::Missing => ". hint: CREATE SEQUENCE there, and the daemon sets it",
+            _ => "",
+        };
+        report(CopyEvent::Note(format!("sequences that are not set: {}: {reason}{hint}", listed(&names))));
     }
     for refusal in outcome.refusals {
         report(CopyEvent::Note(format!("the slave has refused to set a sequence: {refusal}")));
