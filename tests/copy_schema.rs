@@ -1,7 +1,7 @@
 //! `pyreplica copy --schema`: tables first, then rows, then indexes, constraints and all else, wherever it is interrupted.
 
 use crate::harness::copying::{can_dump, copy, paused, try_copy};
-use crate::harness::{Pair, assert_says};
+use crate::harness::{OwnCluster, Pair, Server, assert_says};
 
 /// Something of everything that pg_dump makes after the rows.
 const SCHEMA: &str = r#"
@@ -213,4 +213,48 @@ fn a_foreign_key_to_a_table_that_does_not_come_is_named() {
     pair.run("insert into comes values (2, 1, 1)");
     pair.once();
     assert_eq!(pair.on_slave("select count(*) from comes"), ["2"]);
+}
+
+/// What stops a copy is said before the master gets a log, which nobody would read.
+#[test]
+fn with_install_everything_is_checked_before_anything_is_changed() {
+    let pair = Pair::new();
+    pair.run("drop schema public, pyreplica cascade; create schema public; create table t (id int primary key, a int)");
+    let role = format!("precheck_{}", std::process::id());
+    pair.run_on_slave(&format!(
+        "create table t (id int primary key, a int); insert into t values (1, 1); create role {role} login;
+         grant all on schema public to {role}; grant all on t to {role}"
+    ));
+    pair.run_on_slave(&format!("create database \"{role}\""));
+    let lines = |more: &str| format!("{more}\n");
+    let refused = |lines: &str, options: &[&str], words: &[&str]| {
+        let finished = pair.verb_by_file("copy", lines, &[&["--install"], options].concat());
+        assert!(![0, 8].contains(&finished.code()), "{}", finished.output);
+        assert_says(&finished.output, words);
+        assert_eq!(
+            pair.on_master("select (to_regclass('replica_log') is null)::text"),
+            ["true"],
+            "{}",
+            finished.output
+        );
+    };
+    refused("", &[], &["not empty: public.t", "--truncate"]);
+    refused("", &["--schema"], &["not empty: public.t"]);
+    refused(&lines(&format!("DSN1={}", pair.master_dsn)), &[], &["the same database"]);
+    refused(
+        &lines(&format!("DSN1={}", pair.slave_dsn.replace(&pair.slave_db(), &role))),
+        &[],
+        &["does not have public.t", "--schema"],
+    );
+    pair.run_on_slave("delete from t; alter table t add foreign key (a) references t");
+    let as_role = lines(&format!("DSN1={}", pair.slave_dsn.replace("user=postgres", &format!("user={role}"))));
+    refused(&as_role, &[], &["foreign keys or triggers would fire on public.t", "session_replication_role"]);
+    let single = OwnCluster::start("single", "max_prepared_transactions = 0", &[]);
+    let dsn = Server::dsn_at(single.server().port(), "postgres");
+    refused(&lines(&format!("DSN1={dsn}")), &["--schema"], &["max_prepared_transactions is 0", "slave"]);
+    let done = pair.verb_by_file("copy", "", &["--install"]);
+    assert!(done.status.success(), "{}", done.output);
+    for sql in [format!("drop owned by {role}"), format!("drop database \"{role}\""), format!("drop role {role}")] {
+        pair.run_on_slave(&sql);
+    }
 }

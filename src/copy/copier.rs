@@ -335,10 +335,7 @@ fn check_slave(options: &CopyOptions, slave: &mut Session, plans: &[CopyPlan], b
     let watched: Vec<String> = plans.iter().filter(|plan| plan.is_watched).map(|plan| plan.relation.clone()).collect();
     if role != "replica" && !watched.is_empty() {
         let detail = format!("foreign keys or triggers would fire on {}", listed(&watched));
-        return Err(Error::new(Kind::Setup, Some(Side::Slave), "copy", detail).with_hint(
-            "let DSN1's role set session_replication_role: GRANT SET ON PARAMETER session_replication_role TO it \
-             (PostgreSQL 15), or use a superuser",
-        ));
+        return Err(Error::new(Kind::Setup, Some(Side::Slave), "copy", detail).with_hint(checks::REPLICA_ROLE_HINT));
     }
     if options.truncate {
         return Ok(());

@@ -8,6 +8,7 @@
 //! | `remaining` | what of the schema is made after the rows |
 //! | `schema` | creates tables, by pg_dump and pg_restore |
 //! | `copier` | copies all tables, or single ones while the daemon runs |
+//! | `precheck` | what would stop a copy, before anything is installed for it |
 //!
 //! PostgreSQL: `tablesync.c`. Slony-I: the copy of SUBSCRIBE SET. pgcopydb: `clone`.
 
@@ -17,3 +18,4 @@ pub mod script;
 pub mod remaining;
 pub mod schema;
 pub mod copier;
+pub mod precheck;

@@ -101,6 +101,12 @@ pub fn prepare(
     Ok(Prepared { read: Some((dump, remaining)), has_owners, is_whole: wish.is_whole, notes })
 }
 
+/// Are there programs that can read this master's schema?
+pub fn check_programs(master: &mut Session) -> Result<()> {
+    let server = master.query_one("look at the server", server_sql::IDENTITY, &[])?;
+    find(server.get::<_, i32>(3) as u32 / 10_000).map(drop)
+}
+
 impl Prepared {
     pub fn is_needed(&self) -> bool {
         self.read.is_some()

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 pub const CAPTURED: &str = include_str!("../../sql/query/captured.sql");
 pub static UNLOGGED: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/unlogged.sql")));
+pub static CANDIDATES: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/candidates.sql")));
 pub const SOURCE: &str = include_str!("../../sql/query/source.sql");
 pub const TARGET: &str = include_str!("../../sql/query/target.sql");
 

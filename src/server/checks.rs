@@ -59,6 +59,20 @@ pub fn check(config: &Config, master: &mut Session, slave: &mut Session, former:
     })
 }
 
+/// What `check` will ask that can be asked of servers without pyreplica. It writes nothing.
+pub fn before_install(config: &Config, master: &mut Session, slave: &mut Session) -> Result<()> {
+    let (on_master, on_slave) = (server(master)?, server(slave)?);
+    if on_master.identity == on_slave.identity {
+        return Err(same_database());
+    }
+    if config.two_phase {
+        prepared_transactions(Side::Master, &on_master)?;
+        prepared_transactions(Side::Slave, &on_slave)?;
+    }
+    let may_create = slave.query_one("look at the rights", sql::MAY_CREATE, &[])?.get(0);
+    if may_create { Ok(()) } else { progress_rights(slave) }
+}
+
 /// The error if both connection strings name the same database.
 pub fn same_database() -> Error {
     setup(None, "replicate", "DSN0 and DSN1 are the same database")
@@ -89,6 +103,10 @@ pub fn refuse_untrusted_tables(session: &mut Session) -> Result<()> {
          OWNER TO ... the owner of the database"
     )))
 }
+
+/// What helps where the slave's triggers would fire.
+pub const REPLICA_ROLE_HINT: &str = "let DSN1's role set session_replication_role: GRANT SET ON PARAMETER \
+     session_replication_role TO it (PostgreSQL 15), or use a superuser";
 
 /// Takes the replica role, in which triggers, cascades and foreign key checks do not run on the slave. Returns false if
 /// the database role has no right to do that.

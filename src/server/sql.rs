@@ -27,6 +27,8 @@ pub static UNTRUSTED_TABLE: LazyLock<String> = LazyLock::new(|| with_own(include
 /// Triggers, cascades and foreign key checks do not run in a session with this role.
 pub const REPLICA_ROLE: &str = "set session_replication_role = replica";
 
+pub const MAY_CREATE: &str = "select has_schema_privilege('public', 'create')";
+
 pub const HAS_LOG: &str = "select to_regclass('public.replica_log') is not null";
 
 /// Identifies the server and the database. Also the encoding, max_prepared_transactions, the version, and whether the

@@ -4,6 +4,7 @@ use crate::base::control::Control;
 use crate::base::error::{ExitCode, Result};
 use crate::base::shown::{listed, shown};
 use crate::copy::copier::{self, CopyEvent, CopyOptions, CopyProgress, CopyResult, LoadedTable, Making};
+use crate::copy::precheck;
 use crate::process::output::{self, ProgressLine, json};
 use crate::roles::failback::Failback;
 use crate::roles::install::install;
@@ -78,6 +79,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let mut progress = ProgressLine::default();
     let mut notes = Vec::new();
     if call.has("--install") {
+        precheck::before_install(&config, &options, control)?;
         install(&config.master, false, control, &mut |note| {
             output::complain(&format!("{}\n", shown(note)));
             notes.push(note.to_string());
