@@ -40,18 +40,27 @@ class Peer:
 
 
 class Pyreplica(Peer):
+    # Further lines of the config file.
+    more = ""
+
     def setup(self):
         triggers.pyreplica(self.servers, DATABASE, ["t"])
         self.start()
 
     def start(self):
-        self.daemon = start_pyreplica(self.servers, [pair_config(self.servers, DATABASE, DATABASE)])
+        self.daemon = start_pyreplica(self.servers, [pair_config(self.servers, DATABASE, DATABASE, more=self.more)])
 
     def stop(self):
         self.daemon.stop()
 
     def must_run(self):
         self.daemon.must_run()
+
+
+class OnePhase(Pyreplica):
+    """Without two-phase commit. The slave keeps the progress."""
+
+    more = "TWO_PHASE=false"
 
 
 def pair_config(servers, master_database, slave_database, name="BENCH", more=""):

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 
 from . import clusters, processes
 from .capture import rotated
-from .peers import DATABASE, Builtin, Pglogical, Pyreplica, await_equal
+from .peers import DATABASE, Builtin, OnePhase, Pglogical, Pyreplica, await_equal
 from .trigger_peers import Bucardo, Londiste, Slony
 
-PEERS = {"pyreplica": Pyreplica, "builtin": Builtin, "pglogical": Pglogical, "slony": Slony, "londiste": Londiste,
-         "bucardo": Bucardo}
+PEERS = {"pyreplica": Pyreplica, "onephase": OnePhase, "builtin": Builtin, "pglogical": Pglogical, "slony": Slony,
+         "londiste": Londiste, "bucardo": Bucardo}
 PARTS = ("latency", "bulk", "backlog", "idle")
 
 # How long the sides may still differ when the last change has arrived.

@@ -9,9 +9,10 @@ from .scale import OPEN
 
 # In the order of the tables and plots.
 NAMES = {"none": "no trigger", "pyreplica": "pyreplica", "statement": "pyreplica, by statement",
+         "onephase": "pyreplica, TWO_PHASE=false",
          "builtin": "built-in logical replication", "pglogical": "pglogical", "slony": "Slony-I",
          "pgq": "PgQ (Londiste)", "londiste": "Londiste", "bucardo": "Bucardo", "python": "PL/Python, as the original"}
-OURS = ("pyreplica", "pyreplica, replaying", "statement")
+OURS = ("pyreplica", "pyreplica, replaying", "statement", "onephase")
 
 
 def write(samples, folder):
