@@ -1,6 +1,6 @@
 //! The rules of the house that a program can check: which room uses which, who imports which crate, how long a file may be,
 //! who starts threads, what only one operating system has, what the master's script is made from, that no file of tests is
-//! forgotten.
+//! forgotten, that no link of the documentation leads nowhere.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -335,4 +335,65 @@ fn every_file_of_tests_is_a_module_of_main_rs() {
         let is_listed = name == "main" || modules.iter().any(|module| module == name);
         assert!(is_listed || file.extension().is_none_or(|e| e != "rs"), "main.rs does not list {}", file.display());
     }
+}
+
+/// The Markdown of the root, `docs` and the other folders that have some.
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let in_folder = |folder: &str| fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let files = ["", "docs", "sql", "bench", "monitoring"].into_iter().flat_map(in_folder);
+    let mut pages: Vec<PathBuf> = files.filter(|file| file.extension().is_some_and(|e| e == "md")).collect();
+    pages.sort();
+    pages
+}
+
+/// Without blocks of code, in which `](` and `#` mean something else.
+fn prose(page: &Path) -> String {
+    let text = fs::read_to_string(page).unwrap();
+    let outside = text.split("```").step_by(2);
+    outside.collect::<Vec<_>>().join("\n")
+}
+
+/// What `#` may be followed by in a link to this page: the headings, as GitHub names them.
+fn anchors(page: &Path) -> Vec<String> {
+    let anchor = |line: &str| {
+        let heading = line.strip_prefix('#')?.trim_start_matches('#').strip_prefix(' ')?;
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        Some(kept.collect::<String>().to_lowercase().replace(' ', "-"))
+    };
+    prose(page).lines().filter_map(anchor).collect()
+}
+
+#[test]
+fn every_link_of_the_documentation_leads_somewhere() {
+    let mut links = 0;
+    for page in pages() {
+        let text = prose(&page);
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+        for target in targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:")) {
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
+            assert!(file.exists(), "{}: nothing is at {target}", page.display());
+            let leads = anchor.is_empty() || anchors(&file).iter().any(|known| known == anchor);
+            assert!(leads, "{}: no heading is at {target}", page.display());
+            links += 1;
+        }
+    }
+    assert!(links > 99, "{links}");
+}
+
+#[test]
+fn the_index_of_the_documentation_has_every_page_and_every_verb() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let index = fs::read_to_string(root.join("docs/README.md")).unwrap();
+    for page in pages().iter().filter(|page| page.parent() == Some(&root.join("docs"))) {
+        let name = page.file_name().unwrap().to_str().unwrap();
+        assert!(name == "README.md" || index.contains(&format!("]({name}")), "docs/README.md has no link to {name}");
+    }
+    let help = fs::read_to_string(root.join("src/verbs/cli/help.rs")).unwrap();
+    let (_, verbs) = help.split_once("\nverbs:\n").unwrap();
+    let (verbs, _) = verbs.split_once("\n\n").unwrap();
+    let verbs = verbs.lines().filter_map(|line| line.strip_prefix("  pyreplica ")?.split(' ').next());
+    let missing: Vec<&str> = verbs.clone().filter(|verb| !index.contains(&format!("`{verb}`"))).collect();
+    assert!(verbs.count() > 20 && missing.is_empty(), "docs/README.md does not name {missing:?}");
 }

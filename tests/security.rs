@@ -463,9 +463,9 @@ fn a_call_as_the_documentation_shows_it_means_ours_whatever_others_have_made() {
             "py_log_forget()",
         ];
         calls.iter().for_each(|call| database.run_as(user, &format!("select {call}")));
-        // README.md and docs/upgrade.md.
+        // docs/install.md and docs/upgrade.md.
         for page in [
-            include_str!("../README.md"),
+            include_str!("../docs/install.md"),
             include_str!("../docs/upgrade.md"),
             include_str!("../sql/master-install.sql"),
         ] {
