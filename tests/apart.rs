@@ -369,6 +369,7 @@ fn the_mode_may_change_after_a_crash_at_any_step() {
         ("", "prepared"),
         ("", "master-committed"),
         ("", "slave-committed"),
+        ("", "slave-first"),
         ("TWO_PHASE=false", "begun"),
         ("TWO_PHASE=false", "replayed"),
         ("TWO_PHASE=false", "noted"),

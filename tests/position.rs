@@ -297,7 +297,7 @@ const QUESTIONS: &[(&str, &str)] = &[
     (include_str!("../sql/query/passed.sql"), "text"),
     (include_str!("../sql/query/unpassed.sql"), "text, text[], text"),
     (include_str!("../sql/query/skippable.sql"), "text, bigint[], bigint[]"),
-    (include_str!("../sql/query/waiting.sql"), "text, name, text, bigint, bigint"),
+    (include_str!("../sql/query/waiting.sql"), "text, name, text, bigint, bigint, text"),
     (include_str!("../sql/query/status/lag.sql"), "text, bigint"),
 ];
 

@@ -146,7 +146,7 @@ fn giving_up_what_is_in_quarantine_waits_for_a_batch_in_doubt_and_says_so() {
 #[test]
 fn the_daemon_and_the_verbs_may_be_killed_at_any_point() {
     let pair = pair();
-    for point in ["begun", "replayed", "prepared", "master-committed", "slave-committed"] {
+    for point in ["begun", "replayed", "prepared", "master-committed", "slave-committed", "slave-first"] {
         for turn in 1..=2 {
             pair.run("truncate t, u; insert into t select i, 'old' from generate_series(1, 9) i");
             pair.once();

@@ -92,8 +92,7 @@ pub enum Settlement {
     CommitBoth,
     /// The slave has not prepared it, so the slave has nothing of it, and the master's position is rolled back.
     RollBackMaster,
-    /// The slave has committed this batch, so the master commits too. The master was restored from a backup that was
-    /// made between PREPARE and COMMIT.
+    /// The slave has committed this batch, so the master commits too.
     CommitMaster,
     /// The master has committed this batch, so the slave commits too.
     CommitSlave,

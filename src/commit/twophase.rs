@@ -4,7 +4,7 @@
 //! begin on the slave -> replay
 //!   -> at once: master: begin, write the batch's number, its token and the position into replica_slave, PREPARE
 //!               slave:  write the same into replica_progress, PREPARE
-//!   -> COMMIT PREPARED master -> COMMIT PREPARED slave
+//!   -> at once: COMMIT PREPARED on both
 //! ```
 //!
 //! For a few changes, one message to each server does everything before the commits (`one_message.rs`).
@@ -14,10 +14,13 @@
 //!
 //! Two crashes, step by step:
 //!
-//! 1. *The daemon dies between the two commits.* Master: number n and its position are committed. Slave: n is prepared,
-//!    its rows are not visible yet. Recovery finds n prepared on the slave only, reads n in the master's row, and
-//!    commits the slave. Nothing is replayed twice, because the position has moved. Nothing is lost, because the rows
-//!    are in the prepared transaction.
+//! 1. *The daemon dies, and only one of the two commits has arrived.* If it is the master's: number n and its position are
+//!    committed there. On the slave n is prepared, its rows are not visible yet. Recovery finds n prepared on the slave only, reads n
+//!    in the master's row, and commits the slave. Nothing is replayed twice, because the position has moved. Nothing is lost, because
+//!    the rows are in the prepared transaction. If it is the slave's: recovery finds n prepared on the master only, reads n in the
+//!    slave's row, and commits the master, which only moves its position. A server shows what it has committed before the prepared
+//!    transaction vanishes from its list, and recovery reads the lists before the rows. So a commit that is still being executed is
+//!    seen as prepared or as committed; if as prepared, recovery's own commit fails, and the daemon connects again.
 //!
 //! 2. *The connection to the slave breaks while its backend still executes PREPARE.* Recovery finds n prepared on the
 //!    master only and rolls it back, so the changes are pending again. Now the old backend finishes: n is prepared on
@@ -282,12 +285,33 @@ impl Pair {
         sql::note_progress(&self.key, progress.position().token.as_deref(), &row)
     }
 
+    /// Commits on both at once, so that the two flushes to disk do not wait for each other. Whichever comes first: each server's row
+    /// has the batch's number and token, and so recovery knows from either that the batch is to be committed.
     fn commit_prepared(&mut self, position: &Position) -> Result<()> {
         failpoint::reached(Step::Prepared);
-        self.finish(Side::Master, "COMMIT PREPARED", position)?;
-        failpoint::reached(Step::MasterCommitted);
-        self.finish(Side::Slave, "COMMIT PREPARED", position)?;
-        failpoint::reached(Step::SlaveCommitted);
+        if failpoint::is_set() {
+            return self.commit_in_turn(position);
+        }
+        let batch = position.batch;
+        let [on_master, on_slave] = [Side::Master, Side::Slave].map(|side| self.gid(side, position));
+        let Pair { master, slave, .. } = self;
+        let (on_slave, on_master) = slave.ask_while(
+            |slave| finish(slave, "COMMIT PREPARED", batch, &on_slave),
+            || finish(master, "COMMIT PREPARED", batch, &on_master),
+        );
+        on_master.and(on_slave)
+    }
+
+    /// A test stops the process between the two.
+    fn commit_in_turn(&mut self, position: &Position) -> Result<()> {
+        let mut turns = [(Side::Master, Step::MasterCommitted), (Side::Slave, Step::SlaveCommitted)];
+        if failpoint::is_wanted(Step::SlaveFirst) {
+            turns = [(Side::Slave, Step::SlaveFirst), (Side::Master, Step::MasterCommitted)];
+        }
+        for (side, step) in turns {
+            self.finish(side, "COMMIT PREPARED", position)?;
+            failpoint::reached(step);
+        }
         Ok(())
     }
 

@@ -10,14 +10,16 @@ pub enum Step {
     Prepared,
     MasterCommitted,
     SlaveCommitted,
+    /// The slave has committed before the master.
+    SlaveFirst,
     /// Without two-phase commit, or if all changes are to be skipped.
     Noted,
 }
 
 impl Step {
     /// The steps of two-phase commit.
-    pub const ALL: [Step; 5] =
-        [Step::Begun, Step::Replayed, Step::Prepared, Step::MasterCommitted, Step::SlaveCommitted];
+    pub const ALL: [Step; 6] =
+        [Step::Begun, Step::Replayed, Step::Prepared, Step::MasterCommitted, Step::SlaveCommitted, Step::SlaveFirst];
 }
 
 impl fmt::Display for Step {
@@ -28,6 +30,7 @@ impl fmt::Display for Step {
             Step::Prepared => "prepared",
             Step::MasterCommitted => "master-committed",
             Step::SlaveCommitted => "slave-committed",
+            Step::SlaveFirst => "slave-first",
             Step::Noted => "noted",
         })
     }
