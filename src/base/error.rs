@@ -1,6 +1,7 @@
 //! Errors as the operator needs them: which operation failed, on which side, why, and what to do now.
 
 use crate::base::names::{LogId, Side, Txid};
+use crate::base::phrases::without_number;
 use crate::base::shown::shown;
 use std::fmt;
 
@@ -92,7 +93,7 @@ impl Error {
             kind,
             side,
             operation: shown(&operation.into()).into_owned(),
-            detail: shown(&detail.to_string()).into_owned(),
+            detail: shown(&without_number(&detail.to_string())).into_owned(),
             hint: None,
             code: None,
             change: None,
@@ -121,7 +122,7 @@ impl Error {
     /// The same error with another reason.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
-        self.0.detail = shown(&detail.into()).into_owned();
+        self.0.detail = shown(&without_number(&detail.into())).into_owned();
         self
     }
 

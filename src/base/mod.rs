@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `names` | ids of changes, transactions and batches; the two sides; quoting for SQL |
 //! | `shown` | how text of others is shown, so that it does nothing else |
+//! | `phrases` | a number of things, the word that was meant |
 //! | `backoff` | how long to wait before the next attempt |
 //! | `error` | what failed, on which side, why, and what to do now; the exit codes |
 //! | `tally` | what a pair has done, in numbers |
@@ -14,6 +15,7 @@
 
 pub mod names;
 pub mod shown;
+pub mod phrases;
 pub mod backoff;
 pub mod error;
 pub mod tally;

@@ -4,6 +4,7 @@
 //! passwords in the environment, which only the same user and root can read. Until then the passwords are visible for
 //! some milliseconds. Passwords in the variables DSN0 and DSN1, in a config file or in ~/.pgpass are never visible.
 
+use crate::base::phrases::without_number;
 use crate::config::dsn::Dsn;
 use std::ffi::OsString;
 
@@ -73,7 +74,8 @@ fn execute_again(hidden: &Hidden) {
             .exec(),
         Err(e) => e,
     };
-    eprintln!("pyreplica: cannot remove the password from the process list: {failure}");
+    let failure = failure.to_string();
+    eprintln!("pyreplica: cannot remove the password from the process list: {}", without_number(&failure));
 }
 
 /// On Windows, other users cannot read the command line.

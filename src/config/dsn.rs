@@ -2,6 +2,7 @@
 
 mod url;
 
+use crate::base::phrases::did_you_mean;
 use std::fmt;
 use std::iter::Peekable;
 use std::str::CharIndices;
@@ -241,7 +242,7 @@ fn check_word(key: &str, has_value: bool, previous: Option<&str>) -> Result<(), 
 fn unknown_keyword(key: &str) -> DsnError {
     let is_word = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     DsnError(match is_word {
-        true => format!("unknown keyword \"{key}\""),
+        true => format!("unknown keyword \"{key}\"{}", did_you_mean(key, KEYWORDS.iter().copied())),
         false => "what stands before a \"=\" is not a keyword: expected key=value words or a postgresql:// URL".into(),
     })
 }

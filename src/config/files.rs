@@ -74,6 +74,13 @@ fn read(path: &Path) -> Result<Config> {
         .map_err(|e| Error::new(Kind::Config, None, "use the config file", format!("{}:{e}", path.display())))
 }
 
+/// Each thing that is wrong in a file, with file, line and key. Empty if it can be used by itself, or cannot be read.
+pub fn faults(path: &Path) -> Vec<String> {
+    let parsed = fs::read_to_string(path).map(|text| Config::parse(&text));
+    let Ok(Err(errors)) = parsed else { return Vec::new() };
+    errors.iter().map(|error| format!("{}:{error}", path.display())).collect()
+}
+
 /// Refuses a second file for the same pair: its thread would only wait for the thread of the first.
 fn refuse_duplicate(config: Config, path: &Path, others: &[Config], files: &[PathBuf]) -> Result<Config> {
     let same = |other: &Config| {

@@ -1,16 +1,18 @@
 //! The settings of one pair, read from a config file. Every error names the line and the key.
 
+mod faults;
 mod ini;
 mod section;
 mod smtp;
 
+pub use faults::{ConfigError, ConfigErrors};
 pub use smtp::{Protection, Smtp};
 
 use crate::config::conflict_policy::ConflictPolicies;
 use crate::config::dsn::Dsn;
 use crate::config::tables::Tables;
+use faults::Faults;
 use section::{Section, is_printable};
-use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -75,6 +77,8 @@ const MAIN_KEYS: &[&str] = &[
     "SEQUENCES",
 ];
 
+const SECTIONS: &[(&str, &[&str])] = &[("MAIN", MAIN_KEYS), ("SMTP", smtp::KEYS)];
+
 /// What the daemon does with a transaction that has a change that cannot be replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnError {
@@ -126,57 +130,55 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
 }
 
-/// What is wrong in a config file, and where. It never contains a value, which may have a password.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    line: usize,
-    key: String,
-    what: String,
-}
-
 impl Config {
     /// Reads the text of one config file.
-    pub fn parse(text: &str) -> Result<Config, ConfigError> {
-        let entries = ini::parse(text, |section| match section {
-            "MAIN" => Some(MAIN_KEYS),
-            "SMTP" => Some(smtp::KEYS),
-            _ => None,
-        })?;
-        let main = Section { name: "MAIN", entries: &entries };
-        Ok(Config {
-            name: main.name()?,
-            master: main.dsn("DSN0")?,
-            slave: main.dsn("DSN1")?,
+    pub fn parse(text: &str) -> Result<Config, ConfigErrors> {
+        let mut faults = Faults::default();
+        let entries = ini::parse(text, SECTIONS, &mut faults);
+        let config = entries.map(|entries| Config::from_entries(&entries, &mut faults));
+        faults.end(config)
+    }
+
+    fn from_entries(entries: &[ini::Entry], faults: &mut Faults) -> Config {
+        let main = Section { name: "MAIN", entries };
+        let on_error = match main.text("ON_ERROR").map(|word| word.to_lowercase()).as_deref() {
+            None | Some("stop") => Ok(OnError::Stop),
+            Some("quarantine") => Ok(OnError::Quarantine),
+            Some(_) => Err(main.error("ON_ERROR", "must be stop or quarantine")),
+        };
+        let tables = match main.text("TABLES") {
+            Some(names) => Tables::parse(&names).map_err(|what| main.error("TABLES", what)),
+            None => Ok(Tables::default()),
+        };
+        let conflicts = match main.text("CONFLICT") {
+            Some(rules) => ConflictPolicies::parse(&rules).map_err(|what| main.error("CONFLICT", what)),
+            None => Ok(ConflictPolicies::default()),
+        };
+        let log_warning = faults.or(main.number("LOG_WARNING", LOG_WARNING_MEBIBYTES), None);
+        Config {
+            name: faults.or(main.name(), String::new()),
+            master: faults.or(main.dsn("DSN0"), Dsn::default()),
+            slave: faults.or(main.dsn("DSN1"), Dsn::default()),
             skip_user: main.text("SKIP_USER"),
-            tables: match main.text("TABLES") {
-                Some(names) => Tables::parse(&names).map_err(|what| main.error("TABLES", what))?,
-                None => Tables::default(),
-            },
+            tables: faults.or(tables, Tables::default()),
             slave_field: main.text("SLAVE_FIELD").unwrap_or_else(|| DEFAULT_SLAVE_FIELD.to_string()),
-            keepalive: main.switch("KEEPALIVE")?.unwrap_or(false),
-            debug_level: main.number("DEBUG_LEVEL", DEBUG_LEVELS)?.unwrap_or(DEFAULT_DEBUG_LEVEL),
-            timeout: main.number("TIMEOUT", TIMEOUT_SECONDS)?.map_or(DEFAULT_TIMEOUT, Duration::from_secs),
-            poll: main.number("POLL", TIMEOUT_SECONDS)?.map(Duration::from_secs),
-            retention: main.number("RETENTION", RETENTION_SECONDS)?.map_or(DEFAULT_RETENTION, Duration::from_secs),
-            flags: main.switch("FLAGS")?.unwrap_or(true),
-            log_warning: main
-                .number("LOG_WARNING", LOG_WARNING_MEBIBYTES)?
-                .map_or(DEFAULT_LOG_WARNING, |mebibytes| mebibytes * MEBIBYTE),
-            two_phase: main.switch("TWO_PHASE")?.unwrap_or(true),
-            on_error: match main.text("ON_ERROR").map(|word| word.to_lowercase()).as_deref() {
-                None | Some("stop") => OnError::Stop,
-                Some("quarantine") => OnError::Quarantine,
-                Some(_) => return Err(main.error("ON_ERROR", "must be stop or quarantine")),
-            },
-            conflicts: match main.text("CONFLICT") {
-                Some(rules) => ConflictPolicies::parse(&rules).map_err(|what| main.error("CONFLICT", what))?,
-                None => ConflictPolicies::default(),
-            },
-            conflicts_kept: main.number("CONFLICTS_KEPT", 0..=1 << 40)?.unwrap_or(DEFAULT_CONFLICTS_KEPT),
-            sequences: main.pause("SEQUENCES", TIMEOUT_SECONDS, DEFAULT_SEQUENCES)?,
-            smtp: Smtp::from_section(&Section { name: "SMTP", entries: &entries })?,
-            metrics: main.address("METRICS")?,
-        })
+            keepalive: faults.or(main.switch("KEEPALIVE"), None).unwrap_or(false),
+            debug_level: faults.or(main.number("DEBUG_LEVEL", DEBUG_LEVELS), None).unwrap_or(DEFAULT_DEBUG_LEVEL),
+            timeout: faults.or(main.seconds("TIMEOUT", TIMEOUT_SECONDS), None).unwrap_or(DEFAULT_TIMEOUT),
+            poll: faults.or(main.seconds("POLL", TIMEOUT_SECONDS), None),
+            retention: faults.or(main.seconds("RETENTION", RETENTION_SECONDS), None).unwrap_or(DEFAULT_RETENTION),
+            flags: faults.or(main.switch("FLAGS"), None).unwrap_or(true),
+            log_warning: log_warning.map_or(DEFAULT_LOG_WARNING, |mebibytes| mebibytes * MEBIBYTE),
+            two_phase: faults.or(main.switch("TWO_PHASE"), None).unwrap_or(true),
+            on_error: faults.or(on_error, OnError::Stop),
+            conflicts: faults.or(conflicts, ConflictPolicies::default()),
+            conflicts_kept: faults
+                .or(main.number("CONFLICTS_KEPT", 0..=1 << 40), None)
+                .unwrap_or(DEFAULT_CONFLICTS_KEPT),
+            sequences: faults.or(main.pause("SEQUENCES", TIMEOUT_SECONDS, DEFAULT_SEQUENCES), None),
+            smtp: Smtp::from_section(&Section { name: "SMTP", entries }, faults),
+            metrics: faults.or(main.address("METRICS"), None),
+        }
     }
 
     /// The same pair in the direction in force: after a switchover DSN1 is the master.
@@ -216,34 +218,6 @@ impl Config {
         }
     }
 }
-
-impl ConfigError {
-    fn new(line: usize, key: impl Into<String>, what: impl Into<String>) -> Self {
-        ConfigError { line, key: key.into(), what: what.into() }
-    }
-
-    /// The line of the file, counted from 1. It is 1 if a key is missing.
-    pub fn line(&self) -> usize {
-        self.line
-    }
-
-    /// The key in upper case. Empty if the error is not about a key.
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.line)?;
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
-        }
-        f.write_str(&self.what)
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 #[cfg(test)]
 mod tests {
@@ -334,9 +308,33 @@ TO_ADDRS=hostmaster@somewhere.com;dbadmin@somewhere.com
 
     #[test]
     fn what_is_missing_is_named() {
-        assert_eq!(error(""), "1: NAME: missing in [MAIN]");
+        assert_eq!(error(""), "1: NAME: missing in [MAIN]; DSN0: missing in [MAIN]; DSN1: missing in [MAIN]");
         assert_eq!(error("[MAIN]\nNAME=a\nDSN1=host=y"), "1: DSN0: missing in [MAIN]");
-        assert_eq!(error(&format!("{SHORT}[SMTP]\nSERVER=x")), "1: FROM_ADDR: missing in [SMTP]");
+        assert_eq!(
+            error(&format!("{SHORT}[SMTP]\nSERVER=x")),
+            "1: FROM_ADDR: missing in [SMTP]; TO_ADDRS: missing in [SMTP]"
+        );
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_named_at_once() {
+        assert_eq!(
+            error(&format!("{SHORT}TIMOUT=5\nDEBUG_LEVEL=7\nKEEPALIVE=on\nPOLL=x\n[SMTP]\nSERVER=:1\nTO_ADDR=a@b.c\n")),
+            "1: FROM_ADDR: missing in [SMTP]; TO_ADDRS: missing in [SMTP]; \
+             line 5: TIMOUT: unknown key in [MAIN]: did you mean TIMEOUT?; \
+             line 6: DEBUG_LEVEL: must be 0 to 3; line 8: POLL: must be 1 to 86400; \
+             line 10: SERVER: must be a host name, or host:port; \
+             line 11: TO_ADDR: unknown key in [SMTP]: did you mean TO_ADDRS?"
+        );
+        // Without its section nothing is known of a key.
+        assert_eq!(
+            error("[MAIM]\nNAME=a\nx\n[SMTP]\nTO=x"),
+            "1: [MAIM]: unknown section: did you mean [MAIN]?; line 5: TO: unknown key in [SMTP]"
+        );
+        assert!(
+            error(&format!("{SHORT}{}", "X=1\n".repeat(12)))
+                .ends_with("; line 14: X: unknown key in [MAIN]; and 2 more")
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The syntax of a config file. It is that of Python's SafeConfigParser, which the original used.
 
-use super::ConfigError;
+use super::faults::{ConfigError, Faults};
+use crate::base::phrases::did_you_mean;
 
 /// One `KEY=value` with its section and line number. The key is in upper case.
 #[derive(Debug, PartialEq, Eq)]
@@ -11,14 +12,25 @@ pub(super) struct Entry {
     pub line: usize,
 }
 
-/// Parses a file. `known` returns the keys of a section, or `None` if there is no such section.
+/// Where a line stands.
+enum Place {
+    BeforeSections,
+    In(String, &'static [&'static str]),
+    /// Nobody knows which keys it has.
+    InUnknown,
+}
+
+/// Parses a file. `sections` has the keys of each section. None if a section is not known, as then nothing is known of what is
+/// missing.
 pub(super) fn parse(
     text: &str,
-    known: impl Fn(&str) -> Option<&'static [&'static str]>,
-) -> Result<Vec<Entry>, ConfigError> {
+    sections: &[(&'static str, &'static [&'static str])],
+    faults: &mut Faults,
+) -> Option<Vec<Entry>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut entries: Vec<Entry> = Vec::new();
-    let mut section: Option<(String, &[&str])> = None;
+    let mut place = Place::BeforeSections;
+    let mut is_understood = true;
     // Whether the line before belongs to a key. Only then may an indented line continue it.
     let mut open = false;
     for (index, raw) in text.lines().enumerate() {
@@ -28,38 +40,67 @@ pub(super) fn parse(
             continue;
         }
         if let Some(name) = section_name(content) {
-            let keys = known(name).ok_or_else(|| ConfigError::new(line, format!("[{name}]"), "unknown section"))?;
-            section = Some((name.to_string(), keys));
+            place = find_section(name, sections, line, faults);
+            is_understood &= matches!(place, Place::In(..));
             open = false;
             continue;
         }
-        let Some((section, keys)) = &section else {
-            return Err(ConfigError::new(line, "", "expected a section, [MAIN], before anything else"));
+        let (section, keys) = match &place {
+            Place::In(section, keys) => (section, *keys),
+            Place::InUnknown => continue,
+            Place::BeforeSections => {
+                faults.add(ConfigError::new(line, "", "expected a section, [MAIN], before anything else"));
+                (place, is_understood) = (Place::InUnknown, false);
+                continue;
+            }
         };
         if open && raw.starts_with([' ', '\t']) {
             let last = entries.last_mut().expect("a key is open");
-            continue_value(last, content, keys, line)?;
-        } else {
-            entries.push(parse_entry(section, keys, content, line)?);
-            open = true;
+            faults.or(continue_value(last, content, keys, line), ());
+            continue;
+        }
+        let entry = faults.or(parse_entry(section, content, line).map(Some), None);
+        open = entry.is_some();
+        if let Some(entry) = entry.as_ref().filter(|entry| !keys.contains(&entry.key.as_str())) {
+            let meant = did_you_mean(&entry.key, keys.iter().copied());
+            faults.add(ConfigError::new(line, &*entry.key, format!("unknown key in [{section}]{meant}")));
+        }
+        entries.extend(entry);
+    }
+    let keys_of = |name: &str| sections.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, keys)| keys);
+    entries.retain(|entry| keys_of(&entry.section).contains(&entry.key.as_str()));
+    report_duplicates(&entries, faults);
+    let entries = entries.into_iter().filter_map(|entry| faults.or(unescape(entry).map(Some), None));
+    is_understood.then(|| entries.collect())
+}
+
+fn find_section(
+    name: &str,
+    sections: &[(&'static str, &'static [&'static str])],
+    line: usize,
+    faults: &mut Faults,
+) -> Place {
+    match sections.iter().find(|(known, _)| *known == name) {
+        Some((_, keys)) => Place::In(name.to_string(), keys),
+        None => {
+            let known: Vec<String> = sections.iter().map(|(known, _)| format!("[{known}]")).collect();
+            let name = format!("[{name}]");
+            let meant = did_you_mean(&name, known.iter().map(String::as_str));
+            faults.add(ConfigError::new(line, name, format!("unknown section{meant}")));
+            Place::InUnknown
         }
     }
-    reject_duplicates(&entries)?;
-    entries.into_iter().map(unescape).collect()
 }
 
 fn section_name(content: &str) -> Option<&str> {
     content.strip_prefix('[')?.split_once(']').map(|(name, _)| name.trim())
 }
 
-fn parse_entry(section: &str, keys: &[&str], content: &str, line: usize) -> Result<Entry, ConfigError> {
+fn parse_entry(section: &str, content: &str, line: usize) -> Result<Entry, ConfigError> {
     // The error does not repeat the line, because it may be the rest of a value with a password.
     let (key, value) =
         content.split_once(['=', ':']).ok_or_else(|| ConfigError::new(line, "", "expected KEY=value"))?;
     let key = key.trim().to_uppercase();
-    if !keys.contains(&key.as_str()) {
-        return Err(ConfigError::new(line, key, format!("unknown key in [{section}]")));
-    }
     let value = match strip_comment(value.trim()) {
         "\"\"" => "",
         value => value,
@@ -87,14 +128,13 @@ fn continue_value(entry: &mut Entry, content: &str, keys: &[&str], line: usize) 
     Ok(())
 }
 
-fn reject_duplicates(entries: &[Entry]) -> Result<(), ConfigError> {
+fn report_duplicates(entries: &[Entry], faults: &mut Faults) {
     for (index, entry) in entries.iter().enumerate() {
         let same = |other: &&Entry| (&other.section, &other.key) == (&entry.section, &entry.key);
         if let Some(first) = entries[..index].iter().find(same) {
-            return Err(ConfigError::new(entry.line, &*entry.key, format!("already set in line {}", first.line)));
+            faults.add(ConfigError::new(entry.line, &*entry.key, format!("already set in line {}", first.line)));
         }
     }
-    Ok(())
 }
 
 /// The original's parser required `%%` for a percent sign. Here a single `%` is a percent sign too, so that a URL may
@@ -113,16 +153,19 @@ fn unescape(mut entry: Entry) -> Result<Entry, ConfigError> {
 mod tests {
     use super::*;
 
-    fn known(section: &str) -> Option<&'static [&'static str]> {
-        (section == "MAIN").then_some(&["NAME", "DSN0"])
-    }
+    const SECTIONS: &[(&str, &[&str])] = &[("MAIN", &["NAME", "DSN0"])];
 
     fn values(text: &str) -> Vec<String> {
-        parse(text, known).unwrap().into_iter().map(|entry| format!("{}={}", entry.key, entry.value)).collect()
+        let mut faults = Faults::default();
+        let entries = parse(text, SECTIONS, &mut faults);
+        let entries = faults.end(entries).unwrap();
+        entries.into_iter().map(|entry| format!("{}={}", entry.key, entry.value)).collect()
     }
 
     fn error(text: &str) -> String {
-        parse(text, known).unwrap_err().to_string()
+        let mut faults = Faults::default();
+        let entries = parse(text, SECTIONS, &mut faults);
+        faults.end(entries).unwrap_err().to_string()
     }
 
     #[test]
@@ -164,8 +207,8 @@ mod tests {
     #[test]
     fn a_syntax_error_is_reported_with_its_line() {
         assert_eq!(error("NAME=a"), "1: expected a section, [MAIN], before anything else");
-        assert_eq!(error("\n[MAIM]"), "2: [MAIM]: unknown section");
-        assert_eq!(error("[MAIN]\nNAM=a"), "2: NAM: unknown key in [MAIN]");
+        assert_eq!(error("\n[MAIM]"), "2: [MAIM]: unknown section: did you mean [MAIN]?");
+        assert_eq!(error("[MAIN]\nNAM=a"), "2: NAM: unknown key in [MAIN]: did you mean NAME?");
         assert_eq!(error("[MAIN]\nhunter2"), "2: expected KEY=value");
         assert_eq!(error("[MAIN]\nNAME=a\nname=b"), "3: NAME: already set in line 2");
     }

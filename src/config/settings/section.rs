@@ -73,6 +73,10 @@ impl Section<'_> {
         }
     }
 
+    pub(super) fn seconds(&self, key: &str, range: RangeInclusive<u64>) -> Result<Option<Duration>, ConfigError> {
+        Ok(self.number(key, range)?.map(Duration::from_secs))
+    }
+
     /// A number of seconds, or "off", which is 0 as well.
     pub(super) fn pause(
         &self,

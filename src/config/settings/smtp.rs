@@ -1,5 +1,6 @@
 //! The `[SMTP]` section: who gets mails, about what, and through which mail server.
 
+use super::faults::Faults;
 use super::{ConfigError, Section};
 use std::fmt;
 use std::net::IpAddr;
@@ -67,21 +68,21 @@ pub enum Protection {
 
 impl Smtp {
     /// Returns None also for a section in which every value is empty.
-    pub(super) fn from_section(section: &Section<'_>) -> Result<Option<Smtp>, ConfigError> {
+    pub(super) fn from_section(section: &Section<'_>, faults: &mut Faults) -> Option<Smtp> {
         if KEYS.iter().all(|key| section.find(key).is_none()) {
-            return Ok(None);
+            return None;
         }
         for key in KEYS {
             if section.text(key).is_some_and(|value| value.contains(char::is_control)) {
-                return Err(section.error(key, "must not contain control characters"));
+                faults.add(section.error(key, "must not contain control characters"));
             }
         }
-        let (host, port) = server(section)?;
-        let login = login(section)?;
+        let (host, port) = faults.or(server(section), (String::new(), None));
+        let login = faults.or(login(section), None);
         let ca_file = section.text("CA_FILE").map(PathBuf::from);
         let needs_trust = ca_file.is_some() || login.is_some() && !is_this_machine(&host);
-        let protection = protection(section, port, needs_trust)?;
-        Ok(Some(Smtp {
+        let protection = faults.or(protection(section, port, needs_trust), Protection::Clear);
+        Some(Smtp {
             port: port.unwrap_or(if protection == Protection::Tls { TLS_PORT } else { PORT }),
             host,
             protection,
@@ -91,9 +92,9 @@ impl Smtp {
             stop_subject: section.text("STOP_SUBJECT"),
             error_subject: section.text("ERROR_SUBJECT"),
             warning_subject: section.text("WARNING_SUBJECT"),
-            from_addr: addresses(section, "FROM_ADDR")?.remove(0),
-            to_addrs: addresses(section, "TO_ADDRS")?,
-        }))
+            from_addr: faults.or(addresses(section, "FROM_ADDR").map(|mut one| one.remove(0)), String::new()),
+            to_addrs: faults.or(addresses(section, "TO_ADDRS"), Vec::new()),
+        })
     }
 }
 
@@ -178,9 +179,10 @@ mod tests {
     use super::*;
     use crate::config::settings::Config;
 
-    fn parse(lines: &str) -> Result<Smtp, ConfigError> {
+    fn parse(lines: &str) -> Result<Smtp, String> {
         let main = "[MAIN]\nNAME=a\nDSN0=host=x\nDSN1=host=y\n[SMTP]\n";
-        Config::parse(&format!("{main}{lines}\n")).map(|config| config.smtp.expect("it is filled in"))
+        let parsed = Config::parse(&format!("{main}{lines}\n")).map_err(|errors| errors.to_string());
+        parsed.map(|config| config.smtp.expect("it is filled in"))
     }
 
     const ADDRESSES: &str = "FROM_ADDR=a@b.c\nTO_ADDRS=d@e.f";
@@ -190,7 +192,7 @@ mod tests {
     }
 
     fn error(lines: &str) -> String {
-        parse(lines).unwrap_err().to_string()
+        parse(lines).unwrap_err()
     }
 
     #[test]
