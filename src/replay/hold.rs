@@ -45,6 +45,8 @@ const RESUME: &str = "pyreplica resume ends the pause";
 /// What a batch has to know about the pair's tables on hold and its quarantine.
 #[derive(Default)]
 pub struct Holds {
+    /// The pair's name in the log.
+    name: String,
     /// The pair's name in the slave's tables; `None` if the slave does not have these tables.
     pair: Option<String>,
     ignores_holds: bool,
@@ -69,7 +71,7 @@ impl Holds {
             );
             return Ok(Holds::default());
         }
-        Ok(Holds { pair: Some(pair.to_string()), ..Holds::default() })
+        Ok(Holds { name: name.to_string(), pair: Some(pair.to_string()), ..Holds::default() })
     }
 
     /// For a verb, which replays held changes although their table is on hold.
@@ -95,7 +97,28 @@ impl Holds {
 
     /// Reads what is on hold, if that query returned rows (`holds` is their number). An error if the whole pair is on hold.
     pub fn read_holds(&mut self, holds: u64, slave: &mut Session) -> Result<()> {
-        self.tables.clear();
+        let former = std::mem::take(&mut self.tables);
+        let told = self.read_tables(holds, slave);
+        match &told {
+            Ok(()) => self.log_pauses(&former),
+            // It says nothing about the tables.
+            Err(_) => self.tables = former,
+        }
+        told
+    }
+
+    /// The log says once which tables are paused, and once that they go on.
+    fn log_pauses(&self, former: &HashMap<String, String>) {
+        let is_paused = |tables: &HashMap<String, String>, table| tables.get(table).is_some_and(|why| why == PAUSED);
+        for table in self.tables.keys().filter(|table| is_paused(&self.tables, *table) && !is_paused(former, *table)) {
+            log::warn!(target: &self.name, "Holding the changes of {table}: it is paused");
+        }
+        for table in former.keys().filter(|table| is_paused(former, *table) && !is_paused(&self.tables, *table)) {
+            log::info!(target: &self.name, "Going on with {table}: its pause has ended");
+        }
+    }
+
+    fn read_tables(&mut self, holds: u64, slave: &mut Session) -> Result<()> {
         let Some(pair) = self.pair.as_ref().filter(|_| holds > 0 && !self.ignores_holds) else { return Ok(()) };
         for row in slave.query("look at what is on hold", sql::HOLDS, &[pair])? {
             let (relation, why): (String, String) = (row.get("relation"), row.get("why"));
