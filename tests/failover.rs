@@ -156,7 +156,7 @@ fn a_batch_in_doubt_is_settled_on_both_sides_by_what_the_slave_has() {
         match is_there {
             true => assert!(failback.status.success(), "{step}: {}", failback.output),
             false => {
-                faulty(&failback, &["had committed 1 changes"]);
+                faulty(&failback, &["had committed 1 change"]);
                 done(&pair, "failback", "", &["--replay-lost"]);
             }
         }
@@ -203,7 +203,7 @@ fn a_master_that_answers_is_not_failed_over_unless_it_is_forced_and_fenced() {
     assert_says(&done(&pair, "failover", "", &["--force"]), &["It is fenced"]);
     refuses(pair.master(), "delete from t");
     session(pair.slave()).batch_execute("insert into t values (3, 'new')").unwrap();
-    faulty(&pair.verb_by_file("failback", "", &[]), &["had committed 1 changes"]);
+    faulty(&pair.verb_by_file("failback", "", &[]), &["had committed 1 change"]);
     done(&pair, "failback", "", &["--replay-lost"]);
     goes_on(&pair, "");
     done(&pair, "switchover", "", &[]);

@@ -75,7 +75,7 @@ fn a_paused_table_waits_while_the_others_go_on() {
     assert_eq!(empty, ["0"]);
     assert_says(&pair.done(&["resume"]), &["was not paused"]);
     let said = pair.done(&[&["resume"], &tables[..]].concat());
-    assert_says(&said, &["public.t: goes on, 54 changes replayed", "public.parts: goes on, 1 changes"]);
+    assert_says(&said, &["public.t: goes on, 54 changes replayed", "public.parts: goes on, 1 change"]);
     pair.assert_equal();
     pair.run("truncate t; insert into parts values (2, 'p')");
     pair.wait_caught_up();

@@ -110,7 +110,7 @@ fn rows_with_a_change_on_its_way_are_left_to_the_daemon() {
     pair.run_on_slave("update t set a = 'wrong' where id in (1, 2)");
     pair.run("update t set a = 'new' where id = 1");
     let output = repair(&pair, &["--wait", "0"]).output;
-    assert!(output.contains("1 rows differ and have a change on its way"), "{output}");
+    assert!(output.contains("1 row differs and has a change on its way"), "{output}");
     assert_eq!(pair.on_slave("select a from t where id <= 2 order by id"), ["wrong", "old"]);
     // The daemon finds what it expects, and says so where it does not.
     let said = pair.once();

@@ -50,7 +50,7 @@ fn a_change_is_skipped_and_noted_and_the_rest_of_its_transaction_is_replayed() {
     refusal(&pair);
     let id = id_of(&pair, "20");
     let said = pair.done(&["skip", &id, "--reason", "entered by hand", "--yes"]);
-    assert_says(&said, &["1 changes skipped"]);
+    assert_says(&said, &["1 change skipped"]);
     pair.once();
     assert_eq!(
         pair.on_slave("select id || a from t order by id"),

@@ -89,7 +89,7 @@ fn changes_that_the_slave_lacks_and_several_masters_are_refused() {
     pair.run_on_slave("insert into t values (20, 'in the way')");
     pair.run("insert into t values (20, 'new')");
     pair.once_with("ON_ERROR=quarantine\n");
-    let words = ["the slave lacks 1 changes that are held or in quarantine", "pyreplica pending shows them"];
+    let words = ["the slave lacks 1 change held or in quarantine", "pyreplica pending shows them"];
     refused(&pair, "", &[], &words);
     refused(&pair, "", &["--leave-behind"], &words);
     pair.run_on_slave("delete from t where id = 20");
@@ -104,7 +104,7 @@ fn changes_that_the_slave_lacks_and_several_masters_are_refused() {
 fn rows_that_differ_are_refused_if_they_are_compared() {
     let pair = pair();
     pair.run_on_slave("insert into t values (5, 'surplus')");
-    refused(&pair, "", &["--verify"], &["the two sides differ: ", "(1 rows)", "pyreplica compare shows the rows"]);
+    refused(&pair, "", &["--verify"], &["the two sides differ: ", "(1 row)", "pyreplica compare shows the rows"]);
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn a_dry_run_changes_nothing_even_if_it_is_killed() {
         let daemon = pair.start_with(mode);
         let before = state(&pair);
         let said = switched(&pair, mode, &["--dry-run"]);
-        assert_says(&said, &["everything would work: 1 tables", "it was rolled back"]);
+        assert_says(&said, &["everything would work: 1 table.", "it was rolled back"]);
         assert_unchanged(&pair, &before);
         let json = switched(&pair, mode, &["--dry-run", "--json"]);
         assert_says(&json, &["\"switched\": false"]);

@@ -377,7 +377,7 @@ impl SlaveProgress {
                 let flagged = master.execute("set flags", &sql::passed(&field), &[&field])?;
                 log::warn!(
                     target: &self.name,
-                    "The position of slave {field} is from another master database: {flagged} changes got their flag instead"
+                    "The position of slave {field} is from another master database; changes that got their flag instead: {flagged}"
                 );
             }
         }
@@ -385,7 +385,7 @@ impl SlaveProgress {
         for row in restored {
             let (last, numbers): (i64, i64) = (row.get("last"), row.get("numbers"));
             let renumbered = master.execute("renumber transactions", sql::RENUMBER, &[&last, &numbers])?;
-            log::warn!(target: &self.name, "The log comes from another cluster: {renumbered} changes got transaction numbers of this one");
+            log::warn!(target: &self.name, "The log comes from another cluster; changes that got transaction numbers of this one: {renumbered}");
         }
         Ok(())
         })

@@ -13,6 +13,7 @@
 
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::phrases::counted;
 use crate::base::tally::Tally;
 use crate::config::files::LoadedConfigs;
 use crate::config::settings::Config;
@@ -324,7 +325,7 @@ fn drain_once(config: &Config, control: &Control) -> Result<()> {
     let outcome = replicator::once(config, control);
     report::record(&config.directed(control.is_reversed()), outcome.as_ref().err());
     let changes = outcome?;
-    log::info!(target: &config.name, "{changes} changes replayed");
+    log::info!(target: &config.name, "{} replayed", counted(changes, "change"));
     Ok(())
 }
 

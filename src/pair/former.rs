@@ -3,6 +3,7 @@
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
+use crate::base::phrases::counted;
 use crate::config::settings::Config;
 use crate::pair::sql;
 use crate::server::fence;
@@ -19,7 +20,7 @@ pub fn fence(config: &Config, roles: &Roles, in_force: &Said, (former, its): (&m
              fenced{}: nobody writes there any more",
             roles.epoch,
             role::place(&config.master),
-            if tables > 0 { format!(" now ({tables} tables)") } else { String::new() }
+            if tables > 0 { format!(" now ({})", counted(tables, "table")) } else { String::new() }
         ),
         Err(error) => format!(
             "this database was the master before epoch {}, and may have changes that the master of today ({}) lacks. It could \

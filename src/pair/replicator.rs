@@ -6,6 +6,7 @@ use crate::backlog::prefetch::{Connecting, Prefetcher};
 use crate::backlog::reader::{Batch, CHUNK_ROWS};
 use crate::base::control::{Control, Woken};
 use crate::base::error::{Kind, Result};
+use crate::base::phrases::counted;
 use crate::commit::twophase::Pair;
 use crate::config::settings::Config;
 use crate::pair::batches::{batch_of, replay_and_grow};
@@ -302,7 +303,7 @@ fn drain(
             return Ok(total);
         }
         pair.flags.keep_up(&mut pair.master, &mut pair.log.progress, drained)?;
-        log::debug!(target: &config.name, "Replicated {drained} changes");
+        log::debug!(target: &config.name, "Replicated {}", counted(drained, "change"));
         if pair.feeds_others {
             pair.slave.message("wake the slave's own replicas", sql::NOTIFY)?;
         }

@@ -15,6 +15,7 @@
 use crate::backlog::change::{Change, Event};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{LogId, quote_literal};
+use crate::base::phrases::counted;
 use crate::config::conflict_policy::ConflictPolicies;
 use crate::config::settings::Config;
 use crate::replay::conflict;
@@ -169,8 +170,9 @@ impl Replayer {
     /// Returns the conflicts and remarks of a batch. The caller logs them once the batch is committed.
     pub fn take_conflicts(&mut self) -> Vec<String> {
         let remarks = std::mem::take(&mut self.remarks).into_iter();
-        let mut messages: Vec<String> =
-            remarks.map(|(remark, (first, count))| format!("{remark} ({count} changes from {first} on)")).collect();
+        let mut messages: Vec<String> = remarks
+            .map(|(remark, (first, count))| format!("{remark} ({} from {first} on)", counted(count, "change")))
+            .collect();
         messages.append(&mut self.conflicts);
         if self.unreported > 0 {
             messages.push(format!("{} more of this kind in the same batch", self.unreported));

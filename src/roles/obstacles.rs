@@ -3,6 +3,7 @@
 use crate::base::control::Control;
 use crate::base::error::Result;
 use crate::base::names::{Side, quote_ident};
+use crate::base::phrases::counted;
 use crate::base::shown::listed;
 use crate::compare::sql as compare_sql;
 use crate::config::settings::Config;
@@ -164,7 +165,7 @@ fn held(slave: &mut Session, key: &str) -> Result<Option<Obstacle>> {
     }
     let what = if holds.is_empty() { String::new() } else { format!(", on hold: {holds}") };
     Ok(Some(Obstacle::new(
-        format!("the slave lacks {changes} changes that are held or in quarantine{what}"),
+        format!("the slave lacks {} held or in quarantine{what}", counted(changes, "change")),
         "pyreplica pending shows them; pyreplica resume, retry or skip decides about them",
     )))
 }

@@ -11,6 +11,7 @@ use crate::backlog::sql as backlog_sql;
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
+use crate::base::phrases::{counted, were};
 use crate::compare::comparison::{TablePlan, compare, plans};
 use crate::compare::servers::Servers;
 use crate::config::settings::Config;
@@ -338,7 +339,7 @@ fn carry_sequences(sides: &mut Sides, master: &mut Session, outcome: &mut Outcom
     let done = set_exactly(master, &mut sides.slave, None, Occasion::Switchover)?;
     outcome.sequences = (done.same + done.set.len()) as u64;
     for (reason, names) in done.by_reason() {
-        outcome.notes.push(format!("{} sequences were not set, since {reason}: {}", names.len(), names.join(", ")));
+        outcome.notes.push(format!("{} not set, since {reason}: {}", were(names.len(), "sequence"), names.join(", ")));
     }
     Ok(())
 }
@@ -353,7 +354,7 @@ fn verify(config: &Config, options: &Options, control: &Control) -> Result<u64> 
         let counts = compare(&mut servers, &plan, options.wait.max(Duration::from_secs(30)), &mut |_, _| Ok(()))?;
         rows += counts.rows.0;
         if counts.differences() > 0 {
-            apart.push(format!("{} ({} rows)", plan.table, counts.differences()));
+            apart.push(format!("{} ({})", plan.table, counted(counts.differences(), "row")));
         }
     }
     if apart.is_empty() {

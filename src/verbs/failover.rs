@@ -4,6 +4,7 @@
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::names::Side;
+use crate::base::phrases::{counted, were};
 use crate::base::shown::{shown, shown_sql};
 use crate::process::output::{self, Json, json};
 use crate::roles::failback::Failback;
@@ -120,7 +121,7 @@ fn text(outcome: &Outcome) -> String {
             "it has everything up to batch {}, replayed at {}{doubt}, and no change after {} of the old master's log",
             outcome.batch, outcome.replayed_at, outcome.last_change
         ),
-        format!("{} sequences were moved on", outcome.sequences),
+        format!("{} moved on", were(outcome.sequences, "sequence")),
         format!(
             "what {} had committed after that is not here. When it is back: pyreplica failback{}",
             outcome.old,
@@ -167,7 +168,7 @@ fn run_failback(call: &Call, control: &Control) -> Result<ExitCode> {
             keep(&mut failback, &path)?;
         } else {
             replayed = failback.replay_lost(control)?;
-            report(&format!("{replayed} changes were replayed on the master"))?;
+            report(&format!("{} replayed on the master", were(replayed, "change")))?;
         }
     }
     failback.give_up()?;
@@ -207,7 +208,7 @@ fn keep(failback: &mut Failback, path: &std::path::Path) -> Result<()> {
     let mut writer = BufWriter::new(file);
     let count = failback.write_lost(&mut writer)?;
     writer.into_inner().map_err(|error| wrong(error.into_error()))?.sync_all().map_err(wrong)?;
-    report(&format!("{count} changes were written to {}", path.display()))
+    report(&format!("{} written to {}", were(count, "change"), path.display()))
 }
 
 /// Shows what is lost, and the ways to decide about it.
@@ -221,7 +222,8 @@ fn show(call: &Call, pair: &str, lost: Option<u64>, first: &[Json]) -> Result<()
              master lacks.\npyreplica compare shows how they differ; --discard-lost makes the former master equal\n",
         );
     };
-    let mut text = format!("the former master had committed {lost} changes that the master of today lacks:\n");
+    let mut text =
+        format!("the former master had committed {} that the master of today lacks:\n", counted(lost, "change"));
     for change in first {
         let sql = change["sql"].as_str().unwrap_or_default();
         text += &format!(

@@ -6,6 +6,7 @@
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::names::{Side, quote_literal};
+use crate::base::phrases::counted;
 use crate::base::shown::shown;
 use crate::config::settings::Config;
 use crate::pair::release::Release;
@@ -85,9 +86,9 @@ fn resume(call: &Call, control: &Control) -> Result<ExitCode> {
             }
             Some(_) => {}
         }
-        let mut show = |changes| progress.show(|| format!("{relation}: {changes} changes replayed"));
+        let mut show = |changes| progress.show(|| format!("{relation}: {} replayed", counted(changes, "change")));
         let changes = release.resume_table(relation, None, &mut show)?;
-        Ok((format!("goes on, {changes} changes replayed"), changes))
+        Ok((format!("goes on, {} replayed", counted(changes, "change")), changes))
     })
 }
 

@@ -9,6 +9,7 @@ use crate::backlog::reader::LogReader;
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Result};
 use crate::base::names::LogId;
+use crate::base::phrases::counted;
 use crate::base::shown::{shown, shown_sql};
 use crate::config::settings::Config;
 use crate::pair::release::Release;
@@ -65,7 +66,8 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
         }
     }
     if call.has("--json") {
-        output::print_json(&json!({ "pairs": documents }))?;
+        let unusable: Vec<String> = loaded.errors.iter().map(Error::to_string).collect();
+        output::print_json(&json!({ "pairs": documents, "unusable": unusable }))?;
     }
     loaded.errors.into_iter().next().map_or(Ok(ExitCode::Success), Err)
 }
@@ -145,14 +147,19 @@ impl Found {
     }
 
     fn text(&self, pair: &str) -> String {
-        let or_more = if self.has_more { " or more" } else { "" };
-        let (pair, waiting, quarantined) = (shown(pair), self.waiting, self.quarantined);
-        let mut text = format!("{pair}: {waiting}{or_more} changes wait, {quarantined} in quarantine\n");
+        let (pair, quarantined) = (shown(pair), self.quarantined);
+        let waiting = match (self.waiting, self.has_more) {
+            (1, false) => "1 change waits".to_string(),
+            (waiting, false) => format!("{waiting} changes wait"),
+            (waiting, true) => format!("{waiting} or more changes wait"),
+        };
+        let mut text = format!("{pair}: {waiting}, {quarantined} in quarantine\n");
         for Hold { table, why, changes, since, who } in &self.holds {
             let what = if table.is_empty() { "the pair" } else { table };
             let since = since.as_deref().map_or(String::new(), |since| format!(" since {since}"));
             let who = who.as_deref().map_or(String::new(), |who| format!(", by {who}"));
-            text += &format!("{}\n", shown(&format!("{what} is {why}{since}{who}: {changes} changes held")));
+            text +=
+                &format!("{}\n", shown(&format!("{what} is {why}{since}{who}: {} held", counted(changes, "change"))));
         }
         if !self.changes.is_empty() {
             let mut table = TextTable::new(&[">ID", ">TRANSACTION", "STATE", "SQL"]);

@@ -2,6 +2,7 @@
 
 use crate::base::control::Control;
 use crate::base::error::{ExitCode, Result};
+use crate::base::phrases::counted;
 use crate::base::shown::shown;
 use crate::process::output::{self, Json, json};
 use crate::roles::protect::{self, Outcome};
@@ -52,7 +53,9 @@ fn run_protect(call: &Call, control: &Control) -> Result<ExitCode> {
     for_each(call, |config| {
         let outcome = protect::protect(config, control)?;
         let new = outcome.tables.saturating_sub(outcome.before);
-        let text = format!("{} tables of {} are protected, {new} of them since now", outcome.tables, outcome.slave);
+        let are = if outcome.tables == 1 { "is" } else { "are" };
+        let tables = counted(outcome.tables, "table");
+        let text = format!("{tables} of {} {are} protected, {new} of them since now", outcome.slave);
         Ok((outcome, text))
     })
 }
@@ -60,7 +63,7 @@ fn run_protect(call: &Call, control: &Control) -> Result<ExitCode> {
 fn run_unprotect(call: &Call, control: &Control) -> Result<ExitCode> {
     for_each(call, |config| {
         let outcome = protect::unprotect(config, control)?;
-        let text = format!("{} tables of {} can be written to again", outcome.before, outcome.slave);
+        let text = format!("{} of {} can be written to again", counted(outcome.before, "table"), outcome.slave);
         Ok((outcome, text))
     })
 }

@@ -22,7 +22,7 @@ const HELP: &str = "\
 pyreplica retry replays transactions in quarantine, in the order of replay
 
 usage:
-  pyreplica retry [ID...] [--transaction TXID]... [--json] [FILE.conf... | DIR | DSN0 DSN1]
+  pyreplica retry [OPTIONS] [ID...] [FILE.conf... | DIR | DSN0 DSN1]
 
 Without ID and --transaction it retries all of them. It replays a transaction
 whole or not at all. One that depends on another transaction in quarantine
@@ -73,7 +73,8 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
         }
     }
     if call.has("--json") {
-        output::print_json(&json!({ "transactions": documents }))?;
+        let unusable: Vec<String> = loaded.errors.iter().map(Error::to_string).collect();
+        output::print_json(&json!({ "transactions": documents, "unusable": unusable }))?;
     } else if table.is_empty() {
         output::print("nothing is in quarantine\n")?;
     } else {

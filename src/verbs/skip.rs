@@ -8,6 +8,7 @@
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::names::Side;
+use crate::base::phrases::counted;
 use crate::base::shown::{shown, shown_sql};
 use crate::pair::release::Release;
 use crate::process::failpoint;
@@ -35,7 +36,7 @@ const HELP: &str = "\
 pyreplica skip skips changes: they are not replayed
 
 usage:
-  pyreplica skip ID... [--transaction TXID]... [--reason TEXT] [--yes] [--json] [FILE.conf | DSN0 DSN1]
+  pyreplica skip [OPTIONS] ID... [FILE.conf | DSN0 DSN1]
 
 IDs and transactions are those that pyreplica pending shows, in the log or in
 quarantine. The verb shows the changes and asks before it skips them. The
@@ -52,7 +53,7 @@ options:
   --json        one document for programs; needs --yes
 
 example:
-  pyreplica skip 4711 --reason 'the row was entered by hand on the slave' /etc/pyreplica/shop.conf
+  pyreplica skip 4711 --reason 'entered by hand' /etc/pyreplica/shop.conf
 ";
 
 /// One change to skip.
@@ -99,7 +100,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
             .collect();
         output::print_json(&json!({ "pair": config.name, "skipped": changes, "reason": reason }))?;
     } else {
-        output::print(&format!("{}: {} changes skipped\n", shown(&config.name), chosen.len()))?;
+        output::print(&format!("{}: {} skipped\n", shown(&config.name), counted(chosen.len(), "change")))?;
     }
     Ok(ExitCode::Success)
 }
@@ -230,5 +231,6 @@ fn confirm(chosen: &[Chosen]) -> Result<bool> {
     for change in chosen {
         table.row([&change.id.to_string(), &change.txid.to_string(), &shown_sql(&change.sql).into_owned()]);
     }
-    output::ask(&format!("{}Skip these {} changes? They will not be replayed. [y/N] ", table.text(), chosen.len()))
+    let these = if chosen.len() == 1 { "this change".to_string() } else { format!("these {} changes", chosen.len()) };
+    output::ask(&format!("{}Skip {these} for ever? [y/N] ", table.text()))
 }

@@ -2,6 +2,7 @@
 
 use crate::base::control::Control;
 use crate::base::error::{ExitCode, Result};
+use crate::base::phrases::{counted, were};
 use crate::base::shown::shown;
 use crate::process::output::{self, json};
 use crate::roles::switchover::{self, Options, Outcome};
@@ -100,17 +101,18 @@ fn text(outcome: &Outcome, is_dry: bool) -> String {
     let waited = outcome.waited.as_secs_f64();
     if is_dry {
         lines.push(format!(
-            "everything would work: {} tables. Writers waited {waited:.3} s; it was rolled back",
-            outcome.tables
+            "everything would work: {}. Writers waited {waited:.3} s; it was rolled back",
+            counted(outcome.tables, "table")
         ));
     } else {
         lines.push(format!(
             "the master is {} now, in epoch {}; {} is its slave",
             outcome.new, outcome.epoch, outcome.old
         ));
-        lines.push(format!("{} tables, {} sequences; writers waited {waited:.3} s", outcome.tables, outcome.sequences));
+        let (tables, sequences) = (counted(outcome.tables, "table"), counted(outcome.sequences, "sequence"));
+        lines.push(format!("{tables}, {sequences}; writers waited {waited:.3} s"));
     }
-    lines.extend(outcome.rows_compared.map(|rows| format!("{rows} rows were compared before, and none differed")));
+    lines.extend(outcome.rows_compared.map(|rows| format!("{} compared before, and none differed", were(rows, "row"))));
     lines.extend(
         outcome.taken.iter().map(|field| {
             format!("slave {field}: taken along. Its DSN0 has to lead to the new master ({})", outcome.new)

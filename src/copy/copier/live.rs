@@ -16,6 +16,7 @@ use super::{
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, fully_quoted, quote_literal};
+use crate::base::phrases::counted;
 use crate::commit::sql as commit_sql;
 use crate::config::settings::Config;
 use crate::copy::plan::{self, Captured, CopyPlan};
@@ -117,8 +118,9 @@ fn go_on(
         let replayed =
             release.resume_table(&plan.relation, Some(snapshot), &mut |changes| replayed_so_far = changes)?;
         report(CopyEvent::Note(format!(
-            "{} goes on: {replayed} changes since the snapshot are replayed",
-            plan.relation
+            "{} goes on: {} since the snapshot replayed",
+            plan.relation,
+            counted(replayed, "change")
         )));
     }
     Ok(())

@@ -5,6 +5,7 @@ use crate::backlog::change::{Change, Event};
 use crate::backlog::row::{Row, text_array};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
+use crate::base::phrases::counted;
 use crate::config::conflict_policy::{Conflict, ConflictAction, ConflictPolicies};
 use crate::replay::statements::{Shape, instruction};
 use crate::replay::table::Table;
@@ -97,7 +98,7 @@ impl Case<'_> {
         let what = "several rows have the key; the change was applied to the most similar one";
         Ok((!equal).then(|| {
             let mut record = self.record(Conflict::UpdateDiffers, Some(found), what, APPLIED, true);
-            record.text = record.text.replacen("(0 rows", &format!("({rows} rows"), 1);
+            record.text = record.text.replacen("(0 rows", &format!("({}", counted(rows, "row")), 1);
             record
         }))
     }

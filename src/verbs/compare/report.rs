@@ -2,6 +2,7 @@
 
 use crate::base::error::{Error, ExitCode};
 use crate::base::names::quote_ident;
+use crate::base::phrases::counted;
 use crate::base::shown::shown;
 use crate::compare::comparison::{ComparePlan, Counts, Difference, DifferenceKind, LeftOutKind, LeftOutTable};
 use crate::compare::repair::{ColumnDifference, NamedValues};
@@ -108,10 +109,16 @@ impl TableResult {
     pub fn compared(plan: &ComparePlan, counts: Counts, shown: Vec<Shown>) -> TableResult {
         let mut notes = plan.notes.clone();
         if counts.pending > 0 {
-            notes.push(format!("{} rows differ and have a change on its way", counts.pending));
+            let differ = if counts.pending == 1 { "differs and has" } else { "differ and have" };
+            notes.push(format!("{} {differ} a change on its way", counted(counts.pending, "row")));
         }
         if counts.unsettled > 0 {
-            notes.push(format!("{} rows were changing each time they were read", counts.unsettled));
+            let were = if counts.unsettled == 1 {
+                "was changing each time it was"
+            } else {
+                "were changing each time they were"
+            };
+            notes.push(format!("{} {were} read", counted(counts.unsettled, "row")));
         }
         if !plan.lacking.is_empty() {
             let names: Vec<String> = plan.lacking.iter().map(|name| quote_ident(name)).collect();
@@ -294,7 +301,9 @@ fn cells(finding: &TableResult, repaired: bool) -> Vec<String> {
     }
     let mut notes = finding.notes.clone();
     if let Some(left) = finding.repaired.map(|repaired| repaired.in_flight).filter(|left| *left > 0) {
-        notes.push(format!("{left} rows have changes that the daemon has yet to replay: run repair again after that"));
+        let have = if left == 1 { "has" } else { "have" };
+        let rows = counted(left, "row");
+        notes.push(format!("{rows} {have} changes that the daemon has yet to replay: run repair again after that"));
     }
     cells.push(notes.join("; "));
     cells
