@@ -47,22 +47,29 @@ options:
   --jobs N      copy N tables at a time (default: 1)
   --install     prepare the master first, as pyreplica install does
   --schema      create the tables on the slave first, by pg_dump and pg_restore
-  --no-owner    with --schema: let everything belong to DSN1's role, although other roles own some of it
-  --defer-indexes  drop the slave's indexes and constraints before the rows, and make them again afterwards
-  --large-objects  copy large objects too; their later changes are not replicated
+  --no-owner    with --schema: let everything belong to DSN1's role, although
+                other roles own some of it
+  --defer-indexes
+                drop the slave's indexes and constraints before the rows, and
+                make them again afterwards
+  --large-objects
+                copy large objects too; their later changes are not replicated
   --table NAME  only this table, again or for the first time (repeatable)
   --truncate    empty the slave's tables first; otherwise they must be empty
   --restart     discard a copy that was interrupted, and start over
   --json        one document for programs instead of text for people
 
 example:
-  pyreplica copy --install --schema 'host=db1 dbname=shop' 'host=db2 dbname=shop'
+  pyreplica copy --install --schema 'host=a dbname=shop' 'host=b dbname=shop'
   pyreplica 'host=db1 dbname=shop' 'host=db2 dbname=shop' &
   pyreplica compare 'host=db1 dbname=shop' 'host=db2 dbname=shop'
 ";
 
 /// The length of the progress bar, in characters.
 const BAR: usize = 20;
+
+/// A shorter one shows nothing.
+const LEAST_BAR: usize = 5;
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let BothSides { config, roles, .. } = connect_pair::open(&call.pair()?, "copy", control);
@@ -92,7 +99,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
             output::complain(&format!("{}\n", shown(&note.to_string())));
             notes.push(note);
         }
-        CopyEvent::Progress(board) => progress.show(|| line(board)),
+        CopyEvent::Progress(board) => progress.show_within(|room| line(board, room)),
         CopyEvent::Making(making) => progress.show(|| making_line(making)),
         CopyEvent::Waiting(table, changes) => progress
             .show(|| format!("{table} is loaded; waiting until the daemon has replayed {changes} of its changes")),
@@ -167,25 +174,29 @@ fn loaded(table: &LoadedTable) -> String {
     )
 }
 
-fn line(board: &CopyProgress) -> String {
-    let full = (board.share * BAR as f64) as usize;
+/// The bar is as long as there is room for it.
+fn line(board: &CopyProgress, room: usize) -> String {
     let seconds = board.elapsed.as_secs_f64();
     let left = if board.share > 0.01 {
         format!("{} left", clock(Duration::from_secs_f64(seconds * (1.0 - board.share) / board.share)))
     } else {
         "time left unknown".to_string()
     };
-    format!(
-        "[{}{}] {:.0}%  {} of {} tables  {} rows  {}  {}/s  {left}",
-        "#".repeat(full),
-        ".".repeat(BAR - full.min(BAR)),
+    let text = format!(
+        "{:.0}%  {} of {} tables  {}  {}  {}/s  {left}",
         board.share * 100.0,
         board.done,
         board.tables,
-        grouped(board.rows),
+        several(board.rows, "row"),
         amount(board.bytes),
         amount((board.bytes as f64 / seconds.max(0.001)) as u64)
-    )
+    );
+    let bar = room.saturating_sub(text.chars().count() + "[] ".len()).min(BAR);
+    if bar < LEAST_BAR {
+        return text;
+    }
+    let full = ((board.share * bar as f64) as usize).min(bar);
+    format!("[{}{}] {text}", "#".repeat(full), ".".repeat(bar - full))
 }
 
 fn making_line(making: &Making) -> String {
@@ -249,11 +260,18 @@ mod tests {
             elapsed: Duration::from_secs(30),
         };
         assert_eq!(
-            line(&board),
+            line(&board, usize::MAX),
             "[#####...............] 25%  3 of 12 tables  1,234,567 rows  84.0 MB  2.8 MB/s  1:30 left"
         );
+        assert_eq!(
+            [80, 70].map(|room| line(&board, room)),
+            [
+                "[###..........] 25%  3 of 12 tables  1,234,567 rows  84.0 MB  2.8 MB/s  1:30 left",
+                "25%  3 of 12 tables  1,234,567 rows  84.0 MB  2.8 MB/s  1:30 left"
+            ]
+        );
         let unknown = CopyProgress { share: 0.0, bytes: 999, elapsed: Duration::ZERO, ..board };
-        assert!(line(&unknown).ends_with("999 bytes  999.0 kB/s  time left unknown"), "{}", line(&unknown));
+        assert!(line(&unknown, 200).ends_with("999 bytes  999.0 kB/s  time left unknown"), "{}", line(&unknown, 200));
     }
 
     #[test]

@@ -56,14 +56,14 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
         if call.has("--json") {
             documents.push(as_json(config, &findings));
         } else {
-            output::print(&as_text(&directed, &findings, call.has("--brief")))?;
+            output::print_findings(&as_text(&directed, &findings, call.has("--brief")))?;
         }
     }
     if call.has("--json") {
         let unusable: Vec<String> = errors.iter().map(Error::to_string).collect();
         output::print_json(&json!({ "level": worst.to_string(), "pairs": documents, "unusable": unusable }))?;
     } else {
-        errors.iter().try_for_each(|error| output::print(&format!("failure  {error}\n")))?;
+        errors.iter().try_for_each(|error| output::print_findings(&format!("failure  {error}\n")))?;
     }
     Ok(match worst {
         Level::Ok | Level::Note => ExitCode::Success,

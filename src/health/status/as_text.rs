@@ -6,6 +6,9 @@ use crate::process::output::{Json, TextTable, json};
 use crate::sequences::comparison::Comparison;
 use std::collections::HashMap;
 
+/// What matters most, for a terminal that has no room for all columns.
+const NARROW: [&str; 7] = ["PAIR", "STATE", "BEHIND", "SECONDS", "PER SECOND", "CONFLICTS", "LOG"];
+
 /// A line for each pair, and below it the problems. `rates` has the changes per second of each pair.
 pub fn as_table(pairs: &[PairStatus], rates: &HashMap<String, f64>) -> String {
     let headings = [
@@ -42,7 +45,7 @@ pub fn as_table(pairs: &[PairStatus], rates: &HashMap<String, f64>) -> String {
             text(&|lag| format!("{} MiB", lag.log_bytes >> 20)),
         ]);
     }
-    let mut text = table.text();
+    let mut text = table.text_or(&NARROW);
     for pair in pairs {
         for problem in &pair.problems {
             let line = format!("{}: {}", pair.name, problem.text);
