@@ -1,13 +1,9 @@
 //! `pyreplica`: the passwords out of sight, then what the arguments say.
 
-use pyreplica::cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments = pyreplica::arguments();
-    let code = match cli::parse(arguments, |name| std::env::var(name).ok()) {
-        Ok(command) => cli::run(command),
-        Err(error) => cli::report(&error),
-    };
+    let code = pyreplica::cli::main(arguments, |name| std::env::var(name).ok());
     ExitCode::from(code as u8)
 }

@@ -56,7 +56,7 @@ fn help_and_version_go_to_stdout_and_succeed() {
     let help = run(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     assert!(stdout(&help).contains("example:") && stdout(&help).contains("exit codes"));
-    assert!(stdout(&run(&["install", "--help"])).contains("pyreplica install [--ddl] DSN"));
+    assert!(stdout(&run(&["install", "--help"])).contains("pyreplica install [--ddl] [--json] DSN"));
     let version = stdout(&run(&["--version"]));
     assert!(version.starts_with(concat!("pyreplica ", env!("CARGO_PKG_VERSION"), " (")), "{version}");
     assert!(version.contains("built by rustc 1.") && version.lines().count() == 1, "{version}");
@@ -86,6 +86,61 @@ fn a_wrong_config_file_is_named_with_line_and_key_and_exit_code_3() {
         stderr(&output),
         format!("pyreplica: cannot use the config file: {file}:5: DEBUG_LEVEL: must be 0 to 3\n")
     );
+}
+
+const SHORT: &str = "[MAIN]\nNAME=x\nDSN0=host=a password=hunter2\nDSN1=host=b\n";
+
+#[test]
+fn check_config_names_all_that_is_wrong_and_what_was_meant_and_needs_no_server() {
+    let dir = Scratch::new("check");
+    let good = dir.write("a.conf", "[MAIN]\nNAME=good\nDSN0=host=a\nDSN1=host=b\n");
+    let output = run(&["check-config", &good]);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
+    assert_eq!(stdout(&output), format!("ok       {good}: good, from 'host=a' to 'host=b'\n"));
+
+    let bad = dir.write("b.conf", &format!("{SHORT}TIMOUT=5\nDEBUG_LEVEL=7\n"));
+    let output = run(&["check-config", dir.path()]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stdout(&output).ends_with(&format!(
+        "failure  {bad}:5: TIMOUT: unknown key in [MAIN]: did you mean TIMEOUT?\n\
+         failure  {bad}:6: DEBUG_LEVEL: must be 0 to 3\n"
+    )));
+    assert!(!stdout(&output).contains("hunter2"));
+
+    // Whoever uses it gets them on one line.
+    let output = run(&["--once", &bad]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(
+        stderr(&output).ends_with(
+            ":5: TIMOUT: unknown key in [MAIN]: did you mean TIMEOUT?; line 6: DEBUG_LEVEL: must be 0 to 3\n"
+        )
+    );
+}
+
+#[test]
+fn with_json_a_verb_prints_one_document_also_about_an_error() {
+    let dir = Scratch::new("json");
+    let file = dir.write("x.conf", &format!("{SHORT}DEBUG_LEVEL=7\n"));
+    for (words, code, why) in [
+        (&["compare", "--json", &file][..], 3, "DEBUG_LEVEL"),
+        (&["pending", "--json", &file], 3, "DEBUG_LEVEL"),
+        (&["status", "--json", &file], 9, "DEBUG_LEVEL"),
+        (&["check-config", "--json", &file], 3, "DEBUG_LEVEL"),
+        (&["install", "--json", "host=127.0.0.1 port=9"], 4, "cannot connect"),
+        (&["skip", "--json", "7", "--nonsense", &file], 2, "unknown option"),
+        (&["copy", "--json", "host=127.0.0.1 port=9", "host=127.0.0.1 port=9"], 4, "listen_addresses"),
+        (&["statsu", "--json"], 2, "did you mean status?"),
+    ] {
+        let output = run(words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", stderr(&output));
+        let document: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert!(document.to_string().contains(why), "{words:?}: {document}");
+        assert!(!document.to_string().contains("os error"), "{document}");
+        if let Some(error) = document.get("error") {
+            assert_eq!(document["exit_code"], code, "{words:?}: {document}");
+            assert!(stderr(&output).contains(error["message"].as_str().unwrap()), "{words:?}: {document}");
+        }
+    }
 }
 
 #[test]
@@ -125,11 +180,83 @@ fn a_file_that_is_not_there_is_an_error_with_a_hint() {
 mod running {
     use super::*;
     use std::net::TcpListener;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::path::Path;
     use std::process::{Child, Stdio};
     use std::thread::sleep;
     use std::time::{Duration, Instant};
+
+    fn to_file(words: &[&str], file: &Path, environment: &[(&str, &str)]) -> Output {
+        let stdout = fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
+        let journal = fs::metadata(file).map(|meta| format!("{}:{}", meta.dev(), meta.ino())).unwrap();
+        let environment = environment.iter().map(|(name, value)| (*name, value.replace("THIS", &journal)));
+        pyreplica().args(words).envs(environment).stdout(stdout).output().unwrap()
+    }
+
+    #[test]
+    fn output_that_cannot_be_written_is_an_error_with_its_reason() {
+        let dir = Scratch::new("full");
+        let file = dir.write("x.conf", "[MAIN]\nNAME=x\nDSN0=host=a\nDSN1=host=b\n");
+        for words in [&["--help"][..], &["--version"], &["check-config", &file], &["check-config", "--json", &file]] {
+            let output = to_file(words, Path::new("/dev/full"), &[]);
+            let told = "pyreplica: cannot write the output: No space left on device\n";
+            assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(3), told), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_of_the_log_has_the_time_that_one_wants_and_none_in_the_journal() {
+        let dir = Scratch::new("format");
+        let logged = |words: &[&str], environment: &[(&str, &str)]| {
+            let log = dir.0.join("stdout");
+            drop(fs::remove_file(&log));
+            let words: Vec<&str> = words.iter().copied().chain(["--once", "host=127.0.0.1 port=9", "host=b"]).collect();
+            to_file(&words, &log, environment);
+            fs::read_to_string(&log).unwrap()
+        };
+        let opening = "Opening origin (master) connection\n";
+        let zone = [("TZ", "UTC")];
+        let original = logged(&[], &[]);
+        assert!(
+            original.starts_with("pyreplica ") && original.ends_with(opening) && !original.contains('+'),
+            "{original}"
+        );
+        assert!(logged(&["--log-format", "iso"], &zone).ends_with(&format!("+00:00 {opening}")));
+        assert_eq!(logged(&["--log-format=syslog"], &[]), format!("<6>pyreplica {opening}"));
+        assert_eq!(logged(&[], &[("JOURNAL_STREAM", "THIS")]), format!("<6>pyreplica {opening}"));
+        assert!(logged(&[], &[("JOURNAL_STREAM", "1:2")]).starts_with("pyreplica "));
+        assert!(logged(&["--log-format=original"], &[("JOURNAL_STREAM", "THIS")]).starts_with("pyreplica "));
+    }
+
+    /// What appears on a terminal of this width.
+    fn on_a_terminal(columns: u32, words: &str, environment: &[(&str, &str)]) -> String {
+        let line = format!("stty cols {columns}; exec {} {words}", env!("CARGO_BIN_EXE_pyreplica"));
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null());
+        for variable in ["DSN0", "DSN1", "PGHOST", "PGPORT", "COLUMNS", "NO_COLOR"] {
+            command.env_remove(variable);
+        }
+        let output = command.env("TERM", "xterm").envs(environment.iter().copied()).output().unwrap();
+        stdout(&output).replace("\r\n", "\n")
+    }
+
+    #[test]
+    fn a_table_fits_the_terminal_and_colours_are_only_there_and_can_be_refused() {
+        let dir = Scratch::new("terminal");
+        let file = dir.write("x.conf", "[MAIN]\nNAME=x\nDSN0=host=127.0.0.1 port=9\nDSN1=host=127.0.0.1 port=9\n");
+        let status = |columns| on_a_terminal(columns, &format!("status {file}"), &[]);
+        assert!(status(200).starts_with("PAIR  STATE    BEHIND  SECONDS  PER SECOND  LAST REPLAYED  AT"));
+        assert!(status(80).starts_with("PAIR  STATE    BEHIND  SECONDS  PER SECOND  CONFLICTS  LOG\n"));
+        assert!(status(40).starts_with("PAIR           x\nSTATE          unknown\n"));
+        assert!(stdout(&run(&["status", &file])).contains("LAST REPLAYED"), "what no person looks at has all columns");
+
+        let check = |environment: &[(&str, &str)]| on_a_terminal(80, &format!("check-config {file}"), environment);
+        assert!(check(&[]).starts_with("\u{1b}[32mok\u{1b}[0m       "), "{}", check(&[]));
+        for refused in [[("NO_COLOR", "1")], [("TERM", "dumb")]] {
+            assert!(check(&refused).starts_with("ok       "), "{}", check(&refused));
+        }
+        assert!(stdout(&run(&["check-config", &file])).starts_with("ok       "));
+    }
 
     /// A running daemon, killed at the end of the test.
     struct Daemon(Child);

@@ -26,8 +26,9 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The column of `replica_log` that marks replayed changes if there is only one slave.
 pub const DEFAULT_SLAVE_FIELD: &str = "replicated";
 
-/// The statements are logged too, as in the original.
-pub const DEFAULT_DEBUG_LEVEL: u8 = 2;
+/// What the daemon is doing. The original logged the statements too, with the values of rows, which do not belong into a log unless
+/// somebody wants them there.
+pub const DEFAULT_DEBUG_LEVEL: u8 = 1;
 
 /// From warnings and errors only to everything.
 pub const DEBUG_LEVELS: RangeInclusive<u8> = 0..=3;
@@ -268,7 +269,7 @@ TO_ADDRS=hostmaster@somewhere.com;dbadmin@somewhere.com
         assert_eq!(config.skip_user, None);
         assert_eq!(config.slave_field, "replicated");
         assert!(!config.keepalive);
-        assert_eq!(config.debug_level, 2);
+        assert_eq!(config.debug_level, 1);
         assert_eq!(config.timeout, Duration::from_secs(60));
         assert!(config.two_phase);
         assert!(config.smtp.is_none());

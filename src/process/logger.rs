@@ -1,10 +1,11 @@
-//! The log: one line for each message, `NAME Sun Jun  1 14:52:32 2008 message`. The only importer of env_logger and
-//! chrono.
+//! The log: one line for each message, `NAME Sun Jun  1 14:52:32 2008 message`, or in another of the formats. The only importer of
+//! env_logger and chrono.
 //!
 //! The target of a record is the pair's name, and each pair has its own level. The log goes to standard output, as in
 //! the original, so that it does not mix with errors about the command line; or to a file, which SIGHUP reopens.
 
 use crate::base::error::Error;
+use crate::base::phrases::without_number;
 use crate::base::shown::shown;
 use chrono::{DateTime, Local};
 use env_logger::{Builder, Logger, Target};
@@ -27,9 +28,42 @@ pub const NEXT_LINE: &str = "\0";
 /// The format of Python's `time.ctime`.
 const TIME_FORMAT: &str = "%a %b %e %H:%M:%S %Y";
 
+/// With the zone, so that a log of summer can be compared with one of winter, or of another machine.
+const ISO_FORMAT: &str = "%Y-%m-%dT%H:%M:%S%.3f%:z";
+
+/// How a line begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Name and time, as in the original.
+    Original,
+    /// The same with another time.
+    Iso,
+    /// For who adds the time: the priority as `sd-daemon(3)` has it, and the name.
+    Syslog,
+}
+
+impl Format {
+    pub const NAMES: &[&str] = &["original", "iso", "syslog"];
+
+    pub fn named(name: &str) -> Option<Format> {
+        match name {
+            "original" => Some(Format::Original),
+            "iso" => Some(Format::Iso),
+            "syslog" => Some(Format::Syslog),
+            _ => None,
+        }
+    }
+}
+
 /// Starts logging. `levels` has the name and the DEBUG_LEVEL of each pair. Call it once, before the first thread
 /// starts.
-pub fn init<'a>(file: Option<&Path>, levels: impl IntoIterator<Item = (&'a str, u8)>) -> io::Result<()> {
+pub fn init<'a>(
+    file: Option<&Path>,
+    format: Option<Format>,
+    levels: impl IntoIterator<Item = (&'a str, u8)>,
+) -> io::Result<()> {
+    let default = if file.is_none() && is_journal() { Format::Syslog } else { Format::Original };
+    FORMAT.get_or_init(|| format.unwrap_or(default));
     let sink = match file {
         Some(path) => Sink::File { path: path.to_path_buf(), file: open(path)? },
         None => Sink::Stdout,
@@ -94,22 +128,59 @@ fn builder<'a>(levels: impl IntoIterator<Item = (&'a str, u8)>) -> Builder {
         builder.filter_module(name, level);
     }
     builder.format(|out, record| {
-        let line = format_line(record.target(), &Local::now(), record.level(), &record.args().to_string());
+        let format = FORMAT.get().copied().unwrap_or(Format::Original);
+        let line = format_line(format, record.target(), &Local::now(), record.level(), &record.args().to_string());
         out.write_all(line.as_bytes())
     });
     builder
 }
 
-/// Further lines of a message begin with a tab. Only we begin one, by `NEXT_LINE`: whatever else is no plain text is escaped.
-fn format_line(name: &str, time: &DateTime<Local>, level: Level, message: &str) -> String {
+/// Further lines of a message begin with a tab; for syslog each is a message. Only we begin one, by `NEXT_LINE`: whatever else is no plain text is escaped.
+fn format_line(format: Format, name: &str, time: &DateTime<Local>, level: Level, message: &str) -> String {
+    let message = if level <= Level::Warn { without_number(message) } else { message.into() };
+    let name = shown(name);
     let severity = match level {
         Level::Error => "ERROR: ",
         Level::Warn => "WARNING: ",
         _ => "",
     };
     let lines: Vec<_> = message.trim_end().split(NEXT_LINE).map(shown).collect();
-    format!("{} {} {severity}{}\n", shown(name), time.format(TIME_FORMAT), lines.join("\n\t"))
+    match format {
+        Format::Original => format!("{name} {} {severity}{}\n", time.format(TIME_FORMAT), lines.join("\n\t")),
+        Format::Iso => format!("{name} {} {severity}{}\n", time.format(ISO_FORMAT), lines.join("\n\t")),
+        Format::Syslog => {
+            let start = format!("<{}>{name} ", priority(level));
+            format!("{start}{severity}{}\n", lines.join(&format!("\n{start}")))
+        }
+    }
 }
+
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// Whether systemd has connected standard output to the journal: then JOURNAL_STREAM has its device and inode.
+#[cfg(unix)]
+fn is_journal() -> bool {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    let meta = stdout.and_then(|stdout| stdout.metadata());
+    meta.is_ok_and(|meta| stream == format!("{}:{}", meta.dev(), meta.ino()))
+}
+
+#[cfg(windows)]
+fn is_journal() -> bool {
+    false
+}
+
+static FORMAT: OnceLock<Format> = OnceLock::new();
 
 static LOGGER: RwLock<Option<Logger>> = RwLock::new(None);
 
@@ -177,7 +248,8 @@ fn try_reopen() -> io::Result<()> {
 /// Opens the file in append mode. So several writers do not overwrite each other, and log rotation may truncate the
 /// file.
 fn open(path: &Path) -> io::Result<File> {
-    let describe = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    let describe =
+        |e: io::Error| io::Error::new(e.kind(), format!("{}: {}", path.display(), without_number(&e.to_string())));
     let mut options = OpenOptions::new();
     options.append(true).create(true);
     limit_mode(&mut options);
@@ -202,7 +274,17 @@ mod tests {
 
     fn line(level: Level, message: &str) -> String {
         let time = Local.with_ymd_and_hms(2008, 6, 1, 14, 52, 32).unwrap();
-        format_line("mydb", &time, level, message)
+        format_line(Format::Original, "mydb", &time, level, message)
+    }
+
+    #[test]
+    fn a_line_has_a_time_with_a_zone_or_none_as_one_wants() {
+        let time = Local.with_ymd_and_hms(2008, 6, 1, 14, 52, 32).unwrap();
+        let line = |format| format_line(format, "mydb", &time, Level::Warn, "a (os error 2)\0hint: b");
+        let zone = time.format("%:z");
+        assert_eq!(line(Format::Iso), format!("mydb 2008-06-01T14:52:32.000{zone} WARNING: a\n\thint: b\n"));
+        assert_eq!(line(Format::Syslog), "<4>mydb WARNING: a\n<4>mydb hint: b\n");
+        assert!(Format::NAMES.iter().all(|name| Format::named(name).is_some()));
     }
 
     #[test]

@@ -1,19 +1,20 @@
 //! Parses the command line, a verb with its options or the pairs to replicate, and runs it.
 
 mod completion;
+mod endings;
 mod help;
 mod man;
 mod text;
 
 use crate::base::error::{Error, ExitCode, Kind, Result};
-use crate::base::shown::shown;
+use crate::base::phrases::did_you_mean;
 use crate::config::files::{self, LoadedConfigs};
 use crate::config::settings::{Config, DEBUG_LEVELS};
 use crate::daemon::supervisor::{self, Failure, Mode, Reload};
 use crate::process::foreground;
-use crate::process::logger::{self, OWN_TARGET};
-use crate::process::output;
+use crate::process::logger::{self, Format, OWN_TARGET};
 use crate::process::user;
+use crate::verbs::check_config;
 use crate::verbs::compare;
 use crate::verbs::copy;
 use crate::verbs::doctor;
@@ -28,14 +29,16 @@ use crate::verbs::skip;
 use crate::verbs::status;
 use crate::verbs::switchover;
 use crate::verbs::uninstall;
-use crate::verbs::verb::{self, Call, Opt, PairSource, Value, Verb, usage};
+use crate::verbs::verb::{self, Call, JSON, Opt, PairSource, Value, Verb, usage};
+use endings::{end_verb, fail, print, report, worst};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// All verbs, in the order of the help. Replication itself has no verb.
-static VERBS: [&Verb; 21] = [
+static VERBS: [&Verb; 22] = [
     &install::VERB,
     &copy::VERB,
+    &check_config::VERB,
     &doctor::VERB,
     &status::VERB,
     &compare::COMPARE,
@@ -57,9 +60,10 @@ static VERBS: [&Verb; 21] = [
     &completion::VERB,
 ];
 
-static REPLICATION: [Opt; 4] = [
+static REPLICATION: [Opt; 5] = [
     Opt { name: "--once", value: Value::None },
     Opt { name: "--log", value: Value::Path("a file") },
+    Opt { name: "--log-format", value: Value::OneOf(Format::NAMES) },
     Opt { name: "--user", value: Value::Text("a user name") },
     Opt { name: "--debug", value: Value::Number(*DEBUG_LEVELS.start() as u64..=*DEBUG_LEVELS.end() as u64) },
 ];
@@ -81,13 +85,24 @@ pub enum Command {
 pub struct Options {
     pub once: bool,
     pub log: Option<PathBuf>,
+    /// None: that of the original, or what the journal expects.
+    pub log_format: Option<Format>,
     pub debug: Option<u8>,
     /// The user as whom the process runs after root has started it.
     pub user: Option<String>,
 }
 
-/// Parses the arguments. `variable` looks up DSN0 and DSN1 in the environment.
-pub fn parse(arguments: Vec<OsString>, variable: impl Fn(&str) -> Option<String>) -> Result<Command> {
+/// Does what the arguments say. `variable` looks up DSN0 and DSN1 in the environment.
+pub fn main(arguments: Vec<OsString>, variable: impl Fn(&str) -> Option<String>) -> ExitCode {
+    let is_json = arguments.iter().take_while(|word| *word != "--").any(|word| word == "--json");
+    match parse(arguments, variable) {
+        Ok(command) => run(command),
+        Err(error) => end_verb(&error, is_json),
+    }
+}
+
+/// Parses the arguments.
+fn parse(arguments: Vec<OsString>, variable: impl Fn(&str) -> Option<String>) -> Result<Command> {
     let first = arguments.first().and_then(|word| word.to_str());
     if first == Some("help") {
         return help_on(&arguments[1..]).map(Command::Help);
@@ -96,6 +111,7 @@ pub fn parse(arguments: Vec<OsString>, variable: impl Fn(&str) -> Option<String>
         let call = verb.parse(arguments.into_iter().skip(1).collect(), variable)?;
         return Ok(call.map_or(Command::Help(verb.help), |call| Command::Run(verb, call)));
     }
+    refuse_misspelled(first)?;
     let split = verb::split(arguments, &REPLICATION)?;
     if split.version {
         return Ok(Command::Version);
@@ -103,11 +119,15 @@ pub fn parse(arguments: Vec<OsString>, variable: impl Fn(&str) -> Option<String>
     if split.help {
         return Ok(Command::Help(help::MAIN));
     }
-    refuse_verbs(&split.words)?;
+    if !split.has_ended_options {
+        refuse_verbs(&split.words)?;
+        refuse_misspelled(split.words.first().and_then(|word| word.to_str()))?;
+    }
     let call = Call { source: verb::find_source(split.words, variable)?, changes: Vec::new(), options: split.options };
     let options = Options {
         once: call.has("--once"),
         log: call.path("--log"),
+        log_format: call.text("--log-format").and_then(Format::named),
         debug: call.number("--debug").map(|level| level as u8),
         user: call.text("--user").map(str::to_string),
     };
@@ -115,26 +135,22 @@ pub fn parse(arguments: Vec<OsString>, variable: impl Fn(&str) -> Option<String>
 }
 
 /// Runs a command and reports its errors, in the log file too if there is one.
-pub fn run(command: Command) -> ExitCode {
+fn run(command: Command) -> ExitCode {
     match command {
         Command::Help(text) => print(text),
         Command::Version => print(VERSION),
-        Command::Run(verb, call) => match foreground::run(move |control| (verb.run)(&call, control)) {
-            Ok(code) => code,
-            // The operator has pressed Ctrl-C or closed the pipe, so there is nothing to report.
-            Err(error) if error.kind() == Kind::Stopped => ExitCode::Interrupted,
-            Err(error) => report(&error),
-        },
+        Command::Run(verb, call) => {
+            let is_json = call.has(JSON.name);
+            match foreground::run(move |control| (verb.run)(&call, control)) {
+                Ok(code) => code,
+                Err(error) => end_verb(&error, is_json),
+            }
+        }
         Command::Replicate(source, options) => match drop_rights(&options) {
             Ok(()) => replicate(source, &options),
             Err(error) => report(&error),
         },
     }
-}
-
-/// Prints an error and its hint to stderr, and returns the exit code.
-pub fn report(error: &Error) -> ExitCode {
-    report_as("pyreplica", error)
 }
 
 fn find_verb(name: &str) -> Option<&'static Verb> {
@@ -146,21 +162,33 @@ fn help_on(words: &[OsString]) -> Result<&'static str> {
     match words {
         [] => Ok(help::MAIN),
         [word] if name(word).is_some() => Ok(name(word).expect("it was found").help),
-        _ => Err(usage(format!("help knows these topics: {}", VERBS.map(|verb| verb.name).join(", ")))),
+        [word, ..] => {
+            let meant = did_you_mean(&word.to_string_lossy(), VERBS.map(|verb| verb.name));
+            Err(usage(format!("help knows these topics: {}{meant}", VERBS.map(|verb| verb.name).join(", "))))
+        }
     }
 }
 
-/// Refuses a verb after an option, and a misspelled verb. Otherwise pyreplica would start to replicate the pairs that
-/// follow it.
+/// Refuses a verb after an option. Otherwise pyreplica would start to replicate the pairs that follow it.
 fn refuse_verbs(words: &[OsString]) -> Result<()> {
     for word in words.iter().filter_map(|word| word.to_str()) {
         if find_verb(word).is_some() {
             return Err(usage(format!("the verb comes first: pyreplica {word} ... (a file of that name is ./{word})")));
         }
     }
-    match words.first().and_then(|word| word.to_str()) {
-        Some(word) if word.chars().all(|c| c.is_ascii_alphabetic() || c == '-') && !Path::new(word).exists() => {
-            Err(usage(format!("{word} is neither a verb nor a file")))
+    Ok(())
+}
+
+/// Refuses a misspelled verb, before anything is said of its options.
+fn refuse_misspelled(first: Option<&str>) -> Result<()> {
+    match first {
+        Some(word)
+            if word.starts_with(|c: char| c.is_ascii_alphabetic())
+                && word.chars().all(|c| c.is_ascii_alphabetic() || c == '-')
+                && !Path::new(word).exists() =>
+        {
+            let meant = did_you_mean(word, VERBS.map(|verb| verb.name));
+            Err(usage(format!("{word} is neither a verb nor a file{meant}")))
         }
         _ => Ok(()),
     }
@@ -211,7 +239,7 @@ fn warn(loaded: &LoadedConfigs) {
 fn run_pairs(mut loaded: LoadedConfigs, mode: Mode, options: &Options, reload: Option<Reload>) -> ExitCode {
     set_level(&mut loaded, options.debug);
     let levels = loaded.configs.iter().map(|config| (config.name.as_str(), config.debug_level));
-    if let Err(e) = logger::init(options.log.as_deref(), levels) {
+    if let Err(e) = logger::init(options.log.as_deref(), options.log_format, levels) {
         return report(&Error::new(Kind::Config, None, "open the log file", e));
     }
     warn(&loaded);
@@ -237,31 +265,6 @@ fn run_pairs(mut loaded: LoadedConfigs, mode: Mode, options: &Options, reload: O
     }
 }
 
-/// Reports an error on stderr, and in the log file too if there is one: an init script discards stderr.
-fn fail(who: &str, target: &str, error: &Error, options: &Options) -> ExitCode {
-    if options.log.is_some() {
-        logger::error(target, error);
-    }
-    report_as(who, error)
-}
-
-fn report_as(who: &str, error: &Error) -> ExitCode {
-    let hint = error.hint().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
-    output::complain(&format!("{}: {error}\n{hint}", shown(who)));
-    error.exit_code()
-}
-
-fn print(text: &str) -> ExitCode {
-    // If the reader closes the pipe early, that is no error.
-    drop(output::print(text));
-    ExitCode::Success
-}
-
-/// The highest code. The help says so.
-fn worst(codes: impl Iterator<Item = ExitCode>) -> ExitCode {
-    codes.max_by_key(|code| *code as u8).unwrap_or(ExitCode::Success)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,9 +284,10 @@ mod tests {
 
     #[test]
     fn two_connection_strings_are_a_pair_and_options_stand_anywhere() {
-        let options = Options { once: true, log: Some("l".into()), debug: Some(3), user: None };
+        let options =
+            Options { once: true, log: Some("l".into()), log_format: Some(Format::Iso), debug: Some(3), user: None };
         assert_eq!(
-            parsed(&["--debug=3", "host=a", "--log", "l", "postgres://b", "--once"]).unwrap(),
+            parsed(&["--debug=3", "host=a", "--log", "l", "postgres://b", "--once", "--log-format=iso"]).unwrap(),
             Command::Replicate(pair("host=a", "host=b"), options)
         );
     }
@@ -313,6 +317,9 @@ mod tests {
             let declared = |option: &&Opt| verb.help.contains(&format!("  {}", option.name));
             assert!(verb.options.iter().all(|option| declared(&option)), "{}", verb.help);
         }
+        for line in VERBS.iter().flat_map(|verb| verb.help.lines()).chain(help::MAIN.lines()) {
+            assert!(line.chars().count() <= 80, "wider than a terminal: {line}");
+        }
         assert_eq!(parsed(&["-V"]).unwrap(), Command::Version);
     }
 
@@ -322,8 +329,15 @@ mod tests {
         assert_eq!((verb.name, &call.source), ("doctor", &PairSource::Files(vec!["./doctor".into()])));
         assert!(error(&["--debug", "3", "doctor", "x.conf"]).contains("the verb comes first"));
         assert!(error(&["x.conf", "doctor"]).contains("the verb comes first"));
-        assert!(error(&["docter", "x.conf"]).contains("docter is neither a verb nor a file"));
+        assert!(error(&["docter", "x.conf"]).contains("docter is neither a verb nor a file: did you mean doctor?"));
         assert!(matches!(parsed(&["./doctor"]).unwrap(), Command::Replicate(..)));
+        let files = |words: &[&str]| PairSource::Files(words.iter().map(PathBuf::from).collect());
+        let Command::Replicate(source, options) = parsed(&["--once", "--", "doctor", "--once"]).unwrap() else {
+            panic!()
+        };
+        assert_eq!((source, options.once), (files(&["doctor", "--once"]), true));
+        let Command::Run(_, call) = parsed(&["status", "--json", "--", "-x.conf"]).unwrap() else { panic!() };
+        assert_eq!((&call.source, call.has("--json")), (&files(&["-x.conf"]), true));
     }
 
     #[test]
@@ -336,14 +350,16 @@ mod tests {
         assert!(error(&["host=a", "x.conf"]).contains("two connection strings"));
         assert!(error(&["install"]).contains("one connection string"));
         assert!(error(&["install", "host=a", "--once"]).contains("unknown option --once"));
-        assert!(error(&["help", "me"]).contains("topics: install, copy, doctor"));
+        assert!(error(&["help", "me"]).contains("topics: install, copy, check-config"));
+        assert!(error(&["help", "statsu"]).ends_with(": did you mean status?"));
+        assert!(error(&["--onec"]).ends_with("unknown option --onec: did you mean --once?"));
     }
 
     #[test]
     fn an_error_about_a_connection_string_names_the_side() {
         assert_eq!(
             error(&["host=a", "hots=b"]),
-            "slave: cannot understand the connection string: unknown keyword \"hots\""
+            "slave: cannot understand the connection string: unknown keyword \"hots\": did you mean host?"
         );
     }
 }

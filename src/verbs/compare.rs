@@ -191,11 +191,15 @@ fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
     if dry && !settings.json {
         servers.clear_progress();
         output::print("COMMIT;\n")?;
-    } else {
+    } else if !settings.json {
         print(&report, &settings)?;
     }
     if let Some(rejoin) = rejoin {
         end_rejoin(rejoin, &mut servers, &report)?;
+    }
+    if settings.json {
+        // There is one document, of this or of an error.
+        print(&report, &settings)?;
     }
     Ok(report.exit_code())
 }

@@ -6,6 +6,7 @@
 //! | `verb` | the type of a verb: its options, its help, its function |
 //! | `install`, `copy` | prepare a master; fill a slave |
 //! | `doctor`, `status`, `compare` | check the pairs; `compare` also has `repair` |
+//! | `check_config` | checks config files without servers |
 //! | `pause`, `pending`, `skip`, `retry` | put tables on hold; show, skip or retry changes that cannot be replayed |
 //! | `switchover`, `failover` | change who is the master; `failover` also has `failback` |
 //! | `protect` | keeps writers off a slave; it also has `unprotect` |
@@ -20,6 +21,7 @@ pub mod verb;
 pub mod install;
 pub mod doctor;
 pub mod status;
+pub mod check_config;
 pub mod compare;
 pub mod copy;
 pub mod pause;

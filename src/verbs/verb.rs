@@ -10,6 +10,7 @@
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::names::Side;
+use crate::base::phrases::did_you_mean;
 use crate::config::dsn::Dsn;
 use crate::config::files::{self, LoadedConfigs};
 use crate::config::settings::Config;
@@ -98,6 +99,8 @@ pub struct Split {
     pub words: Vec<OsString>,
     pub help: bool,
     pub version: bool,
+    /// All words after `--` are none.
+    pub has_ended_options: bool,
     pub options: Vec<(&'static str, Option<OsString>)>,
 }
 
@@ -229,7 +232,11 @@ pub fn split(arguments: Vec<OsString>, options: &'static [Opt]) -> Result<Split>
     let mut rest = arguments.into_iter().peekable();
     while let Some(word) = rest.next() {
         let text = word.to_str().unwrap_or_default();
-        if !text.starts_with('-') {
+        if text == "--" && !split.has_ended_options {
+            split.has_ended_options = true;
+            continue;
+        }
+        if split.has_ended_options || !text.starts_with('-') {
             split.words.push(word);
             continue;
         }
@@ -250,7 +257,10 @@ pub fn split(arguments: Vec<OsString>, options: &'static [Opt]) -> Result<Split>
             }
             ("-h" | "--help", None) if attached.is_none() => split.help = true,
             ("-V" | "--version", None) if attached.is_none() => split.version = true,
-            _ => return Err(usage(format!("unknown option {name}"))),
+            _ => {
+                let known = options.iter().map(|option| option.name).chain(["--help", "--version"]);
+                return Err(usage(format!("unknown option {name}{}", did_you_mean(name, known))));
+            }
         }
     }
     Ok(split)
@@ -292,7 +302,10 @@ fn checked(name: &str, kind: &Value, given: Option<OsString>) -> Result<OsString
         Value::Number(range) | Value::Optional(range) => {
             (is_in(range), format!("a number from {} to {}", range.start(), range.end()))
         }
-        Value::OneOf(words) => (text.is_some_and(|text| words.contains(&text)), words.join(" or ")),
+        Value::OneOf(words) => {
+            let meant = did_you_mean(text.unwrap_or_default(), words.iter().copied());
+            (text.is_some_and(|text| words.contains(&text)), format!("{}{meant}", words.join(" or ")))
+        }
     };
     given.filter(|_| is_right).ok_or_else(|| usage(format!("{name} needs {wanted}")))
 }
@@ -352,6 +365,7 @@ mod tests {
     #[test]
     fn an_unknown_option_or_a_wrong_value_is_refused() {
         assert_eq!(error(&["--once"]), "unknown option --once");
+        assert_eq!(error(&["--tabel", "t"]), "unknown option --tabel: did you mean --table?");
         assert_eq!(error(&["--json=1"]), "--json takes no value");
         assert_eq!(error(&["--table"]), "--table needs a table");
         assert_eq!(error(&["--jobs", "9"]), "--jobs needs a number from 1 to 8");

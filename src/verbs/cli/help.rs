@@ -15,6 +15,7 @@ usage:
 verbs:
   pyreplica install DSN            prepare the master: log table and triggers
   pyreplica copy [PAIR]            fill a slave while clients use the master
+  pyreplica check-config [PAIRS]   check config files, without servers
   pyreplica doctor [PAIRS]         check everything that replication needs
   pyreplica status [PAIRS]         show the state of each pair
   pyreplica compare [PAIRS]        check whether both sides have the same rows
@@ -42,10 +43,15 @@ verb comes first. For a file that has the name of a verb, write ./VERB.
 options of replication:
   --once        replay what is pending, then end (for cron)
   --log FILE    write the log to FILE (default: stdout)
+  --log-format FORMAT
+                original: NAME Sun Jun  1 14:52:32 2008 MESSAGE (the default);
+                iso: the time as 2008-06-01T14:52:32.000+02:00; syslog: no time,
+                and the severity in front as <4>, for journald (the default if
+                stdout is the journal) and for logger --prio-prefix
   --user NAME   run as this user, if root starts the process
   --debug N     0 nothing but warnings and errors, 1 what is being done,
-                2 the statements too, 3 very verbose (default: DEBUG_LEVEL
-                of the config file, or 2)
+                2 the statements and their values too, 3 very verbose
+                (default: DEBUG_LEVEL of the config file, or 1)
   -h, --help    print this
   -V, --version print the version, the commit and the compiler
 
@@ -65,8 +71,8 @@ exit codes (of several pairs that failed, the highest):
   0 success, or stopped by a signal    4 the master, or the way to it
   1 a bug in pyreplica                 5 the slave, or the way to it
   2 wrong usage                        6 a change that cannot be replayed
-  3 wrong config file or DSN           7 another daemon replicates this pair,
-                                         or it is paused
+  3 wrong config file or DSN,          7 another daemon replicates this pair,
+    or a file cannot be written          or it is paused
 verbs have these too:
   8 nothing worse than a warning       130 interrupted before the end
   9 something is wrong
