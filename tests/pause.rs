@@ -73,12 +73,14 @@ fn a_paused_table_waits_while_the_others_go_on() {
     assert_eq!(pair.on_slave("select count(*) from u"), ["2"]);
     let empty = pair.on_slave(r#"select (select count(*) from t) + (select count(*) from parts) + (select count(*) from "odd one"."Ta""ble")"#);
     assert_eq!(empty, ["0"]);
+    daemon.wait_log("Holding the changes of public.t: it is paused");
     assert_says(&pair.done(&["resume"]), &["was not paused"]);
     let said = pair.done(&[&["resume"], &tables[..]].concat());
     assert_says(&said, &["public.t: goes on, 54 changes replayed", "public.parts: goes on, 1 change"]);
     pair.assert_equal();
     pair.run("truncate t; insert into parts values (2, 'p')");
     pair.wait_caught_up();
+    daemon.wait_log("Going on with public.t: its pause has ended");
     pair.assert_equal();
     assert_eq!(pair.on_slave("select count(*) from replica_held"), ["0"]);
     assert!(daemon.terminate().success());
