@@ -67,6 +67,16 @@ fn nothing_of_pyreplica_is_left_on_either_side_and_all_else_is() {
         let finished = uninstall(&pair, dsn, &["--yes"]);
         assert_says(&finished.output, &["nothing of pyreplica is there"]);
         assert_eq!(finished.code(), 0);
+
+        // For programs there is one document, of installing too.
+        let parsed = |output: &str| serde_json::from_str::<serde_json::Value>(output).unwrap();
+        let installed = run(&pair.dir().join("install.log"), &["install", "--json", dsn], &[]).output;
+        assert_eq!(parsed(&installed)["installed"], true, "{installed}");
+        for expected in [true, false] {
+            let document = parsed(&uninstall(&pair, dsn, &["--yes", "--json"]).output);
+            let removed = document["removed"].as_array().unwrap();
+            assert_eq!(removed.iter().any(|one| one["name"] == "public.replica_log"), expected, "{document}");
+        }
     }
     pair.run("insert into t values (2, 'not logged')");
     pair.run_on_slave("insert into t values (3, 'not fenced')");

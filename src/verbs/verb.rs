@@ -141,7 +141,10 @@ impl Verb {
                     Ok(PairSource::Topic(topics.iter().copied().find(|topic| word == topic)))
                 }
                 _ if topics.is_empty() => Err(usage(format!("{} takes no further words", self.name))),
-                _ => Err(usage(format!("{} knows these: {}", self.name, topics.join(", ")))),
+                [word, ..] => {
+                    let meant = did_you_mean(&word.to_string_lossy(), topics.iter().copied());
+                    Err(usage(format!("{} knows these: {}{meant}", self.name, topics.join(", "))))
+                }
             },
         };
         Ok(Some(Call { source: source.map_err(hint)?, changes, options: split.options }))

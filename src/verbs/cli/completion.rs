@@ -22,7 +22,7 @@ values, config files and the names of scripts.
 example:
   pyreplica completion bash > /usr/share/bash-completion/completions/pyreplica
   pyreplica completion zsh > /usr/share/zsh/vendor-completions/_pyreplica
-  pyreplica completion fish > /usr/share/fish/vendor_completions.d/pyreplica.fish
+  pyreplica completion fish > ~/.config/fish/completions/pyreplica.fish
 ";
 
 fn run(call: &Call, _control: &Control) -> Result<ExitCode> {
