@@ -48,8 +48,8 @@ impl TextTable {
         self.rows.is_empty()
     }
 
-    /// The table as the terminal has room for it: lines with columns, or the rows one below the other. What no person looks at
-    /// always has columns.
+    /// The table as the terminal has room for it: the last column over several lines, or the cells below each other. What no person
+    /// looks at has a line for each row.
     pub fn text(&self) -> String {
         self.text_within(terminal::columns(Stream::Stdout))
     }
@@ -62,7 +62,7 @@ impl TextTable {
     fn text_or_within(&self, headings: &[&str], columns: Option<usize>) -> String {
         let room = columns.unwrap_or(usize::MAX);
         let narrow = self.only(headings);
-        if self.width() > room && narrow.width() <= room { narrow.lines() } else { self.text_within(columns) }
+        if self.width() > room && narrow.width() <= room { narrow.lines(room) } else { self.text_within(columns) }
     }
 
     fn only(&self, headings: &[&str]) -> TextTable {
@@ -77,9 +77,13 @@ impl TextTable {
     }
 
     fn text_within(&self, columns: Option<usize>) -> String {
-        match columns {
-            Some(columns) if self.width() > columns => self.records(columns),
-            _ => self.lines(),
+        let columns = columns.unwrap_or(usize::MAX);
+        let last = self.widths().last().copied().unwrap_or(0);
+        let is_last_text = self.right.last() == Some(&false);
+        match self.width() {
+            width if width <= columns => self.lines(last),
+            width if is_last_text && width - last + LEAST_ROOM <= columns => self.lines(columns + last - width),
+            _ => self.records(columns),
         }
     }
 
@@ -101,14 +105,11 @@ impl TextTable {
         let records = self.rows.iter().map(|row| {
             let mut text = String::new();
             for (heading, cell) in self.headings.iter().zip(row) {
-                let letters: Vec<char> = cell.chars().collect();
                 let mut head = heading.as_str();
-                for part in letters.chunks(room) {
-                    text += &format!("{head:indent$}{}\n", part.iter().collect::<String>());
+                for piece in pieces(cell, room) {
+                    text += format!("{head:indent$}{piece}").trim_end();
+                    text.push('\n');
                     head = "";
-                }
-                if letters.is_empty() {
-                    text += &format!("{heading}\n");
                 }
             }
             text
@@ -116,7 +117,8 @@ impl TextTable {
         records.collect::<Vec<String>>().join("\n")
     }
 
-    fn lines(&self) -> String {
+    /// A line for each row, or several if the last cell has no room in one.
+    fn lines(&self, room: usize) -> String {
         let lines = || std::iter::once(&self.headings).chain(&self.rows);
         let widths = self.widths();
         let mut text = String::new();
@@ -125,13 +127,33 @@ impl TextTable {
             for (column, cell) in line.iter().enumerate() {
                 let padding = " ".repeat(widths[column] - cell.chars().count());
                 row += if column > 0 { "  " } else { "" };
-                row += &if self.right[column] { padding + cell } else { cell.clone() + &padding };
+                if column + 1 == self.headings.len() && !self.right[column] {
+                    let indent = row.chars().count();
+                    row += &pieces(cell, room).join(&format!("\n{:indent$}", ""));
+                } else {
+                    row += &if self.right[column] { padding + cell } else { cell.clone() + &padding };
+                }
             }
             text += row.trim_end();
             text.push('\n');
         }
         text
     }
+}
+
+/// Divides a text into pieces of at most so many characters, at blanks if there are any. There is at least one.
+fn pieces(text: &str, room: usize) -> Vec<String> {
+    let letters: Vec<char> = text.chars().collect();
+    let mut pieces = Vec::new();
+    let mut rest = &letters[..];
+    while rest.len() > room.max(1) {
+        let blank = rest[..=room.max(1)].iter().rposition(|c| *c == ' ').filter(|blank| *blank > 0);
+        let (piece, behind) = rest.split_at(blank.unwrap_or(room.max(1)));
+        pieces.push(piece.iter().collect());
+        rest = if blank.is_some() { &behind[1..] } else { behind };
+    }
+    pieces.push(rest.iter().collect());
+    pieces
 }
 
 /// Writes lines to stdout, of which nothing but text reaches the terminal. The caller escapes what stands within a
@@ -312,16 +334,21 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_is_wider_than_the_terminal_has_its_cells_below_each_other() {
+    fn a_table_that_is_wider_than_the_terminal_has_more_lines() {
         let mut table = TextTable::new(&[">ID", "STATE", "SQL"]);
         table.row(["7", "", "insert into t values (1, 2)"]);
         table.row(["8", "waits", "x"]);
         assert_eq!(table.text_within(Some(42)), table.text_within(None));
+        assert_eq!(
+            table.text_within(Some(34)),
+            "ID  STATE  SQL\n 7         insert into t values\n           (1, 2)\n 8  waits  x\n"
+        );
+        assert_eq!(pieces("abcdef g", 3), ["abc", "def", "g"]);
         assert_eq!(table.text_or_within(&["ID", "STATE"], Some(20)), "ID  STATE\n 7\n 8  waits\n");
         assert_eq!(table.text_or_within(&["ID", "STATE"], Some(5)), table.text_within(Some(5)));
         assert_eq!(
             table.text_within(Some(27)),
-            "ID     7\nSTATE\nSQL    insert into t values\n        (1, 2)\n\nID     8\nSTATE  waits\nSQL    x\n"
+            "ID     7\nSTATE\nSQL    insert into t values\n       (1, 2)\n\nID     8\nSTATE  waits\nSQL    x\n"
         );
     }
 

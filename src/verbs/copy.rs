@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(
             [80, 70].map(|room| line(&board, room)),
             [
-                "[###..........] 25%  3 of 12 tables  1,234,567 rows  84.0 MB  2.8 MB/s  1:30 left",
+                "[###.........] 25%  3 of 12 tables  1,234,567 rows  84.0 MB  2.8 MB/s  1:30 left",
                 "25%  3 of 12 tables  1,234,567 rows  84.0 MB  2.8 MB/s  1:30 left"
             ]
         );
