@@ -1,6 +1,7 @@
 //! A pair, or a table of it, held back for a while: what others change goes on, what was held is replayed in order, once.
 
 use crate::harness::{Pair, assert_says};
+use std::process::Command;
 
 fn pair() -> Pair {
     let pair = Pair::new();
@@ -53,6 +54,21 @@ fn a_drain_of_a_paused_pair_says_so() {
     pair.done(&["resume"]);
     pair.once();
     pair.assert_equal();
+}
+
+#[test]
+fn a_program_learns_which_pairs_are_paused_although_another_one_cannot_be() {
+    let pair = pair();
+    let good = pair.config_file("");
+    let bad = pair.dir().join("bad.conf");
+    std::fs::write(&bad, "[MAIN]\nNAME=bad\nDSN0=host=127.0.0.1 port=9\nDSN1=host=127.0.0.1 port=9\n").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_pyreplica")).args(["pause", "--json"]).args([&good, &bad]).output();
+    let output = output.unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &document["exit_code"]), (Some(4), &serde_json::json!(4)), "{document}");
+    assert_eq!(document["results"][0]["outcome"], "paused", "{document}");
+    assert_eq!(document["error"]["side"], "master", "{document}");
+    pair.done(&["resume"]);
 }
 
 #[test]

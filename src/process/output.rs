@@ -197,18 +197,29 @@ pub fn print_json(document: &Json) -> Result<()> {
 }
 
 /// Prints the error with which a verb ends, in one form for all verbs. Does nothing if the verb has printed its document.
-pub fn print_json_error(error: &Error, code: ExitCode) -> Result<()> {
+pub fn print_json_error(error: &Error) -> Result<()> {
     if HAS_DOCUMENT.load(Ordering::Relaxed) {
         return Ok(());
     }
-    print_json(&json!({
-        "error": {
+    print_json_so_far(json!({}), Some(error))
+}
+
+/// Prints what a verb has done for several pairs, with the error that has ended it before the last one.
+pub fn print_json_so_far(mut document: Json, error: Option<&Error>) -> Result<()> {
+    if let Some(error) = error {
+        document["error"] = json!({
             "message": error.to_string(), "side": error.side().map(|side| side.to_string()), "operation": error.operation(),
             "detail": error.detail(), "hint": error.hint(), "sqlstate": error.code(),
             "change": error.change().map(|(id, _)| id.0),
-        },
-        "exit_code": code as u8,
-    }))
+        });
+        document["exit_code"] = json!(exit_code(error) as u8);
+    }
+    print_json(&document)
+}
+
+/// The exit code of a verb that ends with this error. If the operator has pressed Ctrl-C or closed the pipe, that is no success.
+pub fn exit_code(error: &Error) -> ExitCode {
+    if error.kind() == Kind::Stopped { ExitCode::Interrupted } else { error.exit_code() }
 }
 
 /// Whether this process has printed a document.

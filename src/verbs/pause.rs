@@ -97,12 +97,27 @@ fn for_each(
     call: &Call,
     control: &Control,
     verb: &str,
-    mut act: impl FnMut(&mut Release, &str, &mut ProgressLine) -> Result<(String, u64)>,
+    act: impl FnMut(&mut Release, &str, &mut ProgressLine) -> Result<(String, u64)>,
 ) -> Result<ExitCode> {
     let configs = if call.has("--table") { vec![call.pair()?] } else { all(call)? };
     let mut documents: Vec<Json> = Vec::new();
+    let done = for_these(&configs, call, control, verb, act, &mut documents);
+    if call.has("--json") {
+        output::print_json_so_far(json!({ "results": documents }), done.as_ref().err())?;
+    }
+    done.map(|()| ExitCode::Success)
+}
+
+fn for_these(
+    configs: &[Config],
+    call: &Call,
+    control: &Control,
+    verb: &str,
+    mut act: impl FnMut(&mut Release, &str, &mut ProgressLine) -> Result<(String, u64)>,
+    documents: &mut Vec<Json>,
+) -> Result<()> {
     let mut progress = ProgressLine::default();
-    for config in &configs {
+    for config in configs {
         let mut release = Release::open(config, verb, control)?;
         let tables = call.texts("--table").map(|table| find_table(&mut release.master, table));
         let mut relations = tables.collect::<Result<Vec<String>>>()?;
@@ -125,10 +140,7 @@ fn for_each(
             output::print(&format!("{}\n", shown(&format!("{}{what}: {outcome}", config.name))))?;
         }
     }
-    if call.has("--json") {
-        output::print_json(&json!({ "results": documents }))?;
-    }
-    Ok(ExitCode::Success)
+    Ok(())
 }
 
 fn all(call: &Call) -> Result<Vec<Config>> {

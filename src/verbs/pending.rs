@@ -57,19 +57,20 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let loaded = call.pairs();
     let limit = call.number("--limit").unwrap_or(LIMIT) as i64;
     let mut documents: Vec<Json> = Vec::new();
-    for config in &loaded.configs {
+    let done = loaded.configs.iter().try_for_each(|config| {
         let found = Found::of(config, limit, control)?;
         if call.has("--json") {
             documents.push(found.json(&config.name));
-        } else {
-            output::print(&found.text(&config.name))?;
+            return Ok(());
         }
-    }
+        output::print(&found.text(&config.name))
+    });
+    let unusable: Vec<String> = loaded.errors.iter().map(Error::to_string).collect();
+    let done = done.and(loaded.errors.into_iter().next().map_or(Ok(ExitCode::Success), Err));
     if call.has("--json") {
-        let unusable: Vec<String> = loaded.errors.iter().map(Error::to_string).collect();
-        output::print_json(&json!({ "pairs": documents, "unusable": unusable }))?;
+        output::print_json_so_far(json!({ "pairs": documents, "unusable": unusable }), done.as_ref().err())?;
     }
-    loaded.errors.into_iter().next().map_or(Ok(ExitCode::Success), Err)
+    done
 }
 
 struct Shown {

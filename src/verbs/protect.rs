@@ -77,17 +77,18 @@ fn for_each(
         return Err(error);
     }
     let mut documents: Vec<Json> = Vec::new();
-    for config in &loaded.configs {
+    let done = loaded.configs.iter().try_for_each(|config| {
         let (outcome, text) = act(config)?;
         documents.push(
             json!({ "pair": config.name, "slave": outcome.slave, "tables": outcome.tables, "before": outcome.before }),
         );
-        if !call.has("--json") {
-            output::print(&format!("{}\n", shown(&format!("{}: {text}", config.name))))?;
+        if call.has("--json") {
+            return Ok(());
         }
-    }
+        output::print(&format!("{}\n", shown(&format!("{}: {text}", config.name))))
+    });
     if call.has("--json") {
-        output::print_json(&json!({ "pairs": documents }))?;
+        output::print_json_so_far(json!({ "pairs": documents }), done.as_ref().err())?;
     }
-    Ok(ExitCode::Success)
+    done.map(|()| ExitCode::Success)
 }

@@ -46,7 +46,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let mut documents: Vec<Json> = Vec::new();
     let mut table = TextTable::new(&["PAIR", ">TRANSACTION", ">CHANGES", "OUTCOME"]);
     let mut worst = ExitCode::Success;
-    for config in &configs {
+    let done = configs.iter().try_for_each(|config| {
         let mut release = Release::open(config, "retry", control)?;
         // If the operator has corrected the slave by hand, the daemon tries again at once too.
         release.notify()?;
@@ -71,16 +71,19 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
                 "warnings": warnings,
             }));
         }
-    }
+        Ok(())
+    });
+    let unusable: Vec<String> = loaded.errors.iter().map(Error::to_string).collect();
+    let done = done.and(loaded.errors.into_iter().next().map_or(Ok(worst), Err));
     if call.has("--json") {
-        let unusable: Vec<String> = loaded.errors.iter().map(Error::to_string).collect();
-        output::print_json(&json!({ "transactions": documents, "unusable": unusable }))?;
-    } else if table.is_empty() {
-        output::print("nothing is in quarantine\n")?;
-    } else {
+        let document = json!({ "transactions": documents, "unusable": unusable });
+        output::print_json_so_far(document, done.as_ref().err())?;
+    } else if !table.is_empty() {
         output::print(&table.text())?;
+    } else if done.is_ok() {
+        output::print("nothing is in quarantine\n")?;
     }
-    loaded.errors.into_iter().next().map_or(Ok(worst), Err)
+    done
 }
 
 fn text_of(error: &Error) -> String {

@@ -14,14 +14,13 @@ pub(super) fn report(error: &Error) -> ExitCode {
 /// The same for a verb. A program gets the error as a document too, unless it has got one: there is one in any case.
 pub(super) fn end_verb(error: &Error, is_json: bool) -> ExitCode {
     // If the operator has pressed Ctrl-C or closed the pipe, there is nothing to tell a person.
-    let code = match error.kind() {
-        Kind::Stopped => ExitCode::Interrupted,
-        _ => report(error),
-    };
-    if is_json {
-        drop(output::print_json_error(error, code));
+    if error.kind() != Kind::Stopped {
+        report(error);
     }
-    code
+    if is_json {
+        drop(output::print_json_error(error));
+    }
+    output::exit_code(error)
 }
 
 /// Reports an error on stderr, and in the log file too if there is one: an init script discards stderr.
