@@ -7,11 +7,15 @@ use postgres::config::TargetSessionAttrs;
 use postgres::{Client, NoTls};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 const CLIENTS: usize = 4;
 /// With two-phase commit and without.
 const SWITCHES: [usize; 2] = [20, 8];
 const ACCOUNTS: usize = 20;
+
+/// Between two attempts of a client. Without it they would use the processors up, which the servers need too.
+const PAUSE: Duration = Duration::from_millis(4);
 
 /// Where something dies, in turn. There are five of each kind of turn, so that every fault comes to every step.
 const STEPS: [&str; 3] = ["switch drained", "switch noted", "switch old committed"];
@@ -60,6 +64,7 @@ fn transfer(client: &mut Client, id: &str, from: i32, to: i32) -> Result<(), pos
 fn work(pair: &Pair, number: usize, end: &AtomicBool, count: &AtomicUsize) -> Vec<String> {
     let (mut session, mut seen, mut is_unsure) = (None, Vec::new(), false);
     while !end.load(Ordering::SeqCst) || is_unsure {
+        thread::sleep(PAUSE);
         let Some(client) = session.as_mut() else {
             session = connect(pair);
             continue;

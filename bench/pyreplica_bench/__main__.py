@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from . import capture, clusters, processes, replay, report, scale, schema_changes, sizes, switchover, triggers
+from . import capture, clusters, many_tables, processes, replay, report, scale, schema_changes, sizes, switchover, triggers
 from .samples import Samples
 
-SECTIONS = ("capture", "tpcb", "replay", "latency", "idle", "scale", "switchover", "ddl")
+SECTIONS = ("capture", "tpcb", "replay", "latency", "idle", "scale", "tables", "switchover", "ddl")
 # What --only says, by the parts of the replay's round.
 PARTS = {"replay": ["bulk", "backlog"], "latency": ["latency"], "idle": ["idle"]}
 
@@ -88,6 +88,8 @@ def run_sections(servers, chosen, samples, options):
         ("replay", parts and peers, lambda: replay.measure(servers, chosen, samples, peers, parts)),
         ("idle", "idle" in parts, lambda: replay.measure_bare_idle(servers, chosen, samples)),
         ("scale", "scale" in options.only and "pyreplica" in peers, lambda: scale.measure(servers, chosen, samples)),
+        ("tables", "tables" in options.only and "pyreplica" in peers,
+         lambda: many_tables.measure(servers, chosen, samples)),
         ("switchover", switching and "switchover" in options.only,
          lambda: switchover.measure(servers, chosen, samples, switching)),
         ("ddl", "ddl" in options.only and "pyreplica" in peers,

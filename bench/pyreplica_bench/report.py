@@ -2,7 +2,7 @@
 
 import statistics
 
-from . import plots, schema_changes, targets
+from . import many_tables, plots, schema_changes, targets
 from .capture import OPERATIONS
 from .samples import figure
 from .scale import OPEN
@@ -180,6 +180,15 @@ def ddl(samples):
             " over the one before.\n\n" + table(["", "no pyreplica", "pyreplica", "and schema changes", "times"], rows))
 
 
+def tables(samples):
+    cases = list(dict.fromkeys(sample["case"] for sample in samples.values if sample["section"] == many_tables.SECTION))
+    took = lambda case, verb: samples.median(many_tables.SECTION, case, verb, "s")
+    rows = [[f"`{verb}`", *(figure(took(case, verb)) for case in cases),
+             times(targets.ratio(took(cases[-1], verb), took(cases[0], verb)))] for verb in many_tables.VERBS]
+    return ("Seconds that the verbs take which look at every table; the tables are empty. *Times*: the last column over the first.\n\n"
+            + table(["", *cases, "times"], rows))
+
+
 def scatter(values):
     return f"{figure(statistics.median(values))} ({figure(min(values))} to {figure(max(values))})" if values else "-"
 
@@ -242,6 +251,7 @@ SECTIONS = [
     ("Replay", ["backlog", "bulk"], replay, "replay.svg"),
     ("Latency", ["latency"], latency, "latency.svg"),
     ("Scale", ["scale"], scale, "scale.svg"),
+    ("Many tables", [many_tables.SECTION], tables, None),
     ("Idle", ["idle"], idle, None),
     ("Switchover", ["switchover"], switchover, None),
     ("Schema changes", [schema_changes.SECTION], ddl, None),

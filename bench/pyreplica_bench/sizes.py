@@ -37,6 +37,8 @@ class Sizes:
     switchover_tables: int = 100
     # Schema changes: how often each statement is executed in a round.
     schema_changes: int = 200
+    # Many tables: how many the verbs look at.
+    many_tables: tuple = (1_000, 10_000)
     # How long a peer may take for one measurement before it is given up, in seconds.
     patience: int = 300
 
@@ -47,7 +49,7 @@ QUICK = Sizes(
     tpcb_scale=2, tpcb_seconds=2, tpcb_rounds=1,
     backlog=2_000, replay_bulk_rows=5_000, latency_transactions=40, replay_rounds=1,
     scale_backlogs=(1_000, 10_000), spread=2_000, scale_tables=(1, 20), scale_slaves=(1, 2), scale_pairs=(1, 5),
-    switchovers=2, switchover_pause=2, switchover_clients=4, switchover_rate=200, switchover_tables=10, schema_changes=10,
+    switchovers=2, switchover_pause=2, switchover_clients=4, switchover_rate=200, switchover_tables=10, schema_changes=10, many_tables=(20, 200),
     idle_seconds=5, settle_seconds=2, patience=90)
 
 
