@@ -37,7 +37,7 @@ create or replace function public.py_log_forget() returns void language sql secu
     set search_path = pg_catalog, pg_temp
 as $py_log_forget$
     update public.replica_table t set gone = now()
-     where t.gone is null and not exists (select from pg_class c where c.oid = coalesce(t.relation, to_regclass(t.name)));
+     where t.gone is null and t.relation is not null and not exists (select from pg_class c where c.oid = t.relation);
     delete from public.replica_table t
      where t.gone < coalesce((select l.ts from public.replica_log l order by l.id limit 1), 'infinity')
        and not exists (select from pg_class c where c.oid = t.relation);
