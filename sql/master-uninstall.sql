@@ -14,8 +14,11 @@ do $check$
 declare
     prepared text;
 begin
+    -- Anybody may give such a name to a transaction of his. A daemon's role may write its table.
     select string_agg(gid, ', ') into prepared
-      from pg_prepared_xacts where database = current_database() and gid like 'pyreplica:%';
+      from pg_prepared_xacts
+     where database = current_database() and gid like 'pyreplica:%'
+       and has_table_privilege(owner, to_regclass('public.replica_slave')::oid, 'update');
     if prepared is not null then
         raise exception 'in-doubt transactions of a replica: %', prepared
             using errcode = 'object_in_use', hint = 'Start pyreplica once more, it settles them; then stop it and uninstall.';

@@ -105,3 +105,24 @@ fn a_working_daemon_or_an_object_of_somebody_else_keeps_everything_as_it_is() {
     assert_says(&finished.output, &["public.replica_hold belongs to", "who is not known to have installed pyreplica"]);
     assert_eq!(pair.on_slave("select count(*) from replica_progress"), ["1"]);
 }
+
+/// Anybody may prepare a transaction under a name that looks like ours.
+#[test]
+fn a_strangers_prepared_transaction_keeps_nothing_from_being_uninstalled() {
+    let pair = Pair::new().with_a_table();
+    pair.run("insert into t values (1, 'a')");
+    pair.once();
+    let stranger = format!("{}_stranger", pair.name);
+    for (mut session, dsn) in [(pair.slave(), &pair.slave_dsn), (pair.master(), &pair.master_dsn)] {
+        let mut run = |sql: &str| session.batch_execute(sql).unwrap_or_else(|error| panic!("{error:?}: {sql}"));
+        run(&format!("create role {stranger}"));
+        run(&format!("set role {stranger}"));
+        run("begin; select txid_current()");
+        run("prepare transaction 'pyreplica:db:replicated:slave:1:0:0'");
+        run("reset role; set application_name = 'test'");
+        let finished = uninstall(&pair, dsn, &["--yes"]);
+        run("rollback prepared 'pyreplica:db:replicated:slave:1:0:0'");
+        run(&format!("drop role {stranger}"));
+        assert!(finished.status.success(), "{}", finished.output);
+    }
+}
