@@ -51,6 +51,7 @@ use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
 use making::Task;
 use registering::{announce, defer_indexes, register, write_batch};
+use std::collections::HashSet;
 
 pub use load::{CopyProgress, LoadedTable};
 pub use making::Making;
@@ -340,13 +341,9 @@ fn check_slave(options: &CopyOptions, slave: &mut Session, plans: &[CopyPlan], b
     if options.truncate {
         return Ok(());
     }
-    let mut full = Vec::new();
-    for plan in plans.iter().filter(|plan| !begun.contains(&plan.relation)) {
-        let look = format!("SELECT FROM {} LIMIT 1", plan.target);
-        if !slave.text_rows("look whether the tables are empty", &look)?.is_empty() {
-            full.push(plan.relation.clone());
-        }
-    }
+    let begun: HashSet<&String> = begun.iter().collect();
+    let looked_at = plans.iter().filter(|plan| !begun.contains(&plan.relation));
+    let full = plan::filled(slave, looked_at.map(|plan| (plan.relation.as_str(), plan.target.as_str())))?;
     if full.is_empty() {
         return Ok(());
     }

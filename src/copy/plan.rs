@@ -123,6 +123,18 @@ pub fn choose(master: &mut Session, pairs: &Tables, wanted: &[String]) -> Result
     Ok((copied, notes))
 }
 
+/// Those of these tables that have rows; each with its name for the slave.
+pub fn filled<'a>(slave: &mut Session, tables: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<String>> {
+    let mut filled = Vec::new();
+    for (relation, target) in tables {
+        let look = format!("SELECT FROM {target} LIMIT 1");
+        if !slave.text_rows("look whether the tables are empty", &look)?.is_empty() {
+            filled.push(relation.to_string());
+        }
+    }
+    Ok(filled)
+}
+
 /// How to copy each of these tables, the largest first. One error for all tables that cannot be copied.
 pub fn make(
     master: &mut Session,

@@ -7,12 +7,14 @@ use crate::base::names::Side;
 use crate::base::shown::listed;
 use crate::config::settings::Config;
 use crate::copy::copier::CopyOptions;
+use crate::copy::plan;
 use crate::copy::schema;
 use crate::copy::sql;
 use crate::server::checks;
 use crate::server::connect;
 use crate::server::session::{Row, Session};
 use crate::server::sql as server_sql;
+use std::collections::HashSet;
 
 /// An error if the copy would be refused after the installation. It writes nothing. If the master has a log already, the copy itself
 /// says all.
@@ -39,8 +41,9 @@ pub fn before_install(config: &Config, options: &CopyOptions, control: &Control)
 }
 
 fn missing(wanted: &[&str], there: &[Row], with_schema: bool) -> Result<()> {
-    let is_there = |name: &&&str| there.iter().any(|row| row.get::<_, &str>("relation") == **name);
-    let missing: Vec<String> = wanted.iter().filter(|name| !is_there(name)).map(|name| (*name).to_string()).collect();
+    let there: HashSet<&str> = there.iter().map(|row| row.get("relation")).collect();
+    let missing: Vec<String> =
+        wanted.iter().filter(|name| !there.contains(**name)).map(|name| (*name).to_string()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -67,13 +70,8 @@ fn filled_and_watched(slave: &mut Session, there: &[Row], truncates: bool) -> Re
             checks::REPLICA_ROLE_HINT,
         );
     }
-    let mut filled = Vec::new();
-    for row in there.iter().filter(|_| !truncates) {
-        let look = format!("SELECT FROM {} LIMIT 1", row.get::<_, &str>("relation"));
-        if !slave.text_rows("look whether the tables are empty", &look)?.is_empty() {
-            filled.push(of(row));
-        }
-    }
+    let names = there.iter().filter(|_| !truncates).map(|row| row.get::<_, &str>("relation"));
+    let filled = plan::filled(slave, names.map(|name| (name, name)))?;
     match filled.is_empty() {
         true => Ok(()),
         false => refused(format!("not empty: {}", listed(&filled)), "--truncate empties the slave's tables first"),

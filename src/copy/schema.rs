@@ -75,7 +75,8 @@ pub fn prepare(
     let relations: Vec<&str> = wish.tables.iter().map(|table| table.relation.as_str()).collect();
     let existing = slave.query("look at the tables", sql::TARGET, &[&relations])?;
     let existing: Vec<String> = existing.iter().map(|row| row.get("relation")).collect();
-    let missing: Vec<&Captured> = wish.tables.iter().filter(|table| !existing.contains(&table.relation)).collect();
+    let there: HashSet<&String> = existing.iter().collect();
+    let missing: Vec<&Captured> = wish.tables.iter().filter(|table| !there.contains(&table.relation)).collect();
     if missing.is_empty() {
         let notes = vec!["the slave has all tables already: the schema is left as it is".to_string()];
         return Ok(Prepared { read: None, has_owners: false, is_whole: wish.is_whole, notes });

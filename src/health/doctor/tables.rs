@@ -80,7 +80,7 @@ pub(super) fn examine(
         let whole = logged().filter(|table| table.key.is_empty() && !table.trigger_names_key);
         let whole: Vec<WholeRow> =
             whole.map(|Table { schema, name, relation, .. }| WholeRow { schema, name, relation }).collect();
-        whole_rows::examine(report, &whole, master.as_deref_mut(), Some(&mut *slave));
+        whole_rows::examine(report, &whole, master.as_deref_mut(), slave);
     }
     let (Some(on_master), Some(on_slave)) = (on_master, on_slave) else { return };
     // If the role may not read which columns are left out, the findings include such columns too.

@@ -12,24 +12,17 @@ pub(super) struct WholeRow<'a> {
     pub relation: &'a str,
 }
 
-pub(super) fn examine(
-    report: &mut Diagnosis,
-    tables: &[WholeRow],
-    master: Option<&mut Session>,
-    slave: Option<&mut Session>,
-) {
+pub(super) fn examine(report: &mut Diagnosis, tables: &[WholeRow], master: Option<&mut Session>, slave: &mut Session) {
     if tables.is_empty() {
         return;
     }
     if let Some(master) = master {
         filters(report, tables, master);
     }
-    if let Some(slave) = slave {
-        let schemas: Vec<&str> = tables.iter().map(|table| table.schema).collect();
-        let names: Vec<&str> = tables.iter().map(|table| table.name).collect();
-        let subjects = [("whole rows", "no large table is searched without an index")];
-        report.ask(slave, &subjects, sql::DOCTOR_WHOLE_ROWS, &[&schemas, &names]);
-    }
+    let schemas: Vec<&str> = tables.iter().map(|table| table.schema).collect();
+    let names: Vec<&str> = tables.iter().map(|table| table.name).collect();
+    let subjects = [("whole rows", "no large table is searched without an index")];
+    report.ask(slave, &subjects, sql::DOCTOR_WHOLE_ROWS, &[&schemas, &names]);
 }
 
 /// A filter on UPDATE or DELETE keeps changes from a row that the slave has. Without a key that row is not found again.
