@@ -165,14 +165,6 @@ start_daemon() {
     done
 }
 
-# Ends the demo with the daemon's last words when it is not there any more.
-need_daemon() {
-    kill -0 "$daemon" 2>/dev/null && return
-    echo "pyreplica has ended; the end of its log:" >&2
-    tail -n 20 "$rundir/pyreplica.log" >&2
-    exit 1
-}
-
 # Waits until the clients have worked on this server for a while.
 work_on() {
     before=$(on "$1" -c 'select count(*) from pgbench_history')

@@ -112,14 +112,6 @@ CONF
     done
 }
 
-# Ends the demo with the daemon's last words when it is not there any more.
-need_daemon() {
-    kill -0 "$daemon" 2>/dev/null && return
-    echo "pyreplica has ended; the end of its log:" >&2
-    tail -n 20 "$rundir/pyreplica.log" >&2
-    exit 1
-}
-
 pending() { on_master -c 'select count(*) from replica_log where not replicated' demo; }
 
 run_load() {

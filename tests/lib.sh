@@ -126,6 +126,14 @@ cluster_home() {
     fi
 }
 
+# Ends a demo with the last words of its daemon, process $daemon, when it is not there any more.
+need_daemon() {
+    kill -0 "$daemon" 2>/dev/null && return
+    echo "pyreplica has ended; the end of its log:" >&2
+    tail -n 20 "$rundir/pyreplica.log" >&2
+    exit 1
+}
+
 # start_clusters RUNDIR [CONF]: a throwaway master and slave cluster, run by an unprivileged user, with CONF as further
 # lines of postgresql.conf. They live as long as this shell holds descriptors 8 and 9 open, so whatever it starts must
 # run with `8>&- 9>&-`. Sets master and slave to "DIR PORT".

@@ -43,6 +43,14 @@ fn pair() -> Pair {
     pair
 }
 
+/// A writer that has not committed is in the verb's way.
+#[track_caller]
+fn wait_for_the_verb(pair: &Pair) {
+    let waits = "select count(*) from pg_locks where mode = 'ShareRowExclusiveLock' and relation = 't'::regclass and not granted
+                  and database = (select oid from pg_database where datname = current_database())";
+    wait_until("the verb waits for the writer", || pair.on_master(waits) == ["1"]);
+}
+
 #[test]
 fn a_table_without_a_key_or_with_a_filter_stays_behind_only_on_request() {
     let pair = acquainted_pair();
@@ -165,9 +173,7 @@ fn writers_wait_no_longer_than_they_may_if_the_daemon_stands_still() {
     writer.batch_execute("begin; insert into t values (1, 'late')").unwrap();
     let before = state(&pair);
     let mut verb = pair.start_verb("switchover", "", &["--wait", "3"], &[]);
-    let waits = "select count(*) from pg_locks where mode = 'ShareRowExclusiveLock' and relation = 't'::regclass and not granted
-                  and database = (select oid from pg_database where datname = current_database())";
-    wait_until("the verb waits for the writer", || pair.on_master(waits) == ["1"]);
+    wait_for_the_verb(&pair);
     // It is seen at the next attempt.
     let still = Still::make(daemon.pid());
     writer.batch_execute("commit").unwrap();
@@ -188,9 +194,7 @@ fn a_table_that_comes_while_the_exchange_is_prepared_is_noticed() {
     writer.batch_execute("begin; insert into t values (1, 'late')").unwrap();
     let before = state(&pair);
     let mut verb = pair.start_verb("switchover", "", &["--wait", "30"], &[]);
-    let waits = "select count(*) from pg_locks where mode = 'ShareRowExclusiveLock' and relation = 't'::regclass and not granted
-                  and database = (select oid from pg_database where datname = current_database())";
-    wait_until("the verb waits for the writer", || pair.on_master(waits) == ["1"]);
+    wait_for_the_verb(&pair);
     pair.exec_both("create table late (id int primary key)");
     pair.run("select py_log_create_tg('late'); insert into late values (1)");
     writer.batch_execute("commit").unwrap();
