@@ -6,7 +6,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
 use crate::config::settings::Config;
 use crate::daemon::sql;
-use crate::health::sql as health_sql;
+use crate::pair::failure;
 use crate::server::connect;
 use crate::server::session::{Session, ToSql};
 use std::time::Duration;
@@ -19,13 +19,14 @@ pub const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 const TOO_MANY_CONNECTIONS: &str = "53300";
 
-/// Records that an attempt has failed, or, without an error, that everything pending has been replayed.
+/// Records that an attempt has failed, or, without an error, that the failure is over.
 pub fn record(config: &Config, error: Option<&Error>) {
     let attempt = || match error {
         Some(error) if must_be_recorded(error) => record_error(config, error),
         Some(_) => Ok(()),
         None => with_master(config, |master| {
-            master.execute("record the recovery", sql::RECORD_RECOVERY, &[&config.slave_field])
+            failure::is_over(&config.name, &config.slave_field, master);
+            Ok(())
         }),
     };
     if let Err(error) = attempt() {
@@ -51,17 +52,17 @@ fn record_error(config: &Config, error: &Error) -> Result<()> {
     let change = error.change().map(|(id, _)| id.0);
     with_master(config, |master| {
         let params: [&(dyn ToSql + Sync); 6] = [&config.slave_field, &config.name, &side, &message, &hint, &change];
-        master.execute("record the error", sql::RECORD_ERROR, &params)
+        if failure::may_record(master)? {
+            master.execute("record the error", sql::RECORD_ERROR, &params)?;
+        }
+        Ok(())
     })
 }
 
-fn with_master(config: &Config, work: impl Fn(&mut Session) -> Result<u64>) -> Result<()> {
+fn with_master(config: &Config, work: impl Fn(&mut Session) -> Result<()>) -> Result<()> {
     let mut master = connect::connect(Side::Master, &config.master, &format!("{} report", config.name))?;
     master.limit_waits(ANSWER_LIMIT);
-    if master.query_one("look for recorded errors", health_sql::MAY_RECORD_ERRORS, &[])?.get(0) {
-        work(&mut master)?;
-    }
-    Ok(())
+    work(&mut master)
 }
 
 fn cut(text: &str) -> String {

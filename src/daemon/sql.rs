@@ -2,9 +2,6 @@
 
 pub const RECORD_ERROR: &str = include_str!("../../sql/query/status/note_error.sql");
 
-pub const RECORD_RECOVERY: &str = "update public.replica_error set recovered = now() \
-     where field = $1::text::name and recovered is null";
-
 pub const SESSION_STATE: &str = include_str!("../../sql/query/session_state.sql");
 
 /// A transaction that waits for a synchronous standby is committed already: cancelled, it would not wait any more.

@@ -95,7 +95,10 @@ pub fn run(mut loaded: LoadedConfigs, mode: Mode, reload: Option<Reload>) -> Res
                 let record = |directed: &Config, error: Option<&Error>| {
                     let standing = if error.is_some() { Standing::Failing } else { Standing::Replicating };
                     drop(sender.send(Event::Standing(config.name.clone(), standing)));
-                    report::record(directed, error);
+                    // That it is over, the pair records itself.
+                    if error.is_some() {
+                        report::record(directed, error);
+                    }
                 };
                 keep_running(config, control, outbox, mode == Mode::UntilItWorks, &record, replicator::run)
             })
@@ -323,7 +326,9 @@ fn cancel(control: &Control) {
 
 fn drain_once(config: &Config, control: &Control) -> Result<()> {
     let outcome = replicator::once(config, control);
-    report::record(&config.directed(control.is_reversed()), outcome.as_ref().err());
+    if let Err(error) = &outcome {
+        report::record(&config.directed(control.is_reversed()), Some(error));
+    }
     let changes = outcome?;
     log::info!(target: &config.name, "{} replayed", counted(changes, "change"));
     Ok(())

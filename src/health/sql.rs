@@ -84,10 +84,6 @@ pub const MAY_READ_HISTORY: &str =
 pub const MAY_READ_ERRORS: &str =
     "select coalesce(has_table_privilege(to_regclass('public.replica_error')::oid, 'select'), false)";
 
-/// Whether the role may also write to it. Older versions have none.
-pub const MAY_RECORD_ERRORS: &str = "select count(*) = 3 from unnest(array['select', 'insert', 'update']) privilege \
-     where has_table_privilege(to_regclass('public.replica_error')::oid, privilege)";
-
 /// How far a slave is behind.
 pub fn lag(field: &str) -> String {
     own(field, include_str!("../../sql/query/status/lag.sql"))

@@ -57,6 +57,9 @@ pub fn find(master: &mut Session) -> Result<Vec<Attached>> {
     Ok(found)
 }
 
+/// What INHERITS says of a database without partitions.
+const NOBODY_INHERITS: &str = "0 0";
+
 /// Looks again when a partition was attached or detached.
 #[derive(Default)]
 pub struct Watch {
@@ -69,6 +72,10 @@ impl Watch {
     pub fn look(&mut self, master: &mut Session) -> Result<Vec<Attached>> {
         let inherits: String = master.query_one("look at the partitions", sql::INHERITS, &[])?.get(0);
         if self.seen.as_ref() == Some(&inherits) {
+            return Ok(Vec::new());
+        }
+        if inherits == NOBODY_INHERITS {
+            self.seen = Some(inherits);
             return Ok(Vec::new());
         }
         let mut found = match master.transaction(sql::BEGIN_LOOK, find) {

@@ -13,12 +13,15 @@ use std::collections::HashSet;
 /// side.
 pub fn find(pair: &mut Pair, field: &str) -> Result<Vec<String>> {
     let (operation, Pair { master, slave, key, .. }) = ("look for unlogged tables", pair);
-    let first = |rows: Vec<Row>| rows.first().map(|row| row.get::<_, String>(0));
-    let on_master = first(master.query(operation, sql::LAST_BATCH_ON_MASTER, &[&field])?);
-    let on_slave = first(slave.query(operation, sql::LAST_BATCH_ON_SLAVE, &[&*key])?);
+    let on_master = master.query(operation, sql::LAST_BATCH_ON_MASTER, &[&field])?.pop();
+    let on_slave = slave.query(operation, sql::LAST_BATCH_ON_SLAVE, &[&*key])?.pop();
     let Some((on_master, on_slave)) = on_master.zip(on_slave) else { return Ok(Vec::new()) };
-    let on_master = master.query(operation, sql::EMPTIED, &[&on_master])?;
-    let on_slave = slave.query(operation, sql::EMPTIED, &[&on_slave])?;
+    let unlogged = |session: &mut Session, batch: &Row| match batch.get("was_started") {
+        true => session.query(operation, sql::EMPTIED, &[&batch.get::<_, &str>("ts")]),
+        // To plan that query takes longer than all else here.
+        false => Ok(Vec::new()),
+    };
+    let (on_master, on_slave) = (unlogged(master, &on_master)?, unlogged(slave, &on_slave)?);
     let mut told = Vec::new();
     for row in on_master.iter().filter(|row| row.get("captured")) {
         let relation: &str = row.get("relation");

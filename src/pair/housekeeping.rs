@@ -5,6 +5,7 @@ use crate::base::error::Result;
 use crate::commit::twophase::Pair;
 use crate::config::settings::Config;
 use crate::pair::attached::Watch;
+use crate::pair::failure;
 use crate::pair::sql;
 use std::time::{Duration, Instant};
 
@@ -41,7 +42,9 @@ impl Housekeeping {
         if !purge(pair, until)? {
             return Ok(false);
         }
-        self.last = Some(Instant::now());
+        if self.last.replace(Instant::now()).is_none() {
+            failure::is_over(&config.name, &config.slave_field, &mut pair.master);
+        }
         pair.master.query_one("forget the names of dropped tables", sql::FORGET_NAMES, &[])?;
         delete_old_conflicts(config, pair)?;
         self.check_log_size(config, pair)?;

@@ -5,6 +5,7 @@
 //! | `sql` | statements of a running pair |
 //! | `pace` | how long to pause between two looks under a steady load |
 //! | `attached` | tables that had rows when they were attached as partitions |
+//! | `failure` | what the daemon has recorded of its failures on the master |
 //! | `housekeeping` | flags, old rows, the size of the log, attached partitions |
 //! | `copied` | what an initial copy has loaded, and what is still missing |
 //! | `emptied` | unlogged tables that a crash has emptied |
@@ -20,6 +21,7 @@
 pub mod sql;
 pub mod pace;
 pub mod attached;
+pub mod failure;
 pub mod housekeeping;
 pub mod copied;
 pub mod emptied;

@@ -136,9 +136,11 @@ pub const HAS_PAGES: &str = "select exists (select from (select c.oid union sele
          c.relkind = 'p' as is_partitioned from pg_class c join pg_namespace n on n.oid = c.relnamespace \
      where n.nspname = (parse_ident($1))[1]::name and c.relname = (parse_ident($1))[2]::name";
 
-/// When the last batch was committed, by a server's own clock.
-pub const LAST_BATCH_ON_MASTER: &str = "select ts::text from public.replica_slave where field = $1::text::name";
-pub const LAST_BATCH_ON_SLAVE: &str = "select ts::text from public.replica_progress where master = $1";
+/// When the last batch was committed, by a server's own clock, and whether the server was started since.
+pub const LAST_BATCH_ON_MASTER: &str = "select ts::text, pg_postmaster_start_time() > ts as was_started \
+     from public.replica_slave where field = $1::text::name";
+pub const LAST_BATCH_ON_SLAVE: &str = "select ts::text, pg_postmaster_start_time() > ts as was_started \
+     from public.replica_progress where master = $1";
 
 /// Notes this database's role: field, other database, pair, role, epoch, where clients find the other one, and which other
 /// database the row named before.
@@ -146,3 +148,10 @@ pub const SET_ROLE: &str = "with former as (delete from public.replica_role wher
      insert into public.replica_role (field, peer, pair, role, epoch, peer_at) \
      values ($1::text::name, $2, $3, $4, $5, $6) on conflict (field, peer) do update set pair = excluded.pair, \
      role = excluded.role, epoch = excluded.epoch, peer_at = excluded.peer_at, batch = null, token = null, since = now()";
+
+/// Whether there is a table for the daemon's failures, and the role may write to it.
+pub const MAY_RECORD_ERRORS: &str = "select count(*) = 3 from unnest(array['select', 'insert', 'update']) privilege \
+     where has_table_privilege(to_regclass('public.replica_error')::oid, privilege)";
+
+pub const RECORD_RECOVERY: &str = "update public.replica_error set recovered = now() \
+     where field = $1::text::name and recovered is null";
