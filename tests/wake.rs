@@ -12,7 +12,7 @@ const CONFIG: &str = "TIMEOUT=3600\nDEBUG_LEVEL=3\n";
 const PAUSE: &str = "PYREPLICA_PAUSE_AT";
 
 /// The steps of falling asleep and waking up at which the daemon holds its lock, so writers signal.
-const LOUD: [&str; 3] = ["lying", "looked", "woken"];
+const LOUD: [&str; 4] = ["lying", "looked", "woken", "lying:2"];
 
 /// Those at which it does not.
 const SILENT: [&str; 2] = ["drained", "risen"];
@@ -38,9 +38,16 @@ fn new_pair() -> Pair {
 /// A daemon that stands still at a step of falling asleep or waking up.
 fn still_at(pair: &Pair, step: &str) -> Daemon {
     let mut daemon = pair.start_in(CONFIG, &[(PAUSE, step)]);
-    if ["woken", "risen"].contains(&step) {
+    let wakes = match step {
+        // It replays that while it has the lock still.
+        "woken" | "lying:2" => Some("insert into t values (0)"),
+        // It takes longer for that.
+        "risen" => Some("insert into t select -i from generate_series(1000, 40000) i"),
+        _ => None,
+    };
+    if let Some(change) = wakes {
         daemon.wait_log("Waiting for 'NOTIFY'");
-        pair.run("insert into t values (0)");
+        pair.run(change);
     }
     daemon.wait_paused();
     daemon

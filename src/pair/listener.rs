@@ -6,11 +6,15 @@
 //! NOTIFY.
 //!
 //! ```text
-//! LISTEN ... drain, nothing left -> try the lock -> look again -> sleep until NOTIFY or time-out -> unlock -> drain ...
+//! LISTEN ... drain, nothing left -> try the lock -> look again -> sleep until NOTIFY or time-out -> drain ... unlock
 //!              ^                      | writers are at work  | there is something
 //!              +---- a pause ---------+                      |
 //!              +----------------------- unlock --------------+
 //! ```
+//!
+//! A daemon that is woken keeps the lock for a moment. A change that comes alone is replayed in that time, and then the daemon
+//! sleeps on: it has had the lock since before its last look, so it need not look again. If there is more to do, the listener
+//! releases the lock meanwhile.
 //!
 //! No change is missed. A transaction that sends no NOTIFY holds the lock in shared mode, and PostgreSQL releases a
 //! transaction's locks after its changes have become visible. So when the daemon gets the lock, its next look at the log
@@ -43,6 +47,9 @@ pub const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// changes of other transactions wait at most this long.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
+/// How long a daemon that is woken keeps the lock. Until then writers send a NOTIFY as if it slept.
+const KEPT: Duration = Duration::from_millis(5);
+
 /// How long the thread reads what has arrived while the daemon is busy.
 const READ_TIME: Duration = Duration::from_millis(1);
 
@@ -60,7 +67,7 @@ pub struct Listener {
 }
 
 enum Order {
-    /// Answered by `Locked` or `Refused`.
+    /// Answered by `Lock`.
     Lock,
     /// Answered by `Woken`.
     Sleep(Duration),
@@ -69,9 +76,19 @@ enum Order {
 }
 
 enum Answer {
-    Locked,
-    Refused,
+    Lock(Lock),
     Woken(Woken),
+}
+
+/// Whether the daemon may sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// It has the lock, and must look at the log once more.
+    Taken,
+    /// It has had the lock since it slept the last time.
+    Kept,
+    /// Writing transactions are in progress.
+    Refused,
 }
 
 impl Listener {
@@ -98,6 +115,7 @@ impl Listener {
             field: config.slave_field.clone(),
             trigger_knows_slave: false,
             has_lock: false,
+            is_up: false,
             was_signalled: false,
             control: control.clone(),
         };
@@ -108,21 +126,23 @@ impl Listener {
         Ok(Listener { orders, answers, pause: FIRST_PAUSE })
     }
 
-    /// Takes the lock, if no writing transaction is in progress. Then the daemon must look at the log once more before it
-    /// sleeps.
-    pub fn try_lock(&mut self, control: &Control) -> Result<bool> {
+    /// Takes the lock, if no writing transaction is in progress. To be called when a look at the log has found nothing.
+    pub fn try_lock(&mut self, control: &Control) -> Result<Lock> {
         self.order(Order::Lock)?;
-        Ok(matches!(self.answer(control, &mut || Ok(()))?, Answer::Locked))
+        Ok(match self.answer(control, &mut || Ok(()))? {
+            Answer::Lock(lock) => lock,
+            Answer::Woken(_) => Lock::Refused,
+        })
     }
 
-    /// Waits for a signal, or until the time is over, with the lock or without it. The thread releases the lock before it
-    /// executes the next order. Without the lock, only two kinds of signals arrive: those meant for other slaves, and those
+    /// Waits for a signal, or until the time is over, with the lock or without it. Afterwards the thread releases the lock, unless
+    /// `try_lock` comes soon. Without the lock, only two kinds of signals arrive: those meant for other slaves, and those
     /// that tell of a change of `replica_hold`. Now and then it calls `look`, whose error ends the wait.
     pub fn sleep(&self, control: &Control, limit: Duration, look: &mut dyn FnMut() -> Result<()>) -> Result<Woken> {
         self.order(Order::Sleep(limit))?;
         match self.answer(control, look)? {
             Answer::Woken(why) => Ok(why),
-            Answer::Locked | Answer::Refused => Err(internal("the listener gave a wrong answer")),
+            Answer::Lock(_) => Err(internal("the listener gave a wrong answer")),
         }
     }
 
@@ -212,6 +232,8 @@ struct ListenerThread {
     /// The trigger tries this slave's lock.
     trigger_knows_slave: bool,
     has_lock: bool,
+    /// The daemon is awake and has the lock still.
+    is_up: bool,
     /// A notification has been received and dropped since the last order.
     was_signalled: bool,
     control: Control,
@@ -220,10 +242,11 @@ struct ListenerThread {
 impl ListenerThread {
     fn serve(&mut self, inbox: &Receiver<Order>, outbox: &Sender<Result<Answer>>) {
         loop {
-            let outcome = match inbox.recv_timeout(CHECK_INTERVAL) {
+            let outcome = match inbox.recv_timeout(if self.is_up { KEPT } else { CHECK_INTERVAL }) {
                 Ok(Order::Lock) => self.lock().map(Some),
                 Ok(Order::Sleep(limit)) => self.sleep(limit, inbox).map(Some),
                 Ok(Order::Unlock) => self.unlock().map(|()| None),
+                Err(RecvTimeoutError::Timeout) if self.is_up => self.unlock().map(|()| None),
                 // If a session does not read its notifications, the server's queue of notifications fills up, and NOTIFY
                 // fails for all sessions.
                 Err(RecvTimeoutError::Timeout) => self.read().map(|()| None),
@@ -231,20 +254,11 @@ impl ListenerThread {
             };
             let is_over = outcome.is_err();
             let Some(answer) = outcome.transpose() else { continue };
-            let is_awake = matches!(answer, Ok(Answer::Woken(_)));
             // Nobody receives the answer if the pair has ended meanwhile.
             drop(outbox.send(answer));
             self.control.wake();
             if is_over {
                 return;
-            }
-            // The daemon replays meanwhile: changes do not wait for the unlock.
-            if is_awake {
-                if let Err(error) = self.unlock() {
-                    drop(outbox.send(Err(error)));
-                    return;
-                }
-                failpoint::reached("risen");
             }
         }
     }
@@ -257,6 +271,9 @@ impl ListenerThread {
     }
 
     fn lock(&mut self) -> Result<Answer> {
+        if std::mem::take(&mut self.is_up) {
+            return Ok(Answer::Lock(Lock::Kept));
+        }
         if !self.trigger_knows_slave {
             let asked =
                 self.session.query_one("check that the trigger tries the lock", sql::CAN_WAKE, &[&self.field])?;
@@ -267,10 +284,13 @@ impl ListenerThread {
         // What has arrived with the answer tells of commits that the next look at the log sees.
         self.session.forget_notifications()?;
         self.was_signalled = false;
-        Ok(if self.has_lock { Answer::Locked } else { Answer::Refused })
+        Ok(Answer::Lock(if self.has_lock { Lock::Taken } else { Lock::Refused }))
     }
 
     fn sleep(&mut self, limit: Duration, inbox: &Receiver<Order>) -> Result<Answer> {
+        if self.is_up {
+            self.unlock()?;
+        }
         let end = Instant::now() + limit;
         let why = loop {
             if std::mem::take(&mut self.was_signalled) {
@@ -288,14 +308,17 @@ impl ListenerThread {
             }
         };
         failpoint::reached("woken");
+        self.is_up = self.has_lock;
         Ok(Answer::Woken(why))
     }
 
     fn unlock(&mut self) -> Result<()> {
-        if !std::mem::take(&mut self.has_lock) {
-            return Ok(());
+        self.is_up = false;
+        if std::mem::take(&mut self.has_lock) {
+            self.session.query("release the sleep lock", sql::UNLOCK_SLEEP, &[&self.field])?;
+            failpoint::reached("risen");
         }
-        self.session.query("release the sleep lock", sql::UNLOCK_SLEEP, &[&self.field]).map(drop)
+        Ok(())
     }
 }
 

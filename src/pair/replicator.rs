@@ -12,7 +12,7 @@ use crate::config::settings::Config;
 use crate::pair::batches::{batch_of, replay_and_grow};
 use crate::pair::connecting::{Purpose, SWITCHED_PAUSE, connect, connect_for_replay, refuse_if_switched};
 use crate::pair::housekeeping::Housekeeping;
-use crate::pair::listener::{CHECK_INTERVAL, FIRST_PAUSE, Listener};
+use crate::pair::listener::{CHECK_INTERVAL, FIRST_PAUSE, Listener, Lock};
 use crate::pair::pace::Pace;
 use crate::pair::sql;
 use crate::process::failpoint;
@@ -60,16 +60,17 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
     let mut pause = None;
     while !control.is_stopping() {
         let was_paused = pause.is_some();
-        let drained = match drain(config, &mut pair, (&mut pace, &mut sequences), progress) {
-            Err(error) if error.kind() == Kind::Paused => {
-                pause = Some(error.detail().to_string());
-                0
-            }
-            other => {
-                pause = None;
-                other?
-            }
-        };
+        let Drained { changes: drained, mut is_empty } =
+            match drain(config, &mut pair, (&mut pace, &mut sequences), progress) {
+                Err(error) if error.kind() == Kind::Paused => {
+                    pause = Some(error.detail().to_string());
+                    Drained::default()
+                }
+                other => {
+                    pause = None;
+                    other?
+                }
+            };
         match &pause {
             Some(what) if !was_paused => log::warn!(target: &config.name, "Waiting: {what}"),
             None if was_paused => log::info!(target: &config.name, "Going on"),
@@ -93,6 +94,7 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
             // The old sessions end first: one of them shows itself as the slave's daemon.
             drop(pair);
             pair = connect_for_replay(config, control)?;
+            is_empty = false;
         }
         // A transaction of an earlier connection may be prepared late, also while the pair is never idle. And somebody may have woken
         // the daemon because a switchover was interrupted.
@@ -100,6 +102,7 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
         if recovered_at.elapsed() >= patience {
             recovered_at = Instant::now();
             pair.recover()?;
+            is_empty = false;
             // It may have settled a switchover.
             refuse_if_switched(config, &mut pair)?;
         }
@@ -109,7 +112,14 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
             let since = Instant::now();
             let flags = until_flags(&mut pair, replayed_at);
             let at_most = flags.into_iter().chain(sequences.until_due().filter(|_| pause.is_none())).min();
-            wait_for_work(config, &mut pair, listener.as_mut(), &mut quiet_since, pause.is_some(), at_most)?;
+            wait_for_work(
+                config,
+                &mut pair,
+                listener.as_mut(),
+                &mut quiet_since,
+                (pause.is_some(), is_empty),
+                at_most,
+            )?;
             pace.slept(since.elapsed());
         }
     }
@@ -133,7 +143,7 @@ pub fn once(config: &Config, control: &Control) -> Result<u64> {
     };
     let config = &config;
     let mut sequences = Follower::new(config, config.sequences);
-    let changes = drain(config, &mut pair, (&mut Pace::default(), &mut sequences), &mut |_| ())?;
+    let changes = drain(config, &mut pair, (&mut Pace::default(), &mut sequences), &mut |_| ())?.changes;
     sequences.finish(&mut pair.master, &mut pair.slave)?.into_iter().for_each(|warning| pair.warn(warning));
     let mut housekeeping = Housekeeping::default();
     while !housekeeping.run(config, &mut pair, true)? && !control.is_stopping() {}
@@ -144,16 +154,17 @@ pub fn once(config: &Config, control: &Control) -> Result<u64> {
 pub fn drain_as(config: &Config, control: &Control, purpose: Purpose) -> Result<u64> {
     let mut pair = connect(config, control, purpose)?;
     let mut sequences = Follower::new(config, None);
-    drain(config, &mut pair, (&mut Pace::default(), &mut sequences), &mut |_| ())
+    drain(config, &mut pair, (&mut Pace::default(), &mut sequences), &mut |_| ()).map(|drained| drained.changes)
 }
 
-/// Waits until there may be something to replay, and sends keepalives meanwhile.
+/// Waits until there may be something to replay, and sends keepalives meanwhile. `is_empty`: the last look at the log has found
+/// nothing.
 fn wait_for_work(
     config: &Config,
     pair: &mut Pair,
     listener: Option<&mut Listener>,
     quiet_since: &mut Instant,
-    is_paused: bool,
+    (is_paused, is_empty): (bool, bool),
     flags: Option<Duration>,
 ) -> Result<()> {
     let name = &config.name;
@@ -163,7 +174,7 @@ fn wait_for_work(
         (Some(listener), _) if is_paused => {
             listener.sleep(&pair.control, config.timeout, &mut || is_there(&mut pair.slave))?
         }
-        (Some(listener), _) => sleep(config, pair, listener, flags)?,
+        (Some(listener), _) => sleep(config, pair, listener, is_empty, flags)?,
         (None, poll) => {
             log::trace!(target: name, "Waiting to poll");
             pair.prefetcher = None;
@@ -181,11 +192,19 @@ fn wait_for_work(
     Ok(())
 }
 
-/// Sleeps, if no writing transaction is in progress and one more look finds nothing. `listener.rs` says why in this order.
-fn sleep(config: &Config, pair: &mut Pair, listener: &mut Listener, flags: Option<Duration>) -> Result<Woken> {
+/// Sleeps, if no writing transaction is in progress and a look finds nothing while the daemon has the lock. `listener.rs` says why
+/// in this order.
+fn sleep(
+    config: &Config,
+    pair: &mut Pair,
+    listener: &mut Listener,
+    is_empty: bool,
+    flags: Option<Duration>,
+) -> Result<Woken> {
     let name = &config.name;
     failpoint::reached("drained");
-    if !listener.try_lock(&pair.control)? {
+    let lock = listener.try_lock(&pair.control)?;
+    if lock == Lock::Refused {
         let pause = listener.next_pause();
         if pause == FIRST_PAUSE {
             log::trace!(target: name, "Writing transactions are in progress, looking again soon");
@@ -194,7 +213,8 @@ fn sleep(config: &Config, pair: &mut Pair, listener: &mut Listener, flags: Optio
     }
     failpoint::reached("lying");
     listener.reset_pause();
-    if has_pending(pair)? {
+    let was_seen = lock == Lock::Kept && is_empty;
+    if !was_seen && has_pending(pair)? {
         listener.unlock()?;
         return Ok(Woken::Notified);
     }
@@ -245,13 +265,21 @@ fn has_pending(pair: &mut Pair) -> Result<bool> {
     Ok(has_pending)
 }
 
+/// What `drain` has done.
+#[derive(Default)]
+struct Drained {
+    changes: u64,
+    /// Its last look has found nothing.
+    is_empty: bool,
+}
+
 /// Replays everything that a look at the log finds, and looks again until it finds nothing.
 fn drain(
     config: &Config,
     pair: &mut Pair,
     (pace, sequences): (&mut Pace, &mut Follower),
     progress: &mut dyn FnMut(Milestone),
-) -> Result<u64> {
+) -> Result<Drained> {
     let (mut total, started) = (0, Instant::now());
     loop {
         let mut backlog = pair.log.look(&mut pair.master)?;
@@ -273,7 +301,7 @@ fn drain(
                 break;
             }
             if pair.control.is_stopping() {
-                return Ok(total + drained);
+                return Ok(Drained { changes: total + drained, is_empty: false });
             }
             if let Some(prefetcher) = pair.prefetcher.as_mut().filter(|_| backlog.queue().is_empty()) {
                 pair.log.extend(&mut pair.master, &mut backlog, prefetcher)?;
@@ -300,7 +328,7 @@ fn drain(
             continue;
         }
         if drained == 0 {
-            return Ok(total);
+            return Ok(Drained { changes: total, is_empty: true });
         }
         pair.flags.keep_up(&mut pair.master, &mut pair.log.progress, drained)?;
         log::debug!(target: &config.name, "Replicated {}", counted(drained, "change"));
@@ -308,7 +336,7 @@ fn drain(
             pair.slave.message("wake the slave's own replicas", sql::NOTIFY)?;
         }
         if pair.control.pause(pace.replayed(transactions, drained)) || started.elapsed() >= LONGEST_DRAIN {
-            return Ok(total);
+            return Ok(Drained { changes: total, is_empty: false });
         }
     }
 }
