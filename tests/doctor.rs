@@ -286,11 +286,11 @@ fn a_role_with_few_rights_is_told_what_it_lacks() {
 fn what_a_crash_left_in_doubt_is_told_and_so_is_who_settles_it() {
     let pair = Pair::new().with_a_table();
     pair.run("insert into t values (1, 'one')");
-    let mut daemon = pair.start_paused_at("master-committed");
+    let mut daemon = pair.start_paused_at("slave-committed");
     daemon.wait_paused();
     daemon.kill9();
     let found = faults(&pair, "");
-    assert_finds(&found, "warning", "", "in-doubt transactions", "committed on the master: commit on the slave");
+    assert_finds(&found, "warning", "", "in-doubt transactions", "committed on the slave: commit on the master");
     let hint = &found.iter().find(|check| check.subject == "in-doubt transactions").unwrap().hint;
     assert!(hint.contains("start the daemon"), "{hint}");
     pair.once();

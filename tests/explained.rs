@@ -75,7 +75,7 @@ fn a_batch_in_doubt_can_be_settled_by_hand_as_the_doctor_says() {
         (Step::Prepared, "slave"),
         (Step::Prepared, "master"),
         (Step::Prepared, "neither"),
-        (Step::MasterCommitted, "neither"),
+        (Step::SlaveCommitted, "neither"),
     ] {
         let pair = Pair::new().with_a_table();
         pair.run(CHANGE);

@@ -96,12 +96,12 @@ fn a_second_daemon_for_one_pair_says_so_and_takes_over_when_the_first_is_gone() 
 fn a_daemon_that_takes_over_settles_what_the_first_left_in_doubt() {
     let pair = Pair::new().with_a_table();
     pair.run(ROW);
-    let mut first = pair.start_paused_at("master-committed");
+    let mut first = pair.start_paused_at("slave-committed");
     first.wait_paused();
     let mut second = pair.start();
     second.wait_log("another daemon replicates");
     first.kill9();
-    second.wait_log("committed on the master: commit on the slave");
+    second.wait_log("committed on the slave: commit on the master");
     assert_replicates(&pair);
     pair.assert_no_prepared();
     assert!(second.terminate().success());

@@ -338,7 +338,7 @@ fn a_trigger_of_the_slave_that_does_the_work_twice_is_an_error_that_says_what_to
 
 #[test]
 fn what_is_in_doubt_is_settled_by_that_role() {
-    for step in ["prepared", "master-committed", "slave-first"] {
+    for step in ["prepared", "slave-committed"] {
         let pair = Restricted::new(FAMILY);
         pair.run("insert into parent values (1, 'a'); insert into child values (1, 1, 'b')");
         let mut daemon = pair.start_paused_at(step);

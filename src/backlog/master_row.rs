@@ -71,17 +71,9 @@ impl MasterRow {
 
     #[cfg(test)]
     pub fn of(batch: i64, token: Option<&str>, history: &str, histories: &[(&str, i64)]) -> MasterRow {
-        let nowhere = LogId(0);
+        let position = Position { batch: BatchNumber(batch), token: token.map(str::to_string), ..Position::nowhere() };
         MasterRow {
-            position: Position {
-                batch: BatchNumber(batch),
-                token: token.map(str::to_string),
-                base: None,
-                current: None,
-                last: None,
-                highest: nowhere,
-                floor: nowhere,
-            },
+            position,
             identity: None,
             slave: None,
             history: Some(history.to_string()),
@@ -89,8 +81,8 @@ impl MasterRow {
             histories: histories.iter().map(|(name, up_to)| (name.to_string(), BatchNumber(*up_to))).collect(),
             ts: String::new(),
             known_life: None,
-            life: String::new(),
-            flagged: nowhere,
+            life: "1 noon".to_string(),
+            flagged: LogId(0),
             place: String::new(),
         }
     }
@@ -98,6 +90,11 @@ impl MasterRow {
     /// The state of this row as one text. With TWO_PHASE=false the slave stores it with the batch that was built on it.
     pub fn state(&self) -> String {
         state(self.position.token.as_deref(), self.announced.as_deref())
+    }
+
+    /// The same, as long as the server is not started anew.
+    pub fn state_in_life(&self) -> String {
+        state_in_life(&self.state(), &self.life)
     }
 
     /// The last batch that the master has of this history, which may be the present one or a former one.
@@ -111,6 +108,10 @@ impl MasterRow {
 
 pub fn state(token: Option<&str>, announced: Option<&str>) -> String {
     format!("{}/{}", token.unwrap_or("-"), announced.unwrap_or("-"))
+}
+
+pub fn state_in_life(state: &str, life: &str) -> String {
+    format!("{state}/{life}")
 }
 
 pub fn parse(text: &str) -> Result<Snapshot> {

@@ -26,6 +26,12 @@ pub struct Position {
 const NONE: &str = "-";
 
 impl Position {
+    /// Nothing has been replayed, or nobody knows what.
+    pub fn nowhere() -> Position {
+        let (highest, floor) = (LogId(0), LogId(0));
+        Position { batch: BatchNumber(0), token: None, base: None, current: None, last: None, highest, floor }
+    }
+
     /// All of `current` has been replayed.
     pub fn finish(&mut self) {
         if let Some(finished) = self.current.take() {

@@ -10,7 +10,7 @@
 
 use crate::backlog::horizon::Horizon;
 use crate::backlog::id_ranges::IdRanges;
-use crate::backlog::master_row::{MasterRow, parse, state};
+use crate::backlog::master_row::{MasterRow, parse, state, state_in_life};
 use crate::backlog::position::Position;
 use crate::backlog::snapshot::Snapshot;
 use crate::backlog::sql;
@@ -36,6 +36,8 @@ pub struct SlaveProgress {
     slave: String,
     /// The master's present history (`agreement.rs`), which the slave's row names too.
     history: Option<String>,
+    /// Timeline and start time of the master.
+    life: String,
     /// The floor as the row has it, and the id up to which all flags are set.
     kept_floor: LogId,
     flagged: LogId,
@@ -71,15 +73,6 @@ impl Default for Midway {
 
 impl SlaveProgress {
     pub fn new(config: &Config, findings: &Findings) -> SlaveProgress {
-        let nowhere = Position {
-            batch: BatchNumber(0),
-            token: None,
-            base: None,
-            current: None,
-            last: None,
-            highest: LogId(0),
-            floor: LogId(0),
-        };
         SlaveProgress {
             name: config.name.clone(),
             field: config.slave_field.clone(),
@@ -87,8 +80,9 @@ impl SlaveProgress {
             identity: findings.master_identity.clone(),
             slave: findings.slave_identity.clone(),
             history: None,
+            life: String::new(),
             flagged: LogId(0),
-            position: nowhere,
+            position: Position::nowhere(),
             kept_floor: LogId(0),
             place: None,
             next_place: None,
@@ -121,7 +115,7 @@ impl SlaveProgress {
             self.begin_history(master, STARTED, &row.life)?;
             row = self.row(master)?;
         }
-        self.history = row.history;
+        (self.history, self.life) = (row.history, row.life);
         self.flagged = row.flagged;
         self.position = row.position;
         self.announced = row.announced;
@@ -246,6 +240,11 @@ impl SlaveProgress {
     /// The state of the master's row as one text.
     pub fn state(&self) -> String {
         state(self.position.token.as_deref(), self.announced.as_deref())
+    }
+
+    /// The same, as long as the server is not started anew.
+    pub fn state_in_life(&self) -> String {
+        state_in_life(&self.state(), &self.life)
     }
 
     /// Writes the snapshot of a drain before its first batch, for TWO_PHASE=false. There the slave commits first. If

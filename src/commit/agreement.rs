@@ -8,7 +8,7 @@
 //! | the slave's batch | then |
 //! |---|---|
 //! | has the master's token | both agree |
-//! | was built by TWO_PHASE=false on what the master's row says | the master's commit is missing: recovery adds it |
+//! | was built on what the master's row says | the master's commit is missing: recovery adds it |
 //! | is older, in a history that the master has up to there | the slave is *behind*: it goes back to its own position |
 //! | is newer than what the master has of its history | the slave is *ahead*: refused |
 //! | is of a history that the master does not know | refused |
@@ -35,7 +35,8 @@ pub struct SlaveRow {
     pub key: String,
     pub batch: BatchNumber,
     pub token: Option<String>,
-    /// What the master's row said when TWO_PHASE=false built this batch on it.
+    /// What the master's row said when this batch was built on it. With two-phase commit also the master's life: what it shows is
+    /// not lost as long as it runs. TWO_PHASE=false writes the row before each drain, so what that shows is not lost at all.
     former: Option<String>,
     /// The master's database then.
     pub identity: Option<String>,
@@ -50,7 +51,8 @@ pub struct SlaveRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Agreed,
-    /// TWO_PHASE=false has committed this batch on the slave, and not on the master.
+    /// The slave has committed this batch, and the master has not. TWO_PHASE=false was interrupted in between, or somebody has
+    /// rolled back what was prepared on the master.
     CommittedOnSlave,
     /// The slave was restored from an older state.
     Behind,
@@ -77,6 +79,11 @@ impl SlaveRow {
             position: row.get("position"),
             ts: row.get("ts"),
         }))
+    }
+
+    /// The master has everything that this batch was built on, and only its own part of it is missing.
+    fn is_built_on(&self, master: &MasterRow) -> bool {
+        self.former.as_ref().is_some_and(|former| *former == master.state() || *former == master.state_in_life())
     }
 
     pub fn position(&self) -> Result<Position> {
@@ -118,7 +125,7 @@ pub fn standing(master: &MasterRow, slave: Option<&SlaveRow>) -> Standing {
         (None, None) if slave.batch > master.position.batch && !slave.position.is_empty() => Standing::CommittedOnSlave,
         (None, None) => Standing::Agreed,
         (Some(here), Some(there)) if here == there => Standing::Agreed,
-        (Some(_), _) if slave.former.as_ref() == Some(&master.state()) => Standing::CommittedOnSlave,
+        (Some(_), _) if slave.is_built_on(master) => Standing::CommittedOnSlave,
         (None, Some(_)) => Standing::Unknown,
         (Some(_), None) => Standing::Ahead,
         (Some(_), Some(_)) => match slave.history.as_ref().and_then(|history| master.has_up_to(history)) {
@@ -214,6 +221,12 @@ mod tests {
         assert_eq!(stand(now(), slave(60, Some("t60"), "now", None)), Standing::Agreed);
         assert_eq!(stand(now(), slave(61, Some("t61"), "now", Some("t60/-"))), Standing::CommittedOnSlave);
         assert_eq!(stand(now(), slave(61, Some("t61"), "now", Some("t59/-"))), Standing::Ahead);
+        assert_eq!(stand(now(), slave(61, Some("t61"), "now", Some("t60/-/1 noon"))), Standing::CommittedOnSlave);
+        assert_eq!(
+            stand(now(), slave(61, Some("t61"), "now", Some("t60/-/1 dawn"))),
+            Standing::Ahead,
+            "it was started since"
+        );
         assert_eq!(stand(now(), slave(61, Some("t61"), "now", None)), Standing::Ahead);
         assert_eq!(stand(now(), slave(59, Some("t59"), "now", None)), Standing::Behind);
         assert_eq!(stand(now(), slave(50, Some("t50"), "old", None)), Standing::Behind);

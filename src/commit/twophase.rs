@@ -4,7 +4,7 @@
 //! begin on the slave -> replay
 //!   -> at once: master: begin, write the batch's number, its token and the position into replica_slave, PREPARE
 //!               slave:  write the same into replica_progress, PREPARE
-//!   -> at once: COMMIT PREPARED on both
+//!   -> COMMIT PREPARED on the slave -> COMMIT PREPARED on the master
 //! ```
 //!
 //! For a few changes, one message to each server does everything before the commits (`one_message.rs`).
@@ -14,13 +14,13 @@
 //!
 //! Two crashes, step by step:
 //!
-//! 1. *The daemon dies, and only one of the two commits has arrived.* If it is the master's: number n and its position are
-//!    committed there. On the slave n is prepared, its rows are not visible yet. Recovery finds n prepared on the slave only, reads n
-//!    in the master's row, and commits the slave. Nothing is replayed twice, because the position has moved. Nothing is lost, because
-//!    the rows are in the prepared transaction. If it is the slave's: recovery finds n prepared on the master only, reads n in the
-//!    slave's row, and commits the master, which only moves its position. A server shows what it has committed before the prepared
-//!    transaction vanishes from its list, and recovery reads the lists before the rows. So a commit that is still being executed is
-//!    seen as prepared or as committed; if as prepared, recovery's own commit fails, and the daemon connects again.
+//! 1. *The daemon dies between the two commits.* Number n and the rows are committed on the slave. On the master n is prepared, its
+//!    position has not moved yet. Recovery finds n prepared on the master only, reads n in the slave's row, and commits the master.
+//!    Nothing is replayed twice, because that moves the position. Had an operator committed the master's by hand, recovery would find n
+//!    prepared on the slave only, read n in the master's row, and commit the slave: nothing is lost, because the rows are in the
+//!    prepared transaction. A server shows what it has committed before the prepared transaction vanishes from its list, and recovery
+//!    reads the lists before the rows. So a commit that is still being executed is seen as prepared or as committed; if as prepared,
+//!    recovery's own commit fails, and the daemon connects again.
 //!
 //! 2. *The connection to the slave breaks while its backend still executes PREPARE.* Recovery finds n prepared on the
 //!    master only and rolls it back, so the changes are pending again. Now the old backend finishes: n is prepared on
@@ -254,11 +254,11 @@ impl Pair {
         match (noted, on_slave) {
             (Ok(()), Ok(_)) => Ok(None),
             (Ok(()), Err(refusal)) if refusal.code().is_some() || !refusal.is_transient() => {
-                self.finish(Side::Master, "ROLLBACK PREPARED", position)?;
+                self.roll_back_prepared(Side::Master, position)?;
                 Ok(Some(refusal))
             }
             (Err(error), Ok(_)) if error.code().is_some() || !error.is_transient() => {
-                self.finish(Side::Slave, "ROLLBACK PREPARED", position)?;
+                self.roll_back_prepared(Side::Slave, position)?;
                 Err(error)
             }
             (Err(error), _) | (_, Err(error)) => Err(error),
@@ -275,50 +275,47 @@ impl Pair {
 
     /// The statements with which the slave's transaction of a batch ends.
     fn note_and_prepare(&self, position: &Position) -> String {
-        format!("{}; {}", self.progress_note(position, None), self.prepare(Side::Slave, position))
+        format!(
+            "{}; {}",
+            self.progress_note(position, self.log.progress.state_in_life()),
+            self.prepare(Side::Slave, position)
+        )
     }
 
     /// The statement that writes the slave's row.
-    fn progress_note(&self, position: &Position, former: Option<String>) -> String {
+    fn progress_note(&self, position: &Position, former: String) -> String {
         let progress = &self.log.progress;
-        let row = sql::ProgressRow { position, former, identity: progress.identity(), history: progress.history() };
+        let row = sql::ProgressRow {
+            position,
+            former: Some(former),
+            identity: progress.identity(),
+            history: progress.history(),
+        };
         sql::note_progress(&self.key, progress.position().token.as_deref(), &row)
     }
 
-    /// Commits on both at once, so that the two flushes to disk do not wait for each other. Whichever comes first: each server's row
-    /// has the batch's number and token, and so recovery knows from either that the batch is to be committed.
+    /// Commits on the slave and then on the master: whoever reads the slave does not wait for the master. To commit on both at once
+    /// would take a second thread, whose start takes longer than the commit.
     fn commit_prepared(&mut self, position: &Position) -> Result<()> {
         failpoint::reached(Step::Prepared);
-        if failpoint::is_set() {
-            return self.commit_in_turn(position);
-        }
-        let batch = position.batch;
-        let [on_master, on_slave] = [Side::Master, Side::Slave].map(|side| self.gid(side, position));
-        let Pair { master, slave, .. } = self;
-        let (on_slave, on_master) = slave.ask_while(
-            |slave| finish(slave, "COMMIT PREPARED", batch, &on_slave),
-            || finish(master, "COMMIT PREPARED", batch, &on_master),
-        );
-        on_master.and(on_slave)
-    }
-
-    /// A test stops the process between the two.
-    fn commit_in_turn(&mut self, position: &Position) -> Result<()> {
-        let mut turns = [(Side::Master, Step::MasterCommitted), (Side::Slave, Step::SlaveCommitted)];
-        if failpoint::is_wanted(Step::SlaveFirst) {
-            turns = [(Side::Slave, Step::SlaveFirst), (Side::Master, Step::MasterCommitted)];
-        }
-        for (side, step) in turns {
-            self.finish(side, "COMMIT PREPARED", position)?;
+        for (side, step) in [(Side::Slave, Step::SlaveCommitted), (Side::Master, Step::MasterCommitted)] {
+            self.finish(side, "COMMIT PREPARED", position.batch, &self.gid(side, position))?;
             failpoint::reached(step);
         }
         Ok(())
     }
 
-    /// Commits or rolls back a prepared transaction of this connection.
-    fn finish(&mut self, side: Side, command: &str, position: &Position) -> Result<()> {
-        let gid = self.gid(side, position);
-        finish(self.session(side), command, position.batch, &gid)
+    fn roll_back_prepared(&mut self, side: Side, position: &Position) -> Result<()> {
+        self.finish(side, "ROLLBACK PREPARED", position.batch, &self.gid(side, position))
+    }
+
+    /// Commits or rolls back a prepared transaction. What is prepared has been replayed. So whatever a server
+    /// refuses now, no change is to blame, and recovery goes on from there.
+    fn finish(&mut self, side: Side, command: &str, batch: BatchNumber, gid: &str) -> Result<()> {
+        let operation = format!("{} batch {batch}", command.to_lowercase());
+        let statement = format!("{command} {}", quote_literal(gid));
+        let finished = self.session(side).message(&operation, &statement);
+        finished.map(drop).map_err(|error| if error.is_transient() { error } else { unsettled(error) })
     }
 
     fn session(&mut self, side: Side) -> &mut Session {
@@ -331,7 +328,7 @@ impl Pair {
     /// Without two-phase commit the slave's row is written first. This waits for a former connection's COMMIT, if there
     /// is one.
     fn note_on_slave(&mut self, position: &Position) -> Result<()> {
-        let note = self.progress_note(position, Some(self.log.progress.state()));
+        let note = self.progress_note(position, self.log.progress.state());
         match self.slave.message("note the progress", &note) {
             Err(error) if error.code() == Some(sql::NOT_NOTED) => Err(moved()),
             noted => noted.map(drop),
@@ -371,13 +368,6 @@ fn moved() -> Error {
     Error::new(Kind::Contention, Some(Side::Slave), "note the progress", detail)
 }
 
-fn finish(session: &mut Session, command: &str, number: BatchNumber, gid: &str) -> Result<()> {
-    let operation = format!("{} batch {number}", command.to_lowercase());
-    let finished = session.message(&operation, &format!("{command} {}", quote_literal(gid)));
-    finished.map(drop).map_err(|error| if error.is_transient() { error } else { unsettled(error) })
-}
-
-/// What is prepared has been replayed. So whatever a server refuses now, no change is to blame, and recovery goes on from there.
 fn unsettled(error: Error) -> Error {
     let detail = match error.code() {
         Some(UNKNOWN_GID) => "it is not prepared there any more: somebody has committed it or rolled it back by hand",

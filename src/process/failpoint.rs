@@ -20,16 +20,6 @@ pub fn reached(point: impl Display) {
     }
 }
 
-/// Whether a test stops the process somewhere. Then what happens at once otherwise happens one after the other.
-pub fn is_set() -> bool {
-    wanted().is_some()
-}
-
-/// Whether a test stops the process at this point.
-pub fn is_wanted(point: impl Display) -> bool {
-    wanted().is_some_and(|(wanted, _)| point.to_string() == *wanted)
-}
-
 fn wanted() -> Option<&'static (String, u32)> {
     static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
     WANTED.get_or_init(read).as_ref()

@@ -1,6 +1,6 @@
 //! Settles what a former connection has left prepared, and makes sure that both servers have the same last batch.
 
-use super::{Pair, finish};
+use super::Pair;
 use crate::backlog::master_row::MasterRow;
 use crate::backlog::snapshot::Snapshot;
 use crate::backlog::sql as backlog_sql;
@@ -88,10 +88,10 @@ impl Pair {
         for (number, parts, settlement) in settlements {
             log::warn!(target: &self.name, "Recovering batch {number}: {settlement}");
             let command = if settlement.commits() { "COMMIT PREPARED" } else { "ROLLBACK PREPARED" };
-            // A settlement commits or rolls back all that is prepared of the batch, the master first.
-            for (side, gid) in [(Side::Master, parts.on_master), (Side::Slave, parts.on_slave)] {
+            // A settlement commits or rolls back all that is prepared of the batch.
+            for (side, gid) in [(Side::Slave, parts.on_slave), (Side::Master, parts.on_master)] {
                 if let Some(gid) = gid {
-                    finish(self.session(side), command, number, &gid)?;
+                    self.finish(side, command, number, &gid)?;
                 }
             }
         }
@@ -141,8 +141,7 @@ impl Pair {
         })
     }
 
-    /// TWO_PHASE=false: the slave has committed a batch, and the master has not. Writes the slave's position on the
-    /// master.
+    /// The slave has committed a batch, and the master has not. Writes the slave's position on the master.
     fn commit_on_master(&mut self, master: &MasterRow, slave: Option<&SlaveRow>) -> Result<()> {
         let Some(slave) = slave else { return Ok(()) };
         let batch = slave.batch;

@@ -8,18 +8,16 @@ pub enum Step {
     Begun,
     Replayed,
     Prepared,
-    MasterCommitted,
     SlaveCommitted,
-    /// The slave has committed before the master.
-    SlaveFirst,
+    MasterCommitted,
     /// Without two-phase commit, or if all changes are to be skipped.
     Noted,
 }
 
 impl Step {
     /// The steps of two-phase commit.
-    pub const ALL: [Step; 6] =
-        [Step::Begun, Step::Replayed, Step::Prepared, Step::MasterCommitted, Step::SlaveCommitted, Step::SlaveFirst];
+    pub const ALL: [Step; 5] =
+        [Step::Begun, Step::Replayed, Step::Prepared, Step::SlaveCommitted, Step::MasterCommitted];
 }
 
 impl fmt::Display for Step {
@@ -28,9 +26,8 @@ impl fmt::Display for Step {
             Step::Begun => "begun",
             Step::Replayed => "replayed",
             Step::Prepared => "prepared",
-            Step::MasterCommitted => "master-committed",
             Step::SlaveCommitted => "slave-committed",
-            Step::SlaveFirst => "slave-first",
+            Step::MasterCommitted => "master-committed",
             Step::Noted => "noted",
         })
     }
