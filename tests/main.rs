@@ -90,4 +90,5 @@ mod types;
 mod uninstall;
 mod upgrade;
 mod user;
+mod values;
 mod wake;

@@ -58,6 +58,9 @@ pub enum ExitCode {
     Interrupted = 130,
 }
 
+/// What tells an operator where the values are that `without_values` leaves out.
+const LEFT_OUT: &str = " (values are left out: pyreplica pending shows them, DEBUG_LEVEL=2 logs them)";
+
 pub const ON_PRIMARY: &str = "(on its primary: this server is a standby)";
 
 /// Whether a hint or a statement is one that a standby refuses to run. ALTER SYSTEM is not, for example.
@@ -78,6 +81,9 @@ struct Parts {
     side: Option<Side>,
     operation: String,
     detail: String,
+    /// The same without the values of rows, if they have some.
+    bare_operation: Option<String>,
+    bare_detail: Option<String>,
     hint: Option<String>,
     code: Option<String>,
     change: Option<(LogId, Txid)>,
@@ -94,6 +100,8 @@ impl Error {
             side,
             operation: shown(&operation.into()).into_owned(),
             detail: shown(&without_number(&detail.to_string())).into_owned(),
+            bare_operation: None,
+            bare_detail: None,
             hint: None,
             code: None,
             change: None,
@@ -123,6 +131,21 @@ impl Error {
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.0.detail = shown(&without_number(&detail.into())).into_owned();
+        self.0.bare_detail = None;
+        self
+    }
+
+    /// What `without_values` says in place of the reason, which quotes values of rows.
+    #[must_use]
+    pub fn with_bare_detail(mut self, detail: &str) -> Self {
+        self.0.bare_detail = Some(shown(detail).into_owned());
+        self
+    }
+
+    /// What `without_values` says in place of the operation, which quotes values of rows.
+    #[must_use]
+    pub fn with_bare_operation(mut self, operation: &str) -> Self {
+        self.0.bare_operation = Some(shown(operation).into_owned());
         self
     }
 
@@ -130,6 +153,28 @@ impl Error {
     #[must_use]
     pub fn with_operation(mut self, operation: impl Into<String>) -> Self {
         self.0.operation = shown(&operation.into()).into_owned();
+        self.0.bare_operation = None;
+        self
+    }
+
+    /// The same reason and hint, as an error of another kind: of a change, for example, that the server has refused.
+    #[must_use]
+    pub fn with_kind(mut self, kind: Kind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
+    /// The same error for a log that is to have no values of rows.
+    #[must_use]
+    pub fn without_values(mut self) -> Self {
+        let parts = &mut *self.0;
+        let (operation, detail) = (parts.bare_operation.take(), parts.bare_detail.take());
+        let has_values = operation.is_some() || detail.is_some();
+        parts.operation = operation.unwrap_or_else(|| std::mem::take(&mut parts.operation));
+        parts.detail = detail.unwrap_or_else(|| std::mem::take(&mut parts.detail));
+        if has_values {
+            parts.detail.push_str(LEFT_OUT);
+        }
         self
     }
 
@@ -195,6 +240,11 @@ impl Error {
     /// Why it failed, without the operation.
     pub fn detail(&self) -> &str {
         &self.0.detail
+    }
+
+    /// The same without values of rows.
+    pub fn bare_detail(&self) -> &str {
+        self.0.bare_detail.as_deref().unwrap_or(&self.0.detail)
     }
 
     pub fn kind(&self) -> Kind {

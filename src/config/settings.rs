@@ -33,6 +33,9 @@ pub const DEFAULT_DEBUG_LEVEL: u8 = 1;
 /// From warnings and errors only to everything.
 pub const DEBUG_LEVELS: RangeInclusive<u8> = 0..=3;
 
+/// From this level on, values of rows are in the log, and in what else the daemon tells: mails and the last error.
+const VALUES_LEVEL: u8 = 2;
+
 /// How long replayed changes stay in the log, so that the operator can look them up.
 pub const DEFAULT_RETENTION: Duration = Duration::from_secs(86_400);
 
@@ -190,6 +193,11 @@ impl Config {
             true => (&self.slave, &self.master),
         };
         Config { master: master.clone(), slave: slave.clone(), ..self.clone() }
+    }
+
+    /// Whether what the daemon tells may have values of rows.
+    pub fn tells_values(&self) -> bool {
+        self.debug_level >= VALUES_LEVEL
     }
 
     /// The settings of a pair that the command line gives as two connection strings.

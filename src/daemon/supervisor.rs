@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
-use tries::{is_due_to_stop, keep_running, without_panic};
+use tries::{is_due_to_stop, keep_running, told, without_panic};
 
 mod mails;
 mod reload;
@@ -325,7 +325,7 @@ fn cancel(control: &Control) {
 }
 
 fn drain_once(config: &Config, control: &Control) -> Result<()> {
-    let outcome = replicator::once(config, control);
+    let outcome = replicator::once(config, control).map_err(|error| told(config, error));
     if let Err(error) = &outcome {
         report::record(&config.directed(control.is_reversed()), Some(error));
     }

@@ -70,7 +70,7 @@ impl Release {
         slave.set_up(&identity)?;
         let deferring = !take_replica_role(&mut slave)?;
         let pair = pair_key(origin, &config.slave_field);
-        let replayer = Replayer::new(config, &identity, deferring, Holds::for_verb(&pair));
+        let replayer = Replayer::new(config, &identity, deferring, Holds::for_verb(&pair)).telling_values();
         Ok(Release { master, slave, pair, slave_identity, hstore_schema, replayer, control: control.clone() })
     }
 

@@ -56,14 +56,14 @@ pub fn replay_one(
     table: &Table,
     change: &Change,
     name: &str,
-    policies: &ConflictPolicies,
+    (policies, tells_values): (&ConflictPolicies, bool),
 ) -> Result<Option<ConflictRecord>> {
     let shape = Shape::of(change, table, true).map_err(|mismatch| mismatch_error(change, table, &mismatch))?;
     if shape.is_empty() {
         return Ok(None);
     }
     slave.message("replay", &format!("{SAVEPOINT}{}", table.path()))?;
-    let case = Case { table, change, name, policies };
+    let case = Case { table, change, name, policies, tells_values };
     let unusual = match try_one(slave, &case, &shape) {
         // The violation may also come from the UPDATE of a row that differs, or of one of several rows with the key.
         Err(error) if change.event != Event::Delete && error.code() == Some(UNIQUE_VIOLATION) => {
@@ -77,7 +77,7 @@ pub fn replay_one(
 }
 
 fn try_one(slave: &mut Session, case: &Case, shape: &Shape) -> Result<Option<ConflictRecord>> {
-    let Case { table, change, name, policies } = *case;
+    let Case { table, change, name, policies, .. } = *case;
     // A row that is found by all its values does not differ.
     if change.event == Event::Delete
         && policies.watches_deletes(&change.relation)

@@ -21,7 +21,7 @@ use crate::config::settings::Config;
 use crate::replay::conflict;
 use crate::replay::hold::Holds;
 use crate::replay::sql;
-use crate::replay::statements::instruction;
+use crate::replay::statements::{instruction, outline};
 use crate::replay::table::Table;
 use crate::replay::table_cache::TableCache;
 use crate::server::session::Session;
@@ -77,6 +77,8 @@ pub struct Replayer {
     /// The operator's CONFLICT rules.
     policies: ConflictPolicies,
     records_conflicts: bool,
+    /// Conflicts are told with the values of the rows.
+    tells_values: bool,
     statements: Statements,
     /// A message that is composed and not sent: it is sent while the next one is composed.
     composed: Option<Sets>,
@@ -114,6 +116,7 @@ impl Replayer {
             holds,
             policies: config.conflicts.clone(),
             records_conflicts: config.conflicts_kept > 0,
+            tells_values: config.tells_values(),
             statements: Statements::default(),
             composed: None,
             truncated: Vec::new(),
@@ -328,7 +331,7 @@ impl Replayer {
         for change in changes {
             let name = self.statements.new_name();
             let table = self.cache.get(change)?;
-            let found = conflict::replay_one(slave, table, change, &name, &self.policies);
+            let found = conflict::replay_one(slave, table, change, &name, (&self.policies, self.tells_values));
             let found = found.map_err(|error| self.rejected(change, error))?;
             if let Some(record) = found {
                 self.statements.may_have_left_one();
@@ -354,20 +357,20 @@ impl Replayer {
         if error.is_transient() {
             return error;
         }
-        let shown = instruction(change, self.cache.get(change).ok());
+        let table = self.cache.get(change).ok();
         let default_hint = match error.code() {
             Some("42501") => GRANT_RIGHTS,
             Some(code) if self.deferring && code.starts_with("23") => TRIGGERS_RUN,
             _ => FIX_SLAVE,
         };
         let hint = error.hint().unwrap_or(default_hint).to_string();
-        let operation = format!("replay change {} of transaction {} ({shown})", change.id, change.txid);
-        let mut rejected =
-            Error::new(Kind::Change, error.side(), operation, error.detail()).with_change(change.id, change.txid);
-        if let Some(code) = error.code() {
-            rejected = rejected.with_code(code);
-        }
-        rejected.with_hint(hint)
+        let operation = |what: &str| format!("replay change {} of transaction {} ({what})", change.id, change.txid);
+        error
+            .with_kind(Kind::Change)
+            .with_operation(operation(&instruction(change, table)))
+            .with_bare_operation(&operation(&outline(change, table)))
+            .with_change(change.id, change.txid)
+            .with_hint(hint)
     }
 }
 

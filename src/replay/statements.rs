@@ -242,6 +242,9 @@ fn push_value(message: &mut String, value: Option<&str>) {
 /// A longer instruction is cut, so that the log and mails stay readable.
 const SHOWN_BYTES: usize = 2_000;
 
+/// `CREATE TABLE IF NOT EXISTS t`
+const OUTLINE_WORDS: usize = 6;
+
 /// A change as SQL, as the log shows it: `UPDATE "test" SET "a"='123' WHERE "id1"='1' AND "id2"='2'`.
 pub fn instruction(change: &Change, table: Option<&Table>) -> String {
     let left_out = Cell::new(0);
@@ -252,6 +255,28 @@ pub fn instruction(change: &Change, table: Option<&Table>) -> String {
         shown.push_str(&format!("... ({length} bytes)"));
     }
     shown
+}
+
+/// The same without values: `UPDATE "test"`, and of a free statement what stands before the first value.
+pub fn outline(change: &Change, table: Option<&Table>) -> String {
+    let name = table.map_or(change.relation.as_str(), |table| &table.shown);
+    match change.event {
+        Event::Statement => shown_sql(&before_values(&change.sql)).into_owned(),
+        Event::Truncate => format!("TRUNCATE {name}"),
+        Event::Insert => format!("INSERT INTO {name}"),
+        Event::Update => format!("UPDATE {name}"),
+        Event::Delete => format!("DELETE FROM {name}"),
+    }
+}
+
+/// The first words of a statement that can only be key words and names: a constant begins with a digit or a quote.
+fn before_values(sql: &str) -> String {
+    let is_name = |word: &&str| {
+        word.starts_with(|c: char| c.is_alphabetic() || "_\"".contains(c))
+            && word.chars().all(|c| c.is_alphanumeric() || "_.\"".contains(c))
+    };
+    let words: Vec<&str> = sql.split_whitespace().take_while(is_name).take(OUTLINE_WORDS).collect();
+    format!("{} ...", words.join(" ")).trim_start().to_string()
 }
 
 /// How much of a longer text is shown.

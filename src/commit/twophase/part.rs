@@ -132,10 +132,6 @@ fn blame(error: Error, transaction: &Transaction) -> Error {
     let (txid, first) = (transaction.txid(), transaction.first());
     let operation = format!("replay transaction {txid}, changes {first} to {}", transaction.last());
     let is_violation = error.code().is_some_and(|code| code.starts_with("23"));
-    let blamed = Error::new(Kind::Change, error.side(), operation, error.detail()).with_change(first, txid);
-    let blamed = if is_violation { blamed.premature() } else { blamed };
-    match error.hint() {
-        Some(hint) => blamed.with_hint(hint),
-        None => blamed,
-    }
+    let blamed = error.with_kind(Kind::Change).with_operation(operation).with_change(first, txid);
+    if is_violation { blamed.premature() } else { blamed }
 }

@@ -23,7 +23,7 @@ impl Pair {
         self.log.reader.escape(false);
         self.replayer.holds.end_request();
         quarantined?;
-        let told = format!("Transaction {txid} put into quarantine: {error}");
+        let told = format!("Transaction {txid} put into quarantine: {}", self.replayer.told(error));
         log::warn!(target: &self.name, "{told}");
         self.conflicts.push(told);
         Ok(Arc::new(transactions[place + 1..].to_vec()))

@@ -60,6 +60,7 @@ pub(super) fn keep_running(
             }
             continue;
         }
+        let error = told(config, error);
         has_failed = true;
         control.tally().add_error();
         let directed = &config.directed(control.is_reversed());
@@ -75,6 +76,11 @@ pub(super) fn keep_running(
             return Ok(());
         }
     }
+}
+
+/// An error as the log, mails and `pyreplica status` tell it.
+pub(super) fn told(config: &Config, error: Error) -> Error {
+    if config.tells_values() { error } else { error.without_values() }
 }
 
 /// Turns a panic into an error, so that a bug in one pair does not end the other pairs.

@@ -6,8 +6,9 @@ use crate::backlog::row::{Row, text_array};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
 use crate::base::phrases::counted;
+use crate::base::shown::listed;
 use crate::config::conflict_policy::{Conflict, ConflictAction, ConflictPolicies};
-use crate::replay::statements::{Shape, instruction};
+use crate::replay::statements::{Shape, instruction, outline};
 use crate::replay::table::Table;
 use crate::server::session::Session;
 
@@ -26,6 +27,8 @@ pub(super) struct Case<'a> {
     /// Free for a prepared statement.
     pub name: &'a str,
     pub policies: &'a ConflictPolicies,
+    /// The text for the log has the values of the rows.
+    pub tells_values: bool,
 }
 
 impl Case<'_> {
@@ -33,7 +36,7 @@ impl Case<'_> {
     pub fn differs_or_missing(&self, slave: &mut Session) -> Result<Option<ConflictRecord>> {
         let candidates = candidates(slave, self.table, self.change)?;
         let Some(found) = most_similar(&candidates) else { return self.missing(Conflict::UpdateMissing).map(Some) };
-        let what = differences(found);
+        let what = self.differences(found);
         let action = self.action(Conflict::UpdateDiffers);
         let record = |done, is_warning| {
             let text = format!("{what}; {done}");
@@ -44,9 +47,7 @@ impl Case<'_> {
             Ok(Some(self.record(Conflict::UpdateDiffers, Some(found), &text, NOTHING, true)))
         };
         match &action {
-            ConflictAction::Error => {
-                Err(self.conflict_error(&format!("the row is not what it was on the master: {what}")))
-            }
+            ConflictAction::Error => Err(self.differs_error(found)),
             ConflictAction::Skip => record(KEPT, false),
             ConflictAction::Newest(column) if self.is_newer(slave, found, column)? => {
                 if self.overwrite(slave, found)? {
@@ -113,8 +114,9 @@ impl Case<'_> {
         }
         let candidates = if insert { candidates(slave, self.table, self.change)? } else { Vec::new() };
         let found = candidates.first();
+        let said = if self.tells_values { error.detail() } else { error.bare_detail() };
         let record = |done, is_warning| {
-            let text = format!("{}; {done}", error.detail());
+            let text = format!("{said}; {done}");
             Ok(self.record(conflict, found, &text, done, is_warning))
         };
         match (&action, found) {
@@ -126,7 +128,7 @@ impl Case<'_> {
                 if self.overwrite(slave, row)? {
                     return record(APPLIED, action == ConflictAction::Warn);
                 }
-                Ok(self.record(conflict, found, &format!("{}; {REFUSED}", error.detail()), NOTHING, true))
+                Ok(self.record(conflict, found, &format!("{said}; {REFUSED}"), NOTHING, true))
             }
         }
     }
@@ -135,15 +137,13 @@ impl Case<'_> {
     pub fn delete_compared(&self, slave: &mut Session, shape: &Shape) -> Result<Option<ConflictRecord>> {
         let candidates = candidates(slave, self.table, self.change)?;
         let Some(found) = most_similar(&candidates) else { return self.missing(Conflict::DeleteMissing).map(Some) };
-        let what = differences(found);
+        let what = self.differences(found);
         let action = if what.is_empty() { ConflictAction::Warn } else { self.action(Conflict::DeleteDiffers) };
         let record = |done, is_warning| {
             Some(self.record(Conflict::DeleteDiffers, Some(found), &format!("{what}; {done}"), done, is_warning))
         };
         match action {
-            ConflictAction::Error => {
-                return Err(self.conflict_error(&format!("the row is not what it was on the master: {what}")));
-            }
+            ConflictAction::Error => return Err(self.differs_error(found)),
             ConflictAction::Skip => return Ok(record(KEPT, false)),
             // The master's row is deleted and has no value for newest() to compare: the DELETE wins.
             ConflictAction::Newest(_) | ConflictAction::Warn => {}
@@ -171,7 +171,7 @@ impl Case<'_> {
         let row = if change.event == Event::Insert { &change.new } else { &change.old };
         let named = |row: &Row| (!row.is_empty()).then(|| names_and_values(row.iter()));
         let key = table.keys.first().map(|key| key.iter().map(|p| &table.column(*p).name));
-        let instruction = instruction(change, Some(table));
+        let shown = if self.tells_values { instruction } else { outline }(change, Some(table));
         ConflictRecord {
             conflict,
             id: change.id,
@@ -183,13 +183,23 @@ impl Case<'_> {
                 .map(|found| names_and_values(found.values.iter().map(|(name, _, found)| (name, found.as_deref())))),
             new: named(&change.new),
             done,
-            text: format!("Possible conflict (0 rows affected): {instruction} (change {}): {what}", change.id),
+            text: format!("Possible conflict (0 rows affected): {shown} (change {}): {what}", change.id),
             is_warning,
         }
     }
 
     fn action(&self, conflict: Conflict) -> ConflictAction {
         self.policies.of(&self.change.relation, conflict)
+    }
+
+    /// How the row differs, as the log says it. Empty if it does not.
+    fn differences(&self, found: &Candidate) -> String {
+        if self.tells_values { differences(found) } else { differing_columns(found) }
+    }
+
+    fn differs_error(&self, found: &Candidate) -> Error {
+        let what = |differences: String| format!("the row is not what it was on the master: {differences}");
+        self.conflict_error(&what(differences(found))).with_bare_detail(&what(differing_columns(found)))
     }
 
     fn conflict_error(&self, what: &str) -> Error {
@@ -284,6 +294,13 @@ fn differences(found: &Candidate) -> String {
         })
         .collect();
     texts.join(", ")
+}
+
+/// The same without values.
+fn differing_columns(found: &Candidate) -> String {
+    let differing = found.values.iter().filter(|(_, expected, found)| expected != found);
+    let names: Vec<String> = differing.map(|(name, _, _)| quote_ident(name)).collect();
+    if names.is_empty() { String::new() } else { format!("other values in {}", listed(&names)) }
 }
 
 /// An array of name, value, name, value.

@@ -9,7 +9,7 @@ use crate::backlog::change::Change;
 use crate::base::error::{Error, Result};
 use crate::base::names::quote_literal;
 use crate::replay::sql;
-use crate::replay::statements::instruction;
+use crate::replay::statements::{instruction, outline};
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
 
@@ -53,13 +53,12 @@ impl Replayer {
             if error.is_transient() || !is_described || !self.is_there_already(slave, change, &error)? {
                 return Err(self.rejected(change, error));
             }
-            let shown = instruction(change, None);
-            self.report(format!(
-                "change {} of transaction {} was made on the slave already: {} ({shown})",
-                change.id,
-                change.txid,
-                error.detail()
-            ));
+            let (said, shown) = match self.tells_values {
+                true => (error.detail(), instruction(change, None)),
+                false => (error.bare_detail(), outline(change, None)),
+            };
+            let Change { id, txid, .. } = change;
+            self.report(format!("change {id} of transaction {txid} was made on the slave already: {said} ({shown})"));
         }
         self.cache.unlock();
         self.cache.forget_prepared();

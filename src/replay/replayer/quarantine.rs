@@ -31,6 +31,18 @@ impl Replayer {
         self.holds.quarantine(slave, changes, error, |change| self.cache.get(change).ok())
     }
 
+    /// For a verb: conflicts are told to the operator who has asked, with the values of the rows.
+    #[must_use]
+    pub fn telling_values(mut self) -> Replayer {
+        self.tells_values = true;
+        self
+    }
+
+    /// An error as it is told to the operator.
+    pub fn told(&self, error: Error) -> Error {
+        if self.tells_values { error } else { error.without_values() }
+    }
+
     /// Adds a message to those that `take_conflicts` returns.
     pub fn report(&mut self, what: String) {
         if self.conflicts.len() < MAX_REPORTED {

@@ -111,6 +111,25 @@ fn the_log_shows_the_instruction_as_the_original_did() {
 }
 
 #[test]
+fn an_outline_has_no_value() {
+    let table = table();
+    let update = change(Event::Update, row(&[("id1", "1")]), row(&[("a", "secret")]));
+    assert_eq!(outline(&update, Some(&table)), "UPDATE \"test\"");
+    for (sql, shown) in [
+        ("ALTER TABLE shop.orders ADD note text DEFAULT 'secret'", "ALTER TABLE shop.orders ADD note text ..."),
+        ("update users set password='secret'", "update users set ..."),
+        ("select f(42)", "select ..."),
+        ("/* secret */ select 1", "..."),
+        ("do $$ secret $$", "do ..."),
+        ("select 42", "select ..."),
+    ] {
+        let mut statement = change(Event::Statement, Row::default(), Row::default());
+        statement.sql = sql.to_string();
+        assert_eq!(outline(&statement, None), shown);
+    }
+}
+
+#[test]
 fn a_long_instruction_is_cut() {
     let table = table();
     let insert = change(Event::Insert, Row::default(), row(&[("a", &"é".repeat(5000))]));

@@ -114,11 +114,19 @@ pub(super) fn from_server(side: Side, operation: &str, error: &DbError) -> Error
         "28000" => Some("there is no such role, or pg_hba.conf of that server does not let it connect from here"),
         _ => error.hint(),
     };
-    let result = Error::new(kind, Some(side), operation, detail).with_code(code);
+    let mut result = Error::new(kind, Some(side), operation, detail).with_code(code);
+    if error.detail().is_some() && !has_detail_without_values(kind, code) {
+        result = result.with_bare_detail(error.message());
+    }
     match hint {
         Some(hint) => result.with_hint(hint),
         None => result,
     }
+}
+
+/// Whether the server's DETAIL is about sessions, locks or objects. About rows it quotes them: `Key (id)=(5) already exists`.
+fn has_detail_without_values(kind: Kind, code: &str) -> bool {
+    matches!(kind, Kind::Connection | Kind::Login | Kind::Contention | Kind::Setup) || code.starts_with("42")
 }
 
 /// A host and a port, as an error names them.
