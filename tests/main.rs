@@ -37,6 +37,7 @@ mod keys;
 mod late_commit;
 mod libpq;
 mod locks;
+mod lost_log;
 mod lost_rows;
 mod mail;
 mod many_tables;

@@ -42,11 +42,14 @@ fn neither_the_log_nor_a_mail_nor_the_last_error_has_values_of_rows() {
     let log = daemon.log();
     assert!(log.contains("Possible conflict (0 rows affected): UPDATE \"t\" (change "), "{log}");
     assert!(log.contains("): other values in \"v\"; the master's values were applied"), "{log}");
-    assert!(log.contains(" (INSERT INTO \"t\"): new row for relation \"t\" violates check constraint \"c\" (values are left out"));
+    assert!(log.contains(
+        " (INSERT INTO \"t\"): new row for relation \"t\" violates check constraint \"c\" (values are left out"
+    ));
     assert!(warning.contains("UPDATE \"t\"") && error.contains("check constraint \"c\""), "{warning}{error}");
     let recorded = pair.on_master("select message || hint from replica_error").concat();
     let status = pair.verb_by_file("status", &smtp, &[]).output;
-    for (what, text) in [("log", &log), ("mail", &error), ("mail", &warning), ("error", &recorded), ("status", &status)] {
+    for (what, text) in [("log", &log), ("mail", &error), ("mail", &warning), ("error", &recorded), ("status", &status)]
+    {
         assert_bare(what, text);
     }
     // Who asks for them gets them.
@@ -65,7 +68,10 @@ fn a_single_run_and_the_quarantine_tell_no_values_either_and_at_level_2_they_do(
     assert!(verbose.contains("(INSERT INTO \"t\" (\"id\", \"v\") VALUES ('77002', 'hunter2 bad'))"), "{verbose}");
     assert!(verbose.contains("Failing row contains (77002, hunter2 bad)"), "{verbose}");
     let quarantined = pair.try_once_by_file("DEBUG_LEVEL=1\nON_ERROR=quarantine").output;
-    assert!(quarantined.contains("put into quarantine: ") && quarantined.contains("(do ...): no (values"), "{quarantined}");
+    assert!(
+        quarantined.contains("put into quarantine: ") && quarantined.contains("(do ...): no (values"),
+        "{quarantined}"
+    );
     assert_bare("output", &quarantined);
     let held = pair.on_slave("select distinct error from replica_held order by 1").concat();
     assert!(held.contains("Failing row contains (77002"), "{held}");

@@ -4,6 +4,7 @@ use crate::base::shown::shown;
 use crate::base::tally::Tally;
 use crate::health::doctor::{Finding, Level};
 use crate::health::status::PairStatus;
+use crate::process::logger;
 use crate::process::usage::{Usage, usage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -164,6 +165,8 @@ pub fn of_process() -> String {
     };
     let version = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
     add("pyreplica_build_info", "gauge", "The version of pyreplica", version, 1.0);
+    let what = "Lines that this process could not write to its log";
+    add("pyreplica_log_lines_lost_total", "counter", what, "", logger::lost().lines as f64);
     let Some(Usage { cpu_seconds, resident_bytes, virtual_bytes, open_files, most_files, started }) = usage() else {
         return text;
     };

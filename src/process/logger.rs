@@ -10,10 +10,14 @@ use crate::base::shown::shown;
 use chrono::{DateTime, Local};
 use env_logger::{Builder, Logger, Target};
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use std::fs::{File, OpenOptions};
+use sink::Output;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::path::Path;
+use std::sync::{OnceLock, PoisonError, RwLock};
+
+mod sink;
+
+pub use sink::lost;
 
 /// The target of messages that belong to no pair.
 pub const OWN_TARGET: &str = "pyreplica";
@@ -64,11 +68,7 @@ pub fn init<'a>(
 ) -> io::Result<()> {
     let default = if file.is_none() && is_journal() { Format::Syslog } else { Format::Original };
     FORMAT.get_or_init(|| format.unwrap_or(default));
-    let sink = match file {
-        Some(path) => Sink::File { path: path.to_path_buf(), file: open(path)? },
-        None => Sink::Stdout,
-    };
-    assert!(SINK.set(Mutex::new(sink)).is_ok(), "logging starts once");
+    sink::begin(file)?;
     set_levels(levels);
     log::set_logger(&Switch).expect("logging starts once");
     std::panic::set_hook(Box::new(|panic| {
@@ -102,7 +102,7 @@ pub fn time() -> String {
 
 /// Reopens the log file by its name. If that fails, the log goes on in the old file.
 pub fn reopen() {
-    if let Err(e) = try_reopen() {
+    if let Err(e) = sink::try_reopen() {
         log::warn!(target: OWN_TARGET, "cannot reopen the log file: {e}");
     }
 }
@@ -128,11 +128,13 @@ fn builder<'a>(levels: impl IntoIterator<Item = (&'a str, u8)>) -> Builder {
         builder.filter_module(name, level);
     }
     builder.format(|out, record| {
-        let format = FORMAT.get().copied().unwrap_or(Format::Original);
-        let line = format_line(format, record.target(), &Local::now(), record.level(), &record.args().to_string());
-        out.write_all(line.as_bytes())
+        out.write_all(line(record.target(), record.level(), &record.args().to_string()).as_bytes())
     });
     builder
+}
+
+fn line(name: &str, level: Level, message: &str) -> String {
+    format_line(FORMAT.get().copied().unwrap_or(Format::Original), name, &Local::now(), level, message)
 }
 
 /// Further lines of a message begin with a tab; for syslog each is a message. Only we begin one, by `NEXT_LINE`: whatever else is no plain text is escaped.
@@ -167,6 +169,7 @@ fn priority(level: Level) -> u8 {
 /// Whether systemd has connected standard output to the journal: then JOURNAL_STREAM has its device and inode.
 #[cfg(unix)]
 fn is_journal() -> bool {
+    use std::fs::File;
     use std::os::fd::AsFd;
     use std::os::unix::fs::MetadataExt;
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
@@ -205,66 +208,6 @@ impl Log for Switch {
         }
     }
 }
-
-static SINK: OnceLock<Mutex<Sink>> = OnceLock::new();
-
-enum Sink {
-    Stdout,
-    File { path: PathBuf, file: File },
-}
-
-/// What env_logger writes to: the current sink. If the disk is full, lines are lost and the daemon goes on, because
-/// env_logger ignores the error.
-struct Output;
-
-impl Write for Output {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match &mut *sink()? {
-            Sink::Stdout => io::stdout().lock().write(line),
-            Sink::File { file, .. } => file.write(line),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match &mut *sink()? {
-            Sink::Stdout => io::stdout().lock().flush(),
-            Sink::File { .. } => Ok(()),
-        }
-    }
-}
-
-fn sink() -> io::Result<MutexGuard<'static, Sink>> {
-    let sink = SINK.get().ok_or_else(|| io::Error::other("logging has not started"))?;
-    Ok(sink.lock().unwrap_or_else(PoisonError::into_inner))
-}
-
-fn try_reopen() -> io::Result<()> {
-    if let Sink::File { path, file } = &mut *sink()? {
-        *file = open(path)?;
-    }
-    Ok(())
-}
-
-/// Opens the file in append mode. So several writers do not overwrite each other, and log rotation may truncate the
-/// file.
-fn open(path: &Path) -> io::Result<File> {
-    let describe =
-        |e: io::Error| io::Error::new(e.kind(), format!("{}: {}", path.display(), without_number(&e.to_string())));
-    let mut options = OpenOptions::new();
-    options.append(true).create(true);
-    limit_mode(&mut options);
-    options.open(path).map_err(describe)
-}
-
-/// An existing file keeps its mode.
-#[cfg(unix)]
-fn limit_mode(options: &mut OpenOptions) {
-    use std::os::unix::fs::OpenOptionsExt;
-    options.mode(NEW_FILE_MODE);
-}
-
-#[cfg(windows)]
-fn limit_mode(_options: &mut OpenOptions) {}
 
 #[cfg(test)]
 mod tests {

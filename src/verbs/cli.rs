@@ -30,7 +30,7 @@ use crate::verbs::status;
 use crate::verbs::switchover;
 use crate::verbs::uninstall;
 use crate::verbs::verb::{self, Call, JSON, Opt, PairSource, Value, Verb, usage};
-use endings::{end_verb, fail, print, report, worst};
+use endings::{end_verb, fail, print, report, unwritten_log, worst};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -253,7 +253,7 @@ fn run_pairs(mut loaded: LoadedConfigs, mode: Mode, options: &Options, reload: O
     let skipped = loaded.errors.iter().filter(|_| mode == Mode::Once).map(Error::exit_code);
     let skipped: Vec<ExitCode> = skipped.collect();
     let is_one = loaded.configs.len() == 1;
-    match supervisor::run(loaded, mode, reload) {
+    let ended = match supervisor::run(loaded, mode, reload) {
         Ok(failures) => {
             let ended = failures.iter().map(|Failure { name, error }| {
                 let who = if is_one { "pyreplica".to_string() } else { format!("pyreplica: {name}") };
@@ -262,7 +262,10 @@ fn run_pairs(mut loaded: LoadedConfigs, mode: Mode, options: &Options, reload: O
             worst(skipped.into_iter().chain(ended))
         }
         Err(error) => end_with(&error),
-    }
+    };
+    // A daemon has said so, and goes on; but nobody would see that of a run of cron.
+    let unwritten = if mode == Mode::Once { unwritten_log() } else { None };
+    worst([ended].into_iter().chain(unwritten.as_ref().map(report)))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::Options;
 use crate::base::error::{Error, ExitCode, Kind};
+use crate::base::phrases::counted;
 use crate::base::shown::shown;
 use crate::process::logger;
 use crate::process::output;
@@ -43,6 +44,14 @@ pub(super) fn print(text: &str) -> ExitCode {
         Err(error) if error.kind() != Kind::Stopped => report(&error),
         _ => ExitCode::Success,
     }
+}
+
+/// The error of a run whose log lacks lines.
+pub(super) fn unwritten_log() -> Option<Error> {
+    let lost = logger::lost();
+    let detail = format!("{}; missing: {}", lost.reason, counted(lost.lines, "line"));
+    let error = || Error::new(Kind::Config, None, "write the log", detail);
+    (lost.lines > 0).then(|| error().with_hint("what the run has replayed stays; its errors are above"))
 }
 
 /// The highest code. The help says so.
