@@ -23,6 +23,7 @@ const OWNERS: &[(&str, &str)] = &[
     ("ctrlc::", "process::signals"),
     ("lettre::", "daemon::mail"),
     ("serde_json::", "process::output"),
+    ("unicode_width::", "process::terminal"),
 ];
 
 /// Rooms and modules that start threads or sleep. Everything else runs on the thread of its caller.

@@ -86,6 +86,7 @@ mod switchover_load;
 mod switchover_refused;
 mod tables;
 mod tenants;
+mod terminal;
 mod tls;
 mod types;
 mod uninstall;

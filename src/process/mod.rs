@@ -5,7 +5,7 @@
 //! | `signals` | SIGTERM, SIGINT and SIGHUP, or Ctrl-C on Windows |
 //! | `logger` | writes log lines, in the format of the Python original |
 //! | `service` | tells systemd that the daemon is ready, and how it is doing |
-//! | `terminal` | whether a stream is a terminal, and how wide it is |
+//! | `terminal` | whether a stream is a terminal, how wide it is, and how wide a text is |
 //! | `output` | tables, JSON and progress lines of the verbs |
 //! | `usage` | what the process uses of the machine |
 //! | `open_files` | how many files may be open, which limits the number of connections |

@@ -1,6 +1,8 @@
-//! The terminal: whether a stream is one, what it obeys, and how many columns it has.
+//! The terminal: whether a stream is one, what it obeys, how many columns it has, and how many a text takes. The only importer of
+//! unicode_width.
 
 use std::io::{self, IsTerminal};
+use unicode_width::UnicodeWidthChar;
 
 /// What is written for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,31 @@ pub fn columns(stream: Stream) -> Option<usize> {
     }
     let set = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).filter(is_real);
     Some(set.or_else(|| asked(stream).filter(is_real)).unwrap_or(USUAL_COLUMNS))
+}
+
+/// How many columns a text takes. As in xterm, tmux and psql, each character counts by itself: most of Chinese, Japanese and Korean
+/// and emoji take two, and what is drawn upon the character before takes none.
+pub fn width(text: &str) -> usize {
+    text.chars().map(width_of).sum()
+}
+
+/// The beginning of a text that takes at most so many columns.
+pub fn fitting(text: &str, columns: usize) -> &str {
+    let mut taken = 0;
+    let is_beyond = |c: char| {
+        taken += width_of(c);
+        taken > columns
+    };
+    &text[..text.find(is_beyond).unwrap_or(text.len())]
+}
+
+/// A text with blanks behind it up to so many columns.
+pub fn padded(text: &str, columns: usize) -> String {
+    format!("{text}{}", " ".repeat(columns.saturating_sub(width(text))))
+}
+
+fn width_of(c: char) -> usize {
+    c.width().unwrap_or(0)
 }
 
 fn is_terminal(stream: Stream) -> bool {

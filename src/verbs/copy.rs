@@ -6,6 +6,7 @@ use crate::base::shown::{listed, shown};
 use crate::copy::copier::{self, CopyEvent, CopyOptions, CopyProgress, CopyResult, LoadedTable, Making};
 use crate::copy::precheck;
 use crate::process::output::{self, ProgressLine, json};
+use crate::process::terminal::width;
 use crate::roles::failback::Failback;
 use crate::roles::install::install;
 use crate::server::connect_pair::{self, BothSides};
@@ -191,7 +192,7 @@ fn line(board: &CopyProgress, room: usize) -> String {
         amount(board.bytes),
         amount((board.bytes as f64 / seconds.max(0.001)) as u64)
     );
-    let bar = room.saturating_sub(text.chars().count() + "[] ".len()).min(BAR);
+    let bar = room.saturating_sub(width(&text) + "[] ".len()).min(BAR);
     if bar < LEAST_BAR {
         return text;
     }

@@ -8,6 +8,7 @@ use crate::config::settings::Config;
 use crate::daemon::mail::{Mail, Mailer};
 use crate::health::doctor::{Finding, Level, diagnose};
 use crate::process::output::{self, Json, json};
+use crate::process::terminal::{padded, width};
 use crate::server::connect_pair::{self, BothSides};
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
 
@@ -108,11 +109,11 @@ fn test_mail(config: &Config) -> Finding {
 fn as_text(config: &Config, findings: &[Finding], is_brief: bool) -> String {
     let mut text = format!("{}\n", shown(&format!("{}: {} -> {}", config.name, config.master, config.slave)));
     let chosen: Vec<&Finding> = findings.iter().filter(|finding| !is_brief || finding.level > Level::Ok).collect();
-    let width = chosen.iter().map(|finding| finding.subject.len()).max().unwrap_or(0);
+    let widest = chosen.iter().map(|finding| width(&finding.subject)).max().unwrap_or(0);
     for finding in chosen {
         let side = finding.side.map_or("both".to_string(), |side| side.to_string());
-        let line =
-            format!("{:<7}  {side:<6}  {:<width$}  {}", finding.level.to_string(), finding.subject, finding.text);
+        let subject = padded(&finding.subject, widest);
+        let line = format!("{:<7}  {side:<6}  {subject}  {}", finding.level.to_string(), finding.text);
         text += &format!("{}\n", shown(&line));
         for fix in &finding.fixes {
             text += &match shown_statement(fix) {
