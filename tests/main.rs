@@ -41,6 +41,7 @@ mod lost_log;
 mod lost_rows;
 mod mail;
 mod many_tables;
+mod managed;
 mod manual;
 mod masters;
 mod memory;

@@ -1,6 +1,6 @@
 //! Runs of `pyreplica copy`.
 
-use super::{Daemon, Finished, Pair, psql};
+use super::{Daemon, Finished, Pair, Server, psql};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -20,11 +20,15 @@ pub fn try_copy(pair: &Pair, options: &[&str]) -> Finished {
 /// Whether this machine's pg_dump is new enough for the master. The servers that `tests/versions.sh` downloads come without
 /// client programs.
 pub fn can_dump(pair: &Pair) -> bool {
+    can_dump_from(pair.master_server())
+}
+
+pub fn can_dump_from(server: &Server) -> bool {
     let said = Command::new(psql()).arg("--version").output().expect("psql starts").stdout;
     let said = String::from_utf8_lossy(&said).into_owned();
     let digits = said.split_once("(PostgreSQL) ").expect("its version").1;
     let clients: u32 = digits.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().expect("a number");
-    clients >= pair.master_server().major_version()
+    clients >= server.major_version()
 }
 
 /// Starts a copy that stops itself at a step.

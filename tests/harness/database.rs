@@ -149,7 +149,7 @@ impl Drop for Database {
         for role in &self.roles {
             // A failed drop must not hide the test's own failure.
             if let Ok(mut admin) = self.server.try_connect("postgres") {
-                let _ = admin.batch_execute(&format!("drop role if exists {role}"));
+                let _ = admin.batch_execute(&format!("drop owned by {role}; drop role {role}"));
             }
         }
     }
