@@ -1,9 +1,10 @@
-"""The peers that work by triggers, as pyreplica does: Slony-I, Londiste, Bucardo."""
+"""The peers that work by triggers, as pyreplica does: Slony-I, Londiste, Bucardo, and the Python way."""
 
 import subprocess
+import sys
 
 from . import clusters, triggers
-from .peers import DATABASE, Peer
+from .peers import DATABASE, OneDaemon, Peer
 from .processes import Daemon
 
 
@@ -124,3 +125,16 @@ class Bucardo(Peer):
 
     def retire(self):
         self.slave.drop("bucardo")
+
+
+class Python(OneDaemon):
+    """The original's trigger, and a daemon that replays as the original's did."""
+
+    def setup(self, tables):
+        triggers.python(self.servers, DATABASE, tables)
+        self.start()
+
+    def start(self):
+        self.daemon = Daemon("the Python daemon", [sys.executable, "-m", "pyreplica_bench.python_daemon",
+                                                   self.master.dsn(DATABASE), self.slave.dsn(DATABASE)],
+                             self.folder / "python.log")
