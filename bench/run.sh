@@ -4,7 +4,7 @@
 #
 #   bench/run.sh                              everything: about an hour; into bench/
 #   bench/run.sh --quick                      small sizes, one repetition, to see that it works; into target/bench/
-#   bench/run.sh --only capture,idle          some sections; into target/bench/
+#   bench/run.sh --only replicating,idle      some sections; into target/bench/
 #   bench/run.sh --peers slony,bucardo        some peers; into target/bench/
 #   bench/run.sh --full                       a backlog of 10 million changes too
 #   bench/run.sh --rounds 1 --no-fsync        fewer rounds, no waiting for the disk; into target/bench/

@@ -8,10 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-from . import capture, clusters, many_tables, processes, replay, report, scale, schema_changes, sizes, switchover, triggers
+from . import capture, clusters, many_tables, processes, replay, replicating, report, scale, schema_changes
+from . import sizes, switchover, triggers
 from .samples import Samples
 
-SECTIONS = ("capture", "tpcb", "replay", "latency", "idle", "scale", "tables", "switchover", "ddl")
+SECTIONS = ("capture", "tpcb", "replicating", "replay", "latency", "idle", "scale", "tables", "switchover", "ddl")
 # What --only says, by the parts of the replay's round.
 PARTS = {"replay": ["bulk", "backlog"], "latency": ["latency"], "idle": ["idle"]}
 
@@ -81,10 +82,13 @@ def run_sections(servers, chosen, samples, options):
     tpcb_kinds = [name for name in kinds if name != "statement"]
     parts = [part for section in options.only for part in PARTS.get(section, [])]
     peers = [name for name in replay.PEERS if name in options.peers]
+    replicants = [name for name in replicating.PEERS if name in options.peers]
     switching = [name for name in switchover.PEERS if name in options.peers]
     steps = [
         ("capture", "capture" in options.only, lambda: capture.measure(servers, chosen, samples, kinds)),
         ("tpcb", "tpcb" in options.only, lambda: capture.measure_tpcb(servers, chosen, samples, tpcb_kinds)),
+        (replicating.SECTION, replicating.SECTION in options.only and replicants,
+         lambda: replicating.measure(servers, chosen, samples, replicants)),
         ("replay", parts and peers, lambda: replay.measure(servers, chosen, samples, peers, parts)),
         ("idle", "idle" in parts, lambda: replay.measure_bare_idle(servers, chosen, samples)),
         ("scale", "scale" in options.only and "pyreplica" in peers, lambda: scale.measure(servers, chosen, samples)),

@@ -160,6 +160,12 @@ class Servers:
         ours = set(processes.tree([os.getpid()])) - {os.getpid()} - set(clusters)
         return {pid for pid in ours if processes.is_alive(pid)}
 
+    def daemon_heads(self):
+        """The heads of their families: the CPU of children that have ended is found in them."""
+        daemons = self.daemons()
+        by_parent = processes.children()
+        return daemons - {child for pid in daemons for child in by_parent.get(pid, [])}
+
     def end_daemons(self):
         processes.end(self.daemons())
 

@@ -10,14 +10,15 @@ DATABASE = "bench"
 
 
 class Peer:
-    """setup() leaves it replicating; stop() lets changes pile up, and start() returns without waiting for anything."""
+    """setup() leaves the tables, {name: columns of the key}, replicating; stop() lets changes pile up, and start() returns
+    without waiting for anything."""
 
     def __init__(self, servers):
         self.servers, self.master, self.slave = servers, servers.master, servers.slave
         self.folder = servers.folder / type(self).__name__.lower()
         self.folder.mkdir(exist_ok=True)
 
-    def setup(self):
+    def setup(self, tables):
         raise NotImplementedError
 
     def stop(self):
@@ -39,22 +40,26 @@ class Peer:
         return self.slave.run(sql, DATABASE)
 
 
-class Pyreplica(Peer):
-    # Further lines of the config file.
-    more = ""
-
-    def setup(self):
-        triggers.pyreplica(self.servers, DATABASE, ["t"])
-        self.start()
-
-    def start(self):
-        self.daemon = start_pyreplica(self.servers, [pair_config(self.servers, DATABASE, DATABASE, more=self.more)])
+class OneDaemon(Peer):
+    """start() sets `daemon`."""
 
     def stop(self):
         self.daemon.stop()
 
     def must_run(self):
         self.daemon.must_run()
+
+
+class Pyreplica(OneDaemon):
+    # Further lines of the config file.
+    more = ""
+
+    def setup(self, tables):
+        triggers.pyreplica(self.servers, DATABASE, tables)
+        self.start()
+
+    def start(self):
+        self.daemon = start_pyreplica(self.servers, [pair_config(self.servers, DATABASE, DATABASE, more=self.more)])
 
 
 class OnePhase(Pyreplica):
@@ -82,8 +87,8 @@ def start_pyreplica(servers, configs):
 class Builtin(Peer):
     """PostgreSQL's logical replication."""
 
-    def setup(self):
-        self.on_master("create publication bench for table t")
+    def setup(self, tables):
+        self.on_master(f"create publication bench for table {', '.join(tables)}")
         self.on_slave(f"create subscription bench connection '{self.master.dsn(DATABASE)}' publication bench"
                       " with (copy_data = false)")
 
@@ -101,7 +106,7 @@ class Builtin(Peer):
 
 
 class Pglogical(Builtin):
-    def setup(self):
+    def setup(self, tables):
         for cluster in (self.master, self.slave):
             # From 15.19 on a plugin must be named before it is loaded.
             if cluster.run("select 1 from pg_settings where name = 'output_plugin_libraries'"):
@@ -111,7 +116,8 @@ class Pglogical(Builtin):
             cluster.run("create extension pglogical", DATABASE)
             cluster.run("select pglogical.create_node(node_name := %s, dsn := %s)", DATABASE,
                         [cluster.label, cluster.dsn(DATABASE)])
-        self.on_master("select pglogical.replication_set_add_table('default', 't')")
+        for table in tables:
+            self.on_master(f"select pglogical.replication_set_add_table('default', '{table}')")
         self.slave.run("select pglogical.create_subscription(subscription_name := 'bench', provider_dsn := %s,"
                        " synchronize_structure := false, synchronize_data := false)",
                        DATABASE, [self.master.dsn(DATABASE)])

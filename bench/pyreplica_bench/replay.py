@@ -14,6 +14,7 @@ from . import clusters, processes
 from .capture import rotated
 from .peers import DATABASE, Builtin, OnePhase, Pglogical, Pyreplica, await_equal
 from .trigger_peers import Bucardo, Londiste, Slony
+from .triggers import REPLAY_TABLES
 
 PEERS = {"pyreplica": Pyreplica, "onephase": OnePhase, "builtin": Builtin, "pglogical": Pglogical, "slony": Slony,
          "londiste": Londiste, "bucardo": Bucardo}
@@ -51,7 +52,7 @@ def measure_peer(servers, sizes, samples, name, parts):
     for part in parts:
         with samples.attempt(part, name):
             globals()[part](peer, sizes, lambda case, unit, value: samples.add(part, case, name, unit, value))
-            await_equal(servers, DATABASE, ["t"], SETTLE_SECONDS, peer.must_run)
+            await_equal(servers, DATABASE, REPLAY_TABLES, SETTLE_SECONDS, peer.must_run)
         if samples.has_failed(part, name):
             break
     with samples.attempt("taking down", name):
@@ -60,7 +61,7 @@ def measure_peer(servers, sizes, samples, name, parts):
 
 def set_up(servers, peer):
     servers.create_both(DATABASE, "bench_base")
-    peer.setup()
+    peer.setup(REPLAY_TABLES)
     await_mark(peer, write_mark(peer), 90)
 
 
@@ -159,9 +160,7 @@ def measure_idle(servers, sizes, add):
         cluster.run("vacuum analyze", DATABASE)
         cluster.run("checkpoint")
     time.sleep(sizes.settle_seconds)
-    daemons = servers.daemons()
-    # The families' heads: the CPU of their children that have ended is found in them.
-    heads = {pid for pid in daemons if int(processes.stat_fields(pid)[1]) not in daemons}
+    heads = servers.daemon_heads()
 
     def used():
         return processes.tree_cpu_seconds(heads), sum(cluster.cpu_seconds() for cluster in servers.both())

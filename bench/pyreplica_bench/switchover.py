@@ -49,9 +49,8 @@ class Slony(trigger_peers.Slony):
 
     def setup(self, tables):
         self.origin, self.deadlocks = 1, 0
-        adds = "".join(f"set add table (set id=1, origin=1, id={number}, fully qualified name='public.{table}');\n"
-                       for number, table in enumerate(tables, 1))
         sequences = [f"{table}_{column}_seq" for table in tables for column in ("id", "number")]
+        adds = triggers.slony_tables(tables)
         adds += "".join(f"set add sequence (set id=1, origin=1, id={number}, fully qualified name='public.{sequence}');\n"
                         for number, sequence in enumerate(sequences, 1))
         master, slave = self.master.dsn(DATABASE), self.slave.dsn(DATABASE)

@@ -1,28 +1,28 @@
-"""The peers that work by triggers, as pyreplica does: Slony-I, Londiste, Bucardo."""
+"""The peers that work by triggers, as pyreplica does: Slony-I, Londiste, Bucardo, and the Python way."""
 
 import subprocess
+import sys
 
-from . import clusters
-from .peers import DATABASE, Peer
+from . import clusters, triggers
+from .peers import DATABASE, OneDaemon, Peer
 from .processes import Daemon
-from .triggers import slonik
 
 
 class Slony(Peer):
-    def setup(self):
+    def setup(self, tables):
         master, slave = self.master.dsn(DATABASE), self.slave.dsn(DATABASE)
         self.preamble = (f"cluster name = bench; node 1 admin conninfo='{master}';"
                          f" node 2 admin conninfo='{slave}';\n")
-        slonik(self.preamble + f"""
+        triggers.slonik(self.preamble + f"""
             init cluster (id=1, comment='master');
             create set (id=1, origin=1, comment='all');
-            set add table (set id=1, origin=1, id=1, fully qualified name='public.t');
+            {triggers.slony_tables(tables)}
             store node (id=2, comment='slave', event node=1);
             store path (server=1, client=2, conninfo='{master}');
             store path (server=2, client=1, conninfo='{slave}');""")
         self.start()
         # Both sides are equal already.
-        slonik(self.preamble + """
+        triggers.slonik(self.preamble + """
             subscribe set (id=1, provider=1, receiver=2, forward=no, omit copy=yes);
             wait for event (origin=1, confirmed=2, wait on=1, timeout=60);""")
         clusters.wait_until("the subscription is active", 60, lambda: self.on_slave(
@@ -48,7 +48,7 @@ class Slony(Peer):
 class Londiste(Peer):
     """PgQ's queue, its ticker pgqd, and a worker for each side."""
 
-    def setup(self):
+    def setup(self, tables):
         for cluster in (self.master, self.slave):
             cluster.run("create extension pgq; create extension pgq_node; create extension londiste", DATABASE)
             self.write_config(cluster.label, "londiste", f"db = {cluster.dsn(DATABASE)}\nqueue_name = bench")
@@ -59,11 +59,12 @@ class Londiste(Peer):
         self.londiste("slave", "create-leaf", "slave", slave, f"--provider={master}")
         self.ticker = Daemon("pgqd", ["pgqd", self.folder / "pgqd.ini"], self.folder / "pgqd.out")
         self.start()
-        self.londiste("master", "add-table", "public.t")
+        names = [f"public.{table}" for table in tables]
+        self.londiste("master", "add-table", *names)
         # Both sides are equal already.
-        self.londiste("slave", "add-table", "public.t", "--expect-sync", "--skip-truncate")
-        clusters.wait_until("the table is in sync", 60, lambda: self.on_slave(
-            "select 1 from londiste.get_table_list('bench') where table_name = 'public.t' and merge_state = 'ok'"))
+        self.londiste("slave", "add-table", *names, "--expect-sync", "--skip-truncate")
+        clusters.wait_until("the tables are in sync", 60, lambda: self.on_slave(
+            "select bool_and(merge_state = 'ok') from londiste.get_table_list('bench')") == [(True,)])
 
     def write_config(self, name, section, lines):
         (self.folder / f"{name}.ini").write_text(f"[{section}]\n{lines}\nlogfile = {self.folder}/{name}.log\n"
@@ -89,7 +90,7 @@ class Londiste(Peer):
 class Bucardo(Peer):
     """Its own database, on the slave's cluster, tells it what to do; its daemon goes into the background by itself."""
 
-    def setup(self):
+    def setup(self, tables):
         self.rc = self.folder / "bucardorc"
         self.rc.write_text(f"dbhost = 127.0.0.1\ndbport = {self.slave.port}\ndbname = bucardo\ndbuser = bucardo\n")
         self.bucardo("install", "--batch", "--dbhost", "127.0.0.1", "--dbport", self.slave.port, "--dbuser", "postgres",
@@ -98,7 +99,7 @@ class Bucardo(Peer):
         for cluster in (self.master, self.slave):
             self.bucardo("add", "db", cluster.label, f"dbname={DATABASE}", "host=127.0.0.1", f"port={cluster.port}",
                          "user=postgres")
-        self.bucardo("add", "table", "public.t", "db=master", "relgroup=all")
+        self.bucardo("add", "table", *(f"public.{table}" for table in tables), "db=master", "relgroup=all")
         self.bucardo("add", "sync", "bench", "relgroup=all", "dbs=master:source,slave:target", "onetimecopy=0")
         self.start()
 
@@ -124,3 +125,16 @@ class Bucardo(Peer):
 
     def retire(self):
         self.slave.drop("bucardo")
+
+
+class Python(OneDaemon):
+    """The original's trigger, and a daemon that replays as the original's did."""
+
+    def setup(self, tables):
+        triggers.python(self.servers, DATABASE, tables)
+        self.start()
+
+    def start(self):
+        self.daemon = Daemon("the Python daemon", [sys.executable, "-m", "pyreplica_bench.python_daemon",
+                                                   self.master.dsn(DATABASE), self.slave.dsn(DATABASE)],
+                             self.folder / "python.log")

@@ -4,6 +4,7 @@ from . import clusters
 
 # {table: columns of its key}
 TABLES = {"narrow": ["id"], "wide": ["id"]}
+REPLAY_TABLES = {"t": ["id"]}
 TPCB_TABLES = {"pgbench_accounts": ["aid"], "pgbench_branches": ["bid"], "pgbench_tellers": ["tid"],
                "pgbench_history": ["id"]}
 
@@ -27,13 +28,16 @@ def statement(servers, database, tables):
 
 def slony(servers, database, tables):
     """Slony-I's trigger logTrigger, which is in C, on a node without others."""
-    adds = "".join(f"set add table (set id=1, origin=1, id={number}, fully qualified name='public.{table}');\n"
-                   for number, table in enumerate(tables, 1))
     slonik(f"""cluster name = bench;
         node 1 admin conninfo='{servers.master.dsn(database)}';
         init cluster (id=1, comment='master');
         create set (id=1, origin=1, comment='all');
-        {adds}""")
+        {slony_tables(tables)}""")
+
+
+def slony_tables(tables):
+    return "".join(f"set add table (set id=1, origin=1, id={number}, fully qualified name='public.{table}');\n"
+                   for number, table in enumerate(tables, 1))
 
 
 def pgq(servers, database, tables):
