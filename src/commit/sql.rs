@@ -33,23 +33,40 @@ pub const NOT_NOTED: &str = "22012";
 /// Writes the slave's row, if the batch with the token `before` has written it last. If a former connection's commit is
 /// still in progress, it holds the row: the statement waits for it, and then finds another token.
 pub fn note_progress(key: &str, before: Option<&str>, row: &ProgressRow) -> String {
+    note(&note_values(key, before, row), "true")
+}
+
+/// The types of the parameters of `note_progress_if`, from $3 on.
+pub const NOTE_TYPES: &str = "bigint, text, text, text, text, text, text, text";
+
+/// The same, to be prepared, and only if a condition with the parameters $1 and $2 is true.
+pub fn note_progress_if(condition: &str) -> String {
+    note(&["$3", "$4", "$5", "$6", "$7", "$8", "$9", "$10"].map(str::to_string), condition)
+}
+
+/// What the statement writes and looks for, as literals.
+pub fn note_values(key: &str, before: Option<&str>, row: &ProgressRow) -> [String; 8] {
     let text = |text: Option<&str>| text.map_or("null".to_string(), quote_literal);
-    let is_known = match before {
-        Some(token) => format!("token operator(pg_catalog.=) {}", quote_literal(token)),
-        None => "token is null".to_string(),
-    };
     let ProgressRow { position, former, identity, history } = row;
-    format!(
-        "with noted as (update public.replica_progress set batch = {}, token = {}, former = {}, identity = {}, history = {}, \
-         position = {}, ts = pg_catalog.now() where master operator(pg_catalog.=) {} and {is_known} returning 1) \
-         select 1 operator(pg_catalog./) pg_catalog.count(*) from noted",
-        position.batch,
+    [
+        position.batch.to_string(),
         text(position.token.as_deref()),
         text(former.as_deref()),
         quote_literal(identity),
         text(*history),
         quote_literal(&position.encode()),
         quote_literal(key),
+        text(before),
+    ]
+}
+
+fn note([batch, token, former, identity, history, position, key, before]: &[String; 8], condition: &str) -> String {
+    format!(
+        "with noted as (update public.replica_progress set batch = {batch}, token = {token}, former = {former}, \
+         identity = {identity}, history = {history}, position = {position}, ts = pg_catalog.now() \
+         where master operator(pg_catalog.=) {key} \
+         and (token operator(pg_catalog.=) {before} or token is null and {before} is null) and {condition} returning 1) \
+         select 1 operator(pg_catalog./) pg_catalog.count(*) from noted"
     )
 }
 

@@ -52,6 +52,7 @@ use crate::config::settings::{Config, OnError};
 use crate::process::failpoint;
 use crate::replay::hold::Holds;
 use crate::replay::replayer::Replayer;
+use crate::replay::table_cache::Note;
 use crate::server::checks::Findings;
 use crate::server::session::Session;
 
@@ -226,7 +227,8 @@ impl Pair {
 
     fn commit_both(&mut self, position: &Position) -> Result<()> {
         let operation = format!("prepare transaction batch {}", position.batch);
-        let message = self.note_and_prepare(position);
+        let note = self.progress_note(position, self.log.progress.state_in_life());
+        let message = format!("{note}; {}", self.prepare(Side::Slave, position));
         match self.prepare_both(&operation, &message, position)? {
             Some(refusal) if refusal.code() == Some(sql::NOT_NOTED) => {
                 self.slave.roll_back();
@@ -273,25 +275,22 @@ impl Pair {
         self.gids.gid(side, position.batch, position.token.as_deref().unwrap_or_default())
     }
 
-    /// The statements with which the slave's transaction of a batch ends.
-    fn note_and_prepare(&self, position: &Position) -> String {
-        format!(
-            "{}; {}",
-            self.progress_note(position, self.log.progress.state_in_life()),
-            self.prepare(Side::Slave, position)
-        )
-    }
-
     /// The statement that writes the slave's row.
     fn progress_note(&self, position: &Position, former: String) -> String {
+        sql::note_progress(&self.key, self.log.progress.position().token.as_deref(), &self.row(position, former))
+    }
+
+    /// The same, with a condition.
+    fn note_if(&self, position: &Position) -> Note {
         let progress = &self.log.progress;
-        let row = sql::ProgressRow {
-            position,
-            former: Some(former),
-            identity: progress.identity(),
-            history: progress.history(),
-        };
-        sql::note_progress(&self.key, progress.position().token.as_deref(), &row)
+        let row = self.row(position, progress.state_in_life());
+        let values = sql::note_values(&self.key, progress.position().token.as_deref(), &row);
+        Note { statement: sql::note_progress_if, types: sql::NOTE_TYPES, values }
+    }
+
+    fn row<'a>(&'a self, position: &'a Position, former: String) -> sql::ProgressRow<'a> {
+        let progress = &self.log.progress;
+        sql::ProgressRow { position, former: Some(former), identity: progress.identity(), history: progress.history() }
     }
 
     /// Commits on the slave and then on the master: whoever reads the slave does not wait for the master. To commit on both at once

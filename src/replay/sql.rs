@@ -68,13 +68,12 @@ pub const HOLDS: &str = "select relation, why, who, ts::text as since from publi
 /// Takes the lock that reading the table takes: until the end of the transaction nobody changes what is on hold.
 pub const LOCK_HOLDS: &str = "LOCK TABLE public.replica_hold IN ACCESS SHARE MODE";
 
-/// Fails, by a division by zero, if a table of $1 does not have its fingerprint of $2, or if the query `and_none` finds a
-/// row.
-pub fn check_fingerprints(and_none: Option<&str>) -> String {
+/// A condition: all tables of $1 have their fingerprints of $2, and the query `and_none` finds no row.
+pub fn have_fingerprints(and_none: Option<&str>) -> String {
     let exists_none = and_none.map_or(String::new(), |query| format!(" AND NOT EXISTS ({query})"));
     format!(
-        "SELECT 1 / (count(*) = cardinality($1) AND bool_and(f.fingerprint = e.fingerprint){exists_none})::int \
-         FROM ({FINGERPRINT}) f JOIN unnest($1, $2) e (relation, fingerprint) USING (relation)"
+        "(SELECT count(*) = cardinality($1) AND bool_and(f.fingerprint = e.fingerprint){exists_none} \
+         FROM ({FINGERPRINT}) f JOIN unnest($1, $2) e (relation, fingerprint) USING (relation))"
     )
 }
 

@@ -9,7 +9,7 @@ use super::{Pair, Step};
 use crate::backlog::order::Transaction;
 use crate::backlog::reader::{Batch, Pages};
 use crate::base::error::Result;
-use crate::base::names::LogId;
+use crate::base::names::{LogId, Side};
 use crate::process::failpoint;
 use crate::replay::replayer::MIN_CHANGES_FOR_SETS;
 
@@ -48,8 +48,8 @@ impl Pair {
         }
         let batch = self.next_batch()?;
         let position = self.log.progress.after(&batch, last);
-        let Some((message, written)) = self.replayer.compose_one_message(&changes, &self.note_and_prepare(&position))
-        else {
+        let (note, prepare) = (self.note_if(&position), self.prepare(Side::Slave, &position));
+        let Some((message, written)) = self.replayer.compose_one_message(&changes, &note, &prepare) else {
             self.next = Some(batch);
             return Ok(false);
         };

@@ -7,6 +7,7 @@ use crate::base::error::Result;
 use crate::replay::conflict::{self, mismatch_error};
 use crate::replay::sql;
 use crate::replay::statements::Shape;
+use crate::replay::table_cache::Note;
 use crate::server::session::Session;
 
 const PREPARING: &str = "SAVEPOINT pyreplica_prepare;";
@@ -14,13 +15,14 @@ const PREPARED: &str = "RELEASE SAVEPOINT pyreplica_prepare";
 const NOT_PREPARED: &str = "ROLLBACK TO SAVEPOINT pyreplica_prepare; RELEASE SAVEPOINT pyreplica_prepare;";
 
 impl Replayer {
-    /// Composes a batch of few changes as one message, which begins the slave's transaction and ends it with `prepare`
+    /// Composes a batch of few changes as one message, which begins the slave's transaction with `note` and ends it with `prepare`
     /// (PREPARE TRANSACTION), so that a single change takes one round trip instead of four. Returns the message and the
     /// changes that it writes. The server refuses the message if anything is not as expected. Returns None if it is clear
     /// beforehand that the server would refuse it, or that the batch needs more than one message.
     pub fn compose_one_message<'a>(
         &mut self,
         changes: &'a [Change],
+        note: &Note,
         prepare: &str,
     ) -> Option<(String, Vec<&'a Change>)> {
         self.reset();
@@ -40,7 +42,7 @@ impl Replayer {
             return None;
         }
         let holds = self.holds.query();
-        let conditions = self.cache.lock_and_check(changes, holds.as_deref())?;
+        let conditions = self.cache.lock_and_note(changes, holds.as_deref(), note)?;
         let mut opening = vec![format!("BEGIN; {}", sql::USE_INDEXES.trim_end_matches(';'))];
         opening.extend(holds.is_some().then(|| sql::LOCK_HOLDS.to_string()));
         opening.extend(conditions);
