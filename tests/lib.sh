@@ -107,8 +107,13 @@ need_promtool() {
         echo "fetching promtool from the distribution"
         mkdir -p target
         fetched=$(mktemp -d)
-        (cd "$fetched" && apt-get -qq update && apt-get -qq download prometheus && dpkg-deb --extract prometheus_*.deb .) \
-            >"$fetched/log" 2>&1 && cp "$fetched/usr/bin/promtool" "$PROMTOOL"
+        # Debian 13 has a package for it, Debian 12 has it in that of the server.
+        if (
+            cd "$fetched" && apt-get -qq update && { apt-get -qq download promtool || apt-get -qq download prometheus; } &&
+                dpkg-deb --extract ./*.deb .
+        ) >"$fetched/log" 2>&1 && [ -f "$fetched/usr/bin/promtool" ]; then
+            cp "$fetched/usr/bin/promtool" "$PROMTOOL"
+        fi
         rm -rf "$fetched"
     fi
     if [ -x "$PROMTOOL" ]; then export PROMTOOL; else unset PROMTOOL; echo "promtool does not check the rules"; fi
