@@ -79,7 +79,7 @@ fn a_master_restored_in_another_cluster_goes_on_for_every_slave() {
     let config = before.config_file("DEBUG_LEVEL=1");
     let arguments = ["--once", config.to_str().unwrap()];
     let mut daemon =
-        Daemon::spawn(&before.dir().join("dies.log"), &arguments, &[("PYREPLICA_PAUSE_AT", "slave-committed")]);
+        Daemon::spawn(&before.dir().join("dies.log"), &arguments, &[("PYREPLICA_PAUSE_AT", "master-committed")]);
     assert!(daemon.paused_or_exited());
     daemon.kill9();
     let pending = before.on_slave(ALL) != before.on_master(ALL);

@@ -138,7 +138,8 @@ fn certificates_of_every_make_are_judged_as_psql_judges_them() {
     let makes: [(Certificate, PathBuf, Outcome); 7] = [
         (authority.issue("common", "db.test", ORDINARY), authority.root(), Encrypted),
         (authority.issue("wrong", "db.test", Contents { names: "DNS:x.test", ..ORDINARY }), authority.root(), Refused),
-        (authority.issue("expired", "db.test", Contents { days: -1, ..named }), authority.root(), Refused),
+        // Over within this second. Newer versions of openssl make none that is over before it begins.
+        (authority.issue("expired", "db.test", Contents { days: 0, ..named }), authority.root(), Refused),
         // As the manual makes it: a CA by default, and its own root on the clients.
         (authority.self_signed("own", "db.test", ORDINARY), authority.file("own.crt"), Encrypted),
         (authority.self_signed("alien", "db.test", ORDINARY), authority.root(), Refused),
