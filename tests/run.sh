@@ -38,7 +38,7 @@ need_promtool
 : "${CLUSTER_HOME:=$(cluster_home)}"
 export CLUSTER_HOME
 # Tests mostly wait for servers, so there may be more of them than cores.
-: "${RUST_TEST_THREADS:=4}"
+: "${RUST_TEST_THREADS:=5}"
 export RUST_TEST_THREADS
 
 [ -n "$names" ] || exec cargo test "$@"

@@ -18,7 +18,8 @@ from .triggers import REPLAY_TABLES
 
 PEERS = {"pyreplica": Pyreplica, "onephase": OnePhase, "builtin": Builtin, "pglogical": Pglogical, "slony": Slony,
          "londiste": Londiste, "bucardo": Bucardo}
-PARTS = ("latency", "bulk", "backlog", "idle")
+# Idling comes first: what a backlog leaves to be done, such as flags and vacuum, is not idling.
+PARTS = ("idle", "latency", "bulk", "backlog")
 
 # How long the sides may still differ when the last change has arrived.
 SETTLE_SECONDS = 60

@@ -43,7 +43,8 @@ def head(samples):
 
 def measures(samples):
     rows = [(what, target, measured, verdict) for what, target, measured, verdict in targets.measures(samples)]
-    return "## Measures\n\n" + table(["measure", "target", "measured", ""], rows)
+    return ("## Measures\n\n" + table(["measure", "target", "measured", ""], rows)
+            + "\nWhere a target isn't met, [README.md](README.md#where-the-time-goes) says where the time goes.\n")
 
 
 def table(columns, rows):
