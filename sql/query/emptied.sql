@@ -1,6 +1,5 @@
--- The unlogged tables of a server that was started after a certain time. If it had crashed, they are empty. A partition is listed as its
--- root. Whether pyreplica's trigger is on the table is known on the master only.
---   $1  text  the time
+-- The unlogged tables. If the server had crashed before it was started, they are empty. A partition is listed as its root. Whether
+-- pyreplica's trigger is on the table is known on the master only.
 select distinct format('%I.%I', n.nspname, r.relname) as relation,
        exists (select from pg_trigger t join pg_proc p on p.oid = t.tgfoid join pg_namespace f on f.oid = p.pronamespace
                 where t.tgrelid = c.oid and t.tgtype & 1 = 1 and t.tgenabled <> 'D'
@@ -10,5 +9,4 @@ select distinct format('%I.%I', n.nspname, r.relname) as relation,
   join pg_class r on r.oid = coalesce(pg_partition_root(c.oid), c.oid)
   join pg_namespace n on n.oid = r.relnamespace
  where c.relpersistence = 'u' and c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-   and pg_postmaster_start_time() > $1::text::timestamptz
  order by 1

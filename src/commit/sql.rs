@@ -30,10 +30,10 @@ pub const SET_PROGRESS: &str = "insert into public.replica_progress (master, bat
 /// of rows that it has updated.
 pub const NOT_NOTED: &str = "22012";
 
-/// Writes the slave's row, if the batch with the token `before` has written it last. If a former connection's commit is
+/// Writes the slave's row, from `note_values`, if the batch with the token `before` has written it last. If a former connection's commit is
 /// still in progress, it holds the row: the statement waits for it, and then finds another token.
-pub fn note_progress(key: &str, before: Option<&str>, row: &ProgressRow) -> String {
-    note(&note_values(key, before, row), "true")
+pub fn note_progress(values: &[String; 8]) -> String {
+    note(values, "true")
 }
 
 /// The types of the parameters of `note_progress_if`, from $3 on.

@@ -52,7 +52,6 @@ use crate::config::settings::{Config, OnError};
 use crate::process::failpoint;
 use crate::replay::hold::Holds;
 use crate::replay::replayer::Replayer;
-use crate::replay::table_cache::Note;
 use crate::server::checks::Findings;
 use crate::server::session::Session;
 
@@ -227,7 +226,7 @@ impl Pair {
 
     fn commit_both(&mut self, position: &Position) -> Result<()> {
         let operation = format!("prepare transaction batch {}", position.batch);
-        let note = self.progress_note(position, self.log.progress.state_in_life());
+        let note = sql::note_progress(&self.note_values(position, self.log.progress.state_in_life()));
         let message = format!("{note}; {}", self.prepare(Side::Slave, position));
         match self.prepare_both(&operation, &message, position)? {
             Some(refusal) if refusal.code() == Some(sql::NOT_NOTED) => {
@@ -275,22 +274,12 @@ impl Pair {
         self.gids.gid(side, position.batch, position.token.as_deref().unwrap_or_default())
     }
 
-    /// The statement that writes the slave's row.
-    fn progress_note(&self, position: &Position, former: String) -> String {
-        sql::note_progress(&self.key, self.log.progress.position().token.as_deref(), &self.row(position, former))
-    }
-
-    /// The same, with a condition.
-    fn note_if(&self, position: &Position) -> Note {
+    /// What a batch writes into the slave's row.
+    fn note_values(&self, position: &Position, former: String) -> [String; 8] {
         let progress = &self.log.progress;
-        let row = self.row(position, progress.state_in_life());
-        let values = sql::note_values(&self.key, progress.position().token.as_deref(), &row);
-        Note { statement: sql::note_progress_if, types: sql::NOTE_TYPES, values }
-    }
-
-    fn row<'a>(&'a self, position: &'a Position, former: String) -> sql::ProgressRow<'a> {
-        let progress = &self.log.progress;
-        sql::ProgressRow { position, former: Some(former), identity: progress.identity(), history: progress.history() }
+        let (identity, history) = (progress.identity(), progress.history());
+        let row = sql::ProgressRow { position, former: Some(former), identity, history };
+        sql::note_values(&self.key, progress.position().token.as_deref(), &row)
     }
 
     /// Commits on the slave and then on the master: whoever reads the slave does not wait for the master. To commit on both at once
@@ -327,7 +316,7 @@ impl Pair {
     /// Without two-phase commit the slave's row is written first. This waits for a former connection's COMMIT, if there
     /// is one.
     fn note_on_slave(&mut self, position: &Position) -> Result<()> {
-        let note = self.progress_note(position, self.log.progress.state());
+        let note = sql::note_progress(&self.note_values(position, self.log.progress.state()));
         match self.slave.message("note the progress", &note) {
             Err(error) if error.code() == Some(sql::NOT_NOTED) => Err(moved()),
             noted => noted.map(drop),

@@ -13,11 +13,11 @@ use std::collections::HashSet;
 /// side.
 pub fn find(pair: &mut Pair, field: &str) -> Result<Vec<String>> {
     let (operation, Pair { master, slave, key, .. }) = ("look for unlogged tables", pair);
-    let on_master = master.query(operation, sql::LAST_BATCH_ON_MASTER, &[&field])?.pop();
-    let on_slave = slave.query(operation, sql::LAST_BATCH_ON_SLAVE, &[&*key])?.pop();
+    let on_master = master.query(operation, sql::MASTER_WAS_STARTED, &[&field])?.pop();
+    let on_slave = slave.query(operation, sql::SLAVE_WAS_STARTED, &[&*key])?.pop();
     let Some((on_master, on_slave)) = on_master.zip(on_slave) else { return Ok(Vec::new()) };
-    let unlogged = |session: &mut Session, batch: &Row| match batch.get("was_started") {
-        true => session.query(operation, sql::EMPTIED, &[&batch.get::<_, &str>("ts")]),
+    let unlogged = |session: &mut Session, was_started: &Row| match was_started.get(0) {
+        true => session.query(operation, sql::EMPTIED, &[]),
         // To plan that query takes longer than all else here.
         false => Ok(Vec::new()),
     };

@@ -118,7 +118,7 @@ pub const INHERITS: &str = "select count(*) || ' ' || coalesce(sum(xmin::text::b
 
 pub const BEGIN_LOOK: &str = "BEGIN; SET LOCAL lock_timeout = '100ms'";
 
-/// The unlogged tables of a server that was started after $1.
+/// The unlogged tables of a server that was started since the last batch.
 pub const EMPTIED: &str = include_str!("../../sql/query/emptied.sql");
 
 /// Those of these tables that have pyreplica's trigger on the master.
@@ -136,11 +136,11 @@ pub const HAS_PAGES: &str = "select exists (select from (select c.oid union sele
          c.relkind = 'p' as is_partitioned from pg_class c join pg_namespace n on n.oid = c.relnamespace \
      where n.nspname = (parse_ident($1))[1]::name and c.relname = (parse_ident($1))[2]::name";
 
-/// When the last batch was committed, by a server's own clock, and whether the server was started since.
-pub const LAST_BATCH_ON_MASTER: &str = "select ts::text, pg_postmaster_start_time() > ts as was_started \
-     from public.replica_slave where field = $1::text::name";
-pub const LAST_BATCH_ON_SLAVE: &str = "select ts::text, pg_postmaster_start_time() > ts as was_started \
-     from public.replica_progress where master = $1";
+/// Whether the server was started since the last batch, by its own clock. No row if there was none.
+pub const MASTER_WAS_STARTED: &str =
+    "select pg_postmaster_start_time() > ts from public.replica_slave where field = $1::text::name";
+pub const SLAVE_WAS_STARTED: &str =
+    "select pg_postmaster_start_time() > ts from public.replica_progress where master = $1";
 
 /// Notes this database's role: field, other database, pair, role, epoch, where clients find the other one, and which other
 /// database the row named before.

@@ -261,7 +261,8 @@ impl Exchange<'_> {
                 identity: master_identity,
                 history: there.history.as_deref(),
             };
-            slave.message("note the batch", &commit_sql::note_progress(key, there.position.token.as_deref(), &row))?;
+            let values = commit_sql::note_values(key, there.position.token.as_deref(), &row);
+            slave.message("note the batch", &commit_sql::note_progress(&values))?;
         }
         let (_, origin) = checks::identity_and_origin(slave)?;
         Ok(First { key: pair_key(origin, field), position, history })

@@ -10,8 +10,10 @@ use crate::backlog::order::Transaction;
 use crate::backlog::reader::{Batch, Pages};
 use crate::base::error::Result;
 use crate::base::names::{LogId, Side};
+use crate::commit::sql;
 use crate::process::failpoint;
 use crate::replay::replayer::MIN_CHANGES_FOR_SETS;
+use crate::replay::table_cache::Note;
 
 /// After a refused batch the next ones would probably be refused too. So many are replayed in the usual way.
 const DOUBTFUL: u32 = 100;
@@ -48,7 +50,9 @@ impl Pair {
         }
         let batch = self.next_batch()?;
         let position = self.log.progress.after(&batch, last);
-        let (note, prepare) = (self.note_if(&position), self.prepare(Side::Slave, &position));
+        let values = self.note_values(&position, self.log.progress.state_in_life());
+        let note = Note { statement: sql::note_progress_if, types: sql::NOTE_TYPES, values };
+        let prepare = self.prepare(Side::Slave, &position);
         let Some((message, written)) = self.replayer.compose_one_message(&changes, &note, &prepare) else {
             self.next = Some(batch);
             return Ok(false);

@@ -13,7 +13,7 @@ use crate::process::logger;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs one pair until it is stopped, and tries again after each failure. With `give_up` it returns if its first
-/// connection fails. `record` records on the master a failure, or that the failure is over.
+/// connection fails. `record` is told of each failure, and when all is replayed for the first time or again.
 pub(super) fn keep_running(
     config: &Config,
     control: &Control,
@@ -24,7 +24,7 @@ pub(super) fn keep_running(
 ) -> Result<()> {
     outbox.started();
     let mut has_worked = false;
-    // A former process may have recorded a failure.
+    // So that the first time is told too.
     let mut has_failed = true;
     let mut attempt = 0;
     let mut retry_wait = RetryWait::default();
