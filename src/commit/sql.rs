@@ -36,12 +36,12 @@ pub fn note_progress(values: &[String; 8]) -> String {
     note(values, "true")
 }
 
-/// The types of the parameters of `note_progress_if`, from $3 on.
+/// The types of the parameters of `note_progress_if`.
 pub const NOTE_TYPES: &str = "bigint, text, text, text, text, text, text, text";
 
-/// The same, to be prepared, and only if a condition with the parameters $1 and $2 is true.
+/// The same, to be prepared, and only if a condition is true.
 pub fn note_progress_if(condition: &str) -> String {
-    note(&["$3", "$4", "$5", "$6", "$7", "$8", "$9", "$10"].map(str::to_string), condition)
+    note(&["$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8"].map(str::to_string), condition)
 }
 
 /// What the statement writes and looks for, as literals.

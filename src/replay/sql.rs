@@ -1,5 +1,6 @@
 //! Statements about the tables of the slave, and about held changes.
 
+use crate::base::names::quote_literal;
 use crate::server::sql::with_own;
 use std::sync::LazyLock;
 
@@ -68,14 +69,29 @@ pub const HOLDS: &str = "select relation, why, who, ts::text as since from publi
 /// Takes the lock that reading the table takes: until the end of the transaction nobody changes what is on hold.
 pub const LOCK_HOLDS: &str = "LOCK TABLE public.replica_hold IN ACCESS SHARE MODE";
 
-/// A condition: all tables of $1 have their fingerprints of $2, and the query `and_none` finds no row.
-pub fn have_fingerprints(and_none: Option<&str>) -> String {
-    let exists_none = and_none.map_or(String::new(), |query| format!(" AND NOT EXISTS ({query})"));
+/// Fails unless all tables of $1 have their fingerprints of $2.
+pub fn compare_fingerprints() -> String {
     format!(
-        "(SELECT count(*) = cardinality($1) AND bool_and(f.fingerprint = e.fingerprint){exists_none} \
-         FROM ({FINGERPRINT}) f JOIN unnest($1, $2) e (relation, fingerprint) USING (relation))"
+        "SELECT 1 / (count(*) = cardinality($1) AND bool_and(f.fingerprint = e.fingerprint))::int \
+         FROM ({FINGERPRINT}) f JOIN unnest($1, $2) e (relation, fingerprint) USING (relation)"
     )
 }
+
+/// To be prepared: fails if the definition of the table may have changed since then. To read a fingerprint takes the slave half as long
+/// as all else that it does for a change.
+///
+/// PostgreSQL parses a prepared statement again if something that it names has changed, or has new statistics. The literal
+/// `timestamptz 'now'` gets the time when the transaction has begun in which it is parsed. So it is the time of the current transaction
+/// if, and only if, the statement has just been parsed again. After such a failure the table has to be read, and the statement is to be
+/// forgotten: the next time it would not fail.
+///
+/// A partitioned table is not watched: triggers of its partitions are part of its definition.
+pub fn watch(relation: &str) -> String {
+    format!("SELECT ln((timestamptz 'now' <> now())::int) WHERE regclass {} IS NOT NULL", quote_literal(relation))
+}
+
+/// SQLSTATE of `watch`: the logarithm of zero.
+pub const MAY_HAVE_CHANGED: &str = "2201E";
 
 /// Rows and keys are sent as the text of an array each, because PostgreSQL has no arrays of arrays of different lengths.
 pub const INSERT_HELD: &str = "insert into public.replica_held \

@@ -31,6 +31,7 @@ pub struct Table {
     /// An UPDATE compares the whole old row and writes the whole new row, as far as the log holds them. For newest(): the
     /// row that wins has to win with all its values.
     pub whole_rows: bool,
+    pub partitioned: bool,
     /// It has columns whose text is read by the search path, like those of the type regclass.
     pub by_name: bool,
     /// A partition: nothing but a TRUNCATE is replayed under its own name.
@@ -129,6 +130,7 @@ impl Table {
             allows_sets: false,
             indexed: Vec::new(),
             whole_rows: false,
+            partitioned,
             by_name: false,
             only_truncated: false,
             not_logged: Vec::new(),

@@ -13,10 +13,14 @@ use crate::replay::sql;
 use crate::replay::table::Table;
 use crate::server::session::{Row, Session};
 use definition::{add_constraints, columns, lists};
+use noting::Noting;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 mod definition;
+mod noting;
+
+pub use noting::Note;
 
 #[derive(Default)]
 pub struct TableCache {
@@ -31,24 +35,14 @@ pub struct TableCache {
     last_number: u32,
     /// The name of the prepared statement that reads fingerprints, if it is prepared.
     fingerprint_query: Option<String>,
-    /// The name of the prepared statement of `lock_and_note`, if it is prepared.
-    note_statement: Option<String>,
+    /// What is prepared for `lock_and_note`.
+    noting: Noting,
     /// How many such names there have been.
     names_used: u32,
     /// The server could not read a message.
     has_unread: bool,
     /// Savepoints are messages of their own: the server may not be able to read the name of a table.
     is_careful: bool,
-}
-
-/// A statement that notes the batch in whose transaction it runs, if a condition is true. Otherwise it fails. To check the tables by
-/// this one saves the slave a statement for each batch.
-pub struct Note {
-    /// The statement, from the condition, which has the parameters $1 and $2. It is always the same one.
-    pub statement: fn(&str) -> String,
-    /// Its parameters from $3 on.
-    pub types: &'static str,
-    pub values: [String; 8],
 }
 
 /// The limit of `checked_columns`.
@@ -69,7 +63,7 @@ impl TableCache {
     /// Forgets the prepared statements: a free statement may have deallocated them.
     pub fn forget_prepared(&mut self) {
         self.fingerprint_query = None;
-        self.note_statement = None;
+        self.noting = Noting::default();
     }
 
     /// Whether the server could not read a message since the last call.
@@ -92,28 +86,6 @@ impl TableCache {
             }
         }
         relations
-    }
-
-    /// The statements that lock the tables of these changes, and run the note if no table has changed and the query `and_none`
-    /// finds no row. None if a table is unknown or lacks a column.
-    pub fn lock_and_note(&mut self, changes: &[Change], and_none: Option<&str>, note: &Note) -> Option<Vec<String>> {
-        if !changes.iter().all(|change| self.has_all_columns(change)) {
-            return None;
-        }
-        let relations = self.not_yet_locked(changes);
-        let mut statements: Vec<String> = relations.iter().map(|relation| lock(relation)).collect();
-        let fingerprints =
-            relations.iter().filter_map(|relation| Some(self.known.get(*relation)?.fingerprint.as_str()));
-        let (fingerprints, relations) = (array(fingerprints), array(relations.iter().copied()));
-        let name = self.note_statement.take().unwrap_or_else(|| {
-            let name = self.new_name();
-            let (types, statement) = (note.types, (note.statement)(&sql::have_fingerprints(and_none)));
-            statements.push(format!("PREPARE {name} (text[], text[], {types}) AS {statement}"));
-            name
-        });
-        statements.push(format!("EXECUTE {name} ({relations}, {fingerprints}, {})", note.values.join(", ")));
-        self.note_statement = Some(name);
-        Some(statements)
     }
 
     /// Locks tables, and reads their definitions if they are new or have changed.
@@ -272,6 +244,7 @@ impl TableCache {
             .into_iter()
             .flatten()
             .collect();
+            self.noting.forget(relation);
             self.last_number += 1;
             let name = (row.get("schema"), row.get("name"));
             let fingerprint = changed[relation].clone();

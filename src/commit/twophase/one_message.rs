@@ -13,13 +13,14 @@ use crate::base::names::{LogId, Side};
 use crate::commit::sql;
 use crate::process::failpoint;
 use crate::replay::replayer::MIN_CHANGES_FOR_SETS;
+use crate::replay::sql::MAY_HAVE_CHANGED;
 use crate::replay::table_cache::Note;
 
 /// After a refused batch the next ones would probably be refused too. So many are replayed in the usual way.
 const DOUBTFUL: u32 = 100;
 
-/// Batches with a larger change are not replayed by one message.
-const MAX_BYTES: usize = 1 << 20;
+/// Batches with a larger change are not replayed by one message: with each statement that it prepares, the server keeps its text.
+const MAX_BYTES: usize = 64 << 10;
 
 impl Pair {
     /// False if the batch has to be replayed in the usual way. Then nothing of it has been done.
@@ -30,7 +31,6 @@ impl Pair {
         if !self.two_phase || self.replayer.holds.checks_transactions() || is_ordered || rows >= MIN_CHANGES_FOR_SETS {
             return Ok(false);
         }
-        // Written into one message, a large row would be in memory once more.
         let is_large = |transaction: &Transaction| match transaction {
             Transaction::Listed(entries) => entries.iter().any(|entry| entry.size > MAX_BYTES),
             Transaction::Spread { .. } => false,
@@ -63,9 +63,13 @@ impl Pair {
                 return Err(refusal);
             }
             self.slave.message("take a message back", "ROLLBACK")?;
-            log::trace!(target: &self.name, "Looking closer: {refusal}");
             self.replayer.forget_prepared();
-            self.doubts = DOUBTFUL;
+            if refusal.code() == Some(MAY_HAVE_CHANGED) {
+                log::trace!(target: &self.name, "Looking closer: a table has changed, or has new statistics");
+            } else {
+                log::trace!(target: &self.name, "Looking closer: {refusal}");
+                self.doubts = DOUBTFUL;
+            }
             return Ok(false);
         }
         self.replayer.log_changes(written);
