@@ -114,8 +114,7 @@ impl Listener {
             session,
             field: config.slave_field.clone(),
             trigger_knows_slave: false,
-            has_lock: false,
-            is_up: false,
+            held: Held::No,
             was_signalled: false,
             control: control.clone(),
         };
@@ -225,15 +224,23 @@ impl RetryWait {
     }
 }
 
+/// Whether the thread has the lock.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Held {
+    No,
+    /// The daemon sleeps, or is about to.
+    Asleep,
+    /// The daemon is awake, and has kept the lock.
+    Awake,
+}
+
 /// What the thread works with.
 struct ListenerThread {
     session: Session,
     field: String,
     /// The trigger tries this slave's lock.
     trigger_knows_slave: bool,
-    has_lock: bool,
-    /// The daemon is awake and has the lock still.
-    is_up: bool,
+    held: Held,
     /// A notification has been received and dropped since the last order.
     was_signalled: bool,
     control: Control,
@@ -242,11 +249,12 @@ struct ListenerThread {
 impl ListenerThread {
     fn serve(&mut self, inbox: &Receiver<Order>, outbox: &Sender<Result<Answer>>) {
         loop {
-            let outcome = match inbox.recv_timeout(if self.is_up { KEPT } else { CHECK_INTERVAL }) {
+            let is_awake = self.held == Held::Awake;
+            let outcome = match inbox.recv_timeout(if is_awake { KEPT } else { CHECK_INTERVAL }) {
                 Ok(Order::Lock) => self.lock().map(Some),
                 Ok(Order::Sleep(limit)) => self.sleep(limit, inbox).map(Some),
                 Ok(Order::Unlock) => self.unlock().map(|()| None),
-                Err(RecvTimeoutError::Timeout) if self.is_up => self.unlock().map(|()| None),
+                Err(RecvTimeoutError::Timeout) if is_awake => self.unlock().map(|()| None),
                 // If a session does not read its notifications, the server's queue of notifications fills up, and NOTIFY
                 // fails for all sessions.
                 Err(RecvTimeoutError::Timeout) => self.read().map(|()| None),
@@ -271,7 +279,8 @@ impl ListenerThread {
     }
 
     fn lock(&mut self) -> Result<Answer> {
-        if std::mem::take(&mut self.is_up) {
+        if self.held == Held::Awake {
+            self.held = Held::Asleep;
             return Ok(Answer::Lock(Lock::Kept));
         }
         if !self.trigger_knows_slave {
@@ -279,16 +288,17 @@ impl ListenerThread {
                 self.session.query_one("check that the trigger tries the lock", sql::CAN_WAKE, &[&self.field])?;
             self.trigger_knows_slave = asked.get(0);
         }
-        self.has_lock = self.trigger_knows_slave
+        let is_taken = self.trigger_knows_slave
             && self.session.query_one("take the sleep lock", sql::LOCK_SLEEP, &[&self.field])?.get(0);
+        self.held = if is_taken { Held::Asleep } else { Held::No };
         // What has arrived with the answer tells of commits that the next look at the log sees.
         self.session.forget_notifications()?;
         self.was_signalled = false;
-        Ok(Answer::Lock(if self.has_lock { Lock::Taken } else { Lock::Refused }))
+        Ok(Answer::Lock(if is_taken { Lock::Taken } else { Lock::Refused }))
     }
 
     fn sleep(&mut self, limit: Duration, inbox: &Receiver<Order>) -> Result<Answer> {
-        if self.is_up {
+        if self.held == Held::Awake {
             self.unlock()?;
         }
         let end = Instant::now() + limit;
@@ -308,13 +318,14 @@ impl ListenerThread {
             }
         };
         failpoint::reached("woken");
-        self.is_up = self.has_lock;
+        if self.held == Held::Asleep {
+            self.held = Held::Awake;
+        }
         Ok(Answer::Woken(why))
     }
 
     fn unlock(&mut self) -> Result<()> {
-        self.is_up = false;
-        if std::mem::take(&mut self.has_lock) {
+        if std::mem::replace(&mut self.held, Held::No) != Held::No {
             self.session.query("release the sleep lock", sql::UNLOCK_SLEEP, &[&self.field])?;
             failpoint::reached("risen");
         }
