@@ -57,24 +57,23 @@ pub fn find(master: &mut Session) -> Result<Vec<Attached>> {
     Ok(found)
 }
 
-/// What INHERITS says of a database without partitions.
-const NOBODY_INHERITS: &str = "0 0";
-
 /// Looks again when a partition was attached or detached.
 #[derive(Default)]
 pub struct Watch {
-    seen: Option<String>,
+    /// How many rows pg_inherits had, and the sum of the transactions that wrote them.
+    seen: Option<(i64, i64)>,
     known: HashSet<(String, String)>,
 }
 
 impl Watch {
     /// Those found since the last call. Without the right to read a table, only if it was attached since then.
     pub fn look(&mut self, master: &mut Session) -> Result<Vec<Attached>> {
-        let inherits: String = master.query_one("look at the partitions", sql::INHERITS, &[])?.get(0);
-        if self.seen.as_ref() == Some(&inherits) {
+        let row = master.query_one("look at the partitions", sql::INHERITS, &[])?;
+        let inherits: (i64, i64) = (row.get(0), row.get(1));
+        if self.seen == Some(inherits) {
             return Ok(Vec::new());
         }
-        if inherits == NOBODY_INHERITS {
+        if inherits.0 == 0 {
             self.seen = Some(inherits);
             return Ok(Vec::new());
         }

@@ -113,8 +113,8 @@ pub const SKIP_HELD: &str = "with given_up as (delete from public.replica_held w
 /// The partitions that were attached after their root got the trigger.
 pub const ATTACHED: &str = include_str!("../../sql/query/attached.sql");
 
-/// Another text whenever a partition is attached or detached.
-pub const INHERITS: &str = "select count(*) || ' ' || coalesce(sum(xmin::text::bigint), 0) from pg_inherits";
+/// Other numbers whenever a partition is attached or detached.
+pub const INHERITS: &str = "select count(*), coalesce(sum(xmin::text::bigint), 0)::bigint from pg_inherits";
 
 pub const BEGIN_LOOK: &str = "BEGIN; SET LOCAL lock_timeout = '100ms'";
 
