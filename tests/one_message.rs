@@ -1,5 +1,5 @@
-//! A few changes that come alone, to a daemon that knows their tables: one message to each server, at the same time. Whatever
-//! is unusual, and no matter who dies meanwhile, it comes out as it does the ordinary way.
+//! A few changes that come alone, to a daemon that knows their tables: one message to each server, at the same time, with two-phase
+//! commit and without it. Whatever is unusual, and no matter who dies meanwhile, it comes out as it does the ordinary way.
 
 use crate::harness::{Daemon, OwnCluster, Pair, wait_until};
 use postgres::Client;
@@ -8,14 +8,19 @@ const SCHEMA: &str = "create table t (id int primary key, n int, note text);
      create table other (id int primary key, n int unique deferrable initially deferred);
      create table counted (id int primary key, serial int generated always as identity, n int)";
 
-/// Every step that such a batch comes to. The first batch of a daemon is none: the tables are not known yet.
-const STEPS: [&str; 4] = ["begun:2", "prepared:2", "slave-committed:2", "master-committed:2"];
+/// With and without two-phase commit: every step that such a batch comes to. The first batch of a daemon is none: the tables are not
+/// known yet.
+const WAYS: [(&str, [&str; 4]); 2] = [
+    (TRACE, ["begun:2", "prepared:2", "slave-committed:2", "master-committed:2"]),
+    (ONE_PHASE, ["begun:2", "noted:2", "slave-committed:2", "master-committed:2"]),
+];
 
 /// Sessions that have a transaction open.
 const OPEN: &str = "select count(*) from pg_stat_activity where datname = current_database() and state <> 'idle' \
      and pid <> pg_backend_pid()";
 
 const TRACE: &str = "DEBUG_LEVEL=3";
+const ONE_PHASE: &str = "DEBUG_LEVEL=3\nTWO_PHASE=false";
 
 fn with_tables(pair: Pair) -> Pair {
     pair.exec_both(SCHEMA);
@@ -28,8 +33,8 @@ fn pair() -> Pair {
 }
 
 /// A daemon that has replayed a change of each table, and falls asleep.
-fn acquainted(pair: &Pair, step: &str) -> Daemon {
-    let mut daemon = pair.start_in(TRACE, &[("PYREPLICA_PAUSE_AT", step)]);
+fn acquainted(pair: &Pair, lines: &str, step: &str) -> Daemon {
+    let mut daemon = pair.start_in(lines, &[("PYREPLICA_PAUSE_AT", step)]);
     pair.run(
         "truncate t, other, counted;
          insert into t select i, 0, 'row ' || i from generate_series(1, 3) i;
@@ -55,8 +60,14 @@ fn assert_settled(pair: &Pair) {
 
 #[test]
 fn all_of_it_goes_out_in_one_message() {
+    for (lines, _) in WAYS {
+        goes_out_in_one_message(lines);
+    }
+}
+
+fn goes_out_in_one_message(lines: &str) {
     let pair = pair();
-    let mut daemon = acquainted(&pair, "begun:2");
+    let mut daemon = acquainted(&pair, lines, "begun:2");
     pair.run(
         "insert into t values (4, 4, 'it''s'); update t set n = n + 1 where id = 1; delete from t where id = 2;
          insert into counted (id, n) values (4, 4)",
@@ -92,27 +103,29 @@ fn what_comes_behind_a_long_batch_is_taken_from_the_reader() {
 
 /// Runs to every step and lets `fault` happen there. It leaves a daemon that is to catch up.
 #[track_caller]
-fn sweep(pair: &Pair, mut fault: impl FnMut(Daemon) -> Daemon) {
-    for step in STEPS {
-        let mut daemon = acquainted(pair, step);
-        pair.run("update t set n = n + 1 where id = 1");
-        daemon.wait_paused();
-        eprintln!("-- at {step}");
-        let mut daemon = fault(daemon);
-        pair.run("update t set n = n + 1 where id = 1");
-        assert_settled(pair);
-        assert!(daemon.terminate().success(), "{step}");
-        // A second replay would find the row with the new value already.
-        assert!(!daemon.log().contains("Possible conflict"), "{step}: {}", daemon.log());
+fn sweep(pair: &Pair, mut fault: impl FnMut(Daemon, &str) -> Daemon) {
+    for (lines, steps) in WAYS {
+        for step in steps {
+            let mut daemon = acquainted(pair, lines, step);
+            pair.run("update t set n = n + 1 where id = 1");
+            daemon.wait_paused();
+            eprintln!("-- at {step}, {lines}");
+            let mut daemon = fault(daemon, lines);
+            pair.run("update t set n = n + 1 where id = 1");
+            assert_settled(pair);
+            assert!(daemon.terminate().success(), "{step}");
+            // A second replay would find the row with the new value already.
+            assert!(!daemon.log().contains("Possible conflict"), "{step}: {}", daemon.log());
+        }
     }
 }
 
 #[test]
 fn the_daemon_may_be_killed_at_every_step() {
     let pair = pair();
-    sweep(&pair, |mut daemon| {
+    sweep(&pair, |mut daemon, lines| {
         daemon.kill9();
-        pair.start()
+        pair.start_with(lines)
     });
 }
 
@@ -121,7 +134,7 @@ fn the_connections_may_break_at_every_step() {
     let mut pair = pair();
     let forwarders = pair.put_behind_forwarders();
     for forwarder in &forwarders {
-        sweep(&pair, |daemon| {
+        sweep(&pair, |daemon, _| {
             forwarder.cut();
             daemon.resume();
             daemon
@@ -134,7 +147,7 @@ fn both_servers_may_crash_at_every_step() {
     let mut master = OwnCluster::start("master", "", &[]);
     let mut slave = OwnCluster::start("slave", "", &[]);
     let pair = with_tables(Pair::on(master.server(), slave.server()));
-    sweep(&pair, |daemon| {
+    sweep(&pair, |daemon, _| {
         slave.stop_immediate();
         master.stop_immediate();
         daemon.resume();
@@ -155,7 +168,7 @@ fn blocked(pair: &Pair) -> Client {
 #[test]
 fn a_slave_that_prepares_after_its_daemon_has_died_is_rolled_back() {
     let pair = pair();
-    let mut daemon = acquainted(&pair, "");
+    let mut daemon = acquainted(&pair, TRACE, "");
     let mut holder = blocked(&pair);
     wait_until("the master has prepared", || prepared(&mut pair.master()) == 1);
     let waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
@@ -174,7 +187,7 @@ fn a_slave_that_prepares_after_its_daemon_has_died_is_rolled_back() {
 #[test]
 fn a_slave_that_waits_too_long_leaves_nothing_to_recover() {
     let pair = pair();
-    let mut daemon = acquainted(&pair, "");
+    let mut daemon = acquainted(&pair, TRACE, "");
     let mut holder = blocked(&pair);
     daemon.wait_log("lock timeout");
     wait_until("nothing is prepared", || prepared(&mut pair.master()) == 0);
@@ -187,7 +200,7 @@ fn a_slave_that_waits_too_long_leaves_nothing_to_recover() {
 #[test]
 fn a_slave_whose_session_is_ended_meanwhile_gets_the_change_by_the_next_one() {
     let pair = pair();
-    let mut daemon = acquainted(&pair, "");
+    let mut daemon = acquainted(&pair, TRACE, "");
     let mut holder = blocked(&pair);
     let end = "select pg_terminate_backend(pid)::text from pg_stat_activity
                 where datname = current_database() and wait_event_type = 'Lock'";
@@ -339,22 +352,24 @@ const CHANGED: [Unusual; 5] = [
 
 #[test]
 fn whatever_is_unusual_comes_out_as_it_does_the_ordinary_way() {
-    for unusual in UNUSUAL {
-        comes_out(&unusual, false);
+    for (lines, _) in WAYS {
+        for unusual in &UNUSUAL {
+            comes_out(unusual, lines, false);
+        }
     }
 }
 
 #[test]
 fn a_table_that_changes_after_a_message_is_read_again() {
     for unusual in UNUSUAL.iter().filter(|unusual| unusual.on_slave.contains("alter")).chain(&CHANGED) {
-        comes_out(unusual, true);
+        comes_out(unusual, TRACE, true);
     }
 }
 
 /// `is_known`: messages for the tables have gone out already.
-fn comes_out(Unusual { on_slave, on_master, told, found, expected }: &Unusual, is_known: bool) {
+fn comes_out(Unusual { on_slave, on_master, told, found, expected }: &Unusual, lines: &str, is_known: bool) {
     let pair = pair();
-    let mut daemon = acquainted(&pair, "");
+    let mut daemon = acquainted(&pair, lines, "");
     if is_known {
         pair.run("insert into t values (9, 9, ''); delete from t where id = 9");
         pair.wait_caught_up();
@@ -376,7 +391,7 @@ fn comes_out(Unusual { on_slave, on_master, told, found, expected }: &Unusual, i
 fn a_table_that_is_vacuumed_makes_one_change_go_the_ordinary_way() {
     let pair = pair();
     // The message after the vacuum is refused, and its change takes another step.
-    let mut daemon = acquainted(&pair, "begun:5");
+    let mut daemon = acquainted(&pair, TRACE, "begun:5");
     pair.run("update t set n = 1 where id = 1");
     pair.wait_caught_up();
     pair.run_on_slave("vacuum analyze t");
@@ -394,7 +409,7 @@ fn a_table_that_is_vacuumed_makes_one_change_go_the_ordinary_way() {
 #[test]
 fn what_is_on_hold_is_put_aside() {
     let pair = pair();
-    let mut daemon = acquainted(&pair, "");
+    let mut daemon = acquainted(&pair, TRACE, "");
     pair.done(&["pause", "--table", "public.t"]);
     pair.run("update t set n = 1 where id = 1; update counted set n = 10 where id = 1");
     wait_until("the other table goes on", || pair.on_slave("select n from counted where id = 1") == ["10"]);
@@ -407,7 +422,7 @@ fn what_is_on_hold_is_put_aside() {
 #[test]
 fn a_change_that_was_flagged_by_hand_is_not_replayed() {
     let pair = pair();
-    let mut daemon = acquainted(&pair, "");
+    let mut daemon = acquainted(&pair, TRACE, "");
     pair.run(
         "begin; update t set n = 1 where id = 1; update t set n = 1 where id = 2; \
               update replica_log set replicated = true where new->'id' = '1'; commit",

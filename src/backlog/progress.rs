@@ -247,13 +247,18 @@ impl SlaveProgress {
         state_in_life(&self.state(), &self.life)
     }
 
-    /// Writes the snapshot of a drain before its first batch, for TWO_PHASE=false. There the slave commits first. If
-    /// the master crashed then, it would give the numbers of transactions that have written nothing to its disk to new
-    /// ones. This commit prevents that. With two-phase commit the batch itself writes the snapshot.
-    pub fn announce(&mut self, master: &mut Session, announced: &str) -> Result<()> {
+    /// The token that `announce` writes, if it has not written one for this drain.
+    pub fn will_announce(&mut self, token: &str) {
         if !self.is_announced {
-            self.announced = Some(announced.to_string());
+            self.announced = Some(token.to_string());
             self.position.floor = self.floor();
+        }
+    }
+
+    /// Writes the snapshot of a drain before its first batch, for TWO_PHASE=false: if the master crashed after the slave's commit, it
+    /// would give the numbers of transactions that have written nothing to its disk to new ones. A prepared batch writes it itself.
+    pub fn announce(&mut self, master: &mut Session) -> Result<()> {
+        if !self.is_announced {
             let position = self.position.clone();
             self.write(master, &position, position.batch)?;
             self.is_announced = true;
@@ -261,18 +266,15 @@ impl SlaveProgress {
         Ok(())
     }
 
-    /// Opens the master's transaction of a batch and writes the position in it.
-    pub fn note(&mut self, master: &mut Session, position: &Position) -> Result<()> {
-        let opened = self.update(master, "note the position", ("begin; ", ""), position, self.position.batch)?;
-        self.noted(opened);
-        Ok(())
-    }
-
-    /// Does the same, and prepares the transaction with the statement `prepare`, all in one message. When the server
-    /// refuses one statement of a message, it does not execute the rest.
-    pub fn note_and_prepare(&mut self, master: &mut Session, position: &Position, prepare: &str) -> Result<()> {
-        let operation = format!("prepare transaction batch {}", position.batch);
-        let opened = self.update(master, &operation, ("begin; ", prepare), position, self.position.batch)?;
+    /// Opens the master's transaction of a batch and writes the position in it. The statement `prepare` prepares it, in the same
+    /// message: when the server refuses one statement of a message, it does not execute the rest.
+    pub fn note(&mut self, master: &mut Session, position: &Position, prepare: Option<&str>) -> Result<()> {
+        let operation = match prepare {
+            Some(_) => format!("prepare transaction batch {}", position.batch),
+            None => "note the position".to_string(),
+        };
+        let around = ("begin; ", prepare.unwrap_or_default());
+        let opened = self.update(master, &operation, around, position, self.position.batch)?;
         self.noted(opened);
         Ok(())
     }

@@ -7,7 +7,8 @@
 //!   -> COMMIT PREPARED on the slave -> COMMIT PREPARED on the master
 //! ```
 //!
-//! For a few changes, one message to each server does everything before the commits (`one_message.rs`).
+//! For a few changes, one message to each server does everything before the commits, also without two-phase commit
+//! (`one_message.rs`).
 //!
 //! A failure before the first PREPARE leaves nothing behind. What is prepared survives any crash. Recovery settles it
 //! at the next connect, before the first drain, gid by gid, by the table in `recovery.rs`.
@@ -164,7 +165,8 @@ impl Pair {
         let batch = self.next_batch()?;
         let position = self.log.progress.after(&batch, last);
         if !self.two_phase {
-            self.log.progress.announce(&mut self.master, &batch.token)?;
+            self.log.progress.will_announce(&batch.token);
+            self.log.progress.announce(&mut self.master)?;
         }
         self.replayer.begin(&mut self.slave)?;
         if !self.two_phase {
@@ -194,12 +196,8 @@ impl Pair {
         if self.two_phase {
             self.commit_both(&position)?;
         } else {
-            self.log.progress.note(&mut self.master, &position)?;
-            failpoint::reached(Step::Noted);
-            self.slave.message("end the transaction", "COMMIT")?;
-            failpoint::reached(Step::SlaveCommitted);
-            self.master.message("commit", "COMMIT")?;
-            failpoint::reached(Step::MasterCommitted);
+            self.log.progress.note(&mut self.master, &position, None)?;
+            self.commit(&position)?;
         }
         self.committed_batch(position);
         Ok(())
@@ -207,7 +205,7 @@ impl Pair {
 
     /// Moves the position on the master alone.
     fn commit_noted(&mut self, position: &Position) -> Result<()> {
-        self.log.progress.note(&mut self.master, position)?;
+        self.log.progress.note(&mut self.master, position, None)?;
         failpoint::reached(Step::Noted);
         self.master.message("commit", "COMMIT")?;
         failpoint::reached(Step::MasterCommitted);
@@ -226,9 +224,9 @@ impl Pair {
 
     fn commit_both(&mut self, position: &Position) -> Result<()> {
         let operation = format!("prepare transaction batch {}", position.batch);
-        let note = sql::note_progress(&self.note_values(position, self.log.progress.state_in_life()));
+        let note = sql::note_progress(&self.note_values(position));
         let message = format!("{note}; {}", self.prepare(Side::Slave, position));
-        match self.prepare_both(&operation, &message, position)? {
+        match self.write_both(&operation, &message, position)? {
             Some(refusal) if refusal.code() == Some(sql::NOT_NOTED) => {
                 self.slave.roll_back();
                 let row = SlaveRow::read(&mut self.slave, &self.key, &self.log.progress.row(&mut self.master)?)?;
@@ -236,30 +234,31 @@ impl Pair {
                 Err(if is_known { refusal } else { moved() })
             }
             Some(refusal) => Err(refusal),
-            None => self.commit_prepared(position),
+            None => self.commit(position),
         }
     }
 
-    /// Sends the slave's message, which ends with PREPARE. At the same time the master writes the position and prepares
-    /// that, so the two flushes to disk do not wait for each other. If the slave refuses, returns its error: then
-    /// nothing is prepared.
-    fn prepare_both(&mut self, operation: &str, message: &str, position: &Position) -> Result<Option<Error>> {
-        let on_master = self.prepare(Side::Master, position);
+    /// Sends the slave's last message before its commit. At the same time the master writes the position, so the two flushes to
+    /// disk do not wait for each other. With two-phase commit both end with PREPARE. If the slave refuses, returns its error: then
+    /// nothing is prepared or noted.
+    fn write_both(&mut self, operation: &str, message: &str, position: &Position) -> Result<Option<Error>> {
+        let prepare = self.two_phase.then(|| self.prepare(Side::Master, position));
         let Pair { master, slave, log, .. } = self;
-        let (on_slave, noted) = slave.ask_while(
-            |slave| slave.message(operation, message),
-            || log.progress.note_and_prepare(master, position, &on_master),
-        );
-        // A server that answers with an error has prepared nothing, and cannot do so later. If a server does not
+        let note = || match prepare {
+            Some(prepare) => log.progress.note(master, position, Some(&prepare)),
+            None => log.progress.announce(master).and_then(|()| log.progress.note(master, position, None)),
+        };
+        let (on_slave, noted) = slave.ask_while(|slave| slave.message(operation, message), note);
+        // A server that answers with an error has written nothing, and cannot do so later. If a server does not
         // answer, recovery finds out what it has done.
         match (noted, on_slave) {
             (Ok(()), Ok(_)) => Ok(None),
             (Ok(()), Err(refusal)) if refusal.code().is_some() || !refusal.is_transient() => {
-                self.roll_back_prepared(Side::Master, position)?;
+                self.take_back(Side::Master, position)?;
                 Ok(Some(refusal))
             }
             (Err(error), Ok(_)) if error.code().is_some() || !error.is_transient() => {
-                self.roll_back_prepared(Side::Slave, position)?;
+                self.take_back(Side::Slave, position)?;
                 Err(error)
             }
             (Err(error), _) | (_, Err(error)) => Err(error),
@@ -275,26 +274,35 @@ impl Pair {
     }
 
     /// What a batch writes into the slave's row.
-    fn note_values(&self, position: &Position, former: String) -> [String; 8] {
+    fn note_values(&self, position: &Position) -> [String; 8] {
         let progress = &self.log.progress;
         let (identity, history) = (progress.identity(), progress.history());
+        let former = if self.two_phase { progress.state_in_life() } else { progress.state() };
         let row = sql::ProgressRow { position, former: Some(former), identity, history };
         sql::note_values(&self.key, progress.position().token.as_deref(), &row)
     }
 
     /// Commits on the slave and then on the master: whoever reads the slave does not wait for the master. To commit on both at once
     /// would take a second thread, whose start takes longer than the commit.
-    fn commit_prepared(&mut self, position: &Position) -> Result<()> {
-        failpoint::reached(Step::Prepared);
+    fn commit(&mut self, position: &Position) -> Result<()> {
+        failpoint::reached(if self.two_phase { Step::Prepared } else { Step::Noted });
         for (side, step) in [(Side::Slave, Step::SlaveCommitted), (Side::Master, Step::MasterCommitted)] {
-            self.finish(side, "COMMIT PREPARED", position.batch, &self.gid(side, position))?;
+            if self.two_phase {
+                self.finish(side, "COMMIT PREPARED", position.batch, &self.gid(side, position))?;
+            } else {
+                self.session(side).message("commit", "COMMIT")?;
+            }
             failpoint::reached(step);
         }
         Ok(())
     }
 
-    fn roll_back_prepared(&mut self, side: Side, position: &Position) -> Result<()> {
-        self.finish(side, "ROLLBACK PREPARED", position.batch, &self.gid(side, position))
+    /// Takes back what `write_both` has done on one side.
+    fn take_back(&mut self, side: Side, position: &Position) -> Result<()> {
+        if self.two_phase {
+            return self.finish(side, "ROLLBACK PREPARED", position.batch, &self.gid(side, position));
+        }
+        self.session(side).message("take the batch back", "ROLLBACK").map(drop)
     }
 
     /// Commits or rolls back a prepared transaction. What is prepared has been replayed. So whatever a server
@@ -316,7 +324,7 @@ impl Pair {
     /// Without two-phase commit the slave's row is written first. This waits for a former connection's COMMIT, if there
     /// is one.
     fn note_on_slave(&mut self, position: &Position) -> Result<()> {
-        let note = sql::note_progress(&self.note_values(position, self.log.progress.state()));
+        let note = sql::note_progress(&self.note_values(position));
         match self.slave.message("note the progress", &note) {
             Err(error) if error.code() == Some(sql::NOT_NOTED) => Err(moved()),
             noted => noted.map(drop),

@@ -3,7 +3,8 @@
 //!
 //! The slave's message begins the transaction, replays and prepares it. It fails if anything is not as expected, so
 //! what is prepared is right. At the same time the master prepares the position. If the slave refuses, the master's
-//! part is rolled back, and the batch is replayed in the usual way, which finds the reason and reports it.
+//! part is rolled back, and the batch is replayed in the usual way, which finds the reason and reports it. With
+//! `TWO_PHASE=false` nothing is prepared: both transactions are open when both servers have answered.
 
 use super::{Pair, Step};
 use crate::backlog::order::Transaction;
@@ -28,7 +29,7 @@ impl Pair {
         let rows: u64 = transactions.iter().map(Transaction::rows).sum();
         // What was requested from the prefetcher has to be taken from it.
         let is_ordered = self.prefetcher.as_ref().is_some_and(|ahead| !ahead.is_idle());
-        if !self.two_phase || self.replayer.holds.checks_transactions() || is_ordered || rows >= MIN_CHANGES_FOR_SETS {
+        if self.replayer.holds.checks_transactions() || is_ordered || rows >= MIN_CHANGES_FOR_SETS {
             return Ok(false);
         }
         let is_large = |transaction: &Transaction| match transaction {
@@ -50,15 +51,19 @@ impl Pair {
         }
         let batch = self.next_batch()?;
         let position = self.log.progress.after(&batch, last);
-        let values = self.note_values(&position, self.log.progress.state_in_life());
+        if !self.two_phase {
+            self.log.progress.will_announce(&batch.token);
+        }
+        let values = self.note_values(&position);
         let note = Note { statement: sql::note_progress_if, types: sql::NOTE_TYPES, values };
-        let prepare = self.prepare(Side::Slave, &position);
-        let Some((message, written)) = self.replayer.compose_one_message(&changes, &note, &prepare) else {
+        let prepare = self.two_phase.then(|| self.prepare(Side::Slave, &position));
+        let composed = self.replayer.compose_one_message(&changes, &note, prepare.as_deref());
+        let Some((message, written)) = composed else {
             self.next = Some(batch);
             return Ok(false);
         };
         failpoint::reached(Step::Begun);
-        if let Some(refusal) = self.prepare_both("replay", &message, &position)? {
+        if let Some(refusal) = self.write_both("replay", &message, &position)? {
             if refusal.is_transient() {
                 return Err(refusal);
             }
@@ -73,7 +78,7 @@ impl Pair {
             return Ok(false);
         }
         self.replayer.log_changes(written);
-        self.commit_prepared(&position)?;
+        self.commit(&position)?;
         self.committed_batch(position);
         Ok(true)
     }

@@ -16,14 +16,14 @@ const NOT_PREPARED: &str = "ROLLBACK TO SAVEPOINT pyreplica_prepare; RELEASE SAV
 
 impl Replayer {
     /// Composes a batch of few changes as one message, which begins the slave's transaction with `note` and ends it with `prepare`
-    /// (PREPARE TRANSACTION), so that a single change takes one round trip instead of four. Returns the message and the
+    /// (PREPARE TRANSACTION) if there is one, so that a single change takes one round trip instead of four. Returns the message and the
     /// changes that it writes. The server refuses the message if anything is not as expected. Returns None if it is clear
     /// beforehand that the server would refuse it, or that the batch needs more than one message.
     pub fn compose_one_message<'a>(
         &mut self,
         changes: &'a [Change],
         note: &Note,
-        prepare: &str,
+        prepare: Option<&str>,
     ) -> Option<(String, Vec<&'a Change>)> {
         self.reset();
         let is_usual = |change: &Change| {
@@ -50,7 +50,9 @@ impl Replayer {
             format!("{}; {}{}", opening.join("; "), self.switch_origin(&changes[0]), self.cache.path(changes));
         let mut message = Message::new("", 0, "");
         let written = self.fill(&mut message, changes.iter(), true);
-        message.push(prepare);
+        if let Some(prepare) = prepare {
+            message.push(prepare);
+        }
         match written {
             Ok((taken, written)) if taken == changes.len() && self.unchecked.is_empty() => {
                 let prepares: String = message.prepares.iter().map(|prepare| format!("{prepare};")).collect();
