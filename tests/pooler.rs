@@ -1,7 +1,7 @@
 //! A connection pooler between pyreplica and a server: one that keeps a session for each client works, any other is refused
 //! before anything is set in the sessions that the application uses too.
 
-use crate::harness::{Pair, assert_says, wait_until};
+use crate::harness::{Pair, assert_says, signal, wait_until};
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -51,7 +51,7 @@ impl Pooler {
 impl Drop for Pooler {
     fn drop(&mut self) {
         // runuser passes it on.
-        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
+        signal(self.process.id(), "TERM");
         let _ = self.process.wait();
     }
 }
