@@ -240,6 +240,10 @@ fn masters_that_feed_each_other_keep_their_sequences() {
     }
     let replicate = |from: &Pair, to: &Pair| from.start_with(&format!("DSN1={}\nSEQUENCES=1", to.master_dsn));
     let daemons = [replicate(&nodes[0], &nodes[1]), replicate(&nodes[1], &nodes[0])];
+    // Until then the other one's sequences are those of a slave.
+    let has_slave =
+        |node: &Pair| node.on_master("select count(*) from replica_slave where history is not null") == ["1"];
+    wait_until("both have a slave", || nodes.iter().all(has_slave));
     for _ in 0..3 {
         nodes.iter().for_each(|node| node.run("insert into t default values"));
         wait_until("both are equal", || {
