@@ -45,7 +45,7 @@ use crate::backlog::prefetch::Prefetcher;
 use crate::backlog::reader::{Batch, Pages};
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::names::{BatchId, BatchNumber, Side, quote_literal};
+use crate::base::names::{BatchId, BatchNumber, LogId, Side, quote_literal};
 use crate::commit::agreement::SlaveRow;
 use crate::commit::recovery::GidFamily;
 use crate::commit::sql;
@@ -162,10 +162,8 @@ impl Pair {
         if self.at_once(transactions, last)? {
             return Ok(());
         }
-        let batch = self.next_batch()?;
-        let position = self.log.progress.after(&batch, last);
+        let (batch, position) = self.next_batch(last)?;
         if !self.two_phase {
-            self.log.progress.will_announce(&batch.token);
             self.log.progress.announce(&mut self.master)?;
         }
         self.replayer.begin(&mut self.slave)?;
@@ -212,8 +210,14 @@ impl Pair {
         Ok(())
     }
 
-    fn next_batch(&mut self) -> Result<BatchId> {
-        self.next.take().map_or_else(|| draw_batch(&mut self.master), Ok)
+    /// The next batch, and the position after it. `last` is its last row.
+    fn next_batch(&mut self, last: LogId) -> Result<(BatchId, Position)> {
+        let batch = self.next.take().map_or_else(|| draw_batch(&mut self.master), Ok)?;
+        let position = self.log.progress.after(&batch, last);
+        if !self.two_phase {
+            self.log.progress.will_announce(&batch.token);
+        }
+        Ok((batch, position))
     }
 
     fn committed_batch(&mut self, position: Position) {

@@ -49,11 +49,7 @@ impl Pair {
         if changes.len() as u64 != rows || changes.iter().any(|change| change.bytes() > MAX_BYTES) {
             return Ok(false);
         }
-        let batch = self.next_batch()?;
-        let position = self.log.progress.after(&batch, last);
-        if !self.two_phase {
-            self.log.progress.will_announce(&batch.token);
-        }
+        let (batch, position) = self.next_batch(last)?;
         let values = self.note_values(&position);
         let note = Note { statement: sql::note_progress_if, types: sql::NOTE_TYPES, values };
         let prepare = self.two_phase.then(|| self.prepare(Side::Slave, &position));
