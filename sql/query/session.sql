@@ -2,7 +2,8 @@
 -- the role or the database has set: with array_nulls = off, the NULLs of an array would be texts. There is no time-out
 -- except for locks. Row security must not hide rows. The server must notice when the daemon's machine has failed. The search
 -- path leaves out public: if other roles may create functions there, one of theirs may match a call better than PostgreSQL's
--- own. Settings that this version of PostgreSQL does not have are skipped; to ask pg_settings for them would take longer than all the rest.
+-- own. Settings that this version of PostgreSQL does not have are skipped; to ask pg_settings for them would take longer than
+-- all the rest.
 -- On the master a session reads no view: the owner of a table may put one in its place at any moment, and its functions would
 -- run with the rights of the session. Older minor versions lack this setting.
 --   $1  text     the origin that the trigger records for changes made in this session

@@ -16,8 +16,8 @@ pub fn with_own(sql: &str) -> String {
 pub const SESSION: &str = include_str!("../../sql/query/session.sql");
 
 /// Versions that lack the setting ignore it. Partitions on the slave may be foreign tables.
-pub const REFUSE_VIEWS: &str = "select set_config(name, 'view', false) from pg_settings \
-     where name = 'restrict_nonsystem_relation_kind'";
+pub const REFUSE_VIEWS: &str = "select set_config('restrict_nonsystem_relation_kind', 'view', false) \
+     where current_setting('restrict_nonsystem_relation_kind', true) is not null";
 
 pub const SLAVE_INSTALL: &str = include_str!("../../sql/slave-install.sql");
 
