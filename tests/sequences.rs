@@ -239,11 +239,12 @@ fn masters_that_feed_each_other_keep_their_sequences() {
         node.create_triggers();
     }
     let replicate = |from: &Pair, to: &Pair| from.start_with(&format!("DSN1={}\nSEQUENCES=1", to.master_dsn));
-    let daemons = [replicate(&nodes[0], &nodes[1]), replicate(&nodes[1], &nodes[0])];
-    // Until then the other one's sequences are those of a slave.
-    let has_slave =
-        |node: &Pair| node.on_master("select count(*) from replica_slave where history is not null") == ["1"];
-    wait_until("both have a slave", || nodes.iter().all(has_slave));
+    // Until it has a slave, its sequences are those of a slave, and would be set. The other's are further in any case.
+    let first = replicate(&nodes[0], &nodes[1]);
+    wait_until("it has a slave", || {
+        nodes[0].on_master("select count(*) from replica_slave where history is not null") == ["1"]
+    });
+    let daemons = [first, replicate(&nodes[1], &nodes[0])];
     for _ in 0..3 {
         nodes.iter().for_each(|node| node.run("insert into t default values"));
         wait_until("both are equal", || {
@@ -256,6 +257,27 @@ fn masters_that_feed_each_other_keep_their_sequences() {
     assert_eq!(nodes[1].on_master(&place("s")), ["1000003t"]);
     let file = nodes[0].verb_by_file("doctor", &format!("DSN1={}", nodes[1].master_dsn), &["--json"]);
     assert_finds(&checks(&file), "note", "slave", "sequences", "the slave is a master for this master");
+}
+
+/// The second of two masters is set up while the first one's daemon runs, and has seen a slave that is no master.
+#[test]
+fn a_slave_that_becomes_a_master_keeps_its_sequences_from_then_on() {
+    let nodes = [Pair::new(), Pair::new()];
+    for node in &nodes {
+        node.run("create sequence s; create sequence witness; create table t (id int primary key)");
+        node.create_triggers();
+    }
+    let replicate = |from: &Pair, to: &Pair| from.start_with(&format!("DSN1={}\nSEQUENCES=1", to.master_dsn));
+    let mut first = replicate(&nodes[0], &nodes[1]);
+    nodes[0].run("select nextval('witness'); insert into t values (1)");
+    wait_until("the slave's sequences follow", || nodes[1].on_master(&place("witness")) == ["1t"]);
+    let _second = replicate(&nodes[1], &nodes[0]);
+    wait_until("the slave is a master", || {
+        nodes[1].on_master("select count(*) from replica_slave where history is not null") == ["1"]
+    });
+    nodes[0].run("select setval('s', 70); insert into t values (2)");
+    first.wait_log("The slave is a master for this master: each keeps its own sequences");
+    assert_eq!(nodes[1].on_master(&place("s")), ["1f"]);
 }
 
 /// What a slave that hands changes on gets, its own slave gets too.

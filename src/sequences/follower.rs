@@ -117,11 +117,7 @@ impl Follower {
     fn round(&mut self, master: &mut Session, slave: &mut Session) -> Result<Vec<String>> {
         if self.retried_at.is_none_or(|at| at.elapsed() >= RETRY) {
             self.retried_at = Some(Instant::now());
-            let is_fed_back = is_fed_back(master, slave)?;
-            if is_fed_back && !self.is_fed_back {
-                log::info!(target: &self.name, "The slave is a master for this master: each keeps its own sequences");
-            }
-            self.is_fed_back = is_fed_back;
+            self.look_for_feedback(master, slave)?;
             self.known.forget_unsettled();
         }
         if self.is_fed_back {
@@ -129,6 +125,11 @@ impl Follower {
         }
         let moved = self.known.moved(master)?;
         if moved.is_empty() {
+            return Ok(Vec::new());
+        }
+        // The second of two masters may have been set up in the meantime.
+        self.look_for_feedback(master, slave)?;
+        if self.is_fed_back {
             return Ok(Vec::new());
         }
         let rules = Rules { slave_has_log: has_log(slave)?, ..Rules::default() };
@@ -149,6 +150,15 @@ impl Follower {
             self.known.remember(sequence);
         }
         Ok(told)
+    }
+
+    fn look_for_feedback(&mut self, master: &mut Session, slave: &mut Session) -> Result<()> {
+        let is_fed_back = is_fed_back(master, slave)?;
+        if is_fed_back && !self.is_fed_back {
+            log::info!(target: &self.name, "The slave is a master for this master: each keeps its own sequences");
+        }
+        self.is_fed_back = is_fed_back;
+        Ok(())
     }
 
     /// A text for each reason why sequences cannot follow, of those that it has not told yet.
