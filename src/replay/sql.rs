@@ -19,6 +19,11 @@ pub const NO_SAVEPOINT: &str = "3B001";
 pub const USE_INDEXES: &str = "set local enable_seqscan = off; set local enable_hashjoin = off; \
      set local enable_mergejoin = off; set local plan_cache_mode = force_generic_plan;";
 
+/// The same for a transaction that prepares statements. Later ones run them with the plans that they have got: the session's setting
+/// keeps the server from planning them anew.
+pub const PREPARE_BY_INDEXES: &str = "set local enable_seqscan = off; set local enable_hashjoin = off; \
+     set local enable_mergejoin = off; set plan_cache_mode = force_generic_plan;";
+
 /// The search path that the application has set for the daemon's role. Statements that write rows run with it, because
 /// triggers and checks call functions of the application. The statements themselves look nothing up in that path.
 pub const APPLICATION_PATH: &str = "set local search_path to default;";

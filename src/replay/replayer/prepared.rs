@@ -43,11 +43,8 @@ impl Replayer {
         }
         let holds = self.holds.query();
         let conditions = self.cache.lock_and_note(changes, holds.as_deref(), note)?;
-        let mut opening = vec![format!("BEGIN; {}", sql::USE_INDEXES.trim_end_matches(';'))];
-        opening.extend(holds.is_some().then(|| sql::LOCK_HOLDS.to_string()));
-        opening.extend(conditions);
-        let opening =
-            format!("{}; {}{}", opening.join("; "), self.switch_origin(&changes[0]), self.cache.path(changes));
+        let mut opening: Vec<String> = holds.iter().map(|_| sql::LOCK_HOLDS.to_string()).chain(conditions).collect();
+        opening.push(self.switch_origin(&changes[0]) + self.cache.path(changes));
         let mut message = Message::new("", 0, "");
         let written = self.fill(&mut message, changes.iter(), true);
         if let Some(prepare) = prepare {
@@ -55,8 +52,12 @@ impl Replayer {
         }
         match written {
             Ok((taken, written)) if taken == changes.len() && self.unchecked.is_empty() => {
+                // What is prepared already has its plan.
+                let prepares =
+                    opening.iter().chain(&message.prepares).any(|statement| statement.starts_with("PREPARE "));
+                let planning = if prepares { sql::PREPARE_BY_INDEXES } else { "" };
                 let prepares: String = message.prepares.iter().map(|prepare| format!("{prepare};")).collect();
-                Some((format!("{opening}{prepares}{}", message.text), written))
+                Some((format!("BEGIN; {planning}{}{prepares}{}", opening.join("; "), message.text), written))
             }
             _ => {
                 self.forget_prepared();
