@@ -46,6 +46,7 @@ pub struct SlaveProgress {
     /// The row's ctid, and the ctid that it will have when the current batch has been committed.
     place: Option<String>,
     next_place: Option<String>,
+    is_note_prepared: bool,
     horizon: Horizon,
     /// The ids of rows that have been replayed and may lack their flag.
     unflagged: IdRanges,
@@ -88,6 +89,7 @@ impl SlaveProgress {
             kept_floor: LogId(0),
             place: None,
             next_place: None,
+            is_note_prepared: false,
             horizon: Horizon::new(LogId(0)),
             unflagged: IdRanges::default(),
             midway: Midway::default(),
@@ -322,13 +324,17 @@ impl SlaveProgress {
     /// Updates the row. Returns the number of the transaction, and the row's new ctid. `begin` and `end` are statements
     /// before and after the update, or empty.
     fn update(
-        &self,
+        &mut self,
         master: &mut Session,
         operation: &str,
         (begin, end): (&str, &str),
         position: &Position,
         former: BatchNumber,
     ) -> Result<(Txid, String)> {
+        if !self.is_note_prepared {
+            master.message("prepare what notes the position", &sql::prepare_note())?;
+            self.is_note_prepared = true;
+        }
         let noted = sql::Noted {
             field: &self.field,
             identity: &self.identity,
@@ -336,7 +342,10 @@ impl SlaveProgress {
             announced: self.announced.as_deref(),
             position,
         };
-        let update = sql::note_position(&noted, former, self.place.as_deref());
+        let update = match &self.place {
+            Some(place) => sql::execute_note(&noted, former, place),
+            None => sql::note_position(&noted, former),
+        };
         let noted = match master.text_rows(operation, &format!("{begin}{update}; {end}")) {
             Err(error) if error.code() == Some(sql::NOT_NOTED) => return Err(moved()),
             noted => noted?,

@@ -198,24 +198,36 @@ pub struct Noted<'a> {
 }
 
 /// Writes a slave's position, if `former` is the batch that wrote it last; the number of the transaction that does, and
-/// where the row is now (its ctid and its xmin). `place`: where it was, if that is known. Without it the server walks over the row's former
-/// versions, and while a transaction stays open, every batch leaves one.
-pub fn note_position(noted: &Noted, former: BatchNumber, place: Option<&str>) -> String {
+/// where the row is now (its ctid and its xmin).
+pub fn note_position(noted: &Noted, former: BatchNumber) -> String {
+    note(&note_values(noted, former), "")
+}
+
+/// Prepares the same for `execute_note`: the next batches need no planning.
+pub fn prepare_note() -> String {
+    let parameters = std::array::from_fn(|n| format!("${}", n + 1));
+    format!(
+        "prepare pyreplica_note (bigint, text, text, text, text, pg_snapshot, pg_snapshot, bigint, bigint, bigint, name, bigint, \
+         tid, xid) as {}",
+        note(&parameters, " and ctid = $13 and xmin = $14")
+    )
+}
+
+/// `place`: where the row is. Without it the server walks over the row's former versions, and while a transaction stays open, every
+/// batch leaves one. PostgreSQL before the fixes of November 2025 does not look at the ctid again when it has waited for another
+/// transaction that changed the row, such as a skip. It does look at the transaction that has written the row.
+pub fn execute_note(noted: &Noted, former: BatchNumber, place: &str) -> String {
+    let (ctid, writer) = place.split_once(' ').unwrap_or((place, ""));
+    let values = note_values(noted, former).join(", ");
+    format!("execute pyreplica_note ({values}, {}, {})", quote_literal(ctid), quote_literal(writer))
+}
+
+fn note_values(noted: &Noted, former: BatchNumber) -> [String; 12] {
     let Noted { field, identity, slave, announced, position } = noted;
-    // PostgreSQL before the fixes of November 2025 does not look at the ctid again when it has waited for another transaction
-    // that changed the row, such as a skip. It does look at the transaction that has written the row.
-    let place = place.and_then(|place| place.split_once(' ')).map_or(String::new(), |(ctid, writer)| {
-        format!(" and ctid = {} and xmin = {}", quote_literal(ctid), quote_literal(writer))
-    });
     let text = |text: Option<&str>| text.map_or("null".to_string(), quote_literal);
     let snapshot = |snapshot: &Option<Snapshot>| text(snapshot.as_ref().map(Snapshot::as_str));
-    format!(
-        "with noted as (update public.replica_slave set batch = {}, token = {}, identity = {}, slave = {}, announced = {}, \
-         base = {}, current = {}, last = {}, highest = {}, floor = {}, ts = now() \
-         where field = {} and batch = {former}{place} \
-         returning pg_current_xact_id()::text as ours, ctid::text || ' ' || xmin as place) \
-         select max(ours), max(place), 1 / count(*) from noted",
-        position.batch,
+    [
+        position.batch.to_string(),
         text(position.token.as_deref()),
         quote_literal(identity),
         quote_literal(slave),
@@ -223,9 +235,21 @@ pub fn note_position(noted: &Noted, former: BatchNumber, place: Option<&str>) ->
         snapshot(&position.base),
         snapshot(&position.current),
         position.last.map_or("null".to_string(), |last| last.to_string()),
-        position.highest,
-        position.floor,
-        quote_literal(field)
+        position.highest.to_string(),
+        position.floor.to_string(),
+        quote_literal(field),
+        former.to_string(),
+    ]
+}
+
+fn note(values: &[String; 12], place: &str) -> String {
+    let [batch, token, identity, slave, announced, base, current, last, highest, floor, field, former] = values;
+    format!(
+        "with noted as (update public.replica_slave set batch = {batch}, token = {token}, identity = {identity}, slave = {slave}, \
+         announced = {announced}, base = {base}, current = {current}, last = {last}, highest = {highest}, floor = {floor}, ts = now() \
+         where field = {field} and batch = {former}{place} \
+         returning pg_current_xact_id()::text as ours, ctid::text || ' ' || xmin as place) \
+         select max(ours), max(place), 1 / count(*) from noted"
     )
 }
 

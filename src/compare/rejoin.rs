@@ -69,7 +69,7 @@ impl Rejoin {
             announced: None,
             position: &position,
         };
-        let note = backlog_sql::note_position(&noted, there.position.batch, None);
+        let note = backlog_sql::note_position(&noted, there.position.batch);
         let reason = "the slave was repaired";
         master.transaction("BEGIN", |master| {
             master.execute("begin a history", backlog_sql::BEGIN_HISTORY, &[field, &reason, &there.life])?;

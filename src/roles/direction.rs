@@ -41,5 +41,5 @@ pub fn note(
     let row = MasterRow::read(master, field)?;
     master.execute("begin a history", backlog_sql::BEGIN_HISTORY, &[field, &why, &row.life])?;
     let noted = backlog_sql::Noted { field, identity, slave, announced: None, position };
-    master.text_rows("note the position", &backlog_sql::note_position(&noted, row.position.batch, None)).map(drop)
+    master.text_rows("note the position", &backlog_sql::note_position(&noted, row.position.batch)).map(drop)
 }

@@ -306,7 +306,7 @@ impl Exchange<'_> {
                 announced: None,
                 position,
             };
-            master.text_rows("note the batch", &backlog_sql::note_position(&noted, former, None))?;
+            master.text_rows("note the batch", &backlog_sql::note_position(&noted, former))?;
         }
         Ok(())
     }

@@ -118,7 +118,7 @@ impl Failback {
                 announced: None,
                 position: &position,
             };
-            let note = backlog_sql::note_position(&noted, row.position.batch, None);
+            let note = backlog_sql::note_position(&noted, row.position.batch);
             self.former.text_rows("note the position", &note)?;
             self.standing = Standing::Agreed;
         }
@@ -188,7 +188,7 @@ impl Failback {
             announced: None,
             position: &position,
         };
-        let note = backlog_sql::note_position(&noted, row.position.batch, None);
+        let note = backlog_sql::note_position(&noted, row.position.batch);
         self.former.text_rows("note the position", &note).map(drop)
     }
 
