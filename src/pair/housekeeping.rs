@@ -19,15 +19,28 @@ const TIME_SLICE: Duration = Duration::from_millis(100);
 /// in between.
 const SHRUNK_PERCENT: u64 = 80;
 
-#[derive(Default)]
 pub struct Housekeeping {
-    last: Option<Instant>,
+    has_begun: bool,
+    /// When the next round begins. The first one may come earlier: when nothing is replayed.
+    next: Instant,
+    is_first: bool,
     warned: bool,
     warnings: Vec<String>,
     partitions: Watch,
 }
 
 impl Housekeeping {
+    pub fn new() -> Housekeeping {
+        Housekeeping {
+            has_begun: false,
+            next: Instant::now() + INTERVAL,
+            is_first: true,
+            warned: false,
+            warnings: Vec::new(),
+            partitions: Watch::default(),
+        }
+    }
+
     /// Sets flags, and does a round of the other tasks if it is time for one. False if the time slice was too short: then
     /// the next call should follow soon. `is_quiet`: nothing has been replayed for a while, so setting flags slows nobody down.
     pub fn run(&mut self, config: &Config, pair: &mut Pair, is_quiet: bool) -> Result<bool> {
@@ -36,15 +49,16 @@ impl Housekeeping {
             return Ok(false);
         }
         pair.log.progress.keep_floor(&mut pair.master)?;
-        if self.last.is_some_and(|last| last.elapsed() < INTERVAL) {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            failure::is_over(&config.name, &config.slave_field, &mut pair.master);
+        }
+        if Instant::now() < self.next && !(self.is_first && is_quiet) {
             return Ok(true);
         }
         if !purge(pair, until)? {
             return Ok(false);
         }
-        if self.last.replace(Instant::now()).is_none() {
-            failure::is_over(&config.name, &config.slave_field, &mut pair.master);
-        }
+        (self.next, self.is_first) = (Instant::now() + INTERVAL, false);
         pair.master.query_one("forget the names of dropped tables", sql::FORGET_NAMES, &[])?;
         delete_old_conflicts(config, pair)?;
         self.check_log_size(config, pair)?;

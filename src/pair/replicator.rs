@@ -53,7 +53,7 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
     // LISTEN comes before the first look at the log, so each change is either seen by a look or signalled after it.
     let mut listener = if config.poll.is_some() { None } else { Some(Listener::start(config, control)?) };
     progress(Milestone::Connected);
-    let mut housekeeping = Housekeeping::default();
+    let mut housekeeping = Housekeeping::new();
     let (mut quiet_since, mut replayed_at, mut recovered_at) = (Instant::now(), Instant::now(), Instant::now());
     let mut pace = Pace::default();
     let mut sequences = Follower::new(config, config.sequences);
@@ -145,7 +145,7 @@ pub fn once(config: &Config, control: &Control) -> Result<u64> {
     let mut sequences = Follower::new(config, config.sequences);
     let changes = drain(config, &mut pair, (&mut Pace::default(), &mut sequences), &mut |_| ())?.changes;
     sequences.finish(&mut pair.master, &mut pair.slave)?.into_iter().for_each(|warning| pair.warn(warning));
-    let mut housekeeping = Housekeeping::default();
+    let mut housekeeping = Housekeeping::new();
     while !housekeeping.run(config, &mut pair, true)? && !control.is_stopping() {}
     Ok(changes)
 }

@@ -40,7 +40,7 @@ pub struct Follower {
     timeout: Duration,
     /// Changes have been replayed since the last look.
     is_due: bool,
-    looked_at: Option<Instant>,
+    looked_at: Instant,
     /// How long the last look took.
     took: Duration,
     retried_at: Option<Instant>,
@@ -51,14 +51,15 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// `every`: how often at most; None if they do not follow.
+    /// `every`: how often at most; None if they do not follow. The first look comes after that time too: a daemon that starts has
+    /// changes to replay, and perhaps hundred pairs.
     pub fn new(config: &Config, every: Option<Duration>) -> Follower {
         Follower {
             name: config.name.clone(),
             every,
             timeout: config.timeout,
             is_due: true,
-            looked_at: None,
+            looked_at: Instant::now(),
             took: Duration::ZERO,
             retried_at: None,
             known: Known::new(&config.tables),
@@ -76,13 +77,13 @@ impl Follower {
     /// When it is time to look, if that is to be done.
     pub fn until_due(&self) -> Option<Duration> {
         let every = self.every?.max(self.took.saturating_mul(SHARE));
-        self.is_due.then(|| every.saturating_sub(self.looked_at.map_or(every, |at| at.elapsed())))
+        self.is_due.then(|| every.saturating_sub(self.looked_at.elapsed()))
     }
 
     /// Looks, if it is time. Returns what the operator should know. Both sessions must be outside of a transaction.
     pub fn follow(&mut self, master: &mut Session, slave: &mut Session) -> Result<Vec<String>> {
         let is_time = self.until_due().is_some_and(|left| left.is_zero());
-        let is_idle = self.every.is_some() && self.looked_at.is_some_and(|at| at.elapsed() >= self.timeout);
+        let is_idle = self.every.is_some() && self.looked_at.elapsed() >= self.timeout;
         if is_time || is_idle { self.look(master, slave) } else { Ok(Vec::new()) }
     }
 
@@ -95,7 +96,7 @@ impl Follower {
         self.is_due = false;
         let since = Instant::now();
         let looked = self.round(master, slave);
-        (self.looked_at, self.took) = (Some(since), since.elapsed());
+        (self.looked_at, self.took) = (since, since.elapsed());
         match looked {
             Ok(told) => {
                 self.failures = 0;
