@@ -46,7 +46,9 @@ pub struct SlaveProgress {
     /// The row's ctid, and the ctid that it will have when the current batch has been committed.
     place: Option<String>,
     next_place: Option<String>,
-    is_note_prepared: bool,
+    /// The prepared statement that writes the row, and how many names such statements have got.
+    prepared: Option<String>,
+    names_used: u32,
     horizon: Horizon,
     /// The ids of rows that have been replayed and may lack their flag.
     unflagged: IdRanges,
@@ -89,7 +91,8 @@ impl SlaveProgress {
             kept_floor: LogId(0),
             place: None,
             next_place: None,
-            is_note_prepared: false,
+            prepared: None,
+            names_used: 0,
             horizon: Horizon::new(LogId(0)),
             unflagged: IdRanges::default(),
             midway: Midway::default(),
@@ -331,10 +334,16 @@ impl SlaveProgress {
         position: &Position,
         former: BatchNumber,
     ) -> Result<(Txid, String)> {
-        if !self.is_note_prepared {
-            master.message("prepare what notes the position", &sql::prepare_note())?;
-            self.is_note_prepared = true;
-        }
+        // After a refusal it is unknown whether the statement has been prepared.
+        let (name, prepare) = self.prepared.take().map_or_else(
+            || {
+                self.names_used += 1;
+                let name = format!("pyreplica_note_{}", self.names_used);
+                let prepare = sql::prepare_note(&name) + "; ";
+                (name, prepare)
+            },
+            |name| (name, String::new()),
+        );
         let noted = sql::Noted {
             field: &self.field,
             identity: &self.identity,
@@ -343,13 +352,14 @@ impl SlaveProgress {
             position,
         };
         let update = match &self.place {
-            Some(place) => sql::execute_note(&noted, former, place),
+            Some(place) => sql::execute_note(&name, &noted, former, place),
             None => sql::note_position(&noted, former),
         };
-        let noted = match master.text_rows(operation, &format!("{begin}{update}; {end}")) {
+        let noted = match master.text_rows(operation, &format!("{prepare}{begin}{update}; {end}")) {
             Err(error) if error.code() == Some(sql::NOT_NOTED) => return Err(moved()),
             noted => noted?,
         };
+        self.prepared = Some(name);
         let Some([Some(ours), Some(place), ..]) = noted.first().map(Vec::as_slice) else { return Err(moved()) };
         Ok((Txid(ours.parse().map_err(|_| moved())?), place.clone()))
     }

@@ -204,10 +204,10 @@ pub fn note_position(noted: &Noted, former: BatchNumber) -> String {
 }
 
 /// Prepares the same for `execute_note`: the next batches need no planning.
-pub fn prepare_note() -> String {
+pub fn prepare_note(name: &str) -> String {
     let parameters = std::array::from_fn(|n| format!("${}", n + 1));
     format!(
-        "prepare pyreplica_note (bigint, text, text, text, text, pg_snapshot, pg_snapshot, bigint, bigint, bigint, name, bigint, \
+        "prepare {name} (bigint, text, text, text, text, pg_snapshot, pg_snapshot, bigint, bigint, bigint, name, bigint, \
          tid, xid) as {}",
         note(&parameters, " and ctid = $13 and xmin = $14")
     )
@@ -216,10 +216,10 @@ pub fn prepare_note() -> String {
 /// `place`: where the row is. Without it the server walks over the row's former versions, and while a transaction stays open, every
 /// batch leaves one. PostgreSQL before the fixes of November 2025 does not look at the ctid again when it has waited for another
 /// transaction that changed the row, such as a skip. It does look at the transaction that has written the row.
-pub fn execute_note(noted: &Noted, former: BatchNumber, place: &str) -> String {
+pub fn execute_note(name: &str, noted: &Noted, former: BatchNumber, place: &str) -> String {
     let (ctid, writer) = place.split_once(' ').unwrap_or((place, ""));
     let values = note_values(noted, former).join(", ");
-    format!("execute pyreplica_note ({values}, {}, {})", quote_literal(ctid), quote_literal(writer))
+    format!("execute {name} ({values}, {}, {})", quote_literal(ctid), quote_literal(writer))
 }
 
 fn note_values(noted: &Noted, former: BatchNumber) -> [String; 12] {
