@@ -117,7 +117,10 @@ fn a_slave_that_stops_at_any_step_of_a_living_daemon_is_told_and_so_is_its_retur
         slave.stop_immediate();
         daemon.resume();
         // A daemon that has just gone to sleep looks after it within five seconds.
-        wait_until("the daemon tells the failure", || explained(&pair, "").status.contains("failing since "));
+        wait_until("the daemon tells the failure", || {
+            let problems = status(&pair)["problems"].to_string();
+            status(&pair)["state"] == "failing" && problems.contains("failing since ")
+        });
         let told = explained(&pair, "");
         assert_says(&told.status, &["slave: cannot ", "hint: is the server "]);
         assert_says(&told.doctor, &["failure  slave   connection", "hint: is the server running there"]);
