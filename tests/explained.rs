@@ -122,7 +122,7 @@ fn a_slave_that_stops_at_any_step_of_a_living_daemon_is_told_and_so_is_its_retur
             status(&pair)["state"] == "failing" && problems.contains("failing since ")
         });
         let told = explained(&pair, "");
-        assert_says(&told.status, &["slave: cannot ", "hint: is the server "]);
+        assert_says(&told.status, &["failing since ", "slave: cannot ", "hint: is the server "]);
         assert_says(&told.doctor, &["failure  slave   connection", "hint: is the server running there"]);
         slave.start_again();
         pair.wait_caught_up();
