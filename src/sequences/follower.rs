@@ -118,7 +118,9 @@ impl Follower {
     fn round(&mut self, master: &mut Session, slave: &mut Session) -> Result<Vec<String>> {
         if self.retried_at.is_none_or(|at| at.elapsed() >= RETRY) {
             self.retried_at = Some(Instant::now());
-            self.look_for_feedback(master, slave)?;
+            if self.is_fed_back {
+                self.look_for_feedback(master, slave)?;
+            }
             self.known.forget_unsettled();
         }
         if self.is_fed_back {
@@ -128,7 +130,7 @@ impl Follower {
         if moved.is_empty() {
             return Ok(Vec::new());
         }
-        // The second of two masters may have been set up in the meantime.
+        // Each time: the second of two masters may have been set up in the meantime.
         self.look_for_feedback(master, slave)?;
         if self.is_fed_back {
             return Ok(Vec::new());
