@@ -145,6 +145,12 @@ class Daemon:
     def last_words(self, lines=5):
         return " | ".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
+    def pause(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self.process.send_signal(signal.SIGCONT)
+
     def stop(self):
         end(tree([self.pid]))
         self.process.poll()

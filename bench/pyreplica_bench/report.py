@@ -161,7 +161,8 @@ def scale(samples):
                                if sample["section"] == "scale"))
     rows = [[case, *(figure(samples.median("scale", case + mode, "pyreplica", unit))
                      for mode in ("", OPEN) for unit in ("changes/s", "MiB peak"))] for case in cases]
-    return ("pyreplica alone, one process. *Open*: a transaction on the master that has written a row stays open all the"
+    return ("pyreplica alone, one process. From the daemon's start; *running*: from the moment when a daemon goes on that was stopped"
+            " (SIGSTOP)\nwhile the changes were written. *Open*: a transaction on the master that has written a row stays open all the"
             " time.\n\n" + table(["", "changes/s", "peak MiB", "open: changes/s", "open: peak MiB"], rows))
 
 

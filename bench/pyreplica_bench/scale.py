@@ -1,5 +1,5 @@
-"""How pyreplica alone grows: with the backlog, with tables, slaves and pairs; each once more while a transaction on the
-master, which has written a row, stays open for the whole run.
+"""How pyreplica alone grows: with the backlog, with tables, slaves and pairs, from its start, with pairs once more while it runs;
+each once more while a transaction on the master, which has written a row, stays open for the whole run.
 """
 
 import time
@@ -10,6 +10,7 @@ from .replay import LOOK, SETTLE_SECONDS, opened
 
 SECTION = "scale"
 OPEN = ", open transaction"
+RUNNING = ", running"
 BACKLOG = "backlog of {:,} changes"
 
 
@@ -71,7 +72,9 @@ def pairs(run, count):
         for cluster in run.servers.both():
             run.create(cluster, name, "bench_pair", strategy="wal_log")
     changes = run.sizes.spread // count
-    run.measure(["t1"], f"call write_many_tables({changes}, 1)", changes, [(name, name, "") for name in names])
+    ways = [(name, name, "") for name in names]
+    run.measure(["t1"], f"call write_many_tables({changes}, 1)", changes, ways)
+    run.measure_running(["t1"], f"call write_many_tables({changes}, 1, {changes})", changes, ways)
 
 
 class Run:
@@ -79,8 +82,15 @@ class Run:
 
     def __init__(self, servers, sizes, samples, case, kept_open):
         self.servers, self.sizes, self.samples = servers, sizes, samples
-        self.case, self.kept_open = case + (OPEN if kept_open else ""), kept_open
+        self.base, self.kept_open = case, kept_open
         self.made = []
+        self.daemon = None
+        # Rows that are marks have numbers below zero.
+        self.marks = 0
+
+    @property
+    def case(self):
+        return self.base + (OPEN if self.kept_open else "")
 
     def create(self, cluster, name, template, strategy="file_copy"):
         cluster.create(name, template, strategy)
@@ -94,44 +104,59 @@ class Run:
         triggers.pyreplica(self.servers, database, names)
 
     def measure(self, names, workload, changes, ways):
-        """`ways` are the pairs, as master's database, slave's database and further config lines."""
-        sources = sorted({source for source, _, _ in ways})
-        held = self.begin(sources[0], names[0]) if self.kept_open else None
-        for source in sources:
-            self.write(source, workload, names[0])
+        """From the daemon's start. `ways` are the pairs, as master's database, slave's database and further config lines."""
         configs = [pair_config(self.servers, source, target, name=target.upper(), more=more)
                    for source, target, more in ways]
-        start = time.monotonic()
-        daemon = start_pyreplica(self.servers, configs)
-        for _, target, _ in ways:
-            self.await_mark(target, names[0], daemon)
-        seconds = time.monotonic() - start
-        self.add("changes/s", changes * len(ways) / seconds)
-        self.add("MiB peak", processes.memory_kib(daemon.pid) / 1024)
-        if held:
-            held.execute("commit")
-            held.connection.close()
-        for source, target, _ in ways:
-            await_equal(self.servers, source, names, SETTLE_SECONDS, daemon.must_run, target)
 
-    def begin(self, database, table):
+        def start():
+            self.daemon = start_pyreplica(self.servers, configs)
+
+        self.drain(names, workload, changes, ways, start)
+
+    def measure_running(self, names, workload, changes, ways):
+        """The same with the daemon that measure has started; it stands still while the backlog is written."""
+        self.base += RUNNING
+        self.daemon.pause()
+        self.drain(names, workload, changes, ways, self.daemon.go_on)
+
+    def drain(self, names, workload, changes, ways, start):
+        self.marks += 2
+        held, mark = -self.marks, -self.marks - 1
+        sources = sorted({source for source, _, _ in ways})
+        holder = self.begin(sources[0], names[0], held) if self.kept_open else None
+        for source in sources:
+            self.write(source, workload, names[0], mark)
+        begun = time.monotonic()
+        start()
+        for _, target, _ in ways:
+            self.await_mark(target, names[0], mark)
+        seconds = time.monotonic() - begun
+        self.add("changes/s", changes * len(ways) / seconds)
+        self.add("MiB peak", processes.memory_kib(self.daemon.pid) / 1024)
+        if holder:
+            holder.execute("commit")
+            holder.connection.close()
+        for source, target, _ in ways:
+            await_equal(self.servers, source, names, SETTLE_SECONDS, self.daemon.must_run, target)
+
+    def begin(self, database, table, number):
         held = self.servers.master.connect(database).cursor()
         held.execute("begin isolation level repeatable read")
-        held.execute(f"insert into {table} values (-1, 0, 'open', 0, now())")
+        held.execute(f"insert into {table} values ({number}, 0, 'open', 0, now())")
         return held
 
-    def write(self, database, workload, table):
+    def write(self, database, workload, table, mark):
         with opened(self.servers.master, database) as master:
             # Only to make the backlog faster.
             master.execute("set synchronous_commit = off")
             master.execute(workload)
-            master.execute(f"insert into {table} values (-2, 0, 'mark', 0, now())")
+            master.execute(f"insert into {table} values ({mark}, 0, 'mark', 0, now())")
 
-    def await_mark(self, database, table, daemon):
+    def await_mark(self, database, table, mark):
         with opened(self.servers.slave, database) as slave:
             def arrived():
-                daemon.must_run()
-                slave.execute(f"select 1 from {table} where id = -2")
+                self.daemon.must_run()
+                slave.execute(f"select 1 from {table} where id = {mark}")
                 return slave.rowcount == 1
 
             clusters.wait_until("the last change has arrived", self.sizes.patience, arrived, LOOK)

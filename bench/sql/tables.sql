@@ -122,12 +122,13 @@ begin
 end
 $$;
 
--- A backlog for the tables t1 to t<tables>: n changes, half of them inserts, one transaction for ten.
-create procedure write_many_tables(n integer, tables integer) language plpgsql as $$
+-- A backlog for the tables t1 to t<tables>: n changes, half of them inserts, one transaction for ten. `before`, an even number: how many
+-- such changes there are already.
+create procedure write_many_tables(n integer, tables integer, before integer default 0) language plpgsql as $$
 declare
     i integer;
 begin
-    for i in 1 .. n loop
+    for i in before + 1 .. before + n loop
         if i % 2 = 1 then
             execute format('insert into t%s values ($1, $1, ''row text number'', 1.5, now())', 1 + i / 2 % tables) using i;
         else
