@@ -5,7 +5,7 @@ select c.relname::text as name, c.relowner::regrole::text as owner
   from pg_class c
   join pg_roles r on r.oid = c.relowner
  where c.relnamespace = (select oid from pg_namespace where nspname = 'public')
-   -- A replica_role of a stranger counts for nothing, see has_roles.sql.
+   -- A replica_role of a stranger counts for nothing, see ours.sql.
    and c.relname = any (array['replica_log']) and c.relname <> 'replica_role'
    and not r.rolsuper and r.rolname <> current_user
    and c.relowner not in (select datdba from pg_database where datname = current_database() union

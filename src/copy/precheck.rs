@@ -22,7 +22,7 @@ pub fn before_install(config: &Config, options: &CopyOptions, control: &Control)
     let mut master = connect::connect(Side::Master, &config.master, &format!("{} check", config.name))?;
     let mut slave = connect::connect(Side::Slave, &config.slave, &format!("{} check", config.name))?;
     control.set_cancellers(vec![master.canceller(), slave.canceller()]);
-    if master.query_one("look for the log", server_sql::HAS_LOG, &[])?.get(0) {
+    if master.query_one("look for the log", &server_sql::HAS_LOG, &[])?.get(0) {
         return Ok(());
     }
     checks::before_install(config, &mut master, &mut slave)?;

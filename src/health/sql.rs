@@ -1,7 +1,7 @@
 //! Statements of doctor and status. They write nothing.
 
 use crate::backlog::sql::own;
-use crate::server::sql::with_own;
+use crate::server::sql::{with_ours, with_own};
 use std::sync::LazyLock;
 
 /// Makes a session read-only. The search path makes the server print type names with their schema. The timeouts limit
@@ -54,10 +54,13 @@ pub const CHANGE_FILTERS: &str = "select distinct relname::text, event::text fro
      where event in ('UPDATE', 'DELETE') order by 1, 2";
 
 /// Whether the slave has tables of conflicts and of held changes, and the role may read them. Older versions have none.
-pub const MAY_SEE_HELD: &str = "select \
-     coalesce(has_table_privilege(to_regclass('public.replica_conflict')::oid, 'select'), false) as conflicts, \
-     coalesce(has_table_privilege(to_regclass('public.replica_held')::oid, 'select') \
-         and has_table_privilege(to_regclass('public.replica_hold')::oid, 'select'), false) as held";
+pub static MAY_SEE_HELD: LazyLock<String> = LazyLock::new(|| {
+    with_ours(
+        "select coalesce(has_table_privilege(ours('replica_conflict'), 'select'), false) as conflicts, \
+         coalesce(has_table_privilege(ours('replica_held'), 'select') \
+             and has_table_privilege(ours('replica_hold'), 'select'), false) as held",
+    )
+});
 
 /// $1 identifies the pair, as in replica_progress.
 pub const CONFLICTS: &str =

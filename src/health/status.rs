@@ -319,7 +319,7 @@ impl PairStatus {
 
     fn ask_slave(&mut self, master: &str, slave: &mut Session) -> Result<()> {
         let records = &mut self.records;
-        let there = slave.query_one("look for held changes", sql::MAY_SEE_HELD, &[])?;
+        let there = slave.query_one("look for held changes", &sql::MAY_SEE_HELD, &[])?;
         if there.get("conflicts") {
             let row = slave.query_one("count the conflicts", sql::CONFLICTS, &[&master])?;
             records.conflicts = Some(row.get::<_, i64>(0) as u64);

@@ -85,7 +85,7 @@ pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<P
         }
     }
     let holds = Holds::open(name, &key, &mut slave)?;
-    let feeds_others = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);
+    let feeds_others = slave.query_one("look for a log on the slave", &server_sql::HAS_LOG, &[])?.get(0);
     let mut pair = Pair::new(config, &findings, (master, slave), holds, !replica_role, feeds_others, control);
     pair.epoch = epoch;
     // As long as a copy of everything is unfinished, what the slave's row says is of no interest.

@@ -118,7 +118,7 @@ fn is_replicated(master: &mut Session, sequence: &Sequence) -> Result<bool> {
 }
 
 pub fn has_log(slave: &mut Session) -> Result<bool> {
-    Ok(slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0))
+    Ok(slave.query_one("look for a log on the slave", &server_sql::HAS_LOG, &[])?.get(0))
 }
 
 /// Whether the slave's database is a master too, and feeds this master. Then each side has numbers of its own, which may overlap
@@ -128,7 +128,7 @@ pub fn is_fed_back(master: &mut Session, slave: &mut Session) -> Result<bool> {
         return Ok(false);
     }
     let operation = "look for other masters";
-    if !slave.query_one(operation, sql::CAN_TELL, &[])?.get::<_, bool>(0) {
+    if !slave.query_one(operation, &sql::CAN_TELL, &[])?.get::<_, bool>(0) {
         return Ok(true);
     }
     let identity: String = master.query_one(operation, server_sql::IDENTITY, &[])?.get(0);

@@ -99,7 +99,7 @@ pub fn said(session: &mut Session, field: &str) -> Result<Said> {
     }
     let rows = session.query("look at the roles", sql::ROLES, &[&field])?;
     let is_slave = rows.iter().any(|row| row.get::<_, &str>("role") == "slave");
-    let replayed = match is_slave && session.query_one("look at the roles", sql::MAY_READ_PROGRESS, &[])?.get(0) {
+    let replayed = match is_slave && session.query_one("look at the roles", &sql::MAY_READ_PROGRESS, &[])?.get(0) {
         true => session.query("look at the roles", sql::REPLAYED_SINCE, &[&field])?,
         false => Vec::new(),
     };
@@ -123,7 +123,7 @@ pub fn said(session: &mut Session, field: &str) -> Result<Said> {
 
 /// Whether the database has the table.
 pub fn has_roles(session: &mut Session) -> Result<bool> {
-    Ok(session.query_one("look for the roles", sql::HAS_ROLES, &[])?.get(0))
+    Ok(session.query_one("look for the roles", &sql::HAS_ROLES, &[])?.get(0))
 }
 
 /// Whether this database has become the slave of another one by an exchange of roles.

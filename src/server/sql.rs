@@ -13,6 +13,19 @@ pub fn with_own(sql: &str) -> String {
     sql.replace("array['replica_log']", OWN)
 }
 
+/// A query that says ours('NAME') for the oid of one of these tables. So it looks for a table that a server may lack: another role may
+/// make a table or a view of that name at any moment, and must not have it read.
+pub fn with_ours(sql: &str) -> String {
+    let mut pieces = sql.split("ours('");
+    let mut text = pieces.next().unwrap_or_default().to_string();
+    for piece in pieces {
+        let (name, rest) = piece.split_once("')").unwrap_or((piece, ""));
+        text += &include_str!("../../sql/query/ours.sql").replace("replica_log", name);
+        text += rest;
+    }
+    text
+}
+
 pub const SESSION: &str = include_str!("../../sql/query/session.sql");
 
 /// Versions that lack the setting ignore it. Partitions on the slave may be foreign tables.
@@ -29,7 +42,7 @@ pub const REPLICA_ROLE: &str = "set session_replication_role = replica";
 
 pub const MAY_CREATE: &str = "select has_schema_privilege('public', 'create')";
 
-pub const HAS_LOG: &str = "select to_regclass('public.replica_log') is not null";
+pub static HAS_LOG: LazyLock<String> = LazyLock::new(|| with_ours("select ours('replica_log') is not null"));
 
 /// Identifies the server and the database. Also the encoding, max_prepared_transactions, the version, and whether the
 /// server is in recovery.
@@ -102,7 +115,8 @@ pub const DAEMON: &str = include_str!("../../sql/query/status/daemon.sql");
 
 pub const ROLES_INSTALL: &str = include_str!("../../sql/roles-install.sql");
 
-pub const HAS_ROLES: &str = include_str!("../../sql/query/has_roles.sql");
+/// Whether this database says who is the master.
+pub static HAS_ROLES: LazyLock<String> = LazyLock::new(|| with_ours("select ours('replica_role') is not null"));
 
 /// What this database says about the pairs with a field, the latest first.
 pub const ROLES: &str = "select role, pair, epoch, peer, peer_at, since::timestamptz(0)::text as since, token \
@@ -110,8 +124,8 @@ pub const ROLES: &str = "select role, pair, epoch, peer, peer_at, since::timesta
 
 pub const IS_SLAVE_OF: &str = "select exists (select from public.replica_role where peer = $1 and role = 'slave')";
 
-pub const MAY_READ_PROGRESS: &str =
-    "select coalesce(has_table_privilege(to_regclass('public.replica_progress')::oid, 'select'), false)";
+pub static MAY_READ_PROGRESS: LazyLock<String> =
+    LazyLock::new(|| with_ours("select coalesce(has_table_privilege(ours('replica_progress'), 'select'), false)"));
 
 /// The masters from which a batch has come since this became their slave. Their row of progress was written with the role.
 pub const REPLAYED_SINCE: &str = "select r.peer from public.replica_role r \

@@ -57,8 +57,8 @@ impl PendingChanges {
             .replace("$skip_user", &skip_user)
             .replace("$tables", &tables)
             .replace("$slave", &quote_literal(&slave_identity));
-        let has_held: bool = slave.query_one("look for held changes", replay_sql::HAS_HELD, &[])?.get(0);
-        let has_log: bool = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);
+        let has_held: bool = slave.query_one("look for held changes", &replay_sql::HAS_HELD, &[])?.get(0);
+        let has_log: bool = slave.query_one("look for a log on the slave", &server_sql::HAS_LOG, &[])?.get(0);
         let slave = if has_log { slave_log(slave, &master_identity)? } else { None };
         let (value, lacks) = in_hstore(master)?;
         let master = Log { waiting, value, lacks };

@@ -34,7 +34,7 @@ pub(super) fn examine(report: &mut Diagnosis, key: &str, source: &str, worker: W
 
 /// The tables whose changes are held for a copy.
 fn tables_on_hold(slave: &mut Session, key: &str) -> crate::base::error::Result<String> {
-    if !slave.query_one("look for held changes", sql::MAY_SEE_HELD, &[])?.get::<_, bool>("held") {
+    if !slave.query_one("look for held changes", &sql::MAY_SEE_HELD, &[])?.get::<_, bool>("held") {
         return Ok(String::new());
     }
     Ok(slave.query_one("count the held changes", sql::HELD_SUMMARY, &[&key])?.get(3))

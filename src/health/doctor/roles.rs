@@ -69,7 +69,7 @@ fn direction(report: &mut Diagnosis, config: &Config, roles: &Roles) {
 fn look(config: &Config, master: &mut Session, slave: &mut Session) -> Result<(Vec<Fenced>, Vec<Fenced>, bool)> {
     let mut names = fence::replicated(master)?;
     names.retain(|name| config.tables.has(name));
-    let has_log = slave.query_one("look for a log on the slave", server_sql::HAS_LOG, &[])?.get(0);
+    let has_log = slave.query_one("look for a log on the slave", &server_sql::HAS_LOG, &[])?.get(0);
     Ok((fence::look(master, &names)?, fence::look(slave, &names)?, has_log))
 }
 
