@@ -52,7 +52,13 @@ do $writable$
 declare
     is_fenced bool;
 begin
-    if to_regclass('public.replica_role') is not null then
+    -- Only pyreplica's own, which nobody else can replace: somebody may have made one of that name since the check.
+    if exists (select from pg_class c join pg_roles r on r.oid = c.relowner
+                where c.relnamespace = 'public'::regnamespace and c.relname = 'replica_role' and c.relkind = 'r'
+                  and (r.rolsuper or r.rolname = current_user
+                       or c.relowner in (select datdba from pg_database where datname = current_database() union
+                                         select nspowner from pg_namespace where nspname = 'public')
+                       or not (select rolsuper from pg_roles where rolname = current_user) and pg_has_role(c.relowner, 'usage'))) then
         execute 'select exists (select from public.replica_role where role in (''slave'', ''former''))' into is_fenced;
         if is_fenced and (select pg_has_role(datdba, 'usage') from pg_database where datname = current_database()) then
             execute format('alter database %I reset default_transaction_read_only', current_database());
