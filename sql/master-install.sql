@@ -2505,4 +2505,18 @@ begin
 end
 $rights$;
 
+-- Somebody may have made an object of such a name while this script ran, and IF NOT EXISTS and OR REPLACE leave it to him.
+do $check$
+declare
+    stranger record;
+begin
+    select o.kind, o.name, o.owner::regrole as owner into stranger
+      from pyreplica.own() o where o.owner <> all (current_setting('pyreplica.trusted')::oid[]) limit 1;
+    if found then
+        raise exception 'there is a % % of % now, who is not known to have installed pyreplica', stranger.kind, stranger.name, stranger.owner
+            using errcode = 'insufficient_privilege', hint = 'Drop or rename it, and run the script again.';
+    end if;
+end
+$check$;
+
 commit;

@@ -18,6 +18,17 @@ set local quote_all_identifiers = off;
 -- else may have put here is not taken over. Superusers are trusted, the owners of the database and of the schema public, the
 -- role that runs this, and, if that is no superuser, the roles that it is a member of.
 do $check$
+begin
+    perform set_config('pyreplica.trusted', array(
+        select r.oid from pg_roles r
+         where r.rolsuper or r.rolname = current_user
+            or r.oid in (select datdba from pg_database where datname = current_database() union
+                         select nspowner from pg_namespace where nspname = 'public')
+            or not (select rolsuper from pg_roles where rolname = current_user) and pg_has_role(r.oid, 'usage'))::text, true);
+end
+$check$;
+
+do $check$
 declare
     stranger record;
 begin
@@ -33,11 +44,7 @@ begin
             select format('trigger %I on %s', t.tgname, t.tgrelid::regclass), p.proowner
               from pg_trigger t join pg_proc p on p.oid = t.tgfoid
              where t.tgrelid = to_regclass('public.replica_role') and not t.tgisinternal) x
-      join pg_roles r on r.oid = x.owner
-     where not r.rolsuper and r.rolname <> current_user
-       and x.owner not in (select datdba from pg_database where datname = current_database() union
-                           select nspowner from pg_namespace where nspname = 'public')
-       and ((select rolsuper from pg_roles where rolname = current_user) or not pg_has_role(x.owner, 'usage'))
+     where x.owner <> all (current_setting('pyreplica.trusted')::oid[])
      limit 1;
     if found then
         raise exception 'there is a % of % already, who is not known to have installed pyreplica', stranger.name, stranger.owner
@@ -64,6 +71,25 @@ create table if not exists public.replica_role (
     since timestamptz not null default now(),
     primary key (field, peer)
 );
+
+-- Somebody may have made or dropped a table of that name since it was checked, and IF NOT EXISTS says nothing of it. From here on
+-- the names are taken.
+do $check$
+declare
+    missing text;
+begin
+    select t.name into missing
+      from unnest(array['replica_role']) t (name)
+     where not exists (select from pg_class c
+                        where c.relnamespace = 'public'::regnamespace and c.relname = t.name and c.relkind = 'r'
+                          and c.relowner = any (current_setting('pyreplica.trusted')::oid[]))
+     limit 1;
+    if found then
+        raise exception 'somebody has made and dropped a table % meanwhile', missing
+            using errcode = 'insufficient_privilege', hint = 'Drop what has that name, if it is there, and run the script again.';
+    end if;
+end
+$check$;
 
 -- Raises an error in the session of whoever writes to a fenced table. A daemon does not meet it, since it writes in the replica
 -- role. If it may not take that role, the second argument of the trigger names the daemon's own, which may be the

@@ -16,6 +16,17 @@ set local quote_all_identifiers = off;
 -- to it. Superusers are trusted, the owners of the database and of the schema public, the role that runs this, and, if that
 -- is no superuser, the roles that it is a member of.
 do $check$
+begin
+    perform set_config('pyreplica.trusted', array(
+        select r.oid from pg_roles r
+         where r.rolsuper or r.rolname = current_user
+            or r.oid in (select datdba from pg_database where datname = current_database() union
+                         select nspowner from pg_namespace where nspname = 'public')
+            or not (select rolsuper from pg_roles where rolname = current_user) and pg_has_role(r.oid, 'usage'))::text, true);
+end
+$check$;
+
+do $check$
 declare
     stranger record;
 begin
@@ -28,12 +39,8 @@ begin
             select c.relname, p.proowner, t.tgname
               from pg_class c join pg_trigger t on t.tgrelid = c.oid and not t.tgisinternal join pg_proc p on p.oid = t.tgfoid
              where c.relnamespace = 'public'::regnamespace) x
-      join pg_roles r on r.oid = x.owner
      where x.relname in ('replica_copy', 'replica_copy_schema')
-       and not r.rolsuper and r.rolname <> current_user
-       and x.owner not in (select datdba from pg_database where datname = current_database() union
-                           select nspowner from pg_namespace where nspname = 'public')
-       and ((select rolsuper from pg_roles where rolname = current_user) or not pg_has_role(x.owner, 'usage'))
+       and x.owner <> all (current_setting('pyreplica.trusted')::oid[])
      limit 1;
     if stranger.trigger is not null then
         raise exception 'there is a trigger % on % with a function of %', stranger.trigger, stranger.relname, stranger.owner
@@ -93,6 +100,25 @@ create table if not exists public.replica_copy_schema (
     statement text not null,
     primary key (master, place)
 );
+
+-- Somebody may have made or dropped a table of that name since it was checked, and IF NOT EXISTS says nothing of it. From here on
+-- the names are taken.
+do $check$
+declare
+    missing text;
+begin
+    select t.name into missing
+      from unnest(array['replica_copy', 'replica_copy_schema']) t (name)
+     where not exists (select from pg_class c
+                        where c.relnamespace = 'public'::regnamespace and c.relname = t.name and c.relkind = 'r'
+                          and c.relowner = any (current_setting('pyreplica.trusted')::oid[]))
+     limit 1;
+    if found then
+        raise exception 'somebody has made and dropped a table % meanwhile', missing
+            using errcode = 'insufficient_privilege', hint = 'Drop what has that name, if it is there, and run the script again.';
+    end if;
+end
+$check$;
 
 -- What stands in these tables is replayed, or decides what is. A table that is new has no rights yet but those that ALTER
 -- DEFAULT PRIVILEGES gives, often to the applications: they are taken from all roles, and so is what PUBLIC may do. A table
