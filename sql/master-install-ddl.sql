@@ -83,7 +83,6 @@ create table if not exists public.py_log_ddl_setting (
     check (name <> 'on_error' or value in ('warn', 'raise')),
     check (name <> 'replayed' or value in ('yes', 'no'))
 );
-insert into public.py_log_ddl_setting values ('on_error', 'warn'), ('replayed', 'no') on conflict do nothing;
 
 -- Tables that were created by a statement that travelled, and that have no trigger yet because they have no key: on the slave
 -- they are empty. is_ours: false if a daemon has replayed the statement, so the rows come from elsewhere.
@@ -91,6 +90,27 @@ create table if not exists public.py_log_ddl_table (
     relation oid primary key,
     is_ours boolean not null
 );
+
+-- Somebody may have made or dropped a table of that name since it was checked, and IF NOT EXISTS says nothing of it. From here on
+-- the names are taken.
+do $check$
+declare
+    missing text;
+begin
+    select t.name into missing
+      from unnest(array['py_log_ddl', 'py_log_ddl_setting', 'py_log_ddl_table']) t (name)
+     where not exists (select from pg_class c
+                        where c.relnamespace = 'public'::regnamespace and c.relname = t.name and c.relkind = 'r'
+                          and (select r.rolsuper or r.oid = l.relowner or r.rolname = current_user
+                                 from pg_roles r, pg_class l where r.oid = c.relowner and l.oid = 'public.replica_log'::regclass))
+     limit 1;
+    if found then
+        raise exception 'somebody has made and dropped a table % meanwhile', missing
+            using errcode = 'insufficient_privilege', hint = 'Drop what has that name, if it is there, and run the script again.';
+    end if;
+end
+$check$;
+insert into public.py_log_ddl_setting values ('on_error', 'warn'), ('replayed', 'no') on conflict do nothing;
 
 -- Says whether a statement travels: 'yes', 'no'; 'untrusted' if it would, had a trusted role run it; 'definer' if it makes a function
 -- that runs with the rights of its owner. role is NULL if a daemon replays it.
@@ -585,7 +605,13 @@ begin
                 ('names'::text operator(pyreplica.~>) address.object_names::text) operator(pyreplica.||)
                 ('arguments'::text operator(pyreplica.~>) address.object_args::text) operator(pyreplica.||)
                 ('shape'::text operator(pyreplica.~>)
-                 pyreplica.ddl_shape(address.type, address.object_names, address.object_args)::text);
+                 pyreplica.ddl_shape(address.type, address.object_names, address.object_args)::text) operator(pyreplica.||)
+                ('owner'::text operator(pyreplica.~>) (
+                     select r.rolname::text from pg_roles r where r.oid = case catalog
+                         when 'pg_class'::regclass then (select relowner from pg_class c where c.oid = object)
+                         when 'pg_proc'::regclass then (select proowner from pg_proc p where p.oid = object)
+                         when 'pg_type'::regclass then (select typowner from pg_type t where t.oid = object)
+                         when 'pg_namespace'::regclass then (select nspowner from pg_namespace n where n.oid = object) end));
     end if;
     if origin <> '' then
         insert into public.replica_log (event, sql, new, origin) values ('S', statement, told, origin);

@@ -117,7 +117,13 @@ begin
                 ('names'::text operator(pyreplica.~>) address.object_names::text) operator(pyreplica.||)
                 ('arguments'::text operator(pyreplica.~>) address.object_args::text) operator(pyreplica.||)
                 ('shape'::text operator(pyreplica.~>)
-                 pyreplica.ddl_shape(address.type, address.object_names, address.object_args)::text);
+                 pyreplica.ddl_shape(address.type, address.object_names, address.object_args)::text) operator(pyreplica.||)
+                ('owner'::text operator(pyreplica.~>) (
+                     select r.rolname::text from pg_roles r where r.oid = case catalog
+                         when 'pg_class'::regclass then (select relowner from pg_class c where c.oid = object)
+                         when 'pg_proc'::regclass then (select proowner from pg_proc p where p.oid = object)
+                         when 'pg_type'::regclass then (select typowner from pg_type t where t.oid = object)
+                         when 'pg_namespace'::regclass then (select nspowner from pg_namespace n where n.oid = object) end));
     end if;
     if origin <> '' then
         insert into public.replica_log (event, sql, new, origin) values ('S', statement, told, origin);

@@ -49,11 +49,25 @@ pub const RESET_SETTINGS: &str = "select pg_catalog.set_config(name, reset_val, 
      where name operator(pg_catalog.=) any ('{TimeZone,default_table_access_method,default_toast_compression}'::pg_catalog.text[]);";
 
 /// Whether an object of the slave has the shape that a schema change gave it on the master. $1 to $3 as in shape.sql, as text; $4 the
-/// shape; $5 whether the slave's may have more.
+/// shape; $5 whether the slave's may have more; $6 who owns the master's, if the log says it. An object of somebody else does not count:
+/// any role that may create something in its schema could have made it, to get the rows that are to come, and to have its triggers run.
 pub static HAS_SHAPE: LazyLock<String> = LazyLock::new(|| {
     let shape = include_str!("../../sql/query/shape.sql").replace("::text[]", "::text::text[]");
     format!(
-        "select coalesce($4::text::text[] <@ s.shape and ($5 or s.shape <@ $4::text::text[]), false) from ({shape}) s"
+        "select coalesce($4::text::text[] <@ s.shape and ($5 or s.shape <@ $4::text::text[]), false) and not exists (\
+         select from pg_get_object_address($1::text, $2::text::text[], $3::text::text[]) a \
+           join (select 'pg_class'::regclass, oid, relowner from pg_class union all \
+                 select 'pg_proc'::regclass, oid, proowner from pg_proc union all \
+                 select 'pg_type'::regclass, oid, typowner from pg_type union all \
+                 select 'pg_extension'::regclass, oid, extowner from pg_extension union all \
+                 select 'pg_namespace'::regclass, oid, nspowner from pg_namespace) o (classid, oid, owner) \
+             on o.classid = a.classid and o.oid = a.objid \
+           join pg_roles r on r.oid = o.owner \
+          where not r.rolsuper and r.rolname <> current_user and r.rolname is distinct from $6::text \
+            and o.owner not in (select datdba from pg_database where datname = current_database() union \
+                                select nspowner from pg_namespace where nspname = 'public') \
+            and ((select rolsuper from pg_roles where rolname = current_user) or not pg_has_role(o.owner, 'usage'))) \
+         from ({shape}) s"
     )
 });
 

@@ -65,8 +65,8 @@ impl Replayer {
         slave.set_up(&self.current_origin)
     }
 
-    /// Takes a schema change back that the slave has refused, and returns whether its object is as the change would have made it. An
-    /// object that is there already may have more than the master's: a column that a later change adds.
+    /// Takes a schema change back that the slave has refused, and returns whether its object is as the change would have made it, and
+    /// belongs to who may have made it. An object that is there already may have more than the master's: a column that a later change adds.
     fn is_there_already(&mut self, slave: &mut Session, change: &Change, refusal: &Error) -> Result<bool> {
         let back = format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}; {}", set_origin(&self.current_origin));
         match slave.message("roll back a schema change", &back) {
@@ -78,11 +78,12 @@ impl Replayer {
         let described = |name: &str| change.new.get(name).flatten().unwrap_or_default().to_string();
         let (kind, names) = (described("type"), described("names"));
         let (arguments, shape) = (described("arguments"), described("shape"));
+        let owner = change.new.get("owner").flatten();
         let may_have_more = refusal.code().is_some_and(|code| EXISTS_ALREADY.contains(&code));
         let asked = slave.query(
             "compare the shape of an object",
             &sql::HAS_SHAPE,
-            &[&kind, &names, &arguments, &shape, &may_have_more],
+            &[&kind, &names, &arguments, &shape, &may_have_more, &owner],
         );
         let has_shape = match asked {
             Ok(rows) => rows.first().is_some_and(|row| row.get(0)),
