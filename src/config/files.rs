@@ -68,6 +68,9 @@ fn read(path: &Path) -> Result<Config> {
     let text = fs::read_to_string(path).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => unreadable(path, "there is no such file or directory")
             .with_hint("name a config file, a directory of them, or two connection strings: see pyreplica --help"),
+        io::ErrorKind::InvalidData => {
+            unreadable(path, "it is not in UTF-8").with_hint("convert it: iconv -f LATIN1 -t UTF-8, for example")
+        }
         _ => unreadable(path, e),
     })?;
     Config::parse(&text)

@@ -98,7 +98,7 @@ example:
 
 exit codes:
   0 the tables are equal now           8 some rows or tables are unknown
-  9 something could not be repaired
+  9 something could not be repaired; with --dry-run: rows or tables differ
 ";
 
 struct Settings {

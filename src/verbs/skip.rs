@@ -171,7 +171,11 @@ fn refuse_done(row: &Row) -> Result<()> {
     if !is_done(row) {
         return Ok(());
     }
-    let how = if row.get("is_replayed") { "has been replayed" } else { "is passed over already" };
+    let how = if row.get("is_replayed") {
+        "has been replayed, or was skipped in quarantine"
+    } else {
+        "is passed over already"
+    };
     Err(nothing_to_skip(&format!("change {} {how}", row.get::<_, i64>("id"))))
 }
 

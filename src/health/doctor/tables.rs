@@ -142,15 +142,15 @@ fn logging(report: &mut Diagnosis, has_log: bool, on_master: Option<&Catalog>, o
             let finding = report.add(level, side, "keys", text);
             let index = table.candidate_index.as_deref().unwrap_or("...");
             let without = format!(
-                "ALTER TABLE {relation} REPLICA IDENTITY USING INDEX {index}; if a unique index of NOT NULL columns identifies a \
-                 row, ALTER TABLE {relation} REPLICA IDENTITY FULL; if only the whole row does"
+                "if a unique index of NOT NULL columns identifies a row: ALTER TABLE {relation} REPLICA IDENTITY USING INDEX \
+                 {index}; if only the whole row does: ALTER TABLE {relation} REPLICA IDENTITY FULL;"
             );
             if table.candidate.is_empty() {
-                finding.advise(format!("give it one, on both sides; or {without}; and then the trigger: {create}"));
+                finding.advise(format!("give it one, on both sides. Or, {without} then create the trigger: {create}"));
             } else {
                 finding.fix(format!("ALTER TABLE {relation} ADD PRIMARY KEY ({});", list(&table.candidate)));
                 finding.fixes.extend(has_log.then_some(create));
-                finding.advise(format!("add the key on the slave too; instead of a key: {without}"));
+                finding.advise(format!("add the key on the slave too. Or, {without}"));
             }
         } else if has_log {
             is_fine = false;
