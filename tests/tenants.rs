@@ -1,7 +1,8 @@
 //! The owner of a replicated table, who is nobody otherwise: he changes the types of its columns, its name and its kind, and
 //! what he writes runs with no other rights than his, and reaches no other table of the slave.
 
-use crate::harness::{Database, Feed, Pair, assert_says, copying};
+use crate::harness::http::{free_port, get};
+use crate::harness::{Database, Feed, Pair, assert_says, copying, wait_until};
 use std::thread;
 use std::time::Duration;
 
@@ -542,4 +543,55 @@ fn a_table_of_roles_that_a_tenant_has_made_counts_for_nothing() {
     tenant.does_on_slave("drop table public.replica_role; create function public.py_log_fence() returns trigger language plpgsql as 'begin end'");
     let refused = pair.verb(&["protect"]);
     assert_says(&refused.output, &[&format!("py_log_fence() of {role}"), "Drop it"]);
+}
+
+/// The slave lacks tables that a master and a copy have. One of such a name that comes while sessions are open is not read.
+#[test]
+fn a_table_that_a_tenant_makes_while_the_daemon_runs_is_not_read() {
+    let tenant = Tenant::new("create table ten.t (id int primary key); create sequence ten.s");
+    let (pair, role) = (&tenant.pair, &tenant.role);
+    tenant.logged_tables(&["t"]);
+    let port = free_port();
+    let _daemon = pair.start_with(&format!("SEQUENCES=1\nMETRICS=127.0.0.1:{port}"));
+    tenant.does("select nextval('ten.s'); insert into ten.t values (1)");
+    pair.wait_caught_up();
+    let is_up = || get(port, "/metrics").lines().any(|line| line.starts_with("pyreplica_up{") && line.ends_with(" 1"));
+    assert!(is_up());
+    pair.run_on_slave(&format!("grant create on schema public to {role}"));
+    tenant.does_on_slave(&tenant.trap("", "text", "'x'"));
+    tenant.does_on_slave(
+        "create table public.replica_log (); create view public.replica_slave as select ten.trap() as slave, ten.trap() as history;
+         create view public.replica_copy as select ten.trap() as master, ten.trap() as relation, 'wanted' as state, true as whole,
+                0::bigint as batch, null::text as snapshot, 0::bigint as rows, now() as ts;
+         grant select on public.replica_slave, public.replica_copy to public",
+    );
+    tenant.does("select setval('ten.s', 70); insert into ten.t values (2)");
+    wait_until("the sequence has followed", || pair.on_slave("select last_value from ten.s") == ["70"]);
+    assert!(is_up());
+    tenant.assert_nothing_was_trapped();
+    tenant.does_on_slave("drop table public.replica_log; drop view public.replica_slave, public.replica_copy");
+}
+
+/// The script has checked that nobody else has a table of that name, and waits for another copy.
+#[test]
+fn a_table_that_a_tenant_makes_after_the_check_is_refused() {
+    let tenant = Tenant::new("create table ten.t (id int primary key)");
+    let (pair, role) = (&tenant.pair, &tenant.role);
+    pair.run_on_slave(&format!("grant create on schema public to {role}"));
+    let mut other = pair.slave();
+    other.batch_execute("select pg_advisory_lock(hashtext('pyreplica slave-install'))").unwrap();
+    thread::scope(|scope| {
+        let script = scope.spawn(|| pair.slave().batch_execute(include_str!("../sql/slave-copy.sql")));
+        wait_until("the script waits", || {
+            pair.on_slave(
+                "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()",
+            ) == ["1"]
+        });
+        tenant.does_on_slave("create table public.replica_copy (master text)");
+        other.batch_execute("select pg_advisory_unlock_all()").unwrap();
+        let refused = script.join().unwrap().unwrap_err();
+        assert!(refused.as_db_error().unwrap().message().contains("replica_copy"), "{refused:?}");
+    });
+    tenant.does_on_slave("drop table public.replica_copy");
+    assert_eq!(pair.on_slave("select to_regclass('public.replica_copy_schema')"), [""]);
 }
