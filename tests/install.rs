@@ -299,7 +299,7 @@ fn tables_that_cannot_be_replicated_are_named_with_the_reason() {
 }
 
 #[test]
-fn a_trigger_that_writes_before_the_row_is_warned_of() {
+fn a_row_trigger_that_may_write_to_rows_of_its_statement_is_warned_of() {
     let database = installed();
     database.run(
         "create table t (id int primary key, a text); create table other (id int primary key);
@@ -316,7 +316,28 @@ fn a_trigger_that_writes_before_the_row_is_warned_of() {
     assert!(said.success && said.text.contains("created trigger on t (id)"), "{}", said.text);
     let warning = "WARNING:  trigger suspect on t runs before each row and seems to write to tables";
     assert_eq!(said.text.matches("WARNING:").count(), 1, "{}", said.text);
-    assert!(said.text.contains(warning) && said.text.contains("HINT:  Make it an AFTER trigger"), "{}", said.text);
+    assert!(
+        said.text.contains(warning) && said.text.contains("HINT:  Make it an AFTER trigger FOR EACH STATEMENT"),
+        "{}",
+        said.text
+    );
+    // After the row only what it writes to the same table matters.
+    database.run(
+        "drop trigger suspect on t; create table \"A t\" (id int primary key);
+         create function writes_here() returns trigger language plpgsql as $$ begin delete from public.t where false; return null; end $$;
+         create function writes_there() returns trigger language plpgsql as
+             $$ begin update only \"A t\" set id = id where false; update t2 set a = 1; return null; end $$;
+         create trigger suspect after insert on t for each row execute function writes_here();
+         create trigger alike after insert on t for each row execute function writes_there();
+         create trigger whole after insert on t for each statement execute function writes_here();
+         create trigger quoted after insert on \"A t\" for each row execute function writes_there()",
+    );
+    for (table, suspect) in [("t", "suspect on t"), ("A t", "quoted on A t")] {
+        let said = database.psql_command("postgres", &format!("select py_log_create_tg('{table}')"));
+        let warning = format!("WARNING:  trigger {suspect} runs after each row and seems to write to this table");
+        assert_eq!(said.text.matches("WARNING:").count(), 1, "{}", said.text);
+        assert!(said.text.contains(&warning), "{}", said.text);
+    }
 }
 
 /// The daemons of several masters may come to a new slave at the same moment.

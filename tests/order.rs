@@ -165,3 +165,24 @@ fn write(server: &Server, database: &str, writer: u64) {
         client.batch_execute(if draw(5) == 0 { "rollback" } else { "commit" }).unwrap();
     }
 }
+
+/// What the warning of `py_log_create_tg` advises: a trigger that keeps one default of each person, whatever statement sets several.
+#[test]
+fn a_statement_trigger_that_changes_the_rows_of_its_statement_is_replayed_in_its_order() {
+    let pair = Pair::new();
+    pair.exec_both("create table byrow (id int primary key, person int, main bool); create table atonce (like byrow including all)");
+    pair.run(
+        "create function one_main() returns trigger language plpgsql as $$ begin
+             execute format('update %I set main = false where main and id in (select a.id from news a join news b
+                             on a.person = b.person and a.main and b.main and a.id > b.id)', tg_table_name);
+             return null; end $$;
+         create trigger one_main after insert on byrow referencing new table as news for each statement execute function one_main();
+         create trigger one_main after insert on atonce referencing new table as news for each statement execute function one_main();
+         select py_log_create_tg('byrow'), py_log_create_tg('public', 'atonce', 'statement');
+         insert into byrow select g, g % 10, true from generate_series(1, 100) g; insert into atonce select * from byrow;
+         update byrow set main = false; insert into byrow values (101, 1, true), (102, 1, true)",
+    );
+    pair.once();
+    pair.assert_equal();
+    assert_eq!(pair.on_slave("select concat_ws(', ', count(*) filter (where main), count(*)) from atonce"), ["10, 100"]);
+}

@@ -138,23 +138,29 @@ begin
 end
 $py_log_create_tg$;
 
--- Warns of BEFORE ROW triggers that seem to write to tables. If such a trigger changes a row that the same statement
--- changes too, the two changes are logged in the wrong order, by row and by statement alike. Nobody can know that from
--- the catalog, so it searches the text of the function.
+-- Warns of row triggers that seem to change further rows of the statement that has fired them: those changes are logged in the wrong
+-- order, by row and by statement alike. That is a BEFORE trigger that writes to any table, or an AFTER trigger that writes to its own.
+-- Nobody can know that from the catalog, so it searches the text of the function.
 create or replace function public.py_log_warn_before(relation regclass, shown text) returns void language plpgsql
     set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $py_log_warn_before$
 declare
+    -- Its name as the text of a function may write it, as a pattern.
+    own constant text := (select '("?' || regexp_replace(nspname, '\W', '.', 'g') || '"?\s*[.]\s*)?"?' || regexp_replace(relname, '\W', '.', 'g') || '("|\M)'
+                            from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation);
+    writes constant text := '\m(insert\s+into|update|delete\s+from|merge\s+into)\M\s+(only\s+)?';
     suspect record;
 begin
     for suspect in
-        select t.tgname from pg_trigger t join pg_proc p on p.oid = t.tgfoid
-         where t.tgrelid = relation and not t.tgisinternal and t.tgtype & 3 = 3 and t.tgenabled <> 'D'
-           and p.prosrc ~* '\m(insert\s+into|update|delete\s+from|merge\s+into)\M\s+["[:alpha:]_]' order by 1
+        select t.tgname, t.tgtype & 2 = 2 as is_before from pg_trigger t join pg_proc p on p.oid = t.tgfoid
+         where t.tgrelid = relation and not t.tgisinternal and t.tgtype & 1 = 1 and t.tgenabled <> 'D'
+           and p.prosrc ~* (writes || case when t.tgtype & 2 = 2 then '["[:alpha:]_]' else own end) order by 1
     loop
-        raise warning 'trigger % on % runs before each row and seems to write to tables', suspect.tgname, shown
+        raise warning 'trigger % on % runs % each row and seems to write to %', suspect.tgname, shown,
+                      case when suspect.is_before then 'before' else 'after' end, case when suspect.is_before then 'tables' else 'this table' end
             using detail = 'If it changes a row that the same statement changes too, the older values may be logged last.',
-                  hint = 'Make it an AFTER trigger, or make sure that it writes to other tables only.';
+                  hint = 'Make it an AFTER trigger FOR EACH STATEMENT, or let it change no row that its statement changes. pyreplica compare '
+                         'finds the rows that differ.';
     end loop;
 end
 $py_log_warn_before$;
