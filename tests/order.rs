@@ -184,5 +184,8 @@ fn a_statement_trigger_that_changes_the_rows_of_its_statement_is_replayed_in_its
     );
     pair.once();
     pair.assert_equal();
-    assert_eq!(pair.on_slave("select concat_ws(', ', count(*) filter (where main), count(*)) from atonce"), ["10, 100"]);
+    assert_eq!(
+        pair.on_slave("select concat_ws(', ', count(*) filter (where main), count(*)) from atonce"),
+        ["10, 100"]
+    );
 }

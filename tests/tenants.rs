@@ -556,7 +556,7 @@ fn a_table_that_a_tenant_makes_while_the_daemon_runs_is_not_read() {
     tenant.does("select nextval('ten.s'); insert into ten.t values (1)");
     pair.wait_caught_up();
     let is_up = || get(port, "/metrics").lines().any(|line| line.starts_with("pyreplica_up{") && line.ends_with(" 1"));
-    assert!(is_up());
+    wait_until("the metrics know the pair", is_up);
     pair.run_on_slave(&format!("grant create on schema public to {role}"));
     tenant.does_on_slave(&tenant.trap("", "text", "'x'"));
     tenant.does_on_slave(
