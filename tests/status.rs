@@ -170,8 +170,31 @@ fn watching_shows_a_rate_and_ends_by_a_signal_in_good_order() {
     let words = ["status", "--watch=1", "--json", file.to_str().unwrap()];
     let mut watch = harness::Daemon::spawn(&pair.dir().join("watch.out"), &words, &[]);
     watch.wait_log("\"rate\": 0.0");
-    watch.signal("INT");
+    // Its terminal is gone.
+    watch.signal("HUP");
     assert_eq!(watch.wait_exit().code(), Some(0));
+}
+
+/// Symptom: after a single run with a mistyped slave the pair was "failing" for good, although the daemon went on replaying.
+/// Cause: any process recorded its failure as the pair's, and only a daemon that had failed itself recorded that it was over.
+#[test]
+fn a_process_that_was_started_by_mistake_is_no_failure_of_the_pair() {
+    let pair = Pair::new().with_a_table();
+    let mut daemon = pair.start_with("TIMEOUT=1");
+    pair.run("insert into t values (1, 'one')");
+    pair.wait_caught_up();
+    let mistaken = pair.slave_dsn.replace(&pair.slave_db(), "nonesuch");
+    let finished = harness::run(&pair.dir().join("typo.log"), &["--once", &pair.master_dsn, &mistaken], &[]);
+    assert_eq!(finished.code(), 5, "{}", finished.output);
+    assert_eq!(pair.on_master("select count(*) from replica_error"), ["0"]);
+    // One that was recorded before the daemon could tell ends as well.
+    let field = "replicated";
+    pair.run(&format!("insert into replica_error (field, pair, message) values ('{field}', 'x', 'by mistake')"));
+    wait_until("the daemon clears it", || status(&pair)["state"] == "replicating");
+    // Without a daemon it is the pair that fails.
+    daemon.terminate();
+    harness::run(&pair.dir().join("typo.log"), &["--once", &pair.master_dsn, &mistaken], &[]);
+    assert_eq!(pair.on_master("select recovered is null from replica_error"), ["t"]);
 }
 
 // == Every failure in words ==

@@ -97,7 +97,7 @@ pub fn run(mut loaded: LoadedConfigs, mode: Mode, reload: Option<Reload>) -> Res
                     drop(sender.send(Event::Standing(config.name.clone(), standing)));
                     // That it is over, the pair records itself.
                     if error.is_some() {
-                        report::record(directed, error);
+                        report::record(directed, control, error);
                     }
                 };
                 keep_running(config, control, outbox, mode == Mode::UntilItWorks, &record, replicator::run)
@@ -327,7 +327,7 @@ fn cancel(control: &Control) {
 fn drain_once(config: &Config, control: &Control) -> Result<()> {
     let outcome = replicator::once(config, control).map_err(|error| told(config, error));
     if let Err(error) = &outcome {
-        report::record(&config.directed(control.is_reversed()), Some(error));
+        report::record(&config.directed(control.is_reversed()), control, Some(error));
     }
     let changes = outcome?;
     log::info!(target: &config.name, "{} replayed", counted(changes, "change"));
