@@ -3,6 +3,8 @@
 
 use crate::harness::looking::{assert_explained, checks, doctor, status};
 use crate::harness::{self, OwnCluster, Pair, wait_until};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 // == What it tells ==
 
@@ -400,6 +402,16 @@ fn between_two_tries_a_daemon_is_known_to_wait_and_one_that_is_gone_is_not() {
     wait_until("nobody is told to start it", || {
         !problems().contains("start it") && status(&pair)["daemon_waits"] == true
     });
+    // Anybody who may log in can send the signal to try again: it ends a pause at once, but not one after the other.
+    let tries = || daemon.log().matches("Trying again in ").count();
+    let (before, began, mut anybody) = (tries(), Instant::now(), pair.master());
+    for _ in 0..100 {
+        anybody.batch_execute("notify replica_retry").unwrap();
+        sleep(Duration::from_millis(25));
+    }
+    let most = 3 + began.elapsed().as_secs() as usize;
+    assert!((before + 1..=before + most).contains(&tries()), "{}", daemon.log());
+    assert!(daemon.log().contains("Trying at once: somebody has signalled"), "{}", daemon.log());
     daemon.kill9();
     wait_until("its end is told", || problems().contains("none has tried since") && problems().contains("start it"));
     wait_until("doctor tells it too", || found().text.starts_with("no daemon replicates this pair now"));
