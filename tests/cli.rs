@@ -107,6 +107,21 @@ fn check_config_names_all_that_is_wrong_and_what_was_meant_and_needs_no_server()
     )));
     assert!(!stdout(&output).contains("hunter2"));
 
+    // Neither an unknown section nor a value of a connection string hides the others; the command line is checked as well.
+    let bad = dir.write("c.conf", "[MAIN]\nNAME=c\nDSN0=sslmode=bogus port=abc\nDSN1=host=b\n[SMPT]\nSERVER=x\n");
+    let output = run(&["check-config", &bad]);
+    let modes = "sslmode must be one of disable, allow, prefer, require, verify-ca, verify-full";
+    let ports = "port must be 1 to 65535, or one for each host";
+    let sections = "[SMPT]: unknown section: did you mean [SMTP]?";
+    let expected = format!("failure  {bad}:3: DSN0: {modes}; {ports}\nfailure  {bad}:5: {sections}\n");
+    assert_eq!((output.status.code(), stdout(&output)), (Some(3), expected));
+    let output = run(&["check-config", "host=a", "host=a"]);
+    let expected = "failure  DSN1: must be another database than DSN0's\n".to_string();
+    assert_eq!((output.status.code(), stdout(&output)), (Some(3), expected));
+    let same = dir.write("d.conf", "[MAIN]\nNAME=d\nDSN0=host=a\nDSN1=host=a\n");
+    assert!(stdout(&run(&["check-config", &same])).contains("d.conf:4: DSN1: must be another database than DSN0's"));
+    let bad = dir.write("b.conf", &format!("{SHORT}TIMOUT=5\nDEBUG_LEVEL=7\n"));
+
     // Whoever uses it gets them on one line.
     let output = run(&["--once", &bad]);
     assert_eq!(output.status.code(), Some(3));
@@ -243,7 +258,8 @@ mod running {
     #[test]
     fn a_table_fits_the_terminal_and_colours_are_only_there_and_can_be_refused() {
         let dir = Scratch::new("terminal");
-        let file = dir.write("x.conf", "[MAIN]\nNAME=x\nDSN0=host=127.0.0.1 port=9\nDSN1=host=127.0.0.1 port=9\n");
+        let file =
+            dir.write("x.conf", "[MAIN]\nNAME=x\nDSN0=host=127.0.0.1 port=9\nDSN1=host=127.0.0.1 port=9 dbname=d\n");
         let status = |columns| on_a_terminal(columns, &format!("status {file}"), &[]);
         assert!(status(200).starts_with("PAIR  STATE    BEHIND  SECONDS  PER SECOND  LAST REPLAYED  AT"));
         assert!(status(80).starts_with("PAIR  STATE    BEHIND  SECONDS  PER SECOND  CONFLICTS  LOG\n"));
@@ -334,7 +350,7 @@ mod running {
         let (_server, port) = silent_server();
         let dir = Scratch::new("signals");
         let dsn = format!("host=127.0.0.1 port={port} user=me sslmode=disable connect_timeout=3600");
-        let config = dir.write("x.conf", &format!("[MAIN]\nNAME=x\nDSN0={dsn}\nDSN1={dsn}\n"));
+        let config = dir.write("x.conf", &format!("[MAIN]\nNAME=x\nDSN0={dsn}\nDSN1={dsn} dbname=d\n"));
         let (log, moved) = (dir.0.join("log"), dir.0.join("log.1"));
         let mut daemon = Daemon::start(&["--log", log.to_str().unwrap(), &config]);
 
