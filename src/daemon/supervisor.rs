@@ -238,6 +238,13 @@ fn supervise(
             announcer.update(&pairs);
         }
     }
+    if matches!(stage, Stage::Running) && reload.is_some() {
+        log::warn!(
+            target: OWN_TARGET,
+            "Ending: no config file that can be used is left, so there is nothing to replicate. hint: when there is one again, \
+             start the daemon: SIGHUP does not"
+        );
+    }
     mails::send_remaining(&pairs, mail_threads, events);
     failures
 }
