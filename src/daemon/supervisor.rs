@@ -337,7 +337,14 @@ fn drain_once(config: &Config, control: &Control) -> Result<()> {
         report::record(&config.directed(control.is_reversed()), control, Some(error));
     }
     let changes = outcome?;
-    log::info!(target: &config.name, "{} replayed", counted(changes, "change"));
+    match control.tally().put_aside() {
+        0 => log::info!(target: &config.name, "{} replayed", counted(changes, "change")),
+        put_aside => log::warn!(
+            target: &config.name,
+            "{} replayed, and {put_aside} put aside: held for a table, or in quarantine. hint: pyreplica pending shows them",
+            counted(changes.saturating_sub(put_aside), "change")
+        ),
+    }
     Ok(())
 }
 
