@@ -139,7 +139,8 @@ fn with_json_a_verb_prints_one_document_also_about_an_error() {
     for (words, code, why) in [
         (&["compare", "--json", &file][..], 3, "DEBUG_LEVEL"),
         (&["pending", "--json", &file], 3, "DEBUG_LEVEL"),
-        (&["status", "--json", &file], 9, "DEBUG_LEVEL"),
+        (&["status", "--json", &file], 3, "DEBUG_LEVEL"),
+        (&["doctor", "--json", "/nonexistent/x.conf"], 3, "no such file"),
         (&["check-config", "--json", &file], 3, "DEBUG_LEVEL"),
         (&["install", "--json", "host=127.0.0.1 port=9"], 4, "cannot connect"),
         (&["skip", "--json", "7", "--nonsense", &file], 2, "unknown option"),
@@ -181,6 +182,32 @@ fn the_connection_strings_of_the_environment_are_checked_like_arguments() {
     assert_eq!(output.status.code(), Some(3));
     assert!(stderr(&output).starts_with("pyreplica: slave: cannot understand the connection string"));
     assert!(!stderr(&output).contains("hunter"));
+}
+
+#[test]
+fn what_a_verb_cannot_use_is_refused_with_its_own_hint() {
+    let dir = Scratch::new("refused");
+    let file =
+        dir.write("x.conf", "[MAIN]\nNAME=x\nDSN0=host=/nonexistent dbname=a\nDSN1=host=/nonexistent dbname=b\n");
+    for (words, code, why) in [
+        (
+            &["install", "shop.conf"][..],
+            3,
+            "hint: the verb takes the connection string of one database, not a config file: ",
+        ),
+        (&["uninstall", "shop.conf"], 3, "pyreplica uninstall 'host=... dbname=...'"),
+        (&["status", "--watch", "0", &file], 2, "--watch needs a number from 1 to 3600"),
+        (&["status", "--json", "--prometheus", &file], 2, "two formats"),
+        (&["failback", "--replay-lost", "--discard-lost", &file], 2, "hint: pyreplica help failback shows the usage"),
+        (&["status", ""], 3, "its name is empty\nhint: is a variable"),
+        (&["status", "/nonexistent/x.conf"], 3, "hint: name a config file"),
+        (&["pending", &file], 4, "unix_socket_directories"),
+    ] {
+        let output = run(words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(why), "{words:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output).is_empty(), !words.contains(&"--json"), "{words:?}");
+    }
 }
 
 #[test]

@@ -16,6 +16,11 @@ fn a_pair_that_has_never_run_waits_with_all_its_changes() {
     assert_eq!((told["state"].as_str(), told["lag"]["changes"].as_u64()), (Some("stopped"), Some(42)), "{told:#}");
     assert!(told["lag"]["seconds"].as_f64().unwrap() > 0.0, "{told:#}");
     assert_eq!(told["lag"]["estimated"], false);
+    // Among other files, and one that cannot be used, the hint names this one.
+    let (file, bad) = (pair.config_file(""), pair.dir().join("bad.conf"));
+    std::fs::write(&bad, "[MAIN]\n").unwrap();
+    let finished = pair.verb_by_file("status", "", &[bad.to_str().unwrap()]);
+    harness::assert_says(&finished.output, &[&format!("start it: pyreplica {}\n", file.display()), "bad.conf:1: NAME"]);
     assert_explained(
         &pair,
         8,
