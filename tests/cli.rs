@@ -107,6 +107,21 @@ fn check_config_names_all_that_is_wrong_and_what_was_meant_and_needs_no_server()
     )));
     assert!(!stdout(&output).contains("hunter2"));
 
+    // Neither an unknown section nor a value of a connection string hides the others; the command line is checked as well.
+    let bad = dir.write("c.conf", "[MAIN]\nNAME=c\nDSN0=sslmode=bogus port=abc\nDSN1=host=b\n[SMPT]\nSERVER=x\n");
+    let output = run(&["check-config", &bad]);
+    let modes = "sslmode must be one of disable, allow, prefer, require, verify-ca, verify-full";
+    let ports = "port must be 1 to 65535, or one for each host";
+    let sections = "[SMPT]: unknown section: did you mean [SMTP]?";
+    let expected = format!("failure  {bad}:3: DSN0: {modes}; {ports}\nfailure  {bad}:5: {sections}\n");
+    assert_eq!((output.status.code(), stdout(&output)), (Some(3), expected));
+    let output = run(&["check-config", "host=a", "host=a"]);
+    let expected = "failure  DSN1: must be another database than DSN0's\n".to_string();
+    assert_eq!((output.status.code(), stdout(&output)), (Some(3), expected));
+    let same = dir.write("d.conf", "[MAIN]\nNAME=d\nDSN0=host=a\nDSN1=host=a\n");
+    assert!(stdout(&run(&["check-config", &same])).contains("d.conf:4: DSN1: must be another database than DSN0's"));
+    let bad = dir.write("b.conf", &format!("{SHORT}TIMOUT=5\nDEBUG_LEVEL=7\n"));
+
     // Whoever uses it gets them on one line.
     let output = run(&["--once", &bad]);
     assert_eq!(output.status.code(), Some(3));
@@ -124,7 +139,8 @@ fn with_json_a_verb_prints_one_document_also_about_an_error() {
     for (words, code, why) in [
         (&["compare", "--json", &file][..], 3, "DEBUG_LEVEL"),
         (&["pending", "--json", &file], 3, "DEBUG_LEVEL"),
-        (&["status", "--json", &file], 9, "DEBUG_LEVEL"),
+        (&["status", "--json", &file], 3, "DEBUG_LEVEL"),
+        (&["doctor", "--json", "/nonexistent/x.conf"], 3, "no such file"),
         (&["check-config", "--json", &file], 3, "DEBUG_LEVEL"),
         (&["install", "--json", "host=127.0.0.1 port=9"], 4, "cannot connect"),
         (&["skip", "--json", "7", "--nonsense", &file], 2, "unknown option"),
@@ -166,6 +182,32 @@ fn the_connection_strings_of_the_environment_are_checked_like_arguments() {
     assert_eq!(output.status.code(), Some(3));
     assert!(stderr(&output).starts_with("pyreplica: slave: cannot understand the connection string"));
     assert!(!stderr(&output).contains("hunter"));
+}
+
+#[test]
+fn what_a_verb_cannot_use_is_refused_with_its_own_hint() {
+    let dir = Scratch::new("refused");
+    let file =
+        dir.write("x.conf", "[MAIN]\nNAME=x\nDSN0=host=/nonexistent dbname=a\nDSN1=host=/nonexistent dbname=b\n");
+    for (words, code, why) in [
+        (
+            &["install", "shop.conf"][..],
+            3,
+            "hint: the verb takes the connection string of one database, not a config file: ",
+        ),
+        (&["uninstall", "shop.conf"], 3, "pyreplica uninstall 'host=... dbname=...'"),
+        (&["status", "--watch", "0", &file], 2, "--watch needs a number from 1 to 3600"),
+        (&["status", "--json", "--prometheus", &file], 2, "two formats"),
+        (&["failback", "--replay-lost", "--discard-lost", &file], 2, "hint: pyreplica help failback shows the usage"),
+        (&["status", ""], 3, "its name is empty\nhint: is a variable"),
+        (&["status", "/nonexistent/x.conf"], 3, "hint: name a config file"),
+        (&["pending", &file], 4, "unix_socket_directories"),
+    ] {
+        let output = run(words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(why), "{words:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output).is_empty(), !words.contains(&"--json"), "{words:?}");
+    }
 }
 
 #[test]
@@ -243,7 +285,8 @@ mod running {
     #[test]
     fn a_table_fits_the_terminal_and_colours_are_only_there_and_can_be_refused() {
         let dir = Scratch::new("terminal");
-        let file = dir.write("x.conf", "[MAIN]\nNAME=x\nDSN0=host=127.0.0.1 port=9\nDSN1=host=127.0.0.1 port=9\n");
+        let file =
+            dir.write("x.conf", "[MAIN]\nNAME=x\nDSN0=host=127.0.0.1 port=9\nDSN1=host=127.0.0.1 port=9 dbname=d\n");
         let status = |columns| on_a_terminal(columns, &format!("status {file}"), &[]);
         assert!(status(200).starts_with("PAIR  STATE    BEHIND  SECONDS  PER SECOND  LAST REPLAYED  AT"));
         assert!(status(80).starts_with("PAIR  STATE    BEHIND  SECONDS  PER SECOND  CONFLICTS  LOG\n"));
@@ -334,7 +377,7 @@ mod running {
         let (_server, port) = silent_server();
         let dir = Scratch::new("signals");
         let dsn = format!("host=127.0.0.1 port={port} user=me sslmode=disable connect_timeout=3600");
-        let config = dir.write("x.conf", &format!("[MAIN]\nNAME=x\nDSN0={dsn}\nDSN1={dsn}\n"));
+        let config = dir.write("x.conf", &format!("[MAIN]\nNAME=x\nDSN0={dsn}\nDSN1={dsn} dbname=d\n"));
         let (log, moved) = (dir.0.join("log"), dir.0.join("log.1"));
         let mut daemon = Daemon::start(&["--log", log.to_str().unwrap(), &config]);
 
@@ -373,16 +416,21 @@ mod running {
         let dir = Scratch::new("config-mode");
         let (dsn, log) = ("host=127.0.0.1 port=9 user=me", dir.0.join("log"));
         let mail = "[SMTP]\nSERVER=x\nFROM_ADDR=a@b.c\nTO_ADDRS=a@b.c\nUSERNAME=joe\nPASSWORD=hunter2\n";
-        for (is_told, mode, password, rest) in [
-            (true, 0o644, " password=hunter2", ""),
-            (true, 0o620, " password=hunter2", ""),
-            (true, 0o640, "", mail),
-            (false, 0o600, " password=hunter2", mail),
-            (false, 0o644, "", ""),
+        // Only root can give a file to somebody else. docs/service.md has 0640 for a file of root.
+        let own = fs::metadata(&dir.0).unwrap().uid();
+        let other = if own == 0 { 65_534 } else { own };
+        for (is_told, mode, owner, password, rest) in [
+            (true, 0o644, own, " password=hunter2", ""),
+            (true, 0o620, own, " password=hunter2", ""),
+            (own != 0, 0o640, own, "", mail),
+            (true, 0o640, other, "", mail),
+            (false, 0o600, own, " password=hunter2", mail),
+            (false, 0o644, own, "", ""),
         ] {
             let text = format!("[MAIN]\nNAME=x\nDSN0={dsn}\nDSN1={dsn} dbname=d{password}\n{rest}");
             let file = dir.write("x.conf", &text);
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            std::os::unix::fs::chown(&file, Some(owner), None).unwrap();
             drop(fs::remove_file(&log));
             let output = super::run(&["--once", "--log", log.to_str().unwrap(), &file]);
             let told = fs::read_to_string(&log).unwrap();

@@ -216,7 +216,11 @@ fn tables_that_cannot_be_equal_are_left_out_with_a_reason() {
     assert_eq!(tables.map(state), ["left out", "left out", "left out", "equal", "equal", "equal"]);
     assert_eq!(finding(&finished, "public.few")["rows"]["slave"], 2);
     let unknown = compare(&pair, &["--table", "nonesuch"]);
-    assert!(unknown.code() == 4 && unknown.output.contains("cannot find table nonesuch"), "{}", unknown.output);
+    assert!(unknown.code() == 2 && unknown.output.contains("cannot find table nonesuch"), "{}", unknown.output);
+    for verb in ["copy", "pause"] {
+        let unknown = pair.verb(&[verb, "--table", "nonesuch"]);
+        assert_eq!(unknown.code(), 2, "{verb}: {}", unknown.output);
+    }
 }
 
 #[test]

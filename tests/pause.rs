@@ -61,7 +61,8 @@ fn a_program_learns_which_pairs_are_paused_although_another_one_cannot_be() {
     let pair = pair();
     let good = pair.config_file("");
     let bad = pair.dir().join("bad.conf");
-    std::fs::write(&bad, "[MAIN]\nNAME=bad\nDSN0=host=127.0.0.1 port=9\nDSN1=host=127.0.0.1 port=9\n").unwrap();
+    std::fs::write(&bad, "[MAIN]\nNAME=bad\nDSN0=host=127.0.0.1 port=9\nDSN1=host=127.0.0.1 port=9 dbname=d\n")
+        .unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_pyreplica")).args(["pause", "--json"]).args([&good, &bad]).output();
     let output = output.unwrap();
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -30,7 +30,7 @@ fn a_transaction_that_fails_is_put_aside_with_what_depends_on_it_and_the_rest_go
     let pair = pair();
     load(&pair);
     let said = pair.drain_with(QUARANTINE);
-    assert_says(&said, &["put into quarantine", "Key (id)=(20) already exists"]);
+    assert_says(&said, &["put into quarantine", "Key (id)=(20) already exists", "2 changes replayed, and 7 put aside"]);
     assert_eq!(pair.on_slave("select a from t where id in (1, 2, 3) order by id"), ["old", "free", "old"]);
     assert_eq!(pair.on_slave("select id from u"), ["2"]);
     let held = "select count(*) from replica_held where why = 'quarantined' group by txid order by min(place)";
@@ -66,6 +66,9 @@ fn what_is_in_quarantine_is_given_up_and_noted_on_the_slave() {
     let id = pair.on_slave("select id from replica_held where new[4] = '20'").remove(0);
     pair.done(&["skip", &id, "--yes", "--reason", "kept"]);
     assert_eq!(pair.on_slave("select id || reason from replica_skipped"), [format!("{id}kept")]);
+    let shown = pair.done(&["pending"]);
+    assert_says(&shown, &[&format!("change {id} failed, and was skipped: pyreplica retry replays the rest")]);
+    assert!(!shown.contains("already exists"), "{shown}");
     pair.done(&["retry"]);
     assert_eq!(pair.on_slave("select a from t where id = 20"), ["in the way"]);
     pair.run_on_slave("update t set a = 'new' where id = 20");

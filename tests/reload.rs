@@ -99,5 +99,6 @@ fn the_pair_of_the_last_file_ends_too() {
     fs::remove_file(directory.join(format!("{}.conf", pair.name))).unwrap();
     reload(&mut daemon, 1);
     daemon.wait_log("Ending: ");
+    daemon.wait_log("Ending: no config file that can be used is left, so there is nothing to replicate");
     assert!(daemon.wait_exit().success(), "{}", daemon.log());
 }

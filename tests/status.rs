@@ -3,6 +3,8 @@
 
 use crate::harness::looking::{assert_explained, checks, doctor, status};
 use crate::harness::{self, OwnCluster, Pair, wait_until};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 // == What it tells ==
 
@@ -14,6 +16,11 @@ fn a_pair_that_has_never_run_waits_with_all_its_changes() {
     assert_eq!((told["state"].as_str(), told["lag"]["changes"].as_u64()), (Some("stopped"), Some(42)), "{told:#}");
     assert!(told["lag"]["seconds"].as_f64().unwrap() > 0.0, "{told:#}");
     assert_eq!(told["lag"]["estimated"], false);
+    // Among other files, and one that cannot be used, the hint names this one.
+    let (file, bad) = (pair.config_file(""), pair.dir().join("bad.conf"));
+    std::fs::write(&bad, "[MAIN]\n").unwrap();
+    let finished = pair.verb_by_file("status", "", &[bad.to_str().unwrap()]);
+    harness::assert_says(&finished.output, &[&format!("start it: pyreplica {}\n", file.display()), "bad.conf:1: NAME"]);
     assert_explained(
         &pair,
         8,
@@ -170,8 +177,31 @@ fn watching_shows_a_rate_and_ends_by_a_signal_in_good_order() {
     let words = ["status", "--watch=1", "--json", file.to_str().unwrap()];
     let mut watch = harness::Daemon::spawn(&pair.dir().join("watch.out"), &words, &[]);
     watch.wait_log("\"rate\": 0.0");
-    watch.signal("INT");
+    // Its terminal is gone.
+    watch.signal("HUP");
     assert_eq!(watch.wait_exit().code(), Some(0));
+}
+
+/// Symptom: after a single run with a mistyped slave the pair was "failing" for good, although the daemon went on replaying.
+/// Cause: any process recorded its failure as the pair's, and only a daemon that had failed itself recorded that it was over.
+#[test]
+fn a_process_that_was_started_by_mistake_is_no_failure_of_the_pair() {
+    let pair = Pair::new().with_a_table();
+    let mut daemon = pair.start_with("TIMEOUT=1");
+    pair.run("insert into t values (1, 'one')");
+    pair.wait_caught_up();
+    let mistaken = pair.slave_dsn.replace(&pair.slave_db(), "nonesuch");
+    let finished = harness::run(&pair.dir().join("typo.log"), &["--once", &pair.master_dsn, &mistaken], &[]);
+    assert_eq!(finished.code(), 5, "{}", finished.output);
+    assert_eq!(pair.on_master("select count(*) from replica_error"), ["0"]);
+    // One that was recorded before the daemon could tell ends as well.
+    let field = "replicated";
+    pair.run(&format!("insert into replica_error (field, pair, message) values ('{field}', 'x', 'by mistake')"));
+    wait_until("the daemon clears it", || status(&pair)["state"] == "replicating");
+    // Without a daemon it is the pair that fails.
+    daemon.terminate();
+    harness::run(&pair.dir().join("typo.log"), &["--once", &pair.master_dsn, &mistaken], &[]);
+    assert_eq!(pair.on_master("select recovered is null from replica_error"), ["t"]);
 }
 
 // == Every failure in words ==
@@ -377,6 +407,16 @@ fn between_two_tries_a_daemon_is_known_to_wait_and_one_that_is_gone_is_not() {
     wait_until("nobody is told to start it", || {
         !problems().contains("start it") && status(&pair)["daemon_waits"] == true
     });
+    // Anybody who may log in can send the signal to try again: it ends a pause at once, but not one after the other.
+    let tries = || daemon.log().matches("Trying again in ").count();
+    let (before, began, mut anybody) = (tries(), Instant::now(), pair.master());
+    for _ in 0..100 {
+        anybody.batch_execute("notify replica_retry").unwrap();
+        sleep(Duration::from_millis(25));
+    }
+    let most = 3 + began.elapsed().as_secs() as usize;
+    assert!((before + 1..=before + most).contains(&tries()), "{}", daemon.log());
+    assert!(daemon.log().contains("Trying at once: somebody has signalled"), "{}", daemon.log());
     daemon.kill9();
     wait_until("its end is told", || problems().contains("none has tried since") && problems().contains("start it"));
     wait_until("doctor tells it too", || found().text.starts_with("no daemon replicates this pair now"));

@@ -111,7 +111,7 @@ fn a_daemon_that_waits_for_its_next_try_tries_at_once_when_an_operator_has_acted
     daemon.wait_log("Trying at once");
     daemon.wait_log_times("Trying again in", 8);
     pair.done(&["skip", &id_of(&pair, "20"), "--yes"]);
-    daemon.wait_log_times("Trying at once", 2);
+    daemon.wait_log_times("somebody has signalled that the cause may be fixed", 2);
     pair.wait_caught_up();
     assert_eq!(pair.on_slave("select id from t order by id"), ["1", "10", "20", "30"]);
     let waiting = "select count(*) from pg_stat_activity where application_name like 'pyreplica % waiting' \

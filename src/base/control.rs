@@ -4,6 +4,7 @@
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
 use crate::base::tally::Tally;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -115,9 +116,13 @@ struct Shared {
     cancellers: Mutex<Vec<Canceller>>,
     watched: Mutex<Vec<Watched>>,
     abandoned: Mutex<Vec<i32>>,
+    backends: Mutex<VecDeque<i32>>,
     reversed: AtomicBool,
     tally: Arc<Tally>,
 }
+
+/// So many of the pair's last sessions on the master are remembered. Each try opens three at most.
+const BACKENDS: usize = 12;
 
 /// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +149,7 @@ impl Control {
             cancellers: Mutex::default(),
             watched: Mutex::default(),
             abandoned: Mutex::default(),
+            backends: Mutex::default(),
             reversed: AtomicBool::new(false),
             tally,
         };
@@ -217,9 +223,22 @@ impl Control {
 
     /// Adds a session of the pair to those that are watched over, until it ends.
     pub fn watch(&self, session: Watched) {
+        if session.side == Side::Master {
+            let mut backends = self.lock_backends();
+            if backends.len() >= BACKENDS {
+                backends.pop_front();
+            }
+            backends.push_back(session.backend);
+        }
         let mut watched = self.lock_watched();
         watched.retain(Watched::is_alive);
         watched.push(session);
+    }
+
+    /// Whether this server process on the master works for the pair, or has lately: a session that has ended may keep its locks for a
+    /// moment.
+    pub fn is_own(&self, backend: i32) -> bool {
+        self.lock_backends().contains(&backend) || self.lock_abandoned().contains(&backend)
     }
 
     pub fn watched(&self) -> Vec<Watched> {
@@ -238,6 +257,10 @@ impl Control {
     /// Former server processes of this pair on the master.
     pub fn abandoned(&self) -> Vec<i32> {
         self.lock_abandoned().clone()
+    }
+
+    fn lock_backends(&self) -> MutexGuard<'_, VecDeque<i32>> {
+        self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_abandoned(&self) -> MutexGuard<'_, Vec<i32>> {

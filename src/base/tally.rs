@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 #[derive(Debug, Default)]
 pub struct Tally {
     replayed: AtomicU64,
+    put_aside: AtomicU64,
     errors: AtomicU64,
     conflicts: AtomicU64,
 }
@@ -13,6 +14,11 @@ impl Tally {
     /// Changes were replayed, and are committed on both sides.
     pub fn add_replayed(&self, changes: u64) {
         self.replayed.fetch_add(changes, Relaxed);
+    }
+
+    /// Some of these were not replayed but held, or put into quarantine.
+    pub fn add_put_aside(&self, changes: u64) {
+        self.put_aside.fetch_add(changes, Relaxed);
     }
 
     /// A try of the pair has failed.
@@ -27,6 +33,10 @@ impl Tally {
 
     pub fn replayed(&self) -> u64 {
         self.replayed.load(Relaxed)
+    }
+
+    pub fn put_aside(&self) -> u64 {
+        self.put_aside.load(Relaxed)
     }
 
     pub fn errors(&self) -> u64 {

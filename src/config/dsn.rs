@@ -1,6 +1,7 @@
 //! Connection strings in libpq's two forms, `key=value` lists and URLs. `Display` and `Debug` never print a password.
 
 mod url;
+mod values;
 
 use crate::base::phrases::did_you_mean;
 use std::fmt;

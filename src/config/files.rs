@@ -33,6 +33,7 @@ pub fn load(paths: &[PathBuf]) -> LoadedConfigs {
         match read(&path).and_then(|config| refuse_duplicate(config, &path, &loaded.configs, &loaded.files)) {
             Ok(config) => {
                 loaded.warnings.extend(shows_password(&config, &path));
+                loaded.warnings.extend(has_others_name(&config, &path, &loaded));
                 loaded.configs.push(config);
                 loaded.files.push(path);
             }
@@ -66,6 +67,10 @@ fn expand(path: &Path) -> Result<Vec<PathBuf>> {
 
 fn read(path: &Path) -> Result<Config> {
     let text = fs::read_to_string(path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound if path.as_os_str().is_empty() => {
+            Error::new(Kind::Config, None, "use the config file", "its name is empty")
+                .with_hint("is a variable of the shell empty? Name a config file, or leave the word out")
+        }
         io::ErrorKind::NotFound => unreadable(path, "there is no such file or directory")
             .with_hint("name a config file, a directory of them, or two connection strings: see pyreplica --help"),
         io::ErrorKind::InvalidData => {
@@ -96,14 +101,27 @@ fn refuse_duplicate(config: Config, path: &Path, others: &[Config], files: &[Pat
     }
 }
 
+/// A warning, if another pair has the same name and field: nobody could tell the two apart.
+fn has_others_name(config: &Config, path: &Path, loaded: &LoadedConfigs) -> Option<String> {
+    let same = |other: &Config| (&other.name, &other.slave_field) == (&config.name, &config.slave_field);
+    let other = loaded.configs.iter().position(same).and_then(|index| loaded.files.get(index))?;
+    Some(format!(
+        "{}: the pair has the NAME of the one in {}: log, status and metrics cannot tell them apart. \
+         hint: give it another NAME",
+        path.display(),
+        other.display()
+    ))
+}
+
 /// A warning, if the file holds a password and others may read or change it.
 fn shows_password(config: &Config, path: &Path) -> Option<String> {
     let has_password = [&config.master, &config.slave].iter().any(|dsn| **dsn != dsn.without_password())
         || config.smtp.as_ref().is_some_and(|smtp| smtp.login.is_some());
-    (has_password && is_open_to_others(&fs::metadata(path).ok()?)).then(|| {
+    (has_password && shows_secrets(&fs::metadata(path).ok()?)).then(|| {
         format!(
-            "config file {0} holds a password and has group or world access; permissions should be u=rw (0600) or less. \
-             hint: chmod 600 {0}, and let it belong to the account that pyreplica runs as",
+            "config file {0} holds a password and has group or world access; permissions should be u=rw (0600) or less, or \
+             u=rw,g=r (0640) or less if it belongs to root. hint: chmod 600 {0}, and let it belong to the account that \
+             pyreplica runs as; or chmod 640, and let it belong to root and to that account's group",
             path.display()
         )
     })
@@ -118,6 +136,19 @@ pub fn is_open_to_others(meta: &fs::Metadata) -> bool {
 
 #[cfg(windows)]
 pub fn is_open_to_others(_meta: &fs::Metadata) -> bool {
+    false
+}
+
+/// libpq's rule for files with a key: a group may read one that belongs to root, and nobody but the owner may read any other.
+#[cfg(unix)]
+pub fn shows_secrets(meta: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let forbidden = if meta.uid() == 0 { 0o037 } else { 0o077 };
+    meta.mode() & forbidden != 0
+}
+
+#[cfg(windows)]
+pub fn shows_secrets(_meta: &fs::Metadata) -> bool {
     false
 }
 
@@ -181,6 +212,11 @@ mod tests {
         let loaded = dir.load();
         assert_eq!(loaded.configs.len(), 1);
         assert!(loaded.errors[0].to_string().contains("b.conf: replicates the same pair as"));
+        // Another pair runs, but should have another name.
+        dir.write("b.conf", &pair("a").replace("host=y", "host=z"));
+        let loaded = dir.load();
+        assert_eq!((loaded.configs.len(), loaded.errors.len(), loaded.warnings.len()), (2, 0, 1));
+        assert!(loaded.warnings[0].contains("b.conf: the pair has the NAME of the one in"), "{:?}", loaded.warnings);
     }
 
     #[test]

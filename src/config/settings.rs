@@ -83,6 +83,9 @@ const MAIN_KEYS: &[&str] = &[
 
 const SECTIONS: &[(&str, &[&str])] = &[("MAIN", MAIN_KEYS), ("SMTP", smtp::KEYS)];
 
+/// What is wrong with a pair of two equal connection strings.
+pub const SAME_DATABASE: &str = "must be another database than DSN0's";
+
 /// What the daemon does with a transaction that has a change that cannot be replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnError {
@@ -138,8 +141,11 @@ impl Config {
     /// Reads the text of one config file.
     pub fn parse(text: &str) -> Result<Config, ConfigErrors> {
         let mut faults = Faults::default();
-        let entries = ini::parse(text, SECTIONS, &mut faults);
-        let config = entries.map(|entries| Config::from_entries(&entries, &mut faults));
+        let parsed = ini::parse(text, SECTIONS, &mut faults);
+        let config = Config::from_entries(&parsed.entries, &mut faults);
+        if !parsed.is_understood {
+            faults.forget_missing();
+        }
         faults.end(config)
     }
 
@@ -159,10 +165,14 @@ impl Config {
             None => Ok(ConflictPolicies::default()),
         };
         let log_warning = faults.or(main.number("LOG_WARNING", LOG_WARNING_MEBIBYTES), None);
+        let (master, slave) = (main.dsn("DSN0"), main.dsn("DSN1"));
+        if matches!((&master, &slave), (Ok(master), Ok(slave)) if master == slave) {
+            faults.add(main.error("DSN1", SAME_DATABASE));
+        }
         Config {
             name: faults.or(main.name(), String::new()),
-            master: faults.or(main.dsn("DSN0"), Dsn::default()),
-            slave: faults.or(main.dsn("DSN1"), Dsn::default()),
+            master: faults.or(master, Dsn::default()),
+            slave: faults.or(slave, Dsn::default()),
             skip_user: main.text("SKIP_USER"),
             tables: faults.or(tables, Tables::default()),
             slave_field: main.text("SLAVE_FIELD").unwrap_or_else(|| DEFAULT_SLAVE_FIELD.to_string()),
@@ -335,10 +345,15 @@ TO_ADDRS=hostmaster@somewhere.com;dbadmin@somewhere.com
              line 10: SERVER: must be a host name, or host:port; \
              line 11: TO_ADDR: unknown key in [SMTP]: did you mean TO_ADDRS?"
         );
-        // Without its section nothing is known of a key.
+        // Without its section nothing is known of a key, and what is missing may stand there.
         assert_eq!(
-            error("[MAIM]\nNAME=a\nx\n[SMTP]\nTO=x"),
-            "1: [MAIM]: unknown section: did you mean [MAIN]?; line 5: TO: unknown key in [SMTP]"
+            error("[MAIM]\nNAME=a\nx\n[SMTP]\nTO=x\nSERVER=:1"),
+            "1: [MAIM]: unknown section: did you mean [MAIN]?; line 5: TO: unknown key in [SMTP]; \
+             line 6: SERVER: must be a host name, or host:port"
+        );
+        assert_eq!(
+            error("[MAIN]\nTIMEOUT=0\n[SMPT]\nSERVER=x"),
+            "2: TIMEOUT: must be 1 to 86400; line 3: [SMPT]: unknown section: did you mean [SMTP]?"
         );
         assert!(
             error(&format!("{SHORT}{}", "X=1\n".repeat(12)))

@@ -96,7 +96,7 @@ pub fn choose(master: &mut Session, pairs: &Tables, wanted: &[String]) -> Result
         })
         .filter(|table| pairs.has(&table.relation))
         .collect();
-    let chosen = if wanted.is_empty() { all } else { named(&all, wanted)? };
+    let chosen = if wanted.is_empty() { all } else { named(master, &all, wanted)? };
     if chosen.is_empty() {
         return Err(Error::new(
             Kind::Setup,
@@ -201,7 +201,7 @@ fn why_left_out(table: &Captured) -> String {
 }
 
 /// Finds tables by their name, with or without the schema, as the log writes it or without quotes.
-fn named(all: &[Captured], wanted: &[String]) -> Result<Vec<Captured>> {
+fn named(master: &mut Session, all: &[Captured], wanted: &[String]) -> Result<Vec<Captured>> {
     let mut chosen: Vec<Captured> = Vec::new();
     for name in wanted {
         let is_meant = |table: &&Captured| {
@@ -211,6 +211,11 @@ fn named(all: &[Captured], wanted: &[String]) -> Result<Vec<Captured>> {
         match found[..] {
             [table] if chosen.iter().any(|other| other.relation == table.relation) => {}
             [table] => chosen.push(table.clone()),
+            [] if !master.query_one("look for the table", sql::IS_TABLE, &[name])?.get::<_, bool>(0) => {
+                let operation = format!("find table {name}");
+                return Err(Error::new(Kind::Usage, Some(Side::Master), operation, "there is none")
+                    .with_hint("name it as table, or as schema.table"));
+            }
             [] => {
                 let detail = format!("no table {name} has the trigger that logs its changes");
                 return Err(Error::new(Kind::Setup, Some(Side::Master), "copy", detail).with_hint(format!(

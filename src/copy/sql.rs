@@ -120,3 +120,7 @@ pub const DROP_HELD: &str = "delete from public.replica_held where master = $1 a
 pub const DROP_ALL_HELD: &str = "delete from public.replica_held where master = $1";
 
 pub const END_HOLDS: &str = "delete from public.replica_hold where master = $1 and why = 'copying'";
+
+/// Whether there is a table of this name, with or without its schema.
+pub const IS_TABLE: &str = "select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+     where c.relkind in ('r', 'p') and $1::text in (c.relname::text, n.nspname || '.' || c.relname, format('%I.%I', n.nspname, c.relname)))";

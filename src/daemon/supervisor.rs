@@ -97,7 +97,7 @@ pub fn run(mut loaded: LoadedConfigs, mode: Mode, reload: Option<Reload>) -> Res
                     drop(sender.send(Event::Standing(config.name.clone(), standing)));
                     // That it is over, the pair records itself.
                     if error.is_some() {
-                        report::record(directed, error);
+                        report::record(directed, control, error);
                     }
                 };
                 keep_running(config, control, outbox, mode == Mode::UntilItWorks, &record, replicator::run)
@@ -238,6 +238,13 @@ fn supervise(
             announcer.update(&pairs);
         }
     }
+    if matches!(stage, Stage::Running) && reload.is_some() {
+        log::warn!(
+            target: OWN_TARGET,
+            "Ending: no config file that can be used is left, so there is nothing to replicate. hint: when there is one again, \
+             start the daemon: SIGHUP does not"
+        );
+    }
     mails::send_remaining(&pairs, mail_threads, events);
     failures
 }
@@ -327,10 +334,17 @@ fn cancel(control: &Control) {
 fn drain_once(config: &Config, control: &Control) -> Result<()> {
     let outcome = replicator::once(config, control).map_err(|error| told(config, error));
     if let Err(error) = &outcome {
-        report::record(&config.directed(control.is_reversed()), Some(error));
+        report::record(&config.directed(control.is_reversed()), control, Some(error));
     }
     let changes = outcome?;
-    log::info!(target: &config.name, "{} replayed", counted(changes, "change"));
+    match control.tally().put_aside() {
+        0 => log::info!(target: &config.name, "{} replayed", counted(changes, "change")),
+        put_aside => log::warn!(
+            target: &config.name,
+            "{} replayed, and {put_aside} put aside: held for a table, or in quarantine. hint: pyreplica pending shows them",
+            counted(changes.saturating_sub(put_aside), "change")
+        ),
+    }
     Ok(())
 }
 

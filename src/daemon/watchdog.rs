@@ -53,8 +53,11 @@ const UNITS_WITHOUT_SIGNS: u32 = 20;
 /// How much longer these times get at most: 21 hours without a sign.
 const MOST_PATIENCE: u32 = 64;
 
-/// Watches over the sessions of a pair until it is stopped. `record` records on the master a failure, or that it is over.
-pub fn start(config: &Config, control: &Control, outbox: &Outbox, record: fn(&Config, Option<&Error>)) {
+/// Records on the master a failure, or that it is over.
+type Record = fn(&Config, &Control, Option<&Error>);
+
+/// Watches over the sessions of a pair until it is stopped.
+pub fn start(config: &Config, control: &Control, outbox: &Outbox, record: Record) {
     let unit = config.timeout.min(LONGEST_UNIT);
     let (config, control, outbox) = (config.clone(), control.clone(), outbox.clone());
     let now = Instant::now();
@@ -74,7 +77,7 @@ struct Watchdog {
     config: Config,
     control: Control,
     outbox: Outbox,
-    record: fn(&Config, Option<&Error>),
+    record: Record,
     unit: Duration,
     patience: u32,
     /// When the watchdog cancelled a statement or closed a connection.
@@ -150,7 +153,7 @@ impl Watchdog {
             let waited = suspect.since.elapsed().as_secs();
             let side = suspect.watched.side;
             log::info!(target: &self.config.name, "{side}: the answer has come after {waited} s");
-            (self.record)(&self.directed(), None);
+            (self.record)(&self.directed(), &self.control, None);
         }
     }
 
@@ -235,7 +238,7 @@ impl Watchdog {
         let error = Error::new(Kind::Connection, Some(suspect.watched.side), &suspect.operation, detail)
             .with_hint(trouble.hint);
         logger::error(&self.config.name, &error);
-        (self.record)(&self.directed(), Some(&error));
+        (self.record)(&self.directed(), &self.control, Some(&error));
         self.outbox.failed(&error);
     }
 

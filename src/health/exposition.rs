@@ -143,17 +143,31 @@ const METRICS: &[Metric] = &[
 /// One sample for each pair and metric. The format requires all samples of a metric together.
 pub fn exposition(pairs: &[Measured]) -> String {
     let mut text = String::new();
+    let named = labels(pairs);
     for Metric { name, kind, help, measure } in METRICS {
         text += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
-        for pair in pairs {
+        for (pair, own) in pairs.iter().zip(&named) {
             for (labels, value) in measure(pair) {
                 let more = if labels.is_empty() { labels } else { format!(",{labels}") };
-                let (pair, field) = (escaped(&pair.status.name), escaped(&pair.status.field));
-                text += &format!("{name}{{pair=\"{pair}\",field=\"{field}\"{more}}} {value}\n");
+                text += &format!("{name}{{{own}{more}}} {value}\n");
             }
         }
     }
     text
+}
+
+/// The labels of each pair. Prometheus refuses everything if two samples have the same ones, so a second pair of the same name and field
+/// gets a number.
+fn labels(pairs: &[Measured]) -> Vec<String> {
+    let mut named: Vec<String> = Vec::new();
+    for Measured { status, .. } in pairs {
+        let field = escaped(&status.field);
+        let of = |name: &str| format!("pair=\"{}\",field=\"{field}\"", escaped(name));
+        let numbered = (2..).map(|number| of(&format!("{} ({number})", status.name)));
+        let free = std::iter::once(of(&status.name)).chain(numbered).find(|labels| !named.contains(labels));
+        named.extend(free);
+    }
+    named
 }
 
 /// What a daemon says of itself, under the names that Prometheus's own libraries give it.
@@ -244,5 +258,8 @@ mod tests {
         assert!(text.contains("pyreplica_reachable{pair=\"c\",field=\"replicated\",side=\"slave\"} 0\n"), "{text}");
         assert!(!text.contains("pyreplica_lag_changes{"), "what is unknown has no sample");
         assert!(text.lines().all(|line| line.starts_with("# ") || line.starts_with("pyreplica_")));
+        let twice = [pair("c"), pair("c")];
+        let text = exposition(&twice.each_ref().map(|status| Measured { status, by_daemon: None }));
+        assert!(text.contains("pyreplica_up{pair=\"c (2)\",field=\"replicated\"} 0\n"), "{text}");
     }
 }

@@ -56,6 +56,10 @@ const READ_TIME: Duration = Duration::from_millis(1);
 /// During shorter pauses between two tries the daemon does not listen: they are over before an operator has fixed anything.
 const MIN_PAUSE_TO_LISTEN: Duration = Duration::from_secs(1);
 
+/// Anybody who may log in to the master can send that signal, and every try writes to its log. So one try at once, and no second one
+/// before this is over.
+const SIGNAL_PAUSE: Duration = Duration::from_secs(5);
+
 /// How often each of the two threads checks whether the other one still runs. This sends nothing to the server.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -189,6 +193,8 @@ impl Listener {
 pub struct RetryWait {
     /// Kept until a try succeeds, so that no signal is missed during a try.
     listener: Option<Listener>,
+    /// When a signal has caused the last try.
+    signalled: Option<Instant>,
 }
 
 impl RetryWait {
@@ -207,8 +213,14 @@ impl RetryWait {
             Some(Ok(Woken::Stopping)) => true,
             Some(Ok(Woken::TimedOut)) => false,
             Some(Ok(Woken::Notified)) => {
-                log::info!(target: &config.name, "Trying at once: an operator has signalled that the cause may be fixed");
-                false
+                let next = self.signalled.map_or_else(Instant::now, |last| last + SIGNAL_PAUSE);
+                let left = next.min(end).saturating_duration_since(Instant::now());
+                let when =
+                    if left.is_zero() { "at once".to_string() } else { format!("in {:.1} s", left.as_secs_f64()) };
+                log::info!(target: &config.name, "Trying {when}: somebody has signalled that the cause may be fixed");
+                let is_over = control.pause(left);
+                self.signalled = Some(Instant::now());
+                is_over
             }
             Some(Err(_)) => {
                 self.listener = None;

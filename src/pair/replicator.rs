@@ -11,6 +11,7 @@ use crate::commit::twophase::Pair;
 use crate::config::settings::Config;
 use crate::pair::batches::{batch_of, replay_and_grow};
 use crate::pair::connecting::{Purpose, SWITCHED_PAUSE, connect, connect_for_replay, refuse_if_switched};
+use crate::pair::failure;
 use crate::pair::housekeeping::Housekeeping;
 use crate::pair::listener::{CHECK_INTERVAL, FIRST_PAUSE, Listener, Lock};
 use crate::pair::pace::Pace;
@@ -103,6 +104,8 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
             recovered_at = Instant::now();
             pair.recover()?;
             is_empty = false;
+            // What works has no failure, whoever has recorded one.
+            failure::is_over(&config.name, &config.slave_field, &mut pair.master);
             // It may have settled a switchover.
             refuse_if_switched(config, &mut pair)?;
         }

@@ -23,15 +23,19 @@ enum Event<T> {
     Stop,
 }
 
-/// Runs the work on a thread of its own. It returns an error of `Kind::Stopped` if a signal came.
-pub fn run<T: Send + 'static>(work: impl FnOnce(&Control) -> Result<T> + Send + 'static) -> Result<T> {
+/// Runs the work on a thread of its own. It returns an error of `Kind::Stopped` if a signal came. `for_terminal`: SIGHUP, which says
+/// that the terminal is gone, is such a signal too.
+pub fn run<T: Send + 'static>(
+    for_terminal: bool,
+    work: impl FnOnce(&Control) -> Result<T> + Send + 'static,
+) -> Result<T> {
     let internal = |e: std::io::Error| Error::new(Kind::Internal, None, "watch for signals", e);
     let (sender, events) = channel();
     let signals = Signals::register().map_err(internal)?;
     let stop = sender.clone();
     let handler = move |signal| {
         // An error means that the work has just ended. Then the process ends anyway.
-        if signal == Signal::Stop {
+        if signal == Signal::Stop || for_terminal {
             drop(stop.send(Event::Stop));
         }
     };

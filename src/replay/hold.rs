@@ -25,6 +25,7 @@ use crate::replay::table::Table;
 use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
 use keys::{Dependencies, dependencies};
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 
 mod escaped;
@@ -56,6 +57,8 @@ pub struct Holds {
     may_have_quarantined: bool,
     /// The transaction that the next attempt puts into quarantine, and the reason.
     requested: Option<(Txid, String)>,
+    /// How many changes the batch has put aside.
+    put_aside: Cell<u64>,
 }
 
 impl Holds {
@@ -159,6 +162,11 @@ impl Holds {
         let Some(pair) = &self.pair else { return Ok(()) };
         self.may_have_quarantined = slave.query_one("look at the quarantine", sql::IS_QUARANTINED, &[pair])?.get(0);
         Ok(())
+    }
+
+    /// How many changes were put aside since the last call.
+    pub fn take_put_aside(&self) -> u64 {
+        self.put_aside.take()
     }
 
     /// Makes the next attempt put this transaction into quarantine.
@@ -294,6 +302,7 @@ impl Holds {
             }
             written => written?,
         }
+        self.put_aside.set(self.put_aside.get() + ids.len() as u64);
         slave.message("hold changes", "RELEASE SAVEPOINT pyreplica_held").map(drop)
     }
 }

@@ -155,6 +155,7 @@ impl Replayer {
         (self.unreported, self.met) = (0, 0);
         self.remarks.clear();
         self.unchecked.clear();
+        self.holds.take_put_aside();
     }
 
     /// Whether the server could not read a message since the last call. Then the caller may roll back and try again with

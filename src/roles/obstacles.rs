@@ -163,9 +163,10 @@ fn held(slave: &mut Session, key: &str) -> Result<Option<Obstacle>> {
     if changes == 0 && holds.is_empty() {
         return Ok(None);
     }
-    let what = if holds.is_empty() { String::new() } else { format!(", on hold: {holds}") };
+    let lacks = (changes > 0).then(|| format!("the slave lacks {} held or in quarantine", counted(changes, "change")));
+    let on_hold = (!holds.is_empty()).then(|| format!("on hold: {holds}"));
     Ok(Some(Obstacle::new(
-        format!("the slave lacks {} held or in quarantine{what}", counted(changes, "change")),
+        lacks.into_iter().chain(on_hold).collect::<Vec<String>>().join(", "),
         "pyreplica pending shows them; pyreplica resume, retry or skip decides about them",
     )))
 }

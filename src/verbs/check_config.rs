@@ -3,9 +3,11 @@
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Result};
 use crate::base::shown::shown;
+use crate::config::dsn::Dsn;
 use crate::config::files;
+use crate::config::settings::SAME_DATABASE;
 use crate::process::output::{self, Json, json};
-use crate::verbs::verb::{Call, JSON, Verb, Words};
+use crate::verbs::verb::{Call, JSON, PairSource, Verb, Words};
 
 pub const VERB: Verb = Verb { name: "check-config", help: HELP, options: &[JSON], words: Words::Pairs, run };
 
@@ -28,21 +30,27 @@ example:
 ";
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
-    let loaded = call.pairs();
+    let mut loaded = call.pairs();
     control.check()?;
-    let code = match (loaded.errors.is_empty(), loaded.warnings.is_empty()) {
-        (false, _) => ExitCode::Config,
-        (true, false) => ExitCode::Warned,
-        (true, true) => ExitCode::Success,
-    };
     let from = |index: usize| loaded.files.get(index).map(|file| file.display().to_string());
-    let mut faults: Vec<String> = Vec::new();
+    let mut faults = match &call.source {
+        PairSource::Pair { master, slave } => faults_of(master, slave),
+        _ => Vec::new(),
+    };
+    if !faults.is_empty() {
+        loaded.configs.clear();
+    }
     for (path, error) in loaded.bad.iter().zip(&loaded.errors) {
         match files::faults(path) {
             single if single.len() > 1 => faults.extend(single),
             _ => faults.push(described(error)),
         }
     }
+    let code = match (faults.is_empty(), loaded.warnings.is_empty()) {
+        (false, _) => ExitCode::Config,
+        (true, false) => ExitCode::Warned,
+        (true, true) => ExitCode::Success,
+    };
     if call.has("--json") {
         let pairs = loaded.configs.iter().enumerate().map(|(index, config)| {
             json!({ "pair": config.name, "file": from(index), "master": config.master.to_string(), "slave": config.slave.to_string() })
@@ -60,6 +68,15 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     let lines: String = good.chain(bad).chain(doubtful).map(|line| format!("{}\n", shown(&line))).collect();
     output::print_findings(&lines)?;
     Ok(code)
+}
+
+/// What is wrong with two connection strings of the command line.
+fn faults_of(master: &Dsn, slave: &Dsn) -> Vec<String> {
+    let of = |name: &str, dsn: &Dsn| -> Vec<String> {
+        dsn.faults().into_iter().map(|fault| format!("{name}: {fault}")).collect()
+    };
+    let same = (master == slave).then(|| format!("DSN1: {SAME_DATABASE}"));
+    of("DSN0", master).into_iter().chain(of("DSN1", slave)).chain(same).collect()
 }
 
 fn described(error: &Error) -> String {

@@ -141,9 +141,10 @@ fn run(command: Command) -> ExitCode {
         Command::Version => print(VERSION),
         Command::Run(verb, call) => {
             let is_json = call.has(JSON.name);
-            match foreground::run(move |control| (verb.run)(&call, control)) {
+            // Nobody sees what it shows when its terminal is gone; work that somebody has begun goes on.
+            match foreground::run(call.has("--watch"), move |control| (verb.run)(&call, control)) {
                 Ok(code) => code,
-                Err(error) => end_verb(&error, is_json),
+                Err(error) => end_verb(&verb.with_own_help(error), is_json),
             }
         }
         Command::Replicate(source, options) => match drop_rights(&options) {

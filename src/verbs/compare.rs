@@ -382,6 +382,10 @@ fn print(report: &CompareReport, settings: &Settings) -> Result<()> {
 /// not need.
 fn with_grant_hint(error: Error, plan: &ComparePlan) -> Error {
     match error.code() {
+        // Whatever rights a role has, a filter of a table is evaluated by functions of this schema.
+        Some("42501") if error.detail().contains("schema pyreplica") => error.with_hint(
+            "the table has a filter, which only the owner of the log may evaluate: let DSN0's role be that owner, or a superuser",
+        ),
         Some("42501") => {
             let right = format!("for the role that connects there: GRANT SELECT ON {} TO ...;", plan.table);
             error.with_hint(right)

@@ -202,7 +202,8 @@ fn line(board: &CopyProgress, room: usize) -> String {
 
 fn making_line(making: &Making) -> String {
     format!(
-        "indexes and the like: {} of {} made, {} so far; now {}",
+        "{}: {} of {} made, {} so far; now {}",
+        making.what,
         making.done,
         making.total,
         clock(making.elapsed),

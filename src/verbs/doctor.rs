@@ -11,6 +11,7 @@ use crate::process::output::{self, Json, json};
 use crate::process::terminal::{padded, width};
 use crate::server::connect_pair::{self, BothSides};
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
+use std::path::PathBuf;
 
 pub const VERB: Verb = Verb {
     name: "doctor",
@@ -36,19 +37,21 @@ options:
   --mail        also send a mail to the recipients of [SMTP], as a test
   --json        one document for programs instead of lines for people
 
-exit codes: 0 nothing worse than a note, 8 warnings, 9 failures
+exit codes: 0 nothing worse than a note, 8 warnings, 9 failures, 3 no config
+file can be used
 
 example:
   pyreplica doctor /etc/pyreplica/shop.conf
 ";
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
-    let LoadedConfigs { configs, errors, .. } = call.pairs();
+    let LoadedConfigs { configs, files, errors, .. } = call.some_pairs()?;
     let mut worst = if errors.is_empty() { Level::Ok } else { Level::Failure };
     let mut documents: Vec<Json> = Vec::new();
-    for config in &configs {
+    for (index, config) in configs.iter().enumerate() {
         let BothSides { master, slave, config: directed, roles } = connect_pair::open(config, "doctor", control);
-        let mut findings = diagnose(&directed, &call.words_for(config), roles.as_ref(), master, slave);
+        let source = call.words_for(config, files.get(index).map(PathBuf::as_path));
+        let mut findings = diagnose(&directed, &source, roles.as_ref(), master, slave);
         if call.has("--mail") {
             findings.push(test_mail(config));
         }

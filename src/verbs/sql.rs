@@ -20,8 +20,13 @@ pub const HELD_COUNTS: &str = "select coalesce(h.relation, o.relation) as relati
      order by 1, 2";
 
 /// The first changes in quarantine.
-pub const FIRST_QUARANTINED: &str = "select id, txid::text::bigint as txid, place, error, count(*) over () as all \
-     from public.replica_held where master = $1 and why = 'quarantined' order by place limit $2";
+/// What failed may have been skipped since.
+pub const FIRST_QUARANTINED: &str = "select h.id, h.txid::text::bigint as txid, h.place, count(*) over () as all, \
+         case when h.error !~ '^change [0-9]+: ' or exists (select from public.replica_held f where f.master = h.master \
+                   and f.txid = h.txid and f.why = h.why and f.id::text = substring(h.error from '[0-9]+')) then h.error \
+              else 'change ' || substring(h.error from '[0-9]+') || ' failed, and was skipped: pyreplica retry replays the rest' \
+         end as error \
+     from public.replica_held h where h.master = $1 and h.why = 'quarantined' order by h.place limit $2";
 
 /// Which of these changes, or of the changes of these transactions, are held.
 pub const FIND_HELD: &str = "select id, txid::text::bigint as txid, place, relation, event from public.replica_held \

@@ -11,8 +11,9 @@ use crate::process::output::{self, Json, json};
 use crate::server::connect;
 use crate::server::connect_pair::{self, BothSides};
 use crate::server::session::Session;
-use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
+use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words, usage};
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub const VERB: Verb = Verb {
@@ -44,7 +45,8 @@ options:
   --prometheus  the metrics of docs/status.md, for the node exporter's textfile
                 collector
 
-exit codes: 0 all is well, 8 something needs attention, 9 something fails
+exit codes: 0 all is well, 8 something needs attention, 9 something fails,
+3 no config file can be used
 
 example:
   pyreplica status --watch /etc/pyreplica
@@ -69,7 +71,10 @@ const RATE_SPAN: f64 = 1.0;
 type LastReplayed = HashMap<String, (Instant, i64)>;
 
 fn run(call: &Call, control: &Control) -> Result<ExitCode> {
-    let loaded = call.pairs();
+    if call.has("--prometheus") && call.has(JSON.name) {
+        return Err(usage("--prometheus and --json are two formats: choose one"));
+    }
+    let loaded = call.some_pairs()?;
     if !call.has("--watch") {
         let pairs = look(call, &loaded, control)?;
         // Prometheus computes the rate itself.
@@ -97,11 +102,12 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
 
 fn look(call: &Call, loaded: &LoadedConfigs, control: &Control) -> Result<Vec<PairStatus>> {
     let mut pairs = Vec::new();
-    for config in &loaded.configs {
+    for (index, config) in loaded.configs.iter().enumerate() {
         let BothSides { mut master, mut slave, config: directed, roles } =
             connect_pair::open(config, "status", control);
         control.check()?;
-        pairs.push(status::look(&directed, &call.words_for(config), roles, (&mut master, &mut slave), true));
+        let source = call.words_for(config, loaded.files.get(index).map(PathBuf::as_path));
+        pairs.push(status::look(&directed, &source, roles, (&mut master, &mut slave), true));
     }
     control.check().map(|()| pairs)
 }

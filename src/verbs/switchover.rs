@@ -81,7 +81,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
         output::complain(&format!("{}\n", shown(line)));
         Ok(())
     };
-    let outcome = switchover::run(&config, &call.words_for(&config), &options, control, &mut report)?;
+    let outcome = switchover::run(&config, &call.words_for(&config, None), &options, control, &mut report)?;
     if call.has("--json") {
         output::print_json(&json!({
             "pair": config.name, "switched": !options.dry_run, "epoch": outcome.epoch,

@@ -7,6 +7,8 @@
 //! progress, `foreground.rs` runs the verb so that Ctrl-C ends it. A verb that waits checks its `Control`, and returns
 //! `Kind::Stopped` after a request to stop.
 
+mod options;
+
 use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Kind, Result};
 use crate::base::names::Side;
@@ -14,14 +16,19 @@ use crate::base::phrases::did_you_mean;
 use crate::config::dsn::Dsn;
 use crate::config::files::{self, LoadedConfigs};
 use crate::config::settings::Config;
+use crate::process::output;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+pub use options::split;
 
 /// The directory of the config files if the command line names none. That for Windows is from the original's
 /// service.py.
 const DEFAULT_DIRECTORY: &str = if cfg!(windows) { "C:/pyreplica" } else { "/etc/pyreplica" };
+
+const USAGE_HINT: &str = "pyreplica --help shows the usage";
 
 /// Every verb that prints a result has this option.
 pub const JSON: Opt = Opt { name: "--json", value: Value::None };
@@ -111,10 +118,7 @@ impl Verb {
         arguments: Vec<OsString>,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Call>> {
-        let hint = |error: Error| match error.kind() {
-            Kind::Usage => error.with_hint(format!("pyreplica help {} shows the usage", self.name)),
-            _ => error,
-        };
+        let hint = |error: Error| self.with_own_help(error);
         let split = split(arguments, self.options).map_err(hint)?;
         if split.help {
             return Ok(None);
@@ -132,7 +136,14 @@ impl Verb {
         let source = match self.words {
             Words::Pairs | Words::ChangesAndPairs => find_source(words, variable),
             Words::Database => match &words[..] {
-                [dsn] => parse_dsn(dsn, None).map(PairSource::Database),
+                [dsn] => parse_dsn(dsn, None).map(PairSource::Database).map_err(|error| match dsn.to_str() {
+                    Some(text) if Dsn::looks_like(text) => error,
+                    _ => error.with_hint(format!(
+                        "the verb takes the connection string of one database, not a config file: pyreplica {} 'host=... \
+                         dbname=...'",
+                        self.name
+                    )),
+                }),
                 _ => Err(usage(format!("{} needs one connection string", self.name))),
             },
             Words::Topic(topics) => match &words[..] {
@@ -148,6 +159,16 @@ impl Verb {
             },
         };
         Ok(Some(Call { source: source.map_err(hint)?, changes, options: split.options }))
+    }
+}
+
+impl Verb {
+    /// The error, with the hint to the verb's own help instead of that to all verbs.
+    pub fn with_own_help(&self, error: Error) -> Error {
+        match error.hint() {
+            Some(USAGE_HINT) => error.with_hint(format!("pyreplica help {} shows the usage", self.name)),
+            _ => error,
+        }
     }
 }
 
@@ -215,58 +236,34 @@ impl Call {
         }
     }
 
-    /// The words that name a pair on a command line, for hints. They never contain a password.
-    pub fn words_for(&self, config: &Config) -> String {
-        match &self.source {
-            PairSource::Files(paths) if paths.len() == 1 => paths[0].display().to_string(),
-            PairSource::Files(_) => format!("the config file of {}", config.name),
-            _ => format!("'{}' '{}'", config.master, config.slave),
+    /// The same for a verb that looks at all pairs. An error if there is none, because no file can be used.
+    pub fn some_pairs(&self) -> Result<LoadedConfigs> {
+        let mut loaded = self.pairs();
+        match loaded.errors.pop() {
+            Some(last) if loaded.configs.is_empty() => {
+                loaded.errors.iter().for_each(|error| output::complain(&format!("pyreplica: {error}\n")));
+                Err(last)
+            }
+            last => {
+                loaded.errors.extend(last);
+                Ok(loaded)
+            }
+        }
+    }
+
+    /// The words that name a pair on a command line, for hints. They never contain a password. `file`: the pair's config file, if
+    /// there may be other pairs.
+    pub fn words_for(&self, config: &Config, file: Option<&Path>) -> String {
+        match (&self.source, file) {
+            (PairSource::Files(paths), None) if paths.len() == 1 => paths[0].display().to_string(),
+            (_, Some(file)) => file.display().to_string(),
+            (_, None) => format!("'{}' '{}'", config.master, config.slave),
         }
     }
 
     fn given(&self, name: &str) -> impl Iterator<Item = &OsStr> {
         self.options.iter().filter(move |(given, _)| *given == name).filter_map(|(_, value)| value.as_deref())
     }
-}
-
-/// Separates the options, which may be anywhere, from the other words, and checks their values.
-pub fn split(arguments: Vec<OsString>, options: &'static [Opt]) -> Result<Split> {
-    let mut split = Split::default();
-    let mut rest = arguments.into_iter().peekable();
-    while let Some(word) = rest.next() {
-        let text = word.to_str().unwrap_or_default();
-        if text == "--" && !split.has_ended_options {
-            split.has_ended_options = true;
-            continue;
-        }
-        if split.has_ended_options || !text.starts_with('-') {
-            split.words.push(word);
-            continue;
-        }
-        let (name, attached) = match text.split_once('=') {
-            Some((name, value)) => (name, Some(OsString::from(value))),
-            None => (text, None),
-        };
-        match (name, options.iter().find(|option| option.name == name)) {
-            (_, Some(option)) => {
-                let value = match (&option.value, attached) {
-                    (Value::None, Some(_)) => return Err(usage(format!("{name} takes no value"))),
-                    (Value::None, None) => None,
-                    // If the next word is a number in the range, it is the value, even if there is a file of that name.
-                    (Value::Optional(range), None) => rest.next_if(|word| is_number_in(word, range)),
-                    (kind, attached) => Some(checked(name, kind, attached.or_else(|| rest.next()))?),
-                };
-                split.options.push((option.name, value));
-            }
-            ("-h" | "--help", None) if attached.is_none() => split.help = true,
-            ("-V" | "--version", None) if attached.is_none() => split.version = true,
-            _ => {
-                let known = options.iter().map(|option| option.name).chain(["--help", "--version"]);
-                return Err(usage(format!("unknown option {name}{}", did_you_mean(name, known))));
-            }
-        }
-    }
-    Ok(split)
 }
 
 /// Finds out which pairs these words name. `variable` looks up DSN0 and DSN1 in the environment.
@@ -288,29 +285,7 @@ pub fn find_source(words: Vec<OsString>, variable: impl Fn(&str) -> Option<Strin
 }
 
 pub fn usage(why: impl fmt::Display) -> Error {
-    Error::new(Kind::Usage, None, "understand the command line", why).with_hint("pyreplica --help shows the usage")
-}
-
-fn is_number_in(word: &OsStr, range: &RangeInclusive<u64>) -> bool {
-    word.to_str().and_then(|text| text.parse().ok()).is_some_and(|number| range.contains(&number))
-}
-
-fn checked(name: &str, kind: &Value, given: Option<OsString>) -> Result<OsString> {
-    let text = given.as_deref().and_then(OsStr::to_str);
-    let is_in = |range: &RangeInclusive<u64>| given.as_deref().is_some_and(|word| is_number_in(word, range));
-    let (is_right, wanted) = match kind {
-        Value::None => (false, "no value".to_string()),
-        Value::Text(what) => (text.is_some_and(|text| !text.is_empty()), what.to_string()),
-        Value::Path(what) => (given.as_deref().is_some_and(|path| !path.is_empty()), what.to_string()),
-        Value::Number(range) | Value::Optional(range) => {
-            (is_in(range), format!("a number from {} to {}", range.start(), range.end()))
-        }
-        Value::OneOf(words) => {
-            let meant = did_you_mean(text.unwrap_or_default(), words.iter().copied());
-            (text.is_some_and(|text| words.contains(&text)), format!("{}{meant}", words.join(" or ")))
-        }
-    };
-    given.filter(|_| is_right).ok_or_else(|| usage(format!("{name} needs {wanted}")))
+    Error::new(Kind::Usage, None, "understand the command line", why).with_hint(USAGE_HINT)
 }
 
 fn pair(master: &OsStr, slave: &OsStr) -> Result<PairSource> {
@@ -363,6 +338,9 @@ mod tests {
     fn a_number_after_an_option_that_may_have_one_is_its_value() {
         let call = call(&["--watch", "5", "x.conf"]).unwrap().unwrap();
         assert_eq!((&call.source, call.number("--watch")), (&PairSource::Files(vec!["x.conf".into()]), Some(5)));
+        for wrong in ["0", "61", "1.5"] {
+            assert_eq!(error(&["--watch", wrong]), "--watch needs a number from 1 to 60");
+        }
     }
 
     #[test]

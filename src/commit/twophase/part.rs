@@ -99,6 +99,7 @@ impl Pair {
         }
         outcome?;
         self.control.tally().add_conflicts(self.replayer.take_met());
+        self.control.tally().add_put_aside(self.replayer.holds.take_put_aside());
         for conflict in self.replayer.take_conflicts() {
             log::warn!(target: &self.name, "{conflict}");
             self.conflicts.push(conflict);

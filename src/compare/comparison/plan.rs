@@ -88,7 +88,7 @@ pub fn plans(config: &Config, master: &mut Session, slave: &mut Session, wanted:
     if !wanted.is_empty() {
         for name in wanted {
             if !tables.iter().any(|row| is_called(row, name)) {
-                return Err(Error::new(Kind::Setup, Some(Side::Master), format!("find table {name}"), "there is none")
+                return Err(Error::new(Kind::Usage, Some(Side::Master), format!("find table {name}"), "there is none")
                     .with_hint("name it as table, or as schema.table; if TABLES is set, it must be one of these"));
             }
         }

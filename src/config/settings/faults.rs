@@ -11,6 +11,7 @@ pub struct ConfigError {
     line: usize,
     key: String,
     what: String,
+    is_missing: bool,
 }
 
 /// All that is wrong in one file, in the order of its lines. There is at least one.
@@ -23,7 +24,11 @@ pub(super) struct Faults(Vec<ConfigError>);
 
 impl ConfigError {
     pub(super) fn new(line: usize, key: impl Into<String>, what: impl Into<String>) -> Self {
-        ConfigError { line, key: key.into(), what: what.into() }
+        ConfigError { line, key: key.into(), what: what.into(), is_missing: false }
+    }
+
+    pub(super) fn missing(key: &str, section: &str) -> Self {
+        ConfigError { is_missing: true, ..ConfigError::new(1, key, format!("missing in [{section}]")) }
     }
 
     /// The line of the file, counted from 1. It is 1 if a key is missing.
@@ -96,12 +101,14 @@ impl Faults {
         })
     }
 
+    /// Forgets what is missing, because it may be in a section that is not known.
+    pub(super) fn forget_missing(&mut self) {
+        self.0.retain(|error| !error.is_missing);
+    }
+
     /// What was read, if nothing was wrong.
-    pub(super) fn end<T>(mut self, read: Option<T>) -> Result<T, ConfigErrors> {
+    pub(super) fn end<T>(mut self, read: T) -> Result<T, ConfigErrors> {
         self.0.sort_by_key(|error| error.line);
-        match read {
-            Some(read) if self.0.is_empty() => Ok(read),
-            _ => Err(ConfigErrors(self.0)),
-        }
+        if self.0.is_empty() { Ok(read) } else { Err(ConfigErrors(self.0)) }
     }
 }

@@ -20,13 +20,15 @@ enum Place {
     InUnknown,
 }
 
-/// Parses a file. `sections` has the keys of each section. None if a section is not known, as then nothing is known of what is
-/// missing.
-pub(super) fn parse(
-    text: &str,
-    sections: &[(&'static str, &'static [&'static str])],
-    faults: &mut Faults,
-) -> Option<Vec<Entry>> {
+/// What a file says.
+pub(super) struct Parsed {
+    pub entries: Vec<Entry>,
+    /// False if a section is not known. Then nothing is known of what is missing.
+    pub is_understood: bool,
+}
+
+/// Parses a file. `sections` has the keys of each section.
+pub(super) fn parse(text: &str, sections: &[(&'static str, &'static [&'static str])], faults: &mut Faults) -> Parsed {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut entries: Vec<Entry> = Vec::new();
     let mut place = Place::BeforeSections;
@@ -70,8 +72,8 @@ pub(super) fn parse(
     let keys_of = |name: &str| sections.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, keys)| keys);
     entries.retain(|entry| keys_of(&entry.section).contains(&entry.key.as_str()));
     report_duplicates(&entries, faults);
-    let entries = entries.into_iter().filter_map(|entry| faults.or(unescape(entry).map(Some), None));
-    is_understood.then(|| entries.collect())
+    let entries = entries.into_iter().filter_map(|entry| faults.or(unescape(entry).map(Some), None)).collect();
+    Parsed { entries, is_understood }
 }
 
 fn find_section(
@@ -157,15 +159,15 @@ mod tests {
 
     fn values(text: &str) -> Vec<String> {
         let mut faults = Faults::default();
-        let entries = parse(text, SECTIONS, &mut faults);
-        let entries = faults.end(entries).unwrap();
+        let parsed = parse(text, SECTIONS, &mut faults);
+        let entries = faults.end(parsed.entries).unwrap();
         entries.into_iter().map(|entry| format!("{}={}", entry.key, entry.value)).collect()
     }
 
     fn error(text: &str) -> String {
         let mut faults = Faults::default();
-        let entries = parse(text, SECTIONS, &mut faults);
-        faults.end(entries).unwrap_err().to_string()
+        let parsed = parse(text, SECTIONS, &mut faults);
+        faults.end(parsed.entries).unwrap_err().to_string()
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl Section<'_> {
     pub(super) fn required(&self, key: &str) -> Result<&str, ConfigError> {
         match self.find(key) {
             Some(entry) => Ok(&entry.value),
-            None => Err(ConfigError::new(1, key, format!("missing in [{}]", self.name))),
+            None => Err(ConfigError::missing(key, self.name)),
         }
     }
 
@@ -45,7 +45,11 @@ impl Section<'_> {
 
     pub(super) fn dsn(&self, key: &str) -> Result<Dsn, ConfigError> {
         let text = self.required(key)?;
-        Dsn::parse(text).map_err(|e| self.error(key, e.to_string()))
+        let dsn = Dsn::parse(text).map_err(|e| self.error(key, e.to_string()))?;
+        match dsn.faults() {
+            faults if faults.is_empty() => Ok(dsn),
+            faults => Err(self.error(key, faults.join("; "))),
+        }
     }
 
     /// A boolean. It accepts the words that Python's `getboolean` accepts.

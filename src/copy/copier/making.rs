@@ -35,6 +35,7 @@ const VIOLATES_FOREIGN_KEY: &str = "23503";
 
 /// What is made now.
 pub struct Making {
+    pub what: &'static str,
     pub done: usize,
     pub total: usize,
     pub names: Vec<String>,
@@ -163,7 +164,8 @@ impl<'a> Task<'a> {
                     Ok(Err(error)) => drop(failed.get_or_insert(error)),
                     Err(RecvTimeoutError::Timeout) => {
                         let names = queue.lock().running.iter().map(|one| one.name.clone()).collect();
-                        report(CopyEvent::Making(&Making { done, total, names, elapsed: started.elapsed() }));
+                        let what = if are_noted { "indexes and the like" } else { "statistics" };
+                        report(CopyEvent::Making(&Making { what, done, total, names, elapsed: started.elapsed() }));
                     }
                     Err(RecvTimeoutError::Disconnected) => break,
                 }

@@ -45,8 +45,13 @@ pub(super) fn no_connection(side: Side, dsn: &Dsn, failure: &Failure) -> Error {
             "channel_binding=require needs TLS, and a scram-sha-256 line for this role in the server's pg_hba.conf",
         );
     }
+    let is_socket =
+        dsn.get("hostaddr").is_none_or(str::is_empty) && dsn.get("host").is_some_and(|host| host.starts_with('/'));
     let hint = match failure {
         Failure::Unresolved(_) => "is the host name right, and does it resolve on this machine?",
+        Failure::Refused(_) if is_socket => {
+            "is the server running on this machine, and is this the directory of its socket (unix_socket_directories) and its port?"
+        }
         Failure::Refused(_) => {
             "is the server running there, and does it accept connections from here (listen_addresses, firewall)?"
         }

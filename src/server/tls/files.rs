@@ -1,6 +1,7 @@
 //! The files that libpq reads for TLS: root certificates, revocation lists, the client's certificate and key.
 
 use crate::config::dsn::Dsn;
+use crate::config::files::shows_secrets;
 use crate::server::libpq;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
@@ -90,7 +91,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     if !meta.is_file() {
         return Err(wrong("is not a regular file"));
     }
-    if is_open_to_others(&meta) {
+    if shows_secrets(&meta) {
         return Err(wrong(
             "has group or world access: it must have permissions u=rw (0600) or less if owned by the current user, or \
              u=rw,g=r (0640) or less if owned by root",
@@ -105,19 +106,6 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(&text)
         .or_else(|_| PrivateKeyDer::try_from(text))
         .map_err(|_| wrong("holds no private key in PEM or DER form"))
-}
-
-/// libpq's rule: a group may read a key that belongs to root, and nobody but the owner may read any other key.
-#[cfg(unix)]
-fn is_open_to_others(meta: &fs::Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let forbidden = if meta.uid() == 0 { 0o037 } else { 0o077 };
-    meta.mode() & forbidden != 0
-}
-
-#[cfg(windows)]
-fn is_open_to_others(_meta: &fs::Metadata) -> bool {
-    false
 }
 
 /// A file that the connection string names must exist. The default file in the home directory is used if it exists.
