@@ -318,3 +318,19 @@ fn a_protected_slave_refuses_everybody_but_the_daemon() {
     assert_says(&done(&pair, "unprotect", "", &[]), &["4 tables"]);
     pair.run_on_slave("insert into part2 values (2, 2)");
 }
+
+/// Symptom: "The master is ." where a service file says where it is.
+#[test]
+fn the_fence_names_a_master_that_a_service_file_names() {
+    let mut pair = Pair::new().with_a_table();
+    let file = pair.dir().join("services");
+    let port = pair.master_server().port();
+    let service = format!("[here]\nhost=127.0.0.1\nport={port}\ndbname={}\nuser=postgres\n", pair.master_db());
+    std::fs::write(&file, service).unwrap();
+    pair.master_dsn = "service=here".into();
+    let protected = pair.verb_in(&["protect"], &[("PGSERVICEFILE", file.to_str().unwrap())]);
+    assert!(protected.status.success(), "{}", protected.output);
+    let error = pair.slave().batch_execute("delete from t").unwrap_err();
+    let hint = error.as_db_error().and_then(|said| said.hint()).unwrap_or_default();
+    assert_eq!(hint, format!("The master is host=127.0.0.1 port={port} dbname={}.", pair.master_db()));
+}

@@ -55,6 +55,54 @@ fn two_masters_of_one_epoch_are_refused_by_all() {
     );
 }
 
+/// Symptom: with the new master's connection string twice, the hint was to make it a former master, which left none.
+#[test]
+fn one_database_on_both_sides_has_no_other_side() {
+    let mut pair = pair("");
+    switched(&pair, "", &[]);
+    let before = state(&pair);
+    let old = std::mem::replace(&mut pair.master_dsn, pair.slave_dsn.clone());
+    for words in [
+        &["--once"][..],
+        &["status"],
+        &["doctor"],
+        &["compare"],
+        &["pause"],
+        &["switchover"],
+        &["failover", "--force"],
+        &["failback"],
+        &["protect"],
+        &["unprotect"],
+    ] {
+        let finished = pair.verb(words);
+        assert!(!finished.status.success(), "{words:?}: {}", finished.output);
+        assert_eq!(finished.count("DSN0 and DSN1 are the same database"), 1, "{words:?}: {}", finished.output);
+        assert_eq!(finished.count("former"), 0, "{words:?}: {}", finished.output);
+    }
+    pair.master_dsn = old;
+    assert_eq!(state(&pair), before);
+}
+
+/// Symptom: it was said to be restored, and what had been changed there to be on the slave; the way out that was named lost it.
+#[test]
+fn a_master_where_pyreplica_was_uninstalled_is_not_called_restored() {
+    let pair = pair("");
+    switched(&pair, "", &[]);
+    run_on(&pair, 1, "insert into t values (1, 'replicated')");
+    pair.once();
+    let done = |words: &[&str]| {
+        let finished = run(&pair.dir().join("verb.log"), words, &[]);
+        assert!(finished.status.success(), "{words:?}: {}", finished.output);
+    };
+    done(&["uninstall", "--yes", &pair.slave_dsn]);
+    pair.run_on_slave("insert into t values (2, 'the only copy')");
+    assert_apart(&pair, "", &["has no log any more: pyreplica was uninstalled there", "copy --install --truncate"]);
+    done(&["uninstall", "--yes", &pair.master_dsn]);
+    done(&["copy", "--install", "--truncate", &pair.slave_dsn, &pair.master_dsn]);
+    done(&["--once", &pair.slave_dsn, &pair.master_dsn]);
+    assert_eq!(pair.on_master("select id from t order by id"), ["0", "1", "2"]);
+}
+
 struct Servers([OwnCluster; 2]);
 
 impl Servers {
@@ -268,6 +316,38 @@ fn a_slave_that_is_left_behind_says_so() {
         );
     }
     assert_eq!(other.on_slave("select max(id) from t"), ["1"]);
+}
+
+/// Symptom: a pair that had exchanged its roles before, in a later epoch, said "replicating" and never got a row again.
+#[test]
+fn a_slave_that_was_a_master_before_is_left_behind_too() {
+    let (first, other, lines) = two_slaves();
+    for _ in 0..2 {
+        switched(&first, "", &["--take-slaves"]);
+    }
+    let mut daemon = first.start();
+    first.wait_caught_up();
+    assert_says(&switched(&other, &lines, &[]), &["slave replicated: left behind"]);
+    daemon.wait_log("DSN0 is not the master any more");
+    run_on(&other, 1, "insert into t values (5, 'new')");
+    for verb in ["status", "doctor"] {
+        let finished = first.verb_by_file(verb, "", &[]);
+        assert_eq!(finished.code(), 9, "{verb}: {}", finished.output);
+        assert_says(&finished.output, &["this slave was not taken along", "pyreplica copy --truncate"]);
+        assert_eq!(finished.count("DISABLE TRIGGER"), 0, "{}", finished.output);
+    }
+    // The other pair goes back. What this slave has missed is in no log.
+    switched(&other, &lines, &[]);
+    daemon.wait_log("DSN0 is the master again");
+    daemon.terminate();
+    let said = first.try_once_by_file("").output;
+    let (start, end) = (said.find("DELETE").unwrap(), said.find("; and fill").unwrap());
+    run_on(&first, 0, &said[start..end]);
+    let copied = first.verb_by_file("copy", "", &["--truncate"]);
+    assert!(copied.status.success(), "{}", copied.output);
+    run_on(&first, 0, "insert into t values (6, 'newer')");
+    first.once();
+    assert_eq!(first.on_slave("select id from t where id > 1 order by id"), ["5", "6"]);
 }
 
 // == Roles ==

@@ -80,10 +80,10 @@ pub struct Pair {
     pub prefetcher: Option<Prefetcher>,
     /// The pair's name in the slave's tables, see `pair_key`.
     pub key: String,
-    /// The epoch of the master's roles when this pair was connected.
-    pub epoch: i64,
+    /// What the master said of the roles when this pair was connected.
+    pub roles: String,
     /// The same of the slave, if a switchover was interrupted: when it is finished, only the slave's changes.
-    pub slave_epoch: Option<i64>,
+    pub slave_roles: Option<String>,
     /// The slave is a master too, so other slaves may need the replayed changes.
     pub feeds_others: bool,
     pub control: Control,
@@ -125,8 +125,8 @@ impl Pair {
             replayer: Replayer::new(config, &findings.master_identity, deferring, holds).dropping_large_changes(),
             prefetcher: None,
             key: pair_key(findings.origin, &field),
-            epoch: 0,
-            slave_epoch: None,
+            roles: String::new(),
+            slave_roles: None,
             feeds_others,
             control: control.clone(),
             slave_identity: findings.slave_identity.clone(),

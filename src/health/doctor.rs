@@ -181,6 +181,13 @@ impl Diagnosis {
         });
         match opened {
             Ok(session) => Some(session),
+            // About both sides: the other one has the same error, or none.
+            Err(error) if error.side().is_none() => {
+                if !self.findings.iter().any(|finding| finding.subject == "databases") {
+                    self.add_failure("databases", &error);
+                }
+                None
+            }
             Err(error) => {
                 self.add_failure("connection", &error).side = Some(side);
                 None

@@ -41,8 +41,7 @@ pub const ROLE_AND_VERSION: &str = "select current_user::text, current_setting('
 pub const CLOCK: &str = "select extract(epoch from clock_timestamp())::float8";
 
 /// It reads columns that some versions lack through to_jsonb, which gives null for them.
-pub const DATABASE: &str = "select (select system_identifier from pg_control_system()) || '/' || oid as identity, \
-     pg_encoding_to_char(encoding)::text as encoding, concat_ws(' ', datcollate, datctype, \
+pub const DATABASE: &str = "select pg_encoding_to_char(encoding)::text as encoding, concat_ws(' ', datcollate, datctype, \
      coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale')) as locale \
      from pg_database d where datname = current_database()";
 

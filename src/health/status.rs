@@ -244,11 +244,11 @@ impl PairStatus {
 
     fn add_failure(&mut self, error: &Error) {
         self.failed.push(error.side());
-        self.problems.push(Problem {
-            is_failure: true,
-            text: error.to_string(),
-            hint: error.hint().map(str::to_string),
-        });
+        let text = error.to_string();
+        // What is wrong with both sides is told once.
+        if !self.problems.iter().any(|problem| problem.text == text) {
+            self.problems.push(Problem { is_failure: true, text, hint: error.hint().map(str::to_string) });
+        }
     }
 
     fn ask_master(&mut self, config: &Config, master: &mut Session) -> Result<u64> {
@@ -302,7 +302,11 @@ impl PairStatus {
     /// Do both servers mean the same last batch? A daemon at work has made sure of it, and its rows move.
     fn compare_batches(&mut self, key: &str, master: &mut Session, slave: &mut Session) -> Result<()> {
         // A former master is told by its role, and a repair is the wrong way out.
-        if self.roles.as_ref().is_some_and(|roles| matches!(roles.state, State::Former | State::Lost)) {
+        if self
+            .roles
+            .as_ref()
+            .is_some_and(|roles| matches!(roles.state, State::Former | State::Lost | State::Uninstalled))
+        {
             return Ok(());
         }
         let is_settled = self.in_doubt.as_ref().is_some_and(|doubt| doubt.batches == 0);

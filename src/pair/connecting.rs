@@ -55,14 +55,14 @@ pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<P
     let mut slave = connect::connect(Side::Slave, &config.slave, name)?;
     control.watch(slave.watched());
     control.set_cancellers(vec![master.canceller(), slave.canceller()]);
-    let epoch = role::epoch(&mut master, &config.slave_field)?;
+    let stamp = role::stamp(&mut master, &config.slave_field)?;
     let roles = match purpose {
         Purpose::ReplayLost => Roles::original(),
         _ => who_is_master(config, control, purpose, &mut master, &mut slave)?,
     };
     let findings = check(config, &mut master, &mut slave, &control.abandoned())?;
-    if epoch > 0 {
-        log::info!(target: name, "In epoch {epoch} the master is {}", role::place(&config.master));
+    if roles.epoch > 0 {
+        log::info!(target: name, "In epoch {} the master is {}", roles.epoch, role::place(&config.master));
     }
     let Findings { master_encoding, slave_encoding, .. } = &findings;
     log::debug!(target: name, "Encoding for this connections are {master_encoding} {slave_encoding}");
@@ -87,7 +87,7 @@ pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<P
     let holds = Holds::open(name, &key, &mut slave)?;
     let feeds_others = slave.query_one("look for a log on the slave", &server_sql::HAS_LOG, &[])?.get(0);
     let mut pair = Pair::new(config, &findings, (master, slave), holds, !replica_role, feeds_others, control);
-    pair.epoch = epoch;
+    pair.roles = stamp;
     // As long as a copy of everything is unfinished, what the slave's row says is of no interest.
     let is_unfinished = copied::unfinished(&mut pair.slave, &pair.key)?.is_some();
     match purpose {
@@ -99,7 +99,7 @@ pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<P
     // What was prepared may have been a switchover.
     refuse_if_switched(config, &mut pair)?;
     if roles.state == State::Between {
-        pair.slave_epoch = Some(role::epoch(&mut pair.slave, &config.slave_field)?);
+        pair.slave_roles = Some(role::stamp(&mut pair.slave, &config.slave_field)?);
         // It may have been finished meanwhile, also by what was settled above.
         who_is_master(config, control, purpose, &mut pair.master, &mut pair.slave)?;
         pair.warn(BETWEEN.to_string());
@@ -131,7 +131,9 @@ fn who_is_master(
         control.set_reversed(!control.is_reversed());
         return Err(switched("the other database is the master"));
     }
-    if let (State::Lost, Some((text, hint))) = (roles.state, roles.trouble(&role::place(&config.master))) {
+    if let (State::Lost | State::Uninstalled, Some((text, hint))) =
+        (roles.state, roles.trouble(&role::place(&config.master)))
+    {
         return Err(Error::new(Kind::Apart, Some(Side::Master), "replicate", text).with_hint(hint));
     }
     // A copy of everything replaces what a former master has.
@@ -144,9 +146,9 @@ fn who_is_master(
 /// An error if the roles have changed since the pair was connected.
 pub fn refuse_if_switched(config: &Config, pair: &mut Pair) -> Result<()> {
     let field = &config.slave_field;
-    let mut has_changed = role::epoch(&mut pair.master, field)? != pair.epoch;
-    if let Some(epoch) = pair.slave_epoch {
-        has_changed |= role::epoch(&mut pair.slave, field)? != epoch;
+    let mut has_changed = role::stamp(&mut pair.master, field)? != pair.roles;
+    if let Some(stamp) = &pair.slave_roles {
+        has_changed |= role::stamp(&mut pair.slave, field)? != *stamp;
     }
     match has_changed {
         true => Err(switched("the roles have changed")),

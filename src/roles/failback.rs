@@ -62,7 +62,7 @@ impl Failback {
             ));
         }
         let master_said = role::said(&mut master, &field)?;
-        let former_said = Said { identity: String::new(), rows: Vec::new() };
+        let former_said = Said { identity: String::new(), rows: Vec::new(), is_bare: false };
         let mut failback =
             Failback { config, master, former, roles, master_said, former_said, standing: Standing::Unknown };
         // What is prepared may hold the locks that the fence needs, and may be a switchover that puts it up.

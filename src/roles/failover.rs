@@ -98,7 +98,7 @@ pub fn run(
         let turned = config.directed(true);
         let roles = Roles { is_reversed: false, epoch, pair: Some(pair.clone()), since: None, state: State::Former };
         let its = role::said(master, &field)?;
-        former::put_up(&turned, &roles, &Said { identity, rows: Vec::new() }, master, &its)?;
+        former::put_up(&turned, &roles, &Said { identity, rows: Vec::new(), is_bare: false }, master, &its)?;
     }
     failpoint::reached("failover fenced");
     let was_in_doubt = settle(&mut slave, &field, &last)?;

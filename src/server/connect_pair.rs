@@ -6,7 +6,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
 use crate::config::dsn::Dsn;
 use crate::config::settings::Config;
-use crate::server::checks::refuse_untrusted_tables;
+use crate::server::checks::{refuse_untrusted_tables, same_database};
 use crate::server::connect;
 use crate::server::role::{self, Roles, Said};
 use crate::server::session::Session;
@@ -74,7 +74,12 @@ pub fn open_again(config: &Config, verb: &str, kept: Kept, limit: Option<Duratio
         let way = Way { config: &config, ..way };
         (master, slave) = way.ask_both([None, None]);
     }
-    let (mut master, slave) = (master.0, slave.0);
+    let is_one = matches!((&master.1, &slave.1), (Some(one), Some(other)) if one.identity == other.identity);
+    let (mut master, mut slave) = (master.0, slave.0);
+    if is_one {
+        // No verb has anything to do there.
+        slave = Err(same_database());
+    }
     let roles = match roles {
         Some(Err(error)) => {
             master = Err(error);

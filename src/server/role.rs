@@ -13,12 +13,18 @@
 //! | master | master, in the same epoch | refused |
 //! | slave, in the next epoch | slave, or nothing | a switchover was interrupted between its two commits: no master, until it is settled |
 //! | the same, and has replayed since | the same | the other side was the master, and was restored from before that |
+//! | the same, and has replayed since | nothing, and has no table of pyreplica | the other side was the master, and was uninstalled |
 
-use crate::base::error::{Error, Kind, Result};
-use crate::base::names::{Side, quote_literal};
+mod refusals;
+
+use crate::base::error::Result;
+use crate::base::names::quote_literal;
 use crate::config::dsn::Dsn;
+use crate::server::checks;
+use crate::server::libpq;
 use crate::server::session::Session;
 use crate::server::sql;
+use crate::server::tls;
 use std::fmt;
 
 /// A database's row about one pair.
@@ -32,6 +38,10 @@ pub struct RoleRow {
     pub peer: String,
     pub peer_at: String,
     pub since: String,
+    /// A row that was written later has a greater one.
+    pub order: i64,
+    /// This database has become the master again of a pair that has moved.
+    pub is_over: bool,
     /// The last batch that a failover found on the slave.
     pub token: Option<String>,
     /// A slave has replayed batches since it got this role. So the other side was the master, whatever it says.
@@ -54,6 +64,8 @@ pub struct Said {
     /// System identifier and oid of the database.
     pub identity: String,
     pub rows: Vec<RoleRow>,
+    /// It has no tables of pyreplica, neither a master's nor a slave's.
+    pub is_bare: bool,
 }
 
 /// Who is the master.
@@ -76,6 +88,8 @@ pub enum State {
     Between,
     /// What should be the master knows nothing of it, although its slave has replicated from it: it was restored.
     Lost,
+    /// The same, but that has nothing of pyreplica: it was uninstalled there, and nobody knows which side has the later rows.
+    Uninstalled,
     /// What should be the slave was the master before a failover, and may have changes that the master lacks.
     Former,
 }
@@ -95,7 +109,8 @@ impl fmt::Display for Role {
 pub fn said(session: &mut Session, field: &str) -> Result<Said> {
     let identity = session.query_one("look at the server", sql::IDENTITY, &[])?.get(0);
     if !has_roles(session)? {
-        return Ok(Said { identity, rows: Vec::new() });
+        let is_bare = session.query_one("look for pyreplica's tables", &sql::IS_BARE, &[])?.get(0);
+        return Ok(Said { identity, rows: Vec::new(), is_bare });
     }
     let rows = session.query("look at the roles", sql::ROLES, &[&field])?;
     let is_slave = rows.iter().any(|row| row.get::<_, &str>("role") == "slave");
@@ -115,10 +130,12 @@ pub fn said(session: &mut Session, field: &str) -> Result<Said> {
         peer: row.get("peer"),
         peer_at: row.get("peer_at"),
         since: row.get("since"),
+        order: row.get("order"),
+        is_over: row.get("is_over"),
         token: row.get("token"),
         has_replayed: replayed.iter().any(|peer| peer.get::<_, &str>(0) == row.get::<_, &str>("peer")),
     });
-    Ok(Said { identity, rows: rows.collect() })
+    Ok(Said { identity, rows: rows.collect(), is_bare: false })
 }
 
 /// Whether the database has the table.
@@ -134,7 +151,15 @@ pub fn is_slave_of(session: &mut Session, identity: &str) -> Result<bool> {
     }
 }
 
-/// Changes when the roles do. Cheap, for a daemon that has nothing to replay.
+/// Changes whenever a row with this field does. Cheap, for a daemon that has nothing to replay.
+pub fn stamp(session: &mut Session, field: &str) -> Result<String> {
+    match has_roles(session)? {
+        true => Ok(session.query_one("look at the roles", sql::ROLES_STAMP, &[&field])?.get(0)),
+        false => Ok(String::new()),
+    }
+}
+
+/// The greatest epoch of this database's own roles under a field.
 pub fn epoch(session: &mut Session, field: &str) -> Result<i64> {
     match has_roles(session)? {
         true => Ok(session.query_one("look at the roles", sql::EPOCH, &[&field])?.get(0)),
@@ -153,11 +178,22 @@ impl Said {
 
 /// Decides who is the master. `first` is the database of DSN0, `second` that of DSN1.
 pub fn decide(first: &Said, second: &Said) -> Result<Roles> {
+    if first.identity == second.identity {
+        return Err(checks::same_database());
+    }
     let (here, there) = (first.about(second), second.about(first));
-    refuse_moved(first, here)?;
+    let roles = by_rows(first, second, here, there);
+    let is_reversed = roles.as_ref().is_ok_and(|roles| roles.is_reversed);
+    let (master, known) = if is_reversed { (second, there) } else { (first, here) };
+    refusals::moved(master, known, if is_reversed { "DSN1" } else { "DSN0" })?;
+    roles
+}
+
+/// By what both databases say about this pair.
+fn by_rows(first: &Said, second: &Said, here: Option<&RoleRow>, there: Option<&RoleRow>) -> Result<Roles> {
     let newest = [here, there].into_iter().flatten().max_by_key(|row| row.epoch);
     let Some(newest) = newest else {
-        refuse_other_master(first, second)?;
+        refusals::other_master(first, second)?;
         return Ok(Roles::original());
     };
     let roles = |is_reversed, state| Roles {
@@ -167,10 +203,11 @@ pub fn decide(first: &Said, second: &Said) -> Result<Roles> {
         since: Some(newest.since.clone()),
         state,
     };
+    let lost = |master: &Said| if master.is_bare { State::Uninstalled } else { State::Lost };
     let role = |row: Option<&RoleRow>| row.map(|row| (row.role, row.epoch));
     Ok(match (role(here), role(there)) {
         (Some((Role::Master, ours)), Some((Role::Master, theirs))) if ours == theirs => {
-            return Err(two_masters(ours, here, there));
+            return Err(refusals::two_masters(ours, here, there));
         }
         (Some((Role::Master, ours)), Some((Role::Master, theirs))) => roles(ours < theirs, State::Former),
         (Some((Role::Master, _)), Some((Role::Former, _)) | None) => roles(false, State::Former),
@@ -182,11 +219,11 @@ pub fn decide(first: &Said, second: &Said) -> Result<Roles> {
             roles(ours < theirs, State::Between)
         }
         (Some((Role::Slave, ours)), Some((Role::Slave, theirs))) if ours != theirs => roles(ours > theirs, State::Lost),
-        (Some((Role::Slave, _)), None) if !newest.has_replayed => roles(false, State::Between),
-        (None, Some((Role::Slave, _))) if !newest.has_replayed => roles(true, State::Between),
-        (Some((Role::Slave, _)), None) => roles(true, State::Lost),
-        (None, Some((Role::Slave, _))) => roles(false, State::Lost),
-        (ours, theirs) => return Err(no_master(ours, theirs)),
+        (Some((Role::Slave, _)), None) if !newest.has_replayed && !second.is_bare => roles(false, State::Between),
+        (None, Some((Role::Slave, _))) if !newest.has_replayed && !first.is_bare => roles(true, State::Between),
+        (Some((Role::Slave, _)), None) => roles(true, lost(second)),
+        (None, Some((Role::Slave, _))) => roles(false, lost(first)),
+        (ours, theirs) => return Err(refusals::no_master(ours, theirs)),
     })
 }
 
@@ -197,68 +234,6 @@ pub fn guess(said: &Said, is_second: bool) -> bool {
         (Some(row), None) => (row.role == Role::Master) == is_second,
         _ => false,
     }
-}
-
-/// A slave of a former master must not go on with it: what changes there now is replayed, and not logged.
-fn refuse_moved(first: &Said, known: Option<&RoleRow>) -> Result<()> {
-    let Some(row) = first.rows.iter().find(|row| row.role == Role::Moved).filter(|_| known.is_none()) else {
-        return Ok(());
-    };
-    let detail = format!(
-        "DSN0 is not the master any more, since {}: the master is {}, and this slave was {}",
-        row.since,
-        row.peer_at,
-        if row.token.is_some() { "taken along" } else { "not taken along" }
-    );
-    let hint = match &row.token {
-        Some(_) => format!("make DSN0 lead there ({}); nothing has to be copied", row.peer_at),
-        None => format!(
-            "make DSN0 lead there ({}), give this slave a column of the log there (py_log_add_slave), and fill it: pyreplica \
-             copy --truncate",
-            row.peer_at
-        ),
-    };
-    Err(Error::new(Kind::Setup, Some(Side::Master), "replicate", detail).with_hint(hint))
-}
-
-/// DSN1 is a master, and not of DSN0: is DSN0 a new database in the place of its slave, or is this a cascade?
-fn refuse_other_master(first: &Said, second: &Said) -> Result<()> {
-    let Some(row) = second.rows.iter().find(|row| row.role == Role::Master) else { return Ok(()) };
-    let detail = format!(
-        "DSN1 is the master of another database since {}, of {}, and not the slave of DSN0",
-        row.since, row.peer_at
-    );
-    let hint = format!(
-        "nothing was changed. If DSN0 is a new database in the place of that one: UPDATE replica_role SET peer = {} WHERE peer = {} \
-         on DSN1; then fill it: pyreplica copy. If DSN1 is to be a slave of DSN0 as well, give this pair a SLAVE_FIELD of its own",
-        quote_literal(&first.identity),
-        quote_literal(&row.peer)
-    );
-    Err(Error::new(Kind::Apart, Some(Side::Slave), "tell who is the master", detail).with_hint(hint))
-}
-
-fn two_masters(epoch: i64, first: Option<&RoleRow>, second: Option<&RoleRow>) -> Error {
-    let since = |row: Option<&RoleRow>| row.map_or(String::new(), |row| row.since.clone());
-    let detail = format!(
-        "both databases say that they are the master, in epoch {epoch}: that of DSN0 since {}, that of DSN1 since {}",
-        since(first),
-        since(second)
-    );
-    Error::new(Kind::Apart, None, "tell who is the master", detail).with_hint(
-        "nothing was changed. Decide which one is right, and on the other one: UPDATE replica_role SET role = 'former'; then \
-         pyreplica failback",
-    )
-}
-
-fn no_master(ours: Option<(Role, i64)>, theirs: Option<(Role, i64)>) -> Error {
-    let shown = |row: Option<(Role, i64)>| match row {
-        Some((role, epoch)) => format!("{role} in epoch {epoch}"),
-        None => "nothing".to_string(),
-    };
-    let detail = format!("neither database says that it is the master: DSN0 {}, DSN1 {}", shown(ours), shown(theirs));
-    Error::new(Kind::Apart, None, "tell who is the master", detail).with_hint(
-        "nothing was changed. On the one that is to be the master: UPDATE replica_role SET role = 'master', epoch = epoch + 1",
-    )
 }
 
 impl Roles {
@@ -285,6 +260,15 @@ impl Roles {
                 "nothing was changed. pyreplica failover --force makes the slave the master, and then failback makes this database \
                  its slave",
             )),
+            State::Uninstalled => Some((
+                format!(
+                    "{master_at} became the master at {since}, and has no log any more: pyreplica was uninstalled there, or the \
+                     database was restored or replaced"
+                ),
+                "nothing was changed. Look which of the two has the later rows. If it is that one: pyreplica uninstall on the other \
+                 side, and then copy --install --truncate from it, as DSN0. If it is the slave: pyreplica failover --force makes the \
+                 slave the master, and failback --discard-lost then gives up what only that one has",
+            )),
         }
     }
 
@@ -293,9 +277,21 @@ impl Roles {
     }
 }
 
-/// Where clients find a database, for messages to them.
+/// Where clients find a database, for messages to them. A connection string may leave that to a service file or to variables.
 pub fn place(dsn: &Dsn) -> String {
-    let words = ["host", "hostaddr", "port", "dbname"].into_iter().filter_map(|key| {
+    if ["host", "hostaddr"].iter().any(|key| dsn.get(key).is_some_and(|value| !value.is_empty())) {
+        return words(dsn, &["host", "hostaddr", "port", "dbname"]);
+    }
+    match libpq::complete(dsn).as_deref() {
+        // A socket of this machine says nothing to clients of others.
+        Ok([full]) if tls::is_socket(full) => words(full, &["port", "dbname"]),
+        Ok([full, ..]) => words(full, &["host", "hostaddr", "port", "dbname"]),
+        _ => words(dsn, &["service", "port", "dbname"]),
+    }
+}
+
+fn words(dsn: &Dsn, keys: &[&str]) -> String {
+    let words = keys.iter().filter_map(|key| {
         dsn.get(key).filter(|value| !value.is_empty()).map(|value| match value.contains([' ', '\'']) {
             true => format!("{key}={}", quote_literal(value)),
             false => format!("{key}={value}"),
@@ -305,87 +301,4 @@ pub fn place(dsn: &Dsn) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn said(identity: &str, rows: &[(Role, i64, &str)]) -> Said {
-        let rows = rows.iter().map(|(role, epoch, peer)| RoleRow {
-            role: *role,
-            pair: "p".into(),
-            epoch: *epoch,
-            peer: peer.to_string(),
-            peer_at: "host=b".into(),
-            since: String::new(),
-            token: None,
-            has_replayed: false,
-        });
-        Said { identity: identity.into(), rows: rows.collect() }
-    }
-
-    /// What both sides say, and what follows: whether DSN1 is the master, and the state.
-    fn decided(first: Option<(Role, i64)>, second: Option<(Role, i64)>) -> Option<(bool, State)> {
-        let rows = |row: Option<(Role, i64)>, peer| row.map(|(role, epoch)| (role, epoch, peer));
-        let first = said("a", rows(first, "b").as_slice());
-        let second = said("b", rows(second, "a").as_slice());
-        decide(&first, &second).ok().map(|roles| (roles.is_reversed, roles.state))
-    }
-
-    #[test]
-    fn every_row_of_the_table_in_both_orders() {
-        use Role::{Former, Master, Slave};
-        use State::{Between, Settled};
-        assert_eq!(decided(None, None), Some((false, Settled)));
-        let table = [
-            (Some((Master, 3)), Some((Slave, 3)), Some((false, Settled))),
-            (Some((Master, 3)), Some((Slave, 1)), Some((false, Settled))),
-            (Some((Master, 1)), Some((Slave, 3)), Some((false, Settled))),
-            (Some((Master, 3)), Some((Master, 2)), Some((false, State::Former))),
-            (Some((Master, 3)), None, Some((false, State::Former))),
-            (Some((Master, 3)), Some((Former, 3)), Some((false, State::Former))),
-            (Some((Master, 3)), Some((Master, 3)), None),
-            (Some((Slave, 3)), Some((Slave, 2)), Some((false, Between))),
-            (Some((Slave, 2)), None, Some((false, Between))),
-            (Some((Slave, 3)), Some((Slave, 3)), None),
-        ];
-        for (first, second, wanted) in table {
-            assert_eq!(decided(first, second), wanted, "{first:?} {second:?}");
-            let turned = wanted.map(|(is_reversed, state)| (!is_reversed, state));
-            assert_eq!(decided(second, first), turned, "{second:?} {first:?}");
-        }
-    }
-
-    #[test]
-    fn a_slave_that_has_replayed_in_its_epoch_had_a_master() {
-        let mut first = said("a", &[(Role::Slave, 2, "b")]);
-        first.rows[0].has_replayed = true;
-        let roles = decide(&first, &said("b", &[])).unwrap();
-        assert_eq!((roles.is_reversed, roles.state), (true, State::Lost));
-    }
-
-    #[test]
-    fn a_slave_that_was_left_behind_is_refused_and_the_pair_that_moved_is_not() {
-        let first = said("a", &[(Role::Moved, 2, "b")]);
-        assert!(decide(&first, &said("c", &[])).is_err());
-        let mut first = said("a", &[(Role::Moved, 2, "b"), (Role::Slave, 2, "b")]);
-        first.rows[0].pair = "q".into();
-        assert!(decide(&first, &said("b", &[(Role::Master, 2, "a")])).unwrap().is_reversed);
-    }
-
-    #[test]
-    fn other_pairs_of_the_same_databases_say_nothing() {
-        let (mut first, second) = (said("a", &[(Role::Slave, 2, "x")]), said("b", &[]));
-        first.rows[0].pair = "other".into();
-        assert_eq!(decide(&first, &second).unwrap(), Roles::original());
-        first.rows[0].role = Role::Master;
-        assert_eq!(decide(&first, &second).unwrap(), Roles::original());
-        assert!(decide(&second, &first).is_err(), "a master is not made the slave of an unknown database");
-    }
-
-    #[test]
-    fn one_side_alone_tells_the_direction_if_it_knows_one_pair() {
-        assert!(guess(&said("b", &[(Role::Master, 2, "a")]), true));
-        assert!(!guess(&said("a", &[(Role::Master, 3, "b")]), false));
-        assert!(guess(&said("a", &[(Role::Slave, 2, "b")]), false));
-        assert!(!guess(&said("a", &[]), false));
-    }
-}
+mod tests;

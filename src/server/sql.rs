@@ -118,9 +118,16 @@ pub const ROLES_INSTALL: &str = include_str!("../../sql/roles-install.sql");
 /// Whether this database says who is the master.
 pub static HAS_ROLES: LazyLock<String> = LazyLock::new(|| with_ours("select ours('replica_role') is not null"));
 
-/// What this database says about the pairs with a field, the latest first.
-pub const ROLES: &str = "select role, pair, epoch, peer, peer_at, since::timestamptz(0)::text as since, token \
-     from public.replica_role where field = $1::text::name order by epoch desc";
+/// Whether pyreplica is not installed here at all, on no side.
+pub static IS_BARE: LazyLock<String> =
+    LazyLock::new(|| with_ours("select coalesce(ours('replica_log'), ours('replica_progress')) is null"));
+
+/// What this database says about the pairs with a field, the latest epoch first. "is_over": it has become the master again of a pair
+/// that has moved.
+pub const ROLES: &str = "select r.role, r.pair, r.epoch, r.peer, r.peer_at, r.since::timestamptz(0)::text as since, r.token, \
+     rank() over (order by r.since) as order, \
+     exists (select from public.replica_role m where m.pair = r.pair and m.role = 'master' and m.epoch > r.epoch) as is_over \
+     from public.replica_role r where r.field = $1::text::name order by r.epoch desc";
 
 pub const IS_SLAVE_OF: &str = "select exists (select from public.replica_role where peer = $1 and role = 'slave')";
 
@@ -132,8 +139,13 @@ pub const REPLAYED_SINCE: &str = "select r.peer from public.replica_role r \
      where r.field = $1::text::name and r.role = 'slave' \
        and exists (select from public.replica_progress p where p.identity = r.peer and p.ts > r.since)";
 
-/// The greatest epoch of a database, in any row with this field. It changes when the roles do.
-pub const EPOCH: &str = "select coalesce(max(epoch), 0) from public.replica_role where field = $1::text::name";
+/// Another text whenever the roles under this field change. The epochs of different pairs are in no order.
+pub const ROLES_STAMP: &str = "select coalesce(string_agg(concat_ws(' ', peer, pair, role, epoch), ', ' order by peer), '') \
+     from public.replica_role where field = $1::text::name";
+
+/// The greatest epoch of a database's own roles under this field.
+pub const EPOCH: &str = "select coalesce(max(epoch), 0) from public.replica_role \
+     where field = $1::text::name and role <> 'moved'";
 
 /// The tables that a fence is on, or is to be on.
 pub const FENCE: &str = include_str!("../../sql/query/fence.sql");

@@ -14,25 +14,19 @@ const CLOCK_WARNING: f64 = 60.0;
 
 /// False if it makes no sense to compare more.
 pub(super) fn examine(report: &mut Diagnosis, master: &mut Session, slave: &mut Session) -> bool {
-    let ask = |session: &mut Session| -> Result<(String, String, String)> {
+    let ask = |session: &mut Session| -> Result<(String, String)> {
         let row = session.query_one("look at the database", sql::DATABASE, &[])?;
-        Ok((row.get("identity"), row.get("encoding"), row.get("locale")))
+        Ok((row.get("encoding"), row.get("locale")))
     };
     let both = ask(master).and_then(|on_master| Ok((on_master, ask(slave)?)));
-    let Some(((identity, encoding, locale), there)) = report.ok_or_warning(None, "databases", both) else {
+    let Some(((encoding, locale), there)) = report.ok_or_warning(None, "databases", both) else {
         return false;
     };
-    if identity == there.0 {
-        report
-            .add(Level::Failure, None, "databases", "DSN0 and DSN1 are the same database")
-            .advise("DSN0 is the master, DSN1 the slave: name two databases");
-        return false;
-    }
-    encodings(report, &encoding, &there.1);
-    if locale == there.2 {
+    encodings(report, &encoding, &there.0);
+    if locale == there.1 {
         report.add(Level::Ok, None, "locale", locale);
     } else {
-        let text = format!("the master sorts text by {locale}, the slave by {}", there.2);
+        let text = format!("the master sorts text by {locale}, the slave by {}", there.1);
         report
             .add(Level::Note, None, "locale", text)
             .advise("ORDER BY may sort differently there; unique indexes over expressions like lower() may differ");
