@@ -297,6 +297,23 @@ fn what_a_crash_left_in_doubt_is_told_and_so_is_who_settles_it() {
     assert!(!faults(&pair, "").iter().any(|check| check.subject == "in-doubt transactions"));
 }
 
+/// Symptom: the statement failed, because the fence had made the database's sessions read-only too.
+#[test]
+fn a_fence_on_the_master_is_taken_down_by_the_statements() {
+    let pair = Pair::new().with_a_table();
+    pair.run("insert into t values (1, 'one')");
+    pair.once();
+    pair.done(&["switchover"]);
+    // Somebody forgets who is the master.
+    for run in [Pair::run, Pair::run_on_slave] {
+        run(&pair, "begin read write; delete from replica_role; commit");
+    }
+    let found = faults(&pair, "");
+    assert_finds(&found, "failure", "master", "fence", "the master's tables refuse every write: public.t");
+    apply_fixes(&pair, &found);
+    pair.run("insert into t values (2, 'two')");
+}
+
 #[test]
 fn the_same_database_on_both_sides_and_a_bad_config_file_are_failures() {
     let mut pair = Pair::new().with_a_table();

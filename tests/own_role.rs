@@ -44,9 +44,15 @@ fn an_open_session_of_the_same_role_is_fenced_and_the_way_back_is_open() {
     let owned = Owned::new();
     owned.verb(&["copy", "--install"]);
     owned.verb(&["--once"]);
+    // Somebody else has given a table of his own a trigger of that name.
+    owned.slave.run(
+        "create table other (n int); create function other() returns trigger language plpgsql as 'begin return null; end';
+         create trigger \"!replica_fence\" after insert on other execute function other()",
+    );
     let mut open = owned.master.connect_as(&owned.owner);
     open.batch_execute("insert into t values (1, 'before')").unwrap();
     owned.verb(&["switchover"]);
+    owned.slave.run("drop table other; drop function other()");
     let error = open.batch_execute("insert into t values (2, 'nowhere else')").expect_err("the fence is up");
     assert_eq!(error.code().map(|code| code.code()), Some("25006"), "{error:?}");
     owned.slave.run_as(&owned.owner, "insert into t values (3, 'on the new master')");

@@ -595,3 +595,57 @@ fn a_table_that_a_tenant_makes_after_the_check_is_refused() {
     tenant.does_on_slave("drop table public.replica_copy");
     assert_eq!(pair.on_slave("select to_regclass('public.replica_copy_schema')"), [""]);
 }
+
+/// Symptom: a fence's name on a table of his own, a default that names the sequence of another table, or a lock of his kept the slave
+/// from becoming the master, or nobody could insert there.
+#[test]
+fn a_tenant_of_the_slave_keeps_nobody_from_failing_over() {
+    let tenant = Tenant::new("");
+    let pair = &tenant.pair;
+    pair.exec_both(
+        "create table orders (id bigserial primary key, v text); create table far (id bigserial primary key, v text)",
+    );
+    pair.run("select py_log_create_tg('orders'), py_log_create_tg('far')");
+    pair.run("insert into orders (v) values ('a'); insert into far values (1, 'a'), (9223372036854775800, 'far')");
+    pair.once();
+    pair.done(&["protect"]);
+    tenant.does_on_slave(
+        "create table ten.x (n int, s bigserial);
+         create function ten.f() returns trigger language plpgsql as 'begin return null; end';
+         create trigger \"!replica_fence\" after insert on ten.x execute function ten.f();
+         create table ten.y (n bigint default nextval('public.orders_id_seq')); insert into ten.y values (9223372036854775807)",
+    );
+    let lock = || {
+        let mut session = pair.slave();
+        session.batch_execute(&format!("set session authorization {}; begin; lock table ten.x", tenant.role)).unwrap();
+        session
+    };
+    let locked = lock();
+    assert_says(&pair.done(&["unprotect"]), &["2 tables"]);
+    pair.done(&["protect"]);
+    drop(locked);
+    // The function is for everybody.
+    tenant.does_on_slave(
+        "create table ten.z (n int);
+         create trigger \"!replica_fence\" before insert on ten.z for each statement execute function public.py_log_fence('x', '')",
+    );
+    let mut locked = lock();
+    locked.batch_execute("lock table ten.z").unwrap();
+    let finished = pair.verb(&["failover", "--force"]);
+    assert_eq!(finished.code(), 8, "{}", finished.output);
+    assert_says(
+        &finished.output,
+        &[
+            "ten.z is still fenced",
+            "somebody keeps ten.x.s locked",
+            "values of public.far.id near its end were not regarded",
+        ],
+    );
+    drop(locked);
+    pair.run_on_slave(
+        "insert into orders (v) values ('b'); insert into far (v) select 'c' from generate_series(1, 50)",
+    );
+    assert_eq!(pair.on_slave("select max(id) < 5000 from orders"), ["t"]);
+    let database = pair.master_db();
+    pair.run(&format!("begin read write; alter database {database} reset default_transaction_read_only; commit"));
+}

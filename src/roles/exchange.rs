@@ -231,7 +231,7 @@ impl Exchange<'_> {
             "begin the new master's half",
             "BEGIN; SET LOCAL lock_timeout = '2s'; SET LOCAL synchronous_commit = on",
         )?;
-        let mut statements = fence::down(&fence::look(slave, &[])?);
+        let mut statements = fence::down(&fence::look(slave, tables)?);
         statements += &fence::switch_triggers(slave, tables, true)?;
         statements += &fence::read_only(slave, false)?.unwrap_or_default();
         if !statements.is_empty() {

@@ -27,6 +27,10 @@ use crate::server::sql as server_sql;
 /// How many numbers a sequence leaves out.
 const GAP: i64 = 1_000;
 
+/// SQLSTATE of a lock that was not granted in time; and how many tables are waited for.
+const NO_LOCK: &str = "55P03";
+const MOST_LOCKED: u32 = 5;
+
 /// What was done, and what is certain.
 pub struct Outcome {
     pub epoch: i64,
@@ -111,8 +115,8 @@ pub fn run(
     // After that: what was in doubt held locks of its tables.
     let mut notes = Vec::new();
     install(&mut slave, &config, control, report, &mut notes)?;
-    let sequences = move_sequences(&mut slave, &mut notes)?;
-    take_over(&mut slave, &config, &last, epoch, &pair)?;
+    let sequences = move_sequences(&mut slave, control, &mut notes)?;
+    notes.extend(take_over(&mut slave, &config, &last, epoch, &pair)?);
     if let Err(error) = slave.message("wake the daemon", pair_sql::NOTIFY_RETRY) {
         notes.push(error.to_string());
     }
@@ -211,20 +215,45 @@ fn settle(slave: &mut Session, field: &str, last: &Last) -> Result<bool> {
 
 /// Moves each sequence on beyond the outermost value of the columns that use it, and beyond where it is, by a gap: the old master
 /// has given further numbers to rows that it has not sent.
-fn move_sequences(slave: &mut Session, notes: &mut Vec<String>) -> Result<u64> {
+fn move_sequences(slave: &mut Session, control: &Control, notes: &mut Vec<String>) -> Result<u64> {
     slave.refuse_views()?;
-    let mut moved = 0;
-    for row in slave.query("look at the sequences", sql::LAST_VALUES, &[])? {
-        let (sequence, query): (String, String) = (row.get("sequence"), row.get("query"));
+    let (mut moved, mut locked) = (0, 0);
+    for row in slave.query("look at the sequences", sql::LAST_VALUES, &[&GAP])? {
+        let (sequence, column, query): (String, String, String) =
+            (row.get("sequence"), row.get("column"), row.get("query"));
+        if !row.get::<_, bool>("may_set") {
+            notes.push(format!(
+                "sequence {sequence} was not moved on for {column}, whose owner may use it, and not set it"
+            ));
+            continue;
+        }
+        if locked == MOST_LOCKED {
+            slave.query("wait for no lock", sql::LOCK_TIMEOUT, &[&"10ms"])?;
+        }
         let outermost = slave.text_rows("look at the largest value", &query).and_then(|rows| {
-            let value = rows.into_iter().flatten().flatten().next().and_then(|value| value.parse::<i64>().ok());
-            match value {
-                Some(value) => slave.query("move the sequence on", sql::MOVE_ON, &[&sequence, &value, &GAP]),
-                None => Ok(Vec::new()),
-            }
+            let row = rows.into_iter().next().unwrap_or_default();
+            let value = |n: usize| row.get(n).cloned().flatten();
+            let outermost = value(0).and_then(|value| value.parse::<i64>().ok());
+            let has_further = value(1).as_deref() == Some("true");
+            let set = match outermost.is_some() || has_further {
+                true => slave.query("move the sequence on", sql::MOVE_ON, &[&sequence, &outermost, &GAP])?.len(),
+                false => 0,
+            };
+            Ok((set as u64, has_further))
         });
         match outermost {
-            Ok(set) => moved += set.len() as u64,
+            Ok((set, has_further)) => {
+                moved += set;
+                if has_further {
+                    notes.push(format!("sequence {sequence}: values of {column} near its end were not regarded"));
+                }
+            }
+            // A better master than none, whoever keeps a table locked.
+            Err(error) if error.code() == Some(NO_LOCK) => {
+                control.check()?;
+                locked += 1;
+                notes.push(format!("sequence {sequence} was not moved on: somebody keeps {column} locked"));
+            }
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => notes.push(format!("sequence {sequence} was not moved on: {}", error.detail())),
         }
@@ -234,17 +263,15 @@ fn move_sequences(slave: &mut Session, notes: &mut Vec<String>) -> Result<u64> {
 
 /// The transaction that makes the slave the master. No slave of it has the token that it draws, so the old master cannot replicate
 /// from here before it was made equal.
-fn take_over(slave: &mut Session, config: &Config, last: &Last, epoch: i64, pair: &str) -> Result<()> {
+fn take_over(slave: &mut Session, config: &Config, last: &Last, epoch: i64, pair: &str) -> Result<Vec<String>> {
     let field = &config.slave_field;
     let identity: String = slave.query_one("look at the server", server_sql::IDENTITY, &[])?.get(0);
     let tables = fence::replicated(slave)?;
-    let mut statements = fence::down(&fence::look(slave, &[])?);
-    statements += &fence::switch_triggers(slave, &tables, true)?;
-    statements += &fence::read_only(slave, false)?.unwrap_or_default();
-    slave.transaction("BEGIN; SET LOCAL lock_timeout = '5s'", |slave| {
-        if !statements.is_empty() {
-            slave.message("take the fence down", &statements)?;
-        }
+    let triggers = fence::trigger_switches(slave, &tables, true)?;
+    let writable = fence::read_only(slave, false)?.unwrap_or_default();
+    slave.transaction("BEGIN", |slave| {
+        let left = fence::take_down(slave, &triggers)?;
+        slave.message("let sessions write", &format!("SET LOCAL lock_timeout = '5s'; {writable}"))?;
         let (there, none) = (place(&config.master), last.identity.clone());
         slave.execute(
             "note the role",
@@ -256,6 +283,6 @@ fn take_over(slave: &mut Session, config: &Config, last: &Last, epoch: i64, pair
         // The old master may have the batches of former epochs, and more besides. So none of them is a position to go back to.
         slave.execute("forget the histories", sql::FORGET_HISTORIES, &[field])?;
         failpoint::reached("failover noted");
-        Ok(())
+        Ok(left)
     })
 }

@@ -6,6 +6,7 @@ use crate::config::settings::Config;
 use crate::server::connect_pair::{self, BothSides};
 use crate::server::fence;
 use crate::server::role::{Roles, place};
+use crate::server::session::Session;
 
 /// What was done on the slave.
 pub struct Outcome {
@@ -14,6 +15,7 @@ pub struct Outcome {
     /// How many tables have the fence up now, partitions too, and how many had it before.
     pub tables: usize,
     pub before: usize,
+    pub notes: Vec<String>,
 }
 
 /// Fences the slave's replicated tables and their partitions, also those that are new since the last time.
@@ -32,9 +34,9 @@ pub fn protect(config: &Config, control: &Control) -> Result<Outcome> {
     if !up.is_empty() {
         slave.transaction("BEGIN", |slave| slave.message("put up the fence", &up))?;
     }
-    let count = |tables: &[fence::Fenced]| tables.iter().filter(|table| table.is_up).count();
+    let count = |tables: &[fence::Fenced]| tables.iter().filter(|table| table.is_put_up()).count();
     let after = fence::look(&mut slave, &names)?;
-    Ok(Outcome { slave: place(&config.slave), tables: count(&after), before: count(&before) })
+    Ok(Outcome { slave: place(&config.slave), tables: count(&after), before: count(&before), notes: Vec::new() })
 }
 
 /// Takes the fence down on the slave, so that it can be written to.
@@ -42,15 +44,19 @@ pub fn unprotect(config: &Config, control: &Control) -> Result<Outcome> {
     let BothSides { master, slave, config, roles } = connect_pair::open(config, "unprotect", control);
     let mut slave = slave?;
     drop(master);
-    let before = fence::look(&mut slave, &[])?;
-    let mut down = fence::down(&before);
-    if roles.unwrap_or_else(Roles::original).epoch > 0 {
-        down += &fence::read_only(&mut slave, false)?.unwrap_or_default();
-    }
-    if !down.is_empty() {
-        slave
-            .transaction("BEGIN; SET LOCAL lock_timeout = '5s'", |slave| slave.message("take the fence down", &down))?;
-    }
-    let count = before.iter().filter(|table| table.is_up).count();
-    Ok(Outcome { slave: place(&config.slave), tables: 0, before: count })
+    let count = |slave: &mut Session| -> Result<usize> {
+        Ok(fence::look(slave, &[])?.iter().filter(|table| table.is_up).count())
+    };
+    let before = count(&mut slave)?;
+    let writable = match roles.unwrap_or_else(Roles::original).epoch {
+        0 => String::new(),
+        _ => fence::read_only(&mut slave, false)?.unwrap_or_default(),
+    };
+    let notes = slave.transaction("BEGIN", |slave| {
+        let left = fence::take_down(slave, &[])?;
+        slave.message("let sessions write", &format!("SET LOCAL lock_timeout = '5s'; {writable}"))?;
+        Ok(left)
+    })?;
+    let tables = count(&mut slave)?;
+    Ok(Outcome { slave: place(&config.slave), tables, before, notes })
 }

@@ -8,6 +8,15 @@ use crate::base::names::{Side, quote_ident, quote_literal};
 use crate::server::checks;
 use crate::server::session::Session;
 use crate::server::sql;
+use std::time::{Duration, Instant};
+
+/// How long to wait for a table whose fence is to be taken down, and how long in all before the waits become short.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// SQLSTATE of a statement that was cancelled.
+const CANCELLED: &str = "57014";
 
 /// A table that has the trigger, or is to have it.
 #[derive(Clone, Debug)]
@@ -21,8 +30,18 @@ pub struct Fenced {
     /// It is one of the tables that were asked for.
     pub is_named: bool,
     is_owner: bool,
+    /// Its owner is a role that could have installed pyreplica.
+    is_trusted: bool,
     owner: String,
     arguments: Vec<String>,
+}
+
+impl Fenced {
+    /// It is one of the tables that were asked for, or another one that a role owns which is somebody: everybody may give a table of
+    /// his own the trigger, and lock it.
+    pub fn is_put_up(&self) -> bool {
+        self.is_up && (self.is_named || self.is_trusted && self.is_owner)
+    }
 }
 
 /// The tables whose changes this database logs, or has logged as a master, qualified and quoted.
@@ -41,6 +60,7 @@ pub fn look(session: &mut Session, relations: &[String]) -> Result<Vec<Fenced>> 
         is_ours: row.get("is_ours"),
         is_named: row.get("is_named"),
         is_owner: row.get("is_owner"),
+        is_trusted: row.get("is_trusted"),
         owner: row.get("owner"),
         arguments: row.get("arguments"),
     });
@@ -88,9 +108,48 @@ pub fn up(tables: &[Fenced]) -> String {
     tables.iter().filter(|table| table.is_named).map(|table| switch(&table.relation, "ENABLE")).collect()
 }
 
-/// The statements that take it down wherever it is.
+/// The statements that take it down where it was put up.
 pub fn down(tables: &[Fenced]) -> String {
-    tables.iter().filter(|table| table.is_up).map(|table| switch(&table.relation, "DISABLE")).collect()
+    tables.iter().filter(|table| table.is_put_up()).map(|table| switch(&table.relation, "DISABLE")).collect()
+}
+
+/// Takes the fence down wherever it is, in an open transaction, where nobody says which tables are replicated. A table whose owner keeps
+/// the lock must not keep the others fenced. `first` has statements that belong to a table. Returns a note for what is left.
+pub fn take_down(session: &mut Session, first: &[(String, String)]) -> Result<Vec<String>> {
+    let (own, of_others): (Vec<Fenced>, Vec<Fenced>) =
+        look(session, &[])?.into_iter().filter(|table| table.is_up).partition(|table| table.is_owner);
+    let mut statements = first.to_vec();
+    statements.extend(own.iter().map(|table| (table.relation.clone(), switch(&table.relation, "DISABLE"))));
+    let mut left: Vec<String> = of_others
+        .iter()
+        .map(|table| format!("{} is still fenced: it belongs to {}", table.relation, table.owner))
+        .collect();
+    let all: String = statements.iter().map(|(_, statement)| statement.as_str()).collect();
+    if statements.is_empty() || attempt(session, LONGEST_WAIT, &all)?.is_none() {
+        return Ok(left);
+    }
+    let since = Instant::now();
+    for (relation, statement) in statements {
+        let wait = if since.elapsed() < PATIENCE { LONGEST_WAIT } else { SHORTEST_WAIT };
+        if let Some(error) = attempt(session, wait, &statement)? {
+            left.push(format!("{relation} is still fenced, or not logged: {}", error.detail()));
+        }
+    }
+    Ok(left)
+}
+
+/// Runs statements behind a savepoint. Returns what the server has against them.
+fn attempt(session: &mut Session, wait: Duration, statements: &str) -> Result<Option<Error>> {
+    let limit = wait.as_millis();
+    let text = format!("SAVEPOINT fence; SET LOCAL lock_timeout = {limit}; {statements} RELEASE fence");
+    match session.message("take the fence down", &text) {
+        Ok(_) => Ok(None),
+        Err(error) if error.code().is_some_and(|code| code != CANCELLED) => {
+            session.message("go back", "ROLLBACK TO fence; RELEASE fence")?;
+            Ok(Some(error))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The role that the fence has to let pass: the daemon's, if it may not take the replica role. Empty otherwise.
@@ -113,14 +172,33 @@ pub fn read_only(session: &mut Session, on: bool) -> Result<Option<String>> {
     }))
 }
 
+/// The statements that somebody can run by hand to let others write to these tables again, each by itself: his session is read-only as
+/// long as the database is.
+pub fn by_hand(session: &mut Session, relations: &[String]) -> Result<Vec<String>> {
+    let in_full = |statement: String| format!("BEGIN READ WRITE; {statement} COMMIT;");
+    let mut statements: Vec<String> = relations.iter().map(|table| in_full(switch(table, "DISABLE"))).collect();
+    let row = session.query_one("look at the database", sql::IS_READ_ONLY, &[])?;
+    let (name, is_read_only): (String, bool) = (row.get(0), row.get(1));
+    if is_read_only {
+        let reset = format!("ALTER DATABASE {} RESET default_transaction_read_only;", quote_ident(&name));
+        statements.push(in_full(reset));
+    }
+    Ok(statements)
+}
+
 /// The statements that enable or disable the triggers that log, where they are not so. Those that fire for replayed changes too
 /// (ENABLE ALWAYS) stay as they are.
 pub fn switch_triggers(session: &mut Session, relations: &[String], enable: bool) -> Result<String> {
+    Ok(trigger_switches(session, relations, enable)?.into_iter().map(|(_, statement)| statement).collect())
+}
+
+/// The same, each with its table.
+pub fn trigger_switches(session: &mut Session, relations: &[String], enable: bool) -> Result<Vec<(String, String)>> {
     let (state, word) = if enable { ("O", "ENABLE") } else { ("D", "DISABLE") };
     let rows = session.query("look at the triggers", sql::TRIGGERS, &[&relations])?;
     let statements = rows.iter().filter(|row| row.get::<_, &str>("state") != state).map(|row| {
         let (relation, trigger): (&str, &str) = (row.get("relation"), row.get("trigger"));
-        format!("ALTER TABLE ONLY {relation} {word} TRIGGER {};", quote_ident(trigger))
+        (relation.to_string(), format!("ALTER TABLE ONLY {relation} {word} TRIGGER {};", quote_ident(trigger)))
     });
     Ok(statements.collect())
 }

@@ -154,6 +154,11 @@ pub const FENCE: &str = include_str!("../../sql/query/fence.sql");
 pub const OWNS_DATABASE: &str = "select datname::text, pg_has_role(datdba, 'usage') from pg_database \
      where datname = current_database()";
 
+/// The database's name, and whether its sessions are read-only unless they say otherwise.
+pub const IS_READ_ONLY: &str = "select datname::text, exists (select from pg_db_role_setting s \
+         where s.setdatabase = d.oid and s.setrole = 0 and 'default_transaction_read_only=on' = any (s.setconfig)) \
+     from pg_database d where datname = current_database()";
+
 /// The triggers of tables that log changes, and whether each is enabled.
 pub const TRIGGERS: &str = include_str!("../../sql/query/triggers.sql");
 

@@ -63,7 +63,8 @@ fn run_protect(call: &Call, control: &Control) -> Result<ExitCode> {
 fn run_unprotect(call: &Call, control: &Control) -> Result<ExitCode> {
     for_each(call, |config| {
         let outcome = protect::unprotect(config, control)?;
-        let text = format!("{} of {} can be written to again", counted(outcome.before, "table"), outcome.slave);
+        let opened = counted(outcome.before.saturating_sub(outcome.tables), "table");
+        let text = format!("{opened} of {} can be written to again", outcome.slave);
         Ok((outcome, text))
     })
 }
@@ -77,18 +78,24 @@ fn for_each(
         return Err(error);
     }
     let mut documents: Vec<Json> = Vec::new();
+    let mut has_notes = false;
     let done = loaded.configs.iter().try_for_each(|config| {
         let (outcome, text) = act(config)?;
-        documents.push(
-            json!({ "pair": config.name, "slave": outcome.slave, "tables": outcome.tables, "before": outcome.before }),
-        );
+        documents.push(json!({
+            "pair": config.name, "slave": outcome.slave, "tables": outcome.tables, "before": outcome.before,
+            "notes": outcome.notes,
+        }));
+        has_notes |= !outcome.notes.is_empty();
         if call.has("--json") {
             return Ok(());
         }
-        output::print(&format!("{}\n", shown(&format!("{}: {text}", config.name))))
+        let notes = outcome.notes.iter().map(|note| format!("note: {note}"));
+        let lines =
+            [text].into_iter().chain(notes).map(|line| format!("{}\n", shown(&format!("{}: {line}", config.name))));
+        output::print(&lines.collect::<String>())
     });
     if call.has("--json") {
         output::print_json_so_far(json!({ "pairs": documents }), done.as_ref().err())?;
     }
-    done.map(|()| ExitCode::Success)
+    done.map(|()| if has_notes { ExitCode::Warned } else { ExitCode::Success })
 }

@@ -24,16 +24,14 @@ pub(super) fn examine(
     let (Some(master), Some(slave)) = (master, slave) else { return };
     let looked = look(config, master, slave);
     let Some((on_master, on_slave, has_log)) = report.ok_or_warning(None, "fence", looked) else { return };
-    let up = names(&on_master, |table| table.is_up);
+    let up = names(&on_master, Fenced::is_put_up);
     if !up.is_empty() && roles.is_none_or(|roles| roles.state == State::Settled) {
         let text = format!("the master's tables refuse every write: {}", listed(&up));
-        let finding = report.add(Level::Failure, Some(Side::Master), "fence", text);
-        for table in &up {
-            finding.fix(format!("ALTER TABLE ONLY {table} DISABLE TRIGGER \"!replica_fence\";"));
-        }
+        let fixes = report.ok_or_warning(Some(Side::Master), "fence", fence::by_hand(master, &up));
+        report.add(Level::Failure, Some(Side::Master), "fence", text).fixes = fixes.unwrap_or_default();
     }
     let open = names(&on_slave, |table| table.is_named && !table.is_up);
-    let closed = names(&on_slave, |table| table.is_up);
+    let closed = names(&on_slave, |table| table.is_named && table.is_up);
     let protect = format!("pyreplica protect {source}");
     match (open.is_empty(), closed.is_empty()) {
         (true, false) => drop(report.add(
