@@ -334,3 +334,28 @@ fn the_fence_names_a_master_that_a_service_file_names() {
     let hint = error.as_db_error().and_then(|said| said.hint()).unwrap_or_default();
     assert_eq!(hint, format!("The master is host=127.0.0.1 port={port} dbname={}.", pair.master_db()));
 }
+
+/// docs/restore.md, "The slave is right".
+#[test]
+fn the_slave_of_a_restored_master_becomes_the_master() {
+    let mut servers = Servers::start();
+    if !servers.master.can_back_up() {
+        eprintln!("skipped: no pg_basebackup here");
+        return;
+    }
+    let pair = servers.pair();
+    pair.run("insert into t values (1, 'before')");
+    pair.once();
+    servers.master.back_up("before");
+    pair.run("insert into t values (2, 'lost on the master')");
+    pair.once();
+    servers.master.restore("before");
+    pair.run("insert into t values (3, 'lost at the end')");
+    faulty(&pair.try_once_by_file(""), &["the master does not know any more", "pyreplica failover --force"]);
+    done(&pair, "failover", "", &["--force"]);
+    session(pair.slave()).batch_execute("insert into t values (4, 'new')").unwrap();
+    faulty(&pair.verb_by_file("failback", "", &[]), &["--discard-lost"]);
+    done(&pair, "failback", "", &["--discard-lost"]);
+    goes_on(&pair, "");
+    assert_eq!(pair.on_master("select id from t order by id"), ["1", "2", "4", "9999"]);
+}

@@ -163,7 +163,8 @@ pub fn refusal(standing: Standing, master: &MasterRow, slave: Option<&SlaveRow>)
 
 /// What the operator can do without losing changes unseen.
 const APART: &str = "nothing was changed. If the master is right: stop the daemon, look at the differences with pyreplica compare, \
-     and run pyreplica repair, which makes the slave equal and sets its position. If the slave is right: make it the master";
+     and run pyreplica repair, which makes the slave equal and sets its position. If the slave is right: pyreplica \
+     failover --force makes it the master";
 
 /// Returns an error if the log may not have everything that the slave lacks.
 pub fn refuse_if_purged(
