@@ -484,6 +484,7 @@ fn a_switchover_wants_the_event_triggers_on_both_sides_and_sends_no_fence() {
     pair.once();
     let refused = pair.verb(&["switchover"]);
     assert!(refused.output.contains("event trigger"), "{}", refused.output);
+    assert!(refused.output.contains("pyreplica install --ddl"), "{}", refused.output);
     install(&pair.slave_dsn);
     pair.done(&["switchover"]);
     let there = "select count(*) from pg_trigger where tgname = '!replica_fence'";

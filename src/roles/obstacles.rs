@@ -187,6 +187,9 @@ fn lacking(master: &mut Session, slave: &mut Session) -> Result<Option<Obstacle>
             "create them there; pg_dump --schema-only of the master has the statements",
         )
         .that_may_be_left();
+        if missing.iter().any(|object| object.contains("!pyreplica_ddl_")) {
+            obstacle.help.push("those of pyreplica: pyreplica install --ddl on the slave".to_string());
+        }
         let extensions = missing.iter().filter_map(|name| name.strip_prefix("extension "));
         obstacle.help.extend(
             extensions.map(|name| format!("on the slave: CREATE EXTENSION {};", quote_ident(name.trim_matches('"')))),

@@ -95,26 +95,28 @@ pub(super) fn from_server(side: Side, operation: &str, error: &DbError) -> Error
             Some("pg_hba.conf of that server requires TLS for this role (hostssl): use sslmode=require or stricter")
         }
         "3D000" => Some("create the database there, or name another one: dbname= in the connection string"),
-        "53100" => Some("that server's disk is full: make room there; the daemon tries again"),
+        "53100" => Some("that server's disk is full: make room there; a daemon tries again by itself"),
         "53200" if operation.starts_with("prepare transaction") => Some(
             "all of that server's max_prepared_transactions are in use: commit or roll back those that nobody needs \
-             (SELECT * FROM pg_prepared_xacts), or raise the setting and restart that server; the daemon tries again",
+             (SELECT * FROM pg_prepared_xacts), or raise the setting and restart that server; a daemon tries again by itself",
         ),
         "53200" if detail.contains("shared memory") => Some(
             "one transaction needs more locks than that server has room for: raise its max_locks_per_transaction and restart it; \
-             the daemon tries again",
+             a daemon tries again by itself",
         ),
         "53300" if detail.contains("for role") => Some(
-            "end sessions of this role, or raise its limit: ALTER ROLE ... CONNECTION LIMIT ...; the daemon tries again",
+            "end sessions of this role, or raise its limit: ALTER ROLE ... CONNECTION LIMIT ...; a daemon tries again by itself",
         ),
-        "53300" => {
-            Some("end sessions on that server, or raise its max_connections and restart it; the daemon tries again")
+        "53300" => Some(
+            "end sessions on that server, or raise its max_connections and restart it; a daemon tries again by itself",
+        ),
+        "55P03" => {
+            Some("another session holds a lock there: pyreplica doctor names it; a daemon tries again by itself")
         }
-        "55P03" => Some("another session holds a lock there: pyreplica doctor names it; the daemon tries again"),
         "57P01" | "57P02" => {
             Some("the server was stopped, or somebody ended the session: is the server running again?")
         }
-        "57P03" => Some("the server is starting, stopping or recovering, see its log; the daemon tries again"),
+        "57P03" => Some("the server is starting, stopping or recovering, see its log; a daemon tries again by itself"),
         "25006" => Some("that server is a standby, which is read-only: connect to its primary"),
         "28000" => Some("there is no such role, or pg_hba.conf of that server does not let it connect from here"),
         _ => error.hint(),
