@@ -316,6 +316,30 @@ fn a_renamed_table_is_compared_repaired_and_copied_when_the_owner_of_the_log_agr
     assert_eq!(pair.on_slave("select v from ten.payroll order by id"), ["b"]);
 }
 
+/// A fence there would keep its users from writing, and triggers that log would send its rows to the tenant.
+#[test]
+fn a_renamed_table_does_not_give_the_slaves_table_of_that_name_fence_or_triggers() {
+    let tenant = Tenant::new("create table ten.t (id int primary key, v text)");
+    let pair = &tenant.pair;
+    pair.exec_both("create table public.own (id int primary key)");
+    pair.create_triggers();
+    pair.run_on_slave("create table ten.payroll (id int primary key, v text)");
+    tenant.logged_tables(&["t"]);
+    pair.once();
+    tenant.does("alter table ten.t rename to payroll");
+    let words = ["ten.payroll", "SELECT py_log_create_tg('ten', 'payroll');"];
+    let protected = pair.verb_by_file("protect", "", &[]);
+    assert_eq!(protected.code(), 8, "{}", protected.output);
+    assert_says(&protected.output, &[&["left out"], &words[..]].concat());
+    let refused = pair.verb_by_file("switchover", "", &["--leave-behind", "--dry-run"]);
+    assert_says(&refused.output, &["so they would be left behind: ten.payroll"]);
+    let refused = pair.verb_by_file("switchover", "", &[]);
+    assert_eq!(refused.code(), 3, "{}", refused.output);
+    assert_says(&refused.output, &words);
+    let triggers = "select count(*) from pg_trigger where tgrelid = 'ten.payroll'::regclass";
+    assert_eq!(pair.on_slave(triggers), ["0"]);
+}
+
 /// The log of a version without `replica_table`: its names were known, and their tables may be gone.
 #[test]
 fn the_names_in_the_log_of_an_earlier_version_are_known() {

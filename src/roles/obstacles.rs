@@ -13,6 +13,7 @@ use crate::roles::sides::Sides;
 use crate::roles::sql;
 use crate::server::connect;
 use crate::server::connect_pair::{self, BothSides};
+use crate::server::fence::Renamed;
 use crate::server::session::Session;
 use std::collections::BTreeSet;
 
@@ -56,8 +57,9 @@ pub fn before(sides: &mut Sides, config: &Config, source: &str, control: &Contro
     let BothSides { master, slave, config: directed, roles } = connect_pair::open(config, "switchover check", control);
     found.extend(failures(diagnose(&directed, source, roles.as_ref(), master, slave)));
     control.check()?;
-    let Sides { master, slave, key, .. } = sides;
+    let Sides { master, slave, key, renamed, .. } = sides;
     found.extend(left_behind(master)?);
+    found.extend(self::renamed(renamed));
     found.extend(filtered(master)?);
     found.extend(held(slave, key)?);
     found.extend(lacking(master, slave)?);
@@ -142,6 +144,20 @@ fn left_behind(master: &mut Session) -> Result<Option<Obstacle>> {
         )
         .that_may_be_left()
     }))
+}
+
+/// Their changes are not replayed, and on the slave the name may be somebody else's.
+fn renamed(tables: &[Renamed]) -> Option<Obstacle> {
+    (!tables.is_empty()).then(|| {
+        Obstacle::new(
+            format!(
+                "they had other names when their triggers were created, so they would be left behind: {}",
+                Renamed::listed(tables)
+            ),
+            Renamed::help(tables),
+        )
+        .that_may_be_left()
+    })
 }
 
 fn filtered(master: &mut Session) -> Result<Option<Obstacle>> {

@@ -4,7 +4,7 @@ use crate::base::control::Control;
 use crate::base::error::Result;
 use crate::config::settings::Config;
 use crate::server::connect_pair::{self, BothSides};
-use crate::server::fence;
+use crate::server::fence::{self, Renamed};
 use crate::server::role::{Roles, place};
 use crate::server::session::Session;
 
@@ -22,8 +22,9 @@ pub struct Outcome {
 pub fn protect(config: &Config, control: &Control) -> Result<Outcome> {
     let BothSides { master, slave, config, .. } = connect_pair::open(config, "protect", control);
     let (mut master, mut slave) = (master?, slave?);
-    let mut names = fence::replicated(&mut master)?;
+    let (mut names, mut renamed) = fence::known(&mut master)?;
     names.retain(|name| config.tables.has(name));
+    renamed.retain(|table| config.tables.has(&table.relation));
     fence::install(&mut slave)?;
     let before = fence::look(&mut slave, &names)?;
     let passes = fence::passes(&mut slave)?;
@@ -36,7 +37,15 @@ pub fn protect(config: &Config, control: &Control) -> Result<Outcome> {
     }
     let count = |tables: &[fence::Fenced]| tables.iter().filter(|table| table.is_put_up()).count();
     let after = fence::look(&mut slave, &names)?;
-    Ok(Outcome { slave: place(&config.slave), tables: count(&after), before: count(&before), notes: Vec::new() })
+    let note = |tables: &[Renamed]| {
+        format!(
+            "left out, since on the master they had other names when their triggers were created: {} ({})",
+            Renamed::listed(tables),
+            Renamed::help(tables)
+        )
+    };
+    let notes = if renamed.is_empty() { Vec::new() } else { vec![note(&renamed)] };
+    Ok(Outcome { slave: place(&config.slave), tables: count(&after), before: count(&before), notes })
 }
 
 /// Takes the fence down on the slave, so that it can be written to.

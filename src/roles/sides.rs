@@ -14,7 +14,7 @@ use crate::roles::sql;
 use crate::server::checks;
 use crate::server::connect;
 use crate::server::connect_pair::{self, BothSides};
-use crate::server::fence::{self, Fenced};
+use crate::server::fence::{self, Fenced, Renamed};
 use crate::server::role::{self, Roles, State};
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
@@ -38,6 +38,8 @@ pub struct Sides {
     pub key: String,
     /// The tables that are replicated, as the log names them.
     pub tables: Vec<String>,
+    /// Those that nothing is done with.
+    pub renamed: Vec<Renamed>,
     /// Whether the daemon may take the replica role, on the master and on the slave. Otherwise the fence lets its role pass where it
     /// replays, and the triggers that log are disabled on the slave, where replayed changes would fire them.
     pub replica_role: (bool, bool),
@@ -57,10 +59,22 @@ impl Sides {
         if master_identity == slave_identity {
             return Err(checks::same_database());
         }
-        let tables = fence::replicated(&mut master)?;
+        let (tables, renamed) = fence::known(&mut master)?;
         let replica_role = (checks::may_take_replica_role(&mut master)?, checks::may_take_replica_role(&mut slave)?);
         let key = pair_key(origin, &config.slave_field);
-        Ok(Sides { config, master, slave, roles, master_identity, slave_identity, origin, key, tables, replica_role })
+        Ok(Sides {
+            config,
+            master,
+            slave,
+            roles,
+            master_identity,
+            slave_identity,
+            origin,
+            key,
+            tables,
+            renamed,
+            replica_role,
+        })
     }
 
     /// Makes all that can be made before the lock, on both sides: the tables of both, the triggers that log on the slave, the fence
@@ -114,7 +128,7 @@ impl Sides {
 
     /// An error if tables or partitions have come since the fence was prepared: nothing would keep writers off these.
     pub fn refuse_new_tables(&mut self, prepared: &[Fenced]) -> Result<()> {
-        let names = fence::replicated(&mut self.master)?;
+        let (names, _) = fence::known(&mut self.master)?;
         let mut now = fence::look(&mut self.master, &names)?;
         now.retain(|table| table.is_named && !prepared.iter().any(|known| known.relation == table.relation));
         let Some(new) = now.first() else { return Ok(()) };

@@ -5,8 +5,9 @@
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{Side, quote_ident, quote_literal};
+use crate::base::shown::listed;
 use crate::server::checks;
-use crate::server::session::Session;
+use crate::server::session::{Row, Session};
 use crate::server::sql;
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,44 @@ impl Fenced {
 pub fn replicated(session: &mut Session) -> Result<Vec<String>> {
     let rows = session.query("look at the replicated tables", sql::WITH_TRIGGER, &[])?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// A table that had another name when its triggers were created. Its owner may give it any name, also that of somebody else's table on
+/// the slave. So its changes are not replayed, and nothing is done with the slave's table.
+pub struct Renamed {
+    pub relation: String,
+    /// Makes this name known.
+    statement: String,
+}
+
+impl Renamed {
+    pub fn listed(tables: &[Renamed]) -> String {
+        listed(&tables.iter().map(|table| table.relation.clone()).collect::<Vec<_>>())
+    }
+
+    pub fn help(tables: &[Renamed]) -> String {
+        let statements: Vec<&str> = tables.iter().map(|table| table.statement.as_str()).collect();
+        format!(
+            "if the slave's table of this name is the same table, as the owner of the log on the master: {}",
+            statements.join(" ")
+        )
+    }
+}
+
+/// The replicated tables of a master, for what is done with the slave's tables of these names; and those that were renamed.
+pub fn known(master: &mut Session) -> Result<(Vec<String>, Vec<Renamed>)> {
+    if replicated(master)?.is_empty() {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    checks::log_oid(master)?;
+    let rows = master.query("look at the replicated tables", &sql::KNOWN_BY_NAME, &[])?;
+    let (known, renamed): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.get::<_, bool>("known"));
+    let statement = |row: &Row| {
+        let [schema, name] = ["schema", "name"].map(|column| quote_literal(row.get(column)));
+        format!("SELECT py_log_create_tg({schema}, {name});")
+    };
+    let renamed = renamed.into_iter().map(|row| Renamed { relation: row.get("relation"), statement: statement(row) });
+    Ok((known.into_iter().map(|row| row.get("relation")).collect(), renamed.collect()))
 }
 
 /// The state of the fence on these tables and their partitions.

@@ -163,8 +163,13 @@ pub const IS_READ_ONLY: &str = "select datname::text, exists (select from pg_db_
 pub const TRIGGERS: &str = include_str!("../../sql/query/triggers.sql");
 
 /// The tables whose changes this database has logged as a master.
-pub const WITH_TRIGGER: &str = "select distinct format('%I.%I', n.nspname, c.relname) from pg_trigger t \
+pub const WITH_TRIGGER: &str = "select distinct format('%I.%I', n.nspname, c.relname) as relation, n.nspname::text as schema, \
+     c.relname::text as name, c.oid from pg_trigger t \
      join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace \
      where t.tgfoid in (select p.oid from pg_proc p join pg_namespace f on f.oid = p.pronamespace \
                          where (f.nspname, p.proname) in (('public', 'py_log_replica'), ('pyreplica', 'by_partition'))) \
        and t.tgtype & 1 = 1 and t.tgparentid = 0 order by 1";
+
+/// Whether their changes are replayed under the names that they have.
+pub static KNOWN_BY_NAME: LazyLock<String> =
+    LazyLock::new(|| format!("select t.*, public.py_log_knows(relation, oid) as known from ({WITH_TRIGGER}) t"));

@@ -23,8 +23,9 @@ usage:
 It creates a trigger on each replicated table of the slave, and on each
 partition, that refuses INSERT, UPDATE, DELETE and TRUNCATE with SQLSTATE 25006,
 to superusers too, and names the master. Readers and the daemon go on. Run it
-again when there are new tables or partitions: pyreplica doctor names them. The
-role must own the tables.
+again when there are new tables or partitions: pyreplica doctor names them. A
+table that was renamed on the master is left out, and named. The role must own
+the tables.
 
 options:
   --json        one document for programs

@@ -65,10 +65,11 @@ fn direction(report: &mut Diagnosis, config: &Config, roles: &Roles) {
 
 /// The fence on both sides, and whether the slave has a log.
 fn look(config: &Config, master: &mut Session, slave: &mut Session) -> Result<(Vec<Fenced>, Vec<Fenced>, bool)> {
-    let mut names = fence::replicated(master)?;
-    names.retain(|name| config.tables.has(name));
+    let (mut on_master, (mut on_slave, _)) = (fence::replicated(master)?, fence::known(master)?);
+    on_master.retain(|name| config.tables.has(name));
+    on_slave.retain(|name| config.tables.has(name));
     let has_log = slave.query_one("look for a log on the slave", &server_sql::HAS_LOG, &[])?.get(0);
-    Ok((fence::look(master, &names)?, fence::look(slave, &names)?, has_log))
+    Ok((fence::look(master, &on_master)?, fence::look(slave, &on_slave)?, has_log))
 }
 
 fn names(tables: &[Fenced], is_wanted: impl Fn(&Fenced) -> bool) -> Vec<String> {
