@@ -1,6 +1,6 @@
 //! `pyreplica repair`: the slave gets the master's rows, and never an older one than it has.
 
-use crate::harness::{Daemon, Finished, Pair, wait_until};
+use crate::harness::{Daemon, Finished, Pair, assert_says, wait_until};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[track_caller]
@@ -265,5 +265,46 @@ fn what_is_put_aside_is_left_alone() {
     pair.done(&["resume", "--table", "t"]);
     let said = pair.once();
     assert_eq!(said.count("conflict"), 0, "{}", said.output);
+    pair.assert_equal();
+}
+
+#[test]
+fn a_repair_of_a_database_by_itself_writes_nothing() {
+    let pair = Pair::new().with_a_table();
+    pair.run("insert into t values (1, 'x')");
+    pair.once();
+    let row = "select s::text from replica_slave s";
+    let before = pair.on_master(row);
+    let also = pair.master_dsn.replace("127.0.0.1", "localhost");
+    let refused = pair.verb_by_file("repair", &format!("DSN1={also}"), &[]);
+    assert_eq!(refused.code(), 3, "{}", refused.output);
+    assert_says(&refused.output, &["DSN0 and DSN1 are the same database"]);
+    assert_eq!(pair.on_master(row), before);
+}
+
+/// No daemon replays it meanwhile: the repair keeps the slave for itself.
+#[test]
+fn a_repair_that_sets_the_position_does_not_wait_for_changes_on_their_way() {
+    let pair = Pair::new().with_a_table();
+    pair.run("insert into t values (1, 'x')");
+    pair.once();
+    pair.run_on_slave("update replica_progress set token = 'another', history = 'another'");
+    let mut writer = pair.master();
+    writer.batch_execute("begin; lock table t; insert into t values (2, 'on its way')").unwrap();
+    let mut repair = pair.start_verb("repair", "", &[], &[]);
+    wait_until("the repair waits for the table", || pair.on_master(WAITING) == ["1"]);
+    writer.batch_execute("commit").unwrap();
+    assert!(repair.wait_exit().success());
+    let said = repair.log();
+    assert_says(&said, &["1 row differs and has a change on its way", "the slave's position is set"]);
+    drop(writer);
+    let others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+                     and backend_type = 'client backend'";
+    wait_until("its sessions have ended", || pair.on_master(others) == ["0"]);
+    // It looks at the table a few times, and not again and again.
+    let looks = "select coalesce(seq_scan, 0) + coalesce(idx_scan, 0) from pg_stat_user_tables where relname = 't'";
+    let looks: u32 = pair.on_master(looks).concat().parse().unwrap();
+    assert!(looks < 12, "{looks}");
+    pair.once();
     pair.assert_equal();
 }

@@ -30,8 +30,14 @@ pub struct Rejoin {
 
 impl Rejoin {
     /// Makes the current snapshot the master's position, if the daemon would refuse to replicate. Returns None
-    /// otherwise: then a repair needs no new position.
-    pub fn begin(config: &Config, master: &mut Session, slave: &mut Session) -> Result<Option<Rejoin>> {
+    /// otherwise: then a repair needs no new position. A former master needs one in any case (`is_former`): if it has an older position
+    /// from when it was the slave, the daemon would go back to that, and replay what the repair has brought.
+    pub fn begin(
+        config: &Config,
+        master: &mut Session,
+        slave: &mut Session,
+        is_former: bool,
+    ) -> Result<Option<Rejoin>> {
         let field = &config.slave_field;
         let (identity, origin) = checks::identity_and_origin(master)?;
         let key = pair_key(origin, field);
@@ -39,7 +45,7 @@ impl Rejoin {
         // If a daemon has committed a batch between the two looks, they are of two batches, and it has made sure that the servers
         // agree.
         let moves = |now: Option<MasterRow>| now.is_none_or(|now| now.position.token != there.position.token);
-        if !are_apart(master, &there, here.as_ref())? || moves(MasterRow::find(master, field)?) {
+        if !is_former && (!are_apart(master, &there, here.as_ref())? || moves(MasterRow::find(master, field)?)) {
             return Ok(None);
         }
         checks::progress_table(slave)?;

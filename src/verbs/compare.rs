@@ -187,7 +187,7 @@ fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
     let config = call.pair()?;
     let dry = call.has("--dry-run");
     let mut servers = Servers::open(&config, "repair", control, settings.pause)?;
-    let (report, rejoin) = repair_all(&config, &mut servers, &settings, dry)?;
+    let (report, rejoin) = repair_all(&config, &mut servers, &settings, dry, false)?;
     if dry && !settings.json {
         servers.clear_progress();
         output::print("COMMIT;\n")?;
@@ -210,8 +210,9 @@ fn repair_all(
     servers: &mut Servers,
     settings: &Settings,
     dry: bool,
+    is_former: bool,
 ) -> Result<(CompareReport, Option<Rejoin>)> {
-    let rejoin = if dry || !settings.tables.is_empty() { None } else { begin_rejoin(config, servers)? };
+    let rejoin = if dry || !settings.tables.is_empty() { None } else { begin_rejoin(config, servers, is_former)? };
     let outlooks = outlooks(config, servers, settings)?;
     let mut report = CompareReport::default();
     report.pair(&config.name);
@@ -251,7 +252,7 @@ pub(super) fn repair_pair(config: &Config, control: &Control, is_quiet: bool) ->
         json: is_quiet,
     };
     let mut servers = Servers::open(config, "failback", control, settings.pause)?;
-    let (report, rejoin) = repair_all(config, &mut servers, &settings, false)?;
+    let (report, rejoin) = repair_all(config, &mut servers, &settings, false, true)?;
     servers.clear_progress();
     if !is_quiet {
         output::print(&report.text())?;
@@ -265,9 +266,9 @@ pub(super) fn repair_pair(config: &Config, control: &Control, is_quiet: bool) ->
 }
 
 /// If the servers do not mean the same last batch, the repair ends with a position that both mean.
-fn begin_rejoin(config: &Config, servers: &mut Servers) -> Result<Option<Rejoin>> {
+fn begin_rejoin(config: &Config, servers: &mut Servers, is_former: bool) -> Result<Option<Rejoin>> {
     let (master, slave) = servers.sessions();
-    let rejoin = Rejoin::begin(config, master, slave)?;
+    let rejoin = Rejoin::begin(config, master, slave, is_former)?;
     if rejoin.is_some() {
         output::complain(
             "the servers do not mean the same last batch: this repair sets the slave's position at its end\n",
