@@ -4,7 +4,7 @@
 use crate::harness::switching::{
     MODES, master_of, refuses, roles, run_on, session, state, switch, switched, wait_equal,
 };
-use crate::harness::{End, OwnCluster, Pair, Server, assert_says, run, wait_until};
+use crate::harness::{End, Finished, OwnCluster, Pair, Server, assert_says, run, wait_until};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
@@ -159,6 +159,13 @@ fn an_old_master_that_is_restored_from_before_is_fenced_on_sight() {
         assert_eq!(finished.code(), 9, "{}", finished.output);
         assert_says(&finished.output, &["failback"]);
         run_on(&pair, 1, "insert into t values (5, 'the master goes on')");
+        // It is no obstacle that it has not made the batches that the other side had of it.
+        let finished = pair.verb_by_file("failback", mode, &["--discard-lost"]);
+        assert!(finished.status.success(), "{mode}: {}", finished.output);
+        switched(&pair, mode, &[]);
+        run_on(&pair, 0, "insert into t values (6, 'on the old one again')");
+        pair.once_with(mode);
+        wait_equal(&pair);
     }
 }
 
@@ -298,6 +305,56 @@ fn a_field_that_a_slave_of_the_slave_uses_is_refused() {
         &["the slave has a slave of its own with SLAVE_FIELD=replicated", "py_log_add_slave"],
     );
     assert_eq!(state(&pair), before);
+    run_what_it_says(&pair, &finished);
+    switched(&pair, "", &[]);
+}
+
+/// The statement of a hint that ends the use of the field on the slave.
+#[track_caller]
+fn run_what_it_says(pair: &Pair, finished: &Finished) {
+    let (_, update) = finished.output.split_once("on the slave: ").expect("a statement");
+    let (update, _) = update.split_once(';').unwrap();
+    pair.run_on_slave(update);
+}
+
+#[test]
+fn one_of_two_masters_does_not_become_a_slave() {
+    let pair = pair("");
+    let installed = run(&pair.dir().join("install.log"), &["install", &pair.slave_dsn], &[]);
+    assert!(installed.status.success(), "{}", installed.output);
+    pair.run_on_slave("insert into t values (1, 'the other way')");
+    pair.once_with(&format!("DSN0={}\nDSN1={}", pair.slave_dsn, pair.master_dsn));
+    let before = state(&pair);
+    let finished = switch(&pair, "", &[]);
+    assert_eq!(finished.code(), 5, "{}", finished.output);
+    assert_says(&finished.output, &["it is a master too: another pair with SLAVE_FIELD=replicated has replicated"]);
+    assert_eq!(state(&pair), before);
+    run_what_it_says(&pair, &finished);
+    switched(&pair, "", &[]);
+}
+
+/// As a dump or pg_upgrade moves it: it has the same rows and is another database.
+#[test]
+fn a_master_that_is_moved_after_an_exchange_gives_its_role_back() {
+    let pair = pair("");
+    switched(&pair, "", &[]);
+    pair.once();
+    let (db, mut admin) = (pair.slave_db(), pair.slave_server().connect("postgres"));
+    for sql in [
+        format!("create database \"{db} moved\" template \"{db}\""),
+        format!("drop database \"{db}\""),
+        format!("alter database \"{db} moved\" rename to \"{db}\""),
+    ] {
+        wait_until("no session is in the way", || admin.batch_execute(&sql).is_ok());
+    }
+    for new in [0, 1] {
+        run_on(&pair, 1 - new, "insert into t select max(id) + 1, 'new' from t");
+        pair.once();
+        switched(&pair, "", &[]);
+        assert_eq!([roles(&mut pair.master()).len(), roles(&mut pair.slave()).len()], [1, 1]);
+    }
+    pair.once();
+    wait_equal(&pair);
 }
 
 #[test]

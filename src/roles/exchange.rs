@@ -237,6 +237,7 @@ impl Exchange<'_> {
         if !statements.is_empty() {
             slave.message("take the fence down", &statements)?;
         }
+        slave.execute("forget former databases", sql::FORGET_PEERS, &[field, &pair, master_identity])?;
         slave.execute(
             "note the role",
             pair_sql::SET_ROLE,
@@ -280,6 +281,7 @@ impl Exchange<'_> {
             statements += &fence::switch_triggers(master, tables, false)?;
         }
         master.message("put up the fence", &statements)?;
+        master.execute("forget former databases", sql::FORGET_PEERS, &[field, &pair, slave_identity])?;
         master.execute(
             "note the role",
             pair_sql::SET_ROLE,

@@ -175,16 +175,43 @@ impl Sides {
             return Ok(());
         }
         let field = &self.config.slave_field;
-        let rows = self.slave.query("look at the slaves", sql::OTHER_USE, &[field, &self.master_identity])?;
+        // Before an exchange of roles, this pair's master was never the slave's slave. After one it may have been moved: then the slave's
+        // rows still name the database that it was.
+        let mut own = Vec::new();
+        if self.roles.epoch > 0 {
+            let said = role::said(&mut self.slave, field)?;
+            own.extend(
+                said.rows.into_iter().filter(|row| Some(&row.pair) == self.roles.pair.as_ref()).map(|row| row.peer),
+            );
+            own.push(self.master_identity.clone());
+        }
+        let rows = self.slave.query("look at the slaves", sql::OTHER_USE, &[field, &own])?;
         let Some(row) = rows.first() else { return Ok(()) };
+        let database = row.get::<_, Option<&str>>(0);
+        let refuse = |detail: String, hint: String| {
+            Err(Error::new(Kind::Setup, Some(Side::Slave), "exchange the roles", detail).with_hint(hint))
+        };
+        let (name, forget) = (quote_literal(field), "UPDATE replica_slave SET token = NULL WHERE field =");
+        if database == Some(&self.master_identity) {
+            return refuse(
+                format!(
+                    "it is a master too: another pair with SLAVE_FIELD={field} has replicated from it to this master"
+                ),
+                format!(
+                    "an exchange of roles is for a pair with one master. If that pair is no more, on the slave: {forget} {name};"
+                ),
+            );
+        }
         let detail = format!(
             "the slave has a slave of its own with SLAVE_FIELD={field} (database {})",
-            row.get::<_, Option<&str>>(0).unwrap_or("unknown")
+            database.unwrap_or("unknown")
         );
-        Err(Error::new(Kind::Setup, Some(Side::Slave), "exchange the roles", detail).with_hint(format!(
-            "this pair needs a column of its own in both logs: SELECT py_log_add_slave('...') on the master, and SLAVE_FIELD in \
-             the config file. If that slave is gone: SELECT py_log_remove_slave({});",
-            quote_literal(field)
-        )))
+        refuse(
+            detail,
+            format!(
+                "this pair needs a column of its own in both logs: SELECT py_log_add_slave('...') on the master, and SLAVE_FIELD in \
+                 the config file. If that slave is gone, on the slave: {forget} {name};"
+            ),
+        )
     }
 }

@@ -48,9 +48,9 @@ pub static OBJECTS: LazyLock<String> = LazyLock::new(|| with_own(include_str!(".
 pub const OTHER_SLAVES: &str = "select field::text, token, slave, batch from public.replica_slave \
      where field <> $1::text::name and token is not null order by field";
 
-/// A slave of another database that has this field already.
+/// What replicates from this database by this field already, apart from these databases ($2).
 pub const OTHER_USE: &str = "select slave from public.replica_slave \
-     where field = $1::text::name and token is not null and slave is distinct from $2";
+     where field = $1::text::name and token is not null and (slave = any ($2)) is not true";
 
 pub const ADD_SLAVE: &str = "select public.py_log_add_slave($1::text)";
 
@@ -78,6 +78,11 @@ pub const HISTORY: &str = "select history from public.replica_slave where field 
 pub const MOVED: &str = "insert into public.replica_role (field, peer, pair, role, epoch, peer_at, token) \
      values ($1::text::name, $2, $3, 'moved', $4, $5, $6) on conflict (field, peer) do update set pair = excluded.pair, \
      role = excluded.role, epoch = excluded.epoch, peer_at = excluded.peer_at, token = excluded.token, since = now()";
+
+/// The pair's other database is another one since: its rows about the former ones go, or nobody could tell this one's role while the other
+/// cannot be reached.
+pub const FORGET_PEERS: &str =
+    "delete from public.replica_role where field = $1::text::name and pair = $2 and peer <> $3";
 
 /// This database is the master of this slave again.
 pub const NOT_MOVED: &str = "delete from public.replica_role where field = $1::text::name and role = 'moved'";

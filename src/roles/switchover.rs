@@ -109,7 +109,7 @@ pub fn run(
     refuse(found, options, &mut outcome)?;
     catch_up(&mut sides, &taken, options, control, report)?;
     let tables = sides.prepare(&taken, options.wait, control, report)?;
-    let found = obstacles::after(&mut sides, config, source, is_half_done, control)?;
+    let found = obstacles::after(&mut sides, config, source, control)?;
     refuse(found, options, &mut outcome)?;
     if options.verify {
         report("comparing all tables")?;
