@@ -97,6 +97,13 @@ impl MasterRow {
         state_in_life(&self.state(), &self.life)
     }
 
+    /// The same in the life that wrote this row, if the server has been started anew since, on the same timeline.
+    pub fn state_in_former_life(&self) -> Option<String> {
+        let timeline = |life: &str| life.split(' ').next().map(str::to_string);
+        let known = self.known_life.as_ref().filter(|known| timeline(known) == timeline(&self.life))?;
+        Some(state_in_life(&self.state(), known))
+    }
+
     /// The last batch that the master has of this history, which may be the present one or a former one.
     pub fn has_up_to(&self, history: &str) -> Option<BatchNumber> {
         if self.history.as_deref() == Some(history) {

@@ -86,6 +86,11 @@ impl SlaveRow {
         self.former.as_ref().is_some_and(|former| *former == master.state() || *former == master.state_in_life())
     }
 
+    /// The same of a master that has been started anew since. Whether it was restored meanwhile, its log has to tell.
+    pub fn is_built_on_former_life(&self, master: &MasterRow) -> bool {
+        self.former.is_some() && self.former == master.state_in_former_life()
+    }
+
     pub fn position(&self) -> Result<Position> {
         Position::decode(self.batch, self.token.clone(), &self.position).ok_or_else(|| {
             Error::new(Kind::Internal, Some(Side::Slave), "read the progress", "replica_progress.position is damaged")

@@ -23,7 +23,7 @@ use crate::roles::sql;
 use crate::server::checks;
 use crate::server::connect_pair::{self, BothSides};
 use crate::server::role::{self, Role, RoleRow, Roles, Said, State, place};
-use crate::server::session::Session;
+use crate::server::session::{Session, ToSql};
 use std::io::Write;
 
 /// A pair after a failover: the master of today, and the former one, which is fenced.
@@ -91,7 +91,7 @@ impl Failback {
             return Ok(());
         }
         let field = self.config.slave_field.clone();
-        let (_, origin) = checks::identity_and_origin(&mut self.former)?;
+        let (identity, origin) = checks::identity_and_origin(&mut self.former)?;
         let family = GidFamily::new(&self.config.name, &field, origin);
         let key = pair_key(origin, &field);
         let Some(row) = MasterRow::find(&mut self.former, &field)? else { return Ok(()) };
@@ -108,8 +108,8 @@ impl Failback {
         }
         let row = MasterRow::read(&mut self.former, &field)?;
         self.standing = standing(&row, slave.as_ref());
-        if let (Standing::CommittedOnSlave, Some(slave)) = (self.standing, &slave) {
-            let (identity, _) = checks::identity_and_origin(&mut self.former)?;
+        let Some(slave) = slave else { return Ok(()) };
+        if self.standing == Standing::CommittedOnSlave || shows_batch(&mut self.former, &identity, &row, &slave)? {
             let position = slave.position()?;
             let noted = backlog_sql::Noted {
                 field: &field,
@@ -125,7 +125,7 @@ impl Failback {
         Ok(())
     }
 
-    /// Whether the former master's log shows exactly what the master of today lacks. It does not if one of the two was restored.
+    /// Whether the former master's log shows exactly what the master of today lacks.
     pub fn knows_lost(&self) -> bool {
         self.standing == Standing::Agreed
     }
@@ -210,4 +210,17 @@ impl Failback {
     pub fn epoch(&self) -> i64 {
         self.roles.epoch
     }
+}
+
+/// The former master died before it had its half of the slave's last batch, and was started again: everything in the batch is in its log.
+/// Not so if it was restored from before the batch.
+fn shows_batch(former: &mut Session, identity: &str, row: &MasterRow, slave: &SlaveRow) -> Result<bool> {
+    if !slave.is_built_on_former_life(row) || slave.identity.as_deref() != Some(identity) {
+        return Ok(false);
+    }
+    let Position { base, current, last, highest, floor, .. } = slave.position()?;
+    let [base, current] = [base, current].map(|snapshot| snapshot.map(|snapshot| snapshot.to_string()));
+    let last = last.map(|last| last.0);
+    let parameters: [&(dyn ToSql + Sync); 6] = [&base, &current, &last, &highest.0, &floor.0, &slave.ts];
+    Ok(former.query_one("look for the slave's last batch", sql::SHOWS_BATCH, &parameters)?.get(0))
 }

@@ -91,6 +91,9 @@ pub fn lost(field: &str) -> String {
     own(field, include_str!("../../sql/query/roles/lost.sql"))
 }
 
+/// Whether the log has all that the slave's last batch has.
+pub const SHOWS_BATCH: &str = include_str!("../../sql/query/roles/shows_batch.sql");
+
 pub const LAST_VALUES: &str = include_str!("../../sql/query/roles/last_values.sql");
 
 /// Moves a sequence on: $1 the sequence, $2 the outermost value of its column, $3 how many numbers to leave out, unless its end is

@@ -160,8 +160,8 @@ fn run_failback(call: &Call, control: &Control) -> Result<ExitCode> {
         if lost.is_none() {
             let detail = "the two databases do not mean the same last batch, so it is not known which changes are lost";
             return Err(Error::new(Kind::Apart, Some(Side::Slave), "find the lost changes", detail).with_hint(
-                "one of them was restored. pyreplica compare shows how they differ; --discard-lost makes the former master \
-                 equal to the master of today",
+                "one of them was restored, or the former master's log does not tell any more. pyreplica compare shows how they differ; \
+                 --discard-lost makes the former master equal to the master of today",
             ));
         }
         if let Some(path) = call.path("--keep-lost") {
