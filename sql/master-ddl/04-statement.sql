@@ -87,7 +87,7 @@ as $ddl_dropping$
                    case when o ->> 'kind' in ('trigger', 'policy', 'rule', 'cast', 'operator class', 'operator family', 'conversion')
                           or o ->> 'kind' like 'text search%' then n end as single
               from jsonb_array_elements(objects) with ordinality u (o, n)) x
-     group by kind, single order by min(n)
+     group by kind, single order by kind = 'schema', min(n)
 $ddl_dropping$;
 
 -- The shape of an object, as parts that can be compared with those of the slave's object. sql/query/shape.sql has the text.
