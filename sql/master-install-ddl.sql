@@ -610,8 +610,11 @@ select nullif(case a.classid
   from pg_get_object_address($1::text, $2::text[], $3::text[]) a
 $ddl_shape$;
 
+-- An earlier version had this.
+drop function if exists pyreplica.ddl_write(text, text, oid, oid);
+
 -- Writes a row of the log. With an origin no signal is sent: a transaction with a NOTIFY cannot be prepared.
-create or replace function pyreplica.ddl_write(statement text, origin text, catalog oid, object oid) returns void language plpgsql
+create or replace function pyreplica.ddl_write(statement text, origin text, tag text, catalog oid, object oid) returns void language plpgsql
     set search_path = pg_catalog, pg_temp
 as $ddl_write$
 declare
@@ -625,7 +628,8 @@ begin
             catalog := 'pg_type'::regclass;
         end if;
         address := pg_identify_object_as_address(catalog, object, 0);
-        told := ('type'::text operator(pyreplica.~>) address.type) operator(pyreplica.||)
+        told := ('tag'::text operator(pyreplica.~>) tag) operator(pyreplica.||)
+                ('type'::text operator(pyreplica.~>) address.type) operator(pyreplica.||)
                 ('names'::text operator(pyreplica.~>) address.object_names::text) operator(pyreplica.||)
                 ('arguments'::text operator(pyreplica.~>) address.object_args::text) operator(pyreplica.||)
                 ('shape'::text operator(pyreplica.~>)
@@ -653,7 +657,7 @@ as $ddl_tell$
 begin
     raise warning '%', message using hint = coalesce(advice, 'docs/ddl.md says why.');
     if is_remark then
-        perform pyreplica.ddl_write('-- pyreplica: ' || left(regexp_replace(message, '[[:cntrl:]]', ' ', 'g'), 1000), origin, null, null);
+        perform pyreplica.ddl_write('-- pyreplica: ' || left(regexp_replace(message, '[[:cntrl:]]', ' ', 'g'), 1000), origin, null, null, null);
     end if;
 end
 $ddl_tell$;
@@ -1105,7 +1109,7 @@ begin
         end if;
         for line in select pyreplica.ddl_dropping(objects, coalesce(words.skeleton ~* '\mcascade\s*$', (main ->> 'cascades')::boolean)) loop
             if coalesce(origin, '') = '' or hands_on then
-                perform pyreplica.ddl_write('SET LOCAL search_path TO pg_catalog; ' || line, origin, null, null);
+                perform pyreplica.ddl_write('SET LOCAL search_path TO pg_catalog; ' || line, origin, tag, null, null);
             end if;
         end loop;
         return;
@@ -1155,7 +1159,7 @@ begin
     end if;
     perform pyreplica.ddl_keep_writers_off(tag, (main ->> 'oid')::oid);
     if coalesce(origin, '') = '' or hands_on then
-        perform pyreplica.ddl_write(statement, origin, (main ->> 'catalog')::oid, (main ->> 'oid')::oid);
+        perform pyreplica.ddl_write(statement, origin, tag, (main ->> 'catalog')::oid, (main ->> 'oid')::oid);
     end if;
     if tag like 'CREATE %' then
         -- It may have replaced what was absent.

@@ -249,7 +249,7 @@ as $own$
                'pyreplica.ddl_fits(text, text)', 'pyreplica.ddl_top(text, text, boolean)', 'pyreplica.ddl_place(text)',
                'pyreplica.ddl_pass(text, text)', 'pyreplica.ddl_needs_text(text)', 'pyreplica.ddl_context()', 'pyreplica.ddl_text(text, text)',
                'pyreplica.ddl_alone(text, text)', 'pyreplica.ddl_settings(text, name[])', 'pyreplica.ddl_from_catalog(text, oid, oid, boolean)',
-               'pyreplica.ddl_dropping(jsonb, boolean)', 'pyreplica.ddl_shape(text, text[], text[])', 'pyreplica.ddl_write(text, text, oid, oid)',
+               'pyreplica.ddl_dropping(jsonb, boolean)', 'pyreplica.ddl_shape(text, text[], text[])', 'pyreplica.ddl_write(text, text, text, oid, oid)',
                'pyreplica.ddl_tell(text, text, text, boolean)', 'pyreplica.ddl_is_logged(oid)', 'pyreplica.ddl_has_special(oid)',
                'pyreplica.ddl_log_rows(oid, oid, text[], text)', 'pyreplica.ddl_capture(oid, text, boolean)',
                'pyreplica.ddl_is_new(oid, text, boolean)', 'pyreplica.ddl_altered(oid, text, text, name[], text, boolean)',

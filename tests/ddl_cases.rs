@@ -453,13 +453,13 @@ fn a_schema_is_renamed_while_others_write_in_it() {
 #[test]
 fn what_goes_wrong_breaks_no_change_of_the_application_unless_told_so() {
     let pair = pair();
-    pair.run("alter function pyreplica.ddl_write(text, text, oid, oid) rename to ddl_written");
+    pair.run("alter function pyreplica.ddl_write(text, text, text, oid, oid) rename to ddl_written");
     pair.run("create table t (id int primary key); create table u (id int primary key)");
     assert_eq!(pair.on_master("select to_regclass('t') is null or to_regclass('u') is null"), ["f"]);
     pair.run("update py_log_ddl_setting set value = 'raise' where name = 'on_error'");
     let error = pair.master().batch_execute("create table v (id int primary key)").expect_err("refused");
     assert_says(&format!("{error:?}"), &["ddl_write"]);
-    pair.run("alter function pyreplica.ddl_written(text, text, oid, oid) rename to ddl_write");
+    pair.run("alter function pyreplica.ddl_written(text, text, text, oid, oid) rename to ddl_write");
     pair.run("create function f() returns void language sql as 'create table w (id int primary key)'");
     let error = pair.master().batch_execute("select f()").expect_err("refused");
     assert_says(&format!("{error:?}"), &["its text is not known for certain"]);

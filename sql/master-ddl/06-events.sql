@@ -111,7 +111,7 @@ begin
         end if;
         for line in select pyreplica.ddl_dropping(objects, coalesce(words.skeleton ~* '\mcascade\s*$', (main ->> 'cascades')::boolean)) loop
             if coalesce(origin, '') = '' or hands_on then
-                perform pyreplica.ddl_write('SET LOCAL search_path TO pg_catalog; ' || line, origin, null, null);
+                perform pyreplica.ddl_write('SET LOCAL search_path TO pg_catalog; ' || line, origin, tag, null, null);
             end if;
         end loop;
         return;
@@ -161,7 +161,7 @@ begin
     end if;
     perform pyreplica.ddl_keep_writers_off(tag, (main ->> 'oid')::oid);
     if coalesce(origin, '') = '' or hands_on then
-        perform pyreplica.ddl_write(statement, origin, (main ->> 'catalog')::oid, (main ->> 'oid')::oid);
+        perform pyreplica.ddl_write(statement, origin, tag, (main ->> 'catalog')::oid, (main ->> 'oid')::oid);
     end if;
     if tag like 'CREATE %' then
         -- It may have replaced what was absent.
