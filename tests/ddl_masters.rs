@@ -467,7 +467,7 @@ fn what_a_stranger_has_made_on_the_slave_is_not_taken_for_the_masters() {
     pair.run("create table salary (id int primary key, amount int); insert into salary values (1, 5000)");
     assert_says(
         &refusal(pair),
-        &["relation \"salary\" already exists", &format!("Role {role} has made it there, which is not trusted")],
+        &["relation \"salary\" already exists", &format!("It belongs to role {role} there, which is not trusted")],
     );
     assert_eq!(pair.on_slave("select count(*) from salary"), ["0"]);
     pair.run_on_slave("alter table salary owner to current_user");
@@ -488,6 +488,17 @@ fn what_a_stranger_has_made_on_the_slave_is_not_taken_for_the_masters() {
         pair.run_on_slave(drop);
         pair.once();
     }
+}
+
+/// Whatever fails in the event triggers: a remark reaches all slaves, and what he has made is still known to be absent.
+#[test]
+fn an_error_hides_nothing_that_a_tenant_does() {
+    let tenant = Tenant::new();
+    tenant.pair.run("alter function pyreplica.ddl_travels(text, text, oid, boolean) rename to gone");
+    tenant.does(&format!("set pyreplica.origin = '{}'; create table ten.t (id int primary key)", tenant.pair.name));
+    assert_says(&tenant.logged().concat(), &["-- pyreplica: CREATE TABLE does not travel to the slaves"]);
+    assert_eq!(tenant.pair.on_master("select count(*) from replica_log where origin <> ''"), ["0"]);
+    assert_eq!(tenant.pair.on_master("select count(*) from py_log_ddl_absent where object = 'ten.t'::regclass"), ["1"]);
 }
 
 /// A role that is trusted has used a tenant's type: his checks would run where the rows are replayed.

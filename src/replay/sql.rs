@@ -73,9 +73,9 @@ pub static HAS_SHAPE: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// What a role that is not trusted is asked for.
-pub const GIVE_IT_UP: &str =
-    "Drop it on the slave, or give it to the daemon's role (ALTER ... OWNER TO) if its owner is to be trusted with it.";
+/// What to do about an object of somebody who is not trusted.
+pub const TAKE_IT_AWAY: &str = "Drop it on the slave; or look at what it has of its owner's, such as triggers and checks, and give it to the \
+     daemon's role: ALTER ... OWNER TO.";
 
 /// Fails if a statement has left an object to a stranger: CREATE OR REPLACE and IF NOT EXISTS change no owner. The arguments are
 /// those of `STRANGER`.
@@ -86,7 +86,7 @@ pub fn refuse_stranger(arguments: [Option<&str>; 4]) -> String {
          if stranger is not null then raise exception '% % belongs to role % on the slave', {kind}, \
          array_to_string({names}::text[], '.'), stranger using errcode = 'insufficient_privilege', hint = {}; end if; end",
         quote_literal(STRANGER),
-        quote_literal(GIVE_IT_UP)
+        quote_literal(TAKE_IT_AWAY)
     );
     format!("{DAEMON_PATH} DO {};", quote_literal(&body))
 }

@@ -61,7 +61,7 @@ impl Replayer {
                 Found::Other => return Err(self.rejected(change, error)),
                 Found::OfStranger(role) => {
                     let hint =
-                        format!("Role {role} has made it there, which is not trusted with it. {}", sql::GIVE_IT_UP);
+                        format!("It belongs to role {role} there, which is not trusted with it. {}", sql::TAKE_IT_AWAY);
                     return Err(self.rejected(change, error.with_hint(hint)));
                 }
                 Found::Same => {}
