@@ -20,7 +20,7 @@ set local search_path = pg_catalog, pg_temp;
 set local quote_all_identifiers = off;
 
 -- While this script runs, no earlier version of it logs what it does.
-drop event trigger if exists "!pyreplica_ddl_0_script", "!pyreplica_ddl_1_who", "!pyreplica_ddl_2_drop", "!pyreplica_ddl_3_end", "!pyreplica_ddl_1_who_drops";
+drop event trigger if exists "!pyreplica_ddl_0_script", "!pyreplica_ddl_0_drop", "!pyreplica_ddl_1_who", "!pyreplica_ddl_2_drop", "!pyreplica_ddl_3_end", "!pyreplica_ddl_1_who_drops";
 
 do $check$
 begin
@@ -667,19 +667,59 @@ $ddl_tell$;
 -- Installs what remembers which objects did not travel when they were made or renamed. On a slave their names are free, or are those of
 -- something else: a DROP of them must not arrive there.
 
+-- Whether nothing that a role makes travels.
+create or replace function pyreplica.ddl_is_stranger(role oid) returns boolean language sql stable set search_path = pg_catalog, pg_temp
+as $ddl_is_stranger$
+    select not pyreplica.is_trusted(r.oid) and not exists (select from public.py_log_ddl f where f.travels and r.rolname like f.role)
+      from pg_roles r where r.oid = role
+$ddl_is_stranger$;
+
 do $install$
 begin
     if current_setting('pyreplica.ddl_is_first')::boolean then
         -- From before nobody knows. ALTER of what belongs to such roles does not travel either.
         insert into public.py_log_ddl_absent
-        select distinct d.classid, d.objid
-          from pg_shdepend d join pg_roles r on d.refclassid = 'pg_authid'::regclass and d.refobjid = r.oid
+        select distinct d.classid, d.objid from pg_shdepend d
          where d.dbid = (select oid from pg_database where datname = current_database()) and d.deptype = 'o' and d.objsubid = 0
-           and not exists (select from public.py_log_ddl f where f.travels and r.rolname like f.role)
-           and not pyreplica.is_trusted(r.oid);
+           and d.classid <> 'pg_largeobject'::regclass
+           and d.refclassid = 'pg_authid'::regclass
+           and d.refobjid in (select oid from (select oid from pg_roles offset 0) r where pyreplica.ddl_is_stranger(oid));
     end if;
 end
 $install$;
+
+-- Fires before a DROP of tables and the like. EXPLAIN ANALYZE CREATE TABLE AS and REINDEX CONCURRENTLY make new ones, and no event trigger
+-- fires for them. So this notes what belongs to strangers and is not known to have travelled; afterwards nobody knows the owner.
+create or replace function pyreplica.ddl_drop() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
+    set quote_all_identifiers = off
+as $ddl_drop$
+declare
+    strangers oid[];
+    context text;
+begin
+    get diagnostics context = pg_context;
+    -- What a stranger drops does not travel. In a function it may be somebody else who does.
+    if context !~ '\n' and pyreplica.ddl_is_stranger(
+        to_regrole(quote_ident(coalesce(nullif(current_setting('role'), 'none'), session_user)))::oid) then
+        return;
+    end if;
+    -- OFFSET keeps the planner from asking for each row of pg_class.
+    strangers := array(select relowner from (select distinct relowner from pg_class offset 0) o where pyreplica.ddl_is_stranger(relowner));
+    if strangers = '{}' then
+        return;
+    end if;
+    insert into public.py_log_ddl_absent
+    select 'pg_class'::regclass, unnest(array_prepend(c.oid, array(select i.indexrelid from pg_index i where i.indrelid = c.oid)))
+      from pg_class c
+      join pg_class r on r.oid = case when c.relispartition then pg_partition_root(c.oid) else c.oid end
+      join pg_namespace n on n.oid = r.relnamespace
+      -- As pyreplica.ddl_is_agreed says it for one.
+      left join public.replica_table k on k.relation::oid = r.oid and k.name = format('%I.%I', n.nspname, r.relname)
+     where c.relowner = any (strangers) and c.relkind in ('r', 'p', 'm') and c.relpersistence <> 't' and k.name is null
+       and not exists (select from public.py_log_ddl_table t where t.relation = c.oid)
+    on conflict do nothing;
+end
+$ddl_drop$;
 
 -- Fires before a statement that may run the script of an extension. In a setting, anybody could write that note.
 create or replace function pyreplica.ddl_script() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
@@ -1305,11 +1345,14 @@ $owner$;
 -- They fire for replayed changes too: a table that a daemon creates needs its triggers, if this database is a master.
 create event trigger "!pyreplica_ddl_0_script" on ddl_command_start when tag in ('CREATE EXTENSION', 'ALTER EXTENSION')
     execute function pyreplica.ddl_script();
+create event trigger "!pyreplica_ddl_0_drop" on ddl_command_start when tag in ('DROP TABLE', 'DROP MATERIALIZED VIEW', 'DROP INDEX', 'DROP OWNED')
+    execute function pyreplica.ddl_drop();
 create event trigger "!pyreplica_ddl_1_who" on ddl_command_end execute function pyreplica.ddl_who();
 create event trigger "!pyreplica_ddl_1_who_drops" on sql_drop execute function pyreplica.ddl_who();
 create event trigger "!pyreplica_ddl_2_drop" on sql_drop execute function pyreplica.ddl_end();
 create event trigger "!pyreplica_ddl_3_end" on ddl_command_end execute function pyreplica.ddl_end();
 alter event trigger "!pyreplica_ddl_0_script" enable always;
+alter event trigger "!pyreplica_ddl_0_drop" enable always;
 alter event trigger "!pyreplica_ddl_1_who" enable always;
 alter event trigger "!pyreplica_ddl_1_who_drops" enable always;
 alter event trigger "!pyreplica_ddl_2_drop" enable always;

@@ -409,14 +409,16 @@ fn what_a_tenant_has_named_is_not_dropped_on_the_slave() {
     pair.run_on_slave(&format!("{names}; create table public.i (x int); create index by_x on public.i (x); create view public.late as select 1 as a"));
     tenant.does("create table public.a (); create function public.f() returns int language sql as 'select 1'; create table public.j (x int); create index by_x on public.j (x)");
     tenant.does("alter table given rename to b; alter type given_t rename to c; alter schema given_s rename to s; create view public.late as select 1 as a");
-    pair.run("drop table a, b; drop table s.t; drop index by_x; drop type c; drop schema s cascade; drop function f()");
+    tenant.does("explain analyze create table public.d as select 1 as a");
+    pair.run_on_slave("create table public.d (x int)");
+    pair.run("drop table a, b, d; drop table s.t; drop index by_x; drop type c; drop schema s cascade; drop function f()");
     // Whoever names it is trusted, and it travels.
     pair.run("create or replace view late as select 1 as a; drop view late; create table mine (id int primary key)");
     pair.run(&format!("alter table mine owner to {role}; drop table mine; drop owned by {role}"));
     assert_eq!(tenant.logged().iter().filter(|line| line.contains("; DROP ")).count(), 2, "{:#?}", tenant.logged());
     pair.once();
-    let left = "select count(*) from unnest('{a,b,s.t,by_x,c}'::text[]) n where to_regclass(n) is not null or to_regtype(n) is not null";
-    assert_eq!(pair.on_slave(left), ["5"]);
+    let left = "select count(*) from unnest('{a,b,s.t,by_x,c,d}'::text[]) n where to_regclass(n) is not null or to_regtype(n) is not null";
+    assert_eq!(pair.on_slave(left), ["6"]);
     assert_eq!(pair.on_slave("select to_regprocedure('f()') is not null and to_regclass('late') is null"), ["t"]);
     assert_eq!(pair.on_master("select count(*) from py_log_ddl_absent a where catalog = 'pg_class'::regclass and not exists (select from pg_class where oid = a.object)"), ["0"]);
 }

@@ -18,7 +18,7 @@ set local search_path = pg_catalog, pg_temp;
 set local quote_all_identifiers = off;
 
 -- While this script runs, no earlier version of it logs what it does.
-drop event trigger if exists "!pyreplica_ddl_0_script", "!pyreplica_ddl_1_who", "!pyreplica_ddl_2_drop", "!pyreplica_ddl_3_end", "!pyreplica_ddl_1_who_drops";
+drop event trigger if exists "!pyreplica_ddl_0_script", "!pyreplica_ddl_0_drop", "!pyreplica_ddl_1_who", "!pyreplica_ddl_2_drop", "!pyreplica_ddl_3_end", "!pyreplica_ddl_1_who_drops";
 
 do $check$
 begin

@@ -134,11 +134,14 @@ $owner$;
 -- They fire for replayed changes too: a table that a daemon creates needs its triggers, if this database is a master.
 create event trigger "!pyreplica_ddl_0_script" on ddl_command_start when tag in ('CREATE EXTENSION', 'ALTER EXTENSION')
     execute function pyreplica.ddl_script();
+create event trigger "!pyreplica_ddl_0_drop" on ddl_command_start when tag in ('DROP TABLE', 'DROP MATERIALIZED VIEW', 'DROP INDEX', 'DROP OWNED')
+    execute function pyreplica.ddl_drop();
 create event trigger "!pyreplica_ddl_1_who" on ddl_command_end execute function pyreplica.ddl_who();
 create event trigger "!pyreplica_ddl_1_who_drops" on sql_drop execute function pyreplica.ddl_who();
 create event trigger "!pyreplica_ddl_2_drop" on sql_drop execute function pyreplica.ddl_end();
 create event trigger "!pyreplica_ddl_3_end" on ddl_command_end execute function pyreplica.ddl_end();
 alter event trigger "!pyreplica_ddl_0_script" enable always;
+alter event trigger "!pyreplica_ddl_0_drop" enable always;
 alter event trigger "!pyreplica_ddl_1_who" enable always;
 alter event trigger "!pyreplica_ddl_1_who_drops" enable always;
 alter event trigger "!pyreplica_ddl_2_drop" enable always;

@@ -83,7 +83,7 @@ as $own$
                'pyreplica.ddl_handle(text, text, text, json)', 'pyreplica.ddl_made(text)', 'pyreplica.ddl_dropped(text)',
                'pyreplica.ddl_after(text, jsonb, text, text, name[], text, boolean)', 'pyreplica.ddl_end()', 'pyreplica.ddl_raises()',
                'pyreplica.ddl_failed(text, text, text)', 'pyreplica.ddl_origin()', 'pyreplica.ddl_identifies(oid)',
-               'pyreplica.ddl_script()', 'pyreplica.ddl_script_ends()', 'pyreplica.ddl_is_script()', 'pyreplica.ddl_is_agreed(oid, text)', 'pyreplica.ddl_leave_out(jsonb)', 'pyreplica.ddl_note(text, text, oid)',
+               'pyreplica.ddl_is_stranger(oid)', 'pyreplica.ddl_drop()', 'pyreplica.ddl_script()', 'pyreplica.ddl_script_ends()', 'pyreplica.ddl_is_script()', 'pyreplica.ddl_is_agreed(oid, text)', 'pyreplica.ddl_leave_out(jsonb)', 'pyreplica.ddl_note(text, text, oid)',
                'pyreplica.apply()', 'pyreplica.changed()', 'pyreplica.special()',
                'pyreplica.admit(text, text, oid, text, record, record)',
                'pyreplica.send(text, text, oid, @hs@.hstore, record)',
