@@ -411,7 +411,9 @@ fn what_a_tenant_has_named_is_not_dropped_on_the_slave() {
     tenant.does("alter table given rename to b; alter type given_t rename to c; alter schema given_s rename to s; create view public.late as select 1 as a");
     tenant.does("explain analyze create table public.d as select 1 as a");
     pair.run_on_slave("create table public.d (x int)");
-    pair.run("drop table a, b, d; drop table s.t; drop index by_x; drop type c; drop schema s cascade; drop function f()");
+    pair.run(
+        "drop table a, b, d; drop table s.t; drop index by_x; drop type c; drop schema s cascade; drop function f()",
+    );
     // Whoever names it is trusted, and it travels.
     pair.run("create or replace view late as select 1 as a; drop view late; create table mine (id int primary key)");
     pair.run(&format!("alter table mine owner to {role}; drop table mine; drop owned by {role}"));
