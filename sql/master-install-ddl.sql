@@ -20,12 +20,12 @@ set local search_path = pg_catalog, pg_temp;
 set local quote_all_identifiers = off;
 
 -- While this script runs, no earlier version of it logs what it does.
-drop event trigger if exists "!pyreplica_ddl_1_who", "!pyreplica_ddl_2_drop", "!pyreplica_ddl_3_end", "!pyreplica_ddl_1_who_drops";
+drop event trigger if exists "!pyreplica_ddl_0_script", "!pyreplica_ddl_0_drop", "!pyreplica_ddl_1_who", "!pyreplica_ddl_2_drop", "!pyreplica_ddl_3_end", "!pyreplica_ddl_1_who_drops";
 
 do $check$
 begin
     if to_regclass('public.replica_log') is null or to_regprocedure('pyreplica.own()') is null
-       or (select prosrc !~ 'pyreplica[.]ddl_end' from pg_proc where oid = to_regprocedure('pyreplica.own()')) then
+       or (select prosrc !~ 'pyreplica[.]ddl_script' from pg_proc where oid = to_regprocedure('pyreplica.own()')) then
         raise exception 'master-install.sql of this version has not been run here'
             using errcode = 'object_not_in_prerequisite_state', hint = 'Run it first: pyreplica install, or psql -f master-install.sql.';
     end if;
@@ -48,7 +48,7 @@ begin
     if not found then
         select 'table', c.relname, c.relowner::regrole into stranger
           from pg_class c
-         where c.relnamespace = 'public'::regnamespace and c.relname in ('py_log_ddl', 'py_log_ddl_setting', 'py_log_ddl_table')
+         where c.relnamespace = 'public'::regnamespace and c.relname in ('py_log_ddl', 'py_log_ddl_setting', 'py_log_ddl_table', 'py_log_ddl_absent', 'py_log_ddl_script')
            and c.relowner <> (select relowner from pg_class where oid = 'public.replica_log'::regclass)
            and not (select rolsuper from pg_roles where oid = c.relowner) limit 1;
     end if;
@@ -84,11 +84,31 @@ create table if not exists public.py_log_ddl_setting (
     check (name <> 'replayed' or value in ('yes', 'no'))
 );
 
--- Tables that were created by a statement that travelled, and that have no trigger yet because they have no key: on the slave
+-- Tables that were created by a statement that travelled, and that have no trigger yet because nothing identifies their rows: on the slave
 -- they are empty. is_ours: false if a daemon has replayed the statement, so the rows come from elsewhere.
 create table if not exists public.py_log_ddl_table (
     relation oid primary key,
     is_ours boolean not null
+);
+
+-- Objects that the slaves lack as far as anybody knows: the statement that has made them, or given them their names, did not travel. On
+-- a slave these names are free, or are those of something else, so a DROP must not arrive there.
+do $first$
+begin
+    perform set_config('pyreplica.ddl_is_first', (to_regclass('public.py_log_ddl_absent') is null)::text, true);
+end
+$first$;
+create table if not exists public.py_log_ddl_absent (
+    catalog oid,
+    object oid,
+    primary key (catalog, object)
+);
+
+-- The transactions in which the script of an extension runs. The row is there while it runs, so nobody else sees it. A script may have
+-- ALTER EXTENSION in it, so the row says how many such statements run.
+create table if not exists public.py_log_ddl_script (
+    transaction xid8 primary key,
+    depth int not null
 );
 
 -- Somebody may have made or dropped a table of that name since it was checked, and IF NOT EXISTS says nothing of it. From here on
@@ -98,7 +118,7 @@ declare
     missing text;
 begin
     select t.name into missing
-      from unnest(array['py_log_ddl', 'py_log_ddl_setting', 'py_log_ddl_table']) t (name)
+      from unnest(array['py_log_ddl', 'py_log_ddl_setting', 'py_log_ddl_table', 'py_log_ddl_absent', 'py_log_ddl_script']) t (name)
      where not exists (select from pg_class c
                         where c.relnamespace = 'public'::regnamespace and c.relname = t.name and c.relkind = 'r'
                           and (select r.rolsuper or r.oid = l.relowner or r.rolname = current_user
@@ -113,7 +133,7 @@ $check$;
 insert into public.py_log_ddl_setting values ('on_error', 'warn'), ('replayed', 'no') on conflict do nothing;
 
 -- Says whether a statement travels: 'yes', 'no'; 'untrusted' if it would, had a trusted role run it; 'definer' if it makes a function
--- that runs with the rights of its owner. role is NULL if a daemon replays it.
+-- that runs with the rights of its owner; 'owned' if it drops what belongs to a role. role is NULL if a daemon replays it.
 create or replace function pyreplica.ddl_travels(tag text, schema text, role oid, is_definer boolean) returns text
     language plpgsql stable set search_path = pg_catalog, pg_temp
 as $ddl_travels$
@@ -121,7 +141,7 @@ declare
     trusted constant boolean := role is null or pyreplica.is_trusted(role);
     rolename constant text := (select rolname from pg_roles where oid = role);
     by_default constant boolean := (tag ~ '^(ALTER|CREATE|DROP) (AGGREGATE|CAST|COLLATION|CONVERSION|DOMAIN|EXTENSION|FUNCTION|INDEX|MATERIALIZED VIEW|OPERATOR|OPERATOR CLASS|OPERATOR FAMILY|POLICY|PROCEDURE|ROUTINE|RULE|SCHEMA|SEQUENCE|STATISTICS|TABLE|TEXT SEARCH [A-Z]+|TRIGGER|TYPE|VIEW)$'
-        or tag in ('CREATE TABLE AS', 'SELECT INTO', 'COMMENT', 'REFRESH MATERIALIZED VIEW', 'DROP OWNED'));
+        or tag in ('CREATE TABLE AS', 'SELECT INTO', 'COMMENT', 'REFRESH MATERIALIZED VIEW'));
     verdict boolean;
 begin
     -- A row that admits everything does not admit such functions: only one that names them does.
@@ -132,6 +152,8 @@ begin
      order by f.id desc limit 1;
     if verdict is not null then
         return case when verdict then 'yes' else 'no' end;
+    elsif tag = 'DROP OWNED' and trusted then
+        return 'owned';
     elsif not by_default then
         return 'no';
     elsif not trusted then
@@ -273,13 +295,14 @@ begin
 end
 $ddl_next$;
 
--- Whether a statement has this command tag, by its first words.
+-- Whether a statement has this command tag, by its first words. For a comment on what belongs to the server no event trigger fires.
 create or replace function pyreplica.ddl_fits(skeleton text, tag text) returns boolean language sql immutable
     set search_path = pg_catalog, pg_temp
 as $ddl_fits$
     select skeleton ~* case
         when tag = 'SELECT INTO' then '^[\s(]*(select|with)\M'
         when tag = 'CREATE TABLE AS' then pattern.creating || 'table\M'
+        when tag = 'COMMENT' then '^\s*comment\s+on\s+(?!(database|role|tablespace|event\s+trigger)\M)'
         when tag like 'CREATE %' then pattern.creating || replace(substr(tag, 8), ' ', '\s+') || '\M'
         else '^\s*' || replace(tag, ' ', '\s+') || '\M' end
       from (values ('^\s*create\s+((or\s+replace|temp|temporary|local|global|unlogged|unique|recursive|constraint|trusted|procedural|default)\s+)*'))
@@ -325,7 +348,8 @@ declare
     start int := place.start;
     next record;
 begin
-    if query ~* '\m(rollback|abort)\M' then
+    -- What is rolled back is forgotten, and what runs without event triggers is never known.
+    if query ~* '\m(rollback|abort|event_triggers|event\s+trigger)\M' then
         next := pyreplica.ddl_alone(query, tag);
         statement := next.statement;
         skeleton := next.skeleton;
@@ -533,7 +557,7 @@ as $ddl_dropping$
                    case when o ->> 'kind' in ('trigger', 'policy', 'rule', 'cast', 'operator class', 'operator family', 'conversion')
                           or o ->> 'kind' like 'text search%' then n end as single
               from jsonb_array_elements(objects) with ordinality u (o, n)) x
-     group by kind, single order by min(n)
+     group by kind, single order by kind = 'schema', min(n)
 $ddl_dropping$;
 
 -- The shape of an object, as parts that can be compared with those of the slave's object. sql/query/shape.sql has the text.
@@ -586,8 +610,11 @@ select nullif(case a.classid
   from pg_get_object_address($1::text, $2::text[], $3::text[]) a
 $ddl_shape$;
 
+-- An earlier version had this.
+drop function if exists pyreplica.ddl_write(text, text, oid, oid);
+
 -- Writes a row of the log. With an origin no signal is sent: a transaction with a NOTIFY cannot be prepared.
-create or replace function pyreplica.ddl_write(statement text, origin text, catalog oid, object oid) returns void language plpgsql
+create or replace function pyreplica.ddl_write(statement text, origin text, tag text, catalog oid, object oid) returns void language plpgsql
     set search_path = pg_catalog, pg_temp
 as $ddl_write$
 declare
@@ -601,7 +628,8 @@ begin
             catalog := 'pg_type'::regclass;
         end if;
         address := pg_identify_object_as_address(catalog, object, 0);
-        told := ('type'::text operator(pyreplica.~>) address.type) operator(pyreplica.||)
+        told := ('tag'::text operator(pyreplica.~>) tag) operator(pyreplica.||)
+                ('type'::text operator(pyreplica.~>) address.type) operator(pyreplica.||)
                 ('names'::text operator(pyreplica.~>) address.object_names::text) operator(pyreplica.||)
                 ('arguments'::text operator(pyreplica.~>) address.object_args::text) operator(pyreplica.||)
                 ('shape'::text operator(pyreplica.~>)
@@ -629,10 +657,133 @@ as $ddl_tell$
 begin
     raise warning '%', message using hint = coalesce(advice, 'docs/ddl.md says why.');
     if is_remark then
-        perform pyreplica.ddl_write('-- pyreplica: ' || left(regexp_replace(message, '[[:cntrl:]]', ' ', 'g'), 1000), origin, null, null);
+        perform pyreplica.ddl_write('-- pyreplica: ' || left(regexp_replace(message, '[[:cntrl:]]', ' ', 'g'), 1000), origin, null, null, null);
     end if;
 end
 $ddl_tell$;
+
+-- == What the slaves do not have ==
+
+-- Installs what remembers which objects did not travel when they were made or renamed. On a slave their names are free, or are those of
+-- something else: a DROP of them must not arrive there.
+
+-- Whether nothing that a role makes travels.
+create or replace function pyreplica.ddl_is_stranger(role oid) returns boolean language sql stable set search_path = pg_catalog, pg_temp
+as $ddl_is_stranger$
+    select not pyreplica.is_trusted(r.oid) and not exists (select from public.py_log_ddl f where f.travels and r.rolname like f.role)
+      from pg_roles r where r.oid = role
+$ddl_is_stranger$;
+
+do $install$
+begin
+    if current_setting('pyreplica.ddl_is_first')::boolean then
+        -- From before nobody knows. ALTER of what belongs to such roles does not travel either.
+        insert into public.py_log_ddl_absent
+        select distinct d.classid, d.objid from pg_shdepend d
+         where d.dbid = (select oid from pg_database where datname = current_database()) and d.deptype = 'o' and d.objsubid = 0
+           and d.classid <> 'pg_largeobject'::regclass
+           and d.refclassid = 'pg_authid'::regclass
+           and d.refobjid in (select oid from (select oid from pg_roles offset 0) r where pyreplica.ddl_is_stranger(oid));
+    end if;
+end
+$install$;
+
+-- Fires before a DROP of tables and the like. EXPLAIN ANALYZE CREATE TABLE AS and REINDEX CONCURRENTLY make new ones, and no event trigger
+-- fires for them. So this notes what belongs to strangers and is not known to have travelled; afterwards nobody knows the owner.
+create or replace function pyreplica.ddl_drop() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
+    set quote_all_identifiers = off
+as $ddl_drop$
+declare
+    strangers oid[];
+    context text;
+begin
+    get diagnostics context = pg_context;
+    -- What a stranger drops does not travel. In a function it may be somebody else who does.
+    if context !~ '\n' and pyreplica.ddl_is_stranger(
+        to_regrole(quote_ident(coalesce(nullif(current_setting('role'), 'none'), session_user)))::oid) then
+        return;
+    end if;
+    -- OFFSET keeps the planner from asking for each row of pg_class.
+    strangers := array(select relowner from (select distinct relowner from pg_class offset 0) o where pyreplica.ddl_is_stranger(relowner));
+    if strangers = '{}' then
+        return;
+    end if;
+    insert into public.py_log_ddl_absent
+    select 'pg_class'::regclass, unnest(array_prepend(c.oid, array(select i.indexrelid from pg_index i where i.indrelid = c.oid)))
+      from pg_class c
+      join pg_class r on r.oid = case when c.relispartition then pg_partition_root(c.oid) else c.oid end
+      join pg_namespace n on n.oid = r.relnamespace
+      -- As pyreplica.ddl_is_agreed says it for one.
+      left join public.replica_table k on k.relation::oid = r.oid and k.name = format('%I.%I', n.nspname, r.relname)
+     where c.relowner = any (strangers) and c.relkind in ('r', 'p', 'm') and c.relpersistence <> 't' and k.name is null
+       and not exists (select from public.py_log_ddl_table t where t.relation = c.oid)
+    on conflict do nothing;
+end
+$ddl_drop$;
+
+-- Fires before a statement that may run the script of an extension. In a setting, anybody could write that note.
+create or replace function pyreplica.ddl_script() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $ddl_script$
+begin
+    insert into public.py_log_ddl_script as s values (pg_current_xact_id(), 1)
+        on conflict (transaction) do update set depth = s.depth + 1;
+end
+$ddl_script$;
+
+create or replace function pyreplica.ddl_script_ends() returns void language sql set search_path = pg_catalog, pg_temp
+as $ddl_script_ends$
+    update public.py_log_ddl_script set depth = depth - 1 where transaction = pg_current_xact_id();
+    delete from public.py_log_ddl_script where transaction = pg_current_xact_id() and depth = 0
+$ddl_script_ends$;
+
+create or replace function pyreplica.ddl_is_script() returns boolean language sql stable set search_path = pg_catalog, pg_temp
+as $ddl_is_script$
+    select exists (select from public.py_log_ddl_script where transaction = pg_current_xact_id_if_assigned())
+$ddl_is_script$;
+
+-- Whether a table is replicated under this name: somebody who is trusted has agreed to it, so the slaves have the table.
+create or replace function pyreplica.ddl_is_agreed(relation oid, name text) returns boolean language sql stable
+    set search_path = pg_catalog, pg_temp
+as $ddl_is_agreed$
+    select exists (select from public.replica_table k where k.relation::oid = ddl_is_agreed.relation and k.name = ddl_is_agreed.name)
+$ddl_is_agreed$;
+
+-- Notes that a statement does not travel which has made these objects, or has given them other names. What is in such a schema, or on
+-- such a table, has another name too.
+create or replace function pyreplica.ddl_leave_out(objects jsonb) returns void language sql set search_path = pg_catalog, pg_temp
+as $ddl_leave_out$
+    with recursive objects (catalog, object) as (
+        select case when c.relkind = 'c' then 'pg_type'::regclass else o.catalog end::oid, case when c.relkind = 'c' then c.reltype else o.oid end
+          from jsonb_to_recordset(ddl_leave_out.objects) o (catalog oid, oid oid)
+          left join pg_class c on c.oid = o.oid and o.catalog = 'pg_class'::regclass
+         where o.oid is not null
+           and not (c.oid is not null and pyreplica.ddl_is_agreed(c.oid, pyreplica.logged_name(c.oid)))
+        union
+        select d.classid, d.objid
+          from objects o join pg_depend d on d.refclassid = o.catalog and d.refobjid = o.object
+         where d.objsubid = 0
+           and (d.refclassid = 'pg_namespace'::regclass and d.deptype = 'n'
+                or d.refclassid = 'pg_class'::regclass
+                   and (d.classid in ('pg_trigger'::regclass, 'pg_policy'::regclass, 'pg_rewrite'::regclass)
+                        or d.classid = 'pg_class'::regclass and exists (select from pg_index i where i.indexrelid = d.objid)))
+    )
+    insert into public.py_log_ddl_absent select catalog, object from objects on conflict do nothing
+$ddl_leave_out$;
+
+-- What is to be remembered of a statement that travels under no circumstances: what it has dropped is forgotten, and what a stranger has
+-- made is absent. If a statement of his could not be handled, this refuses it rather than let it pass.
+create or replace function pyreplica.ddl_note(event text, tag text, role oid) returns void language plpgsql
+    set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
+as $ddl_note$
+begin
+    if event = 'sql_drop' then
+        delete from public.py_log_ddl_absent a using pg_event_trigger_dropped_objects() d
+         where a.catalog = d.classid and a.object = d.objid and d.objsubid = 0;
+    elsif tag ~ '^(CREATE|ALTER|SELECT INTO)' and coalesce(pyreplica.ddl_origin(), '') = '' and not coalesce(pyreplica.is_trusted(role), false) then
+        perform pyreplica.ddl_leave_out(pyreplica.ddl_made(tag));
+    end if;
+end
+$ddl_note$;
 
 -- == Tables that a statement makes or changes ==
 
@@ -657,7 +808,13 @@ as $ddl_has_special$
                       and split_part(encode(t.tgargs, 'escape'), '\000', 1) = any (pyreplica.special()))
 $ddl_has_special$;
 
--- Logs the rows of a table as inserted, or, if columns are given, as updated there. A partitioned table has them in its partitions.
+-- Whether something identifies the rows of a table, so that it can have a trigger: a key, or the whole row if somebody has said so.
+create or replace function pyreplica.ddl_identifies(relation oid) returns boolean language sql stable set search_path = pg_catalog, pg_temp
+as $ddl_identifies$
+    select public.py_log_key(relation) is not null or (select relreplident = 'f' from pg_class where oid = relation)
+$ddl_identifies$;
+
+-- Logs the rows of a table as inserted, or, if columns are given, as updated there: a table without a key has its rows replaced. A partitioned table has them in its partitions.
 -- Of an inherited table these are its own rows only.
 create or replace function pyreplica.ddl_log_rows(source oid, target oid, columns text[], origin text) returns void language plpgsql
     set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set row_security = off
@@ -667,6 +824,8 @@ declare
     keys constant text[] := public.py_log_key(target);
     rows constant text := case when (select relkind from pg_class where oid = source) = 'p' then '' else 'only ' end
                           || source::regclass::text;
+    others constant text[] := array(select attname from pg_attribute where attrelid = target and attnum > 0 and not attisdropped
+                                       and attgenerated = '' and attname <> all (columns));
     owner constant oid := (select n.nspowner from pg_class c join pg_namespace n on n.oid = c.relnamespace
                             where c.oid = source and c.relkind in ('r', 'p'));
     has_rows boolean := (select sum(pg_relation_size(relid)) > 0 from (select source as relid union select relid from pg_partition_tree(source)) x);
@@ -694,10 +853,16 @@ begin
     elsif columns && keys then
         perform pyreplica.ddl_tell(format('the keys of table %s have got other values on the slave than here', name),
                                    'pyreplica repair makes them equal.', origin, true);
-    elsif exists (select from pg_attribute where attrelid = target and attname = any (columns) and attidentity = 'a') then
-        -- PostgreSQL refuses to update such a column.
-        execute format('insert into public.replica_log (relation, event, old, origin) select %L, ''D'', pyreplica.exact(x.*), %L from %s x',
-                       name, nullif(origin, ''), rows);
+    elsif keys is null and others = '{}' then
+        perform pyreplica.ddl_tell(format('the rows of table %s have got other values on the slave than here, and nothing identifies them', name),
+                                   'pyreplica repair makes them equal.', origin, true);
+    elsif keys is null
+       or exists (select from pg_attribute where attrelid = target and attname = any (columns) and attidentity = 'a') then
+        -- PostgreSQL refuses to update an identity column. Without a key, the values that both sides have alike find the rows. Rows
+        -- that are equal there are all deleted before the first comes back, so it does not matter which is which.
+        execute format('insert into public.replica_log (relation, event, old, origin) select %L, ''D'', %s, %L from %s x',
+                       name, case when keys is null then format('pyreplica.exact(x.*) operator(pyreplica.&) %L::text[]', others)
+                             else 'pyreplica.exact(x.*)' end, nullif(origin, ''), rows);
         execute format('insert into public.replica_log (relation, event, new, origin) select %L, ''I'', pyreplica.exact(x.*), %L from %s x',
                        name, nullif(origin, ''), rows);
     else
@@ -718,7 +883,7 @@ declare
     said text;
     trigger name;
 begin
-    if entry is null or public.py_log_key(relation) is null then
+    if entry is null or not pyreplica.ddl_identifies(relation) then
         return;
     end if;
     said := public.py_log_create_tg(relation::regclass, shown, null);
@@ -781,11 +946,15 @@ begin
     if pyreplica.ddl_is_logged(relation) and relation = root then
         perform pyreplica.register(relation::regclass);
     end if;
-    if part is not null and skeleton ~* '\mdetach\s+partition\M' and public.py_log_key(part) is not null and not pyreplica.ddl_is_logged(part)
-       and pyreplica.ddl_is_logged(root) then
+    if part is not null and skeleton ~* '\mdetach\s+partition\M' and not pyreplica.ddl_is_logged(part) and pyreplica.ddl_is_logged(root) then
         -- The trigger of the root has gone from it. Both sides have its rows.
         insert into public.py_log_ddl_table values (part, false) on conflict do nothing;
         perform pyreplica.ddl_capture(part, origin, hands_on);
+        if not pyreplica.ddl_identifies(part) then
+            perform pyreplica.ddl_tell(format('changes of table %s are not in the log from here on: as a partition of %s it needed nothing '
+                                              'of its own that identifies its rows', part::regclass, root::regclass),
+                                       'Give it a key or a REPLICA IDENTITY, and run pyreplica copy --table.', origin, true);
+        end if;
     elsif part is not null and skeleton ~* '\mattach\s+partition\M' and pyreplica.ddl_is_logged(root) then
         if exists (select from public.py_log_ddl_table t where t.relation = part and t.is_ours) and coalesce(origin, '') = '' then
             -- It had no key, so its rows were not logged.
@@ -805,8 +974,10 @@ begin
     end if;
     -- PostgreSQL calculates a default once for all rows (now()) or for each. Only a constant is the same on both sides. USING may
     -- calculate anything, except when it only casts the column.
-    for child in select inhrelid from pg_inherits where relation = inhparent union select relation loop
-        continue when not pyreplica.ddl_is_logged(child) or public.py_log_key(child) is null
+    for child in with recursive family (member) as (
+                     select relation union select i.inhrelid from family f join pg_inherits i on i.inhparent = f.member)
+                 select member from family loop
+        continue when not pyreplica.ddl_is_logged(child) or not pyreplica.ddl_identifies(child)
                       or child <> relation and (select relispartition from pg_class where oid = child);
         columns := array(
             select a.attname from pg_attribute a
@@ -881,12 +1052,18 @@ begin
 end
 $ddl_who$;
 
+-- Where a change comes from. As for rows: only a role that may flag the log is believed.
+create or replace function pyreplica.ddl_origin() returns text language sql stable set search_path = pg_catalog, pg_temp
+as $ddl_origin$
+    select current_setting('pyreplica.origin', true) where has_column_privilege(session_user, 'public.replica_log', 'txid', 'update')
+$ddl_origin$;
+
 -- Handles one firing. who: as pyreplica.ddl_who has noted it.
 create or replace function pyreplica.ddl_handle(event text, tag text, context text, who json) returns void language plpgsql
     set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $ddl_handle$
 declare
-    origin text := current_setting('pyreplica.origin', true);
+    origin constant text := pyreplica.ddl_origin();
     role oid := (who ->> 0)::oid;
     path constant name[] := array(select json_array_elements_text(who -> 1));
     hands_on constant boolean := exists (select from public.py_log_ddl_setting where name = 'replayed' and value = 'yes');
@@ -894,25 +1071,31 @@ declare
     main jsonb;
     verdict text;
     words record;
-    is_in_extension boolean;
+    is_script constant boolean := pyreplica.ddl_is_script();
+    -- The catalog has only the members of an extension that a script makes, and nothing of what it drops.
+    is_passed constant boolean := event = 'ddl_command_end' and context = '' and not is_script;
+    absent text;
     statement text;
     line text;
 begin
-    -- As for rows: only a role that may flag the log is believed. What a daemon has replayed was trusted where it comes from.
-    if origin <> '' and not has_column_privilege(session_user, 'public.replica_log', 'txid', 'update') then
-        origin := null;
-    end if;
     if origin <> '' then
+        -- What a daemon has replayed was trusted where it comes from.
         role := null;
     elsif role is null then
         raise exception 'it is not known whose statement it is';
     elsif current_setting('session_replication_role') = 'replica' then
+        if is_passed then
+            perform pyreplica.ddl_pass(current_query(), tag);
+        end if;
+        perform pyreplica.ddl_note(event, tag, role);
         return;
     end if;
     if event = 'sql_drop' then
-        objects := pyreplica.ddl_dropped(tag);
+        if not is_script then
+            objects := pyreplica.ddl_dropped(tag);
+        end if;
+        perform pyreplica.ddl_note(event, tag, role);
     elsif tag not like 'DROP %' then
-        is_in_extension := (select bool_or(in_extension) from pg_event_trigger_ddl_commands());
         -- Temporary tables are made often, and this is cheaper.
         if exists (select from pg_event_trigger_ddl_commands() where schema_name is distinct from 'pg_temp' and not in_extension) then
             objects := pyreplica.ddl_made(tag);
@@ -922,7 +1105,7 @@ begin
     select null::text as statement, null::text as skeleton into words;
     if main is null or event = 'ddl_command_end' and not pyreplica.ddl_needs_text(tag) then
         -- Nothing of it is needed but that it was there.
-        if event = 'ddl_command_end' and context = '' and is_in_extension is distinct from true then
+        if is_passed then
             perform pyreplica.ddl_pass(current_query(), tag);
         end if;
     elsif event = 'ddl_command_end' then
@@ -937,6 +1120,10 @@ begin
         return;
     end if;
     verdict := pyreplica.ddl_travels(tag, main ->> 'schema', role, (main ->> 'definer')::boolean);
+    if event = 'ddl_command_end'
+       and (verdict = 'untrusted' and tag ~ '^(CREATE|ALTER|SELECT INTO)' or verdict in ('definer', 'no') and tag ~ '^(CREATE|SELECT INTO)') then
+        perform pyreplica.ddl_leave_out(objects);
+    end if;
     if verdict = 'untrusted' then
         perform pyreplica.ddl_tell(format('%s %s does not travel to the slaves: role %s is not trusted with it', tag, main ->> 'identity', role::regrole),
                                    'The owner of the log may admit it: docs/ddl.md.', origin, (main ->> 'logged')::boolean);
@@ -949,13 +1136,20 @@ begin
         return;
     end if;
     if event = 'sql_drop' then
-        -- The script of an extension drops something.
-        if words.statement is null and current_query() ~* '\m(create|alter)\s+extension\M' and tag <> 'DROP EXTENSION' then
+        absent := (select string_agg(o ->> 'identity', ', ') from jsonb_array_elements(objects) o where (o ->> 'absent')::boolean);
+        objects := (select jsonb_agg(o order by n) from jsonb_array_elements(objects) with ordinality u (o, n) where not (o ->> 'absent')::boolean);
+        if absent is not null then
+            perform pyreplica.ddl_tell(format('%s %s does not travel to the slaves: what has these names did not travel when it got them', tag, absent),
+                                       null, origin, false);
+        end if;
+        if verdict = 'owned' and objects is not null then
+            perform pyreplica.ddl_tell(format('%s does not travel to the slaves: what it has dropped is still there', tag),
+                                       'Drop it on the slave: docs/ddl.md.', origin, true);
             return;
         end if;
         for line in select pyreplica.ddl_dropping(objects, coalesce(words.skeleton ~* '\mcascade\s*$', (main ->> 'cascades')::boolean)) loop
             if coalesce(origin, '') = '' or hands_on then
-                perform pyreplica.ddl_write('SET LOCAL search_path TO pg_catalog; ' || line, origin, null, null);
+                perform pyreplica.ddl_write('SET LOCAL search_path TO pg_catalog; ' || line, origin, tag, null, null);
             end if;
         end loop;
         return;
@@ -965,6 +1159,9 @@ begin
        and pyreplica.ddl_travels(tag, main ->> 'schema', (main ->> 'owner')::oid, false) = 'untrusted' then
         perform pyreplica.ddl_tell(format('%s %s does not travel to the slaves: it belongs to %s, whose objects do not', tag, main ->> 'identity',
                                           (main ->> 'owner')::oid::regrole), null, origin, false);
+        if tag like 'CREATE %' then
+            perform pyreplica.ddl_leave_out(objects);
+        end if;
         return;
     end if;
     -- Where the rows are replayed, the checks of a type run with the daemon's rights.
@@ -1002,7 +1199,11 @@ begin
     end if;
     perform pyreplica.ddl_keep_writers_off(tag, (main ->> 'oid')::oid);
     if coalesce(origin, '') = '' or hands_on then
-        perform pyreplica.ddl_write(statement, origin, (main ->> 'catalog')::oid, (main ->> 'oid')::oid);
+        perform pyreplica.ddl_write(statement, origin, tag, (main ->> 'catalog')::oid, (main ->> 'oid')::oid);
+    end if;
+    if tag like 'CREATE %' then
+        -- It may have replaced what was absent.
+        delete from public.py_log_ddl_absent a where a.catalog = (main ->> 'catalog')::oid and a.object = (main ->> 'oid')::oid;
     end if;
     perform pyreplica.ddl_after(tag, objects, words.skeleton, words.statement, path, origin, hands_on);
 end
@@ -1043,7 +1244,10 @@ create or replace function pyreplica.ddl_dropped(tag text) returns jsonb languag
     set quote_all_identifiers = off
 as $ddl_dropped$
     select jsonb_agg(jsonb_build_object(
-               'kind', d.object_type, 'identity', d.object_identity, 'definer', false, 'logged', exists (select from public.replica_table k where k.relation::oid = d.objid),
+               'kind', d.object_type, 'identity', d.object_identity, 'definer', false,
+               'absent', exists (select from public.py_log_ddl_absent a where a.catalog = d.classid and a.object = d.objid)
+                         and not pyreplica.ddl_is_agreed(d.objid, d.object_identity),
+               'logged', exists (select from public.replica_table k where k.relation::oid = d.objid),
                'schema', coalesce(d.schema_name, case when d.object_type in ('trigger', 'policy', 'rule') then d.address_names[1] else d.object_name end),
                'cascades', (select bool_or(not x.original and x.normal and x.object_type <> 'default value') from pg_event_trigger_dropped_objects() x))
                order by d.ordinality)
@@ -1068,7 +1272,7 @@ begin
             perform pyreplica.ddl_is_new(relation, origin, hands_on);
         end loop;
         if tag in ('CREATE TABLE AS', 'SELECT INTO') then
-            raise notice 'the slaves get the rows of % when it has a primary key', main ->> 'identity';
+            raise notice 'the slaves get the rows of % when it has a primary key or another replica identity', main ->> 'identity';
         end if;
     elsif tag = 'ALTER TABLE' and (main ->> 'catalog')::oid = 'pg_class'::regclass then
         perform pyreplica.ddl_altered((main ->> 'oid')::oid, skeleton, statement, path, origin, hands_on);
@@ -1088,6 +1292,10 @@ declare
     context text;
 begin
     get diagnostics context = pg_context;
+    -- Outside of the block: an error in there would leave the note behind.
+    if tg_event = 'ddl_command_end' and tg_tag in ('CREATE EXTENSION', 'ALTER EXTENSION') then
+        perform pyreplica.ddl_script_ends();
+    end if;
     begin
         perform pyreplica.ddl_handle(tg_event, tg_tag, coalesce(substring(context from E'\n(.*)$'), ''),
                                      current_setting('pyreplica.ddl_who', true)::json);
@@ -1098,6 +1306,7 @@ begin
         -- The rollback has taken back what the search of the string had noted.
         perform set_config('pyreplica.ddl_place', format('%s/%s 0 ', extract(epoch from statement_timestamp()), octet_length(current_query())), false);
         perform pyreplica.ddl_failed(tg_tag, sqlstate, sqlerrm);
+        perform pyreplica.ddl_note(tg_event, tg_tag, (current_setting('pyreplica.ddl_who', true)::json ->> 0)::oid);
     end;
 end
 $ddl_end$;
@@ -1113,7 +1322,7 @@ as $ddl_failed$
 begin
     perform pyreplica.ddl_tell(format('%s does not travel to the slaves: %s (%s)', tag, message, state),
                                'Run it on the slave, or write it into the log: INSERT INTO replica_log(sql) VALUES (...).',
-                               current_setting('pyreplica.origin', true), true);
+                               pyreplica.ddl_origin(), true);
 exception when others then
     raise warning 'pyreplica: % does not travel to the slaves, and the log has no remark: % (%)', tag, message, state;
 end
@@ -1134,10 +1343,16 @@ end
 $owner$;
 
 -- They fire for replayed changes too: a table that a daemon creates needs its triggers, if this database is a master.
+create event trigger "!pyreplica_ddl_0_script" on ddl_command_start when tag in ('CREATE EXTENSION', 'ALTER EXTENSION')
+    execute function pyreplica.ddl_script();
+create event trigger "!pyreplica_ddl_0_drop" on ddl_command_start when tag in ('DROP TABLE', 'DROP MATERIALIZED VIEW', 'DROP INDEX', 'DROP OWNED')
+    execute function pyreplica.ddl_drop();
 create event trigger "!pyreplica_ddl_1_who" on ddl_command_end execute function pyreplica.ddl_who();
 create event trigger "!pyreplica_ddl_1_who_drops" on sql_drop execute function pyreplica.ddl_who();
 create event trigger "!pyreplica_ddl_2_drop" on sql_drop execute function pyreplica.ddl_end();
 create event trigger "!pyreplica_ddl_3_end" on ddl_command_end execute function pyreplica.ddl_end();
+alter event trigger "!pyreplica_ddl_0_script" enable always;
+alter event trigger "!pyreplica_ddl_0_drop" enable always;
 alter event trigger "!pyreplica_ddl_1_who" enable always;
 alter event trigger "!pyreplica_ddl_1_who_drops" enable always;
 alter event trigger "!pyreplica_ddl_2_drop" enable always;

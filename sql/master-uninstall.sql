@@ -50,7 +50,7 @@ end
 $drop$;
 drop table if exists public.replica_log, public.replica_slave, public.replica_error, public.replica_skipped,
     public.replica_history, public.replica_purged, public.replica_table, public.py_log_filter, public.py_log_transform, public.py_log_ddl,
-    public.py_log_ddl_setting, public.py_log_ddl_table;
+    public.py_log_ddl_setting, public.py_log_ddl_table, public.py_log_ddl_absent, public.py_log_ddl_script;
 drop sequence if exists public.replica_batch_seq;
 drop function if exists public.py_log_create_tg(text), public.py_log_create_tg(text, text),
     public.py_log_create_tg(text, text, text), public.py_log_create_tg(regclass, text, text),

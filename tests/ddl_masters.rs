@@ -1,7 +1,7 @@
 //! Schema changes with several masters and slaves, under load, and with tenants that nobody trusts.
 
 use crate::ddl::{assert_same_schema, install, pair};
-use crate::harness::{Daemon, Pair, assert_says, wait_until};
+use crate::harness::{Daemon, Pair, assert_says, refusal, wait_until};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -394,6 +394,117 @@ fn what_a_trusted_role_changes_of_a_tenants_does_not_travel_either() {
     assert_says(&tenant.logged().concat(), &["its schema belongs to"]);
 }
 
+/// He has made or renamed things so that they have the names of what only the slave has, and the admin cleans up.
+#[test]
+fn what_a_tenant_has_named_is_not_dropped_on_the_slave() {
+    let tenant = Tenant::new();
+    let (pair, role) = (&tenant.pair, &tenant.role);
+    pair.run("create table given (id int); create schema given_s; create table given_s.t (a int); create type given_t as (a int)");
+    pair.once();
+    pair.run(&format!(
+        "alter table given owner to {role}; alter schema given_s owner to {role}; alter type given_t owner to {role}"
+    ));
+    let names = "create table public.a (); create table public.b (); create schema s; create table s.t (a int); create type public.c as (x int);
+        create function public.f() returns int language sql as 'select 1'";
+    pair.run_on_slave(&format!("{names}; create table public.i (x int); create index by_x on public.i (x); create view public.late as select 1 as a"));
+    tenant.does("create table public.a (); create function public.f() returns int language sql as 'select 1'; create table public.j (x int); create index by_x on public.j (x)");
+    tenant.does("alter table given rename to b; alter type given_t rename to c; alter schema given_s rename to s; create view public.late as select 1 as a");
+    tenant.does("explain analyze create table public.d as select 1 as a");
+    pair.run_on_slave("create table public.d (x int)");
+    pair.run(
+        "drop table a, b, d; drop table s.t; drop index by_x; drop type c; drop schema s cascade; drop function f()",
+    );
+    // Whoever names it is trusted, and it travels.
+    pair.run("create or replace view late as select 1 as a; drop view late; create table mine (id int primary key)");
+    pair.run(&format!("alter table mine owner to {role}; drop table mine; drop owned by {role}"));
+    assert_eq!(tenant.logged().iter().filter(|line| line.contains("; DROP ")).count(), 2, "{:#?}", tenant.logged());
+    pair.once();
+    let left = "select count(*) from unnest('{a,b,s.t,by_x,c,d}'::text[]) n where to_regclass(n) is not null or to_regtype(n) is not null";
+    assert_eq!(pair.on_slave(left), ["6"]);
+    assert_eq!(pair.on_slave("select to_regprocedure('f()') is not null and to_regclass('late') is null"), ["t"]);
+    assert_eq!(pair.on_master("select count(*) from py_log_ddl_absent a where catalog = 'pg_class'::regclass and not exists (select from pg_class where oid = a.object)"), ["0"]);
+}
+
+#[test]
+fn drop_owned_is_told_and_travels_in_order_if_the_owner_of_the_log_says_so() {
+    let tenant = Tenant::new();
+    let (pair, role) = (&tenant.pair, &tenant.role);
+    let give = format!(
+        "create schema own; create table own.t (id int primary key); alter schema own owner to {role}; alter table own.t owner to {role}"
+    );
+    pair.run(&give);
+    pair.run(&format!("drop owned by {role}"));
+    assert_says(&tenant.logged().concat(), &["-- pyreplica: DROP OWNED does not travel"]);
+    pair.run_on_slave("drop schema if exists own cascade");
+    pair.once();
+    pair.run_on_slave("drop schema own cascade");
+    pair.run("insert into py_log_ddl (tag) values ('DROP OWNED')");
+    pair.run(&give);
+    pair.once();
+    pair.run(&format!("drop owned by {role}"));
+    pair.once();
+    assert_eq!(pair.on_slave("select to_regnamespace('own') is null"), ["t"]);
+}
+
+/// The script of a trusted extension runs as a superuser, whoever calls it and however.
+#[test]
+fn what_the_script_of_a_tenants_extension_drops_does_not_travel() {
+    let tenant = Tenant::new();
+    tenant.does("create extension seg schema ten version '1.1'; alter/**/extension seg update");
+    tenant.does("drop extension seg; create extension seg schema ten version '1.1'; do $$ begin execute 'alter ' || 'extension seg update to ''1.2'''; end $$");
+    assert_eq!(tenant.logged(), [""; 0]);
+    // What is left of such a statement hides nothing: a trusted function drops what it has made.
+    tenant.pair.run("create table t (id int); create function drop_t() returns void language plpgsql security definer as 'begin drop table public.t; end'");
+    tenant.does("do $$ begin alter extension seg update to 'nowhere'; exception when others then null; end $$; alter extension seg update; select drop_t()");
+    assert_says(&tenant.logged().concat(), &["DROP TABLE IF EXISTS public.t"]);
+    assert_eq!(tenant.pair.on_master("select count(*) from py_log_ddl_script"), ["0"]);
+    assert!(!tenant.tries("insert into public.py_log_ddl_script values (pg_current_xact_id(), 1)"));
+}
+
+/// He has made something on the slave before the master's arrives: neither rows nor anybody's calls get into it.
+#[test]
+fn what_a_stranger_has_made_on_the_slave_is_not_taken_for_the_masters() {
+    let tenant = Tenant::new();
+    let (pair, role) = (&tenant.pair, &tenant.role);
+    let makes = |sql: &str| pair.run_on_slave(&format!("set session authorization {role}; {sql}"));
+    makes("create table public.salary (id int not null, amount int, constraint salary_pkey primary key (id))");
+    pair.run("create table salary (id int primary key, amount int); insert into salary values (1, 5000)");
+    assert_says(
+        &refusal(pair),
+        &["relation \"salary\" already exists", &format!("It belongs to role {role} there, which is not trusted")],
+    );
+    assert_eq!(pair.on_slave("select count(*) from salary"), ["0"]);
+    pair.run_on_slave("alter table salary owner to current_user");
+    assert_says(&pair.once().output, &["was made on the slave already"]);
+    assert_eq!(pair.on_slave("select amount from salary"), ["5000"]);
+    for (name, made, drop) in [
+        ("public.pay", "create table if not exists public.pay (id int primary key)", "drop table pay"),
+        (
+            "public.f",
+            "create or replace function public.f() returns int language sql as 'select 1'",
+            "drop function f()",
+        ),
+        ("public.v", "create or replace view public.v as select 1 as a", "drop view v"),
+    ] {
+        makes(made);
+        pair.run(made);
+        assert_says(&refusal(pair), &[name, &format!("belongs to role {role} on the slave")]);
+        pair.run_on_slave(drop);
+        pair.once();
+    }
+}
+
+/// Whatever fails in the event triggers: a remark reaches all slaves, and what he has made is still known to be absent.
+#[test]
+fn an_error_hides_nothing_that_a_tenant_does() {
+    let tenant = Tenant::new();
+    tenant.pair.run("alter function pyreplica.ddl_travels(text, text, oid, boolean) rename to gone");
+    tenant.does(&format!("set pyreplica.origin = '{}'; create table ten.t (id int primary key)", tenant.pair.name));
+    assert_says(&tenant.logged().concat(), &["-- pyreplica: CREATE TABLE does not travel to the slaves"]);
+    assert_eq!(tenant.pair.on_master("select count(*) from replica_log where origin <> ''"), ["0"]);
+    assert_eq!(tenant.pair.on_master("select count(*) from py_log_ddl_absent where object = 'ten.t'::regclass"), ["1"]);
+}
+
 /// A role that is trusted has used a tenant's type: his checks would run where the rows are replayed.
 #[test]
 fn a_table_of_a_trusted_role_with_a_tenants_type_does_not_travel() {
@@ -437,7 +548,7 @@ fn the_owner_of_the_log_may_admit_a_role() {
     // He cannot admit himself.
     assert!(
         !tenant.tries("insert into public.py_log_ddl (tag) values ('%')")
-            && !tenant.tries("select pyreplica.ddl_write('drop table trapped', null, null, null)")
+            && !tenant.tries("select pyreplica.ddl_write('drop table trapped', null, null, null, null)")
     );
     assert!(!tenant.tries("create event trigger e on ddl_command_end execute function pyreplica.ddl_end()"));
     tenant.pair.once();
@@ -466,8 +577,11 @@ fn a_tenants_table_of_the_name_of_the_rules_is_refused() {
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/master-install-ddl.sql")).unwrap();
     let error = pair.master().batch_execute(&script).expect_err("refused");
     assert_says(&format!("{error:?}"), &["is not known to have installed pyreplica"]);
-    pair.run("drop table public.py_log_ddl");
+    pair.run(&format!("drop table public.py_log_ddl; set role {role}; create function public.older() returns int language sql as 'select 1'"));
     install(&pair);
+    // Nobody knows whether the slave's is the same one.
+    pair.run("drop function older()");
+    assert_eq!(pair.pending(), 0);
     pair.run(&format!("drop owned by {role}; drop role {role}"));
 }
 

@@ -18,12 +18,12 @@ set local search_path = pg_catalog, pg_temp;
 set local quote_all_identifiers = off;
 
 -- While this script runs, no earlier version of it logs what it does.
-drop event trigger if exists "!pyreplica_ddl_1_who", "!pyreplica_ddl_2_drop", "!pyreplica_ddl_3_end", "!pyreplica_ddl_1_who_drops";
+drop event trigger if exists "!pyreplica_ddl_0_script", "!pyreplica_ddl_0_drop", "!pyreplica_ddl_1_who", "!pyreplica_ddl_2_drop", "!pyreplica_ddl_3_end", "!pyreplica_ddl_1_who_drops";
 
 do $check$
 begin
     if to_regclass('public.replica_log') is null or to_regprocedure('pyreplica.own()') is null
-       or (select prosrc !~ 'pyreplica[.]ddl_end' from pg_proc where oid = to_regprocedure('pyreplica.own()')) then
+       or (select prosrc !~ 'pyreplica[.]ddl_script' from pg_proc where oid = to_regprocedure('pyreplica.own()')) then
         raise exception 'master-install.sql of this version has not been run here'
             using errcode = 'object_not_in_prerequisite_state', hint = 'Run it first: pyreplica install, or psql -f master-install.sql.';
     end if;
@@ -46,7 +46,7 @@ begin
     if not found then
         select 'table', c.relname, c.relowner::regrole into stranger
           from pg_class c
-         where c.relnamespace = 'public'::regnamespace and c.relname in ('py_log_ddl', 'py_log_ddl_setting', 'py_log_ddl_table')
+         where c.relnamespace = 'public'::regnamespace and c.relname in ('py_log_ddl', 'py_log_ddl_setting', 'py_log_ddl_table', 'py_log_ddl_absent', 'py_log_ddl_script')
            and c.relowner <> (select relowner from pg_class where oid = 'public.replica_log'::regclass)
            and not (select rolsuper from pg_roles where oid = c.relowner) limit 1;
     end if;
@@ -82,11 +82,31 @@ create table if not exists public.py_log_ddl_setting (
     check (name <> 'replayed' or value in ('yes', 'no'))
 );
 
--- Tables that were created by a statement that travelled, and that have no trigger yet because they have no key: on the slave
+-- Tables that were created by a statement that travelled, and that have no trigger yet because nothing identifies their rows: on the slave
 -- they are empty. is_ours: false if a daemon has replayed the statement, so the rows come from elsewhere.
 create table if not exists public.py_log_ddl_table (
     relation oid primary key,
     is_ours boolean not null
+);
+
+-- Objects that the slaves lack as far as anybody knows: the statement that has made them, or given them their names, did not travel. On
+-- a slave these names are free, or are those of something else, so a DROP must not arrive there.
+do $first$
+begin
+    perform set_config('pyreplica.ddl_is_first', (to_regclass('public.py_log_ddl_absent') is null)::text, true);
+end
+$first$;
+create table if not exists public.py_log_ddl_absent (
+    catalog oid,
+    object oid,
+    primary key (catalog, object)
+);
+
+-- The transactions in which the script of an extension runs. The row is there while it runs, so nobody else sees it. A script may have
+-- ALTER EXTENSION in it, so the row says how many such statements run.
+create table if not exists public.py_log_ddl_script (
+    transaction xid8 primary key,
+    depth int not null
 );
 
 -- Somebody may have made or dropped a table of that name since it was checked, and IF NOT EXISTS says nothing of it. From here on
@@ -96,7 +116,7 @@ declare
     missing text;
 begin
     select t.name into missing
-      from unnest(array['py_log_ddl', 'py_log_ddl_setting', 'py_log_ddl_table']) t (name)
+      from unnest(array['py_log_ddl', 'py_log_ddl_setting', 'py_log_ddl_table', 'py_log_ddl_absent', 'py_log_ddl_script']) t (name)
      where not exists (select from pg_class c
                         where c.relnamespace = 'public'::regnamespace and c.relname = t.name and c.relkind = 'r'
                           and (select r.rolsuper or r.oid = l.relowner or r.rolname = current_user
@@ -111,7 +131,7 @@ $check$;
 insert into public.py_log_ddl_setting values ('on_error', 'warn'), ('replayed', 'no') on conflict do nothing;
 
 -- Says whether a statement travels: 'yes', 'no'; 'untrusted' if it would, had a trusted role run it; 'definer' if it makes a function
--- that runs with the rights of its owner. role is NULL if a daemon replays it.
+-- that runs with the rights of its owner; 'owned' if it drops what belongs to a role. role is NULL if a daemon replays it.
 create or replace function pyreplica.ddl_travels(tag text, schema text, role oid, is_definer boolean) returns text
     language plpgsql stable set search_path = pg_catalog, pg_temp
 as $ddl_travels$
@@ -119,7 +139,7 @@ declare
     trusted constant boolean := role is null or pyreplica.is_trusted(role);
     rolename constant text := (select rolname from pg_roles where oid = role);
     by_default constant boolean := (tag ~ '^(ALTER|CREATE|DROP) (AGGREGATE|CAST|COLLATION|CONVERSION|DOMAIN|EXTENSION|FUNCTION|INDEX|MATERIALIZED VIEW|OPERATOR|OPERATOR CLASS|OPERATOR FAMILY|POLICY|PROCEDURE|ROUTINE|RULE|SCHEMA|SEQUENCE|STATISTICS|TABLE|TEXT SEARCH [A-Z]+|TRIGGER|TYPE|VIEW)$'
-        or tag in ('CREATE TABLE AS', 'SELECT INTO', 'COMMENT', 'REFRESH MATERIALIZED VIEW', 'DROP OWNED'));
+        or tag in ('CREATE TABLE AS', 'SELECT INTO', 'COMMENT', 'REFRESH MATERIALIZED VIEW'));
     verdict boolean;
 begin
     -- A row that admits everything does not admit such functions: only one that names them does.
@@ -130,6 +150,8 @@ begin
      order by f.id desc limit 1;
     if verdict is not null then
         return case when verdict then 'yes' else 'no' end;
+    elsif tag = 'DROP OWNED' and trusted then
+        return 'owned';
     elsif not by_default then
         return 'no';
     elsif not trusted then

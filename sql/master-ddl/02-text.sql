@@ -123,13 +123,14 @@ begin
 end
 $ddl_next$;
 
--- Whether a statement has this command tag, by its first words.
+-- Whether a statement has this command tag, by its first words. For a comment on what belongs to the server no event trigger fires.
 create or replace function pyreplica.ddl_fits(skeleton text, tag text) returns boolean language sql immutable
     set search_path = pg_catalog, pg_temp
 as $ddl_fits$
     select skeleton ~* case
         when tag = 'SELECT INTO' then '^[\s(]*(select|with)\M'
         when tag = 'CREATE TABLE AS' then pattern.creating || 'table\M'
+        when tag = 'COMMENT' then '^\s*comment\s+on\s+(?!(database|role|tablespace|event\s+trigger)\M)'
         when tag like 'CREATE %' then pattern.creating || replace(substr(tag, 8), ' ', '\s+') || '\M'
         else '^\s*' || replace(tag, ' ', '\s+') || '\M' end
       from (values ('^\s*create\s+((or\s+replace|temp|temporary|local|global|unlogged|unique|recursive|constraint|trusted|procedural|default)\s+)*'))
@@ -175,7 +176,8 @@ declare
     start int := place.start;
     next record;
 begin
-    if query ~* '\m(rollback|abort)\M' then
+    -- What is rolled back is forgotten, and what runs without event triggers is never known.
+    if query ~* '\m(rollback|abort|event_triggers|event\s+trigger)\M' then
         next := pyreplica.ddl_alone(query, tag);
         statement := next.statement;
         skeleton := next.skeleton;

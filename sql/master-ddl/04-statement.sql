@@ -87,7 +87,7 @@ as $ddl_dropping$
                    case when o ->> 'kind' in ('trigger', 'policy', 'rule', 'cast', 'operator class', 'operator family', 'conversion')
                           or o ->> 'kind' like 'text search%' then n end as single
               from jsonb_array_elements(objects) with ordinality u (o, n)) x
-     group by kind, single order by min(n)
+     group by kind, single order by kind = 'schema', min(n)
 $ddl_dropping$;
 
 -- The shape of an object, as parts that can be compared with those of the slave's object. sql/query/shape.sql has the text.
@@ -98,8 +98,11 @@ as $ddl_shape$
 @shape@
 $ddl_shape$;
 
+-- An earlier version had this.
+drop function if exists pyreplica.ddl_write(text, text, oid, oid);
+
 -- Writes a row of the log. With an origin no signal is sent: a transaction with a NOTIFY cannot be prepared.
-create or replace function pyreplica.ddl_write(statement text, origin text, catalog oid, object oid) returns void language plpgsql
+create or replace function pyreplica.ddl_write(statement text, origin text, tag text, catalog oid, object oid) returns void language plpgsql
     set search_path = pg_catalog, pg_temp
 as $ddl_write$
 declare
@@ -113,7 +116,8 @@ begin
             catalog := 'pg_type'::regclass;
         end if;
         address := pg_identify_object_as_address(catalog, object, 0);
-        told := ('type'::text operator(pyreplica.~>) address.type) operator(pyreplica.||)
+        told := ('tag'::text operator(pyreplica.~>) tag) operator(pyreplica.||)
+                ('type'::text operator(pyreplica.~>) address.type) operator(pyreplica.||)
                 ('names'::text operator(pyreplica.~>) address.object_names::text) operator(pyreplica.||)
                 ('arguments'::text operator(pyreplica.~>) address.object_args::text) operator(pyreplica.||)
                 ('shape'::text operator(pyreplica.~>)
@@ -141,7 +145,7 @@ as $ddl_tell$
 begin
     raise warning '%', message using hint = coalesce(advice, 'docs/ddl.md says why.');
     if is_remark then
-        perform pyreplica.ddl_write('-- pyreplica: ' || left(regexp_replace(message, '[[:cntrl:]]', ' ', 'g'), 1000), origin, null, null);
+        perform pyreplica.ddl_write('-- pyreplica: ' || left(regexp_replace(message, '[[:cntrl:]]', ' ', 'g'), 1000), origin, null, null, null);
     end if;
 end
 $ddl_tell$;

@@ -21,7 +21,13 @@ as $ddl_has_special$
                       and split_part(encode(t.tgargs, 'escape'), '\000', 1) = any (pyreplica.special()))
 $ddl_has_special$;
 
--- Logs the rows of a table as inserted, or, if columns are given, as updated there. A partitioned table has them in its partitions.
+-- Whether something identifies the rows of a table, so that it can have a trigger: a key, or the whole row if somebody has said so.
+create or replace function pyreplica.ddl_identifies(relation oid) returns boolean language sql stable set search_path = pg_catalog, pg_temp
+as $ddl_identifies$
+    select public.py_log_key(relation) is not null or (select relreplident = 'f' from pg_class where oid = relation)
+$ddl_identifies$;
+
+-- Logs the rows of a table as inserted, or, if columns are given, as updated there: a table without a key has its rows replaced. A partitioned table has them in its partitions.
 -- Of an inherited table these are its own rows only.
 create or replace function pyreplica.ddl_log_rows(source oid, target oid, columns text[], origin text) returns void language plpgsql
     set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set row_security = off
@@ -31,6 +37,8 @@ declare
     keys constant text[] := public.py_log_key(target);
     rows constant text := case when (select relkind from pg_class where oid = source) = 'p' then '' else 'only ' end
                           || source::regclass::text;
+    others constant text[] := array(select attname from pg_attribute where attrelid = target and attnum > 0 and not attisdropped
+                                       and attgenerated = '' and attname <> all (columns));
     owner constant oid := (select n.nspowner from pg_class c join pg_namespace n on n.oid = c.relnamespace
                             where c.oid = source and c.relkind in ('r', 'p'));
     has_rows boolean := (select sum(pg_relation_size(relid)) > 0 from (select source as relid union select relid from pg_partition_tree(source)) x);
@@ -58,10 +66,16 @@ begin
     elsif columns && keys then
         perform pyreplica.ddl_tell(format('the keys of table %s have got other values on the slave than here', name),
                                    'pyreplica repair makes them equal.', origin, true);
-    elsif exists (select from pg_attribute where attrelid = target and attname = any (columns) and attidentity = 'a') then
-        -- PostgreSQL refuses to update such a column.
-        execute format('insert into public.replica_log (relation, event, old, origin) select %L, ''D'', pyreplica.exact(x.*), %L from %s x',
-                       name, nullif(origin, ''), rows);
+    elsif keys is null and others = '{}' then
+        perform pyreplica.ddl_tell(format('the rows of table %s have got other values on the slave than here, and nothing identifies them', name),
+                                   'pyreplica repair makes them equal.', origin, true);
+    elsif keys is null
+       or exists (select from pg_attribute where attrelid = target and attname = any (columns) and attidentity = 'a') then
+        -- PostgreSQL refuses to update an identity column. Without a key, the values that both sides have alike find the rows. Rows
+        -- that are equal there are all deleted before the first comes back, so it does not matter which is which.
+        execute format('insert into public.replica_log (relation, event, old, origin) select %L, ''D'', %s, %L from %s x',
+                       name, case when keys is null then format('pyreplica.exact(x.*) operator(pyreplica.&) %L::text[]', others)
+                             else 'pyreplica.exact(x.*)' end, nullif(origin, ''), rows);
         execute format('insert into public.replica_log (relation, event, new, origin) select %L, ''I'', pyreplica.exact(x.*), %L from %s x',
                        name, nullif(origin, ''), rows);
     else
@@ -82,7 +96,7 @@ declare
     said text;
     trigger name;
 begin
-    if entry is null or public.py_log_key(relation) is null then
+    if entry is null or not pyreplica.ddl_identifies(relation) then
         return;
     end if;
     said := public.py_log_create_tg(relation::regclass, shown, null);
@@ -145,11 +159,15 @@ begin
     if pyreplica.ddl_is_logged(relation) and relation = root then
         perform pyreplica.register(relation::regclass);
     end if;
-    if part is not null and skeleton ~* '\mdetach\s+partition\M' and public.py_log_key(part) is not null and not pyreplica.ddl_is_logged(part)
-       and pyreplica.ddl_is_logged(root) then
+    if part is not null and skeleton ~* '\mdetach\s+partition\M' and not pyreplica.ddl_is_logged(part) and pyreplica.ddl_is_logged(root) then
         -- The trigger of the root has gone from it. Both sides have its rows.
         insert into public.py_log_ddl_table values (part, false) on conflict do nothing;
         perform pyreplica.ddl_capture(part, origin, hands_on);
+        if not pyreplica.ddl_identifies(part) then
+            perform pyreplica.ddl_tell(format('changes of table %s are not in the log from here on: as a partition of %s it needed nothing '
+                                              'of its own that identifies its rows', part::regclass, root::regclass),
+                                       'Give it a key or a REPLICA IDENTITY, and run pyreplica copy --table.', origin, true);
+        end if;
     elsif part is not null and skeleton ~* '\mattach\s+partition\M' and pyreplica.ddl_is_logged(root) then
         if exists (select from public.py_log_ddl_table t where t.relation = part and t.is_ours) and coalesce(origin, '') = '' then
             -- It had no key, so its rows were not logged.
@@ -169,8 +187,10 @@ begin
     end if;
     -- PostgreSQL calculates a default once for all rows (now()) or for each. Only a constant is the same on both sides. USING may
     -- calculate anything, except when it only casts the column.
-    for child in select inhrelid from pg_inherits where relation = inhparent union select relation loop
-        continue when not pyreplica.ddl_is_logged(child) or public.py_log_key(child) is null
+    for child in with recursive family (member) as (
+                     select relation union select i.inhrelid from family f join pg_inherits i on i.inhparent = f.member)
+                 select member from family loop
+        continue when not pyreplica.ddl_is_logged(child) or not pyreplica.ddl_identifies(child)
                       or child <> relation and (select relispartition from pg_class where oid = child);
         columns := array(
             select a.attname from pg_attribute a

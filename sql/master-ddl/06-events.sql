@@ -14,12 +14,18 @@ begin
 end
 $ddl_who$;
 
+-- Where a change comes from. As for rows: only a role that may flag the log is believed.
+create or replace function pyreplica.ddl_origin() returns text language sql stable set search_path = pg_catalog, pg_temp
+as $ddl_origin$
+    select current_setting('pyreplica.origin', true) where has_column_privilege(session_user, 'public.replica_log', 'txid', 'update')
+$ddl_origin$;
+
 -- Handles one firing. who: as pyreplica.ddl_who has noted it.
 create or replace function pyreplica.ddl_handle(event text, tag text, context text, who json) returns void language plpgsql
     set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $ddl_handle$
 declare
-    origin text := current_setting('pyreplica.origin', true);
+    origin constant text := pyreplica.ddl_origin();
     role oid := (who ->> 0)::oid;
     path constant name[] := array(select json_array_elements_text(who -> 1));
     hands_on constant boolean := exists (select from public.py_log_ddl_setting where name = 'replayed' and value = 'yes');
@@ -27,25 +33,31 @@ declare
     main jsonb;
     verdict text;
     words record;
-    is_in_extension boolean;
+    is_script constant boolean := pyreplica.ddl_is_script();
+    -- The catalog has only the members of an extension that a script makes, and nothing of what it drops.
+    is_passed constant boolean := event = 'ddl_command_end' and context = '' and not is_script;
+    absent text;
     statement text;
     line text;
 begin
-    -- As for rows: only a role that may flag the log is believed. What a daemon has replayed was trusted where it comes from.
-    if origin <> '' and not has_column_privilege(session_user, 'public.replica_log', 'txid', 'update') then
-        origin := null;
-    end if;
     if origin <> '' then
+        -- What a daemon has replayed was trusted where it comes from.
         role := null;
     elsif role is null then
         raise exception 'it is not known whose statement it is';
     elsif current_setting('session_replication_role') = 'replica' then
+        if is_passed then
+            perform pyreplica.ddl_pass(current_query(), tag);
+        end if;
+        perform pyreplica.ddl_note(event, tag, role);
         return;
     end if;
     if event = 'sql_drop' then
-        objects := pyreplica.ddl_dropped(tag);
+        if not is_script then
+            objects := pyreplica.ddl_dropped(tag);
+        end if;
+        perform pyreplica.ddl_note(event, tag, role);
     elsif tag not like 'DROP %' then
-        is_in_extension := (select bool_or(in_extension) from pg_event_trigger_ddl_commands());
         -- Temporary tables are made often, and this is cheaper.
         if exists (select from pg_event_trigger_ddl_commands() where schema_name is distinct from 'pg_temp' and not in_extension) then
             objects := pyreplica.ddl_made(tag);
@@ -55,7 +67,7 @@ begin
     select null::text as statement, null::text as skeleton into words;
     if main is null or event = 'ddl_command_end' and not pyreplica.ddl_needs_text(tag) then
         -- Nothing of it is needed but that it was there.
-        if event = 'ddl_command_end' and context = '' and is_in_extension is distinct from true then
+        if is_passed then
             perform pyreplica.ddl_pass(current_query(), tag);
         end if;
     elsif event = 'ddl_command_end' then
@@ -70,6 +82,10 @@ begin
         return;
     end if;
     verdict := pyreplica.ddl_travels(tag, main ->> 'schema', role, (main ->> 'definer')::boolean);
+    if event = 'ddl_command_end'
+       and (verdict = 'untrusted' and tag ~ '^(CREATE|ALTER|SELECT INTO)' or verdict in ('definer', 'no') and tag ~ '^(CREATE|SELECT INTO)') then
+        perform pyreplica.ddl_leave_out(objects);
+    end if;
     if verdict = 'untrusted' then
         perform pyreplica.ddl_tell(format('%s %s does not travel to the slaves: role %s is not trusted with it', tag, main ->> 'identity', role::regrole),
                                    'The owner of the log may admit it: docs/ddl.md.', origin, (main ->> 'logged')::boolean);
@@ -82,13 +98,20 @@ begin
         return;
     end if;
     if event = 'sql_drop' then
-        -- The script of an extension drops something.
-        if words.statement is null and current_query() ~* '\m(create|alter)\s+extension\M' and tag <> 'DROP EXTENSION' then
+        absent := (select string_agg(o ->> 'identity', ', ') from jsonb_array_elements(objects) o where (o ->> 'absent')::boolean);
+        objects := (select jsonb_agg(o order by n) from jsonb_array_elements(objects) with ordinality u (o, n) where not (o ->> 'absent')::boolean);
+        if absent is not null then
+            perform pyreplica.ddl_tell(format('%s %s does not travel to the slaves: what has these names did not travel when it got them', tag, absent),
+                                       null, origin, false);
+        end if;
+        if verdict = 'owned' and objects is not null then
+            perform pyreplica.ddl_tell(format('%s does not travel to the slaves: what it has dropped is still there', tag),
+                                       'Drop it on the slave: docs/ddl.md.', origin, true);
             return;
         end if;
         for line in select pyreplica.ddl_dropping(objects, coalesce(words.skeleton ~* '\mcascade\s*$', (main ->> 'cascades')::boolean)) loop
             if coalesce(origin, '') = '' or hands_on then
-                perform pyreplica.ddl_write('SET LOCAL search_path TO pg_catalog; ' || line, origin, null, null);
+                perform pyreplica.ddl_write('SET LOCAL search_path TO pg_catalog; ' || line, origin, tag, null, null);
             end if;
         end loop;
         return;
@@ -98,6 +121,9 @@ begin
        and pyreplica.ddl_travels(tag, main ->> 'schema', (main ->> 'owner')::oid, false) = 'untrusted' then
         perform pyreplica.ddl_tell(format('%s %s does not travel to the slaves: it belongs to %s, whose objects do not', tag, main ->> 'identity',
                                           (main ->> 'owner')::oid::regrole), null, origin, false);
+        if tag like 'CREATE %' then
+            perform pyreplica.ddl_leave_out(objects);
+        end if;
         return;
     end if;
     -- Where the rows are replayed, the checks of a type run with the daemon's rights.
@@ -135,7 +161,11 @@ begin
     end if;
     perform pyreplica.ddl_keep_writers_off(tag, (main ->> 'oid')::oid);
     if coalesce(origin, '') = '' or hands_on then
-        perform pyreplica.ddl_write(statement, origin, (main ->> 'catalog')::oid, (main ->> 'oid')::oid);
+        perform pyreplica.ddl_write(statement, origin, tag, (main ->> 'catalog')::oid, (main ->> 'oid')::oid);
+    end if;
+    if tag like 'CREATE %' then
+        -- It may have replaced what was absent.
+        delete from public.py_log_ddl_absent a where a.catalog = (main ->> 'catalog')::oid and a.object = (main ->> 'oid')::oid;
     end if;
     perform pyreplica.ddl_after(tag, objects, words.skeleton, words.statement, path, origin, hands_on);
 end

@@ -33,7 +33,10 @@ create or replace function pyreplica.ddl_dropped(tag text) returns jsonb languag
     set quote_all_identifiers = off
 as $ddl_dropped$
     select jsonb_agg(jsonb_build_object(
-               'kind', d.object_type, 'identity', d.object_identity, 'definer', false, 'logged', exists (select from public.replica_table k where k.relation::oid = d.objid),
+               'kind', d.object_type, 'identity', d.object_identity, 'definer', false,
+               'absent', exists (select from public.py_log_ddl_absent a where a.catalog = d.classid and a.object = d.objid)
+                         and not pyreplica.ddl_is_agreed(d.objid, d.object_identity),
+               'logged', exists (select from public.replica_table k where k.relation::oid = d.objid),
                'schema', coalesce(d.schema_name, case when d.object_type in ('trigger', 'policy', 'rule') then d.address_names[1] else d.object_name end),
                'cascades', (select bool_or(not x.original and x.normal and x.object_type <> 'default value') from pg_event_trigger_dropped_objects() x))
                order by d.ordinality)
@@ -58,7 +61,7 @@ begin
             perform pyreplica.ddl_is_new(relation, origin, hands_on);
         end loop;
         if tag in ('CREATE TABLE AS', 'SELECT INTO') then
-            raise notice 'the slaves get the rows of % when it has a primary key', main ->> 'identity';
+            raise notice 'the slaves get the rows of % when it has a primary key or another replica identity', main ->> 'identity';
         end if;
     elsif tag = 'ALTER TABLE' and (main ->> 'catalog')::oid = 'pg_class'::regclass then
         perform pyreplica.ddl_altered((main ->> 'oid')::oid, skeleton, statement, path, origin, hands_on);
@@ -78,6 +81,10 @@ declare
     context text;
 begin
     get diagnostics context = pg_context;
+    -- Outside of the block: an error in there would leave the note behind.
+    if tg_event = 'ddl_command_end' and tg_tag in ('CREATE EXTENSION', 'ALTER EXTENSION') then
+        perform pyreplica.ddl_script_ends();
+    end if;
     begin
         perform pyreplica.ddl_handle(tg_event, tg_tag, coalesce(substring(context from E'\n(.*)$'), ''),
                                      current_setting('pyreplica.ddl_who', true)::json);
@@ -88,6 +95,7 @@ begin
         -- The rollback has taken back what the search of the string had noted.
         perform set_config('pyreplica.ddl_place', format('%s/%s 0 ', extract(epoch from statement_timestamp()), octet_length(current_query())), false);
         perform pyreplica.ddl_failed(tg_tag, sqlstate, sqlerrm);
+        perform pyreplica.ddl_note(tg_event, tg_tag, (current_setting('pyreplica.ddl_who', true)::json ->> 0)::oid);
     end;
 end
 $ddl_end$;
@@ -103,7 +111,7 @@ as $ddl_failed$
 begin
     perform pyreplica.ddl_tell(format('%s does not travel to the slaves: %s (%s)', tag, message, state),
                                'Run it on the slave, or write it into the log: INSERT INTO replica_log(sql) VALUES (...).',
-                               current_setting('pyreplica.origin', true), true);
+                               pyreplica.ddl_origin(), true);
 exception when others then
     raise warning 'pyreplica: % does not travel to the slaves, and the log has no remark: % (%)', tag, message, state;
 end
@@ -124,10 +132,16 @@ end
 $owner$;
 
 -- They fire for replayed changes too: a table that a daemon creates needs its triggers, if this database is a master.
+create event trigger "!pyreplica_ddl_0_script" on ddl_command_start when tag in ('CREATE EXTENSION', 'ALTER EXTENSION')
+    execute function pyreplica.ddl_script();
+create event trigger "!pyreplica_ddl_0_drop" on ddl_command_start when tag in ('DROP TABLE', 'DROP MATERIALIZED VIEW', 'DROP INDEX', 'DROP OWNED')
+    execute function pyreplica.ddl_drop();
 create event trigger "!pyreplica_ddl_1_who" on ddl_command_end execute function pyreplica.ddl_who();
 create event trigger "!pyreplica_ddl_1_who_drops" on sql_drop execute function pyreplica.ddl_who();
 create event trigger "!pyreplica_ddl_2_drop" on sql_drop execute function pyreplica.ddl_end();
 create event trigger "!pyreplica_ddl_3_end" on ddl_command_end execute function pyreplica.ddl_end();
+alter event trigger "!pyreplica_ddl_0_script" enable always;
+alter event trigger "!pyreplica_ddl_0_drop" enable always;
 alter event trigger "!pyreplica_ddl_1_who" enable always;
 alter event trigger "!pyreplica_ddl_1_who_drops" enable always;
 alter event trigger "!pyreplica_ddl_2_drop" enable always;

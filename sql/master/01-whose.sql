@@ -17,7 +17,7 @@ as $own$
          where c.relnamespace = 'public'::regnamespace
            and (c.relname in ('replica_log', 'replica_slave', 'replica_error', 'replica_skipped', 'replica_history',
                               'replica_purged', 'replica_table', 'py_log_filter', 'py_log_transform', 'py_log_ddl', 'py_log_ddl_setting',
-                              'py_log_ddl_table') and c.relkind in ('r', 'p')
+                              'py_log_ddl_table', 'py_log_ddl_absent', 'py_log_ddl_script') and c.relkind in ('r', 'p')
                 or c.relname in ('replica_log_sql', 'replica_replayed') and c.relkind = 'v'
                 or c.relname in ('replica_log_id_seq', 'replica_batch_seq') and c.relkind = 'S')
             or c.relnamespace = 'pyreplica'::regnamespace and c.relname = 'turn'
@@ -75,14 +75,15 @@ as $own$
                'pyreplica.ddl_fits(text, text)', 'pyreplica.ddl_top(text, text, boolean)', 'pyreplica.ddl_place(text)',
                'pyreplica.ddl_pass(text, text)', 'pyreplica.ddl_needs_text(text)', 'pyreplica.ddl_context()', 'pyreplica.ddl_text(text, text)',
                'pyreplica.ddl_alone(text, text)', 'pyreplica.ddl_settings(text, name[])', 'pyreplica.ddl_from_catalog(text, oid, oid, boolean)',
-               'pyreplica.ddl_dropping(jsonb, boolean)', 'pyreplica.ddl_shape(text, text[], text[])', 'pyreplica.ddl_write(text, text, oid, oid)',
+               'pyreplica.ddl_dropping(jsonb, boolean)', 'pyreplica.ddl_shape(text, text[], text[])', 'pyreplica.ddl_write(text, text, text, oid, oid)',
                'pyreplica.ddl_tell(text, text, text, boolean)', 'pyreplica.ddl_is_logged(oid)', 'pyreplica.ddl_has_special(oid)',
                'pyreplica.ddl_log_rows(oid, oid, text[], text)', 'pyreplica.ddl_capture(oid, text, boolean)',
                'pyreplica.ddl_is_new(oid, text, boolean)', 'pyreplica.ddl_altered(oid, text, text, name[], text, boolean)',
                'pyreplica.ddl_keep_writers_off(text, oid)', 'pyreplica.ddl_name(text)', 'pyreplica.ddl_relation(text, name[])', 'pyreplica.ddl_who()',
                'pyreplica.ddl_handle(text, text, text, json)', 'pyreplica.ddl_made(text)', 'pyreplica.ddl_dropped(text)',
                'pyreplica.ddl_after(text, jsonb, text, text, name[], text, boolean)', 'pyreplica.ddl_end()', 'pyreplica.ddl_raises()',
-               'pyreplica.ddl_failed(text, text, text)',
+               'pyreplica.ddl_failed(text, text, text)', 'pyreplica.ddl_origin()', 'pyreplica.ddl_identifies(oid)',
+               'pyreplica.ddl_is_stranger(oid)', 'pyreplica.ddl_drop()', 'pyreplica.ddl_script()', 'pyreplica.ddl_script_ends()', 'pyreplica.ddl_is_script()', 'pyreplica.ddl_is_agreed(oid, text)', 'pyreplica.ddl_leave_out(jsonb)', 'pyreplica.ddl_note(text, text, oid)',
                'pyreplica.apply()', 'pyreplica.changed()', 'pyreplica.special()',
                'pyreplica.admit(text, text, oid, text, record, record)',
                'pyreplica.send(text, text, oid, @hs@.hstore, record)',

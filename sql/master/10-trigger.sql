@@ -34,7 +34,8 @@ declare
                              to_regclass('public.replica_history'),
                              to_regclass('public.replica_purged'), 'public.replica_table'::regclass,
                              to_regclass('public.py_log_ddl'), to_regclass('public.py_log_ddl_setting'),
-                             to_regclass('public.py_log_ddl_table'))
+                             to_regclass('public.py_log_ddl_table'), to_regclass('public.py_log_ddl_absent'),
+                             to_regclass('public.py_log_ddl_script'))
              then 'is pyreplica''s own'
         when keys is null and not full_row then 'has no pk constraint'
         when target <> root and exists (

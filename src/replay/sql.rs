@@ -48,28 +48,48 @@ pub const RESET_ROLE: &str = "reset session authorization; reset role;";
 pub const RESET_SETTINGS: &str = "select pg_catalog.set_config(name, reset_val, true) from pg_catalog.pg_settings \
      where name operator(pg_catalog.=) any ('{TimeZone,default_table_access_method,default_toast_compression}'::pg_catalog.text[]);";
 
-/// Whether an object of the slave has the shape that a schema change gave it on the master. $1 to $3 as in shape.sql, as text; $4 the
-/// shape; $5 whether the slave's may have more; $6 who owns the master's, if the log says it. An object of somebody else does not count:
-/// any role that may create something in its schema could have made it, to get the rows that are to come, and to have its triggers run.
+/// The role that owns an object of the slave, if it is neither trusted there nor called as the owner of the master's. Any such role that
+/// may create something in its schema could have made it, to get the rows that are to come, and to have its own code run. $1 to $3 as in
+/// shape.sql, as text; $4 who owns the master's, if the log says it.
+const STRANGER: &str = "select r.rolname::text from pg_get_object_address($1::text, $2::text::text[], $3::text::text[]) a \
+       join (select 'pg_class'::regclass, oid, relowner from pg_class union all \
+             select 'pg_proc'::regclass, oid, proowner from pg_proc union all \
+             select 'pg_type'::regclass, oid, typowner from pg_type union all \
+             select 'pg_extension'::regclass, oid, extowner from pg_extension union all \
+             select 'pg_namespace'::regclass, oid, nspowner from pg_namespace) o (classid, oid, owner) \
+         on o.classid = a.classid and o.oid = a.objid \
+       join pg_roles r on r.oid = o.owner \
+      where not r.rolsuper and r.rolname <> current_user and r.rolname is distinct from $4::text \
+        and o.owner not in (select datdba from pg_database where datname = current_database() union \
+                            select nspowner from pg_namespace where nspname = 'public') \
+        and ((select rolsuper from pg_roles where rolname = current_user) or not pg_has_role(o.owner, 'usage'))";
+
+/// Whether an object of the slave has the shape that a schema change gave it on the master, and the stranger who owns it. $1 to $4 as
+/// above; $5 the shape; $6 whether the slave's may have more.
 pub static HAS_SHAPE: LazyLock<String> = LazyLock::new(|| {
     let shape = include_str!("../../sql/query/shape.sql").replace("::text[]", "::text::text[]");
     format!(
-        "select coalesce($4::text::text[] <@ s.shape and ($5 or s.shape <@ $4::text::text[]), false) and not exists (\
-         select from pg_get_object_address($1::text, $2::text::text[], $3::text::text[]) a \
-           join (select 'pg_class'::regclass, oid, relowner from pg_class union all \
-                 select 'pg_proc'::regclass, oid, proowner from pg_proc union all \
-                 select 'pg_type'::regclass, oid, typowner from pg_type union all \
-                 select 'pg_extension'::regclass, oid, extowner from pg_extension union all \
-                 select 'pg_namespace'::regclass, oid, nspowner from pg_namespace) o (classid, oid, owner) \
-             on o.classid = a.classid and o.oid = a.objid \
-           join pg_roles r on r.oid = o.owner \
-          where not r.rolsuper and r.rolname <> current_user and r.rolname is distinct from $6::text \
-            and o.owner not in (select datdba from pg_database where datname = current_database() union \
-                                select nspowner from pg_namespace where nspname = 'public') \
-            and ((select rolsuper from pg_roles where rolname = current_user) or not pg_has_role(o.owner, 'usage'))) \
-         from ({shape}) s"
+        "select coalesce($5::text::text[] <@ s.shape and ($6 or s.shape <@ $5::text::text[]), false), ({STRANGER}) from ({shape}) s"
     )
 });
+
+/// What to do about an object of somebody who is not trusted.
+pub const TAKE_IT_AWAY: &str = "Drop it on the slave; or look at what it has of its owner's, such as triggers and checks, and give it to the \
+     daemon's role: ALTER ... OWNER TO.";
+
+/// Fails if a statement has left an object to a stranger: CREATE OR REPLACE and IF NOT EXISTS change no owner. The arguments are
+/// those of `STRANGER`.
+pub fn refuse_stranger(arguments: [Option<&str>; 4]) -> String {
+    let [kind, names, arguments, owner] = arguments.map(|a| a.map_or("null::text".to_string(), quote_literal));
+    let body = format!(
+        "declare stranger text; begin execute {} into stranger using {kind}, {names}, {arguments}, {owner}; \
+         if stranger is not null then raise exception '% % belongs to role % on the slave', {kind}, \
+         array_to_string({names}::text[], '.'), stranger using errcode = 'insufficient_privilege', hint = {}; end if; end",
+        quote_literal(STRANGER),
+        quote_literal(TAKE_IT_AWAY)
+    );
+    format!("{DAEMON_PATH} DO {};", quote_literal(&body))
+}
 
 /// How many of pyreplica's tables on the slave are missing, and how many the role may not use.
 pub const TABLES: &str = "select count(*) filter (where to_regclass(t) is null), \

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 /// What is pyreplica's own in the schema public, on either server: the one list. A test compares it with the scripts.
 const OWN: &str = "array['replica_log', 'replica_slave', 'replica_history', 'replica_purged', 'replica_table', 'replica_error', \
-     'replica_skipped', 'py_log_filter', 'py_log_transform', 'py_log_ddl', 'py_log_ddl_setting', 'py_log_ddl_table', 'replica_log_former', 'replica_progress', 'replica_hold', \
+     'replica_skipped', 'py_log_filter', 'py_log_transform', 'py_log_ddl', 'py_log_ddl_setting', 'py_log_ddl_table', 'py_log_ddl_absent', 'py_log_ddl_script', 'replica_log_former', 'replica_progress', 'replica_hold', \
      'replica_held', 'replica_conflict', 'replica_copy', 'replica_copy_schema', 'replica_role', 'replica_log_sql', 'replica_replayed', \
      'replica_log_id_seq', 'replica_batch_seq']";
 

@@ -5,7 +5,7 @@ with triggers as (
       from pg_event_trigger e
       join pg_proc p on p.oid = e.evtfoid
       join pg_namespace n on n.oid = p.pronamespace and n.nspname = 'pyreplica'
-     where p.proname in ('ddl_who', 'ddl_end')
+     where p.proname in ('ddl_script', 'ddl_drop', 'ddl_who', 'ddl_end')
 )
 select case number when 0 then 'note' else 'warning' end as level, 'schema changes' as subject,
        case when number = 0 then 'they do not travel: each has to be made on the slave too'
@@ -13,4 +13,4 @@ select case number when 0 then 'note' else 'warning' end as level, 'schema chang
             else 'event triggers of pyreplica are missing or disabled, so they do not travel' end as text,
        null::text[] as fixes,
        'docs/ddl.md; as a superuser: psql -f sql/master-install-ddl.sql, or pyreplica install --ddl DSN0' as advice
-  from triggers where number <> 4 or enabled <> 4 or is_strange
+  from triggers where number <> 6 or enabled <> 6 or is_strange

@@ -43,6 +43,10 @@ impl Replayer {
         }
         let block = format!("begin execute {}; end", quote_literal(&change.sql));
         message.push_str(&format!("DO {}; {};", quote_literal(&block), sql::RESET_ROLE));
+        if makes_owned(change) {
+            let said = |name: &str| change.new.get(name).flatten();
+            message.push_str(&sql::refuse_stranger([said("type"), said("names"), said("arguments"), said("owner")]));
+        }
         if is_described {
             message.push_str(&format!("RELEASE SAVEPOINT {SAVEPOINT}; {}", sql::RESET_SETTINGS));
         }
@@ -50,8 +54,17 @@ impl Replayer {
             message.push_str(&format!("{}; {}", server_sql::REPLICA_ROLE, sql::USE_INDEXES));
         }
         if let Err(error) = slave.message("replay", &message) {
-            if error.is_transient() || !is_described || !self.is_there_already(slave, change, &error)? {
+            if error.is_transient() || !is_described {
                 return Err(self.rejected(change, error));
+            }
+            match self.what_is_there(slave, change, &error)? {
+                Found::Other => return Err(self.rejected(change, error)),
+                Found::OfStranger(role) => {
+                    let hint =
+                        format!("It belongs to role {role} there, which is not trusted with it. {}", sql::TAKE_IT_AWAY);
+                    return Err(self.rejected(change, error.with_hint(hint)));
+                }
+                Found::Same => {}
             }
             let (said, shown) = match self.tells_values {
                 true => (error.detail(), instruction(change, None)),
@@ -65,13 +78,12 @@ impl Replayer {
         slave.set_up(&self.current_origin)
     }
 
-    /// Takes a schema change back that the slave has refused, and returns whether its object is as the change would have made it, and
-    /// belongs to who may have made it. An object that is there already may have more than the master's: a column that a later change adds.
-    fn is_there_already(&mut self, slave: &mut Session, change: &Change, refusal: &Error) -> Result<bool> {
+    /// Takes a schema change back that the slave has refused, and returns whether its object is as the change would have made it. An object that is there already may have more than the master's: a column that a later change adds.
+    fn what_is_there(&mut self, slave: &mut Session, change: &Change, refusal: &Error) -> Result<Found> {
         let back = format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}; {}", set_origin(&self.current_origin));
         match slave.message("roll back a schema change", &back) {
             // The server could not read the message.
-            Err(missing) if missing.code() == Some(sql::NO_SAVEPOINT) => return Ok(false),
+            Err(missing) if missing.code() == Some(sql::NO_SAVEPOINT) => return Ok(Found::Other),
             done => done.map(drop)?,
         }
         slave.set_up(&self.current_origin)?;
@@ -83,18 +95,39 @@ impl Replayer {
         let asked = slave.query(
             "compare the shape of an object",
             &sql::HAS_SHAPE,
-            &[&kind, &names, &arguments, &shape, &may_have_more, &owner],
+            &[&kind, &names, &arguments, &owner, &shape, &may_have_more],
         );
-        let has_shape = match asked {
-            Ok(rows) => rows.first().is_some_and(|row| row.get(0)),
+        let found = match asked {
+            Ok(rows) => rows.first().map_or(Found::Other, |row| match (row.get(0), row.get(1)) {
+                (false, _) => Found::Other,
+                (true, None) => Found::Same,
+                (true, Some(role)) => Found::OfStranger(role),
+            }),
             Err(error) if error.is_transient() => return Err(error),
             // There is no such object.
             Err(_) => {
                 slave.message("roll back a look", &back)?;
-                false
+                Found::Other
             }
         };
         slave.message("go on", &format!("RELEASE SAVEPOINT {SAVEPOINT}"))?;
-        Ok(has_shape)
+        Ok(found)
     }
+}
+
+/// What the slave has under the name of an object that a schema change is about.
+enum Found {
+    /// It is as the master has it.
+    Same,
+    /// So it is, and belongs to this role.
+    OfStranger(String),
+    Other,
+}
+
+/// Whether a statement makes something that has an owner of its own. The functions of an extension belong to a superuser.
+fn makes_owned(change: &Change) -> bool {
+    let said = |name: &str| change.new.get(name).flatten().unwrap_or_default();
+    let kinds =
+        ["table", "view", "materialized view", "sequence", "type", "function", "procedure", "aggregate", "schema"];
+    said("tag").starts_with("CREATE ") && kinds.contains(&said("type"))
 }

@@ -29,11 +29,11 @@ pub(super) struct Sets {
 }
 
 impl Sets {
-    fn remaining(&self) -> Vec<&Change> {
+    fn into_remaining(self) -> Vec<Change> {
         if self.is_whole {
             return Vec::new();
         }
-        self.changes.iter().filter(|change| !self.relations.contains(&change.relation)).collect()
+        self.changes.into_iter().filter(|change| !self.relations.contains(&change.relation)).collect()
     }
 }
 
@@ -49,11 +49,12 @@ impl Replayer {
             return self.look_closer(slave, sets.changes);
         }
         self.log_replayed(&sets);
-        self.in_messages(slave, &sets.remaining())
+        self.look_closer(slave, sets.into_remaining())
     }
 
-    /// Replays changes that the slave has refused as sets. To find a row by all its values may take a scan of the table, for a
-    /// set as for a single row. So such changes are sent as two smaller sets, until the few are found that do not fit.
+    /// Replays changes that the slave has refused as sets, or that are no set together. To find a row by all its values may take a scan
+    /// of the table, for a set as for a single row. So such changes are sent as two smaller sets, until the few are found that do not
+    /// fit.
     fn look_closer(&mut self, slave: &mut Session, mut changes: Vec<Change>) -> Result<()> {
         let is_slow = |change: &Change| self.cache.get(change).is_ok_and(|table| table.is_found_by_whole_row(change));
         if (changes.len() as u64) < MIN_CHANGES_FOR_SETS || !changes.iter().any(is_slow) {
