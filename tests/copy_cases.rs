@@ -1,7 +1,7 @@
 //! `pyreplica copy` beyond the plain case: what it refuses, one table alone, the schema, filters, encodings.
 
 use crate::harness::copying::{can_dump, copy, paused, try_copy};
-use crate::harness::{Finished, OwnCluster, Pair, Server, shared, wait_until};
+use crate::harness::{Finished, OwnCluster, Pair, Server, assert_says, shared, wait_until};
 use std::time::Duration;
 
 const TABLES: &str =
@@ -53,12 +53,16 @@ fn what_the_slave_lacks_is_said_before_anything_happens() {
         &["there is no table public.u", "the table public.t has no column \"b\"", "--schema"],
     );
     assert_eq!(pair.on_slave("select count(*) from replica_copy"), ["0"]);
-    assert_refused(
-        &pair,
-        &["--table", "nosuch"],
-        4,
-        &["no table nosuch has the trigger", "py_log_create_tg('nosuch')"],
-    );
+    assert_refused(&pair, &["--table", "nosuch"], 2, &["cannot find table nosuch: there is none"]);
+    pair.run("create schema other; create table other.plain (id int primary key)");
+    for table in ["plain", "other.plain"] {
+        let refused = try_copy(&pair, &["--table", table]);
+        assert_eq!(refused.code(), 4, "{}", refused.output);
+        assert_says(&refused.output, &[&format!("no table {table} has the trigger")]);
+        let statement = refused.output.split_once("create the trigger first: ").expect("a statement").1.trim();
+        assert!(pair.on_master(statement)[0].ends_with("plain (id)"));
+        pair.run("drop trigger \"!replica_tg\" on other.plain");
+    }
 }
 
 #[test]

@@ -77,6 +77,14 @@ pub fn fully_quoted(relation: &str) -> String {
     quoted.collect::<Vec<_>>().join(".")
 }
 
+/// The statement for an operator that creates the trigger of a table, whose name has a schema or none.
+pub fn create_trigger(relation: &str) -> String {
+    match relation.contains('.') {
+        true => format!("SELECT py_log_create_tg(p[1], p[2]) FROM parse_ident({}) p;", quote_literal(relation)),
+        false => format!("SELECT py_log_create_tg({});", quote_literal(relation)),
+    }
+}
+
 /// A string constant for SQL. The sessions run with `standard_conforming_strings = on`.
 pub fn quote_literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))

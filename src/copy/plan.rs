@@ -5,7 +5,7 @@
 //! built-in type on both sides, in databases of the same encoding. Everything else is sent as text, as in replay.
 
 use crate::base::error::{Error, Kind, Result};
-use crate::base::names::{Side, quote_ident, quote_literal};
+use crate::base::names::{Side, create_trigger, quote_ident, quote_literal};
 use crate::base::shown::listed;
 use crate::config::tables::Tables;
 use crate::copy::sql;
@@ -218,10 +218,8 @@ fn named(master: &mut Session, all: &[Captured], wanted: &[String]) -> Result<Ve
             }
             [] => {
                 let detail = format!("no table {name} has the trigger that logs its changes");
-                return Err(Error::new(Kind::Setup, Some(Side::Master), "copy", detail).with_hint(format!(
-                    "create the trigger first: SELECT py_log_create_tg({});",
-                    quote_literal(name)
-                )));
+                return Err(Error::new(Kind::Setup, Some(Side::Master), "copy", detail)
+                    .with_hint(format!("create the trigger first: {}", create_trigger(name))));
             }
             _ => {
                 let names: Vec<&str> = found.iter().map(|table| table.relation.as_str()).collect();
