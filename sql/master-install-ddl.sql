@@ -814,8 +814,8 @@ as $ddl_identifies$
     select public.py_log_key(relation) is not null or (select relreplident = 'f' from pg_class where oid = relation)
 $ddl_identifies$;
 
--- Logs the rows of a table as inserted, or, if columns are given, as updated there: a table without a key has its rows replaced. A partitioned table has them in its partitions.
--- Of an inherited table these are its own rows only.
+-- Logs the rows of a table as inserted, or, if columns are given, as updated there: a table without a key has its rows replaced. A
+-- partitioned table has them in its partitions. Of an inherited table these are its own rows only.
 create or replace function pyreplica.ddl_log_rows(source oid, target oid, columns text[], origin text) returns void language plpgsql
     set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set row_security = off
 as $ddl_log_rows$

@@ -12,6 +12,17 @@ set local search_path = pg_catalog, pg_temp;
 set local quote_all_identifiers = off;
 
 do $check$
+begin
+    perform set_config('pyreplica.trusted', array(
+        select r.oid from pg_roles r
+         where r.rolsuper or r.rolname = current_user
+            or r.oid in (select datdba from pg_database where datname = current_database() union
+                         select nspowner from pg_namespace where nspname = 'public')
+            or not (select rolsuper from pg_roles where rolname = current_user) and pg_has_role(r.oid, 'usage'))::text, true);
+end
+$check$;
+
+do $check$
 declare
     prepared text;
     stranger record;
@@ -33,11 +44,7 @@ begin
                                'replica_copy', 'replica_copy_schema', 'replica_role')
             union all
             select 'function ' || oid::regprocedure, proowner from pg_proc where oid = to_regprocedure('public.py_log_fence()')) x
-      join pg_roles r on r.oid = x.owner
-     where not r.rolsuper and r.rolname <> current_user
-       and x.owner not in (select datdba from pg_database where datname = current_database() union
-                           select nspowner from pg_namespace where nspname = 'public')
-       and ((select rolsuper from pg_roles where rolname = current_user) or not pg_has_role(x.owner, 'usage'))
+     where x.owner <> all (current_setting('pyreplica.trusted')::oid[])
      limit 1;
     if found then
         raise exception 'there is a % of %, who is not known to have installed pyreplica', stranger.name, stranger.owner
@@ -53,12 +60,9 @@ declare
     is_fenced bool;
 begin
     -- Only pyreplica's own, which nobody else can replace: somebody may have made one of that name since the check.
-    if exists (select from pg_class c join pg_roles r on r.oid = c.relowner
+    if exists (select from pg_class c
                 where c.relnamespace = 'public'::regnamespace and c.relname = 'replica_role' and c.relkind = 'r'
-                  and (r.rolsuper or r.rolname = current_user
-                       or c.relowner in (select datdba from pg_database where datname = current_database() union
-                                         select nspowner from pg_namespace where nspname = 'public')
-                       or not (select rolsuper from pg_roles where rolname = current_user) and pg_has_role(c.relowner, 'usage'))) then
+                  and c.relowner = any (current_setting('pyreplica.trusted')::oid[])) then
         execute 'select exists (select from public.replica_role where role in (''slave'', ''former''))' into is_fenced;
         if is_fenced and (select pg_has_role(datdba, 'usage') from pg_database where datname = current_database()) then
             execute format('alter database %I reset default_transaction_read_only', current_database());
