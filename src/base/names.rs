@@ -77,8 +77,13 @@ pub fn fully_quoted(relation: &str) -> String {
     quoted.collect::<Vec<_>>().join(".")
 }
 
-/// The statement for an operator that creates the trigger of a table, whose name has a schema or none.
-pub fn create_trigger(relation: &str) -> String {
+/// The statement for an operator that creates the trigger of a table.
+pub fn create_trigger(schema: &str, name: &str) -> String {
+    format!("SELECT py_log_create_tg({}, {});", quote_literal(schema), quote_literal(name))
+}
+
+/// The same for a name that has a schema or none.
+pub fn create_trigger_of(relation: &str) -> String {
     match relation.contains('.') {
         true => format!("SELECT py_log_create_tg(p[1], p[2]) FROM parse_ident({}) p;", quote_literal(relation)),
         false => format!("SELECT py_log_create_tg({});", quote_literal(relation)),

@@ -5,7 +5,7 @@
 //! built-in type on both sides, in databases of the same encoding. Everything else is sent as text, as in replay.
 
 use crate::base::error::{Error, Kind, Result};
-use crate::base::names::{Side, create_trigger, quote_ident, quote_literal};
+use crate::base::names::{Side, create_trigger, create_trigger_of, quote_ident, quote_literal};
 use crate::base::shown::listed;
 use crate::config::tables::Tables;
 use crate::copy::sql;
@@ -194,8 +194,7 @@ fn why_left_out(table: &Captured) -> String {
     let why = if table.is_known {
         "its trigger has a WHEN condition, so copy its rows by hand".to_string()
     } else {
-        let name = format!("{}, {}", quote_literal(&table.schema), quote_literal(&table.name));
-        format!("it had another name when its triggers were created: SELECT py_log_create_tg({name});")
+        format!("it had another name when its triggers were created: {}", create_trigger(&table.schema, &table.name))
     };
     format!("{} is left out: {why}", table.relation)
 }
@@ -219,7 +218,7 @@ fn named(master: &mut Session, all: &[Captured], wanted: &[String]) -> Result<Ve
             [] => {
                 let detail = format!("no table {name} has the trigger that logs its changes");
                 return Err(Error::new(Kind::Setup, Some(Side::Master), "copy", detail)
-                    .with_hint(format!("create the trigger first: {}", create_trigger(name))));
+                    .with_hint(format!("create the trigger first: {}", create_trigger_of(name))));
             }
             _ => {
                 let names: Vec<&str> = found.iter().map(|table| table.relation.as_str()).collect();

@@ -270,8 +270,7 @@ fn take_over(slave: &mut Session, config: &Config, last: &Last, epoch: i64, pair
     let triggers = fence::trigger_switches(slave, &tables, true)?;
     let writable = fence::read_only(slave, false)?.unwrap_or_default();
     slave.transaction("BEGIN", |slave| {
-        let left = fence::take_down(slave, &triggers)?;
-        slave.message("let sessions write", &format!("SET LOCAL lock_timeout = '5s'; {writable}"))?;
+        let left = fence::lift(slave, &triggers, &writable)?;
         let (there, none) = (place(&config.master), last.identity.clone());
         slave.execute(
             "note the role",

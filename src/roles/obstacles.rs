@@ -2,7 +2,7 @@
 
 use crate::base::control::Control;
 use crate::base::error::Result;
-use crate::base::names::{Side, create_trigger, quote_ident};
+use crate::base::names::{Side, create_trigger_of, quote_ident};
 use crate::base::phrases::counted;
 use crate::base::shown::listed;
 use crate::compare::sql as compare_sql;
@@ -74,7 +74,7 @@ pub fn after(sides: &mut Sides, config: &Config, source: &str, control: &Control
     let mut found = Vec::new();
     let missing = sides.without_trigger()?;
     if !missing.is_empty() {
-        let help = missing.iter().map(|table| format!("on the slave: {}", create_trigger(table))).collect();
+        let help = missing.iter().map(|table| format!("on the slave: {}", create_trigger_of(table))).collect();
         let text = format!("on the slave no trigger logs {}", listed(&missing));
         found.push(Obstacle { text, help, may_be_left: false });
     }

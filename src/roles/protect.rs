@@ -61,11 +61,7 @@ pub fn unprotect(config: &Config, control: &Control) -> Result<Outcome> {
         0 => String::new(),
         _ => fence::read_only(&mut slave, false)?.unwrap_or_default(),
     };
-    let notes = slave.transaction("BEGIN", |slave| {
-        let left = fence::take_down(slave, &[])?;
-        slave.message("let sessions write", &format!("SET LOCAL lock_timeout = '5s'; {writable}"))?;
-        Ok(left)
-    })?;
+    let notes = slave.transaction("BEGIN", |slave| fence::lift(slave, &[], &writable))?;
     let tables = count(&mut slave)?;
     Ok(Outcome { slave: place(&config.slave), tables, before, notes })
 }

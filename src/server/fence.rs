@@ -4,7 +4,7 @@
 //! it. Putting it up and taking it down needs the same lock, which lets readers go on; so the trigger is made beforehand, disabled.
 
 use crate::base::error::{Error, Kind, Result};
-use crate::base::names::{Side, quote_ident, quote_literal};
+use crate::base::names::{Side, create_trigger, quote_ident, quote_literal};
 use crate::base::shown::listed;
 use crate::server::checks;
 use crate::server::session::{Row, Session};
@@ -81,10 +81,7 @@ pub fn known(master: &mut Session) -> Result<(Vec<String>, Vec<Renamed>)> {
     checks::log_oid(master)?;
     let rows = master.query("look at the replicated tables", &sql::KNOWN_BY_NAME, &[])?;
     let (known, renamed): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.get::<_, bool>("known"));
-    let statement = |row: &Row| {
-        let [schema, name] = ["schema", "name"].map(|column| quote_literal(row.get(column)));
-        format!("SELECT py_log_create_tg({schema}, {name});")
-    };
+    let statement = |row: &Row| create_trigger(row.get("schema"), row.get("name"));
     let renamed = renamed.into_iter().map(|row| Renamed { relation: row.get("relation"), statement: statement(row) });
     Ok((known.into_iter().map(|row| row.get("relation")).collect(), renamed.collect()))
 }
@@ -152,9 +149,17 @@ pub fn down(tables: &[Fenced]) -> String {
     tables.iter().filter(|table| table.is_put_up()).map(|table| switch(&table.relation, "DISABLE")).collect()
 }
 
+/// Lets everybody write to this database again, in an open transaction. `first` has statements that belong to a table, `writable` is what
+/// `read_only` says. Returns a note for what is left.
+pub fn lift(session: &mut Session, first: &[(String, String)], writable: &str) -> Result<Vec<String>> {
+    let left = take_down(session, first)?;
+    session.message("let sessions write", &format!("SET LOCAL lock_timeout = '5s'; {writable}"))?;
+    Ok(left)
+}
+
 /// Takes the fence down wherever it is, in an open transaction, where nobody says which tables are replicated. A table whose owner keeps
-/// the lock must not keep the others fenced. `first` has statements that belong to a table. Returns a note for what is left.
-pub fn take_down(session: &mut Session, first: &[(String, String)]) -> Result<Vec<String>> {
+/// the lock must not keep the others fenced. Returns a note for what is left.
+fn take_down(session: &mut Session, first: &[(String, String)]) -> Result<Vec<String>> {
     let (own, of_others): (Vec<Fenced>, Vec<Fenced>) =
         look(session, &[])?.into_iter().filter(|table| table.is_up).partition(|table| table.is_owner);
     let mut statements = first.to_vec();

@@ -78,7 +78,8 @@ impl Replayer {
         slave.set_up(&self.current_origin)
     }
 
-    /// Takes a schema change back that the slave has refused, and returns whether its object is as the change would have made it. An object that is there already may have more than the master's: a column that a later change adds.
+    /// Takes a schema change back that the slave has refused, and returns whether its object is as the change would have made it. An
+    /// object that is there already may have more than the master's: a column that a later change adds.
     fn what_is_there(&mut self, slave: &mut Session, change: &Change, refusal: &Error) -> Result<Found> {
         let back = format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}; {}", set_origin(&self.current_origin));
         match slave.message("roll back a schema change", &back) {
