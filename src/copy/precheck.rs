@@ -12,8 +12,8 @@ use crate::copy::schema;
 use crate::copy::sql;
 use crate::server::checks;
 use crate::server::connect;
+use crate::server::ours;
 use crate::server::session::{Row, Session};
-use crate::server::sql as server_sql;
 use std::collections::HashSet;
 
 /// An error if the copy would be refused after the installation. It writes nothing. If the master has a log already, the copy itself
@@ -22,7 +22,7 @@ pub fn before_install(config: &Config, options: &CopyOptions, control: &Control)
     let mut master = connect::connect(Side::Master, &config.master, &format!("{} check", config.name))?;
     let mut slave = connect::connect(Side::Slave, &config.slave, &format!("{} check", config.name))?;
     control.set_cancellers(vec![master.canceller(), slave.canceller()]);
-    if master.query_one("look for the log", &server_sql::HAS_LOG, &[])?.get(0) {
+    if ours::has(&mut master, "replica_log")? {
         return Ok(());
     }
     checks::before_install(config, &mut master, &mut slave)?;

@@ -1,7 +1,7 @@
 //! Statements of doctor and status. They write nothing.
 
 use crate::backlog::sql::own;
-use crate::server::sql::{with_ours, with_own};
+use crate::server::sql::with_own;
 use std::sync::LazyLock;
 
 /// Makes a session read-only. The search path makes the server print type names with their schema. The timeouts limit
@@ -52,18 +52,12 @@ pub const LEFT_OUT: &str = "select relname, field from public.py_log_transform w
 pub const CHANGE_FILTERS: &str = "select distinct relname::text, event::text from public.py_log_filter \
      where event in ('UPDATE', 'DELETE') order by 1, 2";
 
-/// Whether the slave has tables of conflicts and of held changes, and the role may read them. Older versions have none.
-pub static MAY_SEE_HELD: LazyLock<String> = LazyLock::new(|| {
-    with_ours(
-        "select coalesce(has_table_privilege(ours('replica_conflict'), 'select'), false) as conflicts, \
-         coalesce(has_table_privilege(ours('replica_held'), 'select') \
-             and has_table_privilege(ours('replica_hold'), 'select'), false) as held",
-    )
-});
-
 /// $1 identifies the pair, as in replica_progress.
 pub const CONFLICTS: &str =
     "select count(*), max(ts)::timestamptz(0)::text from public.replica_conflict where master = $1";
+
+/// The tables that the next query reads.
+pub const HELD: &[&str] = &["replica_held", "replica_hold"];
 
 pub const HELD_SUMMARY: &str = "select (select count(*) from public.replica_held where master = $1), \
      coalesce((select string_agg(nullif(relation, ''), ', ' order by relation) from public.replica_hold \

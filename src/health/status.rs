@@ -19,6 +19,7 @@ use crate::health::sql;
 use crate::pair::copied::{self, Unfinished};
 use crate::sequences::comparison::{self, Comparison};
 use crate::server::checks;
+use crate::server::ours;
 use crate::server::role::{self, Roles, State};
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
@@ -323,13 +324,12 @@ impl PairStatus {
 
     fn ask_slave(&mut self, master: &str, slave: &mut Session) -> Result<()> {
         let records = &mut self.records;
-        let there = slave.query_one("look for held changes", &sql::MAY_SEE_HELD, &[])?;
-        if there.get("conflicts") {
+        if ours::may_read(slave, &["replica_conflict"])? {
             let row = slave.query_one("count the conflicts", sql::CONFLICTS, &[&master])?;
             records.conflicts = Some(row.get::<_, i64>(0) as u64);
             records.last_conflict = row.get(1);
         }
-        if there.get("held") {
+        if ours::may_read(slave, sql::HELD)? {
             let row = slave.query_one("count the held changes", sql::HELD_SUMMARY, &[&master])?;
             records.held = Some(row.get::<_, i64>(0) as u64);
             records.paused_tables = row.get(1);

@@ -13,9 +13,9 @@ use crate::pair::sql;
 use crate::replay::hold::Holds;
 use crate::server::checks::{Findings, check, take_replica_role};
 use crate::server::connect;
+use crate::server::ours;
 use crate::server::role::{self, Roles, State};
 use crate::server::session::Session;
-use crate::server::sql as server_sql;
 use std::time::Duration;
 
 /// Before the pair is connected again in another direction.
@@ -85,7 +85,7 @@ pub fn connect(config: &Config, control: &Control, purpose: Purpose) -> Result<P
         }
     }
     let holds = Holds::open(name, &key, &mut slave)?;
-    let feeds_others = slave.query_one("look for a log on the slave", &server_sql::HAS_LOG, &[])?.get(0);
+    let feeds_others = ours::has(&mut slave, "replica_log")?;
     let mut pair = Pair::new(config, &findings, (master, slave), holds, !replica_role, feeds_others, control);
     pair.roles = stamp;
     // As long as a copy of everything is unfinished, what the slave's row says is of no interest.

@@ -18,6 +18,7 @@ use crate::backlog::snapshot::Snapshot;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{BatchNumber, Side};
 use crate::pair::sql;
+use crate::server::ours;
 use crate::server::session::Session;
 use std::fmt;
 
@@ -100,7 +101,7 @@ impl fmt::Display for Unfinished {
 /// The unfinished copy of all tables, which keeps daemons from replicating. None if there is none, or the role may not read
 /// the table.
 pub fn unfinished(slave: &mut Session, key: &str) -> Result<Option<Unfinished>> {
-    if !slave.query_one("look for a copy", &sql::MAY_SEE_COPY, &[])?.get::<_, bool>(0) {
+    if !ours::may_read(slave, &["replica_copy"])? {
         return Ok(None);
     }
     let row = slave.query_one("look for a copy", sql::UNFINISHED_COPY, &[&key])?;
@@ -108,8 +109,7 @@ pub fn unfinished(slave: &mut Session, key: &str) -> Result<Option<Unfinished>> 
     let count = |name| row.get::<_, i64>(name) as u64;
     let (tables, loaded) = (count("tables"), count("loaded"));
     let Some(since) = since else { return Ok(None) };
-    let may_see: bool = slave.query_one("look for a copy", &sql::MAY_SEE_SCHEMA_NOTES, &[])?.get(1);
-    let remaining = match may_see {
+    let remaining = match ours::may_read(slave, &["replica_copy_schema"])? {
         true => slave.query_one("look for a copy", sql::COUNT_SCHEMA_NOTES, &[&key])?.get::<_, i64>(0) as u64,
         false => 0,
     };
@@ -150,7 +150,7 @@ pub fn later_snapshots(slave: &mut Session, key: &str, base: Option<&Snapshot>) 
 
 /// Everything that is noted about copies from this master.
 pub fn read(slave: &mut Session, key: &str) -> Result<Vec<Copied>> {
-    if !slave.query_one("look for a copy", &sql::HAS_COPY, &[])?.get::<_, bool>(0) {
+    if !ours::has(slave, "replica_copy")? {
         return Ok(Vec::new());
     }
     let rows = slave.query("look for a copy", sql::COPIED, &[&key])?;
@@ -181,7 +181,7 @@ pub fn read(slave: &mut Session, key: &str) -> Result<Vec<Copied>> {
 
 /// Creates the table, unless it exists.
 pub fn create(slave: &mut Session) -> Result<()> {
-    if slave.query_one("look for a copy", &sql::HAS_COPY, &[])?.get(0) {
+    if ours::has(slave, "replica_copy")? {
         return Ok(());
     }
     run_script(slave)
@@ -189,7 +189,7 @@ pub fn create(slave: &mut Session) -> Result<()> {
 
 /// Creates the table in which a copy notes what of the schema is to be made after the rows, unless it exists.
 pub fn create_schema_notes(slave: &mut Session) -> Result<()> {
-    if slave.query_one("look for a copy", &sql::HAS_SCHEMA_NOTES, &[])?.get(0) {
+    if ours::has(slave, "replica_copy_schema")? {
         return Ok(());
     }
     run_script(slave)
@@ -197,9 +197,9 @@ pub fn create_schema_notes(slave: &mut Session) -> Result<()> {
 
 /// Whether there may be such notes. An error if there may be, and the role may not read them: what they name would be lost.
 pub fn has_schema_notes(slave: &mut Session) -> Result<bool> {
-    let row = slave.query_one("look for a copy", &sql::MAY_SEE_SCHEMA_NOTES, &[])?;
-    let (has_rows, may_see): (bool, bool) = (row.get(0), row.get(1));
-    if has_rows && !may_see {
+    let has_rows = ours::has(slave, "replica_copy_schema")?
+        && slave.query_one("look for a copy", sql::HAS_SCHEMA_NOTES, &[])?.get(0);
+    if has_rows && !ours::may_read(slave, &["replica_copy_schema"])? {
         let detail =
             "an earlier copy may have left indexes and constraints to be made, and this role may not see which";
         return Err(Error::new(Kind::Setup, Some(Side::Slave), "look for a copy", detail).with_hint(

@@ -1,8 +1,5 @@
 //! Statements of a running pair: locks, signals, holds, an initial copy that is not finished.
 
-use crate::server::sql::with_ours;
-use std::sync::LazyLock;
-
 pub const LISTEN: &str = "listen replicas";
 
 /// For changes that a daemon replays, the trigger sends no NOTIFY, because a transaction with a NOTIFY cannot be prepared.
@@ -36,25 +33,13 @@ pub const COMMIT_DURABLY: &str = "select set_config('synchronous_commit', 'on', 
 
 pub const SLAVE_COPY: &str = include_str!("../../sql/slave-copy.sql");
 
-pub static HAS_COPY: LazyLock<String> = LazyLock::new(|| with_ours("select ours('replica_copy') is not null"));
-
-pub static MAY_SEE_COPY: LazyLock<String> =
-    LazyLock::new(|| with_ours("select coalesce(has_table_privilege(ours('replica_copy'), 'select'), false)"));
-
 /// The tables of a copy of all tables. Until all of them are loaded, no daemon replicates.
 pub const UNFINISHED_COPY: &str = "select count(*) as tables, count(*) filter (where state = 'loaded') as loaded, \
      min(ts)::timestamptz(0)::text as since from public.replica_copy where master = $1 and state in ('wanted', 'loaded')";
 
-pub static HAS_SCHEMA_NOTES: LazyLock<String> =
-    LazyLock::new(|| with_ours("select ours('replica_copy_schema') is not null"));
-
-/// Whether there may be rows in it, and whether this role may read them.
-pub static MAY_SEE_SCHEMA_NOTES: LazyLock<String> = LazyLock::new(|| {
-    with_ours(
-        "select coalesce(pg_relation_size(t) > 0, false), coalesce(has_table_privilege(t, 'select'), false) \
-         from (select ours('replica_copy_schema')) x (t)",
-    )
-});
+/// Whether there may be rows in it, which everybody may ask.
+pub const HAS_SCHEMA_NOTES: &str =
+    "select coalesce(pg_relation_size(to_regclass('public.replica_copy_schema')) > 0, false)";
 
 pub const COUNT_SCHEMA_NOTES: &str = "select count(*) from public.replica_copy_schema where master = $1";
 

@@ -1,7 +1,7 @@
 //! Statements about the tables of the slave, and about held changes.
 
 use crate::base::names::quote_literal;
-use crate::server::sql::{with_ours, with_own};
+use crate::server::sql::with_own;
 use std::sync::LazyLock;
 
 pub const FINGERPRINT: &str = include_str!("../../sql/query/fingerprint.sql");
@@ -98,8 +98,6 @@ pub const TABLES: &str = "select count(*) filter (where to_regclass(t) is null),
          or not has_table_privilege(to_regclass(t), 'update') or not has_table_privilege(to_regclass(t), 'delete')) \
      from unnest(array['public.replica_hold', 'public.replica_held', 'public.replica_conflict', \
          'public.replica_skipped']) t";
-
-pub static HAS_HELD: LazyLock<String> = LazyLock::new(|| with_ours("select ours('replica_held') is not null"));
 
 /// What is on hold of a pair.
 pub const HOLDS: &str = "select relation, why, who, ts::text as since from public.replica_hold where master = $1 \

@@ -1,7 +1,7 @@
 //! Statements about locks, objects and roles.
 
 use crate::backlog::sql::own;
-use crate::server::sql::{with_ours, with_own};
+use crate::server::sql::with_own;
 use std::sync::LazyLock;
 
 pub const MASTER_INSTALL: &str = include_str!("../../sql/master-install.sql");
@@ -19,9 +19,6 @@ pub const UNINSTALL_SESSIONS: &str = include_str!("../../sql/query/uninstall/ses
 
 /// How many changes the log holds, at most $1 and one more.
 pub const COUNT_LOG: &str = "select count(*) from (select from public.replica_log limit $1::bigint + 1) x";
-
-pub static HAS_FORMER_LOG: LazyLock<String> =
-    LazyLock::new(|| with_ours("select ours('replica_log_former') is not null"));
 
 /// The warnings of the first script.
 pub const WARNINGS: &str = "select array(select jsonb_array_elements_text(coalesce(nullif(current_setting('pyreplica.told', true), ''), '[]')::jsonb))";

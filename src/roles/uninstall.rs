@@ -7,6 +7,7 @@ use crate::config::dsn::Dsn;
 use crate::roles::install;
 use crate::roles::sql;
 use crate::server::connect;
+use crate::server::ours;
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
 
@@ -50,14 +51,14 @@ pub fn look(session: &mut Session) -> Result<Found> {
         return Err(Error::new(Kind::Busy, Some(session.side()), "uninstall", detail)
             .with_hint("stop the daemon first, or take the pair's config file away from it"));
     }
-    let has_log: bool = session.query_one("look for the log", &server_sql::HAS_LOG, &[])?.get(0);
+    let has_log = ours::has(session, "replica_log")?;
     let (mut slaves, mut changes) = (Vec::new(), 0);
     if has_log {
         let fields = session.query("look at the log's columns", server_sql::SLAVE_FIELDS, &[])?;
         slaves = fields.iter().map(|row| row.get(0)).collect();
         changes = session.query_one("count the changes", sql::COUNT_LOG, &[&COUNTED])?.get(0);
     }
-    let has_former_log = session.query_one("look for a former log", &sql::HAS_FORMER_LOG, &[])?.get(0);
+    let has_former_log = ours::has(session, "replica_log_former")?;
     Ok(Found { objects, slaves, changes, has_former_log })
 }
 

@@ -4,6 +4,7 @@ use crate::base::error::{Kind, Result};
 use crate::sequences::decision::{Decision, Rules, Why, decide};
 use crate::sequences::sequence::{PAGE, Place, Sequence, Which, is_of_the_session, read};
 use crate::sequences::sql;
+use crate::server::ours;
 use crate::server::role;
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
@@ -118,7 +119,7 @@ fn is_replicated(master: &mut Session, sequence: &Sequence) -> Result<bool> {
 }
 
 pub fn has_log(slave: &mut Session) -> Result<bool> {
-    Ok(slave.query_one("look for a log on the slave", &server_sql::HAS_LOG, &[])?.get(0))
+    ours::has(slave, "replica_log")
 }
 
 /// Whether the slave's database is a master too, and feeds this master. Then each side has numbers of its own, which may overlap
@@ -128,7 +129,7 @@ pub fn is_fed_back(master: &mut Session, slave: &mut Session) -> Result<bool> {
         return Ok(false);
     }
     let operation = "look for other masters";
-    if !slave.query_one(operation, &sql::CAN_TELL, &[])?.get::<_, bool>(0) {
+    if !ours::may_read(slave, &["replica_slave"])? {
         return Ok(true);
     }
     let identity: String = master.query_one(operation, server_sql::IDENTITY, &[])?.get(0);

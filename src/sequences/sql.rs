@@ -1,6 +1,6 @@
 //! Statements about sequences.
 
-use crate::server::sql::{with_ours, with_own};
+use crate::server::sql::with_own;
 use std::sync::LazyLock;
 
 pub static SEQUENCES: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/sequences.sql")));
@@ -36,10 +36,6 @@ pub const SET: &str = "select setval(s.oid::regclass, s.value, s.is_called) \
 
 /// Whether changes may be replayed under the name of a table.
 pub const KNOWS: &str = "select public.py_log_knows($1, $2)";
-
-/// Whether the role can tell where the daemons of a log on the slave replay to.
-pub static CAN_TELL: LazyLock<String> =
-    LazyLock::new(|| with_ours("select coalesce(has_table_privilege(ours('replica_slave'), 'select'), false)"));
 
 /// Whether a daemon replays from there to the database $1. One that has not replayed a batch yet has not said where to. A row
 /// without a history was only prepared, for a switchover.

@@ -92,18 +92,6 @@ pub fn origin(identity: &str, log: u32) -> u64 {
     digest(&format!("{identity}/{log}"))
 }
 
-/// Refuses to use tables that have the names of pyreplica's tables but an owner who may not have installed it.
-pub fn refuse_untrusted_tables(session: &mut Session) -> Result<()> {
-    let rows = session.query("check who owns pyreplica's tables", &sql::UNTRUSTED_TABLE, &[])?;
-    let Some(row) = rows.into_iter().next() else { return Ok(()) };
-    let (name, owner): (String, String) = (row.get("name"), row.get("owner"));
-    let detail = format!("public.{name} belongs to {owner}, who is not known to have installed pyreplica");
-    Err(setup(Some(session.side()), "use pyreplica's tables", &detail).of_standby(session.is_standby()).with_hint(format!(
-        "if it is not pyreplica's table, DROP or rename it, and run the script again; if it is: ALTER TABLE public.{name} \
-         OWNER TO ... the owner of the database"
-    )))
-}
-
 /// What helps where the slave's triggers would fire.
 pub const REPLICA_ROLE_HINT: &str = "let DSN1's role set session_replication_role: GRANT SET ON PARAMETER \
      session_replication_role TO it (PostgreSQL 15), or use a superuser";

@@ -5,7 +5,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::names::Side;
 use crate::config::dsn::Dsn;
 use crate::process::open_files;
-use crate::server::checks::refuse_untrusted_tables;
+use crate::server::ours::refuse_untrusted_tables;
 use crate::server::session::Session;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};

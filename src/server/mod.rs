@@ -6,6 +6,7 @@
 //! | `libpq` | completes a connection string from service files, the environment and `~/.pgpass` |
 //! | `tls` | TLS as psql does it, with rustls |
 //! | `session` | one session: queries, messages, transactions, COPY; bounds what a server sends; the only importer of the postgres crate |
+//! | `ours` | which of pyreplica's tables a database has, and whether their owners are trusted |
 //! | `checks` | what replication needs before it starts |
 //! | `connect` | connects within a time limit |
 //! | `role` | which of the two databases is the master |
@@ -18,6 +19,7 @@ pub mod sql;
 pub mod libpq;
 pub mod tls;
 pub mod session;
+pub mod ours;
 pub mod checks;
 pub mod connect;
 pub mod role;

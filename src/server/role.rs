@@ -22,6 +22,7 @@ use crate::base::names::quote_literal;
 use crate::config::dsn::Dsn;
 use crate::server::checks;
 use crate::server::libpq;
+use crate::server::ours;
 use crate::server::session::Session;
 use crate::server::sql;
 use crate::server::tls;
@@ -109,12 +110,12 @@ impl fmt::Display for Role {
 pub fn said(session: &mut Session, field: &str) -> Result<Said> {
     let identity = session.query_one("look at the server", sql::IDENTITY, &[])?.get(0);
     if !has_roles(session)? {
-        let is_bare = session.query_one("look for pyreplica's tables", &sql::IS_BARE, &[])?.get(0);
+        let is_bare = !ours::has_any(session, &["replica_log", "replica_progress"])?;
         return Ok(Said { identity, rows: Vec::new(), is_bare });
     }
     let rows = session.query("look at the roles", sql::ROLES, &[&field])?;
     let is_slave = rows.iter().any(|row| row.get::<_, &str>("role") == "slave");
-    let replayed = match is_slave && session.query_one("look at the roles", &sql::MAY_READ_PROGRESS, &[])?.get(0) {
+    let replayed = match is_slave && ours::may_read(session, &["replica_progress"])? {
         true => session.query("look at the roles", sql::REPLAYED_SINCE, &[&field])?,
         false => Vec::new(),
     };
@@ -140,7 +141,7 @@ pub fn said(session: &mut Session, field: &str) -> Result<Said> {
 
 /// Whether the database has the table.
 pub fn has_roles(session: &mut Session) -> Result<bool> {
-    Ok(session.query_one("look for the roles", &sql::HAS_ROLES, &[])?.get(0))
+    ours::has(session, "replica_role")
 }
 
 /// Whether this database has become the slave of another one by an exchange of roles.

@@ -3,27 +3,38 @@
 use std::sync::LazyLock;
 
 /// What is pyreplica's own in the schema public, on either server: the one list. A test compares it with the scripts.
-const OWN: &str = "array['replica_log', 'replica_slave', 'replica_history', 'replica_purged', 'replica_table', 'replica_error', \
-     'replica_skipped', 'py_log_filter', 'py_log_transform', 'py_log_ddl', 'py_log_ddl_setting', 'py_log_ddl_table', 'py_log_ddl_absent', 'py_log_ddl_script', 'replica_log_former', 'replica_progress', 'replica_hold', \
-     'replica_held', 'replica_conflict', 'replica_copy', 'replica_copy_schema', 'replica_role', 'replica_log_sql', 'replica_replayed', \
-     'replica_log_id_seq', 'replica_batch_seq']";
+pub const OWN: [&str; 26] = [
+    "replica_log",
+    "replica_slave",
+    "replica_history",
+    "replica_purged",
+    "replica_table",
+    "replica_error",
+    "replica_skipped",
+    "py_log_filter",
+    "py_log_transform",
+    "py_log_ddl",
+    "py_log_ddl_setting",
+    "py_log_ddl_table",
+    "py_log_ddl_absent",
+    "py_log_ddl_script",
+    "replica_log_former",
+    "replica_progress",
+    "replica_hold",
+    "replica_held",
+    "replica_conflict",
+    "replica_copy",
+    "replica_copy_schema",
+    "replica_role",
+    "replica_log_sql",
+    "replica_replayed",
+    "replica_log_id_seq",
+    "replica_batch_seq",
+];
 
 /// A query that says array['replica_log'] for the list above, so that it can be run by hand too.
 pub fn with_own(sql: &str) -> String {
-    sql.replace("array['replica_log']", OWN)
-}
-
-/// A query that says ours('NAME') for the oid of one of these tables. So it looks for a table that a server may lack: another role may
-/// make a table or a view of that name at any moment, and must not have it read.
-pub fn with_ours(sql: &str) -> String {
-    let mut pieces = sql.split("ours('");
-    let mut text = pieces.next().unwrap_or_default().to_string();
-    for piece in pieces {
-        let (name, rest) = piece.split_once("')").unwrap_or((piece, ""));
-        text += &include_str!("../../sql/query/ours.sql").replace("replica_log", name);
-        text += rest;
-    }
-    text
+    sql.replace("array['replica_log']", &format!("array['{}']", OWN.join("', '")))
 }
 
 pub const SESSION: &str = include_str!("../../sql/query/session.sql");
@@ -34,15 +45,13 @@ pub const REFUSE_VIEWS: &str = "select set_config('restrict_nonsystem_relation_k
 
 pub const SLAVE_INSTALL: &str = include_str!("../../sql/slave-install.sql");
 
-/// A table that has the name of one of pyreplica's tables, with an owner who may not have installed pyreplica.
-pub static UNTRUSTED_TABLE: LazyLock<String> = LazyLock::new(|| with_own(include_str!("../../sql/query/stranger.sql")));
+/// Which of pyreplica's tables there are, and whose they are.
+pub const OURS: &str = include_str!("../../sql/query/ours.sql");
 
 /// Triggers, cascades and foreign key checks do not run in a session with this role.
 pub const REPLICA_ROLE: &str = "set session_replication_role = replica";
 
 pub const MAY_CREATE: &str = "select has_schema_privilege('public', 'create')";
-
-pub static HAS_LOG: LazyLock<String> = LazyLock::new(|| with_ours("select ours('replica_log') is not null"));
 
 /// Identifies the server and the database. Also the encoding, max_prepared_transactions, the version, and whether the
 /// server is in recovery.
@@ -115,13 +124,6 @@ pub const DAEMON: &str = include_str!("../../sql/query/status/daemon.sql");
 
 pub const ROLES_INSTALL: &str = include_str!("../../sql/roles-install.sql");
 
-/// Whether this database says who is the master.
-pub static HAS_ROLES: LazyLock<String> = LazyLock::new(|| with_ours("select ours('replica_role') is not null"));
-
-/// Whether pyreplica is not installed here at all, on no side.
-pub static IS_BARE: LazyLock<String> =
-    LazyLock::new(|| with_ours("select coalesce(ours('replica_log'), ours('replica_progress')) is null"));
-
 /// What this database says about the pairs with a field, the latest epoch first. "is_over": it has become the master again of a pair
 /// that has moved.
 pub const ROLES: &str = "select r.role, r.pair, r.epoch, r.peer, r.peer_at, r.since::timestamptz(0)::text as since, r.token, \
@@ -130,9 +132,6 @@ pub const ROLES: &str = "select r.role, r.pair, r.epoch, r.peer, r.peer_at, r.si
      from public.replica_role r where r.field = $1::text::name order by r.epoch desc";
 
 pub const IS_SLAVE_OF: &str = "select exists (select from public.replica_role where peer = $1 and role = 'slave')";
-
-pub static MAY_READ_PROGRESS: LazyLock<String> =
-    LazyLock::new(|| with_ours("select coalesce(has_table_privilege(ours('replica_progress'), 'select'), false)"));
 
 /// The masters from which a batch has come since this became their slave. Their row of progress was written with the role.
 pub const REPLAYED_SINCE: &str = "select r.peer from public.replica_role r \

@@ -8,8 +8,8 @@ use crate::commit::twophase::pair_key;
 use crate::compare::digest::{DigestSource, Key};
 use crate::compare::sql;
 use crate::config::settings::Config;
-use crate::replay::sql as replay_sql;
 use crate::server::checks;
+use crate::server::ours;
 use crate::server::session::Session;
 use crate::server::sql as server_sql;
 use std::collections::HashSet;
@@ -57,8 +57,8 @@ impl PendingChanges {
             .replace("$skip_user", &skip_user)
             .replace("$tables", &tables)
             .replace("$slave", &quote_literal(&slave_identity));
-        let has_held: bool = slave.query_one("look for held changes", &replay_sql::HAS_HELD, &[])?.get(0);
-        let has_log: bool = slave.query_one("look for a log on the slave", &server_sql::HAS_LOG, &[])?.get(0);
+        let has_held = ours::has(slave, "replica_held")?;
+        let has_log = ours::has(slave, "replica_log")?;
         let slave = if has_log { slave_log(slave, &master_identity)? } else { None };
         let (value, lacks) = in_hstore(master)?;
         let master = Log { waiting, value, lacks };

@@ -5,6 +5,7 @@ use super::{Diagnosis, Level, Worker};
 use crate::base::names::Side;
 use crate::health::sql;
 use crate::pair::copied;
+use crate::server::ours;
 use crate::server::session::Session;
 
 const SUBJECT: &str = "copy";
@@ -34,7 +35,7 @@ pub(super) fn examine(report: &mut Diagnosis, key: &str, source: &str, worker: W
 
 /// The tables whose changes are held for a copy.
 fn tables_on_hold(slave: &mut Session, key: &str) -> crate::base::error::Result<String> {
-    if !slave.query_one("look for held changes", &sql::MAY_SEE_HELD, &[])?.get::<_, bool>("held") {
+    if !ours::may_read(slave, sql::HELD)? {
         return Ok(String::new());
     }
     Ok(slave.query_one("count the held changes", sql::HELD_SUMMARY, &[&key])?.get(3))

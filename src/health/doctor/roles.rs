@@ -6,9 +6,9 @@ use crate::base::names::Side;
 use crate::base::shown::listed;
 use crate::config::settings::Config;
 use crate::server::fence::{self, Fenced};
+use crate::server::ours;
 use crate::server::role::{self, Roles, State};
 use crate::server::session::Session;
-use crate::server::sql as server_sql;
 
 pub(super) fn examine(
     report: &mut Diagnosis,
@@ -68,7 +68,7 @@ fn look(config: &Config, master: &mut Session, slave: &mut Session) -> Result<(V
     let (mut on_master, (mut on_slave, _)) = (fence::replicated(master)?, fence::known(master)?);
     on_master.retain(|name| config.tables.has(name));
     on_slave.retain(|name| config.tables.has(name));
-    let has_log = slave.query_one("look for a log on the slave", &server_sql::HAS_LOG, &[])?.get(0);
+    let has_log = ours::has(slave, "replica_log")?;
     Ok((fence::look(master, &on_master)?, fence::look(slave, &on_slave)?, has_log))
 }
 
