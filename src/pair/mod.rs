@@ -14,6 +14,7 @@
 //! | `former` | puts the fence up on a database that was the master before a failover |
 //! | `connecting` | connects, finds out who is the master, settles what is in doubt |
 //! | `listener` | lets the daemon sleep without missing a change |
+//! | `waiting` | waits until there may be something to replay |
 //! | `replicator` | the main loop |
 //!
 //! A pair is a subscription in PostgreSQL, a subscribed set in Slony-I, a consumer of a queue in PgQ.
@@ -30,4 +31,5 @@ pub mod batches;
 pub mod former;
 pub mod connecting;
 pub mod listener;
+pub mod waiting;
 pub mod replicator;
