@@ -119,6 +119,10 @@ pub const HAS_INDEX: &str = "select exists (select from pg_index i join pg_attri
 pub const SLAVE_ROW: &str = "insert into public.replica_slave (field, batch) select $1::text::name, 0 \
      where not exists (select from public.replica_slave where field = $1::text::name) on conflict (field) do nothing";
 
+/// Whether a session shows itself as the daemon of some slave of this database, or takes such a lock for another reason.
+pub const MAY_HAVE_DAEMON: &str = "select exists (select from pg_locks where locktype = 'advisory' and classid = 1887007333 \
+     and database = (select oid from pg_database where datname = current_database()))";
+
 /// The sessions on the master that replicate or copy to a slave.
 pub const DAEMON: &str = include_str!("../../sql/query/status/daemon.sql");
 
