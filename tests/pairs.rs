@@ -59,6 +59,46 @@ fn pairs_on_one_cluster_replicate_in_one_process_and_one_that_fails_stops_no_oth
     assert!(daemon.terminate().success());
 }
 
+/// More pairs than start at once; most of them can't go on.
+#[test]
+fn pairs_that_are_stuck_at_their_start_keep_no_other_pair_from_starting() {
+    let usual = Pair::new();
+    let server = usual.master_server();
+    let pairs: Vec<Pair> = (0..11).map(|_| Pair::on(server, server).with_a_table()).collect();
+    let (stuck, free) = pairs.split_at(9);
+    let lockers: Vec<Client> = stuck.iter().map(blocked).collect();
+    free.iter().for_each(|pair| pair.run(ROW));
+    let mut daemon = start_directory(&pairs[0], &config_directory(&pairs, &[]));
+    for pair in free {
+        pair.wait_caught_up();
+    }
+    stuck.iter().for_each(wait_blocked);
+    free.iter().for_each(assert_replicates);
+    drop(lockers);
+    for pair in &pairs {
+        pair.wait_caught_up();
+        assert_replicates(pair);
+    }
+    assert!(daemon.terminate().success());
+}
+
+#[test]
+fn a_backlog_does_not_wait_for_a_session_that_listens() {
+    let pair = Pair::new().with_a_table();
+    let locker = blocked(&pair);
+    let mut daemon = pair.start();
+    wait_blocked(&pair);
+    let sessions = "select application_name from pg_stat_activity where datname = current_database() and client_port > 0 \
+                    and application_name ~ '^pyreplica' order by 1";
+    let work = format!("pyreplica {}", pair.name);
+    assert_eq!(pair.on_master(sessions), [work.clone()]);
+    drop(locker);
+    let listener = format!("{work} listener");
+    wait_until("it listens", || pair.on_master(sessions) == [work.clone(), listener.clone()]);
+    assert_replicates(&pair);
+    assert!(daemon.terminate().success());
+}
+
 fn config_directory(pairs: &[Pair], lines: &[&str]) -> PathBuf {
     let directory = pairs[0].dir().join("conf.d");
     fs::create_dir(&directory).unwrap();

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `sql` | statements of a running pair |
 //! | `pace` | how long to pause between two looks under a steady load |
+//! | `turns` | lets the pairs of a process start in turns |
 //! | `attached` | tables that had rows when they were attached as partitions |
 //! | `failure` | what the daemon has recorded of its failures on the master |
 //! | `housekeeping` | flags, old rows, the size of the log, attached partitions |
@@ -21,6 +22,7 @@
 
 pub mod sql;
 pub mod pace;
+pub mod turns;
 pub mod attached;
 pub mod failure;
 pub mod housekeeping;

@@ -16,6 +16,7 @@ use crate::pair::housekeeping::Housekeeping;
 use crate::pair::listener::Listener;
 use crate::pair::pace::Pace;
 use crate::pair::sql;
+use crate::pair::turns::{self, Turn};
 use crate::pair::waiting::{QUIET, until_flags, wait_for_work};
 use crate::sequences::follower::Follower;
 use std::time::{Duration, Instant};
@@ -25,6 +26,10 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(10);
 
 /// A daemon that is woken for nothing looks for prepared transactions, if it has not done so for this long.
 const IDLE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A pair that has replayed its backlog looks again after so long, while others of the process replay theirs. It opens its third session
+/// and sets flags when all are done, or have had time enough.
+const LET_OTHERS_START: Duration = Duration::from_millis(250);
 
 /// After a larger change the sessions are opened anew: their buffers would keep the size of the largest message for ever.
 const LARGE_BYTES: usize = 16 << 20;
@@ -46,9 +51,10 @@ pub enum Milestone {
 /// informs it how far this try has come.
 pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Milestone)) -> Result<()> {
     let config = &config.directed(control.is_reversed());
+    let mut turn = Some(Turn::take(control));
+    let started = Instant::now();
     let mut pair = connect_for_replay(config, control)?;
-    // LISTEN comes before the first look at the log, so each change is either seen by a look or signalled after it.
-    let mut listener = if config.poll.is_some() { None } else { Some(Listener::start(config, control)?) };
+    let mut listener = None;
     progress(Milestone::Connected);
     let mut housekeeping = Housekeeping::new();
     let (mut quiet_since, mut replayed_at, mut recovered_at) = (Instant::now(), Instant::now(), Instant::now());
@@ -82,6 +88,17 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
         if control.is_stopping() {
             // Something may still be pending.
             break;
+        }
+        drop(turn.take());
+        if listener.is_none() && config.poll.is_none() {
+            if turns::are_taken() && started.elapsed() < LONGEST_DRAIN {
+                control.wait(LET_OTHERS_START);
+                continue;
+            }
+            // Nobody waits before this, and a backlog need not wait for another session. LISTEN comes before the next look at the log,
+            // so each change is either seen by a look or signalled after it.
+            listener = Some(Listener::start(config, control)?);
+            continue;
         }
         if pause.is_none() {
             progress(Milestone::Drained);
