@@ -3,6 +3,8 @@
 Each is used as its manual says and with the settings that it comes with. Databases are called `bench` on both sides.
 """
 
+import subprocess
+
 from . import clusters, triggers
 from .processes import Daemon
 
@@ -75,13 +77,22 @@ def pair_config(servers, master_database, slave_database, name="BENCH", more="")
 
 
 def start_pyreplica(servers, configs):
+    return Daemon("pyreplica", ["./pyreplica", folder_of(servers, configs)], servers.folder / "pyreplica.log")
+
+
+def set_up_pyreplica(servers, configs):
+    """Lets the slaves have what a daemon that starts for the first time makes there."""
+    subprocess.run(["./pyreplica", "--once", folder_of(servers, configs)], stdout=subprocess.DEVNULL, check=True)
+
+
+def folder_of(servers, configs):
     folder = servers.folder / "pyreplica.conf.d"
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
     for name, text in configs:
         (folder / f"{name}.conf").write_text(text)
-    return Daemon("pyreplica", ["./pyreplica", folder], servers.folder / "pyreplica.log")
+    return folder
 
 
 class Builtin(Peer):

@@ -3,9 +3,10 @@ each once more while a transaction on the master, which has written a row, stays
 """
 
 import time
+from contextlib import ExitStack
 
 from . import clusters, processes, triggers
-from .peers import DATABASE, await_equal, pair_config, start_pyreplica
+from .peers import DATABASE, await_equal, pair_config, set_up_pyreplica, start_pyreplica
 from .replay import LOOK, SETTLE_SECONDS, opened
 
 SECTION = "scale"
@@ -111,6 +112,7 @@ class Run:
         def start():
             self.daemon = start_pyreplica(self.servers, configs)
 
+        set_up_pyreplica(self.servers, configs)
         self.drain(names, workload, changes, ways, start)
 
     def measure_running(self, names, workload, changes, ways):
@@ -126,11 +128,14 @@ class Run:
         holder = self.begin(sources[0], names[0], held) if self.kept_open else None
         for source in sources:
             self.write(source, workload, names[0], mark)
-        begun = time.monotonic()
-        start()
-        for _, target, _ in ways:
-            self.await_mark(target, names[0], mark)
-        seconds = time.monotonic() - begun
+        # Who looks whether the last change has arrived is connected before, so as not to take time from the daemon.
+        with ExitStack() as stack:
+            looks = [stack.enter_context(opened(self.servers.slave, target)) for _, target, _ in ways]
+            begun = time.monotonic()
+            start()
+            for slave in looks:
+                self.await_mark(slave, names[0], mark)
+            seconds = time.monotonic() - begun
         self.add("changes/s", changes * len(ways) / seconds)
         self.add("MiB peak", processes.memory_kib(self.daemon.pid) / 1024)
         if holder:
@@ -152,14 +157,13 @@ class Run:
             master.execute(workload)
             master.execute(f"insert into {table} values ({mark}, 0, 'mark', 0, now())")
 
-    def await_mark(self, database, table, mark):
-        with opened(self.servers.slave, database) as slave:
-            def arrived():
-                self.daemon.must_run()
-                slave.execute(f"select 1 from {table} where id = {mark}")
-                return slave.rowcount == 1
+    def await_mark(self, slave, table, mark):
+        def arrived():
+            self.daemon.must_run()
+            slave.execute(f"select 1 from {table} where id = {mark}")
+            return slave.rowcount == 1
 
-            clusters.wait_until("the last change has arrived", self.sizes.patience, arrived, LOOK)
+        clusters.wait_until("the last change has arrived", self.sizes.patience, arrived, LOOK)
 
     def add(self, unit, value):
         self.samples.add(SECTION, self.case, "pyreplica", unit, value)
