@@ -52,6 +52,7 @@ pub enum Milestone {
 pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Milestone)) -> Result<()> {
     let config = &config.directed(control.is_reversed());
     let mut turn = Some(Turn::take(control));
+    control.check()?;
     let started = Instant::now();
     let mut pair = connect_for_replay(config, control)?;
     let mut listener = None;
