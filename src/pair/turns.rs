@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const AT_ONCE: usize = 8;
 
 /// A pair waits at most so long for each one before it in the line.
-const PATIENCE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_millis(30);
 
 static LINE: Mutex<Line> = Mutex::new(Line { starting: 0, waiting: VecDeque::new(), next: 0 });
 
