@@ -131,6 +131,27 @@ fn a_slave_restored_from_an_older_backup_catches_up_by_itself() {
     });
 }
 
+/// The daemon went back to the slave's own position afterwards, and met the rows that the repair had brought.
+#[test]
+fn a_slave_that_came_back_is_not_repaired_before_it_has_caught_up() {
+    in_both_modes(|servers, pair, mode| {
+        servers.slave.back_up("old");
+        work(pair, "b");
+        pair.once_with(mode);
+        servers.slave.restore("old");
+        let before = state(pair);
+        for options in [&["repair"][..], &["repair", "--table", "t"], &["repair", "--dry-run"]] {
+            let refused = pair.verb(options);
+            assert_eq!(refused.code(), 9, "{}", refused.output);
+            assert_says(&refused.output, &["the slave came back with an older state", "hint: start the daemon"]);
+        }
+        assert_eq!(state(pair), before);
+        pair.once_with(mode);
+        assert_eq!(pair.verb(&["repair"]).code(), 0);
+        assert_whole(pair);
+    });
+}
+
 /// The daemon runs on, and clients write all the time.
 #[test]
 fn a_slave_restored_under_load_catches_up_while_clients_write() {

@@ -100,6 +100,21 @@ impl Rejoin {
     }
 }
 
+/// An error if the slave came back with an older state from which the daemon goes on by itself. It would replay what a repair has
+/// brought, and fail; and with a new position it would not replay the free statements that the slave lacks.
+pub fn refuse_if_behind(config: &Config, master: &mut Session, slave: &mut Session) -> Result<()> {
+    let (_, origin) = checks::identity_and_origin(master)?;
+    let key = pair_key(origin, &config.slave_field);
+    let Some((there, here)) = agreement::look(master, slave, &key, &config.slave_field)? else { return Ok(()) };
+    if standing(&there, here.as_ref()) != Standing::Behind || are_apart(master, &there, here.as_ref())? {
+        return Ok(());
+    }
+    let detail = "the slave came back with an older state, and the log still has all that it lacks";
+    Err(Error::new(Kind::Apart, Some(Side::Slave), "repair", detail).with_hint(
+        "start the daemon, or run it with --once: it replays what the slave lacks. Run compare and repair afterwards",
+    ))
+}
+
 fn are_apart(master: &mut Session, there: &MasterRow, here: Option<&SlaveRow>) -> Result<bool> {
     match (standing(there, here), here) {
         (Standing::Behind, Some(row)) => match agreement::refuse_if_purged(master, &row.position()?, there, row) {

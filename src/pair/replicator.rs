@@ -149,6 +149,8 @@ pub fn run(config: &Config, control: &Control, progress: &mut dyn FnMut(Mileston
 
 /// Replays everything that is pending now. Returns the number of changes.
 pub fn once(config: &Config, control: &Control) -> Result<u64> {
+    let _turn = Turn::take(control);
+    control.check()?;
     let mut config = config.clone();
     let mut pair = loop {
         match connect_for_replay(&config, control) {

@@ -7,7 +7,7 @@ use crate::base::control::Control;
 use crate::base::error::{Error, ExitCode, Result};
 use crate::base::shown::{shown, shown_statement};
 use crate::compare::comparison::{ComparePlan, Counts, Difference, TablePlan, compare, plans};
-use crate::compare::rejoin::Rejoin;
+use crate::compare::rejoin::{self, Rejoin};
 use crate::compare::repair::{self, ROWS_PER_LOCK, Repaired};
 use crate::compare::servers::Servers;
 use crate::config::settings::Config;
@@ -187,6 +187,8 @@ fn run_repair(call: &Call, control: &Control) -> Result<ExitCode> {
     let config = call.pair()?;
     let dry = call.has("--dry-run");
     let mut servers = Servers::open(&config, "repair", control, settings.pause)?;
+    let (master, slave) = servers.sessions();
+    rejoin::refuse_if_behind(&config, master, slave)?;
     let (report, rejoin) = repair_all(&config, &mut servers, &settings, dry, false)?;
     if dry && !settings.json {
         servers.clear_progress();
