@@ -91,7 +91,7 @@ fn a_backlog_does_not_wait_for_a_session_that_listens() {
     let sessions = "select application_name from pg_stat_activity where datname = current_database() and client_port > 0 \
                     and application_name ~ '^pyreplica' order by 1";
     let work = format!("pyreplica {}", pair.name);
-    assert_eq!(pair.on_master(sessions), [work.clone()]);
+    assert_eq!(pair.on_master(sessions), std::slice::from_ref(&work));
     drop(locker);
     let listener = format!("{work} listener");
     wait_until("it listens", || pair.on_master(sessions) == [work.clone(), listener.clone()]);
