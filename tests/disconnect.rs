@@ -2,6 +2,7 @@
 //! tables end equal, nothing stays prepared, and what is written afterwards arrives at once: in all these tests the
 //! keepalive comes after an hour, so a wake-up that got lost is seen.
 
+use crate::harness::looking::sessions;
 use crate::harness::{self, Daemon, End, Forwarder, OwnCluster, Pair, Server, wait_until};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -57,14 +58,6 @@ fn goes_on(pair: &Pair) {
     pair.wait_caught_up();
     pair.assert_equal();
     pair.assert_no_prepared();
-}
-
-/// The daemon's sessions on one side, by the names that pg_stat_activity shows.
-fn sessions(server: &Server, pair: &Pair) -> Vec<String> {
-    let Ok(mut client) = server.try_connect("postgres") else { return Vec::new() };
-    let shown = "select application_name from pg_stat_activity where starts_with(application_name, $1) order by 1";
-    let rows = client.query(shown, &[&format!("pyreplica {}", pair.name)]).unwrap_or_default();
-    rows.iter().map(|row| row.get(0)).collect()
 }
 
 /// The process id of one session.

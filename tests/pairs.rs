@@ -1,5 +1,6 @@
 //! Pairs beside each other, daemons in each other's way, and the signals that end or steer them.
 
+use crate::harness::looking::sessions;
 use crate::harness::{Daemon, Pair, Still, assert_says, final_words, wait_until};
 use postgres::Client;
 use std::fs;
@@ -88,13 +89,11 @@ fn a_backlog_does_not_wait_for_a_session_that_listens() {
     let locker = blocked(&pair);
     let mut daemon = pair.start();
     wait_blocked(&pair);
-    let sessions = "select application_name from pg_stat_activity where datname = current_database() and client_port > 0 \
-                    and application_name ~ '^pyreplica' order by 1";
     let work = format!("pyreplica {}", pair.name);
-    assert_eq!(pair.on_master(sessions), std::slice::from_ref(&work));
+    assert_eq!(sessions(pair.master_server(), &pair), std::slice::from_ref(&work));
     drop(locker);
     let listener = format!("{work} listener");
-    wait_until("it listens", || pair.on_master(sessions) == [work.clone(), listener.clone()]);
+    wait_until("it listens", || sessions(pair.master_server(), &pair) == [work.clone(), listener.clone()]);
     assert_replicates(&pair);
     assert!(daemon.terminate().success());
 }

@@ -9,12 +9,13 @@ const OPERATION: &str = "look for pyreplica's tables";
 
 /// Whether this table is there.
 pub fn has(session: &mut Session, name: &str) -> Result<bool> {
-    has_any(session, &[name])
+    Ok(!which(session, &[name])?.is_empty())
 }
 
-/// Whether at least one of these tables is there.
-pub fn has_any(session: &mut Session, names: &[&str]) -> Result<bool> {
-    Ok(session.query(OPERATION, sql::OURS, &[&names])?.iter().any(is_ours))
+/// Those of these tables that are there.
+pub fn which(session: &mut Session, names: &[&str]) -> Result<Vec<String>> {
+    let rows = session.query(OPERATION, sql::OURS, &[&names])?;
+    Ok(rows.iter().filter(|row| is_ours(row)).map(|row| row.get("name")).collect())
 }
 
 /// Whether all of them are there, and the role may read them.

@@ -109,9 +109,9 @@ impl fmt::Display for Role {
 /// Reads what this database says about the pair with this field.
 pub fn said(session: &mut Session, field: &str) -> Result<Said> {
     let identity = session.query_one("look at the server", sql::IDENTITY, &[])?.get(0);
-    if !has_roles(session)? {
-        let is_bare = !ours::has_any(session, &["replica_log", "replica_progress"])?;
-        return Ok(Said { identity, rows: Vec::new(), is_bare });
+    let there = ours::which(session, &["replica_role", "replica_log", "replica_progress"])?;
+    if !there.iter().any(|name| name == "replica_role") {
+        return Ok(Said { identity, rows: Vec::new(), is_bare: there.is_empty() });
     }
     let rows = session.query("look at the roles", sql::ROLES, &[&field])?;
     let is_slave = rows.iter().any(|row| row.get::<_, &str>("role") == "slave");

@@ -1,6 +1,6 @@
-//! What status and doctor say about a pair.
+//! What status and doctor say about a pair, and which of its sessions the servers show.
 
-use super::{Finished, Pair, assert_says};
+use super::{Finished, Pair, Server, assert_says};
 use serde_json::Value;
 
 /// One check of the doctor's, as the JSON has it.
@@ -114,4 +114,12 @@ impl Explained {
 #[track_caller]
 fn document(finished: &Finished) -> Value {
     serde_json::from_str(&finished.output).unwrap_or_else(|e| panic!("{e}: {}", finished.output))
+}
+
+/// The daemon's sessions on one side, by the names that pg_stat_activity shows.
+pub fn sessions(server: &Server, pair: &Pair) -> Vec<String> {
+    let Ok(mut client) = server.try_connect("postgres") else { return Vec::new() };
+    let shown = "select application_name from pg_stat_activity where starts_with(application_name, $1) order by 1";
+    let rows = client.query(shown, &[&format!("pyreplica {}", pair.name)]).unwrap_or_default();
+    rows.iter().map(|row| row.get(0)).collect()
 }
