@@ -472,12 +472,17 @@ $ddl_alone$;
 
 -- Installs the functions that write a statement from the catalog, and those that describe the shape of an object.
 
+create or replace function pyreplica.ddl_searching(path name[]) returns text language sql immutable set search_path = pg_catalog, pg_temp
+as $ddl_searching$
+    select format('SET LOCAL search_path TO %s; ',
+                  coalesce((select string_agg(quote_ident(p), ', ' order by n) from unnest(path) with ordinality u (p, n)), ''''''))
+$ddl_searching$;
+
 -- The settings that a text depends on, as statements in front of it. "path" are the schemas that the session searches.
 create or replace function pyreplica.ddl_settings(statement text, path name[]) returns text language sql stable
     set search_path = pg_catalog, pg_temp
 as $ddl_settings$
-    select 'SET LOCAL search_path TO '
-           || coalesce((select string_agg(quote_ident(p), ', ' order by n) from unnest(path) with ordinality u (p, n)), '''''') || '; '
+    select pyreplica.ddl_searching(path)
            || coalesce((select string_agg(format('SET LOCAL %s TO %L; ', name, setting), '' order by name)
                           from pg_settings
                          where name in ('DateStyle', 'IntervalStyle', 'TimeZone') and statement ~ '''[^'']*[0-9]'
@@ -485,11 +490,11 @@ as $ddl_settings$
                                and setting <> boot_val), '')
 $ddl_settings$;
 
--- Whether the text of a statement is needed, or the catalog has all of it.
+-- Whether the text of a statement is needed, or the catalog has all of it. Only the text says whether a trigger was replaced.
 create or replace function pyreplica.ddl_needs_text(tag text) returns boolean language sql immutable set search_path = pg_catalog, pg_temp
 as $ddl_needs_text$
     select tag not in ('CREATE TABLE AS', 'SELECT INTO', 'CREATE INDEX', 'CREATE VIEW', 'CREATE MATERIALIZED VIEW', 'REFRESH MATERIALIZED VIEW',
-                       'CREATE FUNCTION', 'CREATE PROCEDURE', 'CREATE TRIGGER', 'CREATE RULE', 'CREATE EXTENSION')
+                       'CREATE FUNCTION', 'CREATE PROCEDURE', 'CREATE RULE', 'CREATE EXTENSION')
 $ddl_needs_text$;
 
 -- Writes a statement from the catalog, where the catalog has all of it. NULL otherwise. Everything in it has its schema.
@@ -514,14 +519,16 @@ begin
         return format('CREATE %sTABLE %s (%s)%s', case relation.relpersistence when 'u' then 'UNLOGGED ' else '' end,
                       object::regclass, columns, options);
     when tag = 'CREATE INDEX' and relation.relkind in ('i', 'I') then
-        -- Without ONLY, except where it was said: then the index is not valid yet.
-        return case when relation.relkind = 'I' and (select indisvalid from pg_index where indexrelid = object)
+        -- Without ONLY, except where it was said: then no partition has a part of the index. The index of a partition that is not valid
+        -- makes this one so too.
+        return case when relation.relkind = 'I' and ((select indisvalid from pg_index where indexrelid = object)
+                                                     or exists (select from pg_inherits where inhparent = object))
                     then regexp_replace(pg_get_indexdef(object), '^(CREATE (UNIQUE )?INDEX ("([^"]|"")*"|[^ "]+) ON )ONLY ', '\1')
                     else pg_get_indexdef(object) end;
     when tag = 'CREATE VIEW' and relation.relkind = 'v' then
         select string_agg(quote_ident(attname), ', ' order by attnum) into columns
           from pg_attribute where attrelid = object and attnum > 0;
-        return format('CREATE OR REPLACE VIEW %s%s%s AS %s', object::regclass, coalesce(format(' (%s)', columns), ''), options,
+        return format('CREATE OR REPLACE VIEW %s%s%s AS %s', object::regclass, coalesce(' (' || columns || ')', ''), options,
                       rtrim(pg_get_viewdef(object), ';'));
     when tag = 'CREATE MATERIALIZED VIEW' and relation.relkind = 'm' then
         return format('CREATE MATERIALIZED VIEW %s%s AS %s WITH %sDATA', object::regclass, options,
@@ -533,7 +540,7 @@ begin
     when tag = 'CREATE TRIGGER' then
         return pg_get_triggerdef(object);
     when tag = 'CREATE RULE' then
-        return rtrim(pg_get_ruledef(object), ';');
+        return regexp_replace(rtrim(pg_get_ruledef(object), ';'), '^CREATE ', 'CREATE OR REPLACE ');
     when tag = 'CREATE SCHEMA' and alone then
         return format('CREATE SCHEMA %s', object::regnamespace);
     when tag = 'CREATE EXTENSION' then
@@ -632,8 +639,9 @@ begin
                 ('type'::text operator(pyreplica.~>) address.type) operator(pyreplica.||)
                 ('names'::text operator(pyreplica.~>) address.object_names::text) operator(pyreplica.||)
                 ('arguments'::text operator(pyreplica.~>) address.object_args::text) operator(pyreplica.||)
-                ('shape'::text operator(pyreplica.~>)
-                 pyreplica.ddl_shape(address.type, address.object_names, address.object_args)::text) operator(pyreplica.||)
+                -- A prefix operator has no address that PostgreSQL would read, and operators have no shape.
+                ('shape'::text operator(pyreplica.~>) case when catalog <> 'pg_operator'::regclass then
+                     pyreplica.ddl_shape(address.type, address.object_names, address.object_args)::text end) operator(pyreplica.||)
                 ('owner'::text operator(pyreplica.~>) (
                      select r.rolname::text from pg_roles r where r.oid = case catalog
                          when 'pg_class'::regclass then (select relowner from pg_class c where c.oid = object)
@@ -747,6 +755,47 @@ create or replace function pyreplica.ddl_is_agreed(relation oid, name text) retu
 as $ddl_is_agreed$
     select exists (select from public.replica_table k where k.relation::oid = ddl_is_agreed.relation and k.name = ddl_is_agreed.name)
 $ddl_is_agreed$;
+
+-- Why a statement that is trusted does not travel all the same: what it changes, or needs, is missing on the slaves. NULL if it may travel.
+create or replace function pyreplica.ddl_is_missing(tag text, main jsonb) returns text language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+as $ddl_is_missing$
+declare
+    class constant oid := main ->> 'catalog';
+    id constant oid := main ->> 'oid';
+    relation constant oid := main ->> 'relation';
+    owner constant oid := main ->> 'owner';
+begin
+    if exists (select from pg_depend d
+                where d.classid = class and d.objid = id
+                  and pg_my_temp_schema() = case d.refclassid when 'pg_class'::regclass then (select relnamespace from pg_class where oid = d.refobjid)
+                                                              when 'pg_type'::regclass then (select typnamespace from pg_type where oid = d.refobjid)
+                                                              when 'pg_proc'::regclass then (select pronamespace from pg_proc where oid = d.refobjid) end) then
+        return 'it depends on a temporary object';
+    elsif tag ~ '^CREATE (?!(INDEX|TRIGGER|POLICY|RULE|STATISTICS)$)' then
+        return null;
+    elsif (select relkind = 'f' from pg_class where oid = relation) then
+        return 'foreign tables do not';
+    elsif pyreplica.ddl_travels(tag, main ->> 'schema', owner, false) = 'untrusted' then
+        return format('it belongs to %s, whose objects do not', owner::regrole);
+    elsif tag = 'COMMENT' and pyreplica.ddl_travels('CREATE ' || upper(replace(main ->> 'kind', '-', ' ')), main ->> 'schema', owner, false) = 'no'
+          and main ->> 'kind' in ('foreign-data wrapper', 'server', 'publication', 'subscription', 'event trigger', 'access method', 'language',
+                                  'transform', 'large object') then
+        return format('no %s does', main ->> 'kind');
+    elsif exists (select from public.py_log_ddl_absent a where (a.catalog, a.object) in ((class, id), ('pg_class'::regclass, relation))) then
+        return 'what it changes did not travel when it was made';
+    end if;
+    return null;
+end
+$ddl_is_missing$;
+
+-- Whether CREATE TABLE (LIKE ...) names a temporary table. Its text would mean another one on the slave, or none.
+create or replace function pyreplica.ddl_is_like_temporary(statement text) returns boolean language sql stable
+    set search_path = pg_catalog, pg_temp
+as $ddl_is_like_temporary$
+    select exists (select from regexp_matches(statement, '(?i)\mlike\s+((?:pg_temp\s*\.\s*)?("(?:[^"]|"")*"|[[:alpha:]_][^\s,;().]*))(?!\s*\.)', 'g') m
+                     join pg_class c on c.relname = pyreplica.ddl_name(m[2]) and c.relnamespace = pg_my_temp_schema())
+$ddl_is_like_temporary$;
 
 -- Notes that a statement does not travel which has made these objects, or has given them other names. What is in such a schema, or on
 -- such a table, has another name too.
@@ -1075,6 +1124,7 @@ declare
     -- The catalog has only the members of an extension that a script makes, and nothing of what it drops.
     is_passed constant boolean := event = 'ddl_command_end' and context = '' and not is_script;
     absent text;
+    why text;
     statement text;
     line text;
 begin
@@ -1155,14 +1205,15 @@ begin
         return;
     end if;
     -- It may be missing on the slave, as it would not have travelled there.
-    if tag !~ '^CREATE (?!(INDEX|TRIGGER|POLICY|RULE|STATISTICS)$)' and role is not null and not (main ->> 'logged')::boolean
-       and pyreplica.ddl_travels(tag, main ->> 'schema', (main ->> 'owner')::oid, false) = 'untrusted' then
-        perform pyreplica.ddl_tell(format('%s %s does not travel to the slaves: it belongs to %s, whose objects do not', tag, main ->> 'identity',
-                                          (main ->> 'owner')::oid::regrole), null, origin, false);
-        if tag like 'CREATE %' then
-            perform pyreplica.ddl_leave_out(objects);
+    if role is not null and not (main ->> 'logged')::boolean then
+        why := pyreplica.ddl_is_missing(tag, main);
+        if why is not null then
+            perform pyreplica.ddl_tell(format('%s %s does not travel to the slaves: %s', tag, main ->> 'identity', why), null, origin, false);
+            if tag like 'CREATE %' then
+                perform pyreplica.ddl_leave_out(objects);
+            end if;
+            return;
         end if;
-        return;
     end if;
     -- Where the rows are replayed, the checks of a type run with the daemon's rights.
     if tag like 'CREATE TABLE%' or tag = 'SELECT INTO' or tag = 'ALTER TABLE' then
@@ -1174,8 +1225,13 @@ begin
         end;
     end if;
     statement := pyreplica.ddl_from_catalog(tag, (main ->> 'catalog')::oid, (main ->> 'oid')::oid, jsonb_array_length(objects) = 1);
+    if tag = 'CREATE TRIGGER' and words.skeleton ~* '^\s*create\s+or\s+replace\M' then
+        statement := regexp_replace(statement, '^CREATE ', 'CREATE OR REPLACE ');
+    end if;
     if statement is not null then
-        statement := 'SET LOCAL search_path TO pg_catalog; ' || statement;
+        -- Every name in it has its schema. But the functions that it runs may search.
+        statement := pyreplica.ddl_searching(case when tag in ('CREATE INDEX', 'CREATE MATERIALIZED VIEW', 'REFRESH MATERIALIZED VIEW')
+                                                  then array_remove(path, 'pg_catalog') else '{pg_catalog}' end) || statement;
     else
         if words.skeleton ~* '^\s*alter\s' then
             if words.skeleton ~* '\mowner\s+to\M|\mset\s+tablespace\M|\m(enable|disable)\s+((always|replica)\s+)?(trigger|rule)\M' then
@@ -1186,6 +1242,9 @@ begin
             elsif words.skeleton ~* '\mdetach\s+partition\M.*\m(concurrently|finalize)\s*$' then
                 words.statement := regexp_replace(words.statement, '\s(concurrently|finalize)\s*$', '', 'i');
             end if;
+        end if;
+        if tag = 'CREATE TABLE' and pyreplica.ddl_is_like_temporary(words.statement) then
+            words.statement := null;
         end if;
         if words.statement is null or strpos(words.statement, '\') > 0 and who ->> 2 = 'off' then
             if pyreplica.ddl_raises() then
@@ -1218,7 +1277,7 @@ as $ddl_made$
                'tag', c.command_tag, 'kind', c.object_type, 'catalog', c.classid, 'oid', c.objid, 'identity', c.object_identity,
                'schema', coalesce(s.nspname, n.nspname, case when c.object_type = 'schema' then z.nspname end),
                'definer', coalesce(p.prosecdef, false), 'logged', coalesce(pyreplica.ddl_is_logged(t.relation), false),
-               'owner', coalesce(r.relowner, p.proowner, y.typowner, z.nspowner))
+               'relation', t.relation, 'owner', coalesce(r.relowner, p.proowner, y.typowner, z.nspowner))
                -- CREATE TABLE also makes sequences and indexes, and CREATE SCHEMA also tables.
                order by c.command_tag = ddl_made.tag, c.ordinality)
       from pg_event_trigger_ddl_commands() with ordinality c
@@ -1227,12 +1286,14 @@ as $ddl_made$
                  when 'pg_trigger'::regclass then (select tgrelid from pg_trigger where oid = c.objid)
                  when 'pg_policy'::regclass then (select polrelid from pg_policy where oid = c.objid)
                  when 'pg_rewrite'::regclass then (select ev_class from pg_rewrite where oid = c.objid)
+                 when 'pg_statistic_ext'::regclass then (select stxrelid from pg_statistic_ext where oid = c.objid)
                  when 'pg_constraint'::regclass then (select conrelid from pg_constraint where oid = c.objid) end as relation) t
       left join pg_class r on r.oid = t.relation
       left join pg_namespace n on n.oid = r.relnamespace
       left join pg_namespace s on s.nspname = c.schema_name
       left join pg_namespace z on z.oid = c.objid and c.classid = 'pg_namespace'::regclass
-      left join pg_type y on y.oid = c.objid and c.classid = 'pg_type'::regclass
+      left join pg_type y on y.oid = case c.classid when 'pg_type'::regclass then c.objid
+                                                    when 'pg_constraint'::regclass then (select contypid from pg_constraint where oid = c.objid) end
       left join pg_proc p on p.oid = c.objid and c.classid = 'pg_proc'::regclass
      where not c.in_extension and c.schema_name is distinct from 'pg_temp' and r.relpersistence is distinct from 't'
        and not pyreplica.ddl_is_own(c.object_identity)
@@ -1252,7 +1313,7 @@ as $ddl_dropped$
                'cascades', (select bool_or(not x.original and x.normal and x.object_type <> 'default value') from pg_event_trigger_dropped_objects() x))
                order by d.ordinality)
       from pg_event_trigger_dropped_objects() with ordinality d
-     where tag like 'DROP %' and d.original and not d.is_temporary and not pyreplica.ddl_is_own(d.object_identity)
+     where tag like 'DROP %' and d.original and d.objsubid = 0 and not d.is_temporary and not pyreplica.ddl_is_own(d.object_identity)
        and not pyreplica.ddl_is_own(array_to_string(d.address_names, '.'))
        and not (d.object_type in ('trigger', 'policy', 'rule')
                 and pyreplica.ddl_is_own(format('%I.%I', d.address_names[1], d.address_names[2])))

@@ -165,6 +165,65 @@ fn a_transaction_of_schema_changes_and_rows_arrives_as_one() {
     assert_eq!(pair.on_slave("select b from v order by id"), ["last", "x20", "x30y"]);
 }
 
+/// Where the catalog has all of a statement, it arrives as it was meant: what it replaces, and what its functions look for.
+#[test]
+fn a_statement_from_the_catalog_means_what_its_text_meant() {
+    let pair = pair();
+    pair.run(
+        "create table t (id int primary key, a text); insert into t values (1, 'x');
+         create view nothing as select from t; create materialized view nothing_either as select from t;
+         create operator @#@ (rightarg = bigint, function = int8abs); comment on operator @#@ (none, bigint) is 'prefix'",
+    );
+    arrives(&pair);
+    pair.run(
+        "create rule r as on insert to t do also select 1; create or replace rule r as on update to t do also select 2",
+    );
+    pair.run("create or replace rule r as on delete to t do also select 3; drop rule r on t");
+    // A function without a schema in it.
+    pair.run(
+        "create schema app; set search_path to app, public; create function app.plain(text) returns text language sql immutable as 'select lower($1)';
+         create function app.wrapped(text) returns text language plpgsql immutable as 'begin return plain($1); end'; reset search_path",
+    );
+    pair.run(
+        "set search_path to app, public, pg_catalog; create index by_wrapped on t (wrapped(a));
+         create materialized view m as select wrapped(a) from t; refresh materialized view m",
+    );
+    arrives(&pair);
+    // A part of the index that is not valid.
+    pair.run(
+        "create table p (a int, b int) partition by range (a);
+         create table p1 partition of p for values from (0) to (10) partition by range (b);
+         create table p11 partition of p1 for values from (0) to (10); create table p2 partition of p for values from (10) to (20);
+         create index part on only p1 (a); create index whole on p (a); create index empty on only p (b)",
+    );
+    // A column whose type is dropped together with its table.
+    pair.run("create table a (id int primary key, x int); create table b (id int primary key, y a); drop table a, b");
+    arrives(&pair);
+    assert_eq!(
+        pair.on_slave("select count(*) from pg_index where indrelid in ('p2'::regclass, 'p11'::regclass)"),
+        ["1"]
+    );
+}
+
+/// PostgreSQL 14 and later. A trigger that the slave has too, and differently, is not replaced unless the master has replaced its own.
+#[test]
+fn a_trigger_is_replaced_where_the_master_has_replaced_it() {
+    let pair = pair();
+    if pair.version() < 14 {
+        return;
+    }
+    pair.run(
+        "create table t (id int primary key); create function f() returns trigger language plpgsql as 'begin return new; end';
+         create function g() returns trigger language plpgsql as 'begin return new; end';
+         create trigger tg before insert on t for each row execute function f();
+         create or replace trigger tg before update on t for each row execute function g()",
+    );
+    arrives(&pair);
+    pair.run_on_slave("create trigger other before insert on t for each row execute function f()");
+    pair.run("create trigger other before delete on t for each row execute function g()");
+    assert_says(&refusal(&pair), &["trigger \"other\" for relation \"t\" already exists"]);
+}
+
 /// Statements for which no event trigger fires, or that it passes over, look like the one that is to travel.
 #[test]
 fn the_statement_that_travels_is_not_another_of_its_string() {
@@ -323,6 +382,61 @@ fn a_function_that_runs_with_its_owners_rights_does_not_travel_unless_told_so() 
     pair.run("insert into py_log_ddl (tag) values ('SECURITY DEFINER'); drop function f()");
     pair.run(create);
     arrives(&pair);
+}
+
+/// What is temporary ends with the session, and no slave has it. Nor does it have what needs it.
+#[test]
+fn what_needs_something_temporary_does_not_travel() {
+    let pair = pair();
+    pair.run(
+        "create temp table x (id int primary key, a text);
+         create function f(v x) returns int language sql as 'select 1'; comment on function f(x) is 'no'; drop function f(x);
+         create table t (like x including all); insert into t values (1, 'a');
+         create table u (like public.t including all, b text check (b like 'x%')); insert into u values (1, 'a', 'x')",
+    );
+    let said = logged(&pair);
+    assert_says(&said[0], &["CREATE TABLE public.t does not travel to the slaves: its text is not known for certain"]);
+    assert_says(&said[1], &["create table u"]);
+    assert_eq!(said[2..], ["I public.u"]);
+    pair.run_on_slave("create table t (id int primary key, a text)");
+    pair.run("drop table t");
+    pair.once();
+    assert_eq!(pair.on_slave("select b from u"), ["x"]);
+}
+
+/// Others than those who made it may change what has not travelled, and what has a part that travels.
+#[test]
+fn what_the_slaves_lack_is_not_changed_there() {
+    let pair = pair();
+    pair.run("create role maker_of_missing; grant create on schema public to maker_of_missing");
+    pair.run(
+        "create function f() returns int language sql security definer as 'select 1'; alter function f() security invoker;
+         comment on function f() is 'no'; drop function f();
+         set role maker_of_missing; create collation public.co (locale = 'C'); create domain public.d as int constraint above check (value > 0);
+         create table public.theirs (id int, a int); reset role;
+         comment on collation co is 'no'; alter collation co rename to co2;
+         comment on constraint above on domain d is 'no'; create statistics s on id, a from theirs; comment on statistics s is 'no';
+         alter statistics s rename to s2; drop statistics s2; drop collation co2; drop table theirs",
+    );
+    pair.run(
+        "create foreign data wrapper w; comment on foreign data wrapper w is 'no'; create server s foreign data wrapper w;
+         comment on server s is 'no'; create foreign table ft (id int, a int) server s; comment on foreign table ft is 'no';
+         comment on column ft.a is 'no'; alter table ft add b int; create statistics s on id, a from ft; drop statistics s;
+         create function g() returns trigger language plpgsql as 'begin return null; end';
+         create trigger tg after insert on ft for each row execute function g(); comment on trigger tg on ft is 'no'; drop trigger tg on ft;
+         create publication p; comment on publication p is 'no'; comment on access method heap is 'no'; comment on language plpgsql is null;
+         select lo_create(4711); comment on large object 4711 is 'no'; drop domain d",
+    );
+    let said: Vec<String> = logged(&pair)
+        .into_iter()
+        .filter(|line| !line.starts_with("-- pyreplica: CREATE FUNCTION public.f()"))
+        .collect();
+    assert!(
+        matches!(&said[..], [function] if function.starts_with("CREATE OR REPLACE FUNCTION public.g()")),
+        "{said:#?}"
+    );
+    pair.once();
+    pair.run("drop owned by maker_of_missing; drop role maker_of_missing");
 }
 
 // == New values ==

@@ -2,12 +2,17 @@
 
 -- Installs the functions that write a statement from the catalog, and those that describe the shape of an object.
 
+create or replace function pyreplica.ddl_searching(path name[]) returns text language sql immutable set search_path = pg_catalog, pg_temp
+as $ddl_searching$
+    select format('SET LOCAL search_path TO %s; ',
+                  coalesce((select string_agg(quote_ident(p), ', ' order by n) from unnest(path) with ordinality u (p, n)), ''''''))
+$ddl_searching$;
+
 -- The settings that a text depends on, as statements in front of it. "path" are the schemas that the session searches.
 create or replace function pyreplica.ddl_settings(statement text, path name[]) returns text language sql stable
     set search_path = pg_catalog, pg_temp
 as $ddl_settings$
-    select 'SET LOCAL search_path TO '
-           || coalesce((select string_agg(quote_ident(p), ', ' order by n) from unnest(path) with ordinality u (p, n)), '''''') || '; '
+    select pyreplica.ddl_searching(path)
            || coalesce((select string_agg(format('SET LOCAL %s TO %L; ', name, setting), '' order by name)
                           from pg_settings
                          where name in ('DateStyle', 'IntervalStyle', 'TimeZone') and statement ~ '''[^'']*[0-9]'
@@ -15,11 +20,11 @@ as $ddl_settings$
                                and setting <> boot_val), '')
 $ddl_settings$;
 
--- Whether the text of a statement is needed, or the catalog has all of it.
+-- Whether the text of a statement is needed, or the catalog has all of it. Only the text says whether a trigger was replaced.
 create or replace function pyreplica.ddl_needs_text(tag text) returns boolean language sql immutable set search_path = pg_catalog, pg_temp
 as $ddl_needs_text$
     select tag not in ('CREATE TABLE AS', 'SELECT INTO', 'CREATE INDEX', 'CREATE VIEW', 'CREATE MATERIALIZED VIEW', 'REFRESH MATERIALIZED VIEW',
-                       'CREATE FUNCTION', 'CREATE PROCEDURE', 'CREATE TRIGGER', 'CREATE RULE', 'CREATE EXTENSION')
+                       'CREATE FUNCTION', 'CREATE PROCEDURE', 'CREATE RULE', 'CREATE EXTENSION')
 $ddl_needs_text$;
 
 -- Writes a statement from the catalog, where the catalog has all of it. NULL otherwise. Everything in it has its schema.
@@ -44,14 +49,16 @@ begin
         return format('CREATE %sTABLE %s (%s)%s', case relation.relpersistence when 'u' then 'UNLOGGED ' else '' end,
                       object::regclass, columns, options);
     when tag = 'CREATE INDEX' and relation.relkind in ('i', 'I') then
-        -- Without ONLY, except where it was said: then the index is not valid yet.
-        return case when relation.relkind = 'I' and (select indisvalid from pg_index where indexrelid = object)
+        -- Without ONLY, except where it was said: then no partition has a part of the index. The index of a partition that is not valid
+        -- makes this one so too.
+        return case when relation.relkind = 'I' and ((select indisvalid from pg_index where indexrelid = object)
+                                                     or exists (select from pg_inherits where inhparent = object))
                     then regexp_replace(pg_get_indexdef(object), '^(CREATE (UNIQUE )?INDEX ("([^"]|"")*"|[^ "]+) ON )ONLY ', '\1')
                     else pg_get_indexdef(object) end;
     when tag = 'CREATE VIEW' and relation.relkind = 'v' then
         select string_agg(quote_ident(attname), ', ' order by attnum) into columns
           from pg_attribute where attrelid = object and attnum > 0;
-        return format('CREATE OR REPLACE VIEW %s%s%s AS %s', object::regclass, coalesce(format(' (%s)', columns), ''), options,
+        return format('CREATE OR REPLACE VIEW %s%s%s AS %s', object::regclass, coalesce(' (' || columns || ')', ''), options,
                       rtrim(pg_get_viewdef(object), ';'));
     when tag = 'CREATE MATERIALIZED VIEW' and relation.relkind = 'm' then
         return format('CREATE MATERIALIZED VIEW %s%s AS %s WITH %sDATA', object::regclass, options,
@@ -63,7 +70,7 @@ begin
     when tag = 'CREATE TRIGGER' then
         return pg_get_triggerdef(object);
     when tag = 'CREATE RULE' then
-        return rtrim(pg_get_ruledef(object), ';');
+        return regexp_replace(rtrim(pg_get_ruledef(object), ';'), '^CREATE ', 'CREATE OR REPLACE ');
     when tag = 'CREATE SCHEMA' and alone then
         return format('CREATE SCHEMA %s', object::regnamespace);
     when tag = 'CREATE EXTENSION' then
@@ -120,8 +127,9 @@ begin
                 ('type'::text operator(pyreplica.~>) address.type) operator(pyreplica.||)
                 ('names'::text operator(pyreplica.~>) address.object_names::text) operator(pyreplica.||)
                 ('arguments'::text operator(pyreplica.~>) address.object_args::text) operator(pyreplica.||)
-                ('shape'::text operator(pyreplica.~>)
-                 pyreplica.ddl_shape(address.type, address.object_names, address.object_args)::text) operator(pyreplica.||)
+                -- A prefix operator has no address that PostgreSQL would read, and operators have no shape.
+                ('shape'::text operator(pyreplica.~>) case when catalog <> 'pg_operator'::regclass then
+                     pyreplica.ddl_shape(address.type, address.object_names, address.object_args)::text end) operator(pyreplica.||)
                 ('owner'::text operator(pyreplica.~>) (
                      select r.rolname::text from pg_roles r where r.oid = case catalog
                          when 'pg_class'::regclass then (select relowner from pg_class c where c.oid = object)

@@ -84,6 +84,47 @@ as $ddl_is_agreed$
     select exists (select from public.replica_table k where k.relation::oid = ddl_is_agreed.relation and k.name = ddl_is_agreed.name)
 $ddl_is_agreed$;
 
+-- Why a statement that is trusted does not travel all the same: what it changes, or needs, is missing on the slaves. NULL if it may travel.
+create or replace function pyreplica.ddl_is_missing(tag text, main jsonb) returns text language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+as $ddl_is_missing$
+declare
+    class constant oid := main ->> 'catalog';
+    id constant oid := main ->> 'oid';
+    relation constant oid := main ->> 'relation';
+    owner constant oid := main ->> 'owner';
+begin
+    if exists (select from pg_depend d
+                where d.classid = class and d.objid = id
+                  and pg_my_temp_schema() = case d.refclassid when 'pg_class'::regclass then (select relnamespace from pg_class where oid = d.refobjid)
+                                                              when 'pg_type'::regclass then (select typnamespace from pg_type where oid = d.refobjid)
+                                                              when 'pg_proc'::regclass then (select pronamespace from pg_proc where oid = d.refobjid) end) then
+        return 'it depends on a temporary object';
+    elsif tag ~ '^CREATE (?!(INDEX|TRIGGER|POLICY|RULE|STATISTICS)$)' then
+        return null;
+    elsif (select relkind = 'f' from pg_class where oid = relation) then
+        return 'foreign tables do not';
+    elsif pyreplica.ddl_travels(tag, main ->> 'schema', owner, false) = 'untrusted' then
+        return format('it belongs to %s, whose objects do not', owner::regrole);
+    elsif tag = 'COMMENT' and pyreplica.ddl_travels('CREATE ' || upper(replace(main ->> 'kind', '-', ' ')), main ->> 'schema', owner, false) = 'no'
+          and main ->> 'kind' in ('foreign-data wrapper', 'server', 'publication', 'subscription', 'event trigger', 'access method', 'language',
+                                  'transform', 'large object') then
+        return format('no %s does', main ->> 'kind');
+    elsif exists (select from public.py_log_ddl_absent a where (a.catalog, a.object) in ((class, id), ('pg_class'::regclass, relation))) then
+        return 'what it changes did not travel when it was made';
+    end if;
+    return null;
+end
+$ddl_is_missing$;
+
+-- Whether CREATE TABLE (LIKE ...) names a temporary table. Its text would mean another one on the slave, or none.
+create or replace function pyreplica.ddl_is_like_temporary(statement text) returns boolean language sql stable
+    set search_path = pg_catalog, pg_temp
+as $ddl_is_like_temporary$
+    select exists (select from regexp_matches(statement, '(?i)\mlike\s+((?:pg_temp\s*\.\s*)?("(?:[^"]|"")*"|[[:alpha:]_][^\s,;().]*))(?!\s*\.)', 'g') m
+                     join pg_class c on c.relname = pyreplica.ddl_name(m[2]) and c.relnamespace = pg_my_temp_schema())
+$ddl_is_like_temporary$;
+
 -- Notes that a statement does not travel which has made these objects, or has given them other names. What is in such a schema, or on
 -- such a table, has another name too.
 create or replace function pyreplica.ddl_leave_out(objects jsonb) returns void language sql set search_path = pg_catalog, pg_temp

@@ -37,6 +37,7 @@ declare
     -- The catalog has only the members of an extension that a script makes, and nothing of what it drops.
     is_passed constant boolean := event = 'ddl_command_end' and context = '' and not is_script;
     absent text;
+    why text;
     statement text;
     line text;
 begin
@@ -117,14 +118,15 @@ begin
         return;
     end if;
     -- It may be missing on the slave, as it would not have travelled there.
-    if tag !~ '^CREATE (?!(INDEX|TRIGGER|POLICY|RULE|STATISTICS)$)' and role is not null and not (main ->> 'logged')::boolean
-       and pyreplica.ddl_travels(tag, main ->> 'schema', (main ->> 'owner')::oid, false) = 'untrusted' then
-        perform pyreplica.ddl_tell(format('%s %s does not travel to the slaves: it belongs to %s, whose objects do not', tag, main ->> 'identity',
-                                          (main ->> 'owner')::oid::regrole), null, origin, false);
-        if tag like 'CREATE %' then
-            perform pyreplica.ddl_leave_out(objects);
+    if role is not null and not (main ->> 'logged')::boolean then
+        why := pyreplica.ddl_is_missing(tag, main);
+        if why is not null then
+            perform pyreplica.ddl_tell(format('%s %s does not travel to the slaves: %s', tag, main ->> 'identity', why), null, origin, false);
+            if tag like 'CREATE %' then
+                perform pyreplica.ddl_leave_out(objects);
+            end if;
+            return;
         end if;
-        return;
     end if;
     -- Where the rows are replayed, the checks of a type run with the daemon's rights.
     if tag like 'CREATE TABLE%' or tag = 'SELECT INTO' or tag = 'ALTER TABLE' then
@@ -136,8 +138,13 @@ begin
         end;
     end if;
     statement := pyreplica.ddl_from_catalog(tag, (main ->> 'catalog')::oid, (main ->> 'oid')::oid, jsonb_array_length(objects) = 1);
+    if tag = 'CREATE TRIGGER' and words.skeleton ~* '^\s*create\s+or\s+replace\M' then
+        statement := regexp_replace(statement, '^CREATE ', 'CREATE OR REPLACE ');
+    end if;
     if statement is not null then
-        statement := 'SET LOCAL search_path TO pg_catalog; ' || statement;
+        -- Every name in it has its schema. But the functions that it runs may search.
+        statement := pyreplica.ddl_searching(case when tag in ('CREATE INDEX', 'CREATE MATERIALIZED VIEW', 'REFRESH MATERIALIZED VIEW')
+                                                  then array_remove(path, 'pg_catalog') else '{pg_catalog}' end) || statement;
     else
         if words.skeleton ~* '^\s*alter\s' then
             if words.skeleton ~* '\mowner\s+to\M|\mset\s+tablespace\M|\m(enable|disable)\s+((always|replica)\s+)?(trigger|rule)\M' then
@@ -148,6 +155,9 @@ begin
             elsif words.skeleton ~* '\mdetach\s+partition\M.*\m(concurrently|finalize)\s*$' then
                 words.statement := regexp_replace(words.statement, '\s(concurrently|finalize)\s*$', '', 'i');
             end if;
+        end if;
+        if tag = 'CREATE TABLE' and pyreplica.ddl_is_like_temporary(words.statement) then
+            words.statement := null;
         end if;
         if words.statement is null or strpos(words.statement, '\') > 0 and who ->> 2 = 'off' then
             if pyreplica.ddl_raises() then

@@ -7,7 +7,7 @@ as $ddl_made$
                'tag', c.command_tag, 'kind', c.object_type, 'catalog', c.classid, 'oid', c.objid, 'identity', c.object_identity,
                'schema', coalesce(s.nspname, n.nspname, case when c.object_type = 'schema' then z.nspname end),
                'definer', coalesce(p.prosecdef, false), 'logged', coalesce(pyreplica.ddl_is_logged(t.relation), false),
-               'owner', coalesce(r.relowner, p.proowner, y.typowner, z.nspowner))
+               'relation', t.relation, 'owner', coalesce(r.relowner, p.proowner, y.typowner, z.nspowner))
                -- CREATE TABLE also makes sequences and indexes, and CREATE SCHEMA also tables.
                order by c.command_tag = ddl_made.tag, c.ordinality)
       from pg_event_trigger_ddl_commands() with ordinality c
@@ -16,12 +16,14 @@ as $ddl_made$
                  when 'pg_trigger'::regclass then (select tgrelid from pg_trigger where oid = c.objid)
                  when 'pg_policy'::regclass then (select polrelid from pg_policy where oid = c.objid)
                  when 'pg_rewrite'::regclass then (select ev_class from pg_rewrite where oid = c.objid)
+                 when 'pg_statistic_ext'::regclass then (select stxrelid from pg_statistic_ext where oid = c.objid)
                  when 'pg_constraint'::regclass then (select conrelid from pg_constraint where oid = c.objid) end as relation) t
       left join pg_class r on r.oid = t.relation
       left join pg_namespace n on n.oid = r.relnamespace
       left join pg_namespace s on s.nspname = c.schema_name
       left join pg_namespace z on z.oid = c.objid and c.classid = 'pg_namespace'::regclass
-      left join pg_type y on y.oid = c.objid and c.classid = 'pg_type'::regclass
+      left join pg_type y on y.oid = case c.classid when 'pg_type'::regclass then c.objid
+                                                    when 'pg_constraint'::regclass then (select contypid from pg_constraint where oid = c.objid) end
       left join pg_proc p on p.oid = c.objid and c.classid = 'pg_proc'::regclass
      where not c.in_extension and c.schema_name is distinct from 'pg_temp' and r.relpersistence is distinct from 't'
        and not pyreplica.ddl_is_own(c.object_identity)
@@ -41,7 +43,7 @@ as $ddl_dropped$
                'cascades', (select bool_or(not x.original and x.normal and x.object_type <> 'default value') from pg_event_trigger_dropped_objects() x))
                order by d.ordinality)
       from pg_event_trigger_dropped_objects() with ordinality d
-     where tag like 'DROP %' and d.original and not d.is_temporary and not pyreplica.ddl_is_own(d.object_identity)
+     where tag like 'DROP %' and d.original and d.objsubid = 0 and not d.is_temporary and not pyreplica.ddl_is_own(d.object_identity)
        and not pyreplica.ddl_is_own(array_to_string(d.address_names, '.'))
        and not (d.object_type in ('trigger', 'policy', 'rule')
                 and pyreplica.ddl_is_own(format('%I.%I', d.address_names[1], d.address_names[2])))
