@@ -179,6 +179,13 @@ fn a_statement_from_the_catalog_means_what_its_text_meant() {
         "create rule r as on insert to t do also select 1; create or replace rule r as on update to t do also select 2",
     );
     pair.run("create or replace rule r as on delete to t do also select 3; drop rule r on t");
+    pair.run(
+        "create role owner_of_schemas; create schema a1 authorization owner_of_schemas create table t (id int primary key);
+         create schema authorization owner_of_schemas create view v as select 1 as \"authorization\" create table t (id int primary key);
+         create schema \"A \"\"2\\\" authorization \"owner_of_schemas\" create table t (id int primary key);
+         reassign owned by owner_of_schemas to current_user;
+         drop schema \"A \"\"2\\\" cascade; drop role owner_of_schemas",
+    );
     // A function without a schema in it.
     pair.run(
         "create schema app; set search_path to app, public; create function app.plain(text) returns text language sql immutable as 'select lower($1)';

@@ -158,6 +158,10 @@ begin
         end if;
         if tag = 'CREATE TABLE' and pyreplica.ddl_is_like_temporary(words.statement) then
             words.statement := null;
+        elsif tag = 'CREATE SCHEMA' then
+            -- It has tables and the like in it. The role may be missing on the slave.
+            words.statement := regexp_replace(words.statement, '(?i)^(\s*create\s+schema\s+)(if\s+not\s+exists\s+)?(("([^"]|"")*"|[^\s"]+)\s+)?authorization\s+("([^"]|"")*"|[^\s"]+)',
+                                              '\1' || replace(main ->> 'identity', '\', '\\'));
         end if;
         if words.statement is null or strpos(words.statement, '\') > 0 and who ->> 2 = 'off' then
             if pyreplica.ddl_raises() then
