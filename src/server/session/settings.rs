@@ -24,6 +24,10 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// The session notices a dead network after this time if the other side does not acknowledge sent data.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The client asks a server whether its transactions are read-only, and goes away if they are. It is to leave standbys, and not a
+/// database that is fenced.
+const NOT_READ_ONLY: &str = "-c default_transaction_read_only=off";
+
 /// All settings except TLS, which differs between attempts; and how long one attempt may take.
 pub(super) fn of(side: Side, dsn: &Dsn, label: &str) -> Result<(Config, Duration)> {
     let mut config = Config::new();
@@ -51,6 +55,9 @@ pub(super) fn of(side: Side, dsn: &Dsn, label: &str) -> Result<(Config, Duration
     // Without a host name the address takes its place. verify-full compares names, so `tls.rs` has refused it by then.
     if config.get_hosts().is_empty() {
         dsn.get("hostaddr").map(|address| config.host(address));
+    }
+    if matches!(dsn.get("target_session_attrs"), Some("read-write" | "primary")) {
+        config.options(&format!("{} {NOT_READ_ONLY}", dsn.get("options").unwrap_or_default()));
     }
     config.connect_timeout(limit);
     Ok((config, limit))
