@@ -20,21 +20,38 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 const LOG: &str = "public.replica_log";
 
+/// Who holds the lock looks at the time itself. If the slave hangs then, or this process, others see to it that writers go on, so long after
+/// the time was over.
+const SLAVE_GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(5);
+
 /// SQLSTATEs of a lock that was not granted in time, of a statement that took too long, and of a deadlock.
 const NOT_YET: [&str; 3] = ["55P03", "57014", "40P01"];
+
+/// How long the slave may take for an answer if writers wait until then.
+pub fn patience(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now()) + SLAVE_GRACE
+}
+
+/// A statement by which the master gives the lock back if the session does nothing until then.
+pub fn give_back(until: Instant) -> String {
+    let idle = until.saturating_duration_since(Instant::now()) + GRACE;
+    format!("SET LOCAL idle_in_transaction_session_timeout = {}", idle.as_millis().min(i32::MAX as u128))
+}
 
 /// Begins a transaction that holds the lock. Returns since when writers wait.
 pub fn lock(master: &mut Session, tables: &[String], wait: Duration, control: &Control) -> Result<Instant> {
     if tables.is_empty() {
-        master.message("begin a transaction", "BEGIN")?;
+        master.message("begin a transaction", &format!("BEGIN; {}", give_back(Instant::now() + wait)))?;
         return Ok(Instant::now());
     }
     let list: String = tables.iter().map(|table| format!("ONLY {table}")).collect::<Vec<_>>().join(", ");
     let end = Instant::now() + wait;
     // The log is locked at last, when writers wait already.
     let quiet = format!(
-        "BEGIN; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = {}; \
+        "BEGIN; {}; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = {}; \
          LOCK TABLE {list}, {LOG} IN SHARE UPDATE EXCLUSIVE MODE; SET LOCAL statement_timeout = 0",
+        give_back(Instant::now() + wait),
         wait.as_millis().max(1)
     );
     if let Err(error) = master.message("lock the tables", &quiet) {

@@ -125,12 +125,14 @@ pub fn run(
     report("locking the tables: writers wait from now on, readers go on")?;
     let since = locked(&mut sides, &tables, options, control)?;
     let deadline = since + options.wait;
+    sides.slave.limit_waits(lock::patience(deadline));
     let held = sides
         .refuse_new_tables(&tables)
         .and_then(|()| under_lock(&mut sides, &mut spare, &taken, options, deadline, control, &mut outcome));
     let others = held.inspect_err(|_| {
         sides.master.roll_back();
     })?;
+    sides.slave.limit_waits(lock::patience(deadline));
     let epoch = outcome.epoch;
     let exchange = Exchange { sides: &mut sides, tables: &tables, epoch, pair, others, is_half_done, guard: spare };
     exchange.run(options.dry_run)?;
@@ -305,9 +307,12 @@ fn drain(sides: &mut Sides, taken: &[String], deadline: Instant, control: &Contr
         match is_done {
             true if is_last => return Ok(()),
             true => {
-                let lock = "SET LOCAL lock_timeout = '1s'; LOCK TABLE public.replica_log, public.replica_role \
-                            IN SHARE ROW EXCLUSIVE MODE; SET LOCAL synchronous_commit = on";
-                sides.master.message("lock the log", lock)?;
+                let lock = format!(
+                    "{}; SET LOCAL lock_timeout = '1s'; LOCK TABLE public.replica_log, public.replica_role \
+                     IN SHARE ROW EXCLUSIVE MODE; SET LOCAL synchronous_commit = on",
+                    lock::give_back(deadline)
+                );
+                sides.master.message("lock the log", &lock)?;
                 is_last = true;
                 continue;
             }
