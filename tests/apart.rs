@@ -291,6 +291,32 @@ fn a_repair_makes_one_pair_of_both_again() {
     });
 }
 
+/// Symptom: a batch that was prepared kept the row that the repair writes at its end, and the daemon refused before it settled the batch.
+#[test]
+fn a_repair_settles_what_a_restored_master_has_left_prepared() {
+    let Some(mut servers) = servers() else { return };
+    let pair = servers.pair();
+    work(&pair, "a");
+    pair.once();
+    servers.master.back_up("old");
+    work(&pair, "b");
+    pair.once();
+    let mut daemon = pair.start_paused_at("prepared");
+    work(&pair, "c");
+    daemon.wait_paused();
+    servers.master.restore("old");
+    daemon.kill9();
+    assert_eq!(prepared(pair.slave()).len(), 1);
+    let status = pair.verb_by_file("status", "", &[]);
+    assert_eq!(status.code(), 9, "{}", status.output);
+    assert_says(&status.output, &["does not know any more", "what puts that right settles them too"]);
+    assert_says(&pair.verb(&["repair"]).output, &["the slave's position is set"]);
+    pair.run_on_slave("update counter set n = 3");
+    work(&pair, "d");
+    pair.once();
+    assert_whole(&pair);
+}
+
 #[test]
 fn a_lagging_standby_of_the_master_that_is_promoted_is_refused() {
     in_both_modes(|servers, pair, mode| {

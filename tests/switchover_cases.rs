@@ -1,10 +1,11 @@
 //! Roles that are exchanged where more than two databases, no superuser, or unusual names take part; and databases that
 //! contradict each other about who is the master.
 
+use crate::harness::looking::{checks, doctor};
 use crate::harness::switching::{
     MODES, master_of, refuses, roles, run_on, session, state, switch, switched, wait_equal,
 };
-use crate::harness::{End, Finished, OwnCluster, Pair, Server, assert_says, run, wait_until};
+use crate::harness::{End, Finished, OwnCluster, Pair, Server, Still, assert_says, run, wait_until};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
@@ -141,6 +142,10 @@ fn an_old_master_that_is_restored_from_before_is_fenced_on_sight() {
         run_on(&pair, 1, "insert into t values (1, 'on the new one')");
         pair.once_with(mode);
         servers.0[0].restore(&backup);
+        if number == 0 {
+            // From before it was a master at all.
+            run_on(&pair, 0, "drop trigger \"!replica_tg\" on t; drop trigger \"!replica_truncate_tg\" on t");
+        }
         run_on(&pair, 0, "insert into t values (2, 'on the old one')");
         run_on(&pair, 1, "insert into t values (3, 'on the new one')");
         for _ in 0..2 {
@@ -201,6 +206,75 @@ fn a_new_master_that_is_restored_from_before_does_not_pass_for_a_switchover_that
         assert!(finished.status.success(), "{mode}: {}", finished.output);
         pair.once_with(mode);
         assert_eq!(pair.on_slave("select id from t order by id"), ["0", "1"]);
+    }
+}
+
+/// After a failover the former master is fenced. Then the new one is lost, and a backup takes its place that knows nothing of it.
+#[test]
+fn a_former_master_may_lead_again_if_the_new_one_was_restored() {
+    let Some(mut servers) = Servers::new() else { return };
+    let pair = servers.pair("");
+    servers.0[1].back_up("slave");
+    let finished = pair.verb_by_file("failover", "", &["--force"]);
+    assert!(finished.status.success(), "{}", finished.output);
+    run_on(&pair, 1, "insert into t values (1, 'lost')");
+    servers.0[1].restore("slave");
+    assert_apart(
+        &pair,
+        "",
+        &["neither database says that it is the master", "If the former one is to be the master again"],
+    );
+    run_on(&pair, 0, "BEGIN READ WRITE; DELETE FROM replica_role WHERE role = 'former'; COMMIT");
+    let checks = checks(&doctor(&pair, "", &["--json"]));
+    let fixes: Vec<&String> =
+        checks.iter().filter(|check| check.subject == "fence").flat_map(|check| &check.fixes).collect();
+    assert_eq!(fixes.len(), 2, "{checks:#?}");
+    fixes.into_iter().for_each(|fix| pair.run(fix));
+    run_on(&pair, 0, "insert into t values (2, 'leads again')");
+    pair.once();
+    wait_equal(&pair);
+    assert_eq!(pair.on_slave("select id from t order by id"), ["0", "2"]);
+}
+
+// == Time ==
+
+/// Symptom: the verb, or a process of the slave, stood still while the tables were locked, and writers waited without end.
+#[test]
+fn writers_wait_neither_for_a_verb_nor_for_a_slave_that_hangs() {
+    for (step, is_slave) in [("switch locked", false), ("switch locked", true), ("switch old prepared", true)] {
+        let pair = pair("");
+        let at = [("PYREPLICA_PAUSE_AT", step)];
+        let mut verb = pair.start_verb("switchover", "", &["--wait", "1"], &at);
+        verb.wait_paused();
+        let hung = is_slave.then(|| {
+            let sessions = "select pid from pg_stat_activity where datname = current_database() and application_name ~ 'switchover'";
+            let hung = Still::make(pair.on_slave(sessions).remove(0).parse().unwrap());
+            verb.resume();
+            hung
+        });
+        pair.run("set statement_timeout = '60s'; insert into t values (1, 'goes on')");
+        drop(hung);
+        verb.kill9();
+        pair.once();
+        wait_equal(&pair);
+        assert_eq!(roles(&mut pair.master()), [""; 0], "{step}");
+    }
+}
+
+/// Symptom: after a switchover neither the daemon nor a verb could connect to the old master any more, since its fence makes transactions
+/// read-only there.
+#[test]
+fn connection_strings_may_ask_for_a_server_that_can_be_written_to() {
+    for attribute in ["read-write", "primary"] {
+        let pair = pair("");
+        let dsn = |dsn: &str| format!("{dsn} target_session_attrs={attribute}");
+        let lines = format!("DSN0={}\nDSN1={}", dsn(&pair.master_dsn), dsn(&pair.slave_dsn));
+        for new in [1, 0] {
+            switched(&pair, &lines, &[]);
+            run_on(&pair, new, &format!("insert into t values ({new} + 1, 'new')"));
+            pair.once_with(&lines);
+            wait_equal(&pair);
+        }
     }
 }
 
@@ -373,6 +447,38 @@ fn a_slave_that_is_left_behind_says_so() {
         );
     }
     assert_eq!(other.on_slave("select max(id) from t"), ["1"]);
+}
+
+/// Symptom: after a failover and a failback, another slave of the old master said "replicating" for ever, and went on with holes when that
+/// was the master again. And the doctor of its pair said how to take the fence of the old master down.
+#[test]
+fn a_slave_of_a_master_that_was_failed_over_says_so() {
+    let (first, other, lines) = two_slaves();
+    let done = |verb: &str, option: &str| {
+        let finished = first.verb_by_file(verb, "", &[option]);
+        assert!(finished.status.success(), "{verb}: {}", finished.output);
+    };
+    let assert_left = |words: &str| {
+        let finished = other.try_once_by_file(&lines);
+        assert!(!finished.status.success(), "{}", finished.output);
+        assert_says(&finished.output, &[words, "not taken along", "pyreplica copy --truncate"]);
+        let said = other.verb_by_file("doctor", &lines, &[]).output;
+        assert!(!said.contains("!replica_fence") && !said.contains("default_transaction_read_only"), "{said}");
+        assert_eq!(other.on_slave("select max(id) from t"), ["1"]);
+    };
+    done("failover", "--force");
+    run_on(&first, 1, "insert into t values (5, 'new')");
+    assert_left("is not the master any more");
+    // Whoever has taken the fence down by hand: it is put up again.
+    run_on(&first, 0, "begin read write; alter table t disable trigger \"!replica_fence\"; commit");
+    assert_says(&first.try_once_by_file("").output, &["It is fenced now"]);
+    refuses(&first, 0, "insert into t values (6, 'refused')");
+    done("failback", "--discard-lost");
+    assert_left("is not the master any more");
+    first.once();
+    switched(&first, "", &[]);
+    run_on(&first, 0, "insert into t values (7, 'the old one again')");
+    assert_left("is the master again, and was not for a time");
 }
 
 /// Symptom: a pair that had exchanged its roles before, in a later epoch, said "replicating" and never got a row again.

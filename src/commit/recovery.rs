@@ -36,7 +36,7 @@ impl GidFamily {
     }
 
     /// Whether this gid belongs to the batch with this token.
-    pub fn is_of(&self, gid: &str, token: &str) -> bool {
+    pub fn is_of(gid: &str, token: &str) -> bool {
         gid.rsplit_once(':').is_some_and(|(_, end)| end == shown(token))
     }
 

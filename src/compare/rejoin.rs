@@ -10,12 +10,16 @@
 use crate::backlog::master_row::{MasterRow, parse};
 use crate::backlog::position::Position;
 use crate::backlog::sql as backlog_sql;
+use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{LogId, Side};
 use crate::commit::agreement::{self, SlaveRow, Standing, standing};
+use crate::commit::prepared::prepared;
+use crate::commit::recovery::GidFamily;
 use crate::commit::sql as commit_sql;
 use crate::commit::twophase::{draw_batch, pair_key};
 use crate::config::settings::Config;
+use crate::pair::connecting::{self, Purpose};
 use crate::server::checks;
 use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
@@ -38,16 +42,16 @@ impl Rejoin {
         slave: &mut Session,
         is_former: bool,
     ) -> Result<Option<Rejoin>> {
+        let Some(mut there) = apart(config, master, slave, is_former)? else { return Ok(None) };
+        if settle(config, master, slave)? {
+            match apart(config, master, slave, is_former)? {
+                Some(now) => there = now,
+                None => return Ok(None),
+            }
+        }
         let field = &config.slave_field;
         let (identity, origin) = checks::identity_and_origin(master)?;
         let key = pair_key(origin, field);
-        let Some((there, here)) = agreement::look(master, slave, &key, field)? else { return Ok(None) };
-        // If a daemon has committed a batch between the two looks, they are of two batches, and it has made sure that the servers
-        // agree.
-        let moves = |now: Option<MasterRow>| now.is_none_or(|now| now.position.token != there.position.token);
-        if !is_former && (!are_apart(master, &there, here.as_ref())? || moves(MasterRow::find(master, field)?)) {
-            return Ok(None);
-        }
         checks::progress_table(slave)?;
         if let Some(other) = checks::take_slave(master, field, &[])? {
             let detail =
@@ -98,6 +102,34 @@ impl Rejoin {
             [&key, &position.batch.0, &position.token, &identity, &row.history, &encoded];
         slave.execute("note the progress", commit_sql::SET_PROGRESS, &row).map(drop)
     }
+}
+
+/// The master's row, if the daemon would refuse to replicate, or if it must in any case get a new position.
+fn apart(config: &Config, master: &mut Session, slave: &mut Session, is_former: bool) -> Result<Option<MasterRow>> {
+    let field = &config.slave_field;
+    let (_, origin) = checks::identity_and_origin(master)?;
+    let Some((there, here)) = agreement::look(master, slave, &pair_key(origin, field), field)? else { return Ok(None) };
+    // If a daemon has committed a batch between the two looks, they are of two batches, and it has made sure that the servers
+    // agree.
+    let moves = |now: Option<MasterRow>| now.is_none_or(|now| now.position.token != there.position.token);
+    if !is_former && (!are_apart(master, &there, here.as_ref())? || moves(MasterRow::find(master, field)?)) {
+        return Ok(None);
+    }
+    Ok(Some(there))
+}
+
+/// Settles batches that are still prepared: they keep the rows that the repair has to write, and the daemon refuses to connect before it
+/// settles anything. False if there are none.
+fn settle(config: &Config, master: &mut Session, slave: &mut Session) -> Result<bool> {
+    let (_, origin) = checks::identity_and_origin(master)?;
+    let gids = GidFamily::new(&config.name, &config.slave_field, origin);
+    let mut found = prepared(master)?;
+    found.extend(prepared(slave)?);
+    if !found.iter().any(|found| found.batch_of(&gids).is_some()) {
+        return Ok(false);
+    }
+    connecting::connect(config, &Control::default(), Purpose::FillAll)?;
+    Ok(true)
 }
 
 /// An error if the slave came back with an older state from which the daemon goes on by itself. It would replay what a repair has

@@ -116,6 +116,8 @@ pub struct InDoubt {
     pub batches: u64,
     pub oldest: Duration,
     pub transactions: Vec<(Side, String)>,
+    /// A daemon would refuse to replicate before it settles them.
+    pub is_refused: bool,
 }
 
 /// What the slave's tables record: conflicts and held changes.
@@ -310,13 +312,19 @@ impl PairStatus {
         {
             return Ok(());
         }
-        let is_settled = self.in_doubt.as_ref().is_some_and(|doubt| doubt.batches == 0);
-        if self.daemon.is_some() || self.is_copying || !is_settled || copied::unfinished(slave, key)?.is_some() {
+        let Some(in_doubt) = self.in_doubt.as_mut().filter(|_| self.daemon.is_none() && !self.is_copying) else {
+            return Ok(());
+        };
+        if copied::unfinished(slave, key)?.is_some() {
             return Ok(());
         }
         let Some((there, here)) = agreement::look(master, slave, key, &self.field)? else { return Ok(()) };
         let standing = agreement::standing(&there, here.as_ref());
-        if standing.is_refused() {
+        // A batch that one side has committed makes them agree as soon as it is settled.
+        let tokens = [there.position.token.as_ref(), here.as_ref().and_then(|here| here.token.as_ref())];
+        let is_of_last = |gid: &str| tokens.iter().flatten().any(|token| GidFamily::is_of(gid, token));
+        if standing.is_refused() && !in_doubt.transactions.iter().any(|(_, gid)| is_of_last(gid)) {
+            in_doubt.is_refused = true;
             self.add_failure(&agreement::refusal(standing, &there, here.as_ref()));
         }
         Ok(())

@@ -138,7 +138,7 @@ fn who_is_master(
     }
     // A copy of everything replaces what a former master has.
     if roles.state == State::Former && purpose != Purpose::FillAll {
-        return Err(former::fence(config, &roles, &here, (slave, &there)));
+        return Err(former::fence(config, &roles, (master, &here), (slave, &there)));
     }
     Ok(roles)
 }

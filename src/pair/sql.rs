@@ -141,6 +141,13 @@ pub const SET_ROLE: &str = "with former as (delete from public.replica_role wher
      values ($1::text::name, $2, $3, $4, $5, $6) on conflict (field, peer) do update set pair = excluded.pair, \
      role = excluded.role, epoch = excluded.epoch, peer_at = excluded.peer_at, batch = null, token = null, since = now()";
 
+/// Notes that the other slaves of this database, which is not the master any more, were not taken along: field of the one that has become
+/// the master, that database, pair, epoch, and where that is.
+pub const OTHERS_MOVED: &str = "insert into public.replica_role (field, peer, pair, role, epoch, peer_at) \
+     select field, $2, $3, 'moved', $4, $5 from public.replica_slave where field <> $1::text::name \
+     on conflict (field, peer) do update set pair = excluded.pair, role = excluded.role, epoch = excluded.epoch, \
+         peer_at = excluded.peer_at, token = null, since = now()";
+
 /// Whether there is a table for the daemon's failures, and the role may write to it.
 pub const MAY_RECORD_ERRORS: &str = "select count(*) = 3 from unnest(array['select', 'insert', 'update']) privilege \
      where has_table_privilege(to_regclass('public.replica_error')::oid, privilege)";

@@ -22,7 +22,7 @@ use crate::process::failpoint;
 use crate::roles::sql;
 use crate::server::checks;
 use crate::server::connect_pair::{self, BothSides};
-use crate::server::role::{self, Role, RoleRow, Roles, Said, State, place};
+use crate::server::role::{self, Role, Roles, Said, State, place};
 use crate::server::session::{Session, ToSql};
 use std::io::Write;
 
@@ -75,11 +75,13 @@ impl Failback {
 
     /// Puts the fence up, unless it is up.
     fn fence(&mut self, field: &str) -> Result<()> {
-        let Failback { config, former, roles, master_said, .. } = self;
+        let Failback { config, master, former, roles, master_said, .. } = self;
         self.former_said = role::said(former, field)?;
-        let is_up = |row: &RoleRow| matches!(row.role, Role::Former | Role::Slave) && row.epoch >= roles.epoch;
-        if !self.former_said.rows.iter().any(is_up) {
-            former::put_up(config, roles, master_said, former, &self.former_said)?;
+        let is_now = |role| self.former_said.rows.iter().any(|row| row.role == role && row.epoch >= roles.epoch);
+        let is_up =
+            is_now(Role::Slave) || is_now(Role::Former) && former::stands(roles, former, &self.former_said)?.is_some();
+        if !is_up {
+            former::put_up(config, roles, (master, master_said), former, &self.former_said)?;
             self.former_said = role::said(former, field)?;
         }
         Ok(())
@@ -102,7 +104,7 @@ impl Failback {
             if !found.is_here || !found.is_own || !is_batch || family.number(Side::Master, &found.gid).is_none() {
                 continue;
             }
-            let commits = last.as_ref().is_some_and(|token| family.is_of(&found.gid, token));
+            let commits = last.as_ref().is_some_and(|token| GidFamily::is_of(&found.gid, token));
             let command = if commits { "COMMIT PREPARED" } else { "ROLLBACK PREPARED" };
             self.former.message("settle the batch in doubt", &format!("{command} {}", quote_literal(&found.gid)))?;
         }

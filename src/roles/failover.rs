@@ -102,7 +102,8 @@ pub fn run(
         let turned = config.directed(true);
         let roles = Roles { is_reversed: false, epoch, pair: Some(pair.clone()), since: None, state: State::Former };
         let its = role::said(master, &field)?;
-        former::put_up(&turned, &roles, &Said { identity, rows: Vec::new(), is_bare: false }, master, &its)?;
+        let says = Said { identity, rows: Vec::new(), is_bare: false };
+        former::put_up(&turned, &roles, (&mut slave, &says), master, &its)?;
     }
     failpoint::reached("failover fenced");
     let was_in_doubt = settle(&mut slave, &field, &last)?;

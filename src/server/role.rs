@@ -152,6 +152,14 @@ pub fn is_slave_of(session: &mut Session, identity: &str) -> Result<bool> {
     }
 }
 
+/// Whether another database leads in some pair of this one, after an exchange of roles or a failover.
+pub fn is_led(session: &mut Session) -> Result<bool> {
+    match has_roles(session)? {
+        true => Ok(session.query_one("look at the roles", sql::IS_LED, &[])?.get(0)),
+        false => Ok(false),
+    }
+}
+
 /// Changes whenever a row with this field does. Cheap, for a daemon that has nothing to replay.
 pub fn stamp(session: &mut Session, field: &str) -> Result<String> {
     match has_roles(session)? {

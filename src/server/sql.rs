@@ -137,6 +137,8 @@ pub const ROLES: &str = "select r.role, r.pair, r.epoch, r.peer, r.peer_at, r.si
 
 pub const IS_SLAVE_OF: &str = "select exists (select from public.replica_role where peer = $1 and role = 'slave')";
 
+pub const IS_LED: &str = "select exists (select from public.replica_role where role in ('slave', 'former'))";
+
 /// The masters from which a batch has come since this became their slave. Their row of progress was written with the role.
 pub const REPLAYED_SINCE: &str = "select r.peer from public.replica_role r \
      where r.field = $1::text::name and r.role = 'slave' \

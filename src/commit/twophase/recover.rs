@@ -8,7 +8,7 @@ use crate::base::error::Result;
 use crate::base::names::{BatchNumber, Side};
 use crate::commit::agreement::{SlaveRow, Standing, refusal, refuse_if_purged, standing};
 use crate::commit::prepared::prepared;
-use crate::commit::recovery::{Settlement, decide};
+use crate::commit::recovery::{GidFamily, Settlement, decide};
 use crate::commit::sql;
 use crate::server::session::ToSql;
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,7 +69,7 @@ impl Pair {
             .filter_map(|((number, _), parts)| {
                 let is_last = |batch: BatchNumber, token: Option<&String>| {
                     let gid = parts.on_master.as_ref().or(parts.on_slave.as_ref());
-                    batch == number && token.zip(gid).is_some_and(|(token, gid)| self.gids.is_of(gid, token))
+                    batch == number && token.zip(gid).is_some_and(|(token, gid)| GidFamily::is_of(gid, token))
                 };
                 let on_master = is_last(master.position.batch, master.position.token.as_ref());
                 let on_slave = slave.as_ref().is_some_and(|slave| is_last(slave.batch, slave.token.as_ref()));

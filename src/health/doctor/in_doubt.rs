@@ -68,10 +68,10 @@ pub(super) fn examine<'a>(
     }
     let rows = master_row.zip(slave_row).filter(|_| asked_sides.len() == 2);
     for (number, parts) in &own {
-        let settlement = rows.as_ref().zip(family.as_ref()).and_then(|((master, slave), family)| {
+        let settlement = rows.as_ref().and_then(|(master, slave)| {
             let has = |side| parts.iter().any(|part| part.side == side);
             let is_last = |batch, token: Option<&String>| {
-                batch == *number && token.is_some_and(|token| family.is_of(&parts[0].gid, token))
+                batch == *number && token.is_some_and(|token| GidFamily::is_of(&parts[0].gid, token))
             };
             let on_slave = slave.as_ref().is_some_and(|slave| is_last(slave.batch, slave.token.as_ref()));
             let on_master = is_last(master.position.batch, master.position.token.as_ref());

@@ -25,10 +25,18 @@ pub(super) fn examine(
     let looked = look(config, master, slave);
     let Some((on_master, on_slave, has_log)) = report.ok_or_warning(None, "fence", looked) else { return };
     let up = names(&on_master, Fenced::is_put_up);
-    if !up.is_empty() && roles.is_none_or(|roles| roles.state == State::Settled) {
+    if !up.is_empty() && roles.is_none_or(|roles| matches!(roles.state, State::Settled | State::Former)) {
         let text = format!("the master's tables refuse every write: {}", listed(&up));
-        let fixes = report.ok_or_warning(Some(Side::Master), "fence", fence::by_hand(master, &up));
-        report.add(Level::Failure, Some(Side::Master), "fence", text).fixes = fixes.unwrap_or_default();
+        if report.ok_or_warning(Some(Side::Master), "fence", role::is_led(master)).unwrap_or(true) {
+            // The fence has been put up by another pair.
+            report.add(Level::Failure, Some(Side::Master), "fence", text).advise(
+                "that database is not the master any more: another one leads. Don't take the fence down: both would be written to. \
+                 SELECT * FROM replica_role there says which one it is",
+            );
+        } else {
+            let fixes = report.ok_or_warning(Some(Side::Master), "fence", fence::by_hand(master, &up));
+            report.add(Level::Failure, Some(Side::Master), "fence", text).fixes = fixes.unwrap_or_default();
+        }
     }
     let open = names(&on_slave, |table| table.is_named && !table.is_up);
     let closed = names(&on_slave, |table| table.is_named && table.is_up);

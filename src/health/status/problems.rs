@@ -122,6 +122,9 @@ impl PairStatus {
                      without it"
                 )
             }
+            ([true, true], None) if in_doubt.is_refused => {
+                "the servers do not mean the same last batch: what puts that right settles them too".into()
+            }
             ([true, true], None) => format!("the daemon settles them when it connects; start it: pyreplica {source}"),
             _ => "don't settle them by hand: that needs both servers. The daemon settles them when it connects to both"
                 .into(),
@@ -318,6 +321,7 @@ mod tests {
             batches: 1,
             oldest: Duration::from_secs(age),
             transactions: vec![(Side::Slave, "pyreplica:x".into())],
+            is_refused: false,
         };
         assert_eq!(report(PairStatus { in_doubt: Some(in_doubt(1)), ..healthy() }), "");
         let text = report(PairStatus { in_doubt: Some(in_doubt(61)), ..healthy() });

@@ -73,7 +73,17 @@ pub(super) fn no_master(ours: Option<(Role, i64)>, theirs: Option<(Role, i64)>) 
         None => "nothing".to_string(),
     };
     let detail = format!("neither database says that it is the master: DSN0 {}, DSN1 {}", shown(ours), shown(theirs));
-    Error::new(Kind::Apart, None, "tell who is the master", detail).with_hint(
-        "nothing was changed. On the one that is to be the master: UPDATE replica_role SET role = 'master', epoch = epoch + 1",
-    )
+    // A fenced database is read-only.
+    let change = match (ours, theirs) {
+        (Some((Role::Former, _)), None) | (None, Some((Role::Former, _))) => {
+            "If the former one is to be the master again, there: BEGIN READ WRITE; DELETE FROM replica_role WHERE role = 'former'; COMMIT; \
+             and make it DSN0"
+        }
+        _ => {
+            "On the one that is to be the master: BEGIN READ WRITE; UPDATE replica_role SET role = 'master', epoch = epoch + 1; COMMIT"
+        }
+    };
+    Error::new(Kind::Apart, None, "tell who is the master", detail).with_hint(format!(
+        "nothing was changed. {change}. Then pyreplica doctor shows how to take its fence down, and status what the other side needs"
+    ))
 }
