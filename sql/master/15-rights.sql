@@ -94,6 +94,9 @@ begin
                                case a.grantee when 0 then 'public' else a.grantee::regrole::text end)
           from pyreplica.own() o cross join aclexplode(o.acl) a
          where a.grantee <> o.owner and not (o.open and a.grantee = 0)
+           -- A slave has this table too, and its daemon needs it.
+           and not (o.name = 'public.replica_skipped' and a.grantee <> 0
+                    and coalesce(has_table_privilege(a.grantee, to_regclass('public.replica_progress')::oid, 'update'), false))
     loop
         execute statement;
     end loop;

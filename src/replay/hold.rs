@@ -65,6 +65,14 @@ impl Holds {
     /// Checks that the slave has the tables; creates them if they are missing and the role may.
     pub fn open(name: &str, pair: &str, slave: &mut Session) -> Result<Holds> {
         if !are_usable(slave)? {
+            // Everybody may ask for the size.
+            if slave.query_one("look what is on hold", sql::HAS_HOLDS, &[])?.get(0) {
+                let detail = "something may be paused, and the role may not read replica_hold, or not write the tables beside it";
+                return Err(Error::new(Kind::Setup, Some(Side::Slave), "replay", detail).with_hint(
+                    "on the slave: GRANT SELECT, INSERT, UPDATE, DELETE ON replica_hold, replica_held, replica_conflict, \
+                     replica_skipped TO the daemon's role; pyreplica resume ends a pause",
+                ));
+            }
             log::warn!(
                 target: name,
                 "slave: pause, quarantine and the record of conflicts do not work: their tables are missing, or the role \

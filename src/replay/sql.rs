@@ -91,6 +91,9 @@ pub fn refuse_stranger(arguments: [Option<&str>; 4]) -> String {
     format!("{DAEMON_PATH} DO {};", quote_literal(&body))
 }
 
+/// Whether there may be rows in it.
+pub const HAS_HOLDS: &str = "select coalesce(pg_relation_size(to_regclass('public.replica_hold')) > 0, false)";
+
 /// How many of pyreplica's tables on the slave are missing, and how many the role may not use.
 pub const TABLES: &str = "select count(*) filter (where to_regclass(t) is null), \
      count(*) filter (where to_regclass(t) is not null and not has_table_privilege(to_regclass(t), \
