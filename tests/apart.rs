@@ -317,6 +317,32 @@ fn a_repair_settles_what_a_restored_master_has_left_prepared() {
     assert_whole(&pair);
 }
 
+/// Symptom: a clone of the master replicated once to its slave. Then the master took the clone's batch for its own, which was committed on
+/// the slave only, and passed over changes of its own.
+#[test]
+fn the_batch_of_a_clone_is_not_taken_for_the_masters() {
+    let pair = Pair::new();
+    pair.exec_both(TABLES);
+    pair.run("select py_log_create_tg('t')");
+    work(&pair, "a");
+    pair.once();
+    let (server, clone) = (pair.master_server(), format!("{}_clone", pair.master_db()));
+    server
+        .connect("postgres")
+        .batch_execute(&format!("create database {clone} template {}", pair.master_db()))
+        .unwrap();
+    let mut on_clone = server.connect(&clone);
+    on_clone.batch_execute("insert into t select g, 'clone' from generate_series(1001, 1050) g").unwrap();
+    drop(on_clone);
+    pair.once_with(&format!("DSN0={}", server.dsn(&clone)));
+    work(&pair, "b");
+    let rows = pair.on_slave("select count(*) from t");
+    let finished = pair.try_once();
+    assert_eq!(finished.code(), 9, "{}", finished.output);
+    assert_eq!(pair.on_slave("select count(*) from t"), rows);
+    server.drop_database(&clone);
+}
+
 #[test]
 fn a_lagging_standby_of_the_master_that_is_promoted_is_refused() {
     in_both_modes(|servers, pair, mode| {

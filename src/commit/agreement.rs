@@ -83,7 +83,10 @@ impl SlaveRow {
 
     /// The master has everything that this batch was built on, and only its own part of it is missing.
     fn is_built_on(&self, master: &MasterRow) -> bool {
-        self.former.as_ref().is_some_and(|former| *former == master.state() || *former == master.state_in_life())
+        // A clone of the master has the same state, and may have made the batch.
+        let is_of_master = self.identity.is_none() || master.identity.is_none() || self.identity == master.identity;
+        let is_former = |former: &String| *former == master.state() || *former == master.state_in_life();
+        is_of_master && self.former.as_ref().is_some_and(is_former)
     }
 
     /// The same of a master that has been started anew since. Whether it was restored meanwhile, its log has to tell.
