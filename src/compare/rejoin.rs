@@ -10,7 +10,6 @@
 use crate::backlog::master_row::{MasterRow, parse};
 use crate::backlog::position::Position;
 use crate::backlog::sql as backlog_sql;
-use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::names::{LogId, Side};
 use crate::commit::agreement::{self, SlaveRow, Standing, standing};
@@ -19,7 +18,6 @@ use crate::commit::recovery::GidFamily;
 use crate::commit::sql as commit_sql;
 use crate::commit::twophase::{draw_batch, pair_key};
 use crate::config::settings::Config;
-use crate::pair::connecting::{self, Purpose};
 use crate::server::checks;
 use crate::server::session::{Session, ToSql};
 use crate::server::sql as server_sql;
@@ -42,13 +40,7 @@ impl Rejoin {
         slave: &mut Session,
         is_former: bool,
     ) -> Result<Option<Rejoin>> {
-        let Some(mut there) = apart(config, master, slave, is_former)? else { return Ok(None) };
-        if settle(config, master, slave)? {
-            match apart(config, master, slave, is_former)? {
-                Some(now) => there = now,
-                None => return Ok(None),
-            }
-        }
+        let Some(there) = apart(config, master, slave, is_former)? else { return Ok(None) };
         let field = &config.slave_field;
         let (identity, origin) = checks::identity_and_origin(master)?;
         let key = pair_key(origin, field);
@@ -118,18 +110,17 @@ fn apart(config: &Config, master: &mut Session, slave: &mut Session, is_former: 
     Ok(Some(there))
 }
 
-/// Settles batches that are still prepared: they keep the rows that the repair has to write, and the daemon refuses to connect before it
-/// settles anything. False if there are none.
-fn settle(config: &Config, master: &mut Session, slave: &mut Session) -> Result<bool> {
+/// Whether batches are prepared of servers that the daemon would refuse. They keep the rows that a repair has to write, and the daemon
+/// settles nothing before it refuses.
+pub fn is_in_doubt(config: &Config, master: &mut Session, slave: &mut Session, is_former: bool) -> Result<bool> {
+    if apart(config, master, slave, is_former)?.is_none() {
+        return Ok(false);
+    }
     let (_, origin) = checks::identity_and_origin(master)?;
     let gids = GidFamily::new(&config.name, &config.slave_field, origin);
     let mut found = prepared(master)?;
     found.extend(prepared(slave)?);
-    if !found.iter().any(|found| found.batch_of(&gids).is_some()) {
-        return Ok(false);
-    }
-    connecting::connect(config, &Control::default(), Purpose::FillAll)?;
-    Ok(true)
+    Ok(found.iter().any(|found| found.batch_of(&gids).is_some()))
 }
 
 /// An error if the slave came back with an older state from which the daemon goes on by itself. It would replay what a repair has

@@ -11,6 +11,7 @@ use crate::compare::rejoin::{self, Rejoin};
 use crate::compare::repair::{self, ROWS_PER_LOCK, Repaired};
 use crate::compare::servers::Servers;
 use crate::config::settings::Config;
+use crate::pair::connecting::{self, Purpose};
 use crate::process::output;
 use crate::verbs::verb::{Call, JSON, Opt, Value, Verb, Words};
 use report::{CompareReport, RepairCounts, Shown, TableResult};
@@ -270,12 +271,13 @@ pub(super) fn repair_pair(config: &Config, control: &Control, is_quiet: bool) ->
 /// If the servers do not mean the same last batch, the repair ends with a position that both mean.
 fn begin_rejoin(config: &Config, servers: &mut Servers, is_former: bool) -> Result<Option<Rejoin>> {
     let (master, slave) = servers.sessions();
-    let rejoin = Rejoin::begin(config, master, slave, is_former)?;
-    if rejoin.is_some() {
-        output::complain(
-            "the servers do not mean the same last batch: this repair sets the slave's position at its end\n",
-        );
+    if rejoin::is_in_doubt(config, master, slave, is_former)? {
+        // A copy of everything settles it too, and asks no more of the servers.
+        connecting::connect(config, &Control::default(), Purpose::FillAll)?;
     }
+    let rejoin = Rejoin::begin(config, master, slave, is_former)?;
+    let said = "the servers do not mean the same last batch: this repair sets the slave's position at its end\n";
+    rejoin.iter().for_each(|_| output::complain(said));
     Ok(rejoin)
 }
 
