@@ -333,7 +333,8 @@ fn cancel(control: &Control) {
 
 fn drain_once(config: &Config, control: &Control) -> Result<()> {
     let outcome = replicator::once(config, control).map_err(|error| told(config, error));
-    if let Err(error) = &outcome {
+    let is_stopped = |error: &&Error| is_due_to_stop(error, control, &config.name);
+    if let Some(error) = outcome.as_ref().err().filter(|error| !is_stopped(error)) {
         report::record(&config.directed(control.is_reversed()), control, Some(error));
     }
     let changes = outcome?;

@@ -37,6 +37,7 @@ impl PairStatus {
             self.records.is_paused.then(|| warning("paused by the operator", format!("pyreplica resume {source}"))),
             self.unfinished_copy(source),
             self.tables_in_copy(source),
+            self.paused_tables(source),
             self.held(source),
             self.open_transactions(source),
             self.large_log(config, source),
@@ -155,6 +156,14 @@ impl PairStatus {
                 format!("a copy was interrupted, and the changes of these tables are held on the slave: {tables}");
             warning(text, format!("run it again: pyreplica copy --table ... {source}"))
         })
+    }
+
+    fn paused_tables(&self, source: &str) -> Option<Problem> {
+        let tables = Some(&self.records.paused_tables).filter(|tables| !tables.is_empty())?;
+        Some(warning(
+            format!("tables that are paused, whose changes are held on the slave: {tables}"),
+            format!("pyreplica resume --table ... {source} ends the pause"),
+        ))
     }
 
     fn held(&self, source: &str) -> Option<Problem> {

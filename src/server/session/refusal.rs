@@ -91,9 +91,14 @@ pub(super) fn from_server(side: Side, operation: &str, error: &DbError) -> Error
         "28000" if detail.contains("certificate authentication") => {
             Some("the certificate's CN must be the role's name, or pg_ident.conf must map it")
         }
-        "28000" if detail.contains("no encryption") => {
-            Some("pg_hba.conf of that server requires TLS for this role (hostssl): use sslmode=require or stricter")
-        }
+        "28000" if detail.contains("no encryption") => Some(
+            "no line of pg_hba.conf of that server lets this role connect to this database from here: add one; or if there is one for TLS \
+             only (hostssl), use sslmode=require or stricter",
+        ),
+        "28000" if detail.contains("not permitted to log in") => Some("on that server: ALTER ROLE ... LOGIN"),
+        "28000" if detail.contains("Peer authentication") || detail.contains("Ident authentication") => Some(
+            "pg_hba.conf asks for the user of the operating system: run this as that user, or connect by host= with a password",
+        ),
         "3D000" => Some("create the database there, or name another one: dbname= in the connection string"),
         "53100" => Some("that server's disk is full: make room there; a daemon tries again by itself"),
         "53200" if operation.starts_with("prepare transaction") => Some(
