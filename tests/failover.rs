@@ -2,7 +2,7 @@
 //! and becomes the slave. And the fence on an ordinary slave.
 
 use crate::harness::looking::{assert_finds, checks, doctor};
-use crate::harness::{Daemon, Finished, OwnCluster, Pair, assert_says, wait_until};
+use crate::harness::{Daemon, Finished, OwnCluster, Pair, assert_says, run, wait_until};
 use postgres::Client;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -245,6 +245,96 @@ fn a_master_that_answers_is_not_failed_over_unless_it_is_forced_and_fenced() {
     assert_eq!(pair.on_master("insert into t values (4, 'back') returning a"), ["back"]);
     pair.once();
     pair.assert_equal();
+}
+
+/// Symptom: rows that only the old master had, and that its log did not show as lost, were deleted there without a word.
+#[test]
+fn what_the_new_master_never_got_is_deleted_only_if_told_so() {
+    let servers = Servers::start();
+    let pair = servers.pair();
+    pair.run("insert into t values (1, 'sent')");
+    pair.once();
+    done(&pair, "pause", "", &["--table", "t"]);
+    pair.run("insert into t values (2, 'held')");
+    pair.once();
+    let failed_over = pair.verb_by_file("failover", "", &["--force"]);
+    assert_eq!(failed_over.code(), 8, "{}", failed_over.output);
+    assert_says(&failed_over.output, &["1 change held or in quarantine", "replica_held here"]);
+    let words = ["rows that the master of today never got", "1 change held or in quarantine", "--leave-behind"];
+    for option in ["--discard-lost", "--replay-lost"] {
+        faulty(&pair.verb_by_file("failback", "", &[option]), &words);
+    }
+    assert_eq!(pair.on_master("select id from t order by id"), ["1", "2"]);
+    done(&pair, "failback", "", &["--leave-behind"]);
+    assert_eq!(pair.on_master("select id from t order by id"), ["1"]);
+    // It does not come back by itself when the roles are as they were.
+    assert_eq!(pair.on_slave("select 'held' = any (new) from replica_skipped"), ["t"]);
+    assert_eq!(
+        pair.on_slave("select (select count(*) from replica_held) + (select count(*) from replica_hold)"),
+        ["0"]
+    );
+    done(&pair, "switchover", "", &[]);
+    pair.run("insert into t values (3, 'sent')");
+    pair.once();
+    pair.assert_equal();
+    // What a filter withholds.
+    pair.run("insert into py_log_filter (relname, event, condition) values ('t', 'INSERT', 'new.id < 10')");
+    pair.run("insert into t values (10, 'withheld')");
+    pair.once();
+    done(&pair, "failover", "", &["--force"]);
+    faulty(&pair.verb_by_file("failback", "", &["--discard-lost"]), &["filters or transforms withhold data"]);
+    assert_eq!(pair.on_master("select max(id) from t"), ["10"]);
+}
+
+/// A database that lacks rows, or serves others, is not made the master by mistake.
+#[test]
+fn a_failover_that_would_lose_something_has_to_be_forced() {
+    let gone = "DSN0=host=127.0.0.1 port=1 dbname=gone connect_timeout=2";
+    let refused = |pair: &Pair, option: &[&str], words: &[&str]| {
+        let finished = pair.verb_by_file("failover", gone, option);
+        assert_eq!(finished.code(), 5, "{}", finished.output);
+        assert_says(&finished.output, words);
+        assert_eq!(pair.on_slave("select to_regclass('replica_role') is null"), ["t"], "nothing was changed");
+    };
+    let pair = Pair::new().with_a_table();
+    pair.run("insert into t values (1, 'x')");
+    pair.once();
+    pair.killed_at("copy-loading", &["copy", "--table", "t", "--truncate"]);
+    refused(&pair, &[], &["a copy to this slave is unfinished", "--force"]);
+    done(&pair, "copy", "", &["--table", "t", "--truncate"]);
+    // A slave of its own, under the same field.
+    let third = Pair::new();
+    third.run_on_slave("create table t (id int primary key, a text)");
+    let installed = run(&pair.dir().join("install.log"), &["install", &pair.slave_dsn], &[]);
+    assert!(installed.status.success(), "{}", installed.output);
+    pair.run_on_slave("insert into t values (10, 'for the third')");
+    third.once_with(&format!("DSN0={}", pair.slave_dsn));
+    refused(&pair, &[], &["a slave of its own with SLAVE_FIELD=replicated"]);
+    // Another master.
+    let other = Pair::new().with_a_table();
+    other.run("insert into t values (2, 'y')");
+    other.once_with(&format!("DSN1={}", pair.slave_dsn));
+    refused(&pair, &["--force"], &["it has replayed the changes of several masters", "replica_progress"]);
+}
+
+/// Symptom: other slaves of the master of today never got what the verb replayed there.
+#[test]
+fn lost_changes_are_not_replayed_past_other_slaves() {
+    let servers = Servers::start();
+    let pair = servers.pair();
+    pair.run("insert into t values (1, 'sent')");
+    pair.once();
+    pair.run("insert into t values (2, 'lost')");
+    done(&pair, "failover", "", &["--force"]);
+    session(pair.slave()).batch_execute("select py_log_add_slave('slave2')").unwrap();
+    let third = Pair::new();
+    third.run_on_slave(TABLES);
+    third.run_on_slave("insert into t values (1, 'sent', 1)");
+    session(pair.slave()).batch_execute("insert into t values (3, 'new')").unwrap();
+    third.once_with(&format!("DSN0={}\nSLAVE_FIELD=slave2", pair.slave_dsn));
+    let finished = pair.verb_by_file("failback", "", &["--replay-lost"]);
+    assert_says(&finished.output, &["other slaves, which would not get these changes: slave2", "--keep-lost"]);
+    assert_eq!(pair.on_slave("select string_agg(id::text, ' ' order by id) from t"), ["1 3"]);
 }
 
 /// Under load: every change that the slave lacks is listed, and no other.

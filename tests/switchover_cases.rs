@@ -407,6 +407,26 @@ fn one_of_two_masters_does_not_become_a_slave() {
     switched(&pair, "", &[]);
 }
 
+/// Symptom: the pair of the other master said that nobody could tell who is the master, and that pair was stopped by this one's switchover.
+#[test]
+fn a_slave_of_two_masters_does_not_become_one() {
+    let (first, other) = (pair(""), Pair::new());
+    other.run("create table u (id int primary key)");
+    first.run_on_slave("create table u (id int primary key)");
+    other.create_triggers();
+    other.run("insert into u values (1)");
+    other.once_with(&format!("DSN1={}", first.slave_dsn));
+    first.run("create table u (id int primary key); select py_log_create_tg('u')");
+    let before = state(&first);
+    let finished = switch(&first, "", &[]);
+    assert_eq!(finished.code(), 3, "{}", finished.output);
+    assert_says(
+        &finished.output,
+        &["the changes of another master under SLAVE_FIELD=replicated", "DELETE FROM replica_progress"],
+    );
+    assert_eq!(state(&first), before);
+}
+
 /// As a dump or pg_upgrade moves it: it has the same rows and is another database.
 #[test]
 fn a_master_that_is_moved_after_an_exchange_gives_its_role_back() {

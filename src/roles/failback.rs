@@ -19,9 +19,12 @@ use crate::pair::former;
 use crate::pair::replicator;
 use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
+use crate::roles::exchange::OtherSlave;
+use crate::roles::obstacles;
 use crate::roles::sql;
 use crate::server::checks;
 use crate::server::connect_pair::{self, BothSides};
+use crate::server::ours;
 use crate::server::role::{self, Role, Roles, Said, State, place};
 use crate::server::session::{Session, ToSql};
 use std::io::Write;
@@ -191,7 +194,42 @@ impl Failback {
             position: &position,
         };
         let note = backlog_sql::note_position(&noted, row.position.batch);
-        self.former.text_rows("note the position", &note).map(drop)
+        self.former.text_rows("note the position", &note)?;
+        self.forget_held()
+    }
+
+    /// What is held on the master of today would come back when it is the slave of this master again.
+    fn forget_held(&mut self) -> Result<()> {
+        let key = self.key()?;
+        if ours::may_read(&mut self.master, &["replica_held", "replica_hold", "replica_skipped"])? {
+            self.master.execute("give up what is held", sql::GIVE_UP_HELD, &[&key])?;
+            self.master.execute("end what is on hold", sql::END_HOLDS, &[&key])?;
+        }
+        if ours::may_read(&mut self.master, &["replica_copy"])? {
+            self.master.execute("end a copy", sql::END_COPIES, &[&key])?;
+        }
+        Ok(())
+    }
+
+    fn key(&mut self) -> Result<String> {
+        let (_, origin) = checks::identity_and_origin(&mut self.former)?;
+        Ok(pair_key(origin, &self.config.slave_field))
+    }
+
+    /// What the master of today has never got, and the former master's log does not show as lost.
+    pub fn withheld(&mut self) -> Result<Vec<String>> {
+        if checks::log_oid(&mut self.former).is_err() {
+            return Ok(Vec::new());
+        }
+        let key = self.key()?;
+        let found = obstacles::withheld(&mut self.master, &mut self.former, &key)?;
+        Ok(found.into_iter().map(|found| found.text).collect())
+    }
+
+    /// The fields of the other slaves of the master of today. What it replays is not logged for them.
+    pub fn other_slaves(&mut self) -> Result<Vec<String>> {
+        let others = OtherSlave::all(&mut self.master, &self.config.slave_field)?;
+        Ok(others.into_iter().map(|other| other.field).collect())
     }
 
     /// The former master is equal now, and has the position of a slave: it is one.

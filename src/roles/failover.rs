@@ -16,12 +16,13 @@ use crate::pair::sql as pair_sql;
 use crate::process::failpoint;
 use crate::roles::direction;
 use crate::roles::install;
+use crate::roles::obstacles;
 use crate::roles::sql;
 use crate::server::checks;
 use crate::server::connect_pair::{self, BothSides};
 use crate::server::fence;
 use crate::server::role::{self, Role, Roles, Said, State, place};
-use crate::server::session::Session;
+use crate::server::session::{Row, Session};
 use crate::server::sql as server_sql;
 
 /// How many numbers a sequence leaves out.
@@ -89,6 +90,7 @@ pub fn run(
     let mut master = away_or_forced(master, force)?;
     checks::progress_table(&mut slave)?;
     let last = last(&mut slave, &field)?;
+    let mut notes = missing(&mut slave, &said, &last, &field, force)?;
     fence::install(&mut slave)?;
     let known = said.rows.iter().find(|row| row.role != Role::Moved && row.peer == last.identity);
     let epoch = known.map_or(1, |row| row.epoch) + 1;
@@ -114,7 +116,6 @@ pub fn run(
     let (epoch, pair) = known.map_or((epoch, pair), |row| (row.epoch.max(epoch), row.pair.clone()));
     failpoint::reached("failover settled");
     // After that: what was in doubt held locks of its tables.
-    let mut notes = Vec::new();
     install(&mut slave, &config, control, report, &mut notes)?;
     let sequences = move_sequences(&mut slave, control, &mut notes)?;
     notes.extend(take_over(&mut slave, &config, &last, epoch, &pair)?);
@@ -156,15 +157,44 @@ fn away_or_forced(master: Result<Session>, force: bool) -> Result<Option<Session
     match master {
         Ok(master) if force => Ok(Some(master)),
         Ok(_) => refuse("it answers".to_string()),
-        // Nobody answers there.
-        Err(error) if error.kind() == Kind::Connection => Ok(None),
+        // Nobody answers there. A server that has no connection left, or is starting, has answered.
+        Err(error) if error.kind() == Kind::Connection && error.code().is_none() => Ok(None),
         Err(_) if force => Ok(None),
         Err(error) => refuse(format!("it answers, though not as it should: {error}")),
     }
 }
 
+/// What this database lacks, or would lose, as notes. An error unless it is to be the master all the same.
+fn missing(slave: &mut Session, said: &Said, last: &Last, field: &str, force: bool) -> Result<Vec<String>> {
+    let mut own: Vec<String> = said.rows.iter().map(|row| row.peer.clone()).collect();
+    own.push(last.identity.clone());
+    let found = obstacles::of_failover(slave, field, &last.key, &own)?;
+    if !force && !found.is_empty() {
+        let texts: Vec<String> =
+            found.iter().map(|found| format!("{} ({})", found.text, found.help.join("; "))).collect();
+        return Err(Error::new(Kind::Setup, Some(Side::Slave), "fail over", texts.join("; "))
+            .with_hint("nothing was changed. Do what the brackets say; or go on all the same: --force"));
+    }
+    let held = obstacles::held_by(slave, &last.key)?;
+    let held =
+        held.map(|held| format!("{}: the old master has the rows, and replica_held here the changes", held.text));
+    Ok(found.into_iter().map(|found| found.text).chain(held).collect())
+}
+
 fn last(slave: &mut Session, field: &String) -> Result<Last> {
     let rows = slave.query("look what was replayed last", sql::LAST_REPLAYED, &[field])?;
+    let identity = |row: &Row| row.get::<_, Option<String>>("identity");
+    if rows.iter().any(|row| identity(row) != identity(&rows[0])) {
+        let masters: Vec<String> = rows
+            .iter()
+            .map(|row| format!("'{}' until {}", row.get::<_, &str>("master"), row.get::<_, &str>("ts")))
+            .collect();
+        let detail = format!("it has replayed the changes of several masters: {}", masters.join(", "));
+        return Err(Error::new(Kind::Setup, Some(Side::Slave), "fail over", detail).with_hint(
+            "nothing was changed. It cannot take the place of one of them while the others work. If they are no more: DELETE FROM \
+             replica_progress WHERE master = '...' here, of all but the one that is gone, and run the failover again",
+        ));
+    }
     let Some(row) = rows.first() else {
         let detail = "this database has never replayed anything for this SLAVE_FIELD";
         return Err(Error::new(Kind::Setup, Some(Side::Slave), "fail over", detail).with_hint("is DSN1 right?"));
@@ -285,4 +315,23 @@ fn take_over(slave: &mut Session, config: &Config, last: &Last, epoch: i64, pair
         failpoint::reached("failover noted");
         Ok(left)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Symptom: a failover went on while the master worked, since it had no connection left for the verb.
+    #[test]
+    fn a_master_that_sends_an_answer_is_not_gone() {
+        let refused = |code: &str| {
+            Err(Error::new(Kind::Connection, Some(Side::Master), "connect", "it has refused").with_code(code))
+        };
+        for code in ["53300", "57P03"] {
+            assert!(away_or_forced(refused(code), false).is_err(), "{code}");
+            assert!(away_or_forced(refused(code), true).unwrap().is_none(), "{code}");
+        }
+        let silent = Error::new(Kind::Connection, Some(Side::Master), "connect", "connection refused");
+        assert!(away_or_forced(Err(silent), false).unwrap().is_none());
+    }
 }

@@ -2,19 +2,24 @@
 
 use crate::base::control::Control;
 use crate::base::error::Result;
-use crate::base::names::{Side, create_trigger_of, quote_ident};
+use crate::base::names::{Side, create_trigger_of, quote_ident, quote_literal};
 use crate::base::phrases::counted;
 use crate::base::shown::listed;
+use crate::commit::prepared::{Prepared, prepared};
 use crate::compare::sql as compare_sql;
 use crate::config::settings::Config;
 use crate::health::doctor::{Finding, Level, diagnose};
+use crate::pair::copied;
 use crate::roles::exchange::OtherSlave;
 use crate::roles::sides::Sides;
 use crate::roles::sql;
+use crate::server::checks;
 use crate::server::connect;
 use crate::server::connect_pair::{self, BothSides};
-use crate::server::fence::Renamed;
-use crate::server::session::Session;
+use crate::server::fence::{self, Renamed};
+use crate::server::ours;
+use crate::server::role;
+use crate::server::session::{Row, Session};
 use std::collections::BTreeSet;
 
 /// What doctor says about a daemon, or about replication in progress, is no obstacle: the exchange waits for what is pending.
@@ -57,7 +62,8 @@ pub fn before(sides: &mut Sides, config: &Config, source: &str, control: &Contro
     let BothSides { master, slave, config: directed, roles } = connect_pair::open(config, "switchover check", control);
     found.extend(failures(diagnose(&directed, source, roles.as_ref(), master, slave)));
     control.check()?;
-    let Sides { master, slave, key, renamed, .. } = sides;
+    let Sides { master, slave, key, renamed, master_identity, config, .. } = sides;
+    found.extend(other_masters(slave, master_identity, &config.slave_field)?);
     found.extend(left_behind(master)?);
     found.extend(self::renamed(renamed));
     found.extend(filtered(master)?);
@@ -91,6 +97,71 @@ pub fn after(sides: &mut Sides, config: &Config, source: &str, control: &Control
         found.push(obstacle);
     }
     Ok(found)
+}
+
+/// What a slave lacks that is to become the master because the master is gone, or what it would lose. `key` names what it has replayed, and
+/// `own` are the databases that this pair's other side was.
+pub fn of_failover(slave: &mut Session, field: &str, key: &str, own: &[String]) -> Result<Vec<Obstacle>> {
+    let mut found = Vec::new();
+    if let Some(copy) = copied::unfinished(slave, key)? {
+        found.push(Obstacle::new(copy.to_string(), "if the master comes back, pyreplica copy goes on with it"));
+    }
+    if ours::may_read(slave, &["replica_hold"])? {
+        let tables: String = slave.query_one("look for a copy", sql::COPYING, &[&key])?.get(0);
+        if !tables.is_empty() {
+            found.push(Obstacle::new(
+                format!("the copy of {tables} to this database is unfinished, so rows are missing here"),
+                "if the master comes back, pyreplica copy --table goes on with it",
+            ));
+        }
+    }
+    for Prepared { gid, owner, .. } in prepared(slave)?.into_iter().filter(|found| found.is_forged(field)) {
+        // Any role may use such a name.
+        if slave.query_one("look at the rights", sql::MAY_NOTE_PROGRESS, &[&owner])?.get(0) {
+            let gid = quote_literal(&gid);
+            found.push(Obstacle::new(
+                format!("role {owner} has prepared a batch here, {gid}"),
+                format!(
+                    "if the daemon ran as {owner}, run the failover as that role; otherwise ROLLBACK PREPARED {gid};"
+                ),
+            ));
+        }
+    }
+    if checks::log_oid(slave).is_ok() && !slave.query("look at the slaves", sql::OTHER_USE, &[&field, &own])?.is_empty()
+    {
+        found.push(Obstacle::new(
+            format!("this database has a slave of its own with SLAVE_FIELD={field}, which would be cut off"),
+            "fill that one again afterwards, under a field of its own: py_log_add_slave",
+        ));
+    }
+    Ok(found)
+}
+
+/// What the master of today has never got of a former master, and what that one's log does not show as lost.
+pub fn withheld(master: &mut Session, former: &mut Session, key: &str) -> Result<Vec<Obstacle>> {
+    let mut found = Vec::new();
+    if ours::which(former, &["py_log_filter", "py_log_transform"])?.len() == 2 {
+        found.extend(filtered(former)?);
+    }
+    let captured = fence::replicated(former)?;
+    let mut never = fence::known(master)?.0;
+    never.retain(|table| !captured.contains(table));
+    let rows = former.query("look for tables that were not replicated", sql::WITH_ROWS, &[&never])?;
+    let never: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    if !never.is_empty() {
+        found.push(Obstacle::new(format!("tables that it did not replicate: {}", listed(&never)), ""));
+    }
+    found.extend(copied::unfinished(master, key)?.map(|copy| Obstacle::new(copy.to_string(), "")));
+    found.extend(held_by(master, key)?);
+    Ok(found)
+}
+
+/// What is held of a pair, if the tables for that are there.
+pub fn held_by(slave: &mut Session, key: &str) -> Result<Option<Obstacle>> {
+    match ours::may_read(slave, &["replica_held", "replica_hold"])? {
+        true => held(slave, key),
+        false => Ok(None),
+    }
 }
 
 /// Other slaves that are to be taken along, and have not replayed everything: the lock would wait for them.
@@ -152,6 +223,26 @@ fn renamed(tables: &[Renamed]) -> Option<Obstacle> {
         )
         .that_may_be_left()
     })
+}
+
+/// A slave of several masters has a row for each of them.
+fn other_masters(slave: &mut Session, master: &str, field: &String) -> Result<Option<Obstacle>> {
+    let mut own: Vec<String> = role::said(slave, field)?.rows.into_iter().map(|row| row.peer).collect();
+    own.push(master.to_string());
+    let rows = slave.query("look what was replayed last", sql::LAST_REPLAYED, &[field])?;
+    let is_other =
+        |row: &&Row| row.get::<_, Option<String>>("identity").is_some_and(|identity| !own.contains(&identity));
+    Ok(rows.iter().find(is_other).map(|row| {
+        let key = quote_literal(row.get("master"));
+        Obstacle::new(
+            format!(
+                "the slave has replayed the changes of another master under SLAVE_FIELD={field}, until {}: that pair would be cut off",
+                row.get::<_, &str>("ts")
+            ),
+            format!("if that pair is no more, on the slave: DELETE FROM replica_progress WHERE master = {key};"),
+        )
+        .that_may_be_left()
+    }))
 }
 
 fn filtered(master: &mut Session) -> Result<Option<Obstacle>> {

@@ -58,6 +58,28 @@ pub const HELD: &str = "select (select count(*) from public.replica_held where m
      coalesce((select string_agg(case relation when '' then 'the whole pair' else relation end, ', ') \
                from public.replica_hold where master = $1), '')";
 
+/// Those of these tables whose files hold anything, which everybody may ask.
+pub const WITH_ROWS: &str = "select r.name from unnest($1::text[]) r (name) \
+     join pg_namespace n on n.nspname = (parse_ident(r.name))[1]::name \
+     join pg_class c on c.relnamespace = n.oid and c.relname = (parse_ident(r.name))[2]::name \
+     where exists (select from (select c.oid union select relid from pg_partition_tree(c.oid)) p (relid) \
+         where pg_relation_size(p.relid) > 0) order by 1";
+
+/// The tables whose copy is unfinished.
+pub const COPYING: &str = "select coalesce(string_agg(relation, ', ' order by relation), '') from public.replica_hold \
+     where master = $1 and why = 'copying'";
+
+pub const MAY_NOTE_PROGRESS: &str = "select coalesce(has_table_privilege(to_regrole(quote_ident($1))::oid, to_regclass('public.replica_progress')::oid, 'update'), false)";
+
+/// Gives up all held changes of a pair that has ended, and keeps them as skipped.
+pub const GIVE_UP_HELD: &str = "with given_up as (delete from public.replica_held where master = $1 returning *) \
+     insert into public.replica_skipped (master, id, txid, relation, event, old, new, sql, error, reason) \
+     select master, id, txid, relation, event, old, new, sql, error, 'pyreplica failback' from given_up order by place";
+
+pub const END_HOLDS: &str = "delete from public.replica_hold where master = $1";
+
+pub const END_COPIES: &str = "delete from public.replica_copy where master = $1";
+
 /// The filters and transforms of a master, by table.
 pub const FILTERS: &str = "select relname::text from public.py_log_filter \
      union select relname::text from public.py_log_transform order by 1";

@@ -30,6 +30,7 @@ pub const FAILBACK: Verb = Verb {
         Opt { name: "--replay-lost", value: Value::None },
         Opt { name: "--keep-lost", value: Value::Path("a file") },
         Opt { name: "--discard-lost", value: Value::None },
+        Opt { name: "--leave-behind", value: Value::None },
         JSON,
     ],
     words: Words::Pairs,
@@ -52,7 +53,8 @@ back, the daemon and every verb fence it at once, and pyreplica failback shows
 what it has.
 
 options:
-  --force       go on although the master answers; if it can be fenced, it is
+  --force       go on although the master answers; if it can be fenced, it is.
+                And although a copy to the slave is unfinished, and the like
   --json        one document for programs
 
 example:
@@ -79,6 +81,9 @@ options:
                 write them to a file as SQL
   --discard-lost
                 give them up
+  --leave-behind
+                go on although the former master has rows that the master never
+                got: held changes, an unfinished copy, filters
   --json        one document for programs
 
 example:
@@ -150,11 +155,15 @@ fn run_failback(call: &Call, control: &Control) -> Result<ExitCode> {
     } else {
         None
     };
+    // Otherwise --discard-lost says that all of it is given up.
+    let withheld = if lost.is_some() { failback.withheld()? } else { Vec::new() };
     let is_decided = lost == Some(0) || ways.iter().any(|way| call.has(way));
     if !is_decided {
         show(call, &config.name, lost, &first)?;
+        withheld.iter().try_for_each(|text| report(&format!("not among them: {text}")))?;
         return Ok(ExitCode::Faulty);
     }
+    refuse_withheld(call, withheld)?;
     let mut replayed = 0;
     if lost != Some(0) && !call.has("--discard-lost") {
         if lost.is_none() {
@@ -167,8 +176,11 @@ fn run_failback(call: &Call, control: &Control) -> Result<ExitCode> {
         if let Some(path) = call.path("--keep-lost") {
             keep(&mut failback, &path)?;
         } else {
+            refuse_other_slaves(&failback.other_slaves()?)?;
             replayed = failback.replay_lost(control)?;
             report(&format!("{} replayed on the master", were(replayed, "change")))?;
+            // Something may be in quarantine now.
+            refuse_withheld(call, failback.withheld()?)?;
         }
     }
     failback.give_up()?;
@@ -193,6 +205,29 @@ fn run_failback(call: &Call, control: &Control) -> Result<ExitCode> {
         )?;
     }
     Ok(if is_equal { ExitCode::Success } else { ExitCode::Faulty })
+}
+
+/// The former master is made equal, so it loses what the other side has never got.
+fn refuse_withheld(call: &Call, withheld: Vec<String>) -> Result<()> {
+    if withheld.is_empty() || call.has("--leave-behind") {
+        return Ok(());
+    }
+    let detail = format!("the former master has rows that the master of today never got: {}", withheld.join("; "));
+    Err(Error::new(Kind::Apart, Some(Side::Slave), "make the former master equal", detail).with_hint(
+        "they would be deleted there. pyreplica compare shows them. Write on the master of today what is to stay, and then go on: \
+         --leave-behind",
+    ))
+}
+
+fn refuse_other_slaves(others: &[String]) -> Result<()> {
+    if others.is_empty() {
+        return Ok(());
+    }
+    let detail =
+        format!("the master of today has other slaves, which would not get these changes: {}", others.join(", "));
+    Err(Error::new(Kind::Setup, Some(Side::Master), "replay the lost changes", detail).with_hint(
+        "nothing was replayed. Use --keep-lost FILE, and run that file there with psql before or afterwards",
+    ))
 }
 
 fn keep(failback: &mut Failback, path: &std::path::Path) -> Result<()> {
