@@ -57,7 +57,7 @@ pub(super) fn of(side: Side, dsn: &Dsn, label: &str) -> Result<(Config, Duration
         dsn.get("hostaddr").map(|address| config.host(address));
     }
     if matches!(dsn.get("target_session_attrs"), Some("read-write" | "primary")) {
-        config.options(&format!("{} {NOT_READ_ONLY}", dsn.get("options").unwrap_or_default()));
+        config.options(&format!("{NOT_READ_ONLY} {}", dsn.get("options").unwrap_or_default()));
     }
     config.connect_timeout(limit);
     Ok((config, limit))
