@@ -37,6 +37,39 @@ impl Owned {
     }
 }
 
+/// Symptom: somebody had exchanged the connection strings of a first copy. It failed, and was repeated the right way round. But the slave had
+/// got a master's log, with a row for the other side, so it was taken for a master that keeps its own sequences.
+#[test]
+fn a_database_without_tables_gets_no_log_by_a_copy() {
+    let [empty, full] = [Database::new(), Database::new()];
+    full.run("create table t (id int primary key)");
+    let dsns = [&empty, &full].map(|database| database.server().dsn(&database.name));
+    let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&empty.name);
+    let finished = harness::run(&log, &["copy", "--install", "--schema", &dsns[0], &dsns[1]], &[]);
+    std::fs::remove_file(&log).unwrap();
+    assert_eq!(finished.code(), 4, "{}", finished.output);
+    harness::assert_says(&finished.output, &["nothing was changed", "are DSN0 and DSN1 exchanged?"]);
+    assert_eq!(empty.column("select count(*) from pg_class where relname ~ '^replica_'"), ["0"]);
+}
+
+/// The same with --truncate, where the other side is a master that works.
+#[test]
+fn a_copy_does_not_empty_the_master_of_its_master() {
+    let owned = Owned::new();
+    owned.verb(&["copy", "--install"]);
+    owned.master.run("insert into t values (1, 'kept')");
+    owned.verb(&["--once"]);
+    owned.master.run("insert into t values (2, 'not sent yet')");
+    let dsns = [&owned.slave, &owned.master].map(|database| database.server().dsn(&database.name));
+    let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&owned.master.name);
+    let finished = harness::run(&log, &["copy", "--install", "--truncate", &dsns[0], &dsns[1]], &[]);
+    std::fs::remove_file(&log).unwrap();
+    assert_eq!(finished.code(), 5, "{}", finished.output);
+    harness::assert_says(&finished.output, &["DSN1 is a master, which has replicated to DSN0", "failover --force"]);
+    assert_eq!(owned.master.column("select count(*) from t"), ["2"]);
+    assert_eq!(owned.slave.column("select to_regclass('replica_log') is null"), ["t"]);
+}
+
 /// The fence let the daemon's role pass, so an open session of the application went on writing to the old master, where nothing logs
 /// any more. And the way back was refused, because the triggers that log are disabled there meanwhile.
 #[test]

@@ -86,6 +86,7 @@ fn run(call: &Call, control: &Control) -> Result<ExitCode> {
     };
     let mut progress = ProgressLine::default();
     let mut notes = Vec::new();
+    precheck::refuse_exchanged(&config, &options, control)?;
     if call.has("--install") {
         precheck::before_install(&config, &options, control)?;
         install(&config.master, false, control, &mut |note| {
