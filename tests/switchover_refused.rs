@@ -238,6 +238,18 @@ fn a_hook_decides_as_long_as_writers_wait() {
     assert_eq!(master_of(&pair), 1);
 }
 
+/// A password on the command line is hidden from ps, in a variable.
+#[test]
+fn a_hook_gets_no_password() {
+    let pair = pair();
+    let shown = pair.dir().join("shown");
+    let command = format!("env > {}", shown.display());
+    let secret = [("PYREPLICA_PASSWORD9", "password=hunter2")];
+    assert!(pair.verb_in(&["switchover", "--on-fenced", &command], &secret).status.success());
+    let shown = fs::read_to_string(&shown).unwrap();
+    assert!(shown.contains("PYREPLICA_PAIR=") && !shown.contains("hunter2"), "{shown}");
+}
+
 #[test]
 fn who_stops_the_verb_lets_the_writers_go_on() {
     let pair = pair();

@@ -25,8 +25,11 @@ struct Hidden {
     passwords: Vec<(String, String)>,
 }
 
+/// The names of these variables begin with it.
+pub const PASSWORD: &str = "PYREPLICA_PASSWORD";
+
 fn variable(position: usize) -> String {
-    format!("PYREPLICA_PASSWORD{position}")
+    format!("{PASSWORD}{position}")
 }
 
 fn as_dsn(word: &OsString) -> Option<Dsn> {

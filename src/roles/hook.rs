@@ -2,6 +2,8 @@
 
 use crate::base::control::Control;
 use crate::base::error::{Error, Kind, Result};
+use crate::config::arguments::PASSWORD;
+use std::env;
 use std::io;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -21,6 +23,10 @@ pub fn run(option: &str, line: &str, variables: &[(&str, String)], limit: Durati
     // A group of its own, so that all of it can be ended, and not only the shell.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    // A password of the command line is nothing for the operator's command.
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(PASSWORD)) {
+        command.env_remove(name);
+    }
     command.envs(variables.iter().map(|(name, value)| (*name, value.as_str())));
     let mut child = command.spawn().map_err(|error| failed(&error.to_string()))?;
     let end = Instant::now() + limit;
