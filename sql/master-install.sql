@@ -87,9 +87,8 @@ begin
     if found then
         raise exception 'there is a % of % already, who is not known to have installed pyreplica', stranger.relname, stranger.owner
             using errcode = 'insufficient_privilege',
-                  hint = format('Drop or rename it. If it is what it should be, run the script as %1$s, or give all that is '
-                                'pyreplica''s to the owner of the database: ALTER TABLE public.%2$I OWNER TO ...',
-                                stranger.owner, stranger.relname);
+                  hint = format('Drop or rename it. If it is what it should be, run the script as %s, or give all of it to the owner '
+                                'of the database, since a single table is not enough: REASSIGN OWNED BY %1$s TO ...;', stranger.owner);
     end if;
 end
 $check$;

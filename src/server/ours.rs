@@ -38,7 +38,7 @@ pub fn refuse_untrusted_tables(session: &mut Session) -> Result<()> {
     let detail = format!("public.{name} belongs to {owner}, who is not known to have installed pyreplica");
     let error = Error::new(Kind::Setup, Some(session.side()), "use pyreplica's tables", detail);
     Err(error.of_standby(session.is_standby()).with_hint(format!(
-        "if it is not pyreplica's table, DROP or rename it, and run the script again; if it is: ALTER TABLE public.{name} \
-         OWNER TO ... the owner of the database"
+        "if it is not pyreplica's table, DROP or rename it, and run the script again. If it is, the database has another owner since: give \
+         him all that is pyreplica's, since a single table is not enough: REASSIGN OWNED BY {owner} TO ...;"
     )))
 }
