@@ -29,6 +29,17 @@ fn a_pair_that_has_never_run_waits_with_all_its_changes() {
     );
 }
 
+/// Symptom: PostgreSQL cuts the names of sessions. So status took its own session for a daemon that waits, and said "failing".
+#[test]
+fn a_long_name_is_not_taken_for_a_daemon() {
+    let pair = Pair::new();
+    pair.once();
+    let lines = format!("NAME={}", "n".repeat(60));
+    let finished = pair.verb_by_file("status", &lines, &[]);
+    assert_eq!(finished.code(), 8, "{}", finished.output);
+    assert!(!finished.output.contains("failing"), "{}", finished.output);
+}
+
 #[test]
 fn a_running_pair_is_replicating_and_a_stopped_one_tells_what_waits() {
     let pair = Pair::new().with_a_table();
