@@ -308,3 +308,22 @@ fn one_table_does_not_keep_the_others_from_being_compared() {
     assert_eq!(finding(&finished, "public.a")["state"], "unknown", "{}", finished.output);
     assert_eq!(counts(&finding(&finished, "public.z")), (0, 0, 0, 1));
 }
+
+/// Symptom: the owner of a table made a cast from text to the type of its key, and his function ran with the rights of whoever compared, for
+/// a change that waited.
+#[test]
+fn a_key_of_the_log_is_not_cast_by_somebodys_function() {
+    let pair = Pair::new();
+    pair.exec_both("create type k as enum ('a', 'b', 'c'); create table t (id k primary key, v int)");
+    pair.create_triggers();
+    pair.run("insert into t values ('a', 1), ('b', 2)");
+    pair.once();
+    pair.exec_both(
+        "create function evil(text) returns k language plpgsql as 'begin raise exception ''evil ran''; end';
+         create cast (text as k) with function evil(text)",
+    );
+    pair.run("update t set v = 3 where id = 'a'");
+    let finished = pair.verb(&["compare", "--wait", "0"]);
+    assert!(!finished.output.contains("evil"), "{}", finished.output);
+    assert!(finished.output.contains("a change on its way"), "{}", finished.output);
+}

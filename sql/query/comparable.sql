@@ -1,7 +1,7 @@
 -- Tables as they are on one side, to compare them with the tables of the other side.
 --   $1  text[]  quoted and qualified names
 select r.name as relation, c.relkind = 'p' as partitioned, a.names, a.base_types, a.full_types, a.generated,
-       a.identity_always, a.collations, a.operators, a.nested_domains, a.castable, u."unique"
+       a.identity_always, a.collations, a.operators, a.nested_domains, a.castable, a.runs_casts, u."unique"
   from unnest($1::text[]) r (name)
   join pg_class c on c.oid = to_regclass(r.name) and c.relkind in ('r', 'p')
   cross join lateral (
@@ -19,6 +19,11 @@ select r.name as relation, c.relkind = 'p' as partitioned, a.names, a.base_types
              coalesce(array_agg(not (b.nested and b.holds_domain) and not exists (
                           select from pg_cast where castsource = 'text'::regtype and casttarget in (a.atttypid, b.id))
                       order by a.attnum), '{}') as castable,
+             -- To cast a text to such a type is to call a function of somebody's.
+             coalesce(array_agg(exists (
+                          select from pg_cast where castsource = 'text'::regtype and casttarget in (a.atttypid, b.id)
+                                                and castmethod = 'f' and castfunc >= 16384)
+                      order by a.attnum), '{}') as runs_casts,
              -- The schema of the type's own operators. The queries name it, because another role may have created an
              -- operator or a function that matches better in a schema of the search path. NULL: PostgreSQL's own.
              coalesce(array_agg((select quote_ident(n.nspname)

@@ -31,6 +31,8 @@ pub struct KeyColumn {
     pub operators: String,
     /// The sides sort its values differently, so values are compared by their bytes.
     pub by_bytes: bool,
+    /// Somebody has made a cast from text to the type, which would run his function.
+    pub runs_casts: bool,
 }
 
 /// Keys above `above` and up to `up_to`; without a bound, all.
@@ -272,7 +274,7 @@ impl KeyColumn {
     /// A digest in the place of a key.
     pub fn digest() -> KeyColumn {
         let (name, base_type, operators) = ("row".into(), "bigint".into(), "pg_catalog".into());
-        KeyColumn { name, base_type, operators, by_bytes: false }
+        KeyColumn { name, base_type, operators, by_bytes: false, runs_casts: false }
     }
 
     /// An operator of the type. The session searches PostgreSQL's own schema only.
@@ -299,6 +301,7 @@ mod tests {
             base_type: base_type.into(),
             operators: "pg_catalog".into(),
             by_bytes,
+            runs_casts: false,
         };
         DigestSource {
             is_by_digest: false,

@@ -308,6 +308,7 @@ fn key_columns(table: &Row, key: &[String], by_bytes: &[bool]) -> Vec<KeyColumn>
     let types: Vec<String> = table.get("base_types");
     let collations: Vec<Option<String>> = table.get("collations");
     let operators: Vec<Option<String>> = table.get("operators");
+    let runs_casts: Vec<bool> = table.get("runs_casts");
     let column = |(name, by_bytes): (&String, &bool)| {
         let place = position(table, name)?;
         // The column may be a number on this side and a text on the other.
@@ -317,6 +318,7 @@ fn key_columns(table: &Row, key: &[String], by_bytes: &[bool]) -> Vec<KeyColumn>
             base_type: types[place].clone(),
             operators: operators[place].clone().unwrap_or_else(|| "pg_catalog".into()),
             by_bytes,
+            runs_casts: runs_casts[place],
         })
     };
     key.iter().zip(by_bytes).filter_map(column).collect()
