@@ -363,3 +363,18 @@ fn a_virtual_generated_column_has_its_value_in_filters_and_is_not_taken_for_null
     pair.once();
     assert_eq!(pair.on_slave("select sum(b) from u"), ["6"]);
 }
+
+/// Symptom: who wrote a row with standard_conforming_strings off, or with another DateStyle, decided what a filter and a transform read.
+#[test]
+fn a_session_does_not_decide_how_filters_and_transforms_are_read() {
+    let pair = Pair::new();
+    pair.exec_both("create table t (id int primary key, phone text, day date)");
+    pair.create_triggers();
+    pair.run(
+        "insert into py_log_transform (relname, field, expression) values ('t', 'phone', 'regexp_replace(new.phone, ''\\d'', ''x'', ''g'')');
+         insert into py_log_filter (relname, event, condition) values ('t', 'INSERT', 'new.day::text like ''2026%''')",
+    );
+    pair.run("set standard_conforming_strings = off; set datestyle = 'German'; insert into t values (1, '555', '01.02.2026'), (2, '1', '01.02.2025')");
+    pair.once();
+    assert_eq!(pair.on_slave("select id || phone from t"), ["1xxx"]);
+}

@@ -66,7 +66,7 @@ begin
                 where t.tgrelid = c.oid and t.tgparentid = 0
                   and t.tgfoid in ('public.py_log_replica()'::regprocedure, 'pyreplica.by_partition()'::regprocedure)
                   and (pyreplica.is_trusted(c.relowner)
-                       or position(convert_to(c.relname, getdatabaseencoding()) || '\x00'::bytea in t.tgargs) = 1
+                       or position(convert_to(c.relname, getdatabaseencoding()) || decode('00', 'hex') in t.tgargs) = 1
                           and not exists (select from public.replica_table k where k.relation = c.oid))));
     if found is null then
         return false;

@@ -109,7 +109,8 @@ begin
     execute format($create$
         create or replace function pyreplica.admit(
             relname text, relation text, relid oid, event text, old record, new record) returns text language plpgsql
-            set search_path = pg_catalog, pg_temp set quote_all_identifiers = off%s as %L
+            set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set standard_conforming_strings = on
+            set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1 set lc_monetary = 'C'%s as %L
     $create$, views, format($body$
 #variable_conflict use_column
 declare
@@ -157,7 +158,8 @@ end$body$,
     execute format($create$
         create or replace function pyreplica.send(
             relname text, relation text, relid oid, "row" %1$s, new record) returns %1$s language plpgsql strict
-            set search_path = pg_catalog, pg_temp set quote_all_identifiers = off%3$s as %2$L
+            set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set standard_conforming_strings = on
+            set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1 set lc_monetary = 'C'%3$s as %2$L
     $create$, hstore, format($body$
 #variable_conflict use_column
 declare
@@ -200,7 +202,7 @@ begin
 create or replace function pyreplica.send_exact(relname text, relation text, relid oid, "row" %s.hstore, new record)
     returns %1$s.hstore language plpgsql strict
     set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1 set lc_monetary = 'C'
-    set quote_all_identifiers = off
+    set quote_all_identifiers = off set standard_conforming_strings = on
 as $send_exact$
 begin
     return pyreplica.send(relname, relation, relid, "row", new);
