@@ -148,7 +148,7 @@ begin
     select f.travels into verdict from public.py_log_ddl f
      where (ddl_travels.tag like f.tag and not (is_definer and f.travels) or is_definer and f.tag = 'SECURITY DEFINER')
        and coalesce(ddl_travels.schema, '') like f.schema
-       and case when f.role is null then trusted else rolename like f.role end
+       and case when f.role is null then trusted else rolename = f.role end
      order by f.id desc limit 1;
     if verdict is not null then
         return case when verdict then 'yes' else 'no' end;
@@ -678,7 +678,7 @@ $ddl_tell$;
 -- Whether nothing that a role makes travels.
 create or replace function pyreplica.ddl_is_stranger(role oid) returns boolean language sql stable set search_path = pg_catalog, pg_temp
 as $ddl_is_stranger$
-    select not pyreplica.is_trusted(r.oid) and not exists (select from public.py_log_ddl f where f.travels and r.rolname like f.role)
+    select not pyreplica.is_trusted(r.oid) and not exists (select from public.py_log_ddl f where f.travels and r.rolname = f.role)
       from pg_roles r where r.oid = role
 $ddl_is_stranger$;
 
@@ -1126,6 +1126,7 @@ declare
     absent text;
     why text;
     statement text;
+    clauses text;
     line text;
 begin
     if origin <> '' then
@@ -1234,12 +1235,13 @@ begin
                                                   then array_remove(path, 'pg_catalog') else '{pg_catalog}' end) || statement;
     else
         if words.skeleton ~* '^\s*alter\s' then
-            if words.skeleton ~* '\mowner\s+to\M|\mset\s+tablespace\M|\m(enable|disable)\s+((always|replica)\s+)?(trigger|rule)\M' then
-                if words.skeleton !~ ',' then
+            clauses := regexp_replace(words.skeleton, '"([^"]|"")*"', '""', 'g');
+            if clauses ~* '\mowner\s+to\M|\mset\s+tablespace\M|\m(enable|disable)\s+((always|replica)\s+)?(trigger|rule)\M' then
+                if clauses !~ ',' then
                     return;
                 end if;
                 words.statement := null;
-            elsif words.skeleton ~* '\mdetach\s+partition\M.*\m(concurrently|finalize)\s*$' then
+            elsif clauses ~* '\mdetach\s+partition\M.*\m(concurrently|finalize)\s*$' then
                 words.statement := regexp_replace(words.statement, '\s(concurrently|finalize)\s*$', '', 'i');
             end if;
         end if;

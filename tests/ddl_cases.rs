@@ -186,6 +186,9 @@ fn a_statement_from_the_catalog_means_what_its_text_meant() {
          reassign owned by owner_of_schemas to current_user;
          drop schema \"A \"\"2\\\" cascade; drop role owner_of_schemas",
     );
+    // Names like clauses that do not travel.
+    pair.run("alter table t rename a to \"owner to\"; alter table t add \"enable trigger\" int");
+    pair.run("alter table t rename \"owner to\" to a; alter table t drop \"enable trigger\"");
     // A function without a schema in it.
     pair.run(
         "create schema app; set search_path to app, public; create function app.plain(text) returns text language sql immutable as 'select lower($1)';
@@ -373,6 +376,21 @@ fn a_table_of_rules_says_what_travels() {
         ),
         ["shared.t", "t"]
     );
+}
+
+/// A role is not a pattern: app_deploy is not appxdeploy.
+#[test]
+fn an_admitted_role_is_that_role_and_no_other() {
+    let pair = pair();
+    pair.run("create role app_deploy_1; create role appxdeploy_1; create schema app; grant create, usage on schema app to app_deploy_1, appxdeploy_1");
+    pair.run("insert into py_log_ddl (schema, role) values ('app', 'app_deploy_1')");
+    pair.run("set role appxdeploy_1; create view app.no as select 1 as one; reset role; set role app_deploy_1; create view app.yes as select 1 as one");
+    let said = logged(&pair);
+    assert!(
+        said.iter().any(|line| line.contains("app.yes")) && !said.iter().any(|line| line.contains("app.no")),
+        "{said:#?}"
+    );
+    pair.run("drop schema app cascade; drop role app_deploy_1; drop role appxdeploy_1");
 }
 
 #[test]

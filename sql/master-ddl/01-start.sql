@@ -146,7 +146,7 @@ begin
     select f.travels into verdict from public.py_log_ddl f
      where (ddl_travels.tag like f.tag and not (is_definer and f.travels) or is_definer and f.tag = 'SECURITY DEFINER')
        and coalesce(ddl_travels.schema, '') like f.schema
-       and case when f.role is null then trusted else rolename like f.role end
+       and case when f.role is null then trusted else rolename = f.role end
      order by f.id desc limit 1;
     if verdict is not null then
         return case when verdict then 'yes' else 'no' end;

@@ -6,7 +6,7 @@
 -- Whether nothing that a role makes travels.
 create or replace function pyreplica.ddl_is_stranger(role oid) returns boolean language sql stable set search_path = pg_catalog, pg_temp
 as $ddl_is_stranger$
-    select not pyreplica.is_trusted(r.oid) and not exists (select from public.py_log_ddl f where f.travels and r.rolname like f.role)
+    select not pyreplica.is_trusted(r.oid) and not exists (select from public.py_log_ddl f where f.travels and r.rolname = f.role)
       from pg_roles r where r.oid = role
 $ddl_is_stranger$;
 

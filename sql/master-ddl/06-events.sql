@@ -39,6 +39,7 @@ declare
     absent text;
     why text;
     statement text;
+    clauses text;
     line text;
 begin
     if origin <> '' then
@@ -147,12 +148,13 @@ begin
                                                   then array_remove(path, 'pg_catalog') else '{pg_catalog}' end) || statement;
     else
         if words.skeleton ~* '^\s*alter\s' then
-            if words.skeleton ~* '\mowner\s+to\M|\mset\s+tablespace\M|\m(enable|disable)\s+((always|replica)\s+)?(trigger|rule)\M' then
-                if words.skeleton !~ ',' then
+            clauses := regexp_replace(words.skeleton, '"([^"]|"")*"', '""', 'g');
+            if clauses ~* '\mowner\s+to\M|\mset\s+tablespace\M|\m(enable|disable)\s+((always|replica)\s+)?(trigger|rule)\M' then
+                if clauses !~ ',' then
                     return;
                 end if;
                 words.statement := null;
-            elsif words.skeleton ~* '\mdetach\s+partition\M.*\m(concurrently|finalize)\s*$' then
+            elsif clauses ~* '\mdetach\s+partition\M.*\m(concurrently|finalize)\s*$' then
                 words.statement := regexp_replace(words.statement, '\s(concurrently|finalize)\s*$', '', 'i');
             end if;
         end if;
