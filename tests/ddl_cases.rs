@@ -189,15 +189,17 @@ fn a_statement_from_the_catalog_means_what_its_text_meant() {
     // Names like clauses that do not travel.
     pair.run("alter table t rename a to \"owner to\"; alter table t add \"enable trigger\" int");
     pair.run("alter table t rename \"owner to\" to a; alter table t drop \"enable trigger\"");
-    // A function without a schema in it.
-    pair.run(
-        "create schema app; set search_path to app, public; create function app.plain(text) returns text language sql immutable as 'select lower($1)';
-         create function app.wrapped(text) returns text language plpgsql immutable as 'begin return plain($1); end'; reset search_path",
-    );
-    pair.run(
-        "set search_path to app, public, pg_catalog; create index by_wrapped on t (wrapped(a));
-         create materialized view m as select wrapped(a) from t; refresh materialized view m",
-    );
+    // A function without a schema in it. From PostgreSQL 17 on it finds nothing on the master either.
+    if pair.master_server().major_version().max(pair.slave_server().major_version()) < 17 {
+        pair.run(
+            "create schema app; set search_path to app, public; create function app.plain(text) returns text language sql immutable as 'select lower($1)';
+             create function app.wrapped(text) returns text language plpgsql immutable as 'begin return plain($1); end'; reset search_path",
+        );
+        pair.run(
+            "set search_path to app, public, pg_catalog; create index by_wrapped on t (wrapped(a));
+             create materialized view m as select wrapped(a) from t; refresh materialized view m",
+        );
+    }
     arrives(&pair);
     // A part of the index that is not valid.
     pair.run(
